@@ -1,0 +1,7 @@
+//! Cryptography of the wire, interoperable with libsodium byte for byte (vectors in `tests/vectors`).
+
+pub mod envelope;
+pub mod http;
+pub mod invite;
+pub mod keys;
+pub mod signed;

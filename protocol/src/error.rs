@@ -1,0 +1,160 @@
+//! The table of stable error codes, and the `error` frame that carries them.
+//!
+//! Codes are added, never renamed or reused. Clients branch on `code`; people read `message`.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of trouble a code stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// The request itself is wrong; sending it again cannot help.
+    BadRequest,
+    /// Who asks is not who they must be.
+    Auth,
+    /// The thing does not exist (for this caller).
+    NotFound,
+    /// It exists already, or it changed meanwhile.
+    Conflict,
+    /// A limit was hit.
+    Limit,
+    /// Try again later.
+    Unavailable,
+    /// Our fault; the message carries an incident id.
+    Internal,
+}
+
+macro_rules! codes {
+    ($($name:ident = $text:literal, $class:ident, $status:literal, $retry:literal, $doc:literal;)*) => {
+        /// A stable error code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum ErrorCode { $(#[doc = $doc] $name,)* }
+
+        impl ErrorCode {
+            /// Every code, in table order.
+            pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$name,)*];
+
+            /// The text on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(ErrorCode::$name => $text,)* }
+            }
+
+            /// Its class.
+            pub const fn class(self) -> ErrorClass {
+                match self { $(ErrorCode::$name => ErrorClass::$class,)* }
+            }
+
+            /// The HTTP status of a route that fails with it.
+            pub const fn http_status(self) -> u16 {
+                match self { $(ErrorCode::$name => $status,)* }
+            }
+
+            /// Whether the same request may succeed later.
+            pub const fn retryable(self) -> bool {
+                match self { $(ErrorCode::$name => $retry,)* }
+            }
+
+            /// One sentence for people, as in `docs/errors.md`.
+            pub const fn doc(self) -> &'static str {
+                match self { $(ErrorCode::$name => $doc,)* }
+            }
+
+            /// The code of a wire text, if it is one of ours.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(ErrorCode::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+codes! {
+    // Handshake
+    NoHello = "no_hello", Auth, 401, false, "The first frame must be a hello.";
+    HelloTimeout = "hello_timeout", Auth, 408, true, "No hello arrived in time.";
+    AlreadyHello = "already_hello", Conflict, 409, false, "This socket has said hello before.";
+    BadSessionPubkey = "bad_session_pubkey", BadRequest, 400, false, "`sessionPubkey` is not 64 lower-case hex digits.";
+    BadParentPubkey = "bad_parent_pubkey", BadRequest, 400, false, "`parentMemberPubkey` is not 64 lower-case hex digits.";
+    AttestationMismatch = "attestation_mismatch", Auth, 401, false, "The attestation is missing or names other keys than the hello.";
+    Capacity = "capacity", Limit, 429, true, "The mesh has its maximum number of connections.";
+    TimestampSkew = "timestamp_skew", Auth, 401, true, "The timestamp is more than 60 seconds from the broker's clock.";
+    Malformed = "malformed", BadRequest, 400, false, "A key, signature or encoded part has the wrong shape.";
+    BadSignature = "bad_signature", Auth, 401, false, "The signature does not verify.";
+    Expired = "expired", Auth, 410, false, "It is past its expiry.";
+    TtlTooLong = "ttl_too_long", Auth, 401, false, "An attestation may live 24 hours at most.";
+    Revoked = "revoked", Auth, 403, false, "This member was banned from the mesh, or the invite was revoked.";
+    Unauthorized = "unauthorized", Auth, 401, false, "No such member in this mesh, or a credential is missing.";
+    ParentMemberIdMismatch = "parent_member_id_mismatch", Auth, 401, false, "`parentMemberId` is not the member of that key.";
+    MemberIdMismatch = "member_id_mismatch", Auth, 401, false, "`memberId` is not the member of that key.";
+    MeshArchived = "mesh_archived", NotFound, 410, false, "The mesh was archived by its owner.";
+    Replayed = "replayed", Auth, 401, false, "This signed request was seen before.";
+    // Frames
+    BadJson = "bad_json", BadRequest, 400, false, "The frame is not a JSON object.";
+    UnknownType = "unknown_message_type", BadRequest, 400, false, "The broker does not know this message type.";
+    InvalidArgs = "invalid_args", BadRequest, 400, false, "A field is missing, has the wrong type or breaks a rule.";
+    InvalidArgument = "invalid_argument", BadRequest, 400, false, "An id has the wrong shape.";
+    Invalid = "invalid", BadRequest, 400, false, "The request makes no sense here.";
+    InvalidName = "invalid_name", BadRequest, 400, false, "The name breaks the naming rule.";
+    PayloadTooLarge = "payload_too_large", Limit, 413, false, "The payload is over its size limit.";
+    RateLimited = "rate_limited", Limit, 429, true, "Too many requests; see `retry_after_ms`.";
+    PairLimit = "pair_limit", Limit, 429, true, "Too many messages to this recipient in a minute.";
+    TraceBudget = "trace_budget", Limit, 429, true, "This exchange used up its message budget; a human's message resets it.";
+    Limit = "limit", Limit, 429, false, "A count or size limit was hit.";
+    Busy = "busy", Unavailable, 503, true, "The broker is overloaded; try again.";
+    ShuttingDown = "shutting_down", Unavailable, 503, true, "The broker is draining; reconnect.";
+    Timeout = "timeout", Unavailable, 504, true, "It took too long.";
+    Unavailable = "unavailable", Unavailable, 503, true, "Storage cannot be reached.";
+    StorageFull = "storage_full", Unavailable, 507, true, "Storage is full; nothing was accepted.";
+    Internal = "internal", Internal, 500, true, "Our fault; the message carries an incident id.";
+    // Requests
+    NotFound = "not_found", NotFound, 404, false, "No such thing, or not for this caller.";
+    Forbidden = "forbidden", Auth, 403, false, "The caller's role does not allow it.";
+    UnknownTarget = "unknown_target", NotFound, 404, false, "No session, member or name of this mesh matches the target.";
+    AmbiguousTarget = "ambiguous_target", Conflict, 409, false, "Several recipients match; see `candidates`.";
+    AmbiguousPrefix = "ambiguous_prefix", Conflict, 409, false, "Several messages match the prefix.";
+    BlockedByGrants = "blocked", Auth, 403, false, "The recipient does not accept this from the sender.";
+    PeerNotFound = "peer_not_found", NotFound, 404, false, "No such peer is online.";
+    TopicNotFound = "topic_not_found", NotFound, 404, false, "No such topic.";
+    AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
+    AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";
+    // Enrolment
+    InviteBadSignature = "invite_bad_signature", Auth, 400, false, "The invite's signature does not verify.";
+    MeshNotFound = "mesh_not_found", NotFound, 404, false, "No such mesh.";
+    MeshMissingOwnerKey = "mesh_missing_owner_key", Conflict, 400, false, "The mesh has no owner key.";
+    InviteOwnerMismatch = "invite_owner_mismatch", Auth, 400, false, "The invite was signed by another owner.";
+    InviteNotFound = "invite_not_found", NotFound, 404, false, "No such invite.";
+    InviteMeshMismatch = "invite_mesh_mismatch", Auth, 400, false, "The invite belongs to another mesh.";
+    InviteRevoked = "invite_revoked", Auth, 410, false, "The invite was revoked.";
+    InviteExpired = "invite_expired", Auth, 410, false, "The invite has expired.";
+    InviteExhausted = "invite_exhausted", Conflict, 410, false, "The invite has been used up.";
+    Exhausted = "exhausted", Conflict, 410, false, "The invite has been used up.";
+}
+
+/// The `error` frame: `{"type":"error","code":…,"message":…,"id"?,"_reqId"?,"retry_after_ms"?,"candidates"?}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorFrame {
+    /// Stable code, see [`ErrorCode`]; text, so that codes of other brokers survive.
+    pub code: String,
+    /// For people: lower-case, says what was expected.
+    pub message: String,
+    /// `id` of the failed request, when it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Milliseconds to wait before the same request may pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// With `ambiguous_target`: what the target may mean.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<crate::features::messaging::Candidate>,
+}
+
+impl ErrorFrame {
+    /// A frame with a code and a message, nothing else.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code: code.as_str().into(), message: message.into(), id: None, retry_after_ms: None, candidates: vec![] }
+    }
+
+    /// The code, if this crate knows it.
+    pub fn known_code(&self) -> Option<ErrorCode> {
+        ErrorCode::parse(&self.code)
+    }
+}

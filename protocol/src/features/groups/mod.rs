@@ -1,0 +1,46 @@
+//! Groups: free routing labels with optional roles; `/` makes levels.
+
+use serde::{Deserialize, Serialize};
+
+use crate::features::presence::WriteTarget;
+
+/// Membership in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Name without `@`.
+    pub name: String,
+    /// `lead`, `member`, `observer`, or any other word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+}
+
+/// `join_group`: adds the session to a group, or changes its role there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinGroup {
+    /// Name, with or without `@`.
+    pub name: String,
+    /// Role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Which session.
+    #[serde(flatten)]
+    pub target: WriteTarget,
+}
+
+/// `leave_group`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeaveGroup {
+    /// Name, with or without `@`.
+    pub name: String,
+    /// Which session.
+    #[serde(flatten)]
+    pub target: WriteTarget,
+}
+
+crate::wire_enum! {
+    /// What clients ask.
+    pub enum Request {
+        JoinGroup = "join_group",
+        LeaveGroup = "leave_group",
+    }
+}

@@ -1,0 +1,10 @@
+//! One module per feature, named as in the broker and the client.
+
+pub mod enrolment;
+pub mod groups;
+pub mod info;
+pub mod members;
+pub mod messaging;
+pub mod moderation;
+pub mod presence;
+pub mod topics;

@@ -1,0 +1,220 @@
+//! Topics: named channels with durable history and a cursor per member.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{MemberId, TopicId};
+
+/// Who may see a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Every member may list, join and read it.
+    #[default]
+    Public,
+    /// Members see it once they belong to it.
+    Private,
+    /// As `private`, for two.
+    Dm,
+}
+
+impl Visibility {
+    /// The wire text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+            Self::Dm => "dm",
+        }
+    }
+}
+
+/// `topic_create`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicCreate {
+    /// Name without `#`.
+    pub name: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// `public` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
+}
+
+/// `topic_list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TopicList {}
+
+/// `topic_join`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicJoin {
+    /// Id or name.
+    pub topic: String,
+    /// `member` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+}
+
+/// `topic_leave`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicLeave {
+    /// Id or name.
+    pub topic: String,
+}
+
+/// `topic_members`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicMembers {
+    /// Id or name.
+    pub topic: String,
+}
+
+/// `topic_history`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicHistory {
+    /// Id or name.
+    pub topic: String,
+    /// 1 to 200, default 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Messages before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_id: Option<String>,
+}
+
+/// `topic_mark_read`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicMarkRead {
+    /// Id or name.
+    pub topic: String,
+}
+
+/// A topic in `topic_created`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicRef {
+    /// Id.
+    pub id: TopicId,
+    /// Name.
+    pub name: String,
+    /// Who may see it.
+    pub visibility: Visibility,
+}
+
+/// `topic_created`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicCreated {
+    /// The topic.
+    pub topic: TopicRef,
+    /// `false` when it existed.
+    pub created: bool,
+}
+
+/// A topic in `topic_list_response`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicEntry {
+    /// Id.
+    pub id: TopicId,
+    /// Name.
+    pub name: String,
+    /// `null` when unset.
+    pub description: Option<String>,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Subscribers.
+    pub member_count: u32,
+    /// ISO time.
+    pub created_at: String,
+}
+
+/// `topic_list_response`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicListResponse {
+    /// By name.
+    pub topics: Vec<TopicEntry>,
+}
+
+/// A subscriber.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicMember {
+    /// Member id.
+    pub member_id: MemberId,
+    /// Member key.
+    pub pubkey: String,
+    /// Name.
+    pub display_name: String,
+    /// `lead`, `member`, …
+    pub role: String,
+    /// ISO time.
+    pub joined_at: String,
+    /// ISO time, `null` before the first `topic_mark_read`.
+    pub last_read_at: Option<String>,
+}
+
+/// `topic_members_response`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicMembersResponse {
+    /// As asked.
+    pub topic: String,
+    /// In joining order.
+    pub members: Vec<TopicMember>,
+}
+
+/// A message of the history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicMessage {
+    /// Message id.
+    pub id: String,
+    /// Sender's key.
+    pub sender_pubkey: String,
+    /// Sender's member id.
+    pub sender_member_id: MemberId,
+    /// Sender's name.
+    pub sender_name: String,
+    /// Base64.
+    pub nonce: String,
+    /// Base64.
+    pub ciphertext: String,
+    /// 1 plain, 2 sealed with the topic key.
+    pub body_version: i32,
+    /// The message it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to_id: Option<String>,
+    /// ISO time.
+    pub created_at: String,
+}
+
+/// `topic_history_response`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopicHistoryResponse {
+    /// As asked.
+    pub topic: String,
+    /// Newest first.
+    pub messages: Vec<TopicMessage>,
+}
+
+crate::wire_enum! {
+    /// What clients ask.
+    pub enum Request {
+        TopicCreate = "topic_create",
+        TopicList = "topic_list",
+        TopicJoin = "topic_join",
+        TopicLeave = "topic_leave",
+        TopicMembers = "topic_members",
+        TopicHistory = "topic_history",
+        TopicMarkRead = "topic_mark_read",
+    }
+}
+
+crate::wire_enum! {
+    /// Answers.
+    pub enum Response {
+        TopicCreated = "topic_created",
+        TopicListResponse = "topic_list_response",
+        TopicMembersResponse = "topic_members_response",
+        TopicHistoryResponse = "topic_history_response",
+    }
+}

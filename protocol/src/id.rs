@@ -1,0 +1,167 @@
+//! Identifiers as newtypes over what the wire carries.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use rand::{CryptoRng, Rng, RngCore};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Alphabet of invite codes: no `0 1 I O`.
+pub const CODE_ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+
+/// 32 symbols of `[0-9A-Za-z]` (190 bits) from a cryptographic generator: ids act as bearer values in places.
+pub fn random_id(rng: &mut (impl RngCore + CryptoRng)) -> String {
+    (0..32).map(|_| ALPHABET[rng.gen_range(0..ALPHABET.len())] as char).collect()
+}
+
+/// An invite code of 8 symbols (40 bits) of [`CODE_ALPHABET`].
+pub fn random_code(rng: &mut (impl RngCore + CryptoRng)) -> String {
+    (0..8).map(|_| CODE_ALPHABET[rng.gen_range(0..CODE_ALPHABET.len())] as char).collect()
+}
+
+macro_rules! text_id {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// A fresh random id, see [`random_id`].
+            pub fn random(rng: &mut (impl RngCore + CryptoRng)) -> Self {
+                Self(random_id(rng).into())
+            }
+
+            /// The text as the wire carries it.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(out, "{}({})", stringify!($name), self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Ok(Self(<std::borrow::Cow<'de, str>>::deserialize(deserializer)?.into()))
+            }
+        }
+    )*};
+}
+
+text_id! {
+    /// Row id of a mesh.
+    MeshId;
+    /// Row id of a member of one mesh.
+    MemberId;
+    /// Id of one connection record; survives a silent re-attach.
+    PresenceId;
+    /// Id of a message as its pushes carry it.
+    MessageId;
+    /// Row id of an invite.
+    InviteId;
+    /// Row id of a topic.
+    TopicId;
+}
+
+/// An ed25519 public key (32 bytes), 64 lower-case hex digits on the wire: member, session or owner.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// Wraps raw bytes; whether they are a valid point shows when a signature is verified.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The raw bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Parses 64 lower-case hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 64 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return None;
+        }
+        Self::parse_any_case(text)
+    }
+
+    /// Parses 64 hex digits of either case, as the handshake accepts them.
+    pub fn parse_any_case(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// 64 lower-case hex digits.
+    pub fn to_hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// The first 12 hex digits, for people.
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..6])
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "PublicKey({}…)", self.short())
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = [0; 64];
+        hex::encode_to_slice(self.0, &mut text).expect("64 digits hold 32 bytes");
+        serializer.serialize_str(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("expected 64 lower-case hex digits"))
+    }
+}

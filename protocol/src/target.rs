@@ -1,0 +1,156 @@
+//! Target specifications of `send`: who is meant.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::PublicKey;
+use crate::limits;
+
+/// The `targetSpec` field: one text or an array of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetField {
+    /// One recipient or audience.
+    One(String),
+    /// The union of several, each recipient once.
+    Many(Vec<String>),
+}
+
+impl TargetField {
+    /// The parts.
+    pub fn parts(&self) -> &[String] {
+        match self {
+            Self::One(part) => std::slice::from_ref(part),
+            Self::Many(parts) => parts,
+        }
+    }
+
+    /// Characters in all parts, for the size limit.
+    pub fn chars(&self) -> usize {
+        self.parts().iter().map(String::len).sum()
+    }
+}
+
+impl From<&str> for TargetField {
+    fn from(text: &str) -> Self {
+        Self::One(text.into())
+    }
+}
+
+impl From<String> for TargetField {
+    fn from(text: String) -> Self {
+        Self::One(text)
+    }
+}
+
+/// One parsed target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// 64 lower-case hex digits: a member key or a session key.
+    Key(PublicKey),
+    /// `*` or `@all`: every visible peer.
+    Everyone,
+    /// `@name`, possibly with levels: that group and everything below it.
+    Group(String),
+    /// `#id` or `#name`: the subscribers of a topic.
+    Topic(String),
+    /// Anything else: a display name, or a key prefix of at least 8 hex digits.
+    Name(String),
+}
+
+/// Why a target text is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// Nothing was named.
+    #[error("expected a name, key, @group, #topic or *, got an empty target")]
+    Empty,
+    /// Over [`limits::MAX_TARGET_CHARS`].
+    #[error("expected a target of at most 256 characters")]
+    TooLong,
+    /// A group name breaks the rule of [`group_name`].
+    #[error("expected a group name of letters, digits, `-`, `_`, `.` and `/`, at most 64 characters")]
+    BadGroup,
+}
+
+impl Target {
+    /// Reads one target text.
+    ///
+    /// # Errors
+    /// It is empty, too long or a malformed group.
+    pub fn parse(text: &str) -> Result<Self, TargetError> {
+        let text = text.trim();
+        if text.is_empty() || text == "@" || text == "#" {
+            return Err(TargetError::Empty);
+        }
+        if text.len() > limits::MAX_TARGET_CHARS {
+            return Err(TargetError::TooLong);
+        }
+        if text == "*" || text == "@all" {
+            return Ok(Self::Everyone);
+        }
+        if let Some(name) = text.strip_prefix('@') {
+            return Ok(Self::Group(group_name(name)?));
+        }
+        if let Some(name) = text.strip_prefix('#') {
+            return Ok(Self::Topic(name.into()));
+        }
+        Ok(PublicKey::parse(text).map_or_else(|| Self::Name(text.into()), Self::Key))
+    }
+
+    /// Whether a body for it is sealed to one key (direct) rather than readable by its audience.
+    pub fn is_direct(&self) -> bool {
+        matches!(self, Self::Key(_) | Self::Name(_))
+    }
+}
+
+/// Checks a group name: levels of any printable text without `@`, `#`, `,`, quotes or controls, separated by `/`.
+///
+/// # Errors
+/// [`TargetError::BadGroup`].
+pub fn group_name(text: &str) -> Result<String, TargetError> {
+    let name = text.trim().trim_start_matches('@');
+    let fine = !name.is_empty()
+        && name.chars().count() <= limits::MAX_GROUP_CHARS
+        && name.split('/').all(|level| !level.is_empty())
+        && name.chars().all(|symbol| symbol.is_alphanumeric() || "-_./: ".contains(symbol));
+    if fine { Ok(name.into()) } else { Err(TargetError::BadGroup) }
+}
+
+/// Whether a member of group `member` belongs to the audience `@audience`: the group itself or anything below it.
+pub fn group_covers(audience: &str, member: &str) -> bool {
+    member.strip_prefix(audience).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_told_apart() {
+        let key = "ab".repeat(32);
+        assert_eq!(Target::parse(&key), Ok(Target::Key(PublicKey::parse(&key).unwrap())));
+        assert_eq!(Target::parse("*"), Ok(Target::Everyone));
+        assert_eq!(Target::parse("@all"), Ok(Target::Everyone));
+        assert_eq!(Target::parse("@a/b"), Ok(Target::Group("a/b".into())));
+        assert_eq!(Target::parse("#general"), Ok(Target::Topic("general".into())));
+        assert_eq!(Target::parse("Alice B"), Ok(Target::Name("Alice B".into())));
+        assert_eq!(Target::parse(&"AB".repeat(32)), Ok(Target::Name("AB".repeat(32))));
+        assert_eq!(Target::parse(" "), Err(TargetError::Empty));
+        assert_eq!(Target::parse("@a//b"), Err(TargetError::BadGroup));
+        assert_eq!(Target::parse("@x'; DROP"), Err(TargetError::BadGroup));
+    }
+
+    #[test]
+    fn a_group_covers_its_subtree_only() {
+        assert!(group_covers("a", "a"));
+        assert!(group_covers("a", "a/b/c"));
+        assert!(!group_covers("a", "ab"));
+        assert!(!group_covers("a/b", "a"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn target_parse_never_panics(text in ".{0,300}") {
+            let _ = Target::parse(&text);
+        }
+    }
+}

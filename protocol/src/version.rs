@@ -1,0 +1,15 @@
+//! Versions and capability words exchanged in the handshake.
+
+/// Version of the wire spoken by this crate. Sent in `hello.protocolVersion` and `hello_ack.protocolVersion`.
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The client acknowledges pushes with `client_ack`; the broker redelivers until it does.
+pub const CAP_CLIENT_ACK: &str = "client_ack";
+/// The client pulls `low` messages itself (`inbox_pull`); without it they are delivered when it becomes idle.
+pub const CAP_PULL: &str = "pull";
+/// One-shot verb: not listed, not a recipient, claims nothing that is queued.
+pub const CAP_EPHEMERAL: &str = "ephemeral";
+
+/// What the broker announces in `hello_ack.capabilities`.
+pub const BROKER_CAPABILITIES: &[&str] =
+    &["client_ack", "pull", "ephemeral", "resolve_target", "target_session", "receipts", "trace", "echo"];
