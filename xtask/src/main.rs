@@ -1,1 +1,62 @@
-fn main() {}
+//! Development tasks: `cargo xtask setup|test|ci|bench|torture|fuzz|docs`.
+//!
+//! Everything a task needs beyond the Rust toolchain is found, or installed on Debian when it runs as root. What it
+//! starts, it stops again, also when it is interrupted.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod ci;
+mod fuzz;
+mod npm;
+mod postgres;
+mod setup;
+mod shell;
+mod test;
+
+use shell::Shell;
+
+/// Development tasks of claudemesh.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Finds what the tests need and installs what is missing (Debian, as root)
+    Setup,
+    /// Sets up, then runs every test: unit, wire, store and broker suites on both databases, torture, fuzz, real clients
+    Test(test::TestArgs),
+    /// Formatting, lints, docs, feature combinations, then `test`
+    Ci,
+    /// Measures a release build beside a bare relay of the same stack and prints the table
+    Bench(bench::BenchArgs),
+    /// Kills the broker under load again and again and compares what was acknowledged with what arrives
+    Torture(bench::TortureArgs),
+    /// Runs every fuzz target for a while
+    Fuzz(fuzz::FuzzArgs),
+    /// Rewrites the generated reference pages in docs/
+    Docs {
+        /// Fails when a page would change, instead of writing it
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let shell = Shell::new()?;
+    match cli.task {
+        Task::Setup => setup::run().map(drop),
+        Task::Test(args) => test::run(&shell, &args),
+        Task::Ci => ci::run(&shell),
+        Task::Bench(args) => bench::run(&shell, &args),
+        Task::Torture(args) => bench::torture(&shell, &args),
+        Task::Fuzz(args) => fuzz::run(&shell, &args),
+        Task::Docs { check } => ci::docs(&shell, check),
+    }
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask bench` and `cargo xtask torture`: build, then hand over to the load generator.
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::shell::{self, Shell, phase};
+
+/// Arguments of `bench`.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Only these scenarios (relay, direct, away, paced, broadcast, idle, stuck, client)
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Idle connections
+    #[arg(long, default_value_t = 10_000)]
+    connections: u32,
+    /// Writes the figures as JSON, too
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+    /// Measures the binaries that are there instead of building them
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Arguments of `torture`.
+#[derive(Args)]
+pub(crate) struct TortureArgs {
+    /// Rounds of kill and restart
+    #[arg(long, default_value_t = 50)]
+    runs: u32,
+    /// Repeats the kill times of an earlier run
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With a release build
+    #[arg(long)]
+    release: bool,
+}
+
+/// Measures a release build.
+///
+/// # Errors
+/// The build or a scenario failed (a missed target is printed, not an error).
+pub(crate) fn run(shell: &Shell, args: &BenchArgs) -> Result<()> {
+    if !args.no_build {
+        phase("release build", || {
+            let packages = ["-p", "claudemesh-broker", "-p", "claudemesh", "-p", "claudemesh-testkit"];
+            shell::run(shell.cargo(["build", "--release", "--bins"]).args(packages))
+        })?;
+    }
+    phase("bench", || {
+        let mut command = Command::new(shell.binary("release", "claudemesh-load"));
+        command.arg("bench").arg("--broker-bin").arg(shell.binary("release", "claudemesh-broker"));
+        command.arg("--client-bin").arg(shell.binary("release", "claudemesh"));
+        command.args(["--connections", &args.connections.to_string()]);
+        if !args.only.is_empty() {
+            command.args(["--only", &args.only.join(",")]);
+        }
+        if let Some(file) = &args.json {
+            command.arg("--json").arg(file);
+        }
+        shell::run(&mut command)
+    })
+}
+
+/// Kills and restarts the broker.
+///
+/// # Errors
+/// The build failed, or a promise was broken.
+pub(crate) fn torture(shell: &Shell, args: &TortureArgs) -> Result<()> {
+    let profile = if args.release { "release" } else { "debug" };
+    phase("build", || {
+        let mut command = shell.cargo(["build", "--bins", "-p", "claudemesh-broker", "-p", "claudemesh-testkit"]);
+        shell::run(if args.release { command.arg("--release") } else { &mut command })
+    })?;
+    phase("torture", || {
+        let mut command = Command::new(shell.binary(profile, "claudemesh-load"));
+        command.args(["torture", "--runs", &args.runs.to_string()]);
+        command.arg("--broker-bin").arg(shell.binary(profile, "claudemesh-broker"));
+        if let Some(seed) = args.seed {
+            command.args(["--seed", &seed.to_string()]);
+        }
+        shell::run(&mut command)
+    })
+}

@@ -1,0 +1,42 @@
+//! `cargo xtask ci`: what has to hold before a change is merged, and the generated pages.
+
+use anyhow::Result;
+
+use crate::shell::{self, Shell, phase};
+use crate::test;
+
+/// Cheap checks first, then the tests.
+///
+/// # Errors
+/// That of the first failing phase.
+pub(crate) fn run(shell: &Shell) -> Result<()> {
+    phase("fmt", || shell::run(&mut shell.cargo(["fmt", "--all", "--check"])))?;
+    phase("clippy", || {
+        shell::run(&mut shell.cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    phase("doc", || shell::run(shell.cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
+    phase("broker with one database", || {
+        for database in ["sqlite", "postgres"] {
+            let args = ["check", "-p", "claudemesh-broker", "--lib", "--bins", "--no-default-features", "--features"];
+            shell::run(shell.cargo(args).arg(database))?;
+        }
+        Ok(())
+    })?;
+    phase("client without the local broker", || {
+        shell::run(&mut shell.cargo(["check", "-p", "claudemesh", "--lib", "--bins", "--no-default-features"]))
+    })?;
+    test::run(shell, &test::TestArgs::default())?;
+    docs(shell, true)
+}
+
+/// Writes (or with `check` compares) `docs/errors.md`, `docs/frames.md` and the man pages.
+///
+/// # Errors
+/// The generator failed, or a page differs.
+pub(crate) fn docs(shell: &Shell, check: bool) -> Result<()> {
+    phase("docs", || {
+        let mut command = shell.cargo(["run", "--quiet", "-p", "claudemesh-testkit", "--bin", "claudemesh-load", "--"]);
+        command.arg("docs").arg("--out").arg(shell.root.join("docs"));
+        shell::run(if check { command.arg("--check") } else { &mut command })
+    })
+}

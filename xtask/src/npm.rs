@@ -1,0 +1,76 @@
+//! Clients that others wrote, from npm: the TypeScript SDK's MCP client and Claude Code itself.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{self, Shell, phase, strict};
+
+/// The pinned MCP client.
+const SDK: (&str, &str) = ("@modelcontextprotocol/sdk", "1.32.2");
+/// The pinned versions of Claude Code: the newest, and the one that older node versions get.
+const CLAUDE_VERSIONS: [&str; 2] = ["2.1.329", "2.1.197"];
+
+/// Installs the clients and runs the tests that drive `claudemesh mcp` with them.
+///
+/// # Errors
+/// An installation or a test failed, or `CI=true` and this machine has no network namespaces.
+pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
+    let sdk = phase("install the TypeScript SDK", || install(shell, "sdk", &format!("{}@{}", SDK.0, SDK.1)))?;
+    phase("TypeScript SDK client", || {
+        let mut command = ignored_test(shell, "sdk");
+        shell::run(command.env("CLAUDEMESH_TEST_SDK", &sdk))
+    })?;
+    if !namespaces {
+        if strict() {
+            bail!(
+                "Claude Code cannot be run here without a network namespace, and nothing may be skipped with CI=true"
+            );
+        }
+        return Ok(());
+    }
+    for version in CLAUDE_VERSIONS {
+        let package = format!("@anthropic-ai/claude-code@{version}");
+        let folder = phase(&format!("install Claude Code {version}"), || {
+            install(shell, &format!("claude-{version}"), &package)
+        })?;
+        phase(&format!("Claude Code {version}"), || {
+            let mut command = ignored_test(shell, "real_claude");
+            command.env("CLAUDEMESH_TEST_CLAUDE", folder.join("node_modules/.bin/claude"));
+            // The test binary, and with it broker, model and client, sees loopback only.
+            let runner = if crate::postgres::is_root() { "unshare -n" } else { "unshare -rn" };
+            let runner = format!("{runner} sh {}", shell.root.join("xtask/loopback-only.sh").display());
+            shell::run(command.env(runner_variable()?, runner))
+        })?;
+    }
+    Ok(())
+}
+
+fn ignored_test(shell: &Shell, name: &str) -> Command {
+    // `--workspace` although one package has the test: the same features as in the build before, nothing is rebuilt.
+    shell.cargo(["test", "--workspace", "--test", name, "--", "--ignored", "--nocapture", "--test-threads=1"])
+}
+
+fn runner_variable() -> Result<String> {
+    let version = shell::run_quiet(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(format!("CARGO_TARGET_{}_RUNNER", host.replace('-', "_").to_uppercase()))
+}
+
+/// A folder with the package; kept between runs.
+fn install(shell: &Shell, name: &str, package: &str) -> Result<PathBuf> {
+    let folder = shell.target.join("npm").join(name);
+    let done = folder.join("installed");
+    if fs::read_to_string(&done).is_ok_and(|text| text == package) {
+        return Ok(folder);
+    }
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("package.json"), r#"{"name":"claudemesh-tests","private":true}"#)?;
+    let mut command = Command::new("npm");
+    command.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&folder).arg(package);
+    shell::run_quiet(&mut command)?;
+    fs::write(&done, package)?;
+    Ok(folder)
+}
