@@ -1,0 +1,201 @@
+//! What a command that fails tells the shell: an exit code, a stable word, a sentence, a hint.
+
+use std::fmt;
+
+use claudemesh_protocol::error::{ErrorClass, ErrorCode, ErrorFrame};
+use serde_json::{Map, Value, json};
+
+/// Exit codes of every command. Scripts may rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// It worked.
+    Success = 0,
+    /// The user said no, or a failure that fits nowhere else.
+    Cancelled = 1,
+    /// A key, token or signature was refused.
+    Auth = 2,
+    /// A bad or missing argument.
+    InvalidArgs = 3,
+    /// The broker cannot be reached or does not answer.
+    Network = 4,
+    /// No such peer, mesh, message …
+    NotFound = 5,
+    /// It exists already.
+    AlreadyExists = 6,
+    /// A role, grant or policy forbids it.
+    PermissionDenied = 7,
+    /// Our own fault.
+    Internal = 8,
+    /// Claude Code is not installed.
+    ClaudeMissing = 9,
+    /// A file cannot be read or written.
+    Io = 10,
+}
+
+impl ExitCode {
+    /// The exit code for an error code of the wire.
+    pub fn of(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::Forbidden | ErrorCode::BlockedByGrants | ErrorCode::Revoked => return Self::PermissionDenied,
+            ErrorCode::AlreadyExists | ErrorCode::AlreadyAnswered => return Self::AlreadyExists,
+            ErrorCode::PeerNotFound | ErrorCode::UnknownTarget => return Self::NotFound,
+            ErrorCode::AmbiguousTarget | ErrorCode::AmbiguousPrefix => return Self::InvalidArgs,
+            _ => {}
+        }
+        match code.class() {
+            ErrorClass::BadRequest => Self::InvalidArgs,
+            ErrorClass::Auth => Self::Auth,
+            ErrorClass::NotFound => Self::NotFound,
+            ErrorClass::Conflict => Self::AlreadyExists,
+            ErrorClass::Limit => Self::PermissionDenied,
+            ErrorClass::Unavailable => Self::Network,
+            ErrorClass::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// The failure of a command.
+///
+/// Printed as `Error: <message>` and `Hint: <hint>` on stderr; with `--json` as
+/// `{"ok":false,"error":<code>,"message":…,"hint"?:…, …fields}` on stdout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CliError {
+    /// What the process exits with.
+    pub exit: ExitCode,
+    /// Stable word for scripts, in the style of the wire's error codes.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Further fields of the JSON form.
+    pub fields: Map<String, Value>,
+}
+
+impl CliError {
+    /// An error without a hint.
+    pub fn new(exit: ExitCode, code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { exit, code: code.into(), message: message.into(), hint: None, fields: Map::new() }
+    }
+
+    /// A bad or missing argument (exit 3).
+    pub fn invalid_args(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::InvalidArgs, "invalid_args", message)
+    }
+
+    /// Something that does not exist (exit 5).
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::NotFound, "not_found", message)
+    }
+
+    /// A file that cannot be read or written (exit 10).
+    pub fn io(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::Io, "io_error", message)
+    }
+
+    /// The broker cannot be reached (exit 4).
+    pub fn network(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::Network, "network_error", message)
+    }
+
+    /// The user said no (exit 1).
+    pub fn cancelled(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::Cancelled, "cancelled", message)
+    }
+
+    /// Our own fault (exit 8).
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::Internal, "internal", message)
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a field to the JSON form.
+    #[must_use]
+    pub fn field(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.fields.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The form for scripts.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({"ok": false, "error": self.code, "message": self.message});
+        if let Some(map) = object.as_object_mut() {
+            if let Some(hint) = &self.hint {
+                map.insert("hint".into(), hint.clone().into());
+            }
+            map.extend(self.fields.clone());
+        }
+        object
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<ErrorFrame> for CliError {
+    /// An error frame of the broker, with the exit code of its code and the fields a script may need.
+    fn from(frame: ErrorFrame) -> Self {
+        let exit = frame.known_code().map_or(ExitCode::Cancelled, ExitCode::of);
+        let mut error = Self::new(exit, frame.code, sentence(&frame.message));
+        if let Some(wait_ms) = frame.retry_after_ms {
+            error = error.hint(format!("Try again in {} s.", wait_ms.div_ceil(1000))).field("retry_after_ms", wait_ms);
+        }
+        if !frame.candidates.is_empty() {
+            error.fields.insert("candidates".into(), serde_json::to_value(&frame.candidates).unwrap_or_default());
+        }
+        error
+    }
+}
+
+/// Makes a sentence of a message that starts lower-case and has no full stop.
+pub fn sentence(message: &str) -> String {
+    let mut chars = message.chars();
+    let Some(first) = chars.next() else { return String::new() };
+    let mut text: String = first.to_uppercase().chain(chars).collect();
+    if !text.ends_with(['.', '!', '?']) {
+        text.push('.');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wire_code_has_an_exit_code_that_is_a_failure() {
+        for code in ErrorCode::ALL {
+            assert_ne!(ExitCode::of(*code), ExitCode::Success, "{}", code.as_str());
+        }
+        assert_eq!(ExitCode::of(ErrorCode::Forbidden), ExitCode::PermissionDenied);
+        assert_eq!(ExitCode::of(ErrorCode::PeerNotFound), ExitCode::NotFound);
+        assert_eq!(ExitCode::of(ErrorCode::Unavailable), ExitCode::Network);
+    }
+
+    #[test]
+    fn json_form_has_the_stable_word_and_the_hint() {
+        let error = CliError::not_found("No mesh is called x.").hint("Run `claudemesh list`.").field("slug", "x");
+        let expected = serde_json::json!({
+            "ok": false, "error": "not_found", "message": "No mesh is called x.", "hint": "Run `claudemesh list`.", "slug": "x"
+        });
+        assert_eq!(error.to_json(), expected);
+    }
+}

@@ -1,0 +1,247 @@
+//! What commands print: colours only on a terminal, JSON when asked, other people's text made harmless.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Map, Value};
+
+use crate::error::CliError;
+use crate::paths::Env;
+
+/// How the answer is printed.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// Pretty JSON; only these fields of each object when the list is not empty.
+    Json(Vec<String>),
+}
+
+impl Format {
+    /// From `--json` (`Some("")`) or `--json=a,b`.
+    pub fn of_flag(flag: Option<&str>) -> Self {
+        match flag {
+            None => Self::Human,
+            Some(fields) => Self::Json(
+                fields.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            ),
+        }
+    }
+}
+
+/// A colour or weight; all are in the basic set that every terminal has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Weight.
+    Bold,
+    /// Less important.
+    Dim,
+    /// Good.
+    Green,
+    /// Attention.
+    Yellow,
+    /// Bad.
+    Red,
+    /// Names.
+    Cyan,
+}
+
+impl Style {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Green => "32",
+            Self::Yellow => "33",
+            Self::Red => "31",
+            Self::Cyan => "36",
+        }
+    }
+}
+
+/// Where and how a command prints.
+#[derive(Clone, Debug)]
+pub struct Output {
+    format: Format,
+    quiet: bool,
+    colour: bool,
+}
+
+impl Output {
+    /// Output of a command: colours only when stdout is a terminal, `NO_COLOR` is unset and `TERM` is not `dumb`.
+    pub fn new(env: &Env, format: Format, quiet: bool) -> Self {
+        let colour = io::stdout().is_terminal() && !env.is_set("NO_COLOR") && env.text("TERM") != Some("dumb");
+        Self { format, quiet, colour }
+    }
+
+    /// Whether JSON was asked for.
+    pub fn is_json(&self) -> bool {
+        matches!(self.format, Format::Json(_))
+    }
+
+    /// Whether only the essential was asked for.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Prints the answer of a command: `value` as JSON, else what `human` makes of it.
+    ///
+    /// # Errors
+    /// Exit 10 when stdout cannot be written; a closed pipe is no error.
+    pub fn answer(&self, value: &Value, human: impl FnOnce(&Self) -> String) -> Result<(), CliError> {
+        match &self.format {
+            Format::Json(fields) => {
+                let text = serde_json::to_string_pretty(&project(value, fields))
+                    .map_err(|error| CliError::internal(format!("The answer cannot be written as JSON: {error}.")))?;
+                self.write(&format!("{text}\n"))
+            }
+            Format::Human => self.write(&human(self)),
+        }
+    }
+
+    /// Prints remarks for people: nothing with `--json` or `--quiet`.
+    ///
+    /// # Errors
+    /// As [`Output::answer`].
+    pub fn note(&self, text: &str) -> Result<(), CliError> {
+        if self.is_json() || self.quiet { Ok(()) } else { self.write(&format!("{text}\n")) }
+    }
+
+    /// Prints a warning to stderr, so that scripts that read stdout do not see it.
+    pub fn warn(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "Warning: {text}");
+    }
+
+    /// Prints text as it is.
+    ///
+    /// # Errors
+    /// As [`Output::answer`].
+    pub fn write(&self, text: &str) -> Result<(), CliError> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            // `claudemesh peers | head -1` is no failure.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(CliError::io(format!("Standard output cannot be written: {error}."))),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Prints a failure: JSON to stdout, or a sentence and a hint to stderr.
+    pub fn fail(&self, error: &CliError) {
+        if self.is_json() {
+            let text = serde_json::to_string_pretty(&error.to_json()).unwrap_or_else(|_| r#"{"ok":false}"#.into());
+            let _ = self.write(&format!("{text}\n"));
+            return;
+        }
+        let mut stderr = io::stderr().lock();
+        let _ = writeln!(stderr, "Error: {}", clean_lines(&error.message));
+        if let Some(hint) = &error.hint {
+            let _ = writeln!(stderr, "Hint: {}", clean_lines(hint));
+        }
+    }
+
+    /// `text` in a style, plain when colours are off. The text is not cleaned.
+    pub fn paint<'a>(&self, style: Style, text: &'a str) -> Cow<'a, str> {
+        if self.colour { Cow::Owned(format!("\x1b[{}m{text}\x1b[0m", style.code())) } else { Cow::Borrowed(text) }
+    }
+
+    /// A check mark for something that worked.
+    pub fn tick(&self) -> Cow<'static, str> {
+        self.paint(Style::Green, "✓")
+    }
+}
+
+/// Keeps only `fields` of an object or of each object of an array; everything when `fields` is empty.
+pub fn project(value: &Value, fields: &[String]) -> Value {
+    if fields.is_empty() {
+        return value.clone();
+    }
+    match value {
+        Value::Array(items) => Value::Array(items.iter().map(|item| project(item, fields)).collect()),
+        Value::Object(map) => {
+            // Asked order, not stored order: scripts that print columns get them as they named them.
+            let kept = fields.iter().filter_map(|name| map.get(name).map(|value| (name.clone(), value.clone())));
+            Value::Object(kept.collect::<Map<_, _>>())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Other people's text on one line: control characters become visible marks, direction marks vanish, line ends become
+/// spaces, so that a name cannot move the cursor, colour the screen or start a line of its own.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    neutralise(text, false)
+}
+
+/// As [`clean`], but line ends and tabs stay: for message bodies that are printed in a block of their own.
+pub fn clean_lines(text: &str) -> Cow<'_, str> {
+    neutralise(text, true)
+}
+
+fn neutralise(text: &str, keep_lines: bool) -> Cow<'_, str> {
+    let harmless = |c: char| !c.is_control() && !is_invisible(c);
+    if text.chars().all(|c| harmless(c) || keep_lines && matches!(c, '\n' | '\t')) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' | '\t' if keep_lines => out.push(c),
+            '\r' if keep_lines && chars.peek() == Some(&'\n') => {}
+            '\n' | '\r' | '\t' => out.push(' '),
+            // U+2400 shows pictures of the 32 C0 controls.
+            '\0'..='\x1f' => out.push(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}')),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c if is_invisible(c) => {}
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Marks that change the direction of text or hide in it: bidirectional controls, zero-width characters (the joiners
+/// that emoji and scripts need stay), line separators, tags, the byte order mark.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn clean_makes_terminal_controls_visible_and_keeps_one_line() {
+        assert_eq!(clean("a\x1b[31mred\x07\nnext"), "a␛[31mred␇ next");
+        assert_eq!(clean("x\u{9b}31m"), "x\u{fffd}31m");
+        assert_eq!(clean("ab\u{202e}cd\u{2066}"), "abcd");
+        assert_eq!(clean_lines("a\r\nb\tc"), "a\nb\tc");
+        assert!(matches!(clean("héllo 👩‍🚀 日本"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn project_keeps_asked_fields_in_asked_order() {
+        let value = json!([{"a": 1, "b": 2, "c": 3}, {"a": 4}]);
+        let fields = ["c".to_owned(), "a".to_owned()];
+        assert_eq!(project(&value, &fields).to_string(), r#"[{"c":3,"a":1},{"a":4}]"#);
+        assert_eq!(project(&value, &[]), value);
+    }
+
+    #[test]
+    fn format_reads_the_field_list() {
+        assert_eq!(Format::of_flag(None), Format::Human);
+        assert_eq!(Format::of_flag(Some("")), Format::Json(vec![]));
+        assert_eq!(Format::of_flag(Some("a, b,")), Format::Json(vec!["a".into(), "b".into()]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn clean_leaves_no_control(text in "\\PC*|[\\x00-\\x9f]*") {
+            proptest::prop_assert!(clean(&text).chars().all(|c| !c.is_control() && !is_invisible(c)));
+        }
+    }
+}
