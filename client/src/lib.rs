@@ -4,5 +4,6 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod files;
+pub mod install;
 pub mod output;
 pub mod paths;

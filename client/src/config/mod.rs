@@ -431,7 +431,7 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T,
 }
 
 /// A text as one safe file name: letters, digits, `-`, `_` and inner dots stay, a longer or stranger text becomes a hash.
-fn file_name_of(text: &str) -> String {
+pub(crate) fn file_name_of(text: &str) -> String {
     let safe = !text.is_empty()
         && text.len() <= 100
         && !text.starts_with('.')

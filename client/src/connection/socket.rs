@@ -1,0 +1,72 @@
+//! Opening a WebSocket: TCP without delay, TLS by rustls for `wss`.
+
+use std::sync::Once;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::ConnectionError;
+
+/// Longest way from a name to an open WebSocket.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest frame we take: the wire's limit and room for another broker's habits.
+const MAX_INBOUND_BYTES: usize = claudemesh_protocol::limits::MAX_FRAME_BYTES + (1 << 20);
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Connects to a `ws://` or `wss://` URL.
+///
+/// # Errors
+/// [`ConnectionError::BadUrl`] or [`ConnectionError::Unreachable`] with the system's words.
+pub(super) async fn open(url: &str) -> Result<Socket, ConnectionError> {
+    let unreachable = |reason: String| ConnectionError::Unreachable { url: url.to_owned(), reason };
+    match tokio::time::timeout(CONNECT_TIMEOUT, open_inner(url)).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(Failure::Url)) => Err(ConnectionError::BadUrl(url.to_owned())),
+        Ok(Err(Failure::Reason(reason))) => Err(unreachable(reason)),
+        Err(_) => Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+    }
+}
+
+enum Failure {
+    Url,
+    Reason(String),
+}
+
+async fn open_inner(url: &str) -> Result<Socket, Failure> {
+    let request = url.into_client_request().map_err(|_| Failure::Url)?;
+    let uri = request.uri();
+    let secure = match uri.scheme_str() {
+        Some("ws") => false,
+        Some("wss") => true,
+        _ => return Err(Failure::Url),
+    };
+    let host = uri.host().ok_or(Failure::Url)?.trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let stream =
+        TcpStream::connect((host.as_str(), port)).await.map_err(|error| Failure::Reason(error.to_string()))?;
+    // Small frames must not wait for one another.
+    stream.set_nodelay(true).map_err(|error| Failure::Reason(error.to_string()))?;
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_INBOUND_BYTES))
+        .max_frame_size(Some(MAX_INBOUND_BYTES))
+        .write_buffer_size(0);
+    if secure {
+        install_crypto();
+    }
+    let opened = tokio_tungstenite::client_async_tls_with_config(request, stream, Some(config), None).await;
+    opened.map(|(socket, _)| socket).map_err(|error| Failure::Reason(error.to_string()))
+}
+
+/// rustls wants one provider per process; chosen here so that no other crate's default decides.
+pub(crate) fn install_crypto() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let provider = rustls::crypto::ring::default_provider();
+        // Fails only when one is installed already, which serves as well.
+        let _ = provider.install_default();
+    });
+}
