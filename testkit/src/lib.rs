@@ -1,1 +1,23 @@
-//! Skeleton.
+//! The test kit: real brokers, real sockets, the load generator, a host that enforces its contract, a scripted model.
+//!
+//! Development only; nothing that ships depends on it.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`broker`] | a broker in this process, or the real binary that can be killed |
+//! | [`peer`] | a strict websocket peer that speaks JSON |
+//! | [`host`] | plays Claude Code's side of the MCP and channel contract |
+//! | [`model`] | a scripted Messages API on loopback |
+//! | [`enrol`], [`identity`] | meshes, members and sessions with real keys and signatures |
+//! | [`load`], [`relay`], [`wire`] | measuring: scenarios, the ceiling they are compared with, a cheap client |
+//! | [`torture`] | kill, restart, compare what was promised with what arrives |
+
+pub mod clock;
+pub mod docs;
+pub mod enrol;
+pub mod identity;
+pub mod load;
+pub mod process;
+pub mod relay;
+pub mod torture;
+pub mod wire;

@@ -1,0 +1,106 @@
+//! The ceiling: every frame passes through one actor and comes back, on the broker's HTTP and websocket stack.
+//!
+//! What the broker does per frame beyond this (decode, route, store, answer) is its own cost.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web_actors::ws;
+use bytes::Bytes;
+
+/// Serves `/ws` until the process ends; calls `ready` with the address.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn serve(address: &str, workers: usize, ready: impl FnOnce(SocketAddr)) -> std::io::Result<()> {
+    let relay = Relay.start();
+    let server = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(relay.clone())).route("/ws", web::get().to(connect))
+    })
+    .workers(workers)
+    .bind(address)?;
+    if let Some(address) = server.addrs().first() {
+        ready(*address);
+    }
+    server.run().await
+}
+
+async fn connect(
+    request: HttpRequest,
+    body: web::Payload,
+    relay: web::Data<Addr<Relay>>,
+) -> actix_web::Result<HttpResponse> {
+    ws::WsResponseBuilder::new(Session { relay: (**relay).clone() }, &request, body).frame_size(1 << 20).start()
+}
+
+/// The one actor.
+struct Relay;
+
+impl Actor for Relay {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(8192);
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Inbound(Bytes, Recipient<Outbound>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Outbound(Bytes);
+
+impl Handler<Inbound> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, Inbound(frame, back): Inbound, _: &mut Self::Context) {
+        // A full mailbox means a client beyond its window; its frame is lost and its run will not finish.
+        back.try_send(Outbound(frame)).ok();
+    }
+}
+
+struct Session {
+    relay: Addr<Relay>,
+}
+
+impl Actor for Session {
+    type Context = ws::WebsocketContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+    }
+}
+
+impl Handler<Outbound> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Outbound(frame): Outbound, ctx: &mut Self::Context) {
+        ctx.text(bytestring::ByteString::try_from(frame).unwrap_or_default());
+    }
+}
+
+impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
+    fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
+        match message {
+            Ok(ws::Message::Text(text)) => {
+                let inbound = Inbound(text.into_bytes(), ctx.address().recipient());
+                if let Err(SendError::Full(inbound)) = self.relay.try_send(inbound) {
+                    let (relay, retry) = (self.relay.clone(), Duration::from_micros(200));
+                    ctx.run_later(retry, move |_, _| {
+                        relay.try_send(inbound).ok();
+                    });
+                }
+            }
+            Ok(ws::Message::Close(reason)) => {
+                ctx.close(reason);
+                ctx.stop();
+            }
+            Err(_) => ctx.stop(),
+            Ok(_) => {}
+        }
+    }
+}
