@@ -48,6 +48,10 @@ pub fn verify(
     now_ms: i64,
 ) -> Result<PublicKey, ErrorCode> {
     let key = PublicKey::parse(key).ok_or(ErrorCode::Malformed)?;
+    // One signature has one spelling: the caller's replay memory may compare texts.
+    if signature.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(ErrorCode::Malformed);
+    }
     let timestamp: i64 = timestamp.parse().map_err(|_| ErrorCode::Malformed)?;
     if now_ms.saturating_sub(timestamp).saturating_abs() > limits::MAX_CLOCK_SKEW_MS {
         return Err(ErrorCode::TimestampSkew);
