@@ -107,7 +107,7 @@ impl Target {
 /// # Errors
 /// [`TargetError::BadGroup`].
 pub fn group_name(text: &str) -> Result<String, TargetError> {
-    let name = text.trim().trim_start_matches('@');
+    let name = text.trim().trim_start_matches('@').trim();
     let fine = !name.is_empty()
         && name.chars().count() <= limits::MAX_GROUP_CHARS
         && name.split('/').all(|level| !level.is_empty())
@@ -137,6 +137,12 @@ mod tests {
         assert_eq!(Target::parse(" "), Err(TargetError::Empty));
         assert_eq!(Target::parse("@a//b"), Err(TargetError::BadGroup));
         assert_eq!(Target::parse("@x'; DROP"), Err(TargetError::BadGroup));
+    }
+
+    #[test]
+    fn a_checked_group_name_stays_as_it_is() {
+        assert_eq!(group_name(" @ a b ").as_deref(), Ok("a b"));
+        assert_eq!(group_name("a b").as_deref(), Ok("a b"));
     }
 
     #[test]

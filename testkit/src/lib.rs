@@ -15,8 +15,11 @@
 pub mod clock;
 pub mod docs;
 pub mod enrol;
+pub mod host;
 pub mod identity;
 pub mod load;
+pub mod model;
+pub mod peer;
 pub mod process;
 pub mod relay;
 pub mod torture;

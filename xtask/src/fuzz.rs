@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::shell::{self, Shell, phase};
@@ -68,7 +68,15 @@ pub(crate) fn run(shell: &Shell, args: &FuzzArgs) -> Result<()> {
             if seeds.is_dir() {
                 command.arg(seeds);
             }
-            shell::run(&mut command)
+            let report = command.output().with_context(|| format!("starting the fuzz target {name}"))?;
+            let text = String::from_utf8_lossy(&report.stderr);
+            if !report.status.success() {
+                bail!("{}: a finding is in {}\n{text}", report.status, artifacts.display());
+            }
+            for line in text.lines().filter(|line| line.contains("number_of_executed_units")) {
+                eprintln!("   {line}");
+            }
+            Ok(())
         })?;
     }
     Ok(())
