@@ -23,5 +23,7 @@ pub mod limits;
 pub mod message;
 pub mod session;
 pub mod target;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod version;

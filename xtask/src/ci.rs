@@ -29,7 +29,7 @@ pub(crate) fn run(shell: &Shell) -> Result<()> {
     docs(shell, true)
 }
 
-/// Writes (or with `check` compares) `docs/errors.md`, `docs/frames.md` and the man pages.
+/// Writes (or with `check` compares) `docs/errors.md` and `docs/wire.md`.
 ///
 /// # Errors
 /// The generator failed, or a page differs.

@@ -143,7 +143,7 @@ pub struct RecipientState {
     pub waiting: u32,
 }
 
-/// `ack`: the answer to `send`; also the generic answer of some requests.
+/// `ack`: the answer to `send`; also the generic answer of `set_visible` and `set_profile`, whose `id` is the request id.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
@@ -180,9 +180,6 @@ pub struct Ack {
     /// With `ambiguous_target`: what the target may mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
-    /// Set on the generic ack of `set_visible` and `set_profile`, whose `id` is the request id.
-    #[serde(default, rename = "_reqId", skip_serializing_if = "Option::is_none")]
-    pub req_id: Option<String>,
 }
 
 /// Recipients described in one `ack`: enough for a direct message, bounded for a broadcast.

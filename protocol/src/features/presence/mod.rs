@@ -70,6 +70,7 @@ pub struct SetSummary {
 #[serde(default)]
 pub struct SetStats {
     /// `{messagesIn, messagesOut, toolCalls, uptime, errors}`, each optional.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<Stats>,
 }
 
@@ -78,20 +79,32 @@ pub struct SetStats {
 #[serde(rename_all = "camelCase", default)]
 pub struct Stats {
     /// Messages received.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain_number")]
     pub messages_in: Option<f64>,
     /// Messages sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain_number")]
     pub messages_out: Option<f64>,
     /// Tool calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain_number")]
     pub tool_calls: Option<f64>,
     /// Seconds since the session started.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain_number")]
     pub uptime: Option<f64>,
     /// Failed tool calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain_number")]
     pub errors: Option<f64>,
+}
+
+/// Whole numbers without a fraction: other clients count in integers and read `3.0` as something else.
+fn plain_number<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    /// Up to here every whole `f64` is exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        #[allow(clippy::cast_possible_truncation, reason = "whole and in range")]
+        Some(number) if number.fract() == 0.0 && number.abs() <= EXACT => serializer.serialize_i64(*number as i64),
+        Some(number) => serializer.serialize_f64(*number),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// `set_visible`

@@ -1,0 +1,42 @@
+//! What is made from the samples is up to date: the reference pages and the seeds of the fuzz targets.
+//!
+//! `UPDATE=1 cargo test -p claudemesh-protocol --test wire generated` rewrites them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use claudemesh_protocol::testing::{client_samples, docs, server_samples};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+}
+
+fn check(path: &Path, content: &str) {
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        return fs::write(path, content).unwrap();
+    }
+    let have = fs::read_to_string(path).unwrap_or_default();
+    assert!(have == content, "{} is out of date: run this test with UPDATE=1", path.display());
+}
+
+#[test]
+fn reference_pages_are_current() {
+    for (path, content) in docs::pages() {
+        check(&root().join(path), &content);
+    }
+}
+
+#[test]
+fn fuzz_seeds_are_current() {
+    let folder = root().join("protocol/fuzz/seeds");
+    let client = client_samples().into_iter().map(|(name, message)| (name, message.write(Some("1"))));
+    let server = server_samples().into_iter().map(|(name, message)| (name, message.write(Some("1"))));
+    for (name, text) in client.chain(server) {
+        let target = if name.contains("hello/") { "hello" } else { "frame" };
+        // The richest sample of a tag; the fuzzer finds the others by leaving fields out.
+        if name.ends_with("/full") || !name.contains('/') {
+            check(&folder.join(target).join(format!("{}.json", name.replace('/', "-"))), &text);
+        }
+    }
+}
