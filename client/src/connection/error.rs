@@ -9,9 +9,9 @@ use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use crate::error::{CliError, ExitCode};
 
 /// Close code of a broker: kicked, come back when a human starts the client again.
-pub const CLOSE_KICKED: u16 = 4001;
+pub(super) const CLOSE_KICKED: u16 = 4001;
 /// Close code of a broker: banned.
-pub const CLOSE_BANNED: u16 = 4002;
+pub(super) const CLOSE_BANNED: u16 = 4002;
 
 /// Why a connection ended for good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,8 +136,9 @@ impl From<ConnectionError> for CliError {
                 let code = if closed == Closed::Kicked { "kicked" } else { "revoked" };
                 Self::new(ExitCode::PermissionDenied, code, message)
             }
-            ConnectionError::Unreachable { .. } => Self::network(message)
-                .hint("Check that the broker runs; `claudemesh doctor` shows which part fails."),
+            ConnectionError::Unreachable { .. } => {
+                Self::network(message).hint("Check that the broker runs; `claudemesh doctor` shows which part fails.")
+            }
             ConnectionError::Timeout(_) => Self::new(ExitCode::Network, "timeout", message),
             ConnectionError::Key(_) | ConnectionError::BadUrl(_) => Self::new(ExitCode::Io, "broken_config", message)
                 .hint("Leave the mesh and join it again with a fresh invite."),

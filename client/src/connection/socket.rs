@@ -46,8 +46,7 @@ async fn open_inner(url: &str) -> Result<Socket, Failure> {
     };
     let host = uri.host().ok_or(Failure::Url)?.trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream =
-        TcpStream::connect((host.as_str(), port)).await.map_err(|error| Failure::Reason(error.to_string()))?;
+    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| Failure::Reason(error.to_string()))?;
     // Small frames must not wait for one another.
     stream.set_nodelay(true).map_err(|error| Failure::Reason(error.to_string()))?;
     let config = WebSocketConfig::default()

@@ -1,0 +1,413 @@
+//! The task behind a connection: connects, says hello, moves frames, reconnects.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::messaging::{self, ClientAck, Push};
+use claudemesh_protocol::frame::Head;
+use claudemesh_protocol::limits::{MAX_ACK_IDS, PING_INTERVAL, STALE_AFTER};
+use claudemesh_protocol::message::{ClientMessage, Failure, ReadError, ServerMessage};
+use claudemesh_protocol::session::{self, HelloAck};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::error::{CLOSE_BANNED, CLOSE_KICKED};
+use super::mail::{Mail, MailItem};
+use super::pending::Pending;
+use super::socket::{self, Socket};
+use super::{Closed, ConnectionError, Identity};
+
+/// Longest wait for the answer to a hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A socket that takes nothing for this long is dead.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for the broker's side of a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How a connection is.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// No socket yet, or not any more; why the last attempt failed.
+    Connecting(Option<ConnectionError>),
+    /// The broker accepted the hello.
+    Ready(Arc<HelloAck>),
+    /// It will not connect again.
+    Closed(Closed),
+}
+
+/// What the task and the handles share.
+pub(super) struct Shared {
+    pub(super) identity: Identity,
+    pub(super) pending: Pending,
+    pub(super) state: watch::Sender<State>,
+    pub(super) stop: CancellationToken,
+    next_id: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            pending: Pending::default(),
+            state: watch::Sender::new(State::Connecting(None)),
+            stop: CancellationToken::new(),
+            next_id: AtomicU64::new(1),
+        }
+    }
+
+    pub(super) fn next_id(&self) -> String {
+        format!("r{}", self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A frame to send; skipped when its caller gave up meanwhile.
+pub(super) struct Outgoing {
+    pub(super) id: Option<String>,
+    pub(super) frame: String,
+}
+
+/// How one socket ended.
+enum End {
+    /// We were asked to stop.
+    Stopped,
+    /// The broker does not want us back.
+    Terminal(Closed),
+    /// Anything else; whether a hello had been accepted.
+    Lost { error: ConnectionError, was_ready: bool },
+}
+
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) outgoing: mpsc::Receiver<Outgoing>,
+    pub(super) acks: mpsc::UnboundedReceiver<ClientAck>,
+    pub(super) mail: Option<Mail>,
+    /// A one-shot connection is not opened again.
+    pub(super) once: bool,
+}
+
+impl Driver {
+    /// Runs until it is stopped, closed for good, or all handles are gone.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let closed = loop {
+            let end = self.attempt().await;
+            let error = match end {
+                End::Stopped => break Closed::ByUs,
+                End::Terminal(closed) => break closed,
+                End::Lost { error, was_ready } => {
+                    if was_ready {
+                        backoff.reset();
+                    }
+                    error
+                }
+            };
+            if self.once {
+                break Closed::Failed(Box::new(error));
+            }
+            tracing::info!(mesh.slug = self.shared.identity.slug, %error, "no connection to the broker");
+            self.shared.state.send_replace(State::Connecting(Some(error.clone())));
+            self.drop_requests(&ConnectionError::Lost(error.to_string()));
+            let wait = backoff.next(&mut rand::thread_rng());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shared.stop.cancelled() => break Closed::ByUs,
+                late = self.outgoing.recv() => match late {
+                    None => break Closed::ByUs,
+                    // Queued in the moment in which the socket was lost.
+                    Some(Outgoing { id, .. }) => if let Some(id) = id {
+                        self.shared.pending.complete(&id, Err(ConnectionError::NotConnected(error.to_string())));
+                    },
+                },
+            }
+        };
+        self.shared.state.send_replace(State::Closed(closed.clone()));
+        self.drop_requests(&ConnectionError::Closed(closed));
+    }
+
+    fn drop_requests(&mut self, error: &ConnectionError) {
+        while self.outgoing.try_recv().is_ok() {}
+        self.shared.pending.fail_all(error);
+    }
+
+    async fn attempt(&mut self) -> End {
+        let opened = tokio::select! {
+            opened = socket::open(&self.shared.identity.broker_url) => opened,
+            () = self.shared.stop.cancelled() => return End::Stopped,
+        };
+        let socket = match opened {
+            Ok(socket) => socket,
+            Err(error) => return End::Lost { error, was_ready: false },
+        };
+        let (sink, stream) = socket.split();
+        let mut link = Link { sink, stream, heard: Instant::now() };
+        let greeted = tokio::select! {
+            greeted = tokio::time::timeout(HELLO_TIMEOUT, self.greet(&mut link)) => greeted,
+            () = self.shared.stop.cancelled() => return End::Stopped,
+        };
+        let ack = match greeted {
+            Ok(Ok(ack)) => ack,
+            Ok(Err(end)) => return end,
+            Err(_) => return End::Lost { error: ConnectionError::Timeout(HELLO_TIMEOUT), was_ready: false },
+        };
+        self.shared.state.send_replace(State::Ready(Arc::new(ack)));
+        self.serve(&mut link).await
+    }
+
+    /// Says hello: with the session key when there is one; to a broker that does not know this form, the older one.
+    async fn greet(&self, link: &mut Link) -> Result<HelloAck, End> {
+        let lost = |error: ConnectionError| End::Lost { error, was_ready: false };
+        let now = crate::clock::now_ms();
+        let modern = self.shared.identity.session_hello(now);
+        let mut fallback = modern.is_some();
+        let first = modern.unwrap_or_else(|| self.shared.identity.hello(now));
+        link.send(Message::text(first)).await.map_err(lost)?;
+        loop {
+            let text = match link.next().await {
+                Inbound::Text(text) => text,
+                Inbound::Other => continue,
+                Inbound::End(end) => return Err(end.into_end(false)),
+            };
+            match self.read(&text) {
+                Read::Push(push) => self.deliver(push).await,
+                Read::Answer { message: ServerMessage::Session(session::Response::HelloAck(ack)), .. } => {
+                    return Ok(ack);
+                }
+                Read::Answer { message: ServerMessage::Failure(Failure::Error(frame)), .. } => {
+                    let known = frame.known_code();
+                    if fallback && matches!(known, Some(ErrorCode::NoHello | ErrorCode::UnknownType)) {
+                        fallback = false;
+                        let hello = self.shared.identity.hello(crate::clock::now_ms());
+                        link.send(Message::text(hello)).await.map_err(lost)?;
+                        continue;
+                    }
+                    if known == Some(ErrorCode::Revoked) {
+                        return Err(End::Terminal(Closed::Banned));
+                    }
+                    return Err(lost(frame.into()));
+                }
+                Read::Answer { .. } | Read::Nothing => {}
+            }
+        }
+    }
+
+    async fn serve(&mut self, link: &mut Link) -> End {
+        let mut ping = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let sent = tokio::select! {
+                inbound = link.next() => match inbound {
+                    Inbound::Text(text) => {
+                        match self.read(&text) {
+                            Read::Push(push) => self.deliver(push).await,
+                            Read::Answer { key, message } => self.complete(key.as_deref(), message),
+                            Read::Nothing => {}
+                        }
+                        Ok(())
+                    }
+                    Inbound::Other => Ok(()),
+                    Inbound::End(end) => return end.into_end(true),
+                },
+                Some(ack) = self.acks.recv() => self.send_acks(link, ack).await,
+                outgoing = self.outgoing.recv() => match outgoing {
+                    Some(outgoing) => self.send_frames(link, outgoing).await,
+                    None => return self.finish(link).await,
+                },
+                _ = ping.tick() => {
+                    if link.heard.elapsed() >= STALE_AFTER {
+                        Err(ConnectionError::Lost(format!("the broker was silent for {} s", STALE_AFTER.as_secs())))
+                    } else {
+                        link.send(Message::Ping(Vec::new().into())).await
+                    }
+                }
+                () = self.shared.stop.cancelled() => return self.finish(link).await,
+            };
+            if let Err(error) = sent {
+                return End::Lost { error, was_ready: true };
+            }
+        }
+    }
+
+    /// Sends what is left and closes in good order, so that no acknowledgement is lost with the socket.
+    async fn finish(&mut self, link: &mut Link) -> End {
+        let last = async {
+            while let Ok(outgoing) = self.outgoing.try_recv() {
+                link.feed(Message::text(outgoing.frame)).await?;
+            }
+            while let Ok(ack) = self.acks.try_recv() {
+                link.feed(Message::text(ack_frame(ack))).await?;
+            }
+            let goodbye = CloseFrame { code: 1000.into(), reason: "".into() };
+            link.send(Message::Close(Some(goodbye))).await?;
+            if self.mail.is_some() {
+                while !matches!(link.next().await, Inbound::End(_)) {}
+            }
+            Ok::<(), ConnectionError>(())
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, last).await;
+        End::Stopped
+    }
+
+    async fn send_frames(&mut self, link: &mut Link, first: Outgoing) -> Result<(), ConnectionError> {
+        let mut next = Some(first);
+        while let Some(outgoing) = next {
+            if outgoing.id.as_deref().is_none_or(|id| self.shared.pending.wants(id)) {
+                link.feed(Message::text(outgoing.frame)).await?;
+            }
+            next = self.outgoing.try_recv().ok();
+        }
+        link.flush().await
+    }
+
+    async fn send_acks(&mut self, link: &mut Link, first: ClientAck) -> Result<(), ConnectionError> {
+        let mut current = first;
+        while let Ok(next) = self.acks.try_recv() {
+            let same = next.stage == current.stage && next.route == current.route;
+            if same && current.message_ids.len() + next.message_ids.len() <= MAX_ACK_IDS {
+                current.message_ids.extend(next.message_ids);
+            } else {
+                link.feed(Message::text(ack_frame(std::mem::replace(&mut current, next)))).await?;
+            }
+        }
+        link.send(Message::text(ack_frame(current))).await
+    }
+
+    async fn deliver(&self, push: Box<Push>) {
+        // A connection without an inbox takes no mail; unacknowledged, it stays with the broker.
+        let Some(mail) = &self.mail else { return };
+        tokio::select! {
+            _ = mail.queue.send(MailItem::Push(push)) => {}
+            () = self.shared.stop.cancelled() => {}
+        }
+    }
+
+    fn complete(&self, key: Option<&str>, message: ServerMessage) {
+        let Some(key) = key else {
+            if let ServerMessage::Failure(Failure::Error(frame)) = message {
+                let slug = &self.shared.identity.slug;
+                tracing::warn!(mesh.slug = slug, code = frame.code, message = frame.message, "error of the broker");
+            }
+            return;
+        };
+        let answer = match message {
+            ServerMessage::Failure(Failure::Error(frame)) => Err(frame.into()),
+            message => Ok(message),
+        };
+        if !self.shared.pending.complete(key, answer) {
+            tracing::debug!(mesh.slug = self.shared.identity.slug, req.id = key, "an answer that nobody waits for");
+        }
+    }
+
+    fn read(&self, text: &str) -> Read {
+        let Ok(head) = Head::read(text) else { return Read::Nothing };
+        let req_id = head.req_id.as_deref();
+        match ServerMessage::read(&head, text) {
+            Ok(ServerMessage::Messaging(messaging::Response::Push(push))) => Read::Push(Box::new(push)),
+            Ok(message) => {
+                let by_id = matches!(message, ServerMessage::Failure(_))
+                    || matches!(message, ServerMessage::Messaging(messaging::Response::Ack(_)));
+                let key = req_id.or(head.id.as_deref().filter(|_| by_id)).map(str::to_owned);
+                Read::Answer { key, message }
+            }
+            Err(error) => {
+                let tag = head.tag.as_deref().unwrap_or("?");
+                tracing::debug!(mesh.slug = self.shared.identity.slug, msg.type = tag, %error, "frame not understood");
+                if let Some(id) = req_id {
+                    let got = match error {
+                        ReadError::UnknownType(tag) => tag,
+                        other => other.to_string(),
+                    };
+                    let error = ConnectionError::Unexpected { expected: "a known answer", got };
+                    self.shared.pending.complete(id, Err(error));
+                }
+                Read::Nothing
+            }
+        }
+    }
+}
+
+fn ack_frame(ack: ClientAck) -> String {
+    ClientMessage::from(messaging::Request::from(ack)).write(None)
+}
+
+enum Read {
+    Push(Box<Push>),
+    Answer { key: Option<String>, message: ServerMessage },
+    Nothing,
+}
+
+enum Inbound {
+    Text(tokio_tungstenite::tungstenite::Utf8Bytes),
+    Other,
+    End(LinkEnd),
+}
+
+/// How the socket said goodbye.
+enum LinkEnd {
+    Closed(Option<CloseFrame>),
+    Failed(String),
+}
+
+impl LinkEnd {
+    fn into_end(self, was_ready: bool) -> End {
+        let reason = match self {
+            Self::Closed(Some(frame)) => match u16::from(frame.code) {
+                CLOSE_KICKED => return End::Terminal(Closed::Kicked),
+                CLOSE_BANNED => return End::Terminal(Closed::Banned),
+                code => format!("closed by the broker ({code} {})", frame.reason.as_str()),
+            },
+            Self::Closed(None) => "closed by the broker".into(),
+            Self::Failed(reason) => reason,
+        };
+        End::Lost { error: ConnectionError::Lost(reason), was_ready }
+    }
+}
+
+/// One open socket and when it was last heard.
+struct Link {
+    sink: SplitSink<Socket, Message>,
+    stream: SplitStream<Socket>,
+    heard: Instant,
+}
+
+impl Link {
+    async fn next(&mut self) -> Inbound {
+        let Some(message) = self.stream.next().await else { return Inbound::End(LinkEnd::Closed(None)) };
+        self.heard = Instant::now();
+        match message {
+            Ok(Message::Text(text)) => Inbound::Text(text),
+            Ok(Message::Close(frame)) => Inbound::End(LinkEnd::Closed(frame)),
+            Ok(_) => Inbound::Other,
+            Err(error) => Inbound::End(LinkEnd::Failed(error.to_string())),
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), ConnectionError> {
+        timed(self.sink.send(message)).await
+    }
+
+    async fn feed(&mut self, message: Message) -> Result<(), ConnectionError> {
+        timed(self.sink.feed(message)).await
+    }
+
+    async fn flush(&mut self) -> Result<(), ConnectionError> {
+        timed(self.sink.flush()).await
+    }
+}
+
+async fn timed(
+    write: impl Future<Output = Result<(), tokio_tungstenite::tungstenite::Error>>,
+) -> Result<(), ConnectionError> {
+    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(ConnectionError::Lost(error.to_string())),
+        Err(_) => Err(ConnectionError::Lost("the socket takes nothing any more".into())),
+    }
+}

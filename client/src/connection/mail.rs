@@ -1,0 +1,126 @@
+//! Incoming pushes: opened in arrival order by one task per mesh, stored, and only then acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claudemesh_protocol::features::messaging::{ClientAck, Push};
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::driver::Shared;
+use super::open;
+use crate::inbox::Mailbox;
+
+/// Pushes between the socket and the inbox: the broker's window of unacknowledged pushes and some events. When it is
+/// full the socket is not read, which the broker notices.
+pub(super) const MAIL_QUEUE: usize = 512;
+/// Pushes stored in one transaction.
+const MAX_BATCH: usize = 64;
+/// Events that a slow listener may miss; messages are not lost, they are in the inbox.
+const EVENT_QUEUE: usize = 1_024;
+/// Wait before the inbox is tried again (full disk).
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What the mail task is given.
+pub(super) enum MailItem {
+    /// A push.
+    Push(Box<Push>),
+    /// Answered when everything before it is stored.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// What a listener hears.
+#[derive(Clone, Debug)]
+pub enum MailEvent {
+    /// So many messages that were new to this reader are in the inbox now.
+    Stored(usize),
+    /// The broker tells something about the mesh.
+    System(Arc<SystemEvent>),
+}
+
+/// An event of the broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SystemEvent {
+    /// `peer_joined`, `low_waiting` …
+    pub event: String,
+    /// Its data.
+    pub data: Value,
+    /// ISO time.
+    pub created_at: String,
+}
+
+/// Where incoming mail goes.
+#[derive(Clone)]
+pub(super) struct Mail {
+    pub(super) queue: mpsc::Sender<MailItem>,
+    pub(super) events: broadcast::Sender<MailEvent>,
+}
+
+impl Mail {
+    /// Starts the mail task. It ends when the connection and all its handles are gone.
+    pub(super) fn start(shared: Arc<Shared>, mailbox: Mailbox, acks: mpsc::UnboundedSender<ClientAck>) -> Self {
+        let (queue, items) = mpsc::channel(MAIL_QUEUE);
+        let (events, _) = broadcast::channel(EVENT_QUEUE);
+        tokio::spawn(run(shared, mailbox, acks, items, events.clone()));
+        Self { queue, events }
+    }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    mailbox: Mailbox,
+    acks: mpsc::UnboundedSender<ClientAck>,
+    mut items: mpsc::Receiver<MailItem>,
+    events: broadcast::Sender<MailEvent>,
+) {
+    let reader: Arc<str> = shared.identity.reader().into();
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while items.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let now = crate::clock::now_ms();
+        let mut pushes = Vec::new();
+        let mut barriers = Vec::new();
+        for item in batch.drain(..) {
+            match item {
+                MailItem::Push(push) if open::is_system(&push) => {
+                    let event = SystemEvent {
+                        event: push.event.unwrap_or_default(),
+                        data: push.event_data.unwrap_or(Value::Null),
+                        created_at: push.created_at,
+                    };
+                    // Nobody listening is fine: a connection without a session to tell.
+                    let _ = events.send(MailEvent::System(Arc::new(event)));
+                }
+                MailItem::Push(push) => pushes.push(open::open(&push, &shared.identity, now)),
+                MailItem::Barrier(done) => barriers.push(done),
+            }
+        }
+        if !pushes.is_empty() {
+            let ids: Vec<String> = pushes.iter().map(|push| push.message_id.clone()).collect();
+            let pushes = Arc::new(pushes);
+            let fresh = loop {
+                let (pushes, reader) = (Arc::clone(&pushes), Arc::clone(&reader));
+                match mailbox.run(move |inbox| inbox.store(&reader, &pushes)).await {
+                    Ok(fresh) => break fresh,
+                    Err(crate::inbox::InboxError::Closed) => return,
+                    Err(error) => {
+                        // Not stored, so not acknowledged: the broker keeps them.
+                        tracing::error!(mesh.slug = shared.identity.slug, %error, "messages cannot be stored, trying again");
+                        tokio::select! {
+                            () = tokio::time::sleep(RETRY) => {}
+                            () = shared.stop.cancelled() => return,
+                        }
+                    }
+                }
+            };
+            // The connection may be gone; it is acknowledged after the redelivery then.
+            let _ = acks.send(ClientAck { message_ids: ids, ..ClientAck::default() });
+            let count = fresh.iter().filter(|new| **new).count();
+            if count > 0 {
+                let _ = events.send(MailEvent::Stored(count));
+            }
+        }
+        for done in barriers {
+            let _ = done.send(());
+        }
+    }
+}

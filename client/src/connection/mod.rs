@@ -1,0 +1,210 @@
+//! The connection to the broker of one mesh.
+//!
+//! [`Connection`] is a cheap handle; one task behind it owns the socket, says hello, answers requests by their id, and
+//! reconnects. Incoming messages go through the inbox: stored first, acknowledged then, shown by whoever listens.
+//! Typed requests are in `crate::features::<feature>`, as `impl Connection`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claudemesh_protocol::features::messaging::{self, ClientAck, Stage};
+use claudemesh_protocol::message::{ClientMessage, ServerMessage};
+use claudemesh_protocol::session::HelloAck;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+mod backoff;
+mod driver;
+mod error;
+mod identity;
+mod mail;
+mod open;
+mod pending;
+pub(crate) mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use driver::State;
+pub use error::{Closed, ConnectionError, WireError};
+pub use identity::Identity;
+pub use mail::{MailEvent, SystemEvent};
+
+use crate::inbox::{InboxError, Mailbox};
+use driver::{Driver, Outgoing, Shared};
+use mail::{Mail, MailItem};
+
+/// Requests that may wait for the socket.
+const MAX_OUTGOING: usize = 100;
+/// Usual limit of a request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Limit of a send: it may wait for the disk of the broker.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A handle to the connection of one identity to its mesh. When the last handle is dropped the socket is closed.
+#[derive(Clone)]
+pub struct Connection {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<Outgoing>,
+    acks: mpsc::UnboundedSender<ClientAck>,
+    mail: Option<Mail>,
+}
+
+impl Connection {
+    /// Starts a connection that lives until it is closed and reconnects by itself. Returns at once.
+    ///
+    /// With a mailbox it receives messages (announce `client_ack` in the description), without one it only asks.
+    pub fn start(identity: Identity, mailbox: Option<Mailbox>) -> Self {
+        Self::spawn(identity, mailbox, false)
+    }
+
+    /// Opens a one-shot connection and waits until the broker accepts the hello. It is not opened again.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub async fn once(identity: Identity, mailbox: Option<Mailbox>) -> Result<Self, ConnectionError> {
+        let connection = Self::spawn(identity, mailbox, true);
+        connection.ready(Duration::from_secs(20)).await?;
+        Ok(connection)
+    }
+
+    fn spawn(identity: Identity, mailbox: Option<Mailbox>, once: bool) -> Self {
+        let shared = Arc::new(Shared::new(identity));
+        let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
+        let (acks, ack_items) = mpsc::unbounded_channel();
+        let mail = mailbox.map(|mailbox| Mail::start(Arc::clone(&shared), mailbox, acks.clone()));
+        let driver =
+            Driver { shared: Arc::clone(&shared), outgoing: frames, acks: ack_items, mail: mail.clone(), once };
+        tokio::spawn(driver.run());
+        Self { shared, outgoing, acks, mail }
+    }
+
+    /// Who is connected.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// How it is right now.
+    pub fn state(&self) -> State {
+        self.shared.state.borrow().clone()
+    }
+
+    /// Follows the state.
+    pub fn watch(&self) -> tokio::sync::watch::Receiver<State> {
+        self.shared.state.subscribe()
+    }
+
+    /// The broker's answer to the hello.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NotConnected`] while there is no socket, [`ConnectionError::Closed`] when there will be none.
+    pub fn hello_ack(&self) -> Result<Arc<HelloAck>, ConnectionError> {
+        match &*self.shared.state.borrow() {
+            State::Ready(ack) => Ok(Arc::clone(ack)),
+            State::Connecting(None) => Err(ConnectionError::NotConnected("the first attempt is under way".into())),
+            State::Connecting(Some(error)) => Err(ConnectionError::NotConnected(error.to_string())),
+            State::Closed(closed) => Err(ConnectionError::Closed(closed.clone())),
+        }
+    }
+
+    /// Waits until the broker accepts the hello.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`] when it never will; after `patience` what the last attempt said.
+    pub async fn ready(&self, patience: Duration) -> Result<Arc<HelloAck>, ConnectionError> {
+        let mut state = self.watch();
+        let wait = state.wait_for(|state| !matches!(state, State::Connecting(_)));
+        let waited = tokio::time::timeout(patience, wait).await;
+        if let Ok(Ok(_)) = waited {
+            drop(waited);
+        }
+        self.hello_ack()
+    }
+
+    /// Whether the broker announced a capability. `false` while not connected.
+    pub fn broker_can(&self, capability: &str) -> bool {
+        self.hello_ack().is_ok_and(|ack| ack.capabilities.iter().any(|word| word == capability))
+    }
+
+    /// Hears of mail and events from now on. `None` without a mailbox.
+    pub fn mail_events(&self) -> Option<broadcast::Receiver<MailEvent>> {
+        self.mail.as_ref().map(|mail| mail.events.subscribe())
+    }
+
+    /// Waits until every push that has arrived is in the inbox.
+    pub async fn mail_stored(&self) {
+        let Some(mail) = &self.mail else { return };
+        let (done, stored) = oneshot::channel();
+        if mail.queue.send(MailItem::Barrier(done)).await.is_ok() {
+            let _ = stored.await;
+        }
+    }
+
+    /// Tells the broker how far messages came in this session. Sent with the next frames; lost with the socket, which
+    /// only makes the receipt more modest than the truth.
+    pub fn acknowledge(&self, message_ids: Vec<String>, stage: Stage, route: &str) {
+        if message_ids.is_empty() {
+            return;
+        }
+        let (stage, route) = (Some(stage), Some(route.to_owned()));
+        let _ = self.acks.send(ClientAck { message_ids, stage, route, ..ClientAck::default() });
+    }
+
+    /// Sends a request and waits for its answer, matched by id.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; [`ConnectionError::is_open`] says whether the request may have been carried out.
+    pub(crate) async fn call(
+        &self,
+        message: impl Into<ClientMessage>,
+        limit: Duration,
+    ) -> Result<ServerMessage, ConnectionError> {
+        self.hello_ack()?;
+        let id = self.shared.next_id();
+        let mut message = message.into();
+        // `send` is matched by its own id; a broker that knows both answers with both.
+        if let ClientMessage::Messaging(messaging::Request::Send(send)) = &mut message {
+            send.id = Some(id.clone());
+        }
+        let frame = message.write(Some(&id));
+        let ticket = self.shared.pending.add(id.clone());
+        self.outgoing.try_send(Outgoing { id: Some(id), frame }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ConnectionError::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => ConnectionError::Closed(Closed::ByUs),
+        })?;
+        match tokio::time::timeout(limit, ticket.answer()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ConnectionError::Timeout(limit)),
+        }
+    }
+
+    /// Sends a frame that has no answer.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NotConnected`], [`ConnectionError::QueueFull`]
+    pub(crate) fn tell(&self, message: impl Into<ClientMessage>) -> Result<(), ConnectionError> {
+        self.hello_ack()?;
+        let frame = message.into().write(None);
+        self.outgoing.try_send(Outgoing { id: None, frame }).map_err(|_| ConnectionError::QueueFull)
+    }
+
+    /// Sends what waits and closes the socket in good order; returns when it is closed.
+    pub async fn close(&self) {
+        self.mail_stored().await;
+        self.shared.stop.cancel();
+        let mut state = self.watch();
+        let _ = state.wait_for(|state| matches!(state, State::Closed(_))).await;
+    }
+}
+
+/// The inbox of an identity's mesh below the config folder, for a connection that receives.
+///
+/// # Errors
+/// [`InboxError`]
+pub async fn open_mailbox(config_dir: &Path, identity: &Identity) -> Result<Mailbox, InboxError> {
+    Mailbox::open(config_dir, &identity.mesh_id).await
+}
+
+/// The error for an answer of another kind than asked for.
+pub(crate) fn unexpected(expected: &'static str, got: &ServerMessage) -> ConnectionError {
+    ConnectionError::Unexpected { expected, got: got.tag().to_owned() }
+}

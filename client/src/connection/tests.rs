@@ -1,0 +1,296 @@
+//! The connection against a scripted broker on a loopback socket.
+
+use std::time::Duration;
+
+use claudemesh_protocol::crypto::envelope;
+use claudemesh_protocol::crypto::keys::SecretKey;
+use claudemesh_protocol::features::presence::{self, ListPeers};
+use claudemesh_protocol::limits;
+use claudemesh_protocol::session::PeerDescription;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+use super::*;
+use crate::inbox::Inbox;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct FakeBroker {
+    listener: TcpListener,
+}
+
+struct FakeSocket(WebSocketStream<TcpStream>);
+
+impl FakeBroker {
+    async fn start() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+    }
+
+    fn url(&self) -> String {
+        format!("ws://{}/ws", self.listener.local_addr().unwrap())
+    }
+
+    async fn accept(&self) -> FakeSocket {
+        let (stream, _) = tokio::time::timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        FakeSocket(tokio_tungstenite::accept_async(stream).await.unwrap())
+    }
+
+    /// Accepts a socket and its hello.
+    async fn greet(&self) -> (FakeSocket, Value) {
+        let mut socket = self.accept().await;
+        let hello = socket.receive().await;
+        socket.send(json!({"type": "hello_ack", "presenceId": "p", "memberDisplayName": "me"})).await;
+        (socket, hello)
+    }
+}
+
+impl FakeSocket {
+    async fn receive(&mut self) -> Value {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.0.next()).await.unwrap().unwrap().unwrap() {
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Close(_) => panic!("closed"),
+                _ => {}
+            }
+        }
+    }
+
+    async fn send(&mut self, frame: Value) {
+        self.0.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    async fn close(mut self, code: u16) {
+        self.0.close(Some(CloseFrame { code: code.into(), reason: "test".into() })).await.unwrap();
+    }
+}
+
+fn identity(url: &str) -> Identity {
+    Identity {
+        mesh_id: "mesh1".into(),
+        slug: "team".into(),
+        member_id: "member1".into(),
+        broker_url: url.into(),
+        member: SecretKey::from_seed([1; 32]),
+        session: Some(SecretKey::from_seed([2; 32])),
+        session_id: "s1".into(),
+        pid: 7,
+        cwd: "/work".into(),
+        description: PeerDescription::default(),
+    }
+}
+
+fn list_peers() -> ClientMessage {
+    presence::Request::from(ListPeers {}).into()
+}
+
+#[tokio::test]
+async fn session_hello_is_signed_by_the_session_and_attested_by_the_member() {
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let (_socket, hello) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    assert_eq!(hello["type"], "session_hello");
+    let who = identity("");
+    let (parent, session) = (who.member.public(), who.own_public());
+    let text = claudemesh_protocol::crypto::signed::session_hello(
+        &who.mesh_id,
+        &parent.to_hex(),
+        &session.to_hex(),
+        &hello["timestamp"].to_string(),
+    );
+    let verify = claudemesh_protocol::crypto::keys::verify;
+    verify(&session, text.as_bytes(), hello["signature"].as_str().unwrap()).unwrap();
+    let word = &hello["parentAttestation"];
+    let expires = word["expiresAt"].as_i64().unwrap();
+    let now = crate::clock::now_ms();
+    assert!(expires > now && expires <= now + limits::MAX_ATTESTATION_TTL_MS);
+    let text =
+        claudemesh_protocol::crypto::signed::attestation(&parent.to_hex(), &session.to_hex(), &expires.to_string());
+    verify(&parent, text.as_bytes(), word["signature"].as_str().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn falls_back_to_hello_when_the_broker_does_not_know_sessions() {
+    for code in ["no_hello", "unknown_message_type"] {
+        let broker = FakeBroker::start().await;
+        let connection = Connection::start(identity(&broker.url()), None);
+        let mut socket = broker.accept().await;
+        assert_eq!(socket.receive().await["type"], "session_hello");
+        socket.send(json!({"type": "error", "code": code, "message": "?"})).await;
+        let hello = socket.receive().await;
+        assert_eq!(hello["type"], "hello");
+        assert_eq!(hello["sessionPubkey"], identity("").own_public().to_hex());
+        socket.send(json!({"type": "hello_ack", "presenceId": "p", "memberDisplayName": "me"})).await;
+        connection.ready(PATIENCE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn answers_are_matched_by_id_only() {
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let (mut socket, _) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    let first = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.call(list_peers(), PATIENCE).await }
+    });
+    let first_id = socket.receive().await["_reqId"].clone();
+    let second = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.call(list_peers(), PATIENCE).await }
+    });
+    let second_id = socket.receive().await["_reqId"].clone();
+    // Without an id, or with a strange one: nobody is completed.
+    socket.send(json!({"type": "error", "code": "internal", "message": "whose?"})).await;
+    socket.send(json!({"type": "peers_list", "peers": []})).await;
+    socket.send(json!({"type": "peers_list", "peers": [], "_reqId": "r999"})).await;
+    socket.send(json!({"type": "error", "code": "forbidden", "message": "no", "_reqId": second_id})).await;
+    socket.send(json!({"type": "peers_list", "peers": [], "_reqId": first_id})).await;
+    assert!(matches!(first.await.unwrap().unwrap(), ServerMessage::Presence(_)));
+    let error = second.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(claudemesh_protocol::error::ErrorCode::Forbidden));
+}
+
+#[tokio::test]
+async fn requests_while_down_fail_at_once_and_work_after_the_reconnect() {
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let (socket, _) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    let mut state = connection.watch();
+    drop(socket);
+    state.wait_for(|state| matches!(state, State::Connecting(Some(_)))).await.unwrap();
+    let error = connection.call(list_peers(), PATIENCE).await.unwrap_err();
+    assert!(error.to_string().starts_with("not connected (reconnecting)"), "{error}");
+    let (mut socket, _) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    let call = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.call(list_peers(), PATIENCE).await }
+    });
+    let id = socket.receive().await["_reqId"].clone();
+    socket.send(json!({"type": "peers_list", "peers": [], "_reqId": id})).await;
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn requests_in_flight_learn_that_the_socket_is_gone() {
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let (mut socket, _) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    let call = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.call(list_peers(), PATIENCE).await }
+    });
+    socket.receive().await;
+    drop(socket);
+    let error = call.await.unwrap().unwrap_err();
+    assert!(error.is_open(), "{error}");
+}
+
+#[tokio::test]
+async fn kicked_and_banned_clients_stay_away() {
+    for (code, closed) in [(4001, Closed::Kicked), (4002, Closed::Banned)] {
+        let broker = FakeBroker::start().await;
+        let connection = Connection::start(identity(&broker.url()), None);
+        let (socket, _) = broker.greet().await;
+        connection.ready(PATIENCE).await.unwrap();
+        socket.close(code).await;
+        let mut state = connection.watch();
+        let last = state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap().clone();
+        let State::Closed(reason) = last else { unreachable!() };
+        assert_eq!(reason, closed);
+        assert_eq!(connection.call(list_peers(), PATIENCE).await, Err(ConnectionError::Closed(closed)));
+    }
+}
+
+#[tokio::test]
+async fn a_one_shot_connection_says_why_it_failed() {
+    let broker = FakeBroker::start().await;
+    let url = broker.url();
+    let task = tokio::spawn(Connection::once(identity(&url), None));
+    let mut socket = broker.accept().await;
+    socket.receive().await;
+    socket.send(json!({"type": "error", "code": "unauthorized", "message": "no such member"})).await;
+    let Err(error) = task.await.unwrap() else { panic!("accepted") };
+    assert_eq!(error.code(), Some(claudemesh_protocol::error::ErrorCode::Unauthorized));
+    drop(broker);
+    let Err(error) = Connection::once(identity(&url), None).await else { panic!("connected") };
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
+}
+
+#[tokio::test]
+async fn messages_are_acknowledged_after_they_are_stored_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = FakeBroker::start().await;
+    let who = identity(&broker.url());
+    let reader = who.reader();
+    let mailbox = open_mailbox(dir.path(), &who).await.unwrap();
+    let connection = Connection::start(who.clone(), Some(mailbox));
+    let mut events = connection.mail_events().unwrap();
+    let (mut socket, _) = broker.greet().await;
+    let sender = SecretKey::from_seed([9; 32]);
+    for number in 0..20 {
+        let body = envelope::seal_direct(&format!("text {number}"), &who.own_public(), &sender, &mut rand::rngs::OsRng);
+        let body = body.unwrap();
+        socket
+            .send(json!({
+                "type": "push", "messageId": format!("m{number}"), "meshId": "mesh1", "priority": "next",
+                "senderPubkey": sender.public().to_hex(), "targetSpec": who.own_public().to_hex(),
+                "nonce": body.nonce, "ciphertext": body.ciphertext, "createdAt": "2026-01-01T00:00:00.000Z",
+            }))
+            .await;
+    }
+    socket
+        .send(json!({
+            "type": "push", "messageId": "e1", "meshId": "mesh1", "priority": "low", "senderPubkey": "system",
+            "nonce": "", "ciphertext": "", "createdAt": "2026-01-01T00:00:00.000Z", "subtype": "system",
+            "event": "peer_joined", "eventData": {"name": "bob"},
+        }))
+        .await;
+    let mut acknowledged = Vec::new();
+    while acknowledged.len() < 20 {
+        let ack = socket.receive().await;
+        assert_eq!(ack["type"], "client_ack");
+        let ids: Vec<String> = serde_json::from_value(ack["messageIds"].clone()).unwrap();
+        // A second process sees what was acknowledged: it is on disk already.
+        let mut other = Inbox::open(dir.path(), &who.mesh_id).unwrap();
+        for id in &ids {
+            assert!(other.find(id).unwrap().is_some());
+        }
+        acknowledged.extend(ids);
+    }
+    assert_eq!(acknowledged, (0..20).map(|number| format!("m{number}")).collect::<Vec<_>>());
+    let mut other = Inbox::open(dir.path(), &who.mesh_id).unwrap();
+    let texts: Vec<String> =
+        other.claim_unshown(&reader, "channel", 100, 1).unwrap().iter().map(|message| message.text()).collect();
+    assert_eq!(texts, (0..20).map(|number| format!("text {number}")).collect::<Vec<_>>());
+    loop {
+        if let MailEvent::System(event) = events.recv().await.unwrap() {
+            assert_eq!((event.event.as_str(), &event.data), ("peer_joined", &json!({"name": "bob"})));
+            break;
+        }
+    }
+    connection.close().await;
+}
+
+#[tokio::test]
+async fn a_silent_broker_is_given_up_after_75_seconds() {
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let (_silent, _) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    // Nobody polls `_silent`, so no pong comes back. The runtime jumps from timer to timer now.
+    tokio::time::pause();
+    let started = tokio::time::Instant::now();
+    let mut state = connection.watch();
+    state.wait_for(|state| matches!(state, State::Connecting(Some(_)))).await.unwrap();
+    let waited = started.elapsed();
+    assert!(waited >= limits::STALE_AFTER && waited < limits::STALE_AFTER * 2, "{waited:?}");
+}

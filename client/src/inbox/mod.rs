@@ -1,0 +1,412 @@
+//! The durable inbox of a member: `<config dir>/inbox/<mesh id>.db`, shared by all its sessions and the shell.
+//!
+//! A message is acknowledged to the broker only after it is here, so it survives a crash of any process at any moment.
+//! Every process that receives it notes a delivery for its own reader (a session key, or [`MEMBER_READER`]); a reader
+//! shows each of its deliveries once, however many processes of that reader run.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use claudemesh_protocol::features::messaging::Stage;
+use claudemesh_protocol::id::MeshId;
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sqlite::SqliteConnection;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use crate::error::{CliError, ExitCode};
+use crate::files::{self, FileLock};
+
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use row::NewDelivery;
+pub use row::{Kind, Message, NewMessage, RecipientKind};
+use schema::{deliveries, messages};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+/// Reader name of connections that speak for the member: the shell, not a session.
+pub const MEMBER_READER: &str = "member";
+/// Messages older than this are removed, seen or not: nobody reads a month back, and the file must not grow for ever.
+pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// How long a process waits for another one that writes.
+const BUSY_TIMEOUT_MS: u32 = 5_000;
+/// Bound of one list.
+pub const MAX_LIST: i64 = 1_000;
+
+/// An inbox that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    /// The file or its folder cannot be made.
+    #[error("the inbox {} cannot be opened: {reason}", path.display())]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A statement failed: full disk, damaged file, lock held too long.
+    #[error("the inbox cannot be used: {0}")]
+    Sql(#[from] diesel::result::Error),
+    /// The process is ending.
+    #[error("the inbox is closed")]
+    Closed,
+}
+
+impl From<InboxError> for CliError {
+    fn from(error: InboxError) -> Self {
+        Self::new(ExitCode::Io, "inbox_error", crate::error::sentence(&error.to_string()))
+            .hint("Check free space and rights of the folder `inbox` in the config folder.")
+    }
+}
+
+/// One open inbox. Blocking; [`Mailbox`] is the form for async code.
+pub struct Inbox {
+    db: SqliteConnection,
+}
+
+impl Inbox {
+    /// Opens or makes the inbox of a mesh below the config folder. File 0600, folder 0700, WAL, every commit synced.
+    ///
+    /// # Errors
+    /// [`InboxError`]
+    pub fn open(config_dir: &Path, mesh: &MeshId) -> Result<Self, InboxError> {
+        let dir = config_dir.join("inbox");
+        let path = dir.join(format!("{}.db", crate::config::file_name_of(mesh.as_str())));
+        let failed = |reason: String| InboxError::Open { path: path.clone(), reason };
+        files::create_private_dir(&dir).map_err(|error| failed(error.to_string()))?;
+        create_private_file(&path).map_err(|error| failed(error.to_string()))?;
+        let url = path.to_str().ok_or_else(|| failed("its path is not valid UTF-8".into()))?;
+        let mut db = SqliteConnection::establish(url).map_err(|error| failed(error.to_string()))?;
+        // First the timeout: changing the journal mode may have to wait for another process.
+        db.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};"))?;
+        db.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+        let pending = |db: &mut SqliteConnection| db.has_pending_migration(MIGRATIONS);
+        if pending(&mut db).map_err(|error| failed(error.to_string()))? {
+            let _lock = FileLock::take(&path.with_extension("lock"), Duration::from_secs(10))
+                .map_err(|error| failed(error.to_string()))?;
+            db.run_pending_migrations(MIGRATIONS).map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(Self { db })
+    }
+
+    /// Stores messages and notes that `reader` received them, all or nothing. A message that is known (same id, or same
+    /// sender and idempotency key) is stored once; answers for each whether it was new to this reader.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]; nothing is stored then.
+    pub fn store(&mut self, reader: &str, new: &[NewMessage]) -> Result<Vec<bool>, InboxError> {
+        let fresh = self.db.immediate_transaction(|db| {
+            new.iter().map(|message| store_one(db, reader, message)).collect::<QueryResult<Vec<bool>>>()
+        })?;
+        Ok(fresh)
+    }
+
+    /// Takes over what nobody has shown: messages for the member or an audience that only the shell's connection
+    /// received and that no human has seen. Called once when a session starts; answers how many.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn adopt(&mut self, reader: &str, now_ms: i64) -> Result<usize, InboxError> {
+        let count = self.db.immediate_transaction(|db| {
+            let orphans: Vec<i64> = messages::table
+                .filter(messages::seen_at_ms.is_null())
+                .filter(messages::recipient_kind.ne(RecipientKind::Session.as_str()))
+                .filter(diesel::dsl::not(diesel::dsl::exists(
+                    deliveries::table
+                        .filter(deliveries::seq.eq(messages::seq))
+                        .filter(deliveries::reader.ne(MEMBER_READER)),
+                )))
+                .order(messages::seq)
+                .limit(MAX_LIST)
+                .select(messages::seq)
+                .load(db)?;
+            let stage = Stage::Received.as_str();
+            let rows: Vec<_> =
+                orphans.iter().map(|&seq| NewDelivery { reader, seq, received_at_ms: now_ms, stage }).collect();
+            // SQLite has no multi-row insert that ignores conflicts in diesel's typed form: one by one, they are few.
+            for row in &rows {
+                diesel::insert_or_ignore_into(deliveries::table).values(row).execute(db)?;
+            }
+            QueryResult::Ok(rows.len())
+        })?;
+        Ok(count)
+    }
+
+    /// Takes up to `limit` deliveries of `reader` that were not shown, oldest first, and marks them shown by `route` in
+    /// the same step: of several processes that ask at once, each message goes to exactly one.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]; nothing is marked then.
+    pub fn claim_unshown(
+        &mut self,
+        reader: &str,
+        route: &str,
+        limit: i64,
+        now_ms: i64,
+    ) -> Result<Vec<Message>, InboxError> {
+        if self.count_unshown(reader)? == 0 {
+            return Ok(vec![]);
+        }
+        let taken = self.db.immediate_transaction(|db| {
+            let next = deliveries::table
+                .filter(deliveries::reader.eq(reader))
+                .filter(deliveries::shown_at_ms.is_null())
+                .order(deliveries::seq)
+                .limit(limit.clamp(1, MAX_LIST))
+                .select(deliveries::seq)
+                .load::<i64>(db)?;
+            let mut taken: Vec<i64> = diesel::update(deliveries::table)
+                .filter(deliveries::reader.eq(reader))
+                .filter(deliveries::seq.eq_any(&next))
+                .filter(deliveries::shown_at_ms.is_null())
+                .set((deliveries::shown_at_ms.eq(now_ms), deliveries::route.eq(route)))
+                .returning(deliveries::seq)
+                .get_results(db)?;
+            taken.sort_unstable();
+            messages::table
+                .filter(messages::seq.eq_any(taken))
+                .order(messages::seq)
+                .select(Message::as_select())
+                .load(db)
+        })?;
+        Ok(taken)
+    }
+
+    /// Gives claimed messages back: the write into the session failed.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn unclaim(&mut self, reader: &str, seqs: &[i64]) -> Result<(), InboxError> {
+        diesel::update(deliveries::table)
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::seq.eq_any(seqs))
+            .set((deliveries::shown_at_ms.eq(None::<i64>), deliveries::route.eq(None::<String>)))
+            .execute(&mut self.db)?;
+        Ok(())
+    }
+
+    /// Notes how far deliveries of `reader` came.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn set_stage(&mut self, reader: &str, seqs: &[i64], stage: Stage) -> Result<(), InboxError> {
+        diesel::update(deliveries::table)
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::seq.eq_any(seqs))
+            .set(deliveries::stage.eq(stage.as_str()))
+            .execute(&mut self.db)?;
+        Ok(())
+    }
+
+    /// Deliveries of `reader` that were not shown.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn count_unshown(&mut self, reader: &str) -> Result<i64, InboxError> {
+        let count = deliveries::table
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::shown_at_ms.is_null())
+            .count()
+            .get_result(&mut self.db)?;
+        Ok(count)
+    }
+
+    /// What `reader` was shown by `route` and nobody has confirmed as seen, oldest first: a channel may drop what is
+    /// written into it without a word.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn unconfirmed(&mut self, reader: &str, route: &str, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let mut list: Vec<Message> = deliveries::table
+            .inner_join(messages::table)
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::shown_at_ms.is_not_null())
+            .filter(deliveries::route.eq(route))
+            .filter(messages::seen_at_ms.is_null())
+            .order(messages::seq.desc())
+            .limit(limit.clamp(1, MAX_LIST))
+            .select(Message::as_select())
+            .load(&mut self.db)?;
+        list.reverse();
+        Ok(list)
+    }
+
+    /// Messages oldest first: the newest `limit` of all, or of those that nobody has seen. Messages for one session
+    /// belong here too: the human at the shell may read what its sessions got.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn list(&mut self, unseen_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let mut query = messages::table.order(messages::seq.desc()).select(Message::as_select()).into_boxed();
+        if unseen_only {
+            query = query.filter(messages::seen_at_ms.is_null());
+        }
+        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
+        list.reverse();
+        Ok(list)
+    }
+
+    /// Takes the oldest `limit` unseen messages and marks them seen in the same step: of several readers at the shell,
+    /// each message goes to exactly one. They count as shown to the member's own reader too.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]; nothing is marked then.
+    pub fn claim_unseen(&mut self, limit: i64, now_ms: i64) -> Result<Vec<Message>, InboxError> {
+        let taken = self.db.immediate_transaction(|db| {
+            let next: Vec<i64> = messages::table
+                .filter(messages::seen_at_ms.is_null())
+                .order(messages::seq)
+                .limit(limit.clamp(1, MAX_LIST))
+                .select(messages::seq)
+                .load(db)?;
+            let mut taken: Vec<i64> = diesel::update(messages::table)
+                .filter(messages::seq.eq_any(&next))
+                .filter(messages::seen_at_ms.is_null())
+                .set(messages::seen_at_ms.eq(now_ms))
+                .returning(messages::seq)
+                .get_results(db)?;
+            taken.sort_unstable();
+            messages::table
+                .filter(messages::seq.eq_any(taken))
+                .order(messages::seq)
+                .select(Message::as_select())
+                .load(db)
+        })?;
+        Ok(taken)
+    }
+
+    /// Marks messages seen; those that are keep their time.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn mark_seen(&mut self, seqs: &[i64], now_ms: i64) -> Result<usize, InboxError> {
+        let count = diesel::update(messages::table)
+            .filter(messages::seq.eq_any(seqs))
+            .filter(messages::seen_at_ms.is_null())
+            .set(messages::seen_at_ms.eq(now_ms))
+            .execute(&mut self.db)?;
+        Ok(count)
+    }
+
+    /// The message with this id, or the only one whose id starts with this prefix of at least 8 characters.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn find(&mut self, id: &str) -> Result<Option<Message>, InboxError> {
+        let exact =
+            messages::table.filter(messages::message_id.eq(id)).select(Message::as_select()).first(&mut self.db);
+        if let Some(message) = exact.optional()? {
+            return Ok(Some(message));
+        }
+        if id.len() < 8 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Ok(None);
+        }
+        let mut found: Vec<Message> = messages::table
+            .filter(messages::message_id.like(format!("{id}%")))
+            .limit(2)
+            .select(Message::as_select())
+            .load(&mut self.db)?;
+        Ok(if found.len() == 1 { found.pop() } else { None })
+    }
+
+    /// The newest message from a key, session or member, that arrived since `since_ms`.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn last_from(&mut self, key: &str, since_ms: i64) -> Result<Option<Message>, InboxError> {
+        let found = messages::table
+            .filter(messages::sender_pubkey.eq(key).or(messages::sender_member.eq(key)))
+            .filter(messages::received_at_ms.ge(since_ms))
+            .order(messages::seq.desc())
+            .select(Message::as_select())
+            .first(&mut self.db)
+            .optional()?;
+        Ok(found)
+    }
+
+    /// Removes messages received before `before_ms`; answers how many.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn prune(&mut self, before_ms: i64) -> Result<usize, InboxError> {
+        let old = messages::table.filter(messages::received_at_ms.lt(before_ms));
+        let count: i64 = old.count().get_result(&mut self.db)?;
+        if count == 0 {
+            return Ok(0);
+        }
+        Ok(diesel::delete(old).execute(&mut self.db)?)
+    }
+}
+
+fn store_one(db: &mut SqliteConnection, reader: &str, message: &NewMessage) -> QueryResult<bool> {
+    diesel::insert_or_ignore_into(messages::table).values(message).execute(db)?;
+    let known = messages::table
+        .filter(messages::message_id.eq(&message.message_id))
+        .select(messages::seq)
+        .first::<i64>(db)
+        .optional()?;
+    let known = match (known, &message.client_message_id) {
+        (Some(seq), _) => Some(seq),
+        // A retry that an older broker took for a second message.
+        (None, Some(client_id)) => messages::table
+            .filter(messages::sender_member.eq(&message.sender_member))
+            .filter(messages::client_message_id.eq(client_id))
+            .select(messages::seq)
+            .first::<i64>(db)
+            .optional()?,
+        (None, None) => None,
+    };
+    let Some(seq) = known else { return Ok(false) };
+    let delivery = NewDelivery { reader, seq, received_at_ms: message.received_at_ms, stage: Stage::Received.as_str() };
+    Ok(diesel::insert_or_ignore_into(deliveries::table).values(&delivery).execute(db)? == 1)
+}
+
+fn create_private_file(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    // SQLite gives the files beside it (-wal, -shm) the same rights.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, files::PRIVATE_FILE);
+    options.open(path).map(drop)
+}
+
+/// An inbox for async code: statements run on the blocking pool, one at a time.
+#[derive(Clone)]
+pub struct Mailbox {
+    inbox: Arc<Mutex<Inbox>>,
+}
+
+impl Mailbox {
+    /// Wraps an open inbox.
+    pub fn new(inbox: Inbox) -> Self {
+        Self { inbox: Arc::new(Mutex::new(inbox)) }
+    }
+
+    /// Opens the inbox of a mesh, see [`Inbox::open`].
+    ///
+    /// # Errors
+    /// [`InboxError`]
+    pub async fn open(config_dir: &Path, mesh: &MeshId) -> Result<Self, InboxError> {
+        let (dir, mesh) = (config_dir.to_path_buf(), mesh.clone());
+        let opened = tokio::task::spawn_blocking(move || Inbox::open(&dir, &mesh)).await;
+        opened.map_err(|_| InboxError::Closed)?.map(Self::new)
+    }
+
+    /// Runs `work` with the inbox. Once started it runs to its end, also when the caller is gone.
+    ///
+    /// # Errors
+    /// What `work` says; [`InboxError::Closed`] when the runtime is ending.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Inbox) -> Result<T, InboxError> + Send + 'static,
+    ) -> Result<T, InboxError> {
+        let inbox = Arc::clone(&self.inbox);
+        // Each statement is a transaction of its own, so an inbox whose user panicked is still whole.
+        let done = tokio::task::spawn_blocking(move || work(&mut inbox.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await.map_err(|_| InboxError::Closed)?
+    }
+}

@@ -1,0 +1,214 @@
+//! Rows of the inbox and their words.
+
+use diesel::prelude::*;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::schema::{deliveries, messages};
+
+/// How a message was addressed, the `kind` of notes and lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// To one key; the body was sealed.
+    Direct,
+    /// To a group or everyone.
+    Broadcast,
+    /// To a topic.
+    Channel,
+    /// The broker does not say.
+    Unknown,
+}
+
+impl Kind {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Broadcast => "broadcast",
+            Self::Channel => "channel",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Whose message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecipientKind {
+    /// One session's.
+    Session,
+    /// The member's: any session may show it.
+    Member,
+    /// One of an audience's.
+    Audience,
+}
+
+impl RecipientKind {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Member => "member",
+            Self::Audience => "audience",
+        }
+    }
+}
+
+/// A message to store.
+#[derive(Clone, Debug, PartialEq, Eq, Insertable)]
+#[diesel(table_name = messages)]
+pub struct NewMessage {
+    /// `push.messageId`
+    pub message_id: String,
+    /// The sender's idempotency key.
+    pub client_message_id: Option<String>,
+    /// Key to answer to.
+    pub sender_pubkey: String,
+    /// Member key, or the only known key.
+    pub sender_member: String,
+    /// Name at the time of sending.
+    pub sender_name: Option<String>,
+    /// What the sender addressed.
+    pub target_spec: Option<String>,
+    /// A word of [`Kind`].
+    pub kind: String,
+    /// A word of [`RecipientKind`].
+    pub recipient_kind: String,
+    /// Key the body was sealed to, when it was sealed.
+    pub recipient_pubkey: Option<String>,
+    /// Topic name.
+    pub topic: Option<String>,
+    /// Id of the message it answers.
+    pub reply_to_id: Option<String>,
+    /// `now`, `next` or `low`.
+    pub priority: String,
+    /// `question`, `reply`, `reminder`, `webhook` …
+    pub subtype: Option<String>,
+    /// Name of an event.
+    pub event: Option<String>,
+    /// Its JSON.
+    pub event_data: Option<String>,
+    /// Exchange it belongs to.
+    pub trace_id: Option<String>,
+    /// Its place there.
+    pub trace_hop: i32,
+    /// Text; `None` when it cannot be opened.
+    pub body: Option<String>,
+    /// ISO time of acceptance by the broker.
+    pub created_at: String,
+    /// Unix ms.
+    pub received_at_ms: i64,
+}
+
+/// A stored message.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = messages, check_for_backend(diesel::sqlite::Sqlite))]
+pub struct Message {
+    /// Local order of arrival.
+    pub seq: i64,
+    /// `push.messageId`
+    pub message_id: String,
+    /// The sender's idempotency key.
+    pub client_message_id: Option<String>,
+    /// Key to answer to.
+    pub sender_pubkey: String,
+    /// Member key, or the only known key.
+    pub sender_member: String,
+    /// Name at the time of sending.
+    pub sender_name: Option<String>,
+    /// What the sender addressed.
+    pub target_spec: Option<String>,
+    /// A word of [`Kind`].
+    pub kind: String,
+    /// A word of [`RecipientKind`].
+    pub recipient_kind: String,
+    /// Topic name.
+    pub topic: Option<String>,
+    /// Id of the message it answers.
+    pub reply_to_id: Option<String>,
+    /// `now`, `next` or `low`.
+    pub priority: String,
+    /// `question`, `reply`, `reminder`, `webhook` …
+    pub subtype: Option<String>,
+    /// Name of an event.
+    pub event: Option<String>,
+    /// Its JSON.
+    pub event_data: Option<String>,
+    /// Exchange it belongs to.
+    pub trace_id: Option<String>,
+    /// Its place there.
+    pub trace_hop: i32,
+    /// Text; `None` when it cannot be opened.
+    pub body: Option<String>,
+    /// ISO time of acceptance by the broker.
+    pub created_at: String,
+    /// Unix ms.
+    pub received_at_ms: i64,
+    /// Unix ms when a human or a model had it before it.
+    pub seen_at_ms: Option<i64>,
+}
+
+impl Message {
+    /// The sender's name, else `peer-<first 8 of its key>`. As the peer wrote it: clean it before showing.
+    pub fn from_name(&self) -> String {
+        match self.sender_name.as_deref().filter(|name| !name.is_empty()) {
+            Some(name) => name.to_owned(),
+            None => format!("peer-{}", self.sender_pubkey.chars().take(8).collect::<String>()),
+        }
+    }
+
+    /// The text to show: the body, the event, or what is wrong. Never ciphertext.
+    pub fn text(&self) -> String {
+        match (&self.body, &self.event) {
+            (Some(body), _) => body.clone(),
+            (None, Some(event)) => format!("{event} {}", self.event_data.as_deref().unwrap_or("{}")),
+            (None, None) => {
+                format!("(a sealed message from {} that the keys of this member cannot open)", self.from_name())
+            }
+        }
+    }
+
+    /// The object of `inbox --json` and of `check_messages`.
+    pub fn to_json(&self, mesh_slug: &str) -> Value {
+        let mut object = json!({
+            "messageId": self.message_id,
+            "mesh": mesh_slug,
+            "senderPubkey": self.sender_pubkey,
+            "senderMemberPubkey": self.sender_member,
+            "senderName": self.from_name(),
+            "targetSpec": self.target_spec,
+            "kind": self.kind,
+            "priority": self.priority,
+            "createdAt": self.created_at,
+            "receivedAt": claudemesh_protocol::time::iso(self.received_at_ms),
+            "plaintext": self.body,
+            "seen": self.seen_at_ms.is_some(),
+        });
+        if let Some(map) = object.as_object_mut() {
+            let optional = [
+                ("topic", &self.topic),
+                ("replyToId", &self.reply_to_id),
+                ("subtype", &self.subtype),
+                ("event", &self.event),
+            ];
+            for (name, value) in optional {
+                if let Some(value) = value {
+                    map.insert(name.into(), value.clone().into());
+                }
+            }
+            if let Some(data) = self.event_data.as_deref().and_then(|data| serde_json::from_str::<Value>(data).ok()) {
+                map.insert("eventData".into(), data);
+            }
+        }
+        object
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = deliveries)]
+pub(super) struct NewDelivery<'a> {
+    pub(super) reader: &'a str,
+    pub(super) seq: i64,
+    pub(super) received_at_ms: i64,
+    pub(super) stage: &'a str,
+}

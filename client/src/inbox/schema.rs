@@ -1,0 +1,42 @@
+//! Tables of `inbox/<mesh id>.db`, as `client/migrations` makes them.
+
+diesel::table! {
+    messages (seq) {
+        seq -> BigInt,
+        message_id -> Text,
+        client_message_id -> Nullable<Text>,
+        sender_pubkey -> Text,
+        sender_member -> Text,
+        sender_name -> Nullable<Text>,
+        target_spec -> Nullable<Text>,
+        kind -> Text,
+        recipient_kind -> Text,
+        recipient_pubkey -> Nullable<Text>,
+        topic -> Nullable<Text>,
+        reply_to_id -> Nullable<Text>,
+        priority -> Text,
+        subtype -> Nullable<Text>,
+        event -> Nullable<Text>,
+        event_data -> Nullable<Text>,
+        trace_id -> Nullable<Text>,
+        trace_hop -> Integer,
+        body -> Nullable<Text>,
+        created_at -> Text,
+        received_at_ms -> BigInt,
+        seen_at_ms -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    deliveries (reader, seq) {
+        reader -> Text,
+        seq -> BigInt,
+        received_at_ms -> BigInt,
+        shown_at_ms -> Nullable<BigInt>,
+        route -> Nullable<Text>,
+        stage -> Text,
+    }
+}
+
+diesel::joinable!(deliveries -> messages (seq));
+diesel::allow_tables_to_appear_in_same_query!(messages, deliveries);
