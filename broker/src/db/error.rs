@@ -1,0 +1,125 @@
+//! Why storage failed, without SQL, paths or addresses in the text: those stay in `source()` for the log.
+
+use claudemesh_protocol::error::ErrorCode;
+use diesel::result::{DatabaseErrorKind, Error as Diesel};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure of storage.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The URL names no backend of ours.
+    #[error("expected a database URL `sqlite:FILE`, `postgres://…` or a file path, got scheme `{0}`")]
+    UnknownScheme(String),
+    /// The backend was left out of this build.
+    #[error("this build has no support for {0}")]
+    NotCompiled(&'static str),
+    /// No connection, or it broke.
+    #[error("storage cannot be reached")]
+    Unavailable(#[source] Source),
+    /// Too many wait for a connection or a lock.
+    #[error("storage is busy")]
+    Busy,
+    /// Disk or quota full; nothing of the transaction was kept.
+    #[error("storage is full")]
+    Full(#[source] Diesel),
+    /// A unique key is taken.
+    #[error("it exists already")]
+    Conflict(#[source] Diesel),
+    /// Two transactions crossed; the same one may pass when repeated.
+    #[error("storage was changed by someone else at the same time")]
+    Crossed(#[source] Diesel),
+    /// PostgreSQL stores no NUL in texts.
+    #[error("expected text without NUL characters")]
+    BadText(#[source] Diesel),
+    /// The row is not there.
+    #[error("no such row")]
+    NotFound,
+    /// A stored value cannot be read back.
+    #[error("stored {what} cannot be read")]
+    Corrupt {
+        /// Table and column.
+        what: &'static str,
+        /// Why, when known.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The schema was made by a newer broker.
+    #[error("the database has the schema version {0}, which this broker does not know; use the newer broker")]
+    TooNew(String),
+    /// A migration failed and was rolled back.
+    #[error("the database schema cannot be brought up to date")]
+    Migration(#[source] Source),
+    /// Anything else.
+    #[error("storage failed")]
+    Query(#[source] Diesel),
+}
+
+impl DbError {
+    /// The stable code peers see.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable(_) | Self::Crossed(_) => ErrorCode::Unavailable,
+            Self::Busy => ErrorCode::Busy,
+            Self::Full(_) => ErrorCode::StorageFull,
+            Self::Conflict(_) => ErrorCode::AlreadyExists,
+            Self::BadText(_) => ErrorCode::InvalidArgs,
+            Self::NotFound => ErrorCode::NotFound,
+            Self::UnknownScheme(_)
+            | Self::NotCompiled(_)
+            | Self::Corrupt { .. }
+            | Self::TooNew(_)
+            | Self::Migration(_)
+            | Self::Query(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether repeating the same transaction at once may succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Crossed(_))
+    }
+
+    /// For values that this broker cannot have written.
+    pub(crate) fn corrupt(what: &'static str) -> Self {
+        Self::Corrupt { what, source: None }
+    }
+}
+
+impl From<Diesel> for DbError {
+    fn from(error: Diesel) -> Self {
+        let Diesel::DatabaseError(kind, info) = &error else {
+            return match error {
+                Diesel::NotFound => Self::NotFound,
+                Diesel::RollbackErrorOnCommit { commit_error, .. } => Self::from(*commit_error),
+                Diesel::BrokenTransactionManager => Self::Unavailable(error.into()),
+                other => Self::Query(other),
+            };
+        };
+        // Neither driver hands out its own code through diesel, so the fixed English texts of SQLite's `sqlite3_errstr`
+        // and of the system's ENOSPC are compared. PostgreSQL translates its own texts but not the part looked at here
+        // once `lc_messages` is C, which our connections set.
+        let text = info.message();
+        let has = |part: &str| text.contains(part);
+        match kind {
+            DatabaseErrorKind::UniqueViolation => Self::Conflict(error),
+            DatabaseErrorKind::SerializationFailure => Self::Crossed(error),
+            DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
+                Self::Unavailable(error.into())
+            }
+            DatabaseErrorKind::ReadOnlyTransaction => Self::Unavailable(error.into()),
+            _ if has("database or disk is full") || has("No space left on device") || has("Disk quota exceeded") => {
+                Self::Full(error)
+            }
+            _ if has("deadlock detected") => Self::Crossed(error),
+            _ if has("database is locked") || has("lock timeout") || has("statement timeout") => Self::Busy,
+            _ if has("invalid byte sequence") => Self::BadText(error),
+            _ if has("disk I/O error") || has("unable to open database") || has("readonly database") => {
+                Self::Unavailable(error.into())
+            }
+            _ if has("terminating connection") || has("shutting down") || has("starting up") => {
+                Self::Unavailable(error.into())
+            }
+            _ => Self::Query(error),
+        }
+    }
+}

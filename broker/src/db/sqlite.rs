@@ -1,0 +1,162 @@
+//! The embedded backend: one file in WAL mode.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use deadpool::managed::{self, Metrics, Object, Pool, RecycleError, RecycleResult};
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
+use diesel::sqlite::SqliteConnection;
+use diesel::{Connection, QueryResult};
+use diesel_async::AsyncConnection;
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::{DbError, DbOptions};
+
+/// A SQLite connection whose calls run on tokio's blocking threads.
+pub(crate) type SqliteConn = SyncConnectionWrapper<SqliteConnection>;
+
+/// Bytes of one page; fixed, so that a byte quota can be told to SQLite in pages.
+const PAGE_BYTES: u64 = 4_096;
+
+/// The SQLite file, its pool and the journal's own connection.
+#[derive(Clone)]
+pub struct SqliteDb {
+    path: Arc<str>,
+    pool: Pool<Manager>,
+    journal: Pool<Manager>,
+    // SQLite admits one writer. Waiting here is fair and costs nothing; SQLite's own busy handler polls.
+    writers: Arc<Mutex<()>>,
+    options: DbOptions,
+}
+
+/// Makes connections; ours rather than diesel-async's, because a call whose future was dropped may still be running on
+/// its blocking thread when the connection comes back, which that one answers with a panic.
+pub(crate) struct Manager {
+    path: Arc<str>,
+    max_bytes: Option<u64>,
+}
+
+impl managed::Manager for Manager {
+    type Type = SqliteConn;
+    type Error = DbError;
+
+    async fn create(&self) -> Result<SqliteConn, DbError> {
+        let (path, max_bytes) = (self.path.clone(), self.max_bytes);
+        tokio::task::spawn_blocking(move || connect(&path, max_bytes))
+            .await
+            .map_err(|error| DbError::Unavailable(error.into()))?
+            .map(SqliteConn::new)
+    }
+
+    async fn recycle(&self, conn: &mut SqliteConn, _: &Metrics) -> RecycleResult<DbError> {
+        // Waits for a call that outlived its future, then refuses the connection if a transaction was left open.
+        let open = conn
+            .spawn_blocking(|conn| {
+                let state = AnsiTransactionManager::transaction_manager_status_mut(conn);
+                QueryResult::Ok(!matches!(state.transaction_depth(), Ok(None)))
+            })
+            .await
+            .map_err(|error| RecycleError::Backend(error.into()))?;
+        if open { Err(RecycleError::message("a transaction was left open")) } else { Ok(()) }
+    }
+}
+
+/// Opens one connection with our settings.
+pub(super) fn connect(path: &str, max_bytes: Option<u64>) -> Result<SqliteConnection, DbError> {
+    let unavailable = |error: diesel::ConnectionError| DbError::Unavailable(error.into());
+    let mut conn = SqliteConnection::establish(path).map_err(unavailable)?;
+    // `busy_timeout` first: switching to WAL takes a lock. FULL: an acknowledged message is on the disk, not in its cache.
+    conn.batch_execute(
+        "PRAGMA busy_timeout = 5000;
+         PRAGMA page_size = 4096;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 67108864;
+         PRAGMA cache_size = -16000;
+         PRAGMA temp_store = MEMORY;",
+    )?;
+    if let Some(bytes) = max_bytes {
+        conn.batch_execute(&format!("PRAGMA max_page_count = {}", (bytes / PAGE_BYTES).max(1)))?;
+    }
+    Ok(conn)
+}
+
+impl SqliteDb {
+    /// Prepares the pools; the parent folder of `path` is made when it is missing. No connection is opened yet.
+    pub(super) fn open(path: &str, options: DbOptions) -> Result<Self, DbError> {
+        if let Some(parent) = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).map_err(|error| DbError::Unavailable(error.into()))?;
+        }
+        let path: Arc<str> = path.into();
+        let pool = |size| {
+            Pool::builder(Manager { path: path.clone(), max_bytes: options.max_bytes })
+                .max_size(size)
+                .build()
+                .map_err(|error| DbError::Unavailable(error.into()))
+        };
+        Ok(Self {
+            pool: pool(options.connections.max(1))?,
+            journal: pool(1)?,
+            writers: Arc::new(Mutex::new(())),
+            path: path.clone(),
+            options,
+        })
+    }
+
+    /// A connection; the wait is timed and limited.
+    pub(crate) async fn get(&self) -> Result<Object<Manager>, DbError> {
+        self.take(&self.pool).await
+    }
+
+    /// The journal's connection: never behind readers.
+    pub(crate) async fn journal(&self) -> Result<Object<Manager>, DbError> {
+        self.take(&self.journal).await
+    }
+
+    async fn take(&self, pool: &Pool<Manager>) -> Result<Object<Manager>, DbError> {
+        if pool.status().waiting >= self.options.max_waiting {
+            return Err(DbError::Busy);
+        }
+        match tokio::time::timeout(self.options.wait, pool.get()).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(managed::PoolError::Backend(error))) => Err(error),
+            Ok(Err(error)) => Err(DbError::Unavailable(error.into())),
+            Err(_) => Err(DbError::Busy),
+        }
+    }
+
+    /// Waits until no other transaction of this process writes.
+    pub(crate) async fn writer_turn(&self) -> Result<OwnedMutexGuard<()>, DbError> {
+        let turn = tokio::time::timeout(self.options.wait, self.writers.clone().lock_owned()).await;
+        turn.map_err(|_| DbError::Busy)
+    }
+
+    pub(crate) async fn begin(&self, conn: &mut SqliteConn) -> Result<(), DbError> {
+        let begin =
+            |conn: &mut SqliteConnection| AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE");
+        Ok(conn.spawn_blocking(begin).await?)
+    }
+
+    /// Commits an `Ok`, rolls back an `Err`.
+    pub(crate) async fn finish<T>(&self, conn: &mut SqliteConn, result: Result<T, DbError>) -> Result<T, DbError> {
+        type Manager = <SqliteConn as AsyncConnection>::TransactionManager;
+        match result {
+            Ok(value) => {
+                <Manager as diesel_async::TransactionManager<SqliteConn>>::commit_transaction(conn).await?;
+                Ok(value)
+            }
+            Err(error) => {
+                // A failed rollback leaves the transaction open; the pool then throws the connection away.
+                let _ = <Manager as diesel_async::TransactionManager<SqliteConn>>::rollback_transaction(conn).await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+}

@@ -1,0 +1,198 @@
+use std::collections::BTreeMap;
+
+use claudemesh_protocol::error::ErrorCode;
+use diesel::deserialize::QueryableByName;
+use diesel::sql_types::{Bool, Text};
+use diesel_async::RunQueryDsl;
+
+use super::testing::{NOW, key, mesh, store_suite};
+use super::{Db, DbError, DbOptions, Scheme, meshes, meta, migrate};
+
+#[derive(QueryableByName, Debug)]
+struct Column {
+    #[diesel(sql_type = Text)]
+    table_name: String,
+    #[diesel(sql_type = Text)]
+    column_name: String,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Bool)]
+    required: bool,
+}
+
+type Tables = BTreeMap<String, BTreeMap<String, (String, bool)>>;
+
+/// Tables, columns, their types and whether they are required; the catalogue differs per backend, hence the raw SQL.
+async fn tables(db: &Db) -> Tables {
+    let columns: Vec<Column> = match db {
+        #[cfg(feature = "sqlite")]
+        Db::Sqlite(backend) => diesel::sql_query(
+            "SELECT m.name AS table_name, c.name AS column_name, lower(c.type) AS kind, c.\"notnull\" AS required \
+             FROM sqlite_master m JOIN pragma_table_info(m.name) c \
+             WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE '\\_\\_%' ESCAPE '\\'",
+        )
+        .load(&mut *backend.get().await.unwrap())
+        .await
+        .unwrap(),
+        #[cfg(feature = "postgres")]
+        Db::Postgres(backend) => diesel::sql_query(
+            "SELECT table_name::text, column_name::text, data_type::text AS kind, is_nullable = 'NO' AS required \
+             FROM information_schema.columns \
+             WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_\\_%'",
+        )
+        .load(&mut *backend.get().await.unwrap())
+        .await
+        .unwrap(),
+    };
+    let mut found = Tables::new();
+    for column in columns {
+        found.entry(column.table_name).or_default().insert(column.column_name, (column.kind, column.required));
+    }
+    found
+}
+
+/// What `schema.rs` says, read from its text: `table (keys) { column -> Type, }`.
+fn declared() -> Tables {
+    let mut found = Tables::new();
+    let mut table = String::new();
+    for line in include_str!("schema.rs").lines().map(str::trim) {
+        if let Some((column, kind)) = line.split_once(" -> ") {
+            let kind = kind.trim_end_matches(',');
+            let inner = kind.strip_prefix("Nullable<").map(|rest| rest.trim_end_matches('>'));
+            let kind_name = match inner.unwrap_or(kind) {
+                "Text" => "text",
+                "BigInt" => "bigint",
+                "Integer" => "integer",
+                "Bool" => "boolean",
+                other => panic!("schema.rs uses the unexpected type {other}"),
+            };
+            found.get_mut(&table).unwrap().insert(column.into(), (kind_name.into(), inner.is_none()));
+        } else if let Some((name, _)) = line.split_once(" (").filter(|_| line.ends_with(") {")) {
+            table = name.into();
+            found.insert(table.clone(), BTreeMap::new());
+        }
+    }
+    found
+}
+
+store_suite! {
+    /// Both backends are compared with the one hand-written schema, hence with each other.
+    async fn migrations_make_what_the_schema_declares(db: Db) {
+        assert_eq!(tables(&db).await, declared());
+    }
+
+    async fn up_down_up_leaves_the_same_schema(db: Db) {
+        let before = tables(&db).await;
+        assert_eq!(migrate::down(&db).await.unwrap().len(), 1);
+        assert_eq!(tables(&db).await, Tables::new());
+        assert_eq!(db.migrate().await.unwrap().len(), 1);
+        assert_eq!(tables(&db).await, before);
+    }
+
+    async fn migrating_at_the_same_time_applies_once(db: Db) {
+        migrate::down(&db).await.unwrap();
+        let (first, second, third) = tokio::join!(db.migrate(), db.migrate(), db.migrate());
+        let applied: usize = [first, second, third].into_iter().map(|run| run.unwrap().len()).sum();
+        assert_eq!(applied, 1);
+    }
+
+    async fn a_newer_schema_is_refused(db: Db) {
+        async fn pretend(db: &Db) -> Result<(), DbError> {
+            crate::with_tx!(db, |conn| diesel::sql_query(
+                "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')"
+            ).execute(conn).await?);
+            Ok(())
+        }
+        pretend(&db).await.unwrap();
+        let error = db.migrate().await.unwrap_err();
+        assert!(matches!(&error, DbError::TooNew(version) if version == "99990101000000"), "{error:?}");
+    }
+
+    async fn meta_values_are_set_and_first_one_wins(db: Db) {
+        assert_eq!(meta::get(&db, "a").await.unwrap(), None);
+        assert_eq!(meta::get_or_set(&db, "a", "1").await.unwrap(), "1");
+        assert_eq!(meta::get_or_set(&db, "a", "2").await.unwrap(), "1");
+        meta::set(&db, "a", "3").await.unwrap();
+        assert_eq!(meta::get(&db, "a").await.unwrap().as_deref(), Some("3"));
+    }
+
+    async fn a_mesh_is_created_found_and_archived_once(db: Db) {
+        let owner_key = key();
+        let (stored, owner) = mesh(&db, "team", owner_key).await;
+        assert_eq!(meshes::load(&db, &stored.id).await.unwrap(), Some(stored.clone()));
+        assert_eq!(meshes::by_slug(&db, "team").await.unwrap(), Some(stored.clone()));
+        let again = meshes::create(&db, &meshes::MeshRecord { id: "other".into(), ..stored.clone() }, &owner).await;
+        assert!(matches!(again, Err(DbError::Conflict(_))));
+        assert_eq!(again.unwrap_err().code(), ErrorCode::AlreadyExists);
+        assert_eq!(meshes::list_ids(&db).await.unwrap(), vec![stored.id.clone()]);
+        assert!(meshes::archive(&db, &stored.id, NOW).await.unwrap());
+        assert!(!meshes::archive(&db, &stored.id, NOW + 1).await.unwrap());
+        assert_eq!(meshes::load(&db, &stored.id).await.unwrap().unwrap().archived_at_ms, Some(NOW));
+        assert!(meshes::list_ids(&db).await.unwrap().is_empty());
+        assert!(!meshes::archive(&db, &"none".into(), NOW).await.unwrap());
+        let policy = claudemesh_protocol::session::SelfEditable { groups: false, ..Default::default() };
+        assert!(meshes::set_policy(&db, &stored.id, &policy).await.unwrap());
+        assert_eq!(meshes::load(&db, &stored.id).await.unwrap().unwrap().self_editable, policy);
+    }
+
+    /// A request that goes away in the middle of a transaction must neither commit half of it nor poison the pool.
+    async fn a_dropped_transaction_is_rolled_back(db: Db) {
+        async fn stuck(db: &Db) -> Result<(), DbError> {
+            crate::with_tx!(db, |conn| {
+                diesel::sql_query("INSERT INTO broker_meta (key, value) VALUES ('half', '1')").execute(conn).await?;
+                std::future::pending::<()>().await;
+            });
+            Ok(())
+        }
+        for _ in 0..8 {
+            let task = tokio::time::timeout(std::time::Duration::from_millis(30), stuck(&db));
+            assert!(task.await.is_err());
+        }
+        assert_eq!(meta::get(&db, "half").await.unwrap(), None);
+        meta::set(&db, "whole", "1").await.unwrap();
+    }
+}
+
+#[test]
+fn urls_choose_the_backend_and_unknown_schemes_are_refused() {
+    let sqlite = |path: &str| Scheme::Sqlite(path.into());
+    assert_eq!(Scheme::parse("sqlite:/var/x.db").unwrap(), sqlite("/var/x.db"));
+    assert_eq!(Scheme::parse("sqlite:///var/x.db").unwrap(), sqlite("/var/x.db"));
+    assert_eq!(Scheme::parse("data/x.db").unwrap(), sqlite("data/x.db"));
+    assert!(matches!(Scheme::parse("postgresql://h/db").unwrap(), Scheme::Postgres(_)));
+    assert!(matches!(Scheme::parse("mysql://h/db"), Err(DbError::UnknownScheme(scheme)) if scheme == "mysql"));
+    assert!(matches!(Scheme::parse(""), Err(DbError::UnknownScheme(_))));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable_and_the_text_hides_its_address() {
+    let error = match Db::open("postgres://who:secret@127.0.0.1:1/none", DbOptions::default()).await {
+        Err(error) => error,
+        Ok(_) => panic!("nothing listens on port 1"),
+    };
+    assert_eq!(error.code(), ErrorCode::Unavailable);
+    assert!(!error.to_string().contains("secret") && !error.to_string().contains("127"));
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_full_disk_is_storage_full_and_the_database_stays_usable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.db");
+    let options = DbOptions { max_bytes: Some(400_000), ..DbOptions::default() };
+    let db = Db::open(path.to_str().unwrap(), options).await.unwrap();
+    db.migrate().await.unwrap();
+    let text = "x".repeat(50_000);
+    let mut stored = 0;
+    let error = loop {
+        match meta::set(&db, &format!("key{stored}"), &text).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), ErrorCode::StorageFull, "{error:?}");
+    assert!((1..8).contains(&stored));
+    assert_eq!(meta::get(&db, "key0").await.unwrap().as_deref(), Some(&*text));
+    meta::set(&db, "key0", "small").await.unwrap();
+    meta::set(&db, "fits again", &text).await.unwrap();
+}

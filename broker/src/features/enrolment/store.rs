@@ -1,0 +1,408 @@
+//! `invites`, and the one transaction that turns an invite into a member.
+//!
+//! The token of a v1 link is never stored, only its SHA-256: the database cannot give a link away.
+
+use claudemesh_protocol::crypto::{keys, signed};
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::enrolment::InvitePreset;
+use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use crate::db::meshes::{self, MeshRecord};
+use crate::db::schema::{invites, members};
+use crate::db::{Db, DbError, convert};
+use crate::features::members::store::{Member, MemberRow, NewMemberRow, Role};
+use crate::{with_conn, with_tx};
+
+/// An invite as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invite {
+    /// Row id, part of the v2 signature.
+    pub id: InviteId,
+    /// Mesh.
+    pub mesh_id: MeshId,
+    /// 2 when it has a code, else 1.
+    pub version: i32,
+    /// Code of the v2 link.
+    pub code: Option<String>,
+    /// SHA-256 (lower-case hex) of the v1 token.
+    pub token_hash: Option<String>,
+    /// `admin` or `member`.
+    pub role: Role,
+    /// Uses allowed.
+    pub max_uses: i32,
+    /// Uses so far.
+    pub used_count: i32,
+    /// Unix milliseconds, whole seconds.
+    pub expires_at_ms: i64,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Key that made it.
+    pub created_by_key: PublicKey,
+    /// Unix milliseconds.
+    pub revoked_at_ms: Option<i64>,
+    /// The string the owner signed.
+    pub canonical: String,
+    /// The owner's signature.
+    pub signature: String,
+    /// Defaults of the new member.
+    pub preset: Option<InvitePreset>,
+}
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = invites, treat_none_as_default_value = false)]
+struct InviteRow {
+    id: String,
+    mesh_id: String,
+    version: i32,
+    code: Option<String>,
+    token_hash: Option<String>,
+    role: String,
+    max_uses: i32,
+    used_count: i32,
+    expires_at_ms: i64,
+    created_at_ms: i64,
+    created_by_key: String,
+    revoked_at_ms: Option<i64>,
+    canonical: String,
+    signature: String,
+    preset: Option<String>,
+}
+
+impl From<&Invite> for InviteRow {
+    fn from(invite: &Invite) -> Self {
+        Self {
+            id: invite.id.to_string(),
+            mesh_id: invite.mesh_id.to_string(),
+            version: invite.version,
+            code: invite.code.clone(),
+            token_hash: invite.token_hash.clone(),
+            role: invite.role.as_str().into(),
+            max_uses: invite.max_uses,
+            used_count: invite.used_count,
+            expires_at_ms: invite.expires_at_ms,
+            created_at_ms: invite.created_at_ms,
+            created_by_key: invite.created_by_key.to_hex(),
+            revoked_at_ms: invite.revoked_at_ms,
+            canonical: invite.canonical.clone(),
+            signature: invite.signature.clone(),
+            preset: invite.preset.as_ref().map(convert::to_json),
+        }
+    }
+}
+
+impl TryFrom<InviteRow> for Invite {
+    type Error = DbError;
+
+    fn try_from(row: InviteRow) -> Result<Self, DbError> {
+        let preset = row.preset.as_deref().map(|text| convert::from_json("invites.preset", text)).transpose()?;
+        Ok(Self {
+            role: Role::parse(&row.role).ok_or_else(|| DbError::corrupt("invites.role"))?,
+            created_by_key: convert::key("invites.created_by_key", &row.created_by_key)?,
+            preset,
+            id: row.id.into(),
+            mesh_id: row.mesh_id.into(),
+            version: row.version,
+            code: row.code,
+            token_hash: row.token_hash,
+            max_uses: row.max_uses,
+            used_count: row.used_count,
+            expires_at_ms: row.expires_at_ms,
+            created_at_ms: row.created_at_ms,
+            revoked_at_ms: row.revoked_at_ms,
+            canonical: row.canonical,
+            signature: row.signature,
+        })
+    }
+}
+
+/// Why nobody was enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The invite or the key is refused; the code says why.
+    #[error("{}", .0.doc())]
+    Refused(ErrorCode),
+    /// Storage failed; nothing was used up.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl EnrolError {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(code) => *code,
+            Self::Db(error) => error.code(),
+        }
+    }
+}
+
+/// Somebody who wants to become a member.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Id for the new row; unused when the key is a member already.
+    pub member_id: MemberId,
+    /// The key to enrol.
+    pub pubkey: PublicKey,
+    /// Name; the invite's preset wins.
+    pub display_name: String,
+}
+
+/// Who was enrolled, and through what.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    /// The mesh.
+    pub mesh: MeshRecord,
+    /// The member, as it is now.
+    pub member: Member,
+    /// The invite.
+    pub invite: Invite,
+    /// The key was a member before; no use was consumed.
+    pub already_member: bool,
+}
+
+/// Stores an invite.
+///
+/// # Errors
+/// [`DbError::Conflict`] when id, code or token are taken.
+pub async fn create_invite(db: &Db, invite: &Invite) -> Result<(), DbError> {
+    let row = InviteRow::from(invite);
+    with_tx!(db, |conn| diesel::insert_into(invites::table).values(&row).execute(conn).await?);
+    Ok(())
+}
+
+/// Invites of a mesh, newest first.
+///
+/// # Errors
+/// Storage fails.
+pub async fn list_invites(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Invite>, DbError> {
+    let rows = with_conn!(db, |conn| invites::table
+        .filter(invites::mesh_id.eq(mesh.as_str()))
+        .order((invites::created_at_ms.desc(), invites::id))
+        .limit(i64::from(limit))
+        .select(InviteRow::as_select())
+        .load(conn)
+        .await?);
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// How many invites of a mesh can still be used.
+///
+/// # Errors
+/// Storage fails.
+pub async fn count_usable(db: &Db, mesh: &MeshId, now_ms: i64) -> Result<u32, DbError> {
+    let count: i64 = with_conn!(db, |conn| invites::table
+        .filter(invites::mesh_id.eq(mesh.as_str()))
+        .filter(invites::revoked_at_ms.is_null())
+        .filter(invites::expires_at_ms.gt(now_ms))
+        .filter(invites::used_count.lt(invites::max_uses))
+        .count()
+        .get_result(conn)
+        .await?);
+    Ok(convert::count(count))
+}
+
+/// One invite by the code of its link, usable or not.
+///
+/// # Errors
+/// Storage fails.
+pub async fn invite_by_code(db: &Db, code: &str) -> Result<Option<Invite>, DbError> {
+    let row = with_conn!(db, |conn| invites::table
+        .filter(invites::code.eq(code))
+        .select(InviteRow::as_select())
+        .first(conn)
+        .await
+        .optional()?);
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Revokes an invite of a mesh; `None` when the mesh has no such invite. Revoking twice keeps the first time.
+///
+/// # Errors
+/// Storage fails.
+pub async fn revoke_invite(db: &Db, mesh: &MeshId, invite: &InviteId, now_ms: i64) -> Result<Option<Invite>, DbError> {
+    let row = with_tx!(db, |conn| {
+        let row = invites::table.find(invite.as_str()).filter(invites::mesh_id.eq(mesh.as_str()));
+        diesel::update(row.filter(invites::revoked_at_ms.is_null()))
+            .set(invites::revoked_at_ms.eq(now_ms))
+            .execute(conn)
+            .await?;
+        row.select(InviteRow::as_select()).first(conn).await.optional()?
+    });
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Enrols through a v1 token, whose payload the caller has read from the token and verified.
+///
+/// Checks in this order: mesh live (`mesh_not_found`), same owner (`invite_owner_mismatch`), invite known
+/// (`invite_not_found`) and of that mesh (`invite_mesh_mismatch`), `invite_revoked`, `invite_expired`, key banned (`revoked`),
+/// key enrolled before (success, no use consumed), `invite_exhausted`.
+///
+/// # Errors
+/// [`EnrolError::Refused`] with those codes.
+pub async fn claim_v1(
+    db: &Db,
+    token_hash: &str,
+    mesh: &MeshId,
+    owner: &PublicKey,
+    candidate: &Candidate,
+    now_ms: i64,
+) -> Result<Enrolled, EnrolError> {
+    let found = meshes::load(db, mesh).await?.filter(|mesh| mesh.archived_at_ms.is_none());
+    let mesh = found.ok_or(EnrolError::Refused(ErrorCode::MeshNotFound))?;
+    if mesh.owner_pubkey != *owner {
+        return Err(EnrolError::Refused(ErrorCode::InviteOwnerMismatch));
+    }
+    let row = with_conn!(db, |conn| invites::table
+        .filter(invites::token_hash.eq(token_hash))
+        .select(InviteRow::as_select())
+        .first(conn)
+        .await
+        .optional()
+        .map_err(DbError::from)?);
+    let invite: Invite = row.ok_or(EnrolError::Refused(ErrorCode::InviteNotFound))?.try_into()?;
+    if invite.mesh_id != mesh.id {
+        return Err(EnrolError::Refused(ErrorCode::InviteMeshMismatch));
+    }
+    let codes = Codes {
+        revoked: ErrorCode::InviteRevoked,
+        expired: ErrorCode::InviteExpired,
+        exhausted: ErrorCode::InviteExhausted,
+    };
+    enrol(db, mesh, invite, candidate, now_ms, codes).await
+}
+
+/// Enrols through the code of a v2 link.
+///
+/// Checks in this order: code known (`not_found`), `revoked`, `expired`, mesh live (`mesh_not_found`), the owner's signature
+/// over the invite as it is stored (`bad_signature`), key banned (`revoked`), key enrolled before (success, no use
+/// consumed, so that a repeated claim is answered alike), `exhausted`.
+///
+/// # Errors
+/// [`EnrolError::Refused`] with those codes.
+pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -> Result<Enrolled, EnrolError> {
+    let invite = invite_by_code(db, code).await?.ok_or(EnrolError::Refused(ErrorCode::NotFound))?;
+    let codes = Codes { revoked: ErrorCode::Revoked, expired: ErrorCode::Expired, exhausted: ErrorCode::Exhausted };
+    codes.check_window(&invite, now_ms)?;
+    let found = meshes::load(db, &invite.mesh_id).await?.filter(|mesh| mesh.archived_at_ms.is_none());
+    let mesh = found.ok_or(EnrolError::Refused(ErrorCode::MeshNotFound))?;
+    let canonical = signed::invite_v2(
+        &mesh.id,
+        &invite.id,
+        invite.expires_at_ms.div_euclid(1_000),
+        invite.role.as_str(),
+        &mesh.owner_pubkey,
+    );
+    if canonical != invite.canonical
+        || keys::verify(&mesh.owner_pubkey, canonical.as_bytes(), &invite.signature).is_err()
+    {
+        return Err(EnrolError::Refused(ErrorCode::BadSignature));
+    }
+    enrol(db, mesh, invite, candidate, now_ms, codes).await
+}
+
+/// The two invite versions name the same refusals differently.
+#[derive(Clone, Copy)]
+struct Codes {
+    revoked: ErrorCode,
+    expired: ErrorCode,
+    exhausted: ErrorCode,
+}
+
+impl Codes {
+    fn check_window(self, invite: &Invite, now_ms: i64) -> Result<(), EnrolError> {
+        if invite.revoked_at_ms.is_some() {
+            return Err(EnrolError::Refused(self.revoked));
+        }
+        if invite.expires_at_ms <= now_ms {
+            return Err(EnrolError::Refused(self.expired));
+        }
+        Ok(())
+    }
+}
+
+async fn enrol(
+    db: &Db,
+    mesh: MeshRecord,
+    invite: Invite,
+    candidate: &Candidate,
+    now_ms: i64,
+    codes: Codes,
+) -> Result<Enrolled, EnrolError> {
+    codes.check_window(&invite, now_ms)?;
+    let member = new_member(&mesh, &invite, candidate, now_ms);
+    let mut repeated = false;
+    loop {
+        match try_enrol(db, &mesh, &invite, &member, now_ms, codes).await {
+            // The same key enrolled at the same moment: look again and find it as a member.
+            Err(EnrolError::Db(DbError::Conflict(_))) if !repeated => repeated = true,
+            Err(error) => return Err(error),
+            Ok((member, already_member)) => return Ok(Enrolled { mesh, member, invite, already_member }),
+        }
+    }
+}
+
+/// One transaction: looks for the key, consumes a use by compare-and-set, inserts the member. A refusal writes nothing.
+async fn try_enrol(
+    db: &Db,
+    mesh: &MeshRecord,
+    invite: &Invite,
+    member: &Member,
+    now_ms: i64,
+    codes: Codes,
+) -> Result<(Member, bool), EnrolError> {
+    let row = NewMemberRow::from(member);
+    let pubkey = member.pubkey.to_hex();
+    let outcome = with_tx!(db, |conn| {
+        let known = members::table
+            .filter(members::mesh_id.eq(mesh.id.as_str()))
+            .filter(members::pubkey.eq(&pubkey))
+            .select(MemberRow::as_select())
+            .first(conn)
+            .await
+            .optional()?;
+        match known.map(Member::try_from).transpose()? {
+            Some(known) if known.revoked_at_ms.is_some() => Err(ErrorCode::Revoked),
+            Some(known) => Ok((known, true)),
+            None => {
+                let usable = invites::table
+                    .find(invite.id.as_str())
+                    .filter(invites::used_count.lt(invites::max_uses))
+                    .filter(invites::revoked_at_ms.is_null())
+                    .filter(invites::expires_at_ms.gt(now_ms));
+                let used =
+                    diesel::update(usable).set(invites::used_count.eq(invites::used_count + 1)).execute(conn).await?;
+                if used == 1 {
+                    diesel::insert_into(members::table).values(&row).execute(conn).await?;
+                    Ok((member.clone(), false))
+                } else {
+                    Err(codes.exhausted)
+                }
+            }
+        }
+    });
+    outcome.map_err(EnrolError::Refused)
+}
+
+fn new_member(mesh: &MeshRecord, invite: &Invite, candidate: &Candidate, now_ms: i64) -> Member {
+    let preset = invite.preset.clone().unwrap_or_default();
+    Member {
+        id: candidate.member_id.clone(),
+        mesh_id: mesh.id.clone(),
+        pubkey: candidate.pubkey,
+        display_name: preset.display_name.unwrap_or_else(|| candidate.display_name.clone()),
+        role: invite.role,
+        role_tag: preset.role_tag,
+        default_groups: preset.groups,
+        message_mode: preset.message_mode.unwrap_or_else(|| "push".into()),
+        grants: Default::default(),
+        joined_at_ms: now_ms,
+        last_seen_at_ms: None,
+        revoked_at_ms: None,
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

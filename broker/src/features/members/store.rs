@@ -1,0 +1,335 @@
+//! `members`: who belongs to a mesh. A banned member keeps its row (`revoked_at_ms`), so that its key cannot enrol again.
+//!
+//! Every update names mesh and member: an id of another mesh changes nothing.
+
+use std::collections::BTreeMap;
+
+use claudemesh_protocol::features::groups::Group;
+use claudemesh_protocol::features::members::{Grant, Grants};
+use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use crate::db::schema::members;
+use crate::db::{Db, DbError, convert};
+use crate::{with_conn, with_tx};
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Sends, receives, edits itself.
+    Member,
+    /// Also moderates and edits members.
+    Admin,
+    /// The creator; cannot be kicked or banned.
+    Owner,
+}
+
+impl Role {
+    /// The wire text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+
+    /// Reads the wire text.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Member, Self::Admin, Self::Owner].into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// A member as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// Row id.
+    pub id: MemberId,
+    /// Mesh.
+    pub mesh_id: MeshId,
+    /// ed25519 key, unique in the mesh.
+    pub pubkey: PublicKey,
+    /// Name, not unique.
+    pub display_name: String,
+    /// Role.
+    pub role: Role,
+    /// Free role text.
+    pub role_tag: Option<String>,
+    /// Groups of sessions that name none.
+    pub default_groups: Vec<Group>,
+    /// `push`, `inbox` or `off`.
+    pub message_mode: String,
+    /// What others may do to this member, by their key.
+    pub grants: Grants,
+    /// Unix milliseconds.
+    pub joined_at_ms: i64,
+    /// Unix milliseconds.
+    pub last_seen_at_ms: Option<i64>,
+    /// Unix milliseconds; set while banned.
+    pub revoked_at_ms: Option<i64>,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = members, treat_none_as_default_value = false)]
+pub(crate) struct NewMemberRow {
+    id: String,
+    mesh_id: String,
+    pubkey: String,
+    display_name: String,
+    role: &'static str,
+    role_tag: Option<String>,
+    default_groups: String,
+    message_mode: String,
+    grants: String,
+    joined_at_ms: i64,
+    last_seen_at_ms: Option<i64>,
+    revoked_at_ms: Option<i64>,
+}
+
+impl From<&Member> for NewMemberRow {
+    fn from(member: &Member) -> Self {
+        Self {
+            id: member.id.to_string(),
+            mesh_id: member.mesh_id.to_string(),
+            pubkey: member.pubkey.to_hex(),
+            display_name: member.display_name.clone(),
+            role: member.role.as_str(),
+            role_tag: member.role_tag.clone(),
+            default_groups: convert::to_json(&member.default_groups),
+            message_mode: member.message_mode.clone(),
+            grants: convert::to_json(&member.grants),
+            joined_at_ms: member.joined_at_ms,
+            last_seen_at_ms: member.last_seen_at_ms,
+            revoked_at_ms: member.revoked_at_ms,
+        }
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = members)]
+pub(crate) struct MemberRow {
+    id: String,
+    mesh_id: String,
+    pubkey: String,
+    display_name: String,
+    role: String,
+    role_tag: Option<String>,
+    default_groups: String,
+    message_mode: String,
+    grants: String,
+    joined_at_ms: i64,
+    last_seen_at_ms: Option<i64>,
+    revoked_at_ms: Option<i64>,
+}
+
+impl TryFrom<MemberRow> for Member {
+    type Error = DbError;
+
+    fn try_from(row: MemberRow) -> Result<Self, DbError> {
+        Ok(Self {
+            pubkey: convert::key("members.pubkey", &row.pubkey)?,
+            role: Role::parse(&row.role).ok_or_else(|| DbError::corrupt("members.role"))?,
+            default_groups: convert::from_json("members.default_groups", &row.default_groups)?,
+            grants: convert::from_json("members.grants", &row.grants)?,
+            id: row.id.into(),
+            mesh_id: row.mesh_id.into(),
+            display_name: row.display_name,
+            role_tag: row.role_tag,
+            message_mode: row.message_mode,
+            joined_at_ms: row.joined_at_ms,
+            last_seen_at_ms: row.last_seen_at_ms,
+            revoked_at_ms: row.revoked_at_ms,
+        })
+    }
+}
+
+/// What an edit changes; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MemberPatch {
+    /// Name.
+    pub display_name: Option<String>,
+    /// Free role text; `Some(None)` clears it.
+    pub role_tag: Option<Option<String>>,
+    /// Default groups.
+    pub default_groups: Option<Vec<Group>>,
+    /// `push`, `inbox` or `off`.
+    pub message_mode: Option<String>,
+    /// Role.
+    pub role: Option<Role>,
+}
+
+#[derive(AsChangeset)]
+#[diesel(table_name = members)]
+struct MemberChanges<'a> {
+    display_name: Option<&'a str>,
+    role_tag: Option<Option<&'a str>>,
+    default_groups: Option<String>,
+    message_mode: Option<&'a str>,
+    role: Option<&'static str>,
+}
+
+/// All members of a mesh, banned ones included, in joining order.
+///
+/// # Errors
+/// Storage fails.
+pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Member>, DbError> {
+    let rows = with_conn!(db, |conn| members::table
+        .filter(members::mesh_id.eq(mesh.as_str()))
+        .order((members::joined_at_ms, members::id))
+        .select(MemberRow::as_select())
+        .load(conn)
+        .await?);
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// One member, banned or not.
+///
+/// # Errors
+/// Storage fails.
+pub async fn load(db: &Db, mesh: &MeshId, member: &MemberId) -> Result<Option<Member>, DbError> {
+    let row = with_conn!(db, |conn| members::table
+        .find(member.as_str())
+        .filter(members::mesh_id.eq(mesh.as_str()))
+        .select(MemberRow::as_select())
+        .first(conn)
+        .await
+        .optional()?);
+    row.map(TryInto::try_into).transpose()
+}
+
+/// One member by its key, banned or not.
+///
+/// # Errors
+/// Storage fails.
+pub async fn by_key(db: &Db, mesh: &MeshId, key: &PublicKey) -> Result<Option<Member>, DbError> {
+    let key = key.to_hex();
+    let row = with_conn!(db, |conn| members::table
+        .filter(members::mesh_id.eq(mesh.as_str()))
+        .filter(members::pubkey.eq(&key))
+        .select(MemberRow::as_select())
+        .first(conn)
+        .await
+        .optional()?);
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Adds a member.
+///
+/// # Errors
+/// [`DbError::Conflict`] when its key has a row in the mesh, banned or not.
+pub async fn insert(db: &Db, member: &Member) -> Result<(), DbError> {
+    let row = NewMemberRow::from(member);
+    with_tx!(db, |conn| diesel::insert_into(members::table).values(&row).execute(conn).await?);
+    Ok(())
+}
+
+/// Edits a live member and returns it as it is then; `None` when the mesh has no such live member.
+///
+/// # Errors
+/// Storage fails.
+pub async fn update(db: &Db, mesh: &MeshId, member: &MemberId, patch: &MemberPatch) -> Result<Option<Member>, DbError> {
+    let row = with_tx!(db, |conn| {
+        let changes = MemberChanges {
+            display_name: patch.display_name.as_deref(),
+            role_tag: patch.role_tag.as_ref().map(Option::as_deref),
+            default_groups: patch.default_groups.as_ref().map(convert::to_json),
+            message_mode: patch.message_mode.as_deref(),
+            role: patch.role.map(Role::as_str),
+        };
+        let live = members::table
+            .find(member.as_str())
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::revoked_at_ms.is_null());
+        // Diesel refuses an update that changes nothing.
+        if *patch != MemberPatch::default() {
+            diesel::update(live).set(changes).execute(conn).await?;
+        }
+        live.select(MemberRow::as_select()).first(conn).await.optional()?
+    });
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Bans a member; `false` when it is not there or banned already. The owner's row is never banned.
+///
+/// # Errors
+/// Storage fails.
+pub async fn revoke(db: &Db, mesh: &MeshId, member: &MemberId, now_ms: i64) -> Result<bool, DbError> {
+    let changed = with_tx!(db, |conn| {
+        let live = members::table
+            .find(member.as_str())
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::role.ne(Role::Owner.as_str()))
+            .filter(members::revoked_at_ms.is_null());
+        diesel::update(live).set(members::revoked_at_ms.eq(now_ms)).execute(conn).await?
+    });
+    Ok(changed == 1)
+}
+
+/// Lifts a ban; `false` when there was none.
+///
+/// # Errors
+/// Storage fails.
+pub async fn unrevoke(db: &Db, mesh: &MeshId, member: &MemberId) -> Result<bool, DbError> {
+    let changed = with_tx!(db, |conn| {
+        let banned = members::table
+            .find(member.as_str())
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::revoked_at_ms.is_not_null());
+        diesel::update(banned).set(members::revoked_at_ms.eq(None::<i64>)).execute(conn).await?
+    });
+    Ok(changed == 1)
+}
+
+/// Grants one member may hold, so that a row stays small.
+pub const MAX_GRANTS: usize = 1_000;
+
+/// Changes a live member's grants: a list replaces, `None` removes. Returns the merged map, or `None` when the mesh has
+/// no such live member.
+///
+/// # Errors
+/// Storage fails. [`GrantsError::TooMany`] leaves them as they were.
+pub async fn update_grants(
+    db: &Db,
+    mesh: &MeshId,
+    member: &MemberId,
+    changes: &BTreeMap<PublicKey, Option<Vec<Grant>>>,
+) -> Result<Option<Grants>, GrantsError> {
+    let merged = with_tx!(db, |conn| {
+        let live = members::table
+            .find(member.as_str())
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::revoked_at_ms.is_null());
+        match live.select(members::grants).first::<String>(conn).await.optional()? {
+            None => None,
+            Some(text) => {
+                let mut grants: Grants = convert::from_json("members.grants", &text)?;
+                for (key, change) in changes {
+                    match change {
+                        Some(list) => drop(grants.insert(*key, list.clone())),
+                        None => drop(grants.remove(key)),
+                    }
+                }
+                if grants.len() > MAX_GRANTS {
+                    Some(Err(GrantsError::TooMany))
+                } else {
+                    let text = convert::to_json(&grants);
+                    diesel::update(live).set(members::grants.eq(text)).execute(conn).await?;
+                    Some(Ok(grants))
+                }
+            }
+        }
+    });
+    merged.transpose()
+}
+
+/// Why grants were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantsError {
+    /// Over [`MAX_GRANTS`].
+    #[error("expected at most {MAX_GRANTS} grants")]
+    TooMany,
+    /// Storage failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}

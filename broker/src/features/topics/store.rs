@@ -1,0 +1,264 @@
+//! `topics` and `topic_members`: named channels, who follows them, and how far each has read.
+
+use claudemesh_protocol::features::topics::Visibility;
+use claudemesh_protocol::id::{MemberId, MeshId, TopicId};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use crate::db::schema::{topic_members, topics};
+use crate::db::{Db, DbError};
+use crate::{with_conn, with_tx};
+
+/// A topic as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topic {
+    /// Row id.
+    pub id: TopicId,
+    /// Mesh.
+    pub mesh_id: MeshId,
+    /// Without `#`, unique in the mesh.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Member who made it.
+    pub created_by: MemberId,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+}
+
+/// A member's place in a topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscription {
+    /// Topic.
+    pub topic_id: TopicId,
+    /// Member.
+    pub member_id: MemberId,
+    /// `lead`, `member`, …
+    pub role: String,
+    /// Unix milliseconds.
+    pub joined_at_ms: i64,
+    /// Messages up to this one are read.
+    pub last_read_seq: i64,
+    /// Unix milliseconds.
+    pub last_read_at_ms: Option<i64>,
+}
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = topics, treat_none_as_default_value = false)]
+struct TopicRow {
+    id: String,
+    mesh_id: String,
+    name: String,
+    description: Option<String>,
+    visibility: String,
+    created_by: String,
+    created_at_ms: i64,
+}
+
+impl From<&Topic> for TopicRow {
+    fn from(topic: &Topic) -> Self {
+        Self {
+            id: topic.id.to_string(),
+            mesh_id: topic.mesh_id.to_string(),
+            name: topic.name.clone(),
+            description: topic.description.clone(),
+            visibility: topic.visibility.as_str().into(),
+            created_by: topic.created_by.to_string(),
+            created_at_ms: topic.created_at_ms,
+        }
+    }
+}
+
+impl TryFrom<TopicRow> for Topic {
+    type Error = DbError;
+
+    fn try_from(row: TopicRow) -> Result<Self, DbError> {
+        let visibility = [Visibility::Public, Visibility::Private, Visibility::Dm];
+        Ok(Self {
+            visibility: visibility
+                .into_iter()
+                .find(|one| one.as_str() == row.visibility)
+                .ok_or_else(|| DbError::corrupt("topics.visibility"))?,
+            id: row.id.into(),
+            mesh_id: row.mesh_id.into(),
+            name: row.name,
+            description: row.description,
+            created_by: row.created_by.into(),
+            created_at_ms: row.created_at_ms,
+        })
+    }
+}
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = topic_members, treat_none_as_default_value = false)]
+struct SubscriptionRow {
+    topic_id: String,
+    member_id: String,
+    role: String,
+    joined_at_ms: i64,
+    last_read_seq: i64,
+    last_read_at_ms: Option<i64>,
+}
+
+impl From<SubscriptionRow> for Subscription {
+    fn from(row: SubscriptionRow) -> Self {
+        Self {
+            topic_id: row.topic_id.into(),
+            member_id: row.member_id.into(),
+            role: row.role,
+            joined_at_ms: row.joined_at_ms,
+            last_read_seq: row.last_read_seq,
+            last_read_at_ms: row.last_read_at_ms,
+        }
+    }
+}
+
+/// Creates a topic with its creator as `lead`, or finds the one of that name. Returns it and whether it is new.
+///
+/// # Errors
+/// Storage fails.
+pub async fn create(db: &Db, topic: &Topic) -> Result<(Topic, bool), DbError> {
+    let row = TopicRow::from(topic);
+    let (row, created) = with_tx!(db, |conn| {
+        let created = diesel::insert_into(topics::table)
+            .values(&row)
+            .on_conflict((topics::mesh_id, topics::name))
+            .do_nothing()
+            .execute(conn)
+            .await?
+            == 1;
+        if created {
+            let lead = SubscriptionRow {
+                topic_id: row.id.clone(),
+                member_id: row.created_by.clone(),
+                role: "lead".into(),
+                joined_at_ms: row.created_at_ms,
+                last_read_seq: 0,
+                last_read_at_ms: None,
+            };
+            diesel::insert_into(topic_members::table).values(lead).execute(conn).await?;
+        }
+        let found = topics::table
+            .filter(topics::mesh_id.eq(&row.mesh_id))
+            .filter(topics::name.eq(&row.name))
+            .select(TopicRow::as_select())
+            .first(conn)
+            .await?;
+        (found, created)
+    });
+    Ok((row.try_into()?, created))
+}
+
+/// All topics of a mesh by name.
+///
+/// # Errors
+/// Storage fails.
+pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Topic>, DbError> {
+    let rows = with_conn!(db, |conn| topics::table
+        .filter(topics::mesh_id.eq(mesh.as_str()))
+        .order(topics::name)
+        .select(TopicRow::as_select())
+        .load(conn)
+        .await?);
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// All subscriptions to the topics of a mesh, by topic, then in joining order.
+///
+/// # Errors
+/// Storage fails.
+pub async fn load_subscriptions(db: &Db, mesh: &MeshId) -> Result<Vec<Subscription>, DbError> {
+    let rows = with_conn!(db, |conn| topic_members::table
+        .filter(
+            topic_members::topic_id.eq_any(topics::table.filter(topics::mesh_id.eq(mesh.as_str())).select(topics::id))
+        )
+        .order((topic_members::topic_id, topic_members::joined_at_ms, topic_members::member_id))
+        .select(SubscriptionRow::as_select())
+        .load(conn)
+        .await?);
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// Subscribers of one topic in joining order.
+///
+/// # Errors
+/// Storage fails.
+pub async fn members(db: &Db, topic: &TopicId) -> Result<Vec<Subscription>, DbError> {
+    let rows = with_conn!(db, |conn| topic_members::table
+        .filter(topic_members::topic_id.eq(topic.as_str()))
+        .order((topic_members::joined_at_ms, topic_members::member_id))
+        .select(SubscriptionRow::as_select())
+        .load(conn)
+        .await?);
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// Subscribes a member, or changes its role; the cursor and joining time of a subscriber stay. A new subscriber starts
+/// with everything up to `read_up_to` read.
+///
+/// # Errors
+/// Storage fails.
+pub async fn join(
+    db: &Db,
+    topic: &TopicId,
+    member: &MemberId,
+    role: &str,
+    read_up_to: i64,
+    now_ms: i64,
+) -> Result<(), DbError> {
+    let row = SubscriptionRow {
+        topic_id: topic.to_string(),
+        member_id: member.to_string(),
+        role: role.to_owned(),
+        joined_at_ms: now_ms,
+        last_read_seq: read_up_to,
+        last_read_at_ms: None,
+    };
+    with_tx!(db, |conn| diesel::insert_into(topic_members::table)
+        .values(&row)
+        .on_conflict((topic_members::topic_id, topic_members::member_id))
+        .do_update()
+        .set(topic_members::role.eq(role))
+        .execute(conn)
+        .await?);
+    Ok(())
+}
+
+/// Ends a subscription; `false` when there was none.
+///
+/// # Errors
+/// Storage fails.
+pub async fn leave(db: &Db, topic: &TopicId, member: &MemberId) -> Result<bool, DbError> {
+    let gone = with_tx!(db, |conn| diesel::delete(topic_members::table.find((topic.as_str(), member.as_str())))
+        .execute(conn)
+        .await?);
+    Ok(gone == 1)
+}
+
+/// Moves a subscriber's cursor, forward only; `false` when the member is not subscribed.
+///
+/// # Errors
+/// Storage fails.
+pub async fn mark_read(
+    db: &Db,
+    topic: &TopicId,
+    member: &MemberId,
+    up_to_seq: i64,
+    now_ms: i64,
+) -> Result<bool, DbError> {
+    let found = with_tx!(db, |conn| {
+        let row = topic_members::table.find((topic.as_str(), member.as_str()));
+        diesel::update(row.filter(topic_members::last_read_seq.lt(up_to_seq)))
+            .set(topic_members::last_read_seq.eq(up_to_seq))
+            .execute(conn)
+            .await?;
+        diesel::update(row).set(topic_members::last_read_at_ms.eq(now_ms)).execute(conn).await?
+    });
+    Ok(found == 1)
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

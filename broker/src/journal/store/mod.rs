@@ -1,0 +1,285 @@
+//! `messages` and `deliveries`: the queue, its receipts, topic history, expiry and purging.
+//!
+//! The journal is the only writer of both tables. Everything here is called with ids and times as arguments.
+
+mod purge;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::HashMap;
+
+use claudemesh_protocol::features::messaging::Priority;
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
+use diesel::dsl::{count_star, sql};
+use diesel::prelude::*;
+use diesel::sql_types::Bool;
+use diesel_async::RunQueryDsl;
+
+use super::types::{PendingCounts, StoredDelivery, StoredMessage};
+use crate::db::schema::{deliveries, messages};
+use crate::db::{Db, DbError, convert};
+use crate::{with_conn, with_tx};
+
+pub use purge::{HISTORY_KEPT_MS, QUEUE_KEPT_MS, expire, purge};
+use rows::{DeliveryRow, KIND_MEMBER, KIND_SESSION, MessageRow, kind_of, messages_of};
+pub use write::write_batch;
+
+/// A literal, because a partial index is used only when the planner sees its condition.
+const PENDING: &str = "deliveries.stage = 0";
+/// Receipts read for one message.
+const MAX_RECEIPTS: i64 = 1_000;
+
+/// What waits for one recipient, in sending order: deliveries at `stored`, at most as unimportant as `max_priority`, after
+/// `after_seq` (0 for all).
+///
+/// # Errors
+/// Storage fails.
+pub async fn load_pending(
+    db: &Db,
+    mesh: &MeshId,
+    recipient: &PublicKey,
+    after_seq: i64,
+    max_priority: Priority,
+    limit: u32,
+) -> Result<Vec<StoredMessage>, DbError> {
+    let recipient = recipient.to_hex();
+    let rows = with_conn!(db, |conn| deliveries::table
+        .inner_join(
+            messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
+        )
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::recipient_key.eq(&recipient))
+        .filter(sql::<Bool>(PENDING))
+        .filter(deliveries::seq.gt(after_seq))
+        .filter(deliveries::priority.le(convert::priority_number(max_priority)))
+        .order(deliveries::seq)
+        .limit(i64::from(limit))
+        .select(MessageRow::as_select())
+        .load(conn)
+        .await?);
+    messages_of(rows)
+}
+
+/// What waits for one recipient in one class of urgency, in sending order: one range of the index of queues.
+///
+/// # Errors
+/// Storage fails.
+pub async fn load_pending_class(
+    db: &Db,
+    mesh: &MeshId,
+    recipient: &PublicKey,
+    priority: Priority,
+    after_seq: i64,
+    limit: u32,
+) -> Result<Vec<StoredMessage>, DbError> {
+    let recipient = recipient.to_hex();
+    let rows = with_conn!(db, |conn| deliveries::table
+        .inner_join(
+            messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
+        )
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::recipient_key.eq(&recipient))
+        .filter(sql::<Bool>(PENDING))
+        .filter(deliveries::priority.eq(convert::priority_number(priority)))
+        .filter(deliveries::seq.gt(after_seq))
+        .order(deliveries::seq)
+        .limit(i64::from(limit))
+        .select(MessageRow::as_select())
+        .load(conn)
+        .await?);
+    messages_of(rows)
+}
+
+/// Idempotency key of a stored message: message id, seq, sender, key, fingerprint.
+pub type ClientId = (MessageId, i64, MemberId, String, Option<String>);
+
+/// The newest idempotency keys of a mesh, newest first.
+///
+/// # Errors
+/// Storage fails.
+pub async fn recent_client_ids(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<ClientId>, DbError> {
+    type Row = (String, i64, String, Option<String>, Option<String>);
+    let rows: Vec<Row> = with_conn!(db, |conn| messages::table
+        .filter(messages::mesh_id.eq(mesh.as_str()))
+        .filter(messages::client_message_id.is_not_null())
+        .order(messages::seq.desc())
+        .limit(i64::from(limit))
+        .select((
+            messages::id,
+            messages::seq,
+            messages::sender_member_id,
+            messages::client_message_id,
+            messages::request_fingerprint,
+        ))
+        .load(conn)
+        .await?);
+    let keyed = |(id, seq, sender, client, fingerprint): Row| {
+        client.map(|client| (id.into(), seq, sender.into(), client, fingerprint))
+    };
+    Ok(rows.into_iter().filter_map(keyed).collect())
+}
+
+/// Gives what waits for a member to one of its sessions; returns how many it took over.
+///
+/// A message that waits for both is kept once. Two sessions that claim at the same time get disjoint sets.
+///
+/// # Errors
+/// Storage fails.
+pub async fn claim_member(db: &Db, mesh: &MeshId, member: &PublicKey, session: &PublicKey) -> Result<usize, DbError> {
+    let (member, session) = (member.to_hex(), session.to_hex());
+    Ok(with_tx!(db, |conn| {
+        let own = diesel::alias!(deliveries as own);
+        let both = own
+            .filter(own.field(deliveries::mesh_id).eq(mesh.as_str()))
+            .filter(own.field(deliveries::recipient_key).eq(&session))
+            .select(own.field(deliveries::seq));
+        diesel::delete(
+            deliveries::table
+                .filter(deliveries::mesh_id.eq(mesh.as_str()))
+                .filter(deliveries::recipient_key.eq(&member))
+                .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
+                .filter(sql::<Bool>(PENDING))
+                .filter(deliveries::seq.eq_any(both)),
+        )
+        .execute(conn)
+        .await?;
+        diesel::update(
+            deliveries::table
+                .filter(deliveries::mesh_id.eq(mesh.as_str()))
+                .filter(deliveries::recipient_key.eq(&member))
+                .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
+                .filter(sql::<Bool>(PENDING)),
+        )
+        .set((deliveries::recipient_key.eq(&session), deliveries::recipient_kind.eq(KIND_SESSION)))
+        .execute(conn)
+        .await?
+    }))
+}
+
+/// How much waits in a mesh, per recipient key.
+///
+/// # Errors
+/// Storage fails.
+pub async fn pending_counts(db: &Db, mesh: &MeshId) -> Result<HashMap<PublicKey, PendingCounts>, DbError> {
+    let rows: Vec<(String, i32, i32, i64)> = with_conn!(db, |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(sql::<Bool>(PENDING))
+        .group_by((deliveries::recipient_key, deliveries::recipient_kind, deliveries::priority))
+        .select((deliveries::recipient_key, deliveries::recipient_kind, deliveries::priority, count_star()))
+        .load(conn)
+        .await?);
+    let mut found = HashMap::new();
+    for (recipient, kind, priority, count) in rows {
+        let recipient = convert::key("deliveries.recipient_key", &recipient)?;
+        let kind = kind_of(kind)?;
+        let place = convert::priority("deliveries.priority", priority)? as usize;
+        let entry = found.entry(recipient).or_insert(PendingCounts { kind, counts: [0; 3] });
+        entry.counts[place] += convert::count(count);
+    }
+    Ok(found)
+}
+
+/// The message a sender stored under its idempotency key.
+///
+/// # Errors
+/// Storage fails.
+pub async fn find_by_client_id(
+    db: &Db,
+    mesh: &MeshId,
+    sender: &MemberId,
+    client_message_id: &str,
+) -> Result<Option<StoredMessage>, DbError> {
+    let row = with_conn!(db, |conn| messages::table
+        .filter(messages::mesh_id.eq(mesh.as_str()))
+        .filter(messages::sender_member_id.eq(sender.as_str()))
+        .filter(messages::client_message_id.eq(client_message_id))
+        .select(MessageRow::as_select())
+        .first(conn)
+        .await
+        .optional()?);
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Messages of a mesh whose id starts with `prefix`, by id. Ids are ASCII: any other prefix finds nothing.
+///
+/// # Errors
+/// Storage fails.
+pub async fn message_by_id_prefix(
+    db: &Db,
+    mesh: &MeshId,
+    prefix: &str,
+    limit: u32,
+) -> Result<Vec<StoredMessage>, DbError> {
+    // A range rather than LIKE: it uses the index, keeps case apart and has no wildcards to escape.
+    let Some((last, head)) = prefix.as_bytes().split_last().filter(|(last, _)| **last < 0x7f && prefix.is_ascii())
+    else {
+        return Ok(Vec::new());
+    };
+    let mut end = String::from_utf8_lossy(head).into_owned();
+    end.push(char::from(last + 1));
+    let rows = with_conn!(db, |conn| messages::table
+        .filter(messages::mesh_id.eq(mesh.as_str()))
+        .filter(messages::id.ge(prefix))
+        .filter(messages::id.lt(&end))
+        .order(messages::id)
+        .limit(i64::from(limit))
+        .select(MessageRow::as_select())
+        .load(conn)
+        .await?);
+    messages_of(rows)
+}
+
+/// The receipts of one message, by recipient key, at most 1,000.
+///
+/// # Errors
+/// Storage fails.
+pub async fn deliveries_of(db: &Db, mesh: &MeshId, seq: i64) -> Result<Vec<StoredDelivery>, DbError> {
+    let rows = with_conn!(db, |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::seq.eq(seq))
+        .order(deliveries::recipient_key)
+        .limit(MAX_RECEIPTS)
+        .select(DeliveryRow::as_select())
+        .load(conn)
+        .await?);
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Highest `seq` the mesh ever stored, purged messages included; 0 for none.
+///
+/// # Errors
+/// Storage fails.
+pub async fn max_seq(db: &Db, mesh: &MeshId) -> Result<i64, DbError> {
+    let stored = with_conn!(db, |conn| messages::table
+        .filter(messages::mesh_id.eq(mesh.as_str()))
+        .select(diesel::dsl::max(messages::seq))
+        .first::<Option<i64>>(conn)
+        .await?);
+    let purged = purge::purged_up_to(db, mesh).await?;
+    Ok(stored.unwrap_or(0).max(purged))
+}
+
+/// Messages of a topic, newest first, before `before_seq` when given.
+///
+/// # Errors
+/// Storage fails.
+pub async fn topic_history(
+    db: &Db,
+    mesh: &MeshId,
+    topic: &TopicId,
+    before_seq: Option<i64>,
+    limit: u32,
+) -> Result<Vec<StoredMessage>, DbError> {
+    let rows = with_conn!(db, |conn| messages::table
+        .filter(messages::mesh_id.eq(mesh.as_str()))
+        .filter(messages::topic_id.eq(topic.as_str()))
+        .filter(messages::seq.lt(before_seq.unwrap_or(i64::MAX)))
+        .order(messages::seq.desc())
+        .limit(i64::from(limit))
+        .select(MessageRow::as_select())
+        .load(conn)
+        .await?);
+    messages_of(rows)
+}

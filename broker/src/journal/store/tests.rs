@@ -1,0 +1,338 @@
+use std::sync::Arc;
+
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::messaging::Stage;
+use claudemesh_protocol::id::random_id;
+
+use super::super::types::{Batch, LastSeen, NewDelivery, NewMessage, RecipientKind, StageUpdate};
+use super::*;
+use crate::db::testing::{NOW, key, member, mesh, store_suite};
+use crate::features::members::store::{self as members, Role};
+use crate::features::presence::store::{self as presence, StatsDelta};
+
+fn message(mesh: &MeshId, seq: i64) -> NewMessage {
+    NewMessage {
+        mesh_id: mesh.clone(),
+        seq,
+        id: random_id(&mut rand::rngs::OsRng).into(),
+        sender_member_id: "sender".into(),
+        sender_key: key().to_hex(),
+        sender_member_key: key().to_hex(),
+        sender_name: "Ada".into(),
+        target_spec: "Bob".into(),
+        priority: Priority::Next,
+        nonce: "bm9uY2U=".into(),
+        ciphertext: "Y2lwaGVy".into(),
+        created_at_ms: NOW,
+        expires_at_ms: NOW + QUEUE_KEPT_MS,
+        client_message_id: None,
+        request_fingerprint: None,
+        reply_to_id: None,
+        subtype: None,
+        topic_id: None,
+        topic_name: None,
+        body_version: 1,
+        trace_id: None,
+        trace_hop: 0,
+    }
+}
+
+fn delivery(message: &NewMessage, recipient: PublicKey, kind: RecipientKind) -> NewDelivery {
+    NewDelivery {
+        mesh_id: message.mesh_id.clone(),
+        seq: message.seq,
+        recipient_key: recipient,
+        kind,
+        member_id: "receiver".into(),
+        priority: message.priority,
+        size_bytes: 300,
+    }
+}
+
+fn stage(mesh: &MeshId, seq: i64, recipient: PublicKey, stage: Stage, route: Option<&str>) -> StageUpdate {
+    StageUpdate {
+        mesh_id: mesh.clone(),
+        seq,
+        recipient_key: recipient,
+        stage,
+        at_ms: NOW + seq,
+        route: route.map(Into::into),
+    }
+}
+
+async fn write(db: &Db, messages: &[NewMessage], deliveries: Vec<NewDelivery>) {
+    let messages = messages.iter().cloned().map(Arc::new).collect();
+    write_batch(db, Arc::new(Batch { messages, deliveries, ..Batch::default() })).await.unwrap();
+}
+
+async fn acknowledge(db: &Db, stages: Vec<StageUpdate>) {
+    write_batch(db, Arc::new(Batch { stages, ..Batch::default() })).await.unwrap();
+}
+
+async fn pending(db: &Db, mesh: &MeshId, recipient: &PublicKey) -> Vec<i64> {
+    let rows = load_pending(db, mesh, recipient, 0, Priority::Low, 1_000).await.unwrap();
+    rows.into_iter().map(|message| message.seq).collect()
+}
+
+store_suite! {
+    async fn a_message_reads_back_as_written(db: Db) {
+        let mesh: MeshId = "m".into();
+        let full = NewMessage {
+            client_message_id: Some("c1".into()),
+            request_fingerprint: Some("f".into()),
+            reply_to_id: Some("earlier".into()),
+            subtype: Some("question".into()),
+            topic_id: Some("t".into()),
+            topic_name: Some("general".into()),
+            trace_id: Some("trace".into()),
+            trace_hop: 3,
+            target_spec: "Zoë 'OR 1=1 --".into(),
+            ..message(&mesh, 1)
+        };
+        let bob = key();
+        write(&db, &[full.clone(), message(&mesh, 2)], vec![delivery(&full, bob, RecipientKind::Session)]).await;
+        assert_eq!(load_pending(&db, &mesh, &bob, 0, Priority::Low, 10).await.unwrap(), vec![full.clone()]);
+        assert_eq!(find_by_client_id(&db, &mesh, &"sender".into(), "c1").await.unwrap(), Some(full.clone()));
+        assert_eq!(find_by_client_id(&db, &mesh, &"other".into(), "c1").await.unwrap(), None);
+        assert_eq!(find_by_client_id(&db, &"n".into(), &"sender".into(), "c1").await.unwrap(), None);
+        let found = message_by_id_prefix(&db, &mesh, &full.id.as_str()[..8], 3).await.unwrap();
+        assert_eq!(found, vec![full.clone()]);
+        assert!(message_by_id_prefix(&db, &"n".into(), &full.id.as_str()[..8], 3).await.unwrap().is_empty());
+        assert!(message_by_id_prefix(&db, &mesh, "%", 3).await.unwrap().is_empty());
+        assert!(message_by_id_prefix(&db, &mesh, "ü", 3).await.unwrap().is_empty());
+        assert_eq!(topic_history(&db, &mesh, &"t".into(), None, 10).await.unwrap(), vec![full]);
+        assert_eq!(max_seq(&db, &mesh).await.unwrap(), 2);
+        assert_eq!(max_seq(&db, &"n".into()).await.unwrap(), 0);
+    }
+
+    async fn a_prefix_tells_case_apart_and_stops_at_the_limit(db: Db) {
+        let mesh: MeshId = "m".into();
+        let ids = ["abcdefgh1", "abcdefgh2", "abcdefgh3", "abcdefgh4", "ABCDEFGH1", "abcdefgi"];
+        let messages: Vec<_> = ids
+            .iter()
+            .zip(1..)
+            .map(|(id, seq)| NewMessage { id: (*id).into(), ..message(&mesh, seq) })
+            .collect();
+        write(&db, &messages, vec![]).await;
+        let found = message_by_id_prefix(&db, &mesh, "abcdefgh", 3).await.unwrap();
+        assert_eq!(found.iter().map(|message| message.id.as_str()).collect::<Vec<_>>(), &ids[..3]);
+        assert_eq!(message_by_id_prefix(&db, &mesh, "ABCD", 3).await.unwrap().len(), 1);
+    }
+
+    async fn pending_is_in_order_and_respects_cursor_priority_and_limit(db: Db) {
+        let (mesh, bob, eve): (MeshId, _, _) = ("m".into(), key(), key());
+        let urgencies = [Priority::Low, Priority::Now, Priority::Next, Priority::Low, Priority::Next];
+        let messages: Vec<_> =
+            urgencies.iter().zip(1..).map(|(&priority, seq)| NewMessage { priority, ..message(&mesh, seq) }).collect();
+        let mut deliveries: Vec<_> =
+            messages.iter().rev().map(|message| delivery(message, bob, RecipientKind::Session)).collect();
+        deliveries.push(delivery(&messages[1], eve, RecipientKind::Member));
+        write(&db, &messages, deliveries).await;
+        assert_eq!(pending(&db, &mesh, &bob).await, [1, 2, 3, 4, 5]);
+        let seqs = |rows: Vec<StoredMessage>| rows.into_iter().map(|row| row.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(load_pending(&db, &mesh, &bob, 0, Priority::Now, 9).await.unwrap()), [2]);
+        assert_eq!(seqs(load_pending(&db, &mesh, &bob, 2, Priority::Next, 9).await.unwrap()), [3, 5]);
+        assert_eq!(seqs(load_pending(&db, &mesh, &bob, 1, Priority::Low, 2).await.unwrap()), [2, 3]);
+        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Low, 0, 9).await.unwrap()), [1, 4]);
+        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Next, 3, 9).await.unwrap()), [5]);
+        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Low, 0, 1).await.unwrap()), [1]);
+        let counts = pending_counts(&db, &mesh).await.unwrap();
+        assert_eq!(counts[&bob], PendingCounts { kind: RecipientKind::Session, counts: [1, 2, 2] });
+        assert_eq!(counts[&eve], PendingCounts { kind: RecipientKind::Member, counts: [1, 0, 0] });
+        assert!(pending_counts(&db, &"n".into()).await.unwrap().is_empty());
+    }
+
+    async fn stages_climb_and_keep_their_route(db: Db) {
+        let (mesh, bob): (MeshId, _) = ("m".into(), key());
+        let one = message(&mesh, 1);
+        let written = Batch {
+            messages: vec![Arc::new(one.clone())],
+            deliveries: vec![delivery(&one, bob, RecipientKind::Session)],
+            stages: vec![
+                stage(&mesh, 1, bob, Stage::Received, None),
+                stage(&mesh, 1, bob, Stage::Handed, Some("channel")),
+                stage(&mesh, 1, bob, Stage::Seen, None),
+            ],
+            ..Batch::default()
+        };
+        write_batch(&db, Arc::new(written)).await.unwrap();
+        let receipt = |rows: Vec<StoredDelivery>| (rows[0].stage, rows[0].route.clone());
+        let seen = (Some(Stage::Seen), Some("channel".to_owned()));
+        assert_eq!(receipt(deliveries_of(&db, &mesh, 1).await.unwrap()), seen);
+        acknowledge(&db, vec![stage(&mesh, 1, bob, Stage::Received, Some("late"))]).await;
+        assert_eq!(receipt(deliveries_of(&db, &mesh, 1).await.unwrap()), seen);
+        acknowledge(&db, vec![stage(&mesh, 1, bob, Stage::Answered, None)]).await;
+        assert_eq!(receipt(deliveries_of(&db, &mesh, 1).await.unwrap()).0, Some(Stage::Answered));
+        assert!(pending(&db, &mesh, &bob).await.is_empty());
+        assert!(pending_counts(&db, &mesh).await.unwrap().is_empty());
+    }
+
+    async fn writing_a_batch_twice_changes_nothing(db: Db) {
+        let (mesh, owner) = mesh(&db, "team", key()).await;
+        let bob = key();
+        let one = NewMessage { client_message_id: Some("c".into()), ..message(&mesh.id, 1) };
+        let batch = Arc::new(Batch {
+            id: "batch-1".into(),
+            messages: vec![Arc::new(one.clone())],
+            deliveries: vec![delivery(&one, bob, RecipientKind::Session)],
+            stages: vec![],
+            sessions: vec![],
+            stats: vec![StatsDelta {
+                mesh_id: mesh.id.clone(),
+                member_id: owner.id.clone(),
+                messages_in: 1,
+                messages_out: 2,
+                tool_calls: 3,
+                errors: 0,
+            }],
+            last_seen: vec![LastSeen { member_id: owner.id.clone(), at_ms: NOW + 5 }],
+        });
+        write_batch(&db, batch.clone()).await.unwrap();
+        acknowledge(&db, vec![stage(&mesh.id, 1, bob, Stage::Received, None)]).await;
+        write_batch(&db, batch.clone()).await.unwrap();
+        assert!(pending(&db, &mesh.id, &bob).await.is_empty(), "an acknowledged delivery must not come back");
+        assert_eq!(presence::totals(&db, &mesh.id).await.unwrap(), batch.stats);
+        let next = Batch {
+            id: "batch-2".into(),
+            stats: batch.stats.clone(),
+            last_seen: vec![LastSeen { member_id: owner.id.clone(), at_ms: NOW + 1 }],
+            ..Batch::default()
+        };
+        write_batch(&db, Arc::new(next)).await.unwrap();
+        assert_eq!(presence::totals(&db, &mesh.id).await.unwrap()[0].messages_out, 4);
+        let owner = members::load(&db, &mesh.id, &owner.id).await.unwrap().unwrap();
+        assert_eq!(owner.last_seen_at_ms, Some(NOW + 5), "a sign of life never goes back");
+    }
+
+    async fn a_member_queue_goes_to_one_session_without_doubles(db: Db) {
+        let (mesh, bob, laptop, desk): (MeshId, _, _, _) = ("m".into(), key(), key(), key());
+        let messages: Vec<_> = (1..=4).map(|seq| message(&mesh, seq)).collect();
+        let mut deliveries: Vec<_> =
+            messages.iter().map(|message| delivery(message, bob, RecipientKind::Member)).collect();
+        deliveries.push(delivery(&messages[1], laptop, RecipientKind::Session));
+        write(&db, &messages, deliveries).await;
+        acknowledge(&db, vec![stage(&mesh, 4, bob, Stage::Received, None)]).await;
+        let (first, second) =
+            tokio::join!(claim_member(&db, &mesh, &bob, &laptop), claim_member(&db, &mesh, &bob, &desk));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert!(first + second == 2 || first + second == 3, "{first} and {second}");
+        let (laptop_has, desk_has) = (pending(&db, &mesh, &laptop).await, pending(&db, &mesh, &desk).await);
+        assert!(pending(&db, &mesh, &bob).await.is_empty());
+        assert!(laptop_has.contains(&2));
+        assert!([&laptop_has[..], &desk_has[..]].iter().any(|has| has.contains(&1) && has.contains(&3)));
+        assert!(!laptop_has.contains(&4) && !desk_has.contains(&4));
+        assert_eq!(claim_member(&db, &mesh, &bob, &laptop).await.unwrap(), 0);
+    }
+
+    async fn what_nobody_took_expires_for_good(db: Db) {
+        let (mesh, bob): (MeshId, _) = ("m".into(), key());
+        let messages: Vec<_> =
+            (1..=1_203).map(|seq| NewMessage { expires_at_ms: NOW + seq, ..message(&mesh, seq) }).collect();
+        let deliveries = messages.iter().map(|message| delivery(message, bob, RecipientKind::Session)).collect();
+        write(&db, &messages, deliveries).await;
+        acknowledge(&db, vec![stage(&mesh, 1, bob, Stage::Received, None)]).await;
+        assert_eq!(expire(&db, NOW + 1_200).await.unwrap(), 1_199);
+        assert_eq!(expire(&db, NOW + 1_200).await.unwrap(), 0);
+        assert_eq!(pending(&db, &mesh, &bob).await, [1_201, 1_202, 1_203]);
+        acknowledge(&db, vec![stage(&mesh, 2, bob, Stage::Received, None)]).await;
+        assert_eq!(deliveries_of(&db, &mesh, 2).await.unwrap()[0].stage, None);
+        assert_eq!(deliveries_of(&db, &mesh, 1).await.unwrap()[0].stage, Some(Stage::Received));
+    }
+
+    async fn purging_keeps_what_waits_topics_and_the_order(db: Db) {
+        let (mesh, bob): (MeshId, _) = ("m".into(), key());
+        let mut messages: Vec<_> = (1..=5).map(|seq| message(&mesh, seq)).collect();
+        messages[1].topic_id = Some("t".into());
+        messages[2].expires_at_ms = NOW + HISTORY_KEPT_MS * 2;
+        messages[3].created_at_ms = NOW + QUEUE_KEPT_MS / 2;
+        let deliveries = messages[..3].iter().map(|message| delivery(message, bob, RecipientKind::Session)).collect();
+        write(&db, &messages, deliveries).await;
+        assert_eq!(purge(&db, NOW + QUEUE_KEPT_MS).await.unwrap(), 1, "only 5: 1 to 3 wait or are topics, 4 is young");
+        assert_eq!(max_seq(&db, &mesh).await.unwrap(), 5);
+        expire(&db, NOW + QUEUE_KEPT_MS).await.unwrap();
+        assert_eq!(purge(&db, NOW + QUEUE_KEPT_MS).await.unwrap(), 1);
+        assert!(deliveries_of(&db, &mesh, 1).await.unwrap().is_empty());
+        assert_eq!(topic_history(&db, &mesh, &"t".into(), None, 9).await.unwrap().len(), 1);
+        assert_eq!(purge(&db, NOW + HISTORY_KEPT_MS).await.unwrap(), 2);
+        assert_eq!(pending(&db, &mesh, &bob).await, [3], "a message that may still be delivered is never purged");
+    }
+
+    async fn history_pages_backwards(db: Db) {
+        let mesh: MeshId = "m".into();
+        let messages: Vec<_> =
+            (1..=7).map(|seq| NewMessage { topic_id: Some("t".into()), ..message(&mesh, seq) }).collect();
+        write(&db, &messages, vec![]).await;
+        let seqs = |rows: Vec<StoredMessage>| rows.into_iter().map(|row| row.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(topic_history(&db, &mesh, &"t".into(), None, 3).await.unwrap()), [7, 6, 5]);
+        assert_eq!(seqs(topic_history(&db, &mesh, &"t".into(), Some(5), 3).await.unwrap()), [4, 3, 2]);
+        assert!(topic_history(&db, &mesh, &"u".into(), None, 3).await.unwrap().is_empty());
+        assert!(topic_history(&db, &"n".into(), &"t".into(), None, 3).await.unwrap().is_empty());
+    }
+
+    async fn recent_idempotency_keys_come_newest_first(db: Db) {
+        let mesh: MeshId = "m".into();
+        let mut messages: Vec<_> = (1..=4)
+            .map(|seq| NewMessage { client_message_id: Some(format!("c{seq}")), ..message(&mesh, seq) })
+            .collect();
+        messages[2].client_message_id = None;
+        messages[3].request_fingerprint = Some("f".into());
+        write(&db, &messages, vec![]).await;
+        let found = recent_client_ids(&db, &mesh, 2).await.unwrap();
+        let expected = |at: usize, key: &str, fingerprint: Option<&str>| {
+            (messages[at].id.clone(), at as i64 + 1, "sender".into(), key.to_owned(), fingerprint.map(Into::into))
+        };
+        assert_eq!(found, [expected(3, "c4", Some("f")), expected(1, "c2", None)]);
+    }
+
+    async fn a_large_batch_is_written_whole(db: Db) {
+        let (mesh, keys): (MeshId, Vec<_>) = ("m".into(), (0..100).map(|_| key()).collect());
+        let messages: Vec<_> = (1..=60).map(|seq| message(&mesh, seq)).collect();
+        let deliveries = messages
+            .iter()
+            .flat_map(|message| keys.iter().map(|key| delivery(message, *key, RecipientKind::Session)))
+            .collect();
+        write(&db, &messages, deliveries).await;
+        let stages = keys.iter().map(|key| stage(&mesh, 60, *key, Stage::Received, None)).collect();
+        acknowledge(&db, stages).await;
+        let counts = pending_counts(&db, &mesh).await.unwrap();
+        assert_eq!(counts.len(), 100);
+        assert!(counts.values().all(|pending| pending.counts == [0, 59, 0]));
+    }
+
+    async fn members_of_other_meshes_cannot_be_touched(db: Db) {
+        let (here, _) = mesh(&db, "here", key()).await;
+        let (there, _) = mesh(&db, "there", key()).await;
+        let ada = member(&here.id, "Ada", Role::Member);
+        members::insert(&db, &ada).await.unwrap();
+        let patch = members::MemberPatch { role: Some(Role::Admin), ..Default::default() };
+        assert_eq!(members::update(&db, &there.id, &ada.id, &patch).await.unwrap(), None);
+        assert!(!members::revoke(&db, &there.id, &ada.id, NOW).await.unwrap());
+        assert_eq!(members::load(&db, &there.id, &ada.id).await.unwrap(), None);
+        assert_eq!(members::load(&db, &here.id, &ada.id).await.unwrap(), Some(ada));
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_full_disk_keeps_nothing_of_the_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = crate::db::DbOptions { max_bytes: Some(600_000), ..Default::default() };
+    let db = Db::open(folder.path().join("db").to_str().unwrap(), options).await.unwrap();
+    db.migrate().await.unwrap();
+    let (mesh, bob): (MeshId, _) = ("m".into(), key());
+    let first = message(&mesh, 1);
+    write(&db, std::slice::from_ref(&first), vec![delivery(&first, bob, RecipientKind::Session)]).await;
+    let large: Vec<_> =
+        (2..40).map(|seq| Arc::new(NewMessage { ciphertext: "x".repeat(50_000), ..message(&mesh, seq) })).collect();
+    let deliveries = large.iter().map(|message| delivery(message, bob, RecipientKind::Session)).collect();
+    let batch = Arc::new(Batch { messages: large, deliveries, ..Batch::default() });
+    for _ in 0..3 {
+        let error = write_batch(&db, batch.clone()).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::StorageFull, "{error:?}");
+    }
+    assert_eq!(pending(&db, &mesh, &bob).await, [1]);
+    assert_eq!(max_seq(&db, &mesh).await.unwrap(), 1);
+    let small = message(&mesh, 2);
+    write(&db, std::slice::from_ref(&small), vec![delivery(&small, bob, RecipientKind::Session)]).await;
+    assert_eq!(pending(&db, &mesh, &bob).await, [1, 2]);
+}

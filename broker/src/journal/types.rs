@@ -1,0 +1,182 @@
+//! What the journal writes and reads back: messages, deliveries, receipts, sessions, counters.
+
+use std::sync::Arc;
+
+use claudemesh_protocol::features::messaging::{Priority, Stage};
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
+
+pub use crate::features::presence::store::{SessionRecord, StatsDelta};
+
+/// One message. Its `seq` orders it within its mesh.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewMessage {
+    /// Mesh.
+    pub mesh_id: MeshId,
+    /// Place in the mesh's order; unique in the mesh.
+    pub seq: i64,
+    /// Id that pushes carry; unique in the mesh.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender_member_id: MemberId,
+    /// Key to answer to: the sender's session key, else its member key.
+    pub sender_key: String,
+    /// The sender's member key.
+    pub sender_member_key: String,
+    /// The sender's name at that time.
+    pub sender_name: String,
+    /// What the sender wrote as target; a JSON array when it named several.
+    pub target_spec: String,
+    /// Urgency.
+    pub priority: Priority,
+    /// Base64, opaque.
+    pub nonce: String,
+    /// Base64, opaque.
+    pub ciphertext: String,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Unix milliseconds; undelivered copies end then.
+    pub expires_at_ms: i64,
+    /// The sender's idempotency key; unique per sender in the mesh.
+    pub client_message_id: Option<String>,
+    /// The sender's fingerprint of the request.
+    pub request_fingerprint: Option<String>,
+    /// The message it answers.
+    pub reply_to_id: Option<String>,
+    /// `question`, `reply`, …
+    pub subtype: Option<String>,
+    /// Topic it was written to.
+    pub topic_id: Option<TopicId>,
+    /// Name of that topic at that time.
+    pub topic_name: Option<String>,
+    /// Version of the body encoding.
+    pub body_version: i32,
+    /// Exchange it belongs to.
+    pub trace_id: Option<String>,
+    /// Hops in that exchange.
+    pub trace_hop: u32,
+}
+
+/// A message read back.
+pub type StoredMessage = NewMessage;
+
+/// What a delivery is addressed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecipientKind {
+    /// One session.
+    Session,
+    /// A member without a session at that time; the first session that returns takes it.
+    Member,
+}
+
+/// One copy of a message for one recipient.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewDelivery {
+    /// Mesh.
+    pub mesh_id: MeshId,
+    /// The message.
+    pub seq: i64,
+    /// Session key, or member key.
+    pub recipient_key: PublicKey,
+    /// Which of them.
+    pub kind: RecipientKind,
+    /// Member behind the recipient.
+    pub member_id: MemberId,
+    /// Urgency, copied from the message.
+    pub priority: Priority,
+    /// Size on the wire, for the limit in flight.
+    pub size_bytes: u32,
+}
+
+/// A recipient's copy read back, with its receipt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredDelivery {
+    /// The message.
+    pub seq: i64,
+    /// Session key, or member key.
+    pub recipient_key: PublicKey,
+    /// Which of them.
+    pub kind: RecipientKind,
+    /// Member behind the recipient.
+    pub member_id: MemberId,
+    /// Urgency.
+    pub priority: Priority,
+    /// Size on the wire.
+    pub size_bytes: u32,
+    /// Highest proved step; `None` once expired.
+    pub stage: Option<Stage>,
+    /// When that step was reached, Unix milliseconds.
+    pub stage_at_ms: Option<i64>,
+    /// Route of `handed` and above.
+    pub route: Option<String>,
+}
+
+/// A receipt: the delivery climbs to `stage`, never down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageUpdate {
+    /// Mesh.
+    pub mesh_id: MeshId,
+    /// The message.
+    pub seq: i64,
+    /// The delivery's recipient key.
+    pub recipient_key: PublicKey,
+    /// The step.
+    pub stage: Stage,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// Route, when the step names one; an earlier route is kept otherwise.
+    pub route: Option<String>,
+}
+
+/// A sign of life of a member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastSeen {
+    /// The member.
+    pub member_id: MemberId,
+    /// Unix milliseconds; never set back.
+    pub at_ms: i64,
+}
+
+/// What one transaction of the journal writes. Writing the same batch twice changes nothing the second time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Names the batch, so that a repeated one does not count its [`StatsDelta`]s twice. Empty: not checked.
+    pub id: String,
+    /// Messages, shared with the queues in memory.
+    pub messages: Vec<Arc<NewMessage>>,
+    /// Their deliveries.
+    pub deliveries: Vec<NewDelivery>,
+    /// Receipts, also for deliveries of this batch.
+    pub stages: Vec<StageUpdate>,
+    /// Sessions whose remembered state changed.
+    pub sessions: Vec<SessionRecord>,
+    /// Counter increments.
+    pub stats: Vec<StatsDelta>,
+    /// Signs of life.
+    pub last_seen: Vec<LastSeen>,
+}
+
+impl Batch {
+    /// Nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0
+    }
+
+    /// Rows it touches.
+    pub fn rows(&self) -> usize {
+        self.messages.len()
+            + self.deliveries.len()
+            + self.stages.len()
+            + self.sessions.len()
+            + self.stats.len()
+            + self.last_seen.len()
+    }
+}
+
+/// Waiting messages of one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingCounts {
+    /// Whether the key is a session's or a member's.
+    pub kind: RecipientKind,
+    /// Counts by urgency: now, next, low.
+    pub counts: [u32; 3],
+}

@@ -1,0 +1,10 @@
+DROP TABLE topic_members;
+DROP TABLE topics;
+DROP TABLE deliveries;
+DROP TABLE messages;
+DROP TABLE member_stats;
+DROP TABLE sessions;
+DROP TABLE invites;
+DROP TABLE members;
+DROP TABLE meshes;
+DROP TABLE broker_meta;
