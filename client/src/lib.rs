@@ -1,9 +1,16 @@
 //! The claudemesh client: command line, MCP server, launch, hooks.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connection;
+pub mod doctor;
 pub mod error;
 pub mod files;
+pub mod hook;
+pub mod http;
+pub mod inbox;
 pub mod install;
+pub mod launch;
 pub mod output;
 pub mod paths;

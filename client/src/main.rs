@@ -1,1 +1,62 @@
-fn main() {}
+//! The `claudemesh` program: reads the command line, runs one verb, exits with its code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use claudemesh::cli::{self, Cli, Context, Verb};
+use claudemesh::config::ConfigStore;
+use claudemesh::error::{CliError, ExitCode as Exit};
+use claudemesh::paths::Env;
+use claudemesh::{doctor, hook, install, launch};
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    // These two run in other programs' start-up and turns: nothing is built that they do not need.
+    match argv.get(1).and_then(|word| word.to_str()) {
+        Some("--version" | "-V") if argv.len() == 2 => {
+            let text = concat!("claudemesh ", env!("CARGO_PKG_VERSION"), "\n");
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            return Exit::Success.into();
+        }
+        Some("hook") if argv.len() <= 3 && !argv.get(2).is_some_and(|word| word.to_string_lossy().starts_with('-')) => {
+            let env = Env::of_process();
+            hook::run(&env, &ConfigStore::locate(&env, None), argv.get(2).and_then(|word| word.to_str()));
+            return Exit::Success.into();
+        }
+        _ => {}
+    }
+    let Cli { global, verb } = match cli::parse(argv) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    let cx = Context::new(Env::of_process(), &global);
+    match dispatch(&cx, verb) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            cx.out.fail(&error);
+            error.exit.into()
+        }
+    }
+}
+
+/// Runs a verb and answers the exit code.
+fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
+    let done = |()| Exit::Success as u8;
+    match verb {
+        None => cli::bare::run(cx).map(done),
+        Some(Verb::Install(args)) => {
+            let options = install::InstallOptions { no_hooks: args.no_hooks, print: args.print, force: args.force };
+            install::install(&cx.env, cx.store.dir(), &cx.out, options).map(done)
+        }
+        Some(Verb::Uninstall(_)) => install::uninstall(&cx.env, cx.store.dir(), &cx.out).map(done),
+        Some(Verb::Hook(args)) => {
+            hook::run(&cx.env, &cx.store, args.event.as_deref());
+            Ok(done(()))
+        }
+        Some(Verb::Launch(args)) => launch::run(cx, &args, &cli::wire::join_for_launch),
+        Some(Verb::Doctor(_)) => doctor::run(cx).map(|exit| exit as u8),
+        Some(Verb::Completions(args)) => cli::shell_files::completions(cx, &args).map(done),
+        Some(Verb::Man(args)) => cli::shell_files::man(cx, &args).map(done),
+        Some(verb) => cli::wire::run(cx, verb).map(|exit| exit as u8),
+    }
+}

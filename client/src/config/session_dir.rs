@@ -22,6 +22,12 @@ pub struct SessionInfo {
     pub pid: u32,
     /// Its start time in the system's own measure, see [`start_time`]; 0 when the system does not tell.
     pub start_time: u64,
+    /// Claude Code itself, once it runs: it may outlive the launch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child_pid: Option<u32>,
+    /// Its start time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child_start_time: Option<u64>,
     /// The config folder that was in use.
     pub config_dir: PathBuf,
     /// The one mesh of this session.
@@ -69,9 +75,10 @@ impl SessionInfo {
         bytes.map(|bytes| super::parse(&path, &bytes)).transpose()
     }
 
-    /// Whether the process that made the folder still runs.
+    /// Whether the process that made the folder, or the Claude Code it started, still runs.
     pub fn is_alive(&self) -> bool {
         is_alive(self.pid, self.start_time)
+            || self.child_pid.is_some_and(|pid| is_alive(pid, self.child_start_time.unwrap_or(0)))
     }
 }
 
@@ -79,12 +86,23 @@ impl SessionInfo {
 #[derive(Debug)]
 pub struct SessionDir {
     dir: tempfile::TempDir,
+    info: SessionInfo,
 }
 
 impl SessionDir {
     /// The folder.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Notes the process of Claude Code, so that the folder stays while it runs, even without us.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn note_child(&mut self, pid: u32) -> Result<(), ConfigError> {
+        self.info.child_pid = Some(pid);
+        self.info.child_start_time = start_time(pid);
+        ConfigStore::at(&self.info.config_dir).write_json(&self.path().join("session.json"), &self.info)
     }
 }
 
@@ -108,7 +126,7 @@ impl ConfigStore {
         info.config_dir.clone_from(&self.dir);
         info.created_at = crate::clock::now_iso();
         self.write_json(&dir.path().join("session.json"), &info)?;
-        Ok(SessionDir { dir })
+        Ok(SessionDir { dir, info })
     }
 
     /// Removes folders of launches that died without cleaning up; answers how many. What cannot be read or removed stays.

@@ -1,0 +1,518 @@
+//! Arguments of the verbs that talk to a broker or to the joined meshes. The doc comments are the help texts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+
+use crate::config::MessageMode;
+
+/// `claudemesh up`
+#[derive(Args, Clone, Debug, Default)]
+pub struct UpArgs {
+    /// Address to listen on. Other machines can join only when it is not a loopback address.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Show the mesh at work: two scripted peers exchange an encrypted direct message, a group message and a reply.
+    #[arg(long)]
+    pub demo: bool,
+    /// Where the broker keeps its data [default: `broker` in the config folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Your name in the mesh.
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// `claudemesh create`
+#[derive(Args, Clone, Debug, Default)]
+pub struct CreateArgs {
+    /// Short name: lower-case letters, digits and hyphens, 2 to 32 characters.
+    pub slug: String,
+    /// Broker to make it on [default: the broker of `up`]
+    #[arg(long, value_name = "URL", env = "CLAUDEMESH_BROKER_URL")]
+    pub broker: Option<String>,
+    /// Your name in the mesh.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Name of the mesh shown to people [default: the slug]
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// Token of the broker's operator; needed unless the broker listens on this machine only.
+    #[arg(long, value_name = "TOKEN", env = "CLAUDEMESH_OPERATOR_TOKEN", hide_env_values = true)]
+    pub operator_token: Option<String>,
+}
+
+/// `claudemesh invite`
+#[derive(Args, Clone, Debug, Default)]
+pub struct InviteArgs {
+    /// Role of those who join: `member` or `admin`.
+    #[arg(long, default_value = "member", value_parser = ["member", "admin"])]
+    pub role: String,
+    /// How many may join with the link, 1 to 10000.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub uses: u32,
+    /// How long the link works: a number and `m`, `h` or `d`.
+    #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
+    pub expires: Duration,
+    /// List the invites of the mesh.
+    #[arg(long, conflicts_with = "revoke")]
+    pub list: bool,
+    /// Revoke an invite by its code or id.
+    #[arg(long, value_name = "CODE")]
+    pub revoke: Option<String>,
+    /// Name that the new member gets.
+    #[arg(long, value_name = "NAME")]
+    pub for_name: Option<String>,
+    /// Groups that the new member joins: `name:role,name2`.
+    #[arg(long, value_name = "LIST", value_parser = parse_groups)]
+    pub groups: Option<Groups>,
+}
+
+/// `claudemesh join`
+#[derive(Args, Clone, Debug, Default)]
+pub struct JoinArgs {
+    /// Invite link or code.
+    pub link: String,
+    /// Your name in the mesh [default: `<host>-<user>`]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Local short name of the mesh [default: the mesh's own]
+    #[arg(long, value_name = "SLUG")]
+    pub slug: Option<String>,
+}
+
+/// `claudemesh leave`
+#[derive(Args, Clone, Debug, Default)]
+pub struct LeaveArgs {
+    /// Mesh to leave.
+    pub slug: String,
+}
+
+/// `claudemesh list`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ListArgs {}
+
+/// `claudemesh peers`
+#[derive(Args, Clone, Debug, Default)]
+pub struct PeersArgs {
+    /// Also members that are away, with the time they were last seen.
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// `claudemesh send`
+#[derive(Args, Clone, Debug, Default)]
+#[command(override_usage = "claudemesh send [OPTIONS] <TO>[,<TO>...] <MESSAGE>\n       \
+                            claudemesh send [OPTIONS] <TO>[,<TO>...] --file <PATH>\n       \
+                            claudemesh send [OPTIONS] --to <TO> [--to <TO>]... <MESSAGE>")]
+pub struct SendArgs {
+    /// Whom, then the text. Whom: a name, `@group`, `@group/sub`, `*`, `#topic`, a key or 8 and more digits of one.
+    #[arg(value_name = "TO> <MESSAGE", num_args = 0..=2, hide_short_help = false)]
+    pub words: Vec<String>,
+    /// A recipient; may be given several times. Nothing is split at commas here.
+    #[arg(long, short = 't', value_name = "TO", action = ArgAction::Append)]
+    pub to: Vec<String>,
+    /// Read the text from a file; `-` is standard input.
+    #[arg(long, short, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// `now` interrupts, `next` waits until the recipient is idle, `low` waits until it is asked for.
+    #[arg(long, short, default_value_t = Priority::Next, value_enum)]
+    pub priority: Priority,
+    /// Allow a message to your own member: it goes to your other sessions.
+    #[arg(long = "self")]
+    pub to_self: bool,
+    /// Id of the message this answers.
+    #[arg(long, value_name = "ID")]
+    pub reply_to: Option<String>,
+}
+
+impl SendArgs {
+    /// Recipients and text: the positional recipient is split at commas, `--to` is not. The text is `None` with `--file`.
+    ///
+    /// # Errors
+    /// Exit 3 when the recipient or the text is missing, or there is a word too many.
+    pub fn recipients_and_text(&self) -> Result<(Vec<String>, Option<String>), crate::error::CliError> {
+        let wrong = |message: &str| {
+            crate::error::CliError::invalid_args(message)
+                .hint("claudemesh send <to> <message>, claudemesh send <to> --file -, or claudemesh send --help.")
+        };
+        let mut words = self.words.clone();
+        let text = if self.file.is_some() { None } else { words.pop() };
+        let mut recipients: Vec<String> = self.to.clone();
+        for word in words {
+            recipients.extend(word.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned));
+        }
+        match (&text, self.to.is_empty(), self.words.len()) {
+            (None, false, 1..) | (Some(_), false, 2..) if self.file.is_none() || self.words.len() > 1 => {
+                return Err(wrong("The text is there twice."));
+            }
+            (None, _, 2..) => return Err(wrong("The text is there twice: as an argument and in a file.")),
+            (None, _, _) if self.file.is_none() => return Err(wrong("The message is missing.")),
+            (Some(text), _, _) if text.is_empty() => return Err(wrong("The message is empty.")),
+            _ => {}
+        }
+        if recipients.is_empty() {
+            return Err(wrong(if self.words.len() == 1 && self.file.is_none() {
+                "The recipient or the message is missing."
+            } else {
+                "The recipient is missing."
+            }));
+        }
+        Ok((recipients, text))
+    }
+}
+
+/// Priority of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Priority {
+    /// Interrupts.
+    Now,
+    /// Waits until the recipient is idle.
+    #[default]
+    Next,
+    /// Waits until it is asked for.
+    Low,
+}
+
+impl Priority {
+    /// The word of the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Now => "now",
+            Self::Next => "next",
+            Self::Low => "low",
+        }
+    }
+}
+
+/// `claudemesh inbox`
+#[derive(Args, Clone, Debug, Default)]
+pub struct InboxArgs {
+    /// Wait up to this many seconds for messages.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = parse_seconds)]
+    pub wait: f64,
+    /// Also messages that were seen before.
+    #[arg(long, short)]
+    pub all: bool,
+    /// At most this many, the newest.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Leave the shown messages unread.
+    #[arg(long)]
+    pub peek: bool,
+}
+
+/// `claudemesh msg-status`
+#[derive(Args, Clone, Debug, Default)]
+pub struct MsgStatusArgs {
+    /// Message id, or 8 and more characters of it.
+    pub id: String,
+}
+
+/// `claudemesh status`
+#[derive(Args, Clone, Debug, Default)]
+pub struct StatusArgs {
+    /// What to do; without it the connection of every joined mesh is tested.
+    #[command(subcommand)]
+    pub action: Option<StatusAction>,
+}
+
+/// What `status` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum StatusAction {
+    /// Set the status of your session.
+    #[command(after_help = "Examples:\n  claudemesh status set dnd\n  claudemesh status set idle --session '*'")]
+    Set {
+        /// `idle`, `working` or `dnd` (only urgent messages).
+        #[arg(value_enum)]
+        status: PeerStatus,
+        /// Which session.
+        #[command(flatten)]
+        session: SessionArg,
+    },
+}
+
+/// Status of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PeerStatus {
+    /// Free.
+    Idle,
+    /// In a turn.
+    Working,
+    /// Only urgent messages.
+    Dnd,
+}
+
+impl PeerStatus {
+    /// The word of the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Working => "working",
+            Self::Dnd => "dnd",
+        }
+    }
+}
+
+/// Which running session a write is for.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SessionArg {
+    /// Session to change [default: the one this runs in, else all sessions of your member]; `*` means all.
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+}
+
+/// `claudemesh summary`
+#[derive(Args, Clone, Debug, Default)]
+pub struct SummaryArgs {
+    /// What the session works on; empty clears it.
+    pub text: String,
+    /// Which session.
+    #[command(flatten)]
+    pub session: SessionArg,
+}
+
+/// `claudemesh visible`
+#[derive(Args, Clone, Debug, Default)]
+pub struct VisibleArgs {
+    /// `true` or `false`.
+    #[arg(action = ArgAction::Set)]
+    pub visible: bool,
+    /// Which session.
+    #[command(flatten)]
+    pub session: SessionArg,
+}
+
+/// `claudemesh profile`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ProfileArgs {
+    /// An emoji or a URL.
+    #[arg(long)]
+    pub avatar: Option<String>,
+    /// One line.
+    #[arg(long)]
+    pub title: Option<String>,
+    /// A few lines.
+    #[arg(long)]
+    pub bio: Option<String>,
+    /// What it can do: `a,b,c`.
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub capabilities: Option<Vec<String>>,
+    /// Which session.
+    #[command(flatten)]
+    pub session: SessionArg,
+}
+
+impl ProfileArgs {
+    /// Whether nothing is to be changed: then the profile is shown.
+    pub fn is_show(&self) -> bool {
+        self.avatar.is_none() && self.title.is_none() && self.bio.is_none() && self.capabilities.is_none()
+    }
+}
+
+/// `claudemesh group`
+#[derive(Args, Clone, Debug)]
+pub struct GroupArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: GroupAction,
+}
+
+/// What `group` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum GroupAction {
+    /// Join a group, or change your role in it.
+    #[command(
+        after_help = "Examples:\n  claudemesh group join @frontend\n  claudemesh group join @qa/load --role lead"
+    )]
+    Join {
+        /// Group, with or without `@`; `/` makes levels.
+        group: String,
+        /// Your role in it.
+        #[arg(long)]
+        role: Option<String>,
+        /// Which session.
+        #[command(flatten)]
+        session: SessionArg,
+    },
+    /// Leave a group.
+    #[command(after_help = "Example:\n  claudemesh group leave @frontend")]
+    Leave {
+        /// Group, with or without `@`.
+        group: String,
+        /// Which session.
+        #[command(flatten)]
+        session: SessionArg,
+    },
+}
+
+/// `claudemesh info`
+#[derive(Args, Clone, Debug, Default)]
+pub struct InfoArgs {}
+
+/// `claudemesh ping`
+#[derive(Args, Clone, Debug, Default)]
+pub struct PingArgs {}
+
+/// `claudemesh kick` and `claudemesh disconnect`
+#[derive(Args, Clone, Debug, Default)]
+#[group(required = true, multiple = false)]
+pub struct SelectionArgs {
+    /// Name, key, or 8 and more digits of a key.
+    pub peer: Option<String>,
+    /// Everyone who was silent for so long: a number and `s`, `m`, `h` or `d`.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub stale: Option<Duration>,
+    /// Everyone but you.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `claudemesh ban`
+#[derive(Args, Clone, Debug, Default)]
+pub struct BanArgs {
+    /// Name, key, or 8 and more digits of a key.
+    pub peer: String,
+    /// Kept in the log.
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+/// `claudemesh unban`
+#[derive(Args, Clone, Debug, Default)]
+pub struct UnbanArgs {
+    /// Exact name, key, or 8 and more digits of the key of a banned member.
+    pub peer: String,
+}
+
+/// `claudemesh bans`
+#[derive(Args, Clone, Debug, Default)]
+pub struct BansArgs {}
+
+/// `claudemesh mcp`
+#[derive(Args, Clone, Debug, Default)]
+pub struct McpArgs {
+    /// How messages reach the session.
+    #[arg(long, value_enum)]
+    pub message_mode: Option<MessageMode>,
+}
+
+/// A parsed list of groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups(pub Vec<claudemesh_protocol::features::groups::Group>);
+
+/// Reads `name:role,name2` (an `@` before a name is dropped).
+///
+/// # Errors
+/// What is wrong, for clap.
+pub fn parse_groups(text: &str) -> Result<Groups, String> {
+    let mut groups = vec![];
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, role) = part.split_once(':').map_or((part, None), |(name, role)| (name, Some(role.trim())));
+        let name = name.trim().trim_start_matches('@');
+        let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+        if name.is_empty() || !name.chars().all(fine) {
+            return Err(format!("'{name}' is no group name: letters, digits, '-', '_', '.' and '/' are allowed"));
+        }
+        let role = role.filter(|role| !role.is_empty()).map(str::to_owned);
+        groups.push(claudemesh_protocol::features::groups::Group { name: name.to_owned(), role });
+    }
+    Ok(Groups(groups))
+}
+
+/// Reads a number with `s`, `m`, `h` or `d` (seconds without a unit).
+///
+/// # Errors
+/// What is wrong, for clap.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "s" | "sec" => 1.0,
+        "m" | "min" => 60.0,
+        "h" | "hr" => 3_600.0,
+        "d" | "day" | "days" => 86_400.0,
+        "w" => 604_800.0,
+        unit => return Err(format!("'{unit}' is no unit of time: s, m, h or d")),
+    };
+    let number: f64 =
+        digits.trim().parse().map_err(|_| format!("'{text}' is no time: expected for example 30m or 7d"))?;
+    let seconds = number * factor;
+    if !(seconds > 0.0 && seconds <= 315_360_000.0) {
+        return Err(format!("'{text}' is out of range: more than 0 and at most 10 years"));
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is out of range"))
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("'{text}' is no number of seconds from 0 to 86400")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(words: &[&str], to: &[&str], file: bool) -> Result<(Vec<String>, Option<String>), String> {
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let args = SendArgs {
+            words: strings(words),
+            to: strings(to),
+            file: file.then(|| PathBuf::from("-")),
+            ..SendArgs::default()
+        };
+        args.recipients_and_text().map_err(|error| error.message)
+    }
+
+    #[test]
+    fn send_understands_its_three_forms() {
+        let ok = |names: &[&str], text: Option<&str>| {
+            Ok((names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), text.map(str::to_owned)))
+        };
+        assert_eq!(send(&["ann", "hi"], &[], false), ok(&["ann"], Some("hi")));
+        assert_eq!(send(&["ann, @qa", "hi, you"], &[], false), ok(&["ann", "@qa"], Some("hi, you")));
+        assert_eq!(send(&["ann"], &[], true), ok(&["ann"], None));
+        assert_eq!(send(&["hi"], &["a, b", "c"], false), ok(&["a, b", "c"], Some("hi")));
+        assert_eq!(send(&[], &["a"], true), ok(&["a"], None));
+        for (words, to, file) in [
+            (&[][..], &[][..], false),
+            (&["ann"], &[], false),
+            (&["ann", "hi"], &[], true),
+            (&["ann", "hi"], &["b"], false),
+            (&["ann", ""], &[], false),
+            (&[","], &[], true),
+            (&[], &["b"], false),
+        ] {
+            assert!(send(words, to, file).is_err(), "{words:?} {to:?} {file}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
+        for bad in ["", "x", "-1s", "0", "5y", "1e9d", "NaN", "inf"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn groups_have_optional_roles() {
+        let groups = parse_groups("@front:lead, qa/load,").unwrap().0;
+        assert_eq!(groups[0].name, "front");
+        assert_eq!(groups[0].role.as_deref(), Some("lead"));
+        assert_eq!((groups[1].name.as_str(), &groups[1].role), ("qa/load", &None));
+        assert!(parse_groups("a b").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parsers_never_panic(text in ".{0,30}") {
+            let _ = (parse_duration(&text), parse_groups(&text), parse_seconds(&text));
+        }
+    }
+}

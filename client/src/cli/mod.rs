@@ -1,0 +1,359 @@
+//! The command line: the tree of verbs, what they share, and which function runs each.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::session_dir::SessionInfo;
+use crate::config::{Config, ConfigStore, MeshEntry};
+use crate::error::{CliError, ExitCode};
+use crate::output::{Format, Output};
+use crate::paths::Env;
+
+pub mod args;
+pub mod bare;
+pub mod meshes;
+pub mod shell_files;
+pub mod wire;
+
+/// What every verb gets: environment, config folder, output, chosen mesh.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The environment of the process.
+    pub env: Env,
+    /// The config folder.
+    pub store: ConfigStore,
+    /// How to print.
+    pub out: Output,
+    /// `--mesh`, when given.
+    pub mesh: Option<String>,
+}
+
+impl Context {
+    /// From the global flags.
+    pub fn new(env: Env, global: &GlobalArgs) -> Self {
+        let format = Format::of_flag(global.json.as_deref());
+        let store = ConfigStore::locate(&env, global.config_dir.as_deref());
+        Self { out: Output::new(&env, format, global.quiet), store, mesh: global.mesh.clone(), env }
+    }
+
+    /// The mesh this verb is about: `--mesh`, else the mesh of the launched session this runs in, else the only one.
+    ///
+    /// # Errors
+    /// See [`Config::choose`]; exit 10 when the config is damaged.
+    pub fn mesh_entry(&self) -> Result<MeshEntry, CliError> {
+        let config = self.store.load()?;
+        Ok(config.choose(self.wished_mesh()?.as_deref())?.clone())
+    }
+
+    /// All meshes a reading verb is about: `--mesh` or the session's mesh gives one, else all that are joined.
+    ///
+    /// # Errors
+    /// As [`Context::mesh_entry`], and `no_meshes` when none is joined.
+    pub fn mesh_entries(&self) -> Result<Vec<MeshEntry>, CliError> {
+        let config: Config = self.store.load()?;
+        match self.wished_mesh()? {
+            None if !config.meshes.is_empty() => Ok(config.meshes),
+            wished => Ok(vec![config.choose(wished.as_deref())?.clone()]),
+        }
+    }
+
+    fn wished_mesh(&self) -> Result<Option<String>, CliError> {
+        match &self.mesh {
+            Some(slug) => Ok(Some(slug.clone())),
+            None => Ok(SessionInfo::of_env(&self.env)?.and_then(|info| info.mesh_slug)),
+        }
+    }
+}
+
+/// Flags that every verb takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GlobalArgs {
+    /// Mesh to work on, by its short name.
+    #[arg(long, global = true, value_name = "SLUG")]
+    pub mesh: Option<String>,
+    /// Print JSON; `--json=a,b` prints only these fields.
+    #[arg(long, global = true, value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub json: Option<String>,
+    /// Print only what is essential.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Folder with keys and joined meshes [default: $CLAUDEMESH_CONFIG_DIR or ~/.claudemesh]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
+}
+
+/// Lets Claude Code sessions work as one team: encrypted messages between sessions on one machine or many.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "claudemesh",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  claudemesh up                          start a mesh on this machine\n  \
+                  claudemesh join http://host:7900/i/K7QX2MPA   join one\n  \
+                  claudemesh launch --name Ann           start Claude Code in it\n  \
+                  claudemesh send Bob \"tests are green\"  write to a peer\n\n\
+                  Exit codes: 0 ok, 1 cancelled, 2 refused key, 3 bad arguments, 4 network, 5 not found, 6 exists,\n\
+                  7 not allowed, 8 internal, 9 no Claude Code, 10 files."
+)]
+pub struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// The verbs.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// Start a mesh on this machine: broker, mesh `local` and an invite, nothing else needed.
+    #[command(
+        after_help = "Examples:\n  claudemesh up\n  claudemesh up --demo\n  claudemesh up --listen 0.0.0.0:7900   \
+                            let other machines join"
+    )]
+    Up(args::UpArgs),
+    /// Make a new mesh on a broker. The owner's key stays on this machine.
+    #[command(after_help = "Examples:\n  claudemesh create team --broker ws://127.0.0.1:7900/ws --name Ann\n  \
+                            claudemesh create team --broker wss://mesh.example.org/ws --operator-token \"$TOKEN\"")]
+    Create(args::CreateArgs),
+    /// Make, list or revoke invite links. Needs the owner's key of the mesh.
+    #[command(after_help = "Examples:\n  claudemesh invite\n  claudemesh invite --uses 5 --expires 24h --json\n  \
+                            claudemesh invite --list\n  claudemesh invite --revoke K7QX2MPA")]
+    Invite(args::InviteArgs),
+    /// Join a mesh with an invite link.
+    #[command(after_help = "Examples:\n  claudemesh join http://127.0.0.1:7900/i/K7QX2MPA --name Bob\n  \
+                            claudemesh join ic://join/eyJ2Ijox...   (links of older versions work too)")]
+    Join(args::JoinArgs),
+    /// List the meshes joined on this machine.
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  claudemesh list\n  claudemesh list --json=slug,brokerUrl"
+    )]
+    List(args::ListArgs),
+    /// Forget a mesh on this machine.
+    #[command(after_help = "Example:\n  claudemesh leave team")]
+    Leave(args::LeaveArgs),
+    /// Show who is in the mesh.
+    #[command(after_help = "Examples:\n  claudemesh peers\n  claudemesh peers --all --json=displayName,status")]
+    Peers(args::PeersArgs),
+    /// Send a message to peers, groups or everyone. Direct messages are end-to-end encrypted.
+    #[command(
+        after_help = "Examples:\n  claudemesh send Bob \"tests are green\"\n  claudemesh send Bob,@qa \"freeze at 5\"\n  \
+                            git diff | claudemesh send Bob --file -\n  claudemesh send '*' \"broker restarts\" --priority now\n  \
+                            claudemesh send --to 'Smith, Ann' hello"
+    )]
+    Send(args::SendArgs),
+    /// Show new messages. They are kept and shown once.
+    #[command(
+        after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20"
+    )]
+    Inbox(args::InboxArgs),
+    /// Show how far a message got: stored, received, handed to the session, seen, answered.
+    #[command(after_help = "Example:\n  claudemesh msg-status 8fK2mQ7d")]
+    MsgStatus(args::MsgStatusArgs),
+    /// Test the connection of every mesh, or set your status with `status set`.
+    #[command(after_help = "Examples:\n  claudemesh status\n  claudemesh status set dnd")]
+    Status(args::StatusArgs),
+    /// Say what your session works on.
+    #[command(after_help = "Example:\n  claudemesh summary \"refactoring the parser\"")]
+    Summary(args::SummaryArgs),
+    /// Show or hide your session in lists and group messages.
+    #[command(after_help = "Example:\n  claudemesh visible false")]
+    Visible(args::VisibleArgs),
+    /// Show or edit your profile.
+    #[command(
+        after_help = "Examples:\n  claudemesh profile\n  claudemesh profile --title \"QA\" --capabilities review,tests"
+    )]
+    Profile(args::ProfileArgs),
+    /// Join or leave groups.
+    #[command(
+        after_help = "Examples:\n  claudemesh group join @frontend --role lead\n  claudemesh group leave @frontend"
+    )]
+    Group(args::GroupArgs),
+    /// Show facts about a mesh.
+    #[command(after_help = "Example:\n  claudemesh info --json")]
+    Info(args::InfoArgs),
+    /// Measure the way to the broker and back.
+    #[command(after_help = "Example:\n  claudemesh ping")]
+    Ping(args::PingArgs),
+    /// Close connections; the peers stay away until they are started again. For admins.
+    #[command(after_help = "Examples:\n  claudemesh kick Bob\n  claudemesh kick --stale 30m")]
+    Kick(args::SelectionArgs),
+    /// Close connections; the peers connect again by themselves. For admins.
+    #[command(after_help = "Examples:\n  claudemesh disconnect Bob\n  claudemesh disconnect --all")]
+    Disconnect(args::SelectionArgs),
+    /// Ban a member for good. For admins.
+    #[command(after_help = "Example:\n  claudemesh ban Bob --reason \"left the company\"")]
+    Ban(args::BanArgs),
+    /// Lift a ban. For admins.
+    #[command(after_help = "Example:\n  claudemesh unban Bob")]
+    Unban(args::UnbanArgs),
+    /// List banned members. For admins.
+    #[command(after_help = "Example:\n  claudemesh bans")]
+    Bans(args::BansArgs),
+    /// Tell Claude Code about claudemesh: MCP server, permission and status hooks.
+    #[command(
+        after_help = "Examples:\n  claudemesh install\n  claudemesh install --no-hooks\n  claudemesh install --print\n\n\
+                            Edits ~/.claude.json and ~/.claude/settings.json (or the same in $CLAUDE_CONFIG_DIR), keeps a copy\n\
+                            in ~/.claude/backups, and changes nothing but its own keys. `claudemesh uninstall` undoes it."
+    )]
+    Install(InstallArgs),
+    /// Remove what `install` added, and nothing else.
+    #[command(after_help = "Example:\n  claudemesh uninstall\n\nKeys and joined meshes stay; see `claudemesh leave`.")]
+    Uninstall(UninstallArgs),
+    /// Report the status of a session to the broker. Called by Claude Code's hooks.
+    #[command(after_help = "Reads the hook's JSON from standard input, prints nothing and always exits 0.\n\
+                            Set CLAUDEMESH_HOOK_DEBUG=1 to see on standard error what it does.\n\nExample:\n  \
+                            echo '{\"session_id\":\"...\"}' | claudemesh hook idle")]
+    Hook(HookArgs),
+    /// Start Claude Code in a mesh. Flags that claudemesh does not know go to `claude`.
+    #[command(
+        visible_alias = "connect",
+        after_help = "Examples:\n  claudemesh launch\n  \
+                            claudemesh launch --name Ann --groups frontend:lead,qa --model opus\n  \
+                            claudemesh launch --join http://host:7900/i/K7QX2MPA -y -- -p \"say hello to everyone\""
+    )]
+    Launch(crate::launch::LaunchArgs),
+    /// Check the installation and every joined mesh; each failure comes with the command that mends it.
+    #[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --json")]
+    Doctor(DoctorArgs),
+    /// Run the MCP server on standard input and output. Started by Claude Code.
+    #[command(after_help = "Examples:\n  claudemesh mcp\n  claudemesh mcp --mesh team")]
+    Mcp(args::McpArgs),
+    /// Print completions for a shell.
+    #[command(
+        visible_alias = "completion",
+        after_help = "Examples:\n  claudemesh completions bash > ~/.local/share/bash-completion/completions/claudemesh\n  \
+                            claudemesh completions zsh > ~/.zfunc/_claudemesh\n  claudemesh completions fish | source"
+    )]
+    Completions(CompletionsArgs),
+    /// Print manual pages, or write one per verb into a folder.
+    #[command(after_help = "Examples:\n  claudemesh man | man -l -\n  claudemesh man --dir ~/.local/share/man/man1")]
+    Man(ManArgs),
+}
+
+/// `claudemesh install`
+#[derive(Args, Clone, Debug, Default)]
+pub struct InstallArgs {
+    /// Leave the status hooks out; messages then cannot wait for a pause.
+    #[arg(long)]
+    pub no_hooks: bool,
+    /// Change nothing; print the `claude mcp add` command of the manual way.
+    #[arg(long)]
+    pub print: bool,
+    /// Replace an MCP server 'claudemesh' that starts another program.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `claudemesh uninstall`
+#[derive(Args, Clone, Debug, Default)]
+pub struct UninstallArgs {}
+
+/// `claudemesh hook`
+#[derive(Args, Clone, Debug, Default)]
+pub struct HookArgs {
+    /// `idle`, `working`, `dnd`, `session-start`, `prompt`, `stop`, `session-end` or `post-tool`.
+    pub event: Option<String>,
+}
+
+/// `claudemesh doctor`
+#[derive(Args, Clone, Debug, Default)]
+pub struct DoctorArgs {}
+
+/// `claudemesh completions`
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// Shell.
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Bash
+    Bash,
+    /// Elvish
+    Elvish,
+    /// Fish
+    Fish,
+    /// PowerShell
+    Powershell,
+    /// Zsh
+    Zsh,
+}
+
+/// `claudemesh man`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ManArgs {
+    /// Write `claudemesh.1`, `claudemesh-send.1` … into this folder instead.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// The command tree, for completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses a command line (program name first).
+///
+/// Help and version are printed here and answered with `Err(ExitCode::Success)`; faults with exit 3, as JSON when
+/// `--json` stands anywhere before `--`.
+///
+/// # Errors
+/// The exit code of a process that has nothing more to do.
+pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
+    use clap::error::ErrorKind;
+    let wants_json = argv
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word.to_str().is_some_and(|word| word == "--json" || word.starts_with("--json=")));
+    Cli::try_parse_from(crate::launch::argv::separate(argv)).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::Success
+        }
+        _ if wants_json => {
+            let text = error.to_string();
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let failure = CliError::invalid_args(crate::error::sentence(message)).hint("See `claudemesh --help`.");
+            Output::new(&Env::of_process(), Format::Json(vec![]), false).fail(&failure);
+            ExitCode::InvalidArgs
+        }
+        _ => {
+            let _ = error.print();
+            ExitCode::InvalidArgs
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_and_argument_is_explained() {
+        fn check(command: &clap::Command, path: &str) {
+            for argument in command.get_arguments() {
+                let known = matches!(argument.get_id().as_str(), "help" | "version");
+                assert!(known || argument.get_help().is_some(), "{path} {}", argument.get_id());
+            }
+            for verb in command.get_subcommands() {
+                let path = format!("{path} {}", verb.get_name());
+                assert!(verb.get_about().is_some(), "{path} has no help");
+                assert!(verb.get_after_help().is_some(), "{path} has no example");
+                check(verb, &path);
+            }
+        }
+        check(&command(), "claudemesh");
+    }
+}

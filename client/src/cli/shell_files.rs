@@ -1,0 +1,66 @@
+//! Completions and manual pages, made from the command tree.
+
+use std::path::Path;
+
+use clap_complete::Shell as CompleteShell;
+
+use super::{CompletionsArgs, Context, ManArgs, Shell};
+use crate::error::CliError;
+
+/// Prints the completion script of a shell.
+///
+/// # Errors
+/// Exit 10 when stdout cannot be written.
+pub fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError> {
+    let shell = match args.shell {
+        Shell::Bash => CompleteShell::Bash,
+        Shell::Elvish => CompleteShell::Elvish,
+        Shell::Fish => CompleteShell::Fish,
+        Shell::Powershell => CompleteShell::PowerShell,
+        Shell::Zsh => CompleteShell::Zsh,
+    };
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut super::command(), "claudemesh", &mut script);
+    cx.out.write(&String::from_utf8_lossy(&script))
+}
+
+/// Prints the main manual page, or writes all of them into a folder.
+///
+/// # Errors
+/// Exit 10 when a file cannot be written.
+pub fn man(cx: &Context, args: &ManArgs) -> Result<(), CliError> {
+    let command = super::command();
+    match &args.dir {
+        None => cx.out.write(&page(command)?),
+        Some(dir) => {
+            std::fs::create_dir_all(dir).map_err(|error| write_error(dir, &error))?;
+            let mut count = 0;
+            write_pages(dir, command, "claudemesh", &mut count)?;
+            cx.out.note(&format!("{count} pages written to {}", dir.display()))
+        }
+    }
+}
+
+fn write_pages(dir: &Path, command: clap::Command, name: &str, count: &mut usize) -> Result<(), CliError> {
+    for verb in command.get_subcommands() {
+        write_pages(dir, verb.clone(), &format!("{name}-{}", verb.get_name()), count)?;
+    }
+    let path = dir.join(format!("{name}.1"));
+    // clap wants names that live as long as the program; there are some thirty, once per run.
+    let text = page(command.name(name.to_owned()).display_name(name.to_owned()))?;
+    std::fs::write(&path, text).map_err(|error| write_error(&path, &error))?;
+    *count += 1;
+    Ok(())
+}
+
+fn page(command: clap::Command) -> Result<String, CliError> {
+    let mut text = vec![];
+    clap_mangen::Man::new(command)
+        .render(&mut text)
+        .map_err(|error| CliError::internal(format!("The manual page cannot be made: {error}.")))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn write_error(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::io(format!("{} cannot be written: {error}.", path.display()))
+}

@@ -1,0 +1,47 @@
+//! Plain blocking HTTP for hooks, the doctor and enrolment. TLS is set up only when a URL asks for it.
+
+use std::time::Duration;
+
+/// An HTTP client for one base address, with a limit for the whole exchange. Statuses of 400 and more are answers, not
+/// errors. A proxy of the environment is not used for this machine's own addresses.
+pub fn agent(base: &str, limit: Duration) -> ureq::Agent {
+    let mut builder = ureq::Agent::config_builder()
+        .timeout_global(Some(limit))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")));
+    if is_loopback(base) {
+        builder = builder.proxy(None);
+    }
+    builder.build().into()
+}
+
+/// Whether a URL names this machine itself.
+pub fn is_loopback(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback_is_recognised_by_host_only() {
+        for url in ["ws://127.0.0.1:7900/ws", "http://localhost", "ws://[::1]:7900/ws", "http://u@127.8.9.1/x"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in
+            ["ws://127.0.0.1.example.org/ws", "http://localhost@evil.org/", "wss://10.0.0.1/ws", "ws://[fe80::1]/"]
+        {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+}

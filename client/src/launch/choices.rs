@@ -1,0 +1,202 @@
+//! Who the session will be: flags first, then what is known, then questions on a terminal.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use claudemesh_protocol::features::groups::Group;
+use inquire::{Confirm, InquireError, Select, Text};
+use serde::Deserialize;
+
+use super::LaunchArgs;
+use crate::cli::Context;
+use crate::cli::args::parse_groups;
+use crate::config::last_used::LastUsed;
+use crate::config::{Config, MeshEntry, MessageMode};
+use crate::error::CliError;
+use crate::paths;
+
+/// Longest display name that is sent.
+const MAX_NAME_CHARS: usize = 64;
+
+/// The choices of a launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choices {
+    /// The mesh.
+    pub mesh: MeshEntry,
+    /// Display name.
+    pub name: String,
+    /// Role.
+    pub role: Option<String>,
+    /// Groups.
+    pub groups: Vec<Group>,
+    /// How messages arrive.
+    pub mode: MessageMode,
+}
+
+/// `.claude-mesh.json` in the project: defaults that a team shares.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct ProjectFile {
+    /// Display name.
+    pub name: Option<String>,
+    /// Role.
+    pub role: Option<String>,
+    /// `name:role,name2` or a list of names.
+    pub groups: Option<serde_json::Value>,
+    /// Mesh slug.
+    pub mesh: Option<String>,
+}
+
+impl ProjectFile {
+    /// Reads it; a missing file is empty.
+    ///
+    /// # Errors
+    /// Exit 10 when it is not JSON of this shape.
+    pub fn read(project: &Path) -> Result<Self, CliError> {
+        let path = project.join(".claude-mesh.json");
+        let failed = |reason: String| {
+            CliError::io(format!("{} cannot be used: {reason}.", path.display())).hint("Mend or delete it.")
+        };
+        match crate::files::read_limited(&path, 64 * 1024) {
+            Ok(None) => Ok(Self::default()),
+            Ok(Some(bytes)) => serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string())),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    fn groups(&self) -> Result<Option<Vec<Group>>, CliError> {
+        let text = match &self.groups {
+            None => return Ok(None),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(serde_json::Value::Array(names)) => {
+                names.iter().filter_map(|name| name.as_str()).collect::<Vec<_>>().join(",")
+            }
+            Some(_) => return Err(CliError::invalid_args("`groups` in .claude-mesh.json is no text and no list.")),
+        };
+        parse_groups(&text).map(|groups| Some(groups.0)).map_err(CliError::invalid_args)
+    }
+}
+
+/// Whether a person can be asked.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// Settles the choices. Asks only on a terminal, and only what no flag answers; never with `--yes` or `--quiet`.
+///
+/// # Errors
+/// As [`Config::choose`]; exit 3 for bad values, exit 1 when the user leaves a question.
+pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&str>) -> Result<Choices, CliError> {
+    let project = paths::project_dir(&cx.env);
+    let file = ProjectFile::read(&project)?;
+    let last = cx.store.last_used();
+    let ask = can_ask() && !args.yes && !cx.out.is_quiet();
+    let mesh = choose_mesh(config, wished.or(file.mesh.as_deref()), &last, ask)?;
+
+    let known_name = args.name.clone().or_else(|| cx.env.text(paths::DISPLAY_NAME).map(str::to_owned));
+    let default_name = config.display_name.clone().or(file.name.clone()).unwrap_or_else(|| project_name(&project));
+    let name = match known_name {
+        Some(name) => name,
+        None if ask => {
+            let offered = if last.display_name.is_empty() { &default_name } else { &last.display_name };
+            answer(Text::new("Your name in the mesh:").with_default(offered).prompt())?
+        }
+        None => default_name,
+    };
+    let known_role = args.role.clone().or_else(|| cx.env.text(paths::ROLE).map(str::to_owned));
+    let default_role = config.role.clone().or(file.role.clone());
+    let role = match known_role {
+        Some(role) => Some(role),
+        None if ask => {
+            let offered = last.role.clone().or(default_role).unwrap_or_default();
+            Some(answer(Text::new("Role (may be empty):").with_default(&offered).prompt())?)
+        }
+        None => default_role,
+    };
+    let default_groups = config.groups.clone().or(file.groups()?);
+    let groups = match &args.groups {
+        Some(groups) => groups.0.clone(),
+        None if ask => {
+            let offered = groups_text(if last.groups.is_empty() {
+                default_groups.as_deref().unwrap_or_default()
+            } else {
+                &last.groups
+            });
+            let text = Text::new("Groups (name:role,name2; may be empty):").with_default(&offered).with_validator(
+                |text: &str| {
+                    Ok(match parse_groups(text) {
+                        Ok(_) => inquire::validator::Validation::Valid,
+                        Err(reason) => inquire::validator::Validation::Invalid(reason.into()),
+                    })
+                },
+            );
+            parse_groups(&answer(text.prompt())?).map_err(CliError::invalid_args)?.0
+        }
+        None => default_groups.unwrap_or_default(),
+    };
+    let default_mode = config.message_mode.unwrap_or_default();
+    let mode = match args.message_mode {
+        Some(mode) => mode,
+        None if ask => ask_mode(last.message_mode.unwrap_or(default_mode))?,
+        None => default_mode,
+    };
+    let clean = |text: String| {
+        let text = crate::output::clean(text.trim()).chars().take(MAX_NAME_CHARS).collect::<String>();
+        Some(text).filter(|text| !text.is_empty())
+    };
+    let name = clean(name).ok_or_else(|| CliError::invalid_args("The name is empty."))?;
+    Ok(Choices { mesh, name, role: role.and_then(clean), groups, mode })
+}
+
+fn choose_mesh(config: &Config, wished: Option<&str>, last: &LastUsed, ask: bool) -> Result<MeshEntry, CliError> {
+    if wished.is_none() && config.meshes.len() > 1 && ask {
+        let start = config.meshes.iter().position(|mesh| mesh.slug == last.mesh_slug).unwrap_or(0);
+        let slug = answer(Select::new("Which mesh?", config.slugs()).with_starting_cursor(start).prompt())?;
+        return config.choose(Some(slug)).cloned();
+    }
+    config.choose(wished).cloned()
+}
+
+fn ask_mode(start: MessageMode) -> Result<MessageMode, CliError> {
+    let modes = [MessageMode::Push, MessageMode::Inbox, MessageMode::Off];
+    let texts = [
+        "push   messages reach the session at once",
+        "inbox  they wait until the session asks",
+        "off    none are shown",
+    ];
+    let cursor = modes.iter().position(|mode| *mode == start).unwrap_or(0);
+    let chosen =
+        answer(Select::new("How shall messages arrive?", texts.to_vec()).with_starting_cursor(cursor).raw_prompt())?;
+    Ok(modes[chosen.index])
+}
+
+/// Asks for a yes; Enter means yes.
+///
+/// # Errors
+/// Exit 1 when the user leaves the question.
+pub fn confirm(question: &str) -> Result<bool, CliError> {
+    answer(Confirm::new(question).with_default(true).prompt())
+}
+
+fn answer<T>(result: Result<T, InquireError>) -> Result<T, CliError> {
+    result.map_err(|error| match error {
+        InquireError::OperationCanceled | InquireError::OperationInterrupted => CliError::cancelled("Cancelled."),
+        error => CliError::io(format!("The terminal cannot be used for questions: {error}."))
+            .hint("Give the answers as flags; see `claudemesh launch --help`."),
+    })
+}
+
+/// The name of the project's folder.
+fn project_name(project: &Path) -> String {
+    let path = project.canonicalize().unwrap_or_else(|_| project.to_path_buf());
+    path.file_name().map_or_else(|| "session".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// `name:role,name2`
+pub fn groups_text(groups: &[Group]) -> String {
+    let one = |group: &Group| match &group.role {
+        Some(role) => format!("{}:{role}", group.name),
+        None => group.name.clone(),
+    };
+    groups.iter().map(one).collect::<Vec<_>>().join(",")
+}

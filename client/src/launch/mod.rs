@@ -1,0 +1,230 @@
+//! `claudemesh launch`: starts Claude Code as a session of a mesh and cleans up after it.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use clap::Args;
+
+use crate::cli::Context;
+use crate::cli::args::{Groups, parse_groups};
+use crate::config::last_used::LastUsed;
+use crate::config::session_dir::SessionInfo;
+use crate::config::{Config, MessageMode};
+use crate::error::{CliError, ExitCode};
+use crate::output::{Output, Style, clean};
+use crate::paths::{self, ClaudeFiles};
+
+pub mod argv;
+pub mod choices;
+pub mod claude;
+pub mod process;
+
+use choices::Choices;
+use claude::{Conversation, Start};
+
+/// `claudemesh launch`
+#[derive(Args, Clone, Debug, Default)]
+pub struct LaunchArgs {
+    /// Mesh to work in; the same as `--mesh`.
+    #[arg(value_name = "MESH", conflicts_with = "mesh")]
+    pub mesh_slug: Option<String>,
+    /// Join this mesh first, then work in it.
+    #[arg(long, value_name = "LINK")]
+    pub join: Option<String>,
+    /// Your name in the mesh.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What you are: a free word.
+    #[arg(long)]
+    pub role: Option<String>,
+    /// Groups to join: `name:role,name2`.
+    #[arg(long, value_name = "LIST", value_parser = parse_groups)]
+    pub groups: Option<Groups>,
+    /// How messages reach the session.
+    #[arg(long, value_enum)]
+    pub message_mode: Option<MessageMode>,
+    /// System prompt for Claude Code.
+    #[arg(long, value_name = "TEXT")]
+    pub system_prompt: Option<String>,
+    /// Ask nothing and let Claude Code skip ALL permission prompts.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Resume this conversation; without an id Claude Code lets you pick one.
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["continue", "session_id"])]
+    pub resume: Option<String>,
+    /// Continue the newest conversation of this folder.
+    #[arg(long = "continue", conflicts_with = "session_id")]
+    pub r#continue: bool,
+    /// Id of the new conversation, a UUID.
+    #[arg(long, value_name = "UUID")]
+    pub session_id: Option<String>,
+    /// Arguments for `claude`.
+    #[arg(last = true, value_name = "CLAUDE ARGS")]
+    pub claude_args: Vec<OsString>,
+}
+
+/// Joins a mesh by its link and answers the slug; given to [`run`] so that `launch` need not know how joining works.
+pub type Joiner<'a> = &'a dyn Fn(&Context, &str, Option<&str>) -> Result<String, CliError>;
+
+/// Runs Claude Code. Answers its exit code, or 0 when the user declines.
+///
+/// # Errors
+/// Exit 9 without Claude Code, 5 without a mesh, 3 for bad arguments, 10 for files.
+pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError> {
+    let program = claude::find(&cx.env)?;
+    let conversation = conversation(cx, args)?;
+    let joined = args.join.as_deref().map(|link| join(cx, link, args.name.as_deref())).transpose()?;
+    let config: Config = cx.store.load()?;
+    let wished = joined.or_else(|| args.mesh_slug.clone()).or_else(|| cx.mesh.clone());
+    let choices = choices::settle(cx, args, &config, wished.as_deref())?;
+    cx.store.sweep_session_dirs();
+
+    banner(&cx.out, &choices)?;
+    if !gate(cx, args)? {
+        return Ok(ExitCode::Success as u8);
+    }
+    let last = LastUsed {
+        mesh_slug: choices.mesh.slug.clone(),
+        display_name: choices.name.clone(),
+        role: choices.role.clone(),
+        groups: choices.groups.clone(),
+        message_mode: Some(choices.mode),
+        timestamp: crate::clock::now_iso(),
+        extra: cx.store.last_used().extra,
+    };
+    if let Err(error) = cx.store.remember_last_used(&last) {
+        cx.out.warn(&format!("The choices cannot be remembered: {error}."));
+    }
+    let info = SessionInfo {
+        mesh_slug: Some(choices.mesh.slug.clone()),
+        display_name: Some(choices.name.clone()),
+        role: choices.role.clone(),
+        groups: choices.groups.clone(),
+        message_mode: Some(choices.mode),
+        claude_session_id: conversation.session_id().map(str::to_owned),
+        ..SessionInfo::default()
+    };
+    // The child may run in another folder: absolute paths only.
+    let config_dir = std::path::absolute(cx.store.dir()).unwrap_or_else(|_| cx.store.dir().to_path_buf());
+    let mut session_dir = crate::config::ConfigStore::at(&config_dir).create_session_dir(info)?;
+
+    let mut variables: Vec<(&'static str, OsString)> = vec![
+        (paths::CONFIG_DIR, config_dir.into_os_string()),
+        (paths::SESSION_DIR, session_dir.path().as_os_str().to_owned()),
+        (paths::DISPLAY_NAME, choices.name.clone().into()),
+    ];
+    variables.extend(choices.role.clone().map(|role| (paths::ROLE, role.into())));
+    variables.extend(conversation.session_id().map(|id| (paths::SESSION_ID, id.into())));
+    let installed = crate::install::installed(&cx.env);
+    let start = Start {
+        autonomous: args.yes,
+        system_prompt: args.system_prompt.clone(),
+        conversation,
+        server_program: (installed.server.is_none() || installed.server_foreign)
+            .then(|| crate::install::program_name(&cx.env)),
+        forwarded: args.claude_args.clone(),
+        variables,
+    };
+    warn_about(cx, args);
+    let mut command = Command::new(&program);
+    command.args(start.arguments());
+    let (set, remove) = start.environment(&cx.env);
+    remove.iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    command.envs(set);
+    process::run(command, |pid| {
+        if let Err(error) = session_dir.note_child(pid) {
+            cx.out.warn(&format!("The session folder cannot be updated: {error}."));
+        }
+    })
+    // The session folder goes with `session_dir`, whatever happened.
+}
+
+/// Which conversation the flags mean, ours and forwarded ones.
+fn conversation(cx: &Context, args: &LaunchArgs) -> Result<Conversation, CliError> {
+    if let Some(id) = &args.session_id {
+        let id = uuid::Uuid::parse_str(id).map_err(|_| CliError::invalid_args("--session-id is no UUID."))?;
+        return Ok(Conversation::Fresh(id.to_string()));
+    }
+    match args.resume.as_deref() {
+        Some("") => return Ok(Conversation::Pick),
+        Some(id) => return Ok(Conversation::Resume(id.to_owned())),
+        None => {}
+    }
+    if args.r#continue {
+        let cwd = std::env::current_dir().unwrap_or_default();
+        return Ok(Conversation::Continue(claude::newest_conversation(&ClaudeFiles::locate(&cx.env), &cwd)));
+    }
+    let theirs = |word: &OsString| {
+        let word = word.to_string_lossy();
+        matches!(
+            word.as_ref(),
+            "-r" | "-c" | "--resume" | "--continue" | "--session-id" | "--fork-session" | "--from-pr"
+        ) || ["--resume=", "--session-id="].iter().any(|flag| word.starts_with(flag))
+    };
+    if args.claude_args.iter().any(theirs) {
+        return Ok(Conversation::Forwarded);
+    }
+    Ok(Conversation::Fresh(uuid::Uuid::new_v4().to_string()))
+}
+
+fn banner(out: &Output, choices: &Choices) -> Result<(), CliError> {
+    let mut text = format!(
+        "{} {} as {}",
+        out.paint(Style::Bold, "claudemesh"),
+        out.paint(Style::Cyan, &clean(&choices.mesh.slug)),
+        out.paint(Style::Bold, &choices.name)
+    );
+    if let Some(role) = &choices.role {
+        text += &format!(" ({role})");
+    }
+    if !choices.groups.is_empty() {
+        let groups: Vec<String> = choices.groups.iter().map(|group| format!("@{}", group.name)).collect();
+        text += &format!(" in {}", groups.join(" "));
+    }
+    text += match choices.mode {
+        MessageMode::Push => "\nMessages of peers reach the session at once. ",
+        MessageMode::Inbox => "\nMessages of peers wait until the session asks for them. ",
+        MessageMode::Off => "\nMessages of peers are not shown. ",
+    };
+    text += "Peers send text; they cannot run commands or read files here.\n";
+    out.note(&text)
+}
+
+/// Asks before the start, on a terminal only. `false` when the user declines.
+fn gate(cx: &Context, args: &LaunchArgs) -> Result<bool, CliError> {
+    if args.yes || cx.out.is_quiet() || cx.out.is_json() || !choices::can_ask() {
+        return Ok(true);
+    }
+    cx.out.note(
+        "Claude Code will ask before it acts, also when a peer's message leads to it.\n\
+         With --yes it would skip ALL permission prompts: only for meshes whose members you trust with this machine.",
+    )?;
+    if choices::confirm("Continue?")? {
+        return Ok(true);
+    }
+    cx.out.note("Not started. To start Claude Code without the mesh: claude")?;
+    Ok(false)
+}
+
+fn warn_about(cx: &Context, args: &LaunchArgs) {
+    if args.claude_args.iter().any(|word| word == "--dangerously-skip-permissions") && !args.yes {
+        cx.out.warn("--dangerously-skip-permissions was left out; --yes asks for it.");
+    }
+    #[cfg(unix)]
+    if args.yes && rustix::process::geteuid().is_root() && cx.env.text("IS_SANDBOX") != Some("1") {
+        cx.out.warn("Claude Code refuses to skip permission prompts for root unless IS_SANDBOX=1 is set.");
+    }
+    for name in channel_switches(&cx.env) {
+        cx.out.warn(&format!("{name} is set: Claude Code then loads no channels, messages arrive later. Unset it."));
+    }
+}
+
+/// Variables that are set and keep channels from being loaded.
+pub fn channel_switches(env: &paths::Env) -> Vec<&'static str> {
+    ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_TELEMETRY"]
+        .into_iter()
+        .filter(|name| env.flag(name))
+        .collect()
+}
