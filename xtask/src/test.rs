@@ -42,11 +42,11 @@ pub(crate) fn run_all(shell: &Shell, args: &TestArgs) -> Result<()> {
         return phase("tests", || shell::run(tests.args(["--", filter.as_str()])));
     }
     phase("tests", || shell::run(&mut tests))?;
-    phase("torture", || {
-        let mut command = std::process::Command::new(shell.binary("debug", "claudemesh-load"));
-        command.args(["torture", "--runs", &args.torture_runs.to_string(), "--broker-bin"]);
-        shell::run(command.arg(shell.binary("debug", "claudemesh-broker")))
-    })?;
+    phase("torture on SQLite", || torture(shell, args.torture_runs, None))?;
+    if let Some(server) = &postgres {
+        // Fewer: what is shown is the broker's side, which the first has shown at length.
+        phase("torture on PostgreSQL", || torture(shell, args.torture_runs.div_ceil(5), Some(&server.url())))?;
+    }
     drop(postgres);
     if tools.npm {
         npm::real_clients(shell, tools.namespaces)?;
@@ -69,4 +69,14 @@ impl Default for TestArgs {
     fn default() -> Self {
         Self { torture_runs: 50, fuzz_seconds: 5, only: None }
     }
+}
+
+fn torture(shell: &Shell, runs: u32, database_url: Option<&str>) -> Result<()> {
+    let mut command = std::process::Command::new(shell.binary("debug", "claudemesh-load"));
+    command.args(["torture", "--runs", &runs.to_string(), "--broker-bin"]);
+    command.arg(shell.binary("debug", "claudemesh-broker"));
+    if let Some(url) = database_url {
+        command.args(["--database-url", url]);
+    }
+    shell::run(&mut command)
 }
