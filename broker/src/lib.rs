@@ -1,1 +1,18 @@
-//! Skeleton.
+//! The claudemesh broker: per-mesh supervisor actors over actix, HTTP/WebSocket, durable storage.
+//!
+//! [`Broker::start`] is the whole embedded interface; the binary, the client's local mode and the tests use it.
+
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod features;
+pub mod http;
+pub mod journal;
+pub mod mesh;
+pub mod metrics;
+mod server;
+pub mod session;
+pub mod telemetry;
+
+pub use server::raise_open_file_limit;
+pub use server::{Broker, Deps, RunningBroker, StartError};

@@ -85,7 +85,7 @@ async fn relay(report: &mut Report) -> Result<f64> {
     let first = round_trips(relay.address, Duration::from_secs(2)).await?;
     let second = round_trips(relay.address, Duration::from_secs(2)).await?;
     let best = first.max(second);
-    report.note("bare relay, round trips of 300 bytes", format!("{}/s", super::report::number(best)));
+    report.note("bare relay, round trips of one message's frame", format!("{}/s", super::report::number(best)));
     Ok(best / 2.0)
 }
 

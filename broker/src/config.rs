@@ -1,0 +1,239 @@
+//! What an operator can set: defaults < TOML file < environment < flags.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use claudemesh_protocol::limits as wire;
+use serde::{Deserialize, Serialize};
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file `{path}`: {error}")]
+    Read {
+        /// As given.
+        path: PathBuf,
+        /// From the system.
+        error: std::io::Error,
+    },
+    /// The file is not valid.
+    #[error("the configuration file `{path}` is not valid: {error}")]
+    Parse {
+        /// As given.
+        path: PathBuf,
+        /// With line and key.
+        error: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("`{key}`: {message}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What was expected.
+        message: String,
+    },
+}
+
+/// Whether rate, pair and trace limits apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitsMode {
+    /// The limits of [`Limits`].
+    #[default]
+    Default,
+    /// None: benchmarks and trusted networks.
+    Off,
+}
+
+/// The broker's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Where SQLite, files and the lock live.
+    pub data_dir: PathBuf,
+    /// `sqlite:PATH` or `postgres://…`; the SQLite file in `data_dir` when absent.
+    pub database_url: Option<String>,
+    /// How the outside reaches this broker, e.g. `https://mesh.example.org`; made from the request's Host when absent.
+    pub public_url: Option<String>,
+    /// `default` or `off`.
+    pub limits: LimitsMode,
+    /// The numbers behind `limits = "default"`.
+    pub limit: Limits,
+    /// Connection handling.
+    pub connections: Connections,
+    /// HTTP worker threads; one per core when absent.
+    pub workers: Option<usize>,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Rate limits; 0 switches one off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Frames a second from one connection.
+    pub frames_per_second: u32,
+    /// Messages a minute from one member.
+    pub member_per_minute: u32,
+    /// Messages a minute from one sender to one recipient.
+    pub pair_per_minute: u32,
+    /// Messages of one trace in ten minutes.
+    pub trace_budget: u32,
+    /// Hook calls a minute per token and process.
+    pub hook_per_minute: u32,
+    /// Enrolment requests a minute per address.
+    pub enrol_per_minute: u32,
+}
+
+/// Connection handling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Connections {
+    /// Connections per mesh.
+    pub max_per_mesh: usize,
+    /// Sockets that have not said hello yet, over the whole broker.
+    pub max_unauthenticated: usize,
+    /// Seconds a closed socket keeps its place.
+    pub lease_seconds: u32,
+    /// Seconds until `working` without activity becomes `idle`.
+    pub working_ttl_seconds: u32,
+    /// Seconds a mesh without connections stays in memory.
+    pub idle_mesh_seconds: u32,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `json` or `text`.
+    pub format: LogFormat,
+    /// A `tracing` filter, e.g. `info,claudemesh_broker=debug`.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7900)),
+            data_dir: PathBuf::from("claudemesh-data"),
+            database_url: None,
+            public_url: None,
+            limits: LimitsMode::Default,
+            limit: Limits::default(),
+            connections: Connections::default(),
+            workers: None,
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frames_per_second: wire::FRAMES_PER_SECOND,
+            member_per_minute: wire::MEMBER_PER_MINUTE,
+            pair_per_minute: wire::PAIR_PER_MINUTE,
+            trace_budget: wire::TRACE_BUDGET,
+            hook_per_minute: wire::HOOK_PER_MINUTE,
+            enrol_per_minute: 120,
+        }
+    }
+}
+
+impl Limits {
+    /// Every limit switched off.
+    pub fn off() -> Self {
+        Self {
+            frames_per_second: 0,
+            member_per_minute: 0,
+            pair_per_minute: 0,
+            trace_budget: 0,
+            hook_per_minute: 0,
+            enrol_per_minute: 0,
+        }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max_per_mesh: wire::MAX_CONNECTIONS_PER_MESH,
+            max_unauthenticated: 4_096,
+            lease_seconds: u32::try_from(wire::LEASE_GRACE.as_secs()).unwrap_or(90),
+            working_ttl_seconds: u32::try_from(wire::WORKING_TTL.as_secs()).unwrap_or(600),
+            idle_mesh_seconds: 300,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, filter: "info".into() }
+    }
+}
+
+impl Config {
+    /// Reads a TOML file over the defaults.
+    ///
+    /// # Errors
+    /// The file is missing, is not TOML, or has unknown keys.
+    pub fn from_file(path: &std::path::Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.into(), error })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.into(), error: Box::new(error) })
+    }
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] naming the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |key, message: &str| Err(ConfigError::Value { key, message: message.into() });
+        if let Some(url) = &self.public_url
+            && !(url.starts_with("http://") || url.starts_with("https://"))
+        {
+            return fail("public_url", "expected an http:// or https:// URL");
+        }
+        if self.connections.max_per_mesh == 0 {
+            return fail("connections.max_per_mesh", "expected at least 1");
+        }
+        if self.connections.max_unauthenticated == 0 {
+            return fail("connections.max_unauthenticated", "expected at least 1");
+        }
+        if self.workers == Some(0) {
+            return fail("workers", "expected at least 1");
+        }
+        Ok(())
+    }
+
+    /// The database to open.
+    pub fn database_url(&self) -> String {
+        self.database_url.clone().unwrap_or_else(|| format!("sqlite:{}", self.data_dir.join("claudemesh.db").display()))
+    }
+
+    /// The limits in force.
+    pub fn effective_limits(&self) -> Limits {
+        match self.limits {
+            LimitsMode::Default => self.limit.clone(),
+            LimitsMode::Off => Limits::off(),
+        }
+    }
+
+    /// Whether only this machine can reach the broker, so that anyone who can may create a mesh.
+    pub fn loopback_only(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+}

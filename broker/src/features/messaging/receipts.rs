@@ -1,0 +1,267 @@
+//! `client_ack` and `message_status`: the receipt ladder, climbed only by proof.
+
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::messaging::{
+    ClientAck, MessageStatus, MessageStatusResult, RecipientReceipt, Response, Stage,
+};
+use claudemesh_protocol::id::{MemberId, PublicKey};
+use claudemesh_protocol::limits;
+use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::time::iso;
+
+use super::Messaging;
+use super::journaling::{self, Acknowledged};
+use super::state::{Entry, MessagingMemory, Receipt};
+use crate::journal::store;
+use crate::journal::types::{StageUpdate, StoredDelivery, StoredMessage};
+use crate::mesh::context::MeshContext;
+use crate::mesh::outcome::{Lane, Outcome, Reject, Work, boxed};
+use crate::mesh::peers::{PeerRef, Role, Roster};
+
+/// Recipients listed in one answer.
+const MAX_LISTED: usize = 1_000;
+
+/// Handles `client_ack`: only what was pushed to this very session can be acknowledged by it.
+pub(super) fn client_ack(
+    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, ack: ClientAck,
+) -> Result<Outcome, Reject> {
+    let ClientAck { client_message_id, broker_message_id, message_ids, stage, route } = ack;
+    if message_ids.len() > limits::MAX_ACK_IDS {
+        let message = format!("`messageIds`: expected at most {} ids", limits::MAX_ACK_IDS);
+        return Err(Reject::new(ErrorCode::InvalidArgs, message));
+    }
+    let route = route.map(|route| route.chars().take(limits::MAX_NAME_CHARS).collect::<String>());
+    let peer = cx.peer()?;
+    let at = peer.at;
+    if peer.ephemeral {
+        return Ok(Outcome::Silent);
+    }
+    // A client that acknowledges is one that can be redelivered to, whatever its hello said.
+    if let Some(peer) = cx.core.roster.get_mut(at) {
+        peer.acks = true;
+    }
+    let stage = stage.unwrap_or(Stage::Received).max(Stage::Received);
+    let own = broker_message_id.or_else(|| {
+        client_message_id.and_then(|id| cx.core.roster.get(at).and_then(|peer| peer.outbox.id_of_client_message(&id)))
+    });
+    for id in own.into_iter().chain(message_ids) {
+        acknowledge(memory, cx, at, &id, stage, route.clone());
+    }
+    journaling::refill(memory, cx, at);
+    Ok(Outcome::Silent)
+}
+
+fn acknowledge(
+    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef, id: &str, stage: Stage, route: Option<String>,
+) {
+    let Some(peer) = cx.core.roster.get_mut(at) else { return };
+    let key = peer.key();
+    let in_flight = peer.outbox.acknowledge(id);
+    if let Some(entry) = &in_flight {
+        let entry = Acknowledged { id, seq: entry.seq, key, slot: entry.slot, priority: entry.priority };
+        journaling::received(memory, cx, &entry);
+    }
+    if stage > Stage::Received {
+        climb_later(memory, cx, id, key, stage, route);
+    }
+}
+
+/// A step above `received`: noted in memory and storage, also long after the push.
+fn climb_later(
+    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, id: &str, key: PublicKey, stage: Stage, route: Option<String>,
+) {
+    let now = cx.now_ms();
+    match memory.receipts.get(id) {
+        Some(receipt) => {
+            let (seq, stored) = (receipt.seq, receipt.stored);
+            let climbed = climb(memory, id, &key, None, stage, route.clone(), now);
+            if let (Some(key), true) = (climbed, stored) {
+                let update = StageUpdate { mesh_id: cx.core.id.clone(), seq, recipient_key: key, stage, at_ms: now, route };
+                memory.stages.push(update);
+            }
+        }
+        None => {
+            let (db, mesh, id) = (cx.core.db.clone(), cx.core.id.clone(), id.to_owned());
+            let lane = Lane("receipt", id.clone());
+            let future = boxed::<Messaging, _, _>(async move {
+                let found = store::message_by_id_prefix(&db, &mesh, &id, 1).await?;
+                Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
+                    if let Some(message) = found.into_iter().find(|message| message.id.as_str() == id) {
+                        memory.stages.push(StageUpdate {
+                            mesh_id: mesh,
+                            seq: message.seq,
+                            recipient_key: key,
+                            stage,
+                            at_ms: now,
+                            route,
+                        });
+                    }
+                    Ok(Outcome::Silent)
+                })
+            });
+            cx.spawn(Work { lane, future, reply_to: None });
+        }
+    }
+}
+
+/// Raises a receipt in memory, never lowers it. Answers the recipient key whose entry it was.
+pub(super) fn climb(
+    memory: &mut MessagingMemory, id: &str, key: &PublicKey, slot: Option<usize>, stage: Stage, route: Option<String>,
+    now: i64,
+) -> Option<PublicKey> {
+    let entries = &mut memory.receipts.get_mut(id)?.entries;
+    let at = slot
+        .filter(|slot| entries.get(*slot).is_some_and(|entry| entry.key == *key))
+        .or_else(|| entries.iter().position(|entry| entry.key == *key))?;
+    let entry: &mut Entry = entries.get_mut(at)?;
+    if stage > entry.stage {
+        entry.stage = stage;
+        entry.at_ms = now;
+        if route.is_some() {
+            entry.route = route;
+        }
+    }
+    Some(entry.key)
+}
+
+/// A reply refers to a message: whoever got it and answers has answered.
+pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, id: &str, by: PublicKey) {
+    let Ok(peer) = cx.peer() else { return };
+    let member = peer.member.clone();
+    // The reply may come from another session of the member, or from its shell.
+    let key = memory.receipts.get(id).and_then(|receipt| {
+        let own = receipt.entries.iter().find(|entry| entry.key == by);
+        own.or_else(|| receipt.entries.iter().find(|entry| entry.member == member)).map(|entry| entry.key)
+    });
+    climb_later(memory, cx, id, key.unwrap_or(by), Stage::Answered, None);
+}
+
+/// Handles `message_status`: for the sender, the recipients and admins.
+pub(super) fn message_status(
+    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, query: &MessageStatus,
+) -> Result<Outcome, Reject> {
+    let id = query.message_id.trim();
+    if !(8..=32).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Reject::new(ErrorCode::InvalidArgument, "expected a message id of 8 to 32 letters and digits"));
+    }
+    let (own_key, member, role) = {
+        let peer = cx.peer()?;
+        (peer.key(), peer.member.clone(), cx.member()?.role)
+    };
+    let mut found: Vec<String> = if id.len() == 32 {
+        memory.receipts.contains_key(id).then(|| id.to_owned()).into_iter().collect()
+    } else {
+        memory.receipts.keys().filter(|known| known.starts_with(id)).take(3).cloned().collect()
+    };
+    if id.len() == 32 && found.len() == 1 {
+        let id = found.remove(0);
+        if let Some(receipt) = memory.receipts.get(&id).filter(|receipt| may_see(receipt, &own_key, &member, role)) {
+            return Ok(Outcome::answer(from_memory(&cx.core.roster, &id, receipt)));
+        }
+        return Err(not_found());
+    }
+    let (db, mesh, id) = (cx.core.db.clone(), cx.core.id.clone(), id.to_owned());
+    Ok(Outcome::work::<Messaging, _, _>(Lane("status", id.clone()), async move {
+        let rows = store::message_by_id_prefix(&db, &mesh, &id, 3).await?;
+        let mut stored: Vec<(StoredMessage, Vec<StoredDelivery>)> = Vec::new();
+        for row in rows {
+            let deliveries = store::deliveries_of(&db, &mesh, row.seq).await?;
+            stored.push((row, deliveries));
+        }
+        Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
+            let mut answers: Vec<(String, ServerMessage)> = Vec::new();
+            for id in found {
+                if let Some(receipt) = memory.receipts.get(&id).filter(|one| may_see(one, &own_key, &member, role)) {
+                    let answer = from_memory(&cx.core.roster, &id, receipt);
+                    answers.push((id, answer));
+                }
+            }
+            for (message, deliveries) in stored {
+                let id = message.id.to_string();
+                let mine = message.sender_member_id == member
+                    || role >= Role::Admin
+                    || deliveries.iter().any(|one| one.recipient_key == own_key || one.member_id == member);
+                if mine && !answers.iter().any(|(known, _)| *known == id) {
+                    answers.push((id, from_storage(&cx.core.roster, &message, &deliveries)));
+                }
+            }
+            match answers.len() {
+                0 => Err(not_found()),
+                1 => Ok(Outcome::Answer(Box::new(answers.remove(0).1))),
+                _ => Err(Reject::new(ErrorCode::AmbiguousPrefix, "several messages begin like that; give more of the id")),
+            }
+        })
+    }))
+}
+
+fn not_found() -> Reject {
+    Reject::new(ErrorCode::NotFound, "no such message, or it is not yours")
+}
+
+fn may_see(receipt: &Receipt, key: &PublicKey, member: &MemberId, role: Role) -> bool {
+    receipt.sender == *member
+        || role >= Role::Admin
+        || receipt.entries.iter().any(|entry| entry.key == *key || entry.member == *member)
+}
+
+fn from_memory(roster: &Roster, id: &str, receipt: &Receipt) -> ServerMessage {
+    let recipients: Vec<RecipientReceipt> = receipt
+        .entries
+        .iter()
+        .take(MAX_LISTED)
+        .map(|entry| line(roster, &entry.key, &entry.member, Some(entry.stage), Some(entry.at_ms), entry.route.clone()))
+        .collect();
+    let last = receipt.entries.iter().map(|entry| entry.at_ms).max();
+    let lowest = receipt.entries.iter().map(|entry| Some(entry.stage)).min().flatten();
+    result(id, &receipt.target_spec, recipients, lowest, last)
+}
+
+fn from_storage(roster: &Roster, message: &StoredMessage, deliveries: &[StoredDelivery]) -> ServerMessage {
+    let recipients: Vec<RecipientReceipt> = deliveries
+        .iter()
+        .take(MAX_LISTED)
+        .map(|one| line(roster, &one.recipient_key, &one.member_id, one.stage, one.stage_at_ms, one.route.clone()))
+        .collect();
+    let last = deliveries.iter().filter_map(|one| one.stage_at_ms).max();
+    let lowest = deliveries.iter().map(|one| one.stage).min().flatten();
+    result(message.id.as_str(), &message.target_spec, recipients, lowest, last)
+}
+
+fn line(
+    roster: &Roster, key: &PublicKey, member: &MemberId, stage: Option<Stage>, at_ms: Option<i64>, route: Option<String>,
+) -> RecipientReceipt {
+    let peer = roster.with_key(key).iter().filter_map(|at| roster.get(*at)).max_by_key(|peer| peer.online());
+    let known = roster.known.get(key);
+    let name = peer
+        .map(|peer| peer.name.clone())
+        .or_else(|| known.map(|known| known.name.clone()))
+        .or_else(|| roster.member(member).map(|member| member.display_name.clone()));
+    let status = match stage {
+        Some(stage) if stage >= Stage::Received => "delivered",
+        _ if peer.is_some_and(|peer| peer.online()) => "held",
+        _ => "disconnected",
+    };
+    RecipientReceipt {
+        name: name.unwrap_or_else(|| "unknown".into()),
+        pubkey: key.to_hex(),
+        status: status.into(),
+        stage,
+        stage_at: at_ms.map(iso),
+        route,
+    }
+}
+
+fn result(
+    id: &str, target: &str, recipients: Vec<RecipientReceipt>, lowest: Option<Stage>, last_ms: Option<i64>,
+) -> ServerMessage {
+    let delivered = lowest.is_some_and(|stage| stage >= Stage::Received);
+    Response::from(MessageStatusResult {
+        message_id: id.into(),
+        target_spec: target.into(),
+        delivered,
+        delivered_at: last_ms.filter(|_| delivered).map(iso),
+        stage: lowest,
+        recipients,
+    })
+    .into()
+}

@@ -1,0 +1,326 @@
+//! Whom a target means. Pure functions on the roster.
+
+use std::collections::HashSet;
+
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::members::Grant;
+use claudemesh_protocol::features::messaging::Candidate;
+use claudemesh_protocol::id::{MemberId, PublicKey};
+use claudemesh_protocol::target::Target;
+
+use super::state::Recipient;
+use crate::journal::types::RecipientKind;
+use crate::mesh::outcome::Reject;
+use crate::mesh::peers::{Peer, PeerRef, Roster, allows};
+use crate::metrics::METRICS;
+
+/// Candidates listed in an `ambiguous_target` error.
+const MAX_CANDIDATES: usize = 16;
+/// Shortest key prefix that names someone.
+const MIN_PREFIX: usize = 8;
+
+/// One meaning of a name or key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// A session, connected or away.
+    Session(PublicKey),
+    /// A member with all its sessions.
+    Member(MemberId, PublicKey),
+}
+
+impl Resolved {
+    /// The key to send to.
+    pub fn key(&self) -> PublicKey {
+        match self {
+            Self::Session(key) | Self::Member(_, key) => *key,
+        }
+    }
+
+    /// As the wire shows it.
+    pub fn candidate(&self, roster: &Roster) -> Candidate {
+        match self {
+            Self::Session(key) => {
+                let peer = roster.with_key(key).first().and_then(|at| roster.get(*at));
+                let known = roster.known.get(key);
+                let member = peer.map(|peer| &peer.member).or_else(|| known.map(|known| &known.member));
+                Candidate {
+                    kind: "session".into(),
+                    pubkey: *key,
+                    member_pubkey: member.and_then(|id| roster.member(id)).map_or(*key, |member| member.pubkey),
+                    name: peer
+                        .map(|peer| peer.name.clone())
+                        .or_else(|| known.map(|known| known.name.clone()))
+                        .unwrap_or_default(),
+                    online: peer.is_some_and(Peer::online),
+                    cwd: peer.map(|peer| peer.cwd.clone()).or_else(|| known.map(|known| known.cwd.clone())),
+                }
+            }
+            Self::Member(id, key) => Candidate {
+                kind: "member".into(),
+                pubkey: *key,
+                member_pubkey: *key,
+                name: roster.member(id).map(|member| member.display_name.clone()).unwrap_or_default(),
+                online: roster.of_member(id).iter().any(|at| roster.get(*at).is_some_and(Peer::online)),
+                cwd: None,
+            },
+        }
+    }
+}
+
+/// Who a message is for, and the sockets it can be pushed to now.
+pub struct Routed {
+    /// What storage and receipts know.
+    pub recipient: Recipient,
+    /// Records that share the key.
+    pub peers: Vec<PeerRef>,
+}
+
+/// The meaning of a name, key or key prefix in this mesh.
+///
+/// # Errors
+/// `unknown_target`, or `ambiguous_target` with the candidates.
+pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Result<Resolved, Reject> {
+    let text = text.trim();
+    if let Some(key) = PublicKey::parse(text) {
+        return resolve_key(roster, &key);
+    }
+    let name = text.to_lowercase();
+    let members: Vec<Resolved> = roster
+        .members()
+        .filter(|member| member.revoked_at_ms.is_none() && member.display_name.to_lowercase() == name)
+        .map(|member| Resolved::Member(member.id.clone(), member.pubkey))
+        .collect();
+    let mut sessions: Vec<(PublicKey, MemberId)> = roster
+        .iter()
+        .filter(|peer| !peer.ephemeral && peer.session_key.is_some() && peer.name.to_lowercase() == name)
+        .filter(|peer| Some(peer.at) != caller)
+        .map(|peer| (peer.key(), peer.member.clone()))
+        .collect();
+    if sessions.is_empty() && members.is_empty() {
+        // Sessions that are away count only when nobody present has the name.
+        sessions = roster
+            .known
+            .iter()
+            .filter(|(_, known)| known.name.to_lowercase() == name && is_live(roster, &known.member))
+            .map(|(key, known)| (*key, known.member.clone()))
+            .collect();
+    }
+    let mut found = members;
+    for (key, member) in sessions {
+        // A session that carries its member's name is reached through the member, which survives its restart.
+        let covered = found.iter().any(|other| matches!(other, Resolved::Member(id, _) if *id == member));
+        if !covered {
+            found.push(Resolved::Session(key));
+        }
+    }
+    if found.is_empty() && text.len() >= MIN_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        found = with_prefix(roster, &name);
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(unknown(&format!("nobody here is called `{}`", printable(text)))),
+        _ => Err(ambiguous(roster, text, &found)),
+    }
+}
+
+fn with_prefix(roster: &Roster, prefix: &str) -> Vec<Resolved> {
+    let mut found: Vec<Resolved> = roster
+        .members()
+        .filter(|member| member.revoked_at_ms.is_none() && member.pubkey.to_hex().starts_with(prefix))
+        .map(|member| Resolved::Member(member.id.clone(), member.pubkey))
+        .collect();
+    let sessions = roster.known.iter().filter(|(key, known)| {
+        key.to_hex().starts_with(prefix)
+            && is_live(roster, &known.member)
+            && roster.member(&known.member).is_none_or(|member| member.pubkey != **key)
+    });
+    found.extend(sessions.map(|(key, _)| Resolved::Session(*key)));
+    found
+}
+
+fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Reject> {
+    if let Some(member) = roster.member_by_key(key) {
+        if member.revoked_at_ms.is_some() {
+            return Err(unknown("that member was banned from this mesh"));
+        }
+        return Ok(Resolved::Member(member.id.clone(), *key));
+    }
+    let owner = roster
+        .with_key(key)
+        .first()
+        .and_then(|at| roster.get(*at))
+        .map(|peer| &peer.member)
+        .or_else(|| roster.known.get(key).map(|known| &known.member));
+    match owner {
+        Some(member) if is_live(roster, member) => Ok(Resolved::Session(*key)),
+        _ => Err(unknown("no session or member of this mesh has that key")),
+    }
+}
+
+fn is_live(roster: &Roster, member: &MemberId) -> bool {
+    roster.member(member).is_some_and(|member| member.revoked_at_ms.is_none())
+}
+
+fn unknown(message: &str) -> Reject {
+    Reject::new(ErrorCode::UnknownTarget, message)
+}
+
+fn ambiguous(roster: &Roster, text: &str, found: &[Resolved]) -> Reject {
+    let candidates = found.iter().take(MAX_CANDIDATES).map(|one| one.candidate(roster)).collect();
+    let message = format!("`{}` may mean {} recipients; use a key", printable(text), found.len());
+    Reject { candidates, ..Reject::new(ErrorCode::AmbiguousTarget, message) }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|symbol| !symbol.is_control()).take(64).collect()
+}
+
+/// Where one message goes: every recipient once.
+pub struct Route<'a> {
+    /// Roster.
+    pub roster: &'a Roster,
+    /// Sender.
+    pub sender: &'a Peer,
+    /// Left out of audiences.
+    pub exclude: &'a [PublicKey],
+    /// Result.
+    pub routed: Vec<Routed>,
+    seen: HashSet<PublicKey>,
+    blocked: usize,
+}
+
+impl<'a> Route<'a> {
+    /// An empty route.
+    pub fn new(roster: &'a Roster, sender: &'a Peer, exclude: &'a [PublicKey]) -> Self {
+        Self { roster, sender, exclude, routed: Vec::new(), seen: HashSet::new(), blocked: 0 }
+    }
+
+    /// Adds the recipients of one target. `subscribers` are those of the topic, for topic targets.
+    ///
+    /// # Errors
+    /// `unknown_target`, `ambiguous_target`, `blocked`.
+    pub fn add(&mut self, target: &Target, subscribers: &[MemberId]) -> Result<(), Reject> {
+        match target {
+            Target::Key(key) => self.add_resolved(&resolve_key(self.roster, key)?),
+            Target::Name(name) => {
+                let resolved = resolve_name(self.roster, name, Some(self.sender.at))?;
+                self.add_resolved(&resolved)
+            }
+            Target::Everyone => self.add_audience("the mesh", |_| true),
+            Target::Group(group) => self.add_audience(&format!("@{group}"), |peer| peer.in_group(group)),
+            Target::Topic(_) => {
+                for member in subscribers {
+                    self.add_member(member, Grant::Broadcast);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn add_resolved(&mut self, resolved: &Resolved) -> Result<(), Reject> {
+        let member = match resolved {
+            Resolved::Member(id, _) => Some(id.clone()),
+            Resolved::Session(key) => self.member_of_session(key),
+        };
+        let allowed = member
+            .as_ref()
+            .and_then(|id| self.roster.member(id))
+            .is_some_and(|member| allows(member, &self.sender.member_key, &self.sender.key(), Grant::Dm));
+        let Some(member) = member.filter(|_| allowed) else {
+            METRICS.dropped_by_grant.with_label_values(&["dm"]).inc();
+            return Err(Reject::new(
+                ErrorCode::BlockedByGrants,
+                "by recipient grants: it takes no direct messages from this sender",
+            ));
+        };
+        match resolved {
+            Resolved::Member(id, _) => self.add_member(id, Grant::Dm),
+            Resolved::Session(key) => {
+                let peers = self.roster.with_key(key).to_vec();
+                self.push(*key, RecipientKind::Session, member, peers);
+            }
+        }
+        Ok(())
+    }
+
+    fn member_of_session(&self, key: &PublicKey) -> Option<MemberId> {
+        let live = self.roster.with_key(key).first().and_then(|at| self.roster.get(*at)).map(|peer| peer.member.clone());
+        live.or_else(|| self.roster.known.get(key).map(|known| known.member.clone()))
+    }
+
+    /// Every session of a member; with none online, its queue.
+    fn add_member(&mut self, id: &MemberId, grant: Grant) {
+        let Some(member) = self.roster.member(id).filter(|member| member.revoked_at_ms.is_none()) else { return };
+        if grant == Grant::Broadcast && !allows(member, &self.sender.member_key, &self.sender.key(), grant) {
+            METRICS.dropped_by_grant.with_label_values(&["broadcast"]).inc();
+            self.blocked += 1;
+            return;
+        }
+        let sessions: Vec<&Peer> = self
+            .roster
+            .of_member(id)
+            .iter()
+            .filter_map(|at| self.roster.get(*at))
+            .filter(|peer| peer.at != self.sender.at)
+            .collect();
+        if !sessions.iter().any(|peer| peer.online()) {
+            // The author of a topic message has it; nothing waits for a member whose only session wrote it.
+            if grant == Grant::Dm || *id != self.sender.member {
+                self.push(member.pubkey, RecipientKind::Member, id.clone(), vec![]);
+            }
+            return;
+        }
+        let (keyed, keyless): (Vec<&Peer>, Vec<&Peer>) =
+            sessions.into_iter().partition(|peer| peer.session_key.is_some());
+        for peer in keyed {
+            self.push(peer.key(), RecipientKind::Session, id.clone(), vec![peer.at]);
+        }
+        if !keyless.is_empty() {
+            let peers = keyless.iter().map(|peer| peer.at).collect();
+            self.push(member.pubkey, RecipientKind::Member, id.clone(), peers);
+        }
+    }
+
+    fn add_audience(&mut self, what: &str, belongs: impl Fn(&Peer) -> bool) -> Result<(), Reject> {
+        let before = self.routed.len();
+        let blocked = self.blocked;
+        let roster = self.roster;
+        for peer in roster.iter() {
+            let own = peer.at == self.sender.at;
+            if own || peer.ephemeral || !peer.visible || !belongs(peer) || self.excluded(peer) {
+                continue;
+            }
+            let Some(member) = roster.member(&peer.member) else { continue };
+            if !allows(member, &self.sender.member_key, &self.sender.key(), Grant::Broadcast) {
+                METRICS.dropped_by_grant.with_label_values(&["broadcast"]).inc();
+                self.blocked += 1;
+                continue;
+            }
+            let kind = if peer.session_key.is_some() { RecipientKind::Session } else { RecipientKind::Member };
+            self.push(peer.key(), kind, peer.member.clone(), vec![peer.at]);
+        }
+        if self.routed.len() == before && self.blocked == blocked && self.seen.is_empty() {
+            return Err(unknown(&format!("nobody else is in {what}")));
+        }
+        Ok(())
+    }
+
+    fn excluded(&self, peer: &Peer) -> bool {
+        self.exclude.iter().any(|key| *key == peer.key() || *key == peer.member_key)
+    }
+
+    fn push(&mut self, key: PublicKey, kind: RecipientKind, member: MemberId, peers: Vec<PeerRef>) {
+        if self.seen.insert(key) {
+            self.routed.push(Routed { recipient: Recipient { key, kind, member, received: false }, peers });
+        } else if kind == RecipientKind::Member
+            && let Some(routed) = self.routed.iter_mut().find(|routed| routed.recipient.key == key)
+        {
+            // Connections without session key share their member's copy.
+            for peer in peers {
+                if !routed.peers.contains(&peer) {
+                    routed.peers.push(peer);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! `send`: check, route, push to whoever is there, hand to the journal.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::messaging::{
+    Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Response, Send, Stage, Trace,
+};
+use claudemesh_protocol::id::MessageId;
+use claudemesh_protocol::limits;
+use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::target::{Target, TargetField};
+use claudemesh_protocol::time::iso;
+
+use super::resolve::{Route, Routed};
+use super::state::{Entry, Journaled, Known, MessagingMemory, Open, Receipt, Recipient};
+use super::{journaling, quota};
+use crate::mesh::topics;
+use crate::journal::BATCH_ROWS;
+use crate::journal::types::NewMessage;
+use crate::mesh::context::{FlushWanted, MeshContext};
+use crate::mesh::events::MeshEvent;
+use crate::mesh::outbox::{InFlight, passes};
+use crate::mesh::outcome::{Outcome, Reject, ReplyTo};
+use crate::mesh::peers::{PeerRef, Roster};
+use crate::metrics::METRICS;
+use crate::session::Out;
+
+/// Handles `send`. Refusals that are about the message itself are `ack {queued:false}`, as clients expect them.
+pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send) -> Result<Outcome, Reject> {
+    let reply = cx.reply_to();
+    // Clients correlate by `id`; the head's `id` is the same field, cut to its limit.
+    let id = cx.caller.as_ref().and_then(|caller| caller.id.clone()).unwrap_or_default();
+    match accept(memory, cx, send, reply) {
+        Ok(Some(ack)) => Ok(Outcome::answer(ServerMessage::from(Response::from(Ack { id, ..ack })))),
+        Ok(None) => Ok(Outcome::Silent),
+        Err(reject) => {
+            METRICS.messages_rejected.with_label_values(&[reject.code.as_str()]).inc();
+            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(id, reject)))))
+        }
+    }
+}
+
+fn refused(id: String, reject: Reject) -> Ack {
+    Ack {
+        id,
+        queued: false,
+        // Older clients look at the text only: it starts with the code.
+        error: Some(format!("{}: {}", reject.code.as_str(), reject.message)),
+        code: Some(reject.code.as_str().into()),
+        retry_after_ms: reject.retry_after_ms,
+        candidates: reject.candidates,
+        ..Ack::default()
+    }
+}
+
+fn check(send: &Send) -> Result<Vec<Target>, Reject> {
+    let fail = |message: &str| Err(Reject::new(ErrorCode::InvalidArgs, message));
+    if send.ciphertext.len() + send.nonce.len() + send.target_spec.chars() > limits::MAX_MESSAGE_CHARS {
+        let message = format!("payload too large: at most {} characters", limits::MAX_MESSAGE_CHARS);
+        return Err(Reject::new(ErrorCode::PayloadTooLarge, message));
+    }
+    for (name, value) in [
+        ("client_message_id", &send.client_message_id),
+        ("request_fingerprint", &send.request_fingerprint),
+        ("replyToId", &send.reply_to_id),
+        ("subtype", &send.subtype),
+        ("trace.id", &send.trace.as_ref().map(|trace| trace.id.clone())),
+    ] {
+        if value.as_ref().is_some_and(|value| value.is_empty() || value.len() > limits::MAX_ID_CHARS) {
+            return fail(&format!("`{name}`: expected 1 to {} characters", limits::MAX_ID_CHARS));
+        }
+    }
+    if matches!(send.subtype.as_deref(), Some("system" | "webhook" | "reminder")) {
+        return fail("`subtype`: system, webhook and reminder are written by the broker only");
+    }
+    let parts = send.target_spec.parts();
+    if parts.is_empty() || parts.len() > limits::MAX_TARGETS {
+        return fail(&format!("`targetSpec`: expected 1 to {} targets", limits::MAX_TARGETS));
+    }
+    if send.exclude.len() > limits::MAX_TARGETS || send.mentions.len() > limits::MAX_MENTIONS {
+        return fail("`exclude` or `mentions`: too many entries");
+    }
+    parts
+        .iter()
+        .map(|part| Target::parse(part).map_err(|error| Reject::new(ErrorCode::InvalidArgs, error.to_string())))
+        .collect()
+}
+
+fn accept(
+    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send, reply: Option<ReplyTo>,
+) -> Result<Option<Ack>, Reject> {
+    let targets = check(&send)?;
+    if let Some(ack) = retry(memory, cx, &send, reply.as_ref())? {
+        return Ok(ack);
+    }
+    if memory.is_full() {
+        return Err(Reject::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
+    }
+    let (routed, topic) = route(cx, &send, &targets)?;
+    let direct: Vec<_> = if targets.iter().any(Target::is_direct) {
+        routed.iter().map(|routed| routed.recipient.key).collect()
+    } else {
+        vec![]
+    };
+    quota::member(memory, cx)?;
+    quota::pairs(memory, cx, &direct)?;
+    if let Some(trace) = &send.trace {
+        quota::trace(memory, cx, trace)?;
+    }
+    let answers = send.reply_to_id.clone();
+    let message = build(memory, cx, send, topic)?;
+    if let Some(answered) = answers {
+        let by = cx.peer()?.key();
+        super::receipts::answered(memory, cx, &answered, by);
+        cx.emit(MeshEvent::Answered { message: answered, by });
+    }
+    admit(memory, cx, message, routed, reply);
+    Ok(None)
+}
+
+/// A retry with a known idempotency key is answered with the first message. `Some(None)`: its ack is still to come.
+fn retry(
+    memory: &mut MessagingMemory, cx: &MeshContext<'_>, send: &Send, reply: Option<&ReplyTo>,
+) -> Result<Option<Option<Ack>>, Reject> {
+    let Some(client_id) = &send.client_message_id else { return Ok(None) };
+    let key = (cx.peer()?.member.clone(), client_id.clone());
+    let Some(known) = memory.dedup.get(&key) else { return Ok(None) };
+    if let (Some(first), Some(now)) = (&known.fingerprint, &send.request_fingerprint)
+        && first != now
+    {
+        return Err(Reject::new(
+            ErrorCode::AlreadyExists,
+            "this client_message_id was used for another message (invalid retry)",
+        ));
+    }
+    let known = known.clone();
+    if let Some(open) = memory.open.get_mut(&known.seq) {
+        if let (Some(reply), true) = (reply, open.remaining > 0 || open.keep) {
+            // The first socket may be gone: the ack goes to whoever asked last.
+            open.reply = Some(reply.clone());
+            return Ok(Some(None));
+        }
+    }
+    let stage = memory.receipts.get(known.id.as_str()).map_or(Stage::Stored, lowest_stage);
+    Ok(Some(Some(Ack {
+        message_id: known.id.to_string(),
+        queued: true,
+        duplicate: true,
+        stage: Some(stage),
+        ..Ack::default()
+    })))
+}
+
+type TopicRef = Option<(claudemesh_protocol::id::TopicId, String)>;
+
+fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Vec<Routed>, TopicRef), Reject> {
+    let sender = cx.peer()?;
+    let mut route = Route::new(&cx.core.roster, sender, &send.exclude);
+    let mut topic = None;
+    for target in targets {
+        let mut subscribers = Vec::new();
+        if let Target::Topic(text) = target {
+            let found = topics::readable(&cx.core.topics, &sender.member, text)?;
+            topic = Some((found.id.clone(), found.name.clone()));
+            subscribers.clone_from(&found.subscribers);
+        }
+        route.add(target, &subscribers)?;
+    }
+    Ok((route.routed, topic))
+}
+
+fn build(
+    memory: &mut MessagingMemory, cx: &MeshContext<'_>, send: Send, topic: TopicRef,
+) -> Result<NewMessage, Reject> {
+    let sender = cx.peer()?;
+    let now = cx.now_ms();
+    let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
+    let ttl = send.expires_in_ms.and_then(|ms| i64::try_from(ms).ok()).map_or(ttl, |ms| ms.clamp(1, ttl));
+    let seq = memory.next_seq;
+    memory.next_seq += 1;
+    Ok(NewMessage {
+        mesh_id: cx.core.id.clone(),
+        seq,
+        id: MessageId::random(&mut rand::thread_rng()),
+        sender_member_id: sender.member.clone(),
+        sender_key: sender.key().to_hex(),
+        sender_member_key: sender.member_key.to_hex(),
+        sender_name: sender.name.clone(),
+        target_spec: match send.target_spec {
+            TargetField::One(text) => text,
+            TargetField::Many(parts) => serde_json::to_string(&parts).unwrap_or_default(),
+        },
+        priority: send.priority,
+        nonce: send.nonce,
+        ciphertext: send.ciphertext,
+        created_at_ms: now,
+        expires_at_ms: now.saturating_add(ttl),
+        client_message_id: send.client_message_id,
+        request_fingerprint: send.request_fingerprint,
+        reply_to_id: send.reply_to_id,
+        subtype: send.subtype,
+        topic_name: topic.as_ref().map(|(_, name)| name.clone()),
+        topic_id: topic.map(|(id, _)| id),
+        body_version: send.body_version.unwrap_or(1),
+        trace_id: send.trace.as_ref().map(|trace| trace.id.clone()),
+        trace_hop: send.trace.map_or(0, |trace| trace.hop),
+    })
+}
+
+/// The frame that recipients get; encoded once, shared by all.
+pub(super) fn push_frame(message: &NewMessage) -> ByteString {
+    let push = Push {
+        message_id: message.id.to_string(),
+        mesh_id: message.mesh_id.to_string(),
+        sender_pubkey: message.sender_key.clone(),
+        sender_member_pubkey: Some(message.sender_member_key.clone()),
+        sender_member_id: Some(message.sender_member_id.clone()),
+        sender_name: Some(message.sender_name.clone()),
+        target_spec: Some(message.target_spec.clone()),
+        topic: message.topic_name.clone(),
+        reply_to_id: message.reply_to_id.clone(),
+        priority: message.priority,
+        nonce: message.nonce.clone(),
+        ciphertext: message.ciphertext.clone(),
+        created_at: iso(message.created_at_ms),
+        client_message_id: message.client_message_id.clone(),
+        request_fingerprint: message.request_fingerprint.clone(),
+        subtype: message.subtype.clone(),
+        trace: message.trace_id.clone().map(|id| Trace { id, hop: message.trace_hop }),
+        event: None,
+        event_data: None,
+    };
+    Response::Push(push).write(None).into()
+}
+
+fn admit(
+    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, message: NewMessage, routed: Vec<Routed>,
+    reply: Option<ReplyTo>,
+) {
+    let (seq, priority, id) = (message.seq, message.priority, message.id.clone());
+    METRICS.messages_routed.with_label_values(&[priority.as_str()]).inc();
+    let frame = push_frame(&message);
+    let now = cx.now_ms();
+    let mut recipients = Vec::with_capacity(routed.len());
+    let mut remaining = 0;
+    for (slot, routed) in routed.into_iter().enumerate() {
+        let mut recipient = routed.recipient;
+        memory.count_waiting(recipient.key, priority);
+        for at in &routed.peers {
+            let pushed = offer(cx, *at, &message, &frame, Some(slot));
+            if pushed == Offered::Left {
+                recipient.received = true;
+            }
+        }
+        if recipient.received {
+            memory.count_delivered(&recipient.key, priority);
+        } else {
+            remaining += 1;
+        }
+        recipients.push(recipient);
+    }
+    if let Some(client_id) = &message.client_message_id {
+        let known = Known { id: id.clone(), fingerprint: message.request_fingerprint.clone(), seq };
+        memory.remember_retry((message.sender_member_id.clone(), client_id.clone()), known);
+    }
+    let entries = recipients.iter().map(|recipient| entry_of(recipient, now)).collect();
+    let receipt = Receipt {
+        seq,
+        sender: message.sender_member_id.clone(),
+        target_spec: message.target_spec.clone(),
+        entries,
+        stored: false,
+    };
+    memory.remember_receipt(&id, receipt);
+    let keep = message.topic_id.is_some();
+    let bytes = message.ciphertext.len() + message.nonce.len();
+    let open = Open {
+        message: Arc::new(message),
+        recipients,
+        remaining,
+        frame_bytes: frame.len(),
+        reply,
+        journaled: Journaled::Pending,
+        keep,
+    };
+    memory.open.insert(seq, open);
+    if remaining == 0 && !keep {
+        journaling::settle_received(memory, cx, seq);
+        return;
+    }
+    memory.pending.push_back(seq);
+    memory.pending_bytes += bytes;
+    memory.pending_rows += remaining + 1;
+    let when = if memory.pending_rows >= BATCH_ROWS { FlushWanted::Now } else { FlushWanted::Soon };
+    cx.flush(when);
+}
+
+fn entry_of(recipient: &Recipient, now: i64) -> Entry {
+    Entry {
+        key: recipient.key,
+        member: recipient.member.clone(),
+        stage: if recipient.received { Stage::Received } else { Stage::Stored },
+        at_ms: now,
+        route: None,
+    }
+}
+
+/// What became of an attempt to push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// Pushed; an acknowledgement will come.
+    Pushed,
+    /// Handed to the socket of a client that never acknowledges: counts as delivered.
+    Left,
+    /// Stays in storage.
+    Stored,
+}
+
+/// Pushes a message to a peer if its status, window and backlog allow it; else leaves it to storage.
+pub(super) fn offer(
+    cx: &mut MeshContext<'_>, at: PeerRef, message: &NewMessage, frame: &ByteString, slot: Option<usize>,
+) -> Offered {
+    let Some(peer) = cx.core.roster.get_mut(at) else { return Offered::Stored };
+    let priority = message.priority;
+    let free = passes(peer.status, priority, peer.pulls)
+        && !peer.outbox.lane(priority).backlog()
+        && peer.outbox.has_room(frame.len());
+    let offered = if free { hand_over(peer, message, frame, slot) } else { Offered::Stored };
+    if offered == Offered::Stored {
+        peer.outbox.left_to_storage(priority, message.seq);
+    }
+    offered
+}
+
+/// Hands a frame to a peer's socket and notes it in the window.
+pub(super) fn hand_over(
+    peer: &mut crate::mesh::peers::Peer, message: &NewMessage, frame: &ByteString, slot: Option<usize>,
+) -> Offered {
+    let Some(socket) = &peer.socket else { return Offered::Stored };
+    if socket.try_send(Out::Text(frame.clone())).is_err() {
+        return Offered::Stored;
+    }
+    METRICS.deliveries_pushed.inc();
+    let entry = InFlight {
+        seq: message.seq,
+        priority: message.priority,
+        bytes: frame.len(),
+        slot,
+        client_message_id: message.client_message_id.clone(),
+    };
+    peer.outbox.pushed(message.id.as_str(), entry);
+    if peer.acks {
+        return Offered::Pushed;
+    }
+    peer.outbox.acknowledge(message.id.as_str());
+    Offered::Left
+}
+
+/// The ack of an accepted message: where it stands and how its recipients are.
+pub(super) fn ack_of(memory: &MessagingMemory, roster: &Roster, open: &Open, reply: &ReplyTo) -> Ack {
+    let mut online = 0;
+    for recipient in &open.recipients {
+        if is_online(roster, recipient) {
+            online += 1;
+        }
+    }
+    let waiting = open.recipients.iter().filter(|recipient| !recipient.received).count();
+    let recipients =
+        open.recipients.iter().take(MAX_ACK_RECIPIENTS).map(|one| recipient_state(memory, roster, one)).collect();
+    Ack {
+        id: reply.id.clone().unwrap_or_default(),
+        message_id: open.message.id.to_string(),
+        queued: true,
+        stage: Some(if open.remaining == 0 && !open.recipients.is_empty() { Stage::Received } else { Stage::Stored }),
+        online: Some(online),
+        waiting: u32::try_from(waiting).ok(),
+        recipients,
+        ..Ack::default()
+    }
+}
+
+fn is_online(roster: &Roster, recipient: &Recipient) -> bool {
+    roster.with_key(&recipient.key).iter().any(|at| roster.get(*at).is_some_and(crate::mesh::peers::Peer::online))
+}
+
+fn recipient_state(memory: &MessagingMemory, roster: &Roster, recipient: &Recipient) -> RecipientState {
+    let peers = roster.with_key(&recipient.key);
+    let peer = peers
+        .iter()
+        .filter_map(|at| roster.get(*at))
+        .max_by_key(|peer| (peer.online(), peer.connected_at_ms));
+    let online = peer.is_some_and(crate::mesh::peers::Peer::online);
+    let member = roster.member(&recipient.member);
+    let known = roster.known.get(&recipient.key);
+    let name = peer
+        .map(|peer| peer.name.clone())
+        .or_else(|| known.map(|known| known.name.clone()))
+        .or_else(|| member.map(|member| member.display_name.clone()));
+    let last_seen = peer
+        .map(|peer| peer.last_seen_ms)
+        .or_else(|| known.map(|known| known.last_seen_ms))
+        .or_else(|| member.and_then(|member| member.last_seen_at_ms));
+    RecipientState {
+        name: name.unwrap_or_default(),
+        pubkey: recipient.key,
+        online,
+        status: peer.filter(|_| online).map(|peer| peer.status),
+        last_seen_at: last_seen.filter(|_| !online).map(iso),
+        waiting: memory.waiting.get(&recipient.key).map_or(0, |counts| counts.iter().sum()),
+    }
+}
+
+fn lowest_stage(receipt: &Receipt) -> Stage {
+    receipt.entries.iter().map(|entry| entry.stage).min().unwrap_or(Stage::Stored)
+}
+

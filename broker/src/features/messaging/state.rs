@@ -1,0 +1,230 @@
+//! What messaging remembers of one mesh. Everything durable is in storage; this is queues, windows and caches, all bounded.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use claudemesh_protocol::features::messaging::{Priority, Stage};
+use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
+
+use crate::features::presence::store::StatsDelta;
+use crate::journal::types::{NewMessage, RecipientKind, StageUpdate};
+use crate::mesh::outcome::ReplyTo;
+use crate::mesh::peers::PeerRef;
+use crate::session::bucket::Bucket;
+
+/// Counts by priority: now, next, low.
+pub type Counts = [u32; Priority::ALL.len()];
+
+/// Messages remembered for retries: more than a sender can have in doubt.
+pub const MAX_DEDUP: usize = 32_768;
+/// Receipt entries (one per recipient) kept in memory; older ones are read from storage.
+pub const MAX_RECEIPTS: usize = 131_072;
+/// Messages that may wait for the journal before senders are told `busy`.
+pub const MAX_PENDING: usize = 65_536;
+/// Bytes that may wait for the journal before senders are told `busy`.
+pub const MAX_PENDING_BYTES: usize = 64 << 20;
+
+/// One recipient of a message in memory.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    /// Session key, or member key.
+    pub key: PublicKey,
+    /// Which of them.
+    pub kind: RecipientKind,
+    /// Member behind it.
+    pub member: MemberId,
+    /// It has acknowledged (or counts as delivered).
+    pub received: bool,
+}
+
+/// Where a message stands with the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journaled {
+    /// Not handed over yet: an acknowledged delivery needs no row.
+    Pending,
+    /// In a transaction.
+    Writing,
+}
+
+/// A message whose sender waits, or that is not on disk yet.
+#[derive(Debug)]
+pub struct Open {
+    /// The message.
+    pub message: Arc<NewMessage>,
+    /// Its recipients.
+    pub recipients: Vec<Recipient>,
+    /// Recipients that have not acknowledged.
+    pub remaining: usize,
+    /// Bytes of one push.
+    pub frame_bytes: usize,
+    /// Whom the ack goes to; `None` once it was sent.
+    pub reply: Option<ReplyTo>,
+    /// State.
+    pub journaled: Journaled,
+    /// Written even when everybody acknowledged: topic history.
+    pub keep: bool,
+}
+
+/// A message as a retry finds it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// First id.
+    pub id: MessageId,
+    /// Fingerprint of the first request.
+    pub fingerprint: Option<String>,
+    /// Order.
+    pub seq: i64,
+}
+
+/// Receipt of one recipient.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Session key, or member key.
+    pub key: PublicKey,
+    /// Member behind it.
+    pub member: MemberId,
+    /// Step.
+    pub stage: Stage,
+    /// Wall ms.
+    pub at_ms: i64,
+    /// Route.
+    pub route: Option<String>,
+}
+
+/// Receipts of one message.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// Order.
+    pub seq: i64,
+    /// Sender.
+    pub sender: MemberId,
+    /// Target text.
+    pub target_spec: String,
+    /// By slot.
+    pub entries: Vec<Entry>,
+    /// Rows exist, so later steps must reach them.
+    pub stored: bool,
+}
+
+/// Work that waits for the next commit of a peer.
+#[derive(Clone, Debug, Default)]
+pub struct Awaiting {
+    /// What waits for the member is to be claimed first.
+    pub claim: bool,
+    /// `inbox_pull` requests: whom to answer, how many.
+    pub pulls: Vec<(Option<ReplyTo>, u32)>,
+}
+
+/// Memory of messaging in one mesh.
+#[derive(Debug, Default)]
+pub struct MessagingMemory {
+    /// The next message's place in the order.
+    pub next_seq: i64,
+    /// Everything up to here is on disk or needs no row.
+    pub committed: i64,
+    /// Messages not on disk, by seq.
+    pub open: BTreeMap<i64, Open>,
+    /// Seqs to be written, in order.
+    pub pending: VecDeque<i64>,
+    /// Bytes of the pending bodies.
+    pub pending_bytes: usize,
+    /// Delivery rows among the pending, for the batch size.
+    pub pending_rows: usize,
+    /// Receipts to be written.
+    pub stages: Vec<StageUpdate>,
+    /// Counters to be written.
+    pub stats: Vec<StatsDelta>,
+    /// Totals per member.
+    pub totals: HashMap<MemberId, StatsDelta>,
+    /// Undelivered messages per recipient key.
+    pub waiting: HashMap<PublicKey, Counts>,
+    /// Retries.
+    pub dedup: HashMap<(MemberId, String), Known>,
+    /// Oldest first.
+    pub dedup_order: VecDeque<(MemberId, String)>,
+    /// Receipts by message id.
+    pub receipts: HashMap<String, Receipt>,
+    /// Oldest first, with their number of entries.
+    pub receipt_order: VecDeque<(String, usize)>,
+    /// Entries in `receipts`.
+    pub receipt_entries: usize,
+    /// Peers to look at after the next commit.
+    pub awaiting: HashMap<PeerRef, Awaiting>,
+    /// Peers whose backlog reaches beyond what is committed.
+    pub behind: HashSet<PeerRef>,
+    /// Rate of each member.
+    pub member_rates: HashMap<MemberId, Bucket>,
+    /// Rate of each pair.
+    pub pair_rates: HashMap<(MemberId, PublicKey), Bucket>,
+    /// Messages per trace: count and monotonic start of the window.
+    pub traces: HashMap<String, (u32, i64)>,
+    /// Monotonic ms of the last expiry run.
+    pub expired_mono_ms: Option<i64>,
+}
+
+impl MessagingMemory {
+    /// What storage knows of a mesh.
+    pub fn new(
+        max_seq: i64, waiting: HashMap<PublicKey, Counts>, totals: Vec<StatsDelta>,
+        recent: Vec<((MemberId, String), Known)>,
+    ) -> Self {
+        let mut memory = Self {
+            next_seq: max_seq + 1,
+            committed: max_seq,
+            waiting,
+            totals: totals.into_iter().map(|total| (total.member_id.clone(), total)).collect(),
+            ..Self::default()
+        };
+        for (key, known) in recent {
+            memory.remember_retry(key, known);
+        }
+        memory
+    }
+
+    /// Remembers a message for retries.
+    pub fn remember_retry(&mut self, key: (MemberId, String), known: Known) {
+        if self.dedup.insert(key.clone(), known).is_none() {
+            self.dedup_order.push_back(key);
+            if self.dedup_order.len() > MAX_DEDUP
+                && let Some(oldest) = self.dedup_order.pop_front()
+            {
+                self.dedup.remove(&oldest);
+            }
+        }
+    }
+
+    /// Remembers receipts.
+    pub fn remember_receipt(&mut self, id: &MessageId, receipt: Receipt) {
+        let weight = receipt.entries.len().max(1);
+        self.receipt_entries += weight;
+        self.receipt_order.push_back((id.to_string(), weight));
+        self.receipts.insert(id.to_string(), receipt);
+        while self.receipt_entries > MAX_RECEIPTS
+            && let Some((oldest, weight)) = self.receipt_order.pop_front()
+        {
+            self.receipts.remove(&oldest);
+            self.receipt_entries -= weight;
+        }
+    }
+
+    /// One more message waits for a recipient.
+    pub fn count_waiting(&mut self, key: PublicKey, priority: Priority) {
+        self.waiting.entry(key).or_default()[priority as usize] += 1;
+    }
+
+    /// One message less waits for a recipient.
+    pub fn count_delivered(&mut self, key: &PublicKey, priority: Priority) {
+        if let Some(counts) = self.waiting.get_mut(key) {
+            let count = &mut counts[priority as usize];
+            *count = count.saturating_sub(1);
+            if counts.iter().all(|count| *count == 0) {
+                self.waiting.remove(key);
+            }
+        }
+    }
+
+    /// The journal cannot keep up.
+    pub fn is_full(&self) -> bool {
+        self.pending.len() >= MAX_PENDING || self.pending_bytes >= MAX_PENDING_BYTES
+    }
+}

@@ -1,0 +1,87 @@
+//! Reads that only messaging needs, beside those of the journal.
+
+use std::collections::HashMap;
+
+use claudemesh_protocol::features::messaging::Priority;
+use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
+
+use diesel::dsl::count_star;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::state::{Counts, Known};
+use crate::db::schema::deliveries;
+use crate::db::{Db, DbError};
+use crate::journal::store;
+use crate::journal::types::StoredMessage;
+use crate::with_conn;
+
+/// One priority class of a recipient's backlog: seqs after `after`, oldest first.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneRead {
+    /// Class.
+    pub priority: Priority,
+    /// Exclusive lower bound.
+    pub after: i64,
+}
+
+/// What waits for a recipient in the given classes, in the mesh's order, at most `limit` messages; and per class whether
+/// more may be there.
+///
+/// # Errors
+/// Storage.
+pub async fn load_backlog(
+    db: &Db, mesh: &MeshId, recipient: &PublicKey, lanes: &[LaneRead], limit: u32,
+) -> Result<(Vec<StoredMessage>, Vec<Priority>), DbError> {
+    let mut rows = Vec::new();
+    let mut more = Vec::new();
+    for lane in lanes {
+        let found = store::load_pending_class(db, mesh, recipient, lane.priority, lane.after, limit).await?;
+        if found.len() >= limit as usize {
+            more.push(lane.priority);
+        }
+        rows.extend(found);
+    }
+    rows.sort_by_key(|row| row.seq);
+    more.extend(rows.iter().skip(limit as usize).map(|row| row.priority));
+    rows.truncate(limit as usize);
+    Ok((rows, more))
+}
+
+/// The newest idempotency keys of a mesh, oldest first, so that a retry after a restart is recognised.
+///
+/// # Errors
+/// Storage.
+pub async fn recent_client_ids(
+    db: &Db, mesh: &MeshId, limit: u32,
+) -> Result<Vec<((MemberId, String), Known)>, DbError> {
+    let rows = store::recent_client_ids(db, mesh, limit).await?;
+    let known = |(id, seq, sender, client, fingerprint)| ((sender, client), Known { id, fingerprint, seq });
+    Ok(rows.into_iter().rev().map(known).collect())
+}
+
+/// What waits for some recipients, by priority: now, next, low. Recipients without anything are left out.
+///
+/// # Errors
+/// Storage.
+pub async fn pending_counts_of(
+    db: &Db, mesh: &MeshId, recipients: &[PublicKey],
+) -> Result<HashMap<PublicKey, Counts>, DbError> {
+    let keys: Vec<String> = recipients.iter().map(PublicKey::to_hex).collect();
+    let rows: Vec<(String, i32, i64)> = with_conn!(db, |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::recipient_key.eq_any(&keys))
+        .filter(deliveries::stage.eq(0))
+        .group_by((deliveries::recipient_key, deliveries::priority))
+        .select((deliveries::recipient_key, deliveries::priority, count_star()))
+        .load(conn)
+        .await?);
+    let mut counts: HashMap<PublicKey, Counts> = HashMap::new();
+    for (key, priority, count) in rows {
+        let slot = PublicKey::parse(&key).zip(usize::try_from(priority).ok().filter(|priority| *priority < 3));
+        if let Some((key, priority)) = slot {
+            counts.entry(key).or_default()[priority] = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+    }
+    Ok(counts)
+}

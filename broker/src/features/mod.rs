@@ -1,0 +1,19 @@
+//! The feature list, and nothing else.
+
+pub mod enrolment;
+pub mod groups;
+pub mod info;
+pub mod members;
+pub mod messaging;
+pub mod moderation;
+pub mod presence;
+pub mod topics;
+
+crate::feature_table! {
+    messaging: Messaging => messaging::Messaging,
+    presence: Presence => presence::Presence,
+    groups: Groups => groups::Groups,
+    topics: Topics => topics::Topics,
+    info: Info => info::Info,
+    moderation: Moderation => moderation::Moderation,
+}

@@ -1,0 +1,82 @@
+//! `POST /hook/set-status`: a hook of the host says what a session does. The token says whose sessions it may touch.
+
+use std::collections::HashMap;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use claudemesh_protocol::crypto::http::sha256_hex;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult};
+
+use super::State;
+use crate::metrics::METRICS;
+use crate::session::bucket::Bucket;
+
+/// Tokens and processes whose rate is remembered; beyond it full buckets are forgotten.
+const MAX_RATES: usize = 8_192;
+const MINUTE_MS: i64 = 60_000;
+
+/// Rates by token hash and process.
+#[derive(Default)]
+pub struct Rates {
+    buckets: HashMap<(String, u64), Bucket>,
+}
+
+impl Rates {
+    fn take(&mut self, token_hash: &str, pid: u64, rate: u32, now_ms: i64) -> Result<(), u64> {
+        if rate == 0 {
+            return Ok(());
+        }
+        if self.buckets.len() >= MAX_RATES {
+            self.buckets.retain(|_, bucket| !bucket.is_full(rate, MINUTE_MS, now_ms));
+            if self.buckets.len() >= MAX_RATES {
+                return Err(1_000);
+            }
+        }
+        let key = (token_hash.to_owned(), pid);
+        self.buckets.entry(key).or_insert_with(|| Bucket::full(rate, now_ms)).take(rate, MINUTE_MS, rate, now_ms)
+    }
+}
+
+pub(super) async fn set_status(request: HttpRequest, body: web::Bytes, state: State) -> HttpResponse {
+    METRICS.hook_requests.inc();
+    let Some(token) = bearer(&request).filter(|token| (32..=256).contains(&token.len())) else {
+        return refuse(ErrorCode::Unauthorized, "expected `Authorization: Bearer <hook token>`", None);
+    };
+    let status: HookSetStatus = match serde_json::from_slice(&body) {
+        Ok(status) => status,
+        Err(error) => return refuse(ErrorCode::InvalidArgs, &error.to_string(), None),
+    };
+    let token_hash = sha256_hex(token.as_bytes());
+    let rate = state.config.effective_limits().hook_per_minute;
+    let taken = {
+        let mut rates = state.hook_rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        rates.take(&token_hash, status.pid.unwrap_or(0), rate, state.clock.mono_ms())
+    };
+    if let Err(wait) = taken {
+        METRICS.hook_limited.inc();
+        return refuse(ErrorCode::RateLimited, "too many hook calls", Some(wait));
+    }
+    let changed = state.directory.hook_status(&token_hash, &status).await;
+    HttpResponse::Ok().json(HookSetStatusResult {
+        ok: true,
+        pending: changed.is_empty(),
+        sessions: u32::try_from(changed.len()).ok().filter(|count| *count > 0),
+        presence_id: changed.into_iter().next(),
+        error: None,
+    })
+}
+
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    request.headers().get("authorization")?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
+}
+
+fn refuse(code: ErrorCode, message: &str, retry_after_ms: Option<u64>) -> HttpResponse {
+    let status = actix_web::http::StatusCode::from_u16(code.http_status())
+        .unwrap_or(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status).json(claudemesh_protocol::features::enrolment::HttpError {
+        ok: false,
+        error: code.as_str().into(),
+        message: Some(message.into()),
+        retry_after_ms,
+    })
+}

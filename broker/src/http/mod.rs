@@ -1,0 +1,60 @@
+//! HTTP: the WebSocket upgrade, health, metrics, hooks, and the routes of enrolment and members.
+
+pub mod auth;
+pub mod enrolment;
+pub mod failure;
+mod health;
+mod hook;
+pub mod members;
+mod pages;
+mod ws;
+
+use std::sync::{Arc, Mutex};
+
+use actix_web::web;
+
+use crate::clock::SharedClock;
+use crate::config::Config;
+use crate::db::Db;
+use crate::mesh::directory::Directory;
+use crate::session::SessionDeps;
+
+/// What handlers share.
+pub struct AppState {
+    /// Storage.
+    pub db: Db,
+    /// Time.
+    pub clock: SharedClock,
+    /// Live meshes.
+    pub directory: Directory,
+    /// Configuration.
+    pub config: Config,
+    /// For new sockets.
+    pub sessions: SessionDeps,
+    /// Seen signatures and attempts.
+    pub auth: auth::AuthState,
+    /// Rates of hook tokens.
+    pub hook_rates: Mutex<hook::Rates>,
+    /// Monotonic ms of the start, for the uptime.
+    pub started_mono_ms: i64,
+}
+
+/// Every route of the broker.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .route("/ws", web::get().to(ws::upgrade))
+        .route("/health", web::get().to(health::health))
+        .route("/health/ready", web::get().to(health::ready))
+        .route("/metrics", web::get().to(health::metrics))
+        .route("/hook/set-status", web::post().to(hook::set_status));
+    enrolment::configure(config);
+    members::configure(config);
+}
+
+/// Shared state as handlers take it.
+pub type State = web::Data<AppState>;
+
+/// Makes the shared state.
+pub fn state(parts: AppState) -> State {
+    web::Data::from(Arc::new(parts))
+}

@@ -1,0 +1,115 @@
+//! The journal: one writer that commits what many meshes hand over in one transaction (group commit).
+//!
+//! A mesh collects for at most [`BATCH_WINDOW`] or [`BATCH_ROWS`] rows, then hands its batch over and is told when it is on
+//! stable storage. While one transaction is written, further batches queue up and share the next one. The channel is
+//! bounded: when storage cannot keep up, meshes refuse new messages with `busy`.
+
+pub mod store;
+pub mod types;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use claudemesh_protocol::error::ErrorCode;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::db::{Db, DbError};
+use crate::metrics::METRICS;
+pub use types::Batch;
+
+/// Longest time a message waits for company before its batch is handed over.
+pub const BATCH_WINDOW: Duration = Duration::from_millis(2);
+/// Rows after which a batch is handed over at once.
+pub const BATCH_ROWS: usize = 512;
+/// Rows in one transaction; more would make the acknowledgements of the first ones late.
+const MAX_TRANSACTION_ROWS: usize = 8_192;
+/// Batches that may wait for the writer.
+const QUEUE: usize = 1_024;
+/// Attempts of a transaction that failed for a passing reason.
+const ATTEMPTS: u32 = 3;
+
+struct Entry {
+    batch: Batch,
+    done: oneshot::Sender<Result<(), ErrorCode>>,
+}
+
+/// Handle of the journal. Cheap to clone; the writer ends when the last handle is gone and everything is written.
+#[derive(Clone)]
+pub struct Journal {
+    queue: mpsc::Sender<Entry>,
+}
+
+impl Journal {
+    /// Starts the writer on the current runtime.
+    pub fn start(db: Db) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, entries) = mpsc::channel(QUEUE);
+        (Self { queue }, tokio::spawn(write(db, entries)))
+    }
+
+    /// Hands a batch over. Resolves when it is on stable storage, or failed as a whole.
+    ///
+    /// # Errors
+    /// The code for whoever waits for the batch. Nothing of a failed batch was kept, unless the connection broke during
+    /// the commit (`unavailable`): then a retry with the same idempotency key finds out.
+    pub async fn commit(&self, batch: Batch) -> Result<(), ErrorCode> {
+        let (done, written) = oneshot::channel();
+        self.queue.send(Entry { batch, done }).await.map_err(|_| ErrorCode::ShuttingDown)?;
+        written.await.unwrap_or(Err(ErrorCode::ShuttingDown))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long a transaction takes; decides nothing")]
+async fn write(db: Db, mut entries: mpsc::Receiver<Entry>) {
+    while let Some(first) = entries.recv().await {
+        let mut batch = first.batch;
+        let mut waiting = vec![first.done];
+        while batch.rows() < MAX_TRANSACTION_ROWS
+            && let Ok(next) = entries.try_recv()
+        {
+            merge(&mut batch, next.batch);
+            waiting.push(next.done);
+        }
+        let rows = batch.rows();
+        batch.id = uuid::Uuid::new_v4().to_string();
+        let started = Instant::now();
+        let result = write_with_retries(&db, Arc::new(batch)).await;
+        METRICS.journal_commits.inc();
+        METRICS.journal_rows.observe(rows as f64);
+        METRICS.journal_seconds.observe(started.elapsed().as_secs_f64());
+        METRICS.db_healthy.set(i64::from(result.is_ok()));
+        for done in waiting {
+            // Whoever no longer waits does not need the answer.
+            let _ = done.send(result);
+        }
+    }
+}
+
+async fn write_with_retries(db: &Db, batch: Arc<Batch>) -> Result<(), ErrorCode> {
+    let mut attempt = 1;
+    loop {
+        match store::write_batch(db, Arc::clone(&batch)).await {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt < ATTEMPTS && passing(&error) => {
+                tracing::warn!(error = %error, attempt, "journal transaction failed, trying again");
+                attempt += 1;
+            }
+            Err(error) => {
+                tracing::error!(error = %error, source = ?std::error::Error::source(&error), rows = batch.rows(), "journal transaction failed");
+                return Err(error.code());
+            }
+        }
+    }
+}
+
+fn passing(error: &DbError) -> bool {
+    error.is_transient() || matches!(error, DbError::Busy)
+}
+
+fn merge(into: &mut Batch, from: Batch) {
+    into.messages.extend(from.messages);
+    into.deliveries.extend(from.deliveries);
+    into.stages.extend(from.stages);
+    into.sessions.extend(from.sessions);
+    into.stats.extend(from.stats);
+    into.last_seen.extend(from.last_seen);
+}

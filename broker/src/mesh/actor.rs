@@ -1,0 +1,553 @@
+//! [`Mesh`]: a thin shell. It takes frames in, lets a feature decide, runs slow work in lanes, and keeps time.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, WrapFuture};
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::presence::HookSetStatus;
+use claudemesh_protocol::message::{ClientMessage, ServerMessage};
+
+use super::context::{Caller, Core, FlushWanted, MeshContext, PRESENCE_FRAMES_PER_SECOND, Shared, system_push};
+use super::dispatch::Features;
+use super::directory::Directory;
+use super::hooks::{Match, matches};
+use super::lanes::Lanes;
+use super::load::Loaded;
+use super::outcome::{Apply, Lane, Outcome, Reject, Work};
+use super::peers::{PeerRef, StatusSource};
+use crate::features::messaging::journaling;
+use crate::journal::BATCH_WINDOW;
+use crate::metrics::METRICS;
+use crate::session::hello::VerifiedHello;
+use crate::session::{CloseReason, Out};
+
+/// Frames that may wait for a mesh before its sessions stop reading their sockets.
+const MAILBOX: usize = 4_096;
+/// How often leases, expiries and silent sockets are looked at.
+const TICK_MS: i64 = 1_000;
+/// A piece of slow work is given up after this time.
+const WORK_DEADLINE: Duration = Duration::from_secs(30);
+/// A handler that takes longer is worth a warning.
+const SLOW_HANDLER: Duration = Duration::from_millis(5);
+
+/// A client frame.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Inbound {
+    /// Who.
+    pub peer: PeerRef,
+    /// On which socket.
+    pub socket_no: u64,
+    /// `_reqId`.
+    pub req_id: Option<String>,
+    /// `id`.
+    pub id: Option<String>,
+    /// What.
+    pub message: ClientMessage,
+}
+
+/// A session with a verified hello wants in. `Err(None)`: ask the directory again.
+#[derive(Message)]
+#[rtype(result = "Result<PeerRef, Option<ErrorCode>>")]
+pub struct Attach {
+    /// The hello.
+    pub hello: VerifiedHello,
+    /// `_reqId` of the hello.
+    pub req_id: Option<String>,
+    /// The socket.
+    pub socket: Recipient<Out>,
+    /// Its number.
+    pub socket_no: u64,
+}
+
+/// A socket closed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Detach {
+    /// Who.
+    pub peer: PeerRef,
+    /// Which socket.
+    pub socket_no: u64,
+}
+
+/// A sign of life without a frame.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Heartbeat {
+    /// Who.
+    pub peer: PeerRef,
+    /// Which socket.
+    pub socket_no: u64,
+}
+
+/// A status from a hook whose token was checked. Answers the presences that changed.
+#[derive(Message)]
+#[rtype(result = "Vec<String>")]
+pub struct HookStatus {
+    /// SHA-256 of the token.
+    pub token_hash: String,
+    /// What the hook says.
+    pub status: HookSetStatus,
+}
+
+/// A read for HTTP and tests: runs in the actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Snapshot(pub Box<dyn FnOnce(&mut Core, &mut Features) + Send>);
+
+/// Write everything and close every socket. Answers when the journal has it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drain(pub CloseReason);
+
+/// The actor of one mesh.
+pub struct Mesh {
+    pub(super) core: Core,
+    pub(super) features: Features,
+    pub(super) shared: Shared,
+    directory: Directory,
+    lanes: Lanes,
+    flush_armed: bool,
+    writing: bool,
+    next_tick_mono_ms: i64,
+    empty_since_mono_ms: Option<i64>,
+    retiring: bool,
+    draining: Option<Vec<tokio::sync::oneshot::Sender<()>>>,
+}
+
+impl Mesh {
+    /// A mesh from what storage knows of it.
+    pub fn new(loaded: Loaded, shared: Shared, directory: Directory) -> Self {
+        let now = shared.clock.mono_ms();
+        let (core, features) = loaded.into_parts(&shared);
+        Self {
+            core,
+            features,
+            shared,
+            directory,
+            lanes: Lanes::default(),
+            flush_armed: false,
+            writing: false,
+            next_tick_mono_ms: now + TICK_MS,
+            empty_since_mono_ms: Some(now),
+            retiring: false,
+            draining: None,
+        }
+    }
+
+    fn context(&mut self, caller: Option<Caller>) -> (MeshContext<'_>, &mut Features) {
+        (MeshContext { core: &mut self.core, caller }, &mut self.features)
+    }
+
+    /// Runs a step on the features, then everything that follows from it: events, work, flush.
+    pub(super) fn step<T>(
+        &mut self, ctx: &mut Context<Self>, caller: Option<Caller>,
+        step: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T,
+    ) -> T {
+        let (mut cx, features) = self.context(caller);
+        let result = step(features, &mut cx);
+        while let Some(event) = cx.core.events.pop_front() {
+            cx.caller = None;
+            features.on_event(&mut cx, &event);
+        }
+        let work = std::mem::take(&mut self.core.work);
+        for work in work {
+            self.admit(work, ctx);
+        }
+        self.arm_flush(ctx);
+        result
+    }
+
+    fn settle(&mut self, outcome: Result<Outcome, Reject>, caller: Option<&Caller>, ctx: &mut Context<Self>) -> bool {
+        match outcome {
+            Ok(Outcome::Silent) => true,
+            Ok(Outcome::Answer(message)) => {
+                if let Some(caller) = caller {
+                    self.answer(caller, &message);
+                }
+                true
+            }
+            Ok(Outcome::Work(mut work)) => {
+                let (cx, _) = self.context(caller.cloned());
+                work.reply_to = cx.reply_to();
+                self.admit(work, ctx);
+                true
+            }
+            Err(reject) => {
+                if let Some(caller) = caller {
+                    let frame = reject.into_frame(caller.id.clone());
+                    self.answer(caller, &frame.into());
+                }
+                false
+            }
+        }
+    }
+
+    fn answer(&mut self, caller: &Caller, message: &ServerMessage) {
+        let (mut cx, _) = self.context(Some(caller.clone()));
+        if let Some(to) = cx.reply_to() {
+            cx.reply(&to, message);
+        }
+    }
+
+    fn admit(&mut self, work: Work, ctx: &mut Context<Self>) {
+        if let Err(work) = self.lanes.admit(work)
+            && let Some(to) = &work.reply_to
+        {
+            let frame = Reject::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.clone());
+            let (mut cx, _) = self.context(None);
+            cx.reply(to, &frame.into());
+        }
+        self.run_lanes(ctx);
+    }
+
+    fn run_lanes(&mut self, ctx: &mut Context<Self>) {
+        while let Some(Work { lane, future, reply_to }) = self.lanes.start() {
+            // Spawned on the runtime, not in the actor: a transaction future must not be dropped with the actor.
+            let job = tokio::spawn(tokio::time::timeout(WORK_DEADLINE, future));
+            ctx.spawn(job.into_actor(self).map(move |done, mesh, ctx| {
+                let result = match done {
+                    Ok(Ok(result)) => result,
+                    Ok(Err(_)) => Err(Reject::new(ErrorCode::Timeout, "storage took too long")),
+                    Err(error) => {
+                        tracing::error!(error = %error, lane = ?lane, "work panicked");
+                        Err(Reject::new(ErrorCode::Internal, "this request failed inside the broker"))
+                    }
+                };
+                mesh.finished(&lane, result, reply_to, ctx);
+            }));
+        }
+    }
+
+    fn finished(
+        &mut self, lane: &Lane, result: Result<Apply, Reject>, reply_to: Option<super::outcome::ReplyTo>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.lanes.finished(lane);
+        let caller = reply_to.as_ref().map(|to| Caller { peer: to.peer, req_id: to.req_id.clone(), id: to.id.clone() });
+        let outcome = match result {
+            Ok(apply) => self.step(ctx, caller, apply),
+            Err(reject) => Err(reject),
+        };
+        match (outcome, reply_to) {
+            (Ok(Outcome::Answer(message)), Some(to)) => {
+                let (mut cx, _) = self.context(None);
+                cx.reply(&to, &message);
+            }
+            (Ok(Outcome::Work(mut work)), to) => {
+                work.reply_to = to;
+                self.admit(work, ctx);
+            }
+            (Ok(_), _) => {}
+            (Err(reject), Some(to)) => {
+                let frame = reject.into_frame(to.id.clone());
+                let (mut cx, _) = self.context(None);
+                cx.reply(&to, &frame.into());
+            }
+            (Err(reject), None) => {
+                tracing::warn!(mesh.id = %self.core.id, code = reject.code.as_str(), lane = ?lane, "background work failed");
+            }
+        }
+        self.run_lanes(ctx);
+        self.arm_flush(ctx);
+    }
+
+    fn arm_flush(&mut self, ctx: &mut Context<Self>) {
+        if self.writing {
+            return;
+        }
+        match self.core.flush_wanted {
+            FlushWanted::No => {}
+            FlushWanted::Now => self.flush(ctx),
+            FlushWanted::Soon if self.flush_armed => {}
+            FlushWanted::Soon => {
+                self.flush_armed = true;
+                // The batch window is real time even under a manual clock: it is about the disk, not about the mesh.
+                ctx.run_later(BATCH_WINDOW, |mesh, ctx| {
+                    mesh.flush_armed = false;
+                    if !mesh.writing {
+                        mesh.flush(ctx);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Hands what is pending to the journal; one batch at a time, so that batches of a mesh commit in order.
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        self.core.flush_wanted = FlushWanted::No;
+        let (mut cx, features) = self.context(None);
+        let (batch, ticket) = journaling::take_batch(&mut features.messaging, &mut cx);
+        if batch.is_empty() {
+            self.committed(ticket, Ok(()), ctx);
+            return;
+        }
+        self.writing = true;
+        let journal = self.core.journal.clone();
+        let job = tokio::spawn(async move { journal.commit(batch).await });
+        ctx.spawn(job.into_actor(self).map(move |done, mesh, ctx| {
+            mesh.writing = false;
+            mesh.committed(ticket, done.unwrap_or(Err(ErrorCode::Internal)), ctx);
+        }));
+    }
+
+    fn committed(&mut self, ticket: journaling::Ticket, result: Result<(), ErrorCode>, ctx: &mut Context<Self>) {
+        self.step(ctx, None, |features, cx| journaling::committed(&mut features.messaging, cx, ticket, result));
+        if let Some(waiting) = self.draining.take() {
+            let (cx, features) = self.context(None);
+            if journaling::is_settled(&features.messaging, &cx) {
+                for done in waiting {
+                    // Whoever gave up waiting for the drain does not need the answer.
+                    let _ = done.send(());
+                }
+                ctx.stop();
+            } else {
+                self.draining = Some(waiting);
+                self.core.flush_wanted = FlushWanted::Now;
+                self.arm_flush(ctx);
+            }
+        }
+    }
+
+    fn arm_tick(&mut self, ctx: &mut Context<Self>) {
+        let sleep = self.core.clock.sleep_until(self.next_tick_mono_ms);
+        ctx.spawn(sleep.into_actor(self).map(|(), mesh, ctx| {
+            mesh.tick(ctx);
+            mesh.next_tick_mono_ms = mesh.core.clock.mono_ms() + TICK_MS;
+            mesh.arm_tick(ctx);
+        }));
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let mono = self.core.clock.mono_ms();
+        self.core.presence_budget = PRESENCE_FRAMES_PER_SECOND;
+        self.expire_leases(mono, ctx);
+        self.expire_working(mono, ctx);
+        self.step(ctx, None, |features, cx| journaling::tick(&mut features.messaging, cx));
+        if self.core.presence_skipped > 0 {
+            let data = serde_json::json!({ "peers": self.core.roster.len(), "changes": self.core.presence_skipped });
+            self.core.presence_skipped = 0;
+            let frame = system_push(&self.core.id, "roster_changed", data, self.core.clock.now_ms());
+            let (cx, _) = self.context(None);
+            cx.push_all(&frame, |_| false);
+        }
+        self.retire_when_idle(mono, ctx);
+    }
+
+    fn expire_working(&mut self, mono: i64, ctx: &mut Context<Self>) {
+        let ttl = i64::from(self.core.connections.working_ttl_seconds) * 1_000;
+        let expired: Vec<PeerRef> = self
+            .core
+            .roster
+            .iter()
+            .filter(|peer| {
+                peer.status == claudemesh_protocol::features::presence::PeerStatus::Working
+                    && mono - peer.status_mono_ms >= ttl
+            })
+            .map(|peer| peer.at)
+            .collect();
+        for peer in expired {
+            METRICS.ttl_expired.inc();
+            self.step(ctx, None, |_, cx| {
+                cx.set_status(
+                    peer,
+                    claudemesh_protocol::features::presence::PeerStatus::Idle,
+                    StatusSource::Expired,
+                );
+            });
+        }
+    }
+
+    /// A mesh without peers leaves memory after a while; storage has everything.
+    fn retire_when_idle(&mut self, mono: i64, ctx: &mut Context<Self>) {
+        if !self.core.roster.is_empty() {
+            self.empty_since_mono_ms = None;
+            return;
+        }
+        let since = *self.empty_since_mono_ms.get_or_insert(mono);
+        let (cx, features) = self.context(None);
+        let settled = journaling::is_settled(&features.messaging, &cx);
+        if self.retiring || !settled || self.writing || !self.lanes.is_empty() {
+            return;
+        }
+        if mono - since < i64::from(self.core.connections.idle_mesh_seconds) * 1_000 {
+            return;
+        }
+        self.retiring = true;
+        let (directory, id) = (self.directory.clone(), self.core.id.clone());
+        ctx.spawn(async move { directory.retire(&id).await }.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+impl Actor for Mesh {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        METRICS.meshes_active.inc();
+        self.arm_tick(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        METRICS.meshes_active.dec();
+    }
+}
+
+impl Handler<Inbound> for Mesh {
+    type Result = ();
+
+    #[expect(clippy::disallowed_methods, reason = "measures how long a handler takes; decides nothing")]
+    fn handle(&mut self, inbound: Inbound, ctx: &mut Self::Context) {
+        let Inbound { peer, socket_no, req_id, id, message } = inbound;
+        let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
+        match self.core.roster.get_mut(peer) {
+            Some(record) if record.socket_no == socket_no => {
+                record.heard_mono_ms = mono;
+                record.last_seen_ms = now;
+            }
+            // The frame was on its way while its socket was replaced or closed.
+            _ => return,
+        }
+        let caller = Caller { peer, req_id, id };
+        let started = std::time::Instant::now();
+        let tag = message.tag();
+        // A panic in a handler is a fault of that feature: its request fails and the mesh is rebuilt from storage.
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.step(ctx, Some(caller.clone()), |features, cx| features.dispatch(cx, message))
+        }));
+        let Ok((feature, outcome)) = caught else {
+            let frame = Reject::new(ErrorCode::Internal, "this request failed inside the broker; reconnect")
+                .into_frame(caller.id.clone());
+            self.answer(&caller, &frame.into());
+            return self.rebuild(tag, ctx);
+        };
+        let result = match &outcome {
+            Ok(_) => "ok",
+            Err(reject) => reject.code.as_str(),
+        };
+        METRICS.frames.with_label_values(&[feature, result]).inc();
+        let took = started.elapsed();
+        METRICS.handler_seconds.observe(took.as_secs_f64());
+        if took > SLOW_HANDLER {
+            tracing::warn!(msg.type = tag, dur_ms = took.as_millis() as u64, "slow handler");
+        }
+        self.settle(outcome, Some(&caller), ctx);
+        self.arm_flush(ctx);
+    }
+}
+
+impl Mesh {
+    /// After a panic the memory may be half changed: end this actor; the directory loads a new one, sessions reconnect.
+    fn rebuild(&mut self, tag: &'static str, ctx: &mut Context<Self>) {
+        tracing::error!(mesh.id = %self.core.id, msg.type = tag, "a handler panicked; the mesh is rebuilt from storage");
+        let (cx, _) = self.context(None);
+        for peer in cx.core.roster.refs() {
+            cx.close(peer, CloseReason::Restarting);
+        }
+        let (directory, id) = (self.directory.clone(), self.core.id.clone());
+        actix_rt::spawn(async move { directory.retire(&id).await });
+        ctx.stop();
+    }
+}
+
+impl Handler<Heartbeat> for Mesh {
+    type Result = ();
+
+    fn handle(&mut self, beat: Heartbeat, _: &mut Self::Context) {
+        let mono = self.core.clock.mono_ms();
+        if let Some(peer) = self.core.roster.get_mut(beat.peer)
+            && peer.socket_no == beat.socket_no
+        {
+            peer.heard_mono_ms = mono;
+        }
+    }
+}
+
+impl Handler<HookStatus> for Mesh {
+    type Result = Vec<String>;
+
+    fn handle(&mut self, hook: HookStatus, ctx: &mut Self::Context) -> Self::Result {
+        let HookStatus { token_hash, status } = hook;
+        let fits: Vec<(Match, PeerRef)> = self
+            .core
+            .roster
+            .iter()
+            .filter(|peer| !peer.ephemeral && peer.hook_token_hash.as_deref() == Some(&*token_hash))
+            .map(|peer| (matches(&status, &peer.session_id, peer.pid, &peer.cwd), peer.at))
+            .collect();
+        let best = fits.iter().map(|(fit, _)| *fit).max().unwrap_or(Match::No);
+        let chosen: Vec<PeerRef> = fits.iter().filter(|(fit, _)| *fit == best).map(|(_, peer)| *peer).collect();
+        // A directory alone decides only when one session is in it; and never against a session id that was given.
+        let sure = match best {
+            Match::No => false,
+            Match::Directory => chosen.len() == 1 && status.session_id.is_none(),
+            Match::Process | Match::Session => true,
+        };
+        if !sure {
+            return Vec::new();
+        }
+        self.step(ctx, None, |_, cx| {
+            for peer in &chosen {
+                cx.set_status(*peer, status.status, StatusSource::Hook);
+            }
+        });
+        chosen
+            .iter()
+            .filter_map(|peer| self.core.roster.get(*peer))
+            .map(|peer| peer.presence.to_string())
+            .collect()
+    }
+}
+
+impl Handler<Snapshot> for Mesh {
+    type Result = ();
+
+    fn handle(&mut self, snapshot: Snapshot, ctx: &mut Self::Context) {
+        (snapshot.0)(&mut self.core, &mut self.features);
+        self.step(ctx, None, |_, _| ());
+    }
+}
+
+impl Handler<Attach> for Mesh {
+    type Result = Result<PeerRef, Option<ErrorCode>>;
+
+    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) -> Self::Result {
+        if self.retiring {
+            return Err(None);
+        }
+        if self.draining.is_some() {
+            return Err(Some(ErrorCode::ShuttingDown));
+        }
+        self.empty_since_mono_ms = None;
+        self.attach(attach, ctx).map_err(Some)
+    }
+}
+
+impl Handler<Detach> for Mesh {
+    type Result = ();
+
+    fn handle(&mut self, detach: Detach, ctx: &mut Self::Context) {
+        self.detach(detach.peer, detach.socket_no, ctx);
+    }
+}
+
+impl Handler<Drain> for Mesh {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) -> Self::Result {
+        let (done, drained) = tokio::sync::oneshot::channel();
+        self.draining.get_or_insert_default().push(done);
+        let (cx, _) = self.context(None);
+        for peer in cx.core.roster.refs() {
+            cx.close(peer, drain.0);
+        }
+        // What was read before the close still counts; the flush follows everything that is in the mailbox now.
+        self.store_all_presence();
+        self.core.flush_wanted = FlushWanted::Now;
+        self.arm_flush(ctx);
+        Box::pin(async move {
+            let _ = drained.await;
+        })
+    }
+}

@@ -1,0 +1,398 @@
+//! Coming and going: hello, silent re-attach, lease, eviction.
+
+use actix::Context;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::presence::{PeerEvent, PeerStatus, Profile, Stats, event_data};
+use claudemesh_protocol::id::PresenceId;
+use claudemesh_protocol::limits;
+use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::session::{HelloAck, MemberProfile, MeshPolicy, Response, Waiting};
+use claudemesh_protocol::time::iso;
+use claudemesh_protocol::version::{BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL, PROTOCOL_VERSION};
+
+use super::actor::{Attach, Mesh};
+use super::context::{MeshContext, send_text};
+use super::events::MeshEvent;
+use super::outbox::Outbox;
+use super::peers::{KnownSession, Member, Peer, PeerRef, StatusSource};
+use crate::features::messaging::journaling;
+use crate::metrics::METRICS;
+use crate::session::CloseReason;
+use crate::session::hello::VerifiedHello;
+
+impl Mesh {
+    /// Lets a verified hello in, or says why not.
+    pub(super) fn attach(&mut self, attach: Attach, ctx: &mut Context<Self>) -> Result<PeerRef, ErrorCode> {
+        let Attach { hello, req_id, socket, socket_no } = attach;
+        let member = self.admit_member(&hello)?;
+        let ephemeral = hello.description.can(CAP_EPHEMERAL);
+        let key = hello.session_key.unwrap_or(hello.member_key);
+        if let Some(session) = hello.session_key
+            && let Some(known) = self.core.roster.known.get(&session)
+        {
+            // A session key belongs to the member that used it first; once proven, only a proof opens it again.
+            if known.member != member.id {
+                return Err(ErrorCode::AttestationMismatch);
+            }
+            if known.proven && !hello.proven {
+                return Err(ErrorCode::AttestationMismatch);
+            }
+        }
+        let own_record = if ephemeral { None } else { self.own_record(&hello, &member) };
+        if own_record.is_none() && self.core.roster.len() >= self.core.connections.max_per_mesh {
+            return Err(ErrorCode::Capacity);
+        }
+        let reattached = own_record.is_some();
+        let known = self.core.roster.known.get(&key).cloned();
+        let at = match own_record {
+            Some(at) => self.take_over(at, &hello, socket, socket_no),
+            None => {
+                if !ephemeral {
+                    self.replace_same_session(&hello, &member, ctx);
+                }
+                self.new_record(&hello, &member, known.as_ref(), socket, socket_no)
+            }
+        };
+        METRICS.connections_active.inc();
+        if let Some(hash) = &hello.description.hook_token_hash
+            && !ephemeral
+        {
+            if !reattached {
+                self.shared.hooks.attach(hash, &self.core.id);
+            }
+            self.claim_parked_status(at, hash, &hello);
+        }
+        self.acknowledge(at, &member, known.as_ref(), reattached, &hello, req_id.as_deref());
+        if !ephemeral {
+            self.remember(at);
+            self.step(ctx, None, |features, cx| {
+                cx.emit(MeshEvent::Attached { peer: at, reattached });
+                journaling::attached(&mut features.messaging, cx, at);
+                if !reattached {
+                    announce(cx, at, known.as_ref());
+                }
+            });
+        }
+        Ok(at)
+    }
+
+    fn admit_member(&self, hello: &VerifiedHello) -> Result<Member, ErrorCode> {
+        let member = self.core.roster.member_by_key(&hello.member_key).ok_or(ErrorCode::Unauthorized)?;
+        if member.revoked_at_ms.is_some() {
+            return Err(ErrorCode::Revoked);
+        }
+        if !hello.member_id.is_empty() && hello.member_id != member.id.as_str() {
+            let proven = hello.proven;
+            return Err(if proven { ErrorCode::ParentMemberIdMismatch } else { ErrorCode::MemberIdMismatch });
+        }
+        Ok(member.clone())
+    }
+
+    /// The record that this hello continues: same key and member; without session key the same session id.
+    fn own_record(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerRef> {
+        let key = hello.session_key.unwrap_or(hello.member_key);
+        self.core.roster.with_key(&key).iter().copied().find(|at| {
+            self.core.roster.get(*at).is_some_and(|peer| {
+                peer.member == member.id
+                    && peer.session_key == hello.session_key
+                    && (hello.session_key.is_some() || peer.session_id == hello.session_id)
+                    && (hello.proven || !peer.proven)
+            })
+        })
+    }
+
+    /// Another record of the same member with the same session id is the same session under an older key.
+    fn replace_same_session(&mut self, hello: &VerifiedHello, member: &Member, ctx: &mut Context<Self>) {
+        let old: Vec<PeerRef> = self
+            .core
+            .roster
+            .of_member(&member.id)
+            .iter()
+            .copied()
+            .filter(|at| {
+                self.core
+                    .roster
+                    .get(*at)
+                    .is_some_and(|peer| peer.session_id == hello.session_id && (hello.proven || !peer.proven))
+            })
+            .collect();
+        for at in old {
+            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
+            self.evict(at, false, ctx);
+        }
+    }
+
+    fn take_over(
+        &mut self, at: PeerRef, hello: &VerifiedHello, socket: actix::Recipient<crate::session::Out>, socket_no: u64,
+    ) -> PeerRef {
+        MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
+        let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
+        if let Some(peer) = self.core.roster.get_mut(at) {
+            if peer.socket.is_some() {
+                METRICS.connections_active.dec();
+            }
+            peer.socket = Some(socket);
+            peer.socket_no = socket_no;
+            peer.lease_ends_mono_ms = None;
+            peer.heard_mono_ms = mono;
+            peer.last_seen_ms = now;
+            peer.cwd = cut(&hello.cwd);
+            peer.pid = hello.pid;
+            peer.session_id = cut(&hello.session_id);
+            peer.proven = peer.proven || hello.proven;
+            peer.acks = acks(hello);
+            peer.pulls = hello.description.can(CAP_PULL);
+            if let Some(name) = &hello.description.display_name {
+                peer.name.clone_from(name);
+            }
+            if let Some(groups) = hello.description.groups.as_ref().filter(|groups| !groups.is_empty()) {
+                peer.groups.clone_from(groups);
+            }
+            // Counters restart with the client's process or go on; totals only ever take differences.
+            peer.outbox.rewind();
+        }
+        at
+    }
+
+    fn new_record(
+        &mut self, hello: &VerifiedHello, member: &Member, known: Option<&KnownSession>,
+        socket: actix::Recipient<crate::session::Out>, socket_no: u64,
+    ) -> PeerRef {
+        let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
+        let at = self.core.roster.next_ref();
+        let description = &hello.description;
+        let given = description.groups.clone().filter(|groups| !groups.is_empty() || hello.proven);
+        let groups = given
+            .or_else(|| known.map(|known| known.groups.clone()).filter(|groups| !groups.is_empty()))
+            .unwrap_or_else(|| member.default_groups.clone());
+        self.core.roster.insert(Peer {
+            at,
+            presence: PresenceId::random(&mut rand::thread_rng()),
+            member: member.id.clone(),
+            member_key: member.pubkey,
+            session_key: hello.session_key,
+            proven: hello.proven,
+            session_id: cut(&hello.session_id),
+            name: description.display_name.clone().unwrap_or_else(|| member.display_name.clone()),
+            pid: hello.pid,
+            cwd: cut(&hello.cwd),
+            hostname: description.hostname.clone(),
+            peer_type: description.peer_type.clone(),
+            channel: description.channel.clone(),
+            model: description.model.clone(),
+            hook_token_hash: description.hook_token_hash.clone(),
+            ephemeral: description.can(CAP_EPHEMERAL),
+            acks: acks(hello),
+            pulls: description.can(CAP_PULL),
+            control_plane: !hello.proven,
+            groups,
+            profile: known.map_or_else(Profile::default, |known| known.profile.clone()),
+            visible: known.is_none_or(|known| known.visible),
+            summary: known.and_then(|known| known.summary.clone()),
+            stats: Stats::default(),
+            counted: Stats::default(),
+            status: PeerStatus::Idle,
+            status_source: StatusSource::Initial,
+            status_mono_ms: mono,
+            connected_at_ms: now,
+            last_seen_ms: now,
+            heard_mono_ms: mono,
+            socket: Some(socket),
+            socket_no,
+            lease_ends_mono_ms: None,
+            outbox: Outbox::default(),
+        });
+        at
+    }
+
+    fn claim_parked_status(&mut self, at: PeerRef, hash: &str, hello: &VerifiedHello) {
+        let mono = self.core.clock.mono_ms();
+        let parked = self.shared.hooks.claim(hash, &hello.session_id, hello.pid, &hello.cwd, mono);
+        if let (Some(status), Some(peer)) = (parked, self.core.roster.get_mut(at))
+            && peer.status != PeerStatus::Dnd
+        {
+            peer.status = status.status;
+            peer.status_source = StatusSource::Hook;
+            peer.status_mono_ms = mono;
+        }
+    }
+
+    /// Sends `hello_ack`: always the first frame on the socket, before any push.
+    fn acknowledge(
+        &mut self, at: PeerRef, member: &Member, known: Option<&KnownSession>, reattached: bool, hello: &VerifiedHello,
+        req_id: Option<&str>,
+    ) {
+        let waiting = journaling::waiting_for(&self.features.messaging, &self.core.roster, at);
+        let Some(peer) = self.core.roster.get(at) else { return };
+        let restored = known.is_some() && !reattached;
+        let brought = hello.description.groups.as_ref().is_some_and(|groups| !groups.is_empty());
+        let totals = journaling::totals(&self.features.messaging, &member.id);
+        let ack = HelloAck {
+            presence_id: peer.presence.clone(),
+            member_display_name: peer.name.clone(),
+            protocol_version: Some(PROTOCOL_VERSION),
+            capabilities: BROKER_CAPABILITIES.iter().map(|word| (*word).to_owned()).collect(),
+            member_role: Some(member.role.as_str().into()),
+            reattached: reattached.then_some(true),
+            waiting: Some(Waiting { now: waiting[0], next: waiting[1], low: waiting[2] }),
+            member_profile: (!reattached || !hello.proven).then(|| MemberProfile {
+                role_tag: member.role_tag.clone(),
+                groups: member.default_groups.clone(),
+                message_mode: member.message_mode.clone(),
+            }),
+            mesh_policy: Some(MeshPolicy { self_editable: self.core.self_editable }),
+            restored: restored.then_some(true),
+            last_summary: known.filter(|_| restored).and_then(|known| known.summary.clone()),
+            last_seen_at: known.filter(|_| restored).map(|known| iso(known.last_seen_ms)),
+            restored_groups: (restored && !brought && !peer.groups.is_empty()).then(|| peer.groups.clone()),
+            restored_stats: restored.then(|| event_data(&totals)),
+            services: vec![],
+        };
+        send_text(peer, ServerMessage::from(Response::from(ack)).write(req_id).into());
+    }
+
+    /// Notes the session so that it can be addressed while it is away.
+    fn remember(&mut self, at: PeerRef) {
+        let Some(peer) = self.core.roster.get(at) else { return };
+        let (key, known) = (peer.key(), known_of(peer));
+        self.core.roster.known.insert(key, known);
+        self.core.dirty.insert(key);
+        if let Some(member) = self.core.roster.get(at).map(|peer| peer.member.clone())
+            && let Some(member) = self.core.roster.member_mut(&member)
+        {
+            member.last_seen_at_ms = Some(self.core.clock.now_ms());
+        }
+    }
+
+    /// A socket closed: the record stays for the lease, unless it was a one-shot verb.
+    pub(super) fn detach(&mut self, at: PeerRef, socket_no: u64, ctx: &mut Context<Self>) {
+        let lease = self.core.clock.mono_ms() + i64::from(self.core.connections.lease_seconds) * 1_000;
+        let now = self.core.clock.now_ms();
+        let Some(peer) = self.core.roster.get_mut(at).filter(|peer| peer.socket_no == socket_no) else { return };
+        if peer.socket.take().is_some() {
+            METRICS.connections_active.dec();
+        }
+        if peer.ephemeral {
+            self.core.roster.remove(at);
+            return;
+        }
+        peer.lease_ends_mono_ms = Some(lease);
+        peer.last_seen_ms = now;
+        peer.outbox.rewind();
+        self.remember(at);
+        self.step(ctx, None, |features, cx| {
+            journaling::count_stats(&mut features.messaging, cx, at);
+            cx.emit(MeshEvent::Detached { peer: at });
+        });
+    }
+
+    /// Ends leases, and sockets that were silent for too long (their own timers stop with a blocked socket).
+    pub(super) fn expire_leases(&mut self, mono: i64, ctx: &mut Context<Self>) {
+        let stale = i64::try_from(limits::STALE_AFTER.as_millis()).unwrap_or(i64::MAX);
+        let silent: Vec<(PeerRef, u64)> = self
+            .core
+            .roster
+            .iter()
+            .filter(|peer| peer.online() && mono - peer.heard_mono_ms >= stale)
+            .map(|peer| (peer.at, peer.socket_no))
+            .collect();
+        for (at, socket_no) in silent {
+            self.detach(at, socket_no, ctx);
+        }
+        let ended: Vec<PeerRef> = self
+            .core
+            .roster
+            .iter()
+            .filter(|peer| peer.lease_ends_mono_ms.is_some_and(|ends| mono >= ends))
+            .map(|peer| peer.at)
+            .collect();
+        for at in ended {
+            self.evict(at, true, ctx);
+        }
+    }
+
+    /// Removes a record; `announce` tells the others.
+    pub(super) fn evict(&mut self, at: PeerRef, announce: bool, ctx: &mut Context<Self>) {
+        self.step(ctx, None, |features, cx| {
+            journaling::count_stats(&mut features.messaging, cx, at);
+            evict(cx, at, announce);
+        });
+    }
+
+    /// Notes every session for storage, before a drain.
+    pub(super) fn store_all_presence(&mut self) {
+        for at in self.core.roster.refs() {
+            if self.core.roster.get(at).is_some_and(|peer| !peer.ephemeral) {
+                self.remember(at);
+            }
+        }
+    }
+
+}
+
+/// Removes a record and what hangs on it. Also used by moderation.
+pub fn evict(cx: &mut MeshContext<'_>, at: PeerRef, announce: bool) {
+    let Some(peer) = cx.core.roster.remove(at) else { return };
+    if peer.socket.is_some() {
+        METRICS.connections_active.dec();
+    }
+    if peer.ephemeral {
+        return;
+    }
+    if let Some(hash) = &peer.hook_token_hash {
+        cx.core.hooks.detach(hash, &cx.core.id);
+    }
+    let known = known_of(&peer);
+    cx.core.roster.known.insert(peer.key(), known);
+    cx.core.dirty.insert(peer.key());
+    cx.emit(MeshEvent::Evicted { key: peer.key(), member: peer.member.clone() });
+    if announce {
+        let event =
+            PeerEvent { name: peer.name, pubkey: peer.session_key.unwrap_or(peer.member_key), groups: None, last_seen_at: None, summary: None };
+        let member = peer.member;
+        cx.push_event("peer_left", event_data(&event), |other| other.member == member);
+    }
+}
+
+/// What is remembered of a session that goes.
+pub fn known_of(peer: &Peer) -> KnownSession {
+    KnownSession {
+        member: peer.member.clone(),
+        name: peer.name.clone(),
+        session_id: peer.session_id.clone(),
+        last_seen_ms: peer.last_seen_ms,
+        groups: peer.groups.clone(),
+        profile: peer.profile.clone(),
+        visible: peer.visible,
+        summary: peer.summary.clone(),
+        cwd: peer.cwd.clone(),
+        proven: peer.proven,
+    }
+}
+
+fn announce(cx: &mut MeshContext<'_>, at: PeerRef, known: Option<&KnownSession>) {
+    let Some(peer) = cx.core.roster.get(at) else { return };
+    // Hidden peers cause no join event: it would give them away.
+    if !peer.visible {
+        return;
+    }
+    let event = PeerEvent {
+        name: peer.name.clone(),
+        pubkey: peer.key(),
+        groups: Some(peer.groups.clone()),
+        last_seen_at: known.map(|known| iso(known.last_seen_ms)),
+        summary: known.and_then(|known| known.summary.clone()),
+    };
+    let name = if known.is_some() { "peer_returned" } else { "peer_joined" };
+    let member = peer.member.clone();
+    cx.push_event(name, event_data(&event), |other| other.member == member);
+}
+
+fn acks(hello: &VerifiedHello) -> bool {
+    // `session_hello` came into the protocol together with `client_ack`; a plain hello has to say it.
+    hello.proven || hello.description.can(CAP_CLIENT_ACK)
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(limits::MAX_TEXT_CHARS).collect()
+}

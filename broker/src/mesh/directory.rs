@@ -1,0 +1,207 @@
+//! Finds the actor of a mesh: started on first use, started again when it died, forgotten when it went to sleep.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::{Actor, Addr, ArbiterHandle};
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::presence::HookSetStatus;
+use claudemesh_protocol::id::{MeshId, PublicKey};
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::actor::{Drain, HookStatus, Mesh, Snapshot};
+use super::context::{Core, Shared};
+use super::dispatch::Features;
+use super::load;
+use crate::session::CloseReason;
+
+/// A loaded mesh, or the turn of whoever loads it.
+type Slot = Arc<AsyncMutex<Option<Addr<Mesh>>>>;
+
+struct Inner {
+    shared: Shared,
+    arbiters: Vec<ArbiterHandle>,
+    slots: Mutex<HashMap<MeshId, Slot>>,
+    closing: std::sync::atomic::AtomicBool,
+}
+
+/// Handle of the directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+/// Connected sessions of a member, for HTTP lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerView {
+    /// Member key.
+    pub member_key: PublicKey,
+    /// Whether a socket is open.
+    pub online: bool,
+}
+
+impl Directory {
+    /// A directory whose meshes run on the given arbiters.
+    pub fn new(shared: Shared, arbiters: Vec<ArbiterHandle>) -> Self {
+        let inner = Inner { shared, arbiters, slots: Mutex::default(), closing: false.into() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn slot(&self, id: &MeshId) -> Slot {
+        let mut slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(id.clone()).or_default())
+    }
+
+    /// The mesh's actor, loaded when it is not in memory.
+    ///
+    /// # Errors
+    /// `unauthorized` when there is no such mesh (who is not a member learns nothing), `mesh_archived`, or storage.
+    pub async fn get(&self, id: &MeshId) -> Result<Addr<Mesh>, ErrorCode> {
+        if self.inner.closing.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(ErrorCode::ShuttingDown);
+        }
+        if id.as_str().is_empty() || id.as_str().len() > 64 {
+            return Err(ErrorCode::Unauthorized);
+        }
+        let slot = self.slot(id);
+        // One loader per mesh; the others wait for it. Other meshes are not held up.
+        let mut turn = slot.lock().await;
+        if let Some(mesh) = turn.as_ref().filter(|mesh| mesh.connected()) {
+            return Ok(mesh.clone());
+        }
+        let loaded = match load::load(&self.inner.shared.db, id).await {
+            Ok(Some(loaded)) if loaded.archived() => Err(ErrorCode::MeshArchived),
+            Ok(Some(loaded)) => Ok(loaded),
+            Ok(None) => Err(ErrorCode::Unauthorized),
+            Err(error) => {
+                tracing::error!(error = %error, mesh.id = %id, "a mesh cannot be loaded");
+                Err(error.code())
+            }
+        };
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(code) => {
+                drop(turn);
+                self.forget_if_empty(id);
+                return Err(code);
+            }
+        };
+        let (shared, directory) = (self.inner.shared.clone(), self.clone());
+        let arbiter = self.pick(id);
+        let mesh = Mesh::start_in_arbiter(arbiter, move |_| Mesh::new(loaded, shared, directory));
+        *turn = Some(mesh.clone());
+        Ok(mesh)
+    }
+
+    fn pick(&self, id: &MeshId) -> &ArbiterHandle {
+        let sum: usize = id.as_str().bytes().map(usize::from).sum();
+        &self.inner.arbiters[sum % self.inner.arbiters.len()]
+    }
+
+    fn forget_if_empty(&self, id: &MeshId) {
+        let mut slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else holds the slot and it is empty: a guess at mesh ids must not grow the map.
+        if slots.get(id).is_some_and(|slot| {
+            Arc::strong_count(slot) == 1 && slot.try_lock().is_ok_and(|mesh| mesh.is_none())
+        }) {
+            slots.remove(id);
+        }
+    }
+
+    /// The mesh's actor if it is in memory.
+    pub async fn loaded(&self, id: &MeshId) -> Option<Addr<Mesh>> {
+        let slot = {
+            let slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.get(id).cloned()
+        }?;
+        let turn = slot.lock().await;
+        turn.as_ref().filter(|mesh| mesh.connected()).cloned()
+    }
+
+    /// Forgets a mesh that goes to sleep or died; the next use loads it anew.
+    pub async fn retire(&self, id: &MeshId) {
+        let slot = self.slot(id);
+        *slot.lock().await = None;
+        drop(slot);
+        self.forget_if_empty(id);
+    }
+
+    /// Runs a read or change inside a mesh that is in memory; `None` when it is not.
+    pub async fn with_loaded<T: Send + 'static>(
+        &self, id: &MeshId, run: impl FnOnce(&mut Core, &mut Features) -> T + Send + 'static,
+    ) -> Option<T> {
+        let mesh = self.loaded(id).await?;
+        let (done, result) = tokio::sync::oneshot::channel();
+        let snapshot = Snapshot(Box::new(move |core, features| drop(done.send(run(core, features)))));
+        mesh.send(snapshot).await.ok()?;
+        result.await.ok()
+    }
+
+    /// Takes over member rows that HTTP changed: joins, edits, grants, settings.
+    pub async fn reload_members(&self, id: &MeshId) {
+        if self.loaded(id).await.is_none() {
+            return;
+        }
+        match load::members_and_policy(&self.inner.shared.db, id).await {
+            Ok(Some((members, policy))) => {
+                self.with_loaded(id, move |core, _| load::apply_members(core, members, policy)).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(error = %error, mesh.id = %id, "members cannot be read again"),
+        }
+    }
+
+    /// Ends a mesh that was archived: its sockets close, it leaves memory.
+    pub async fn archive(&self, id: &MeshId) {
+        if let Some(mesh) = self.loaded(id).await {
+            let _ = mesh.send(Drain(CloseReason::Archived)).await;
+        }
+        self.retire(id).await;
+    }
+
+    /// Sessions of a mesh, for HTTP lists; empty when the mesh is not in memory.
+    pub async fn roster(&self, id: &MeshId) -> Vec<PeerView> {
+        self.with_loaded(id, |core, _| {
+            core.roster
+                .iter()
+                .filter(|peer| !peer.ephemeral)
+                .map(|peer| PeerView { member_key: peer.member_key, online: peer.online() })
+                .collect()
+        })
+        .await
+        .unwrap_or_default()
+    }
+
+    /// Applies a hook's status in every mesh that has sessions of its token; answers the presences that changed.
+    pub async fn hook_status(&self, token_hash: &str, status: &HookSetStatus) -> Vec<String> {
+        let mut changed = Vec::new();
+        for id in self.inner.shared.hooks.meshes_of(token_hash) {
+            if let Some(mesh) = self.loaded(&id).await {
+                let message = HookStatus { token_hash: token_hash.into(), status: status.clone() };
+                changed.extend(mesh.send(message).await.unwrap_or_default());
+            }
+        }
+        if changed.is_empty() {
+            let mono = self.inner.shared.clock.mono_ms();
+            self.inner.shared.hooks.park(token_hash.into(), status.clone(), mono);
+        }
+        changed
+    }
+
+    /// Ids of the meshes in memory.
+    pub fn ids(&self) -> Vec<MeshId> {
+        let slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.keys().cloned().collect()
+    }
+
+    /// Drains every mesh: sockets close with 1001, everything pending is written. New hellos are refused.
+    pub async fn drain(&self) {
+        self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
+        let drains = self.ids().into_iter().map(|id| async move {
+            if let Some(mesh) = self.loaded(&id).await {
+                let _ = mesh.send(Drain(CloseReason::ShuttingDown)).await;
+            }
+        });
+        futures_util::future::join_all(drains).await;
+    }
+}

@@ -1,0 +1,104 @@
+//! Lanes: slow work of one lane runs one after the other, lanes run beside each other.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::outcome::{Lane, Work};
+
+/// Jobs that may run at the same time in one mesh; the rest waits in its lane.
+pub const MAX_RUNNING: usize = 64;
+/// Jobs that may wait in one mesh before new ones are refused with `busy`.
+pub const MAX_WAITING: usize = 4_096;
+
+/// Waiting and running work of one mesh.
+#[derive(Default)]
+pub struct Lanes {
+    /// A lane has an entry while it waits or runs.
+    lanes: HashMap<Lane, VecDeque<Work>>,
+    ready: VecDeque<Lane>,
+    running: usize,
+    waiting: usize,
+}
+
+impl Lanes {
+    /// Admits work; gives it back when too much waits already.
+    pub fn admit(&mut self, work: Work) -> Result<(), Box<Work>> {
+        if self.waiting >= MAX_WAITING {
+            return Err(Box::new(work));
+        }
+        let lane = work.lane.clone();
+        self.waiting += 1;
+        match self.lanes.get_mut(&lane) {
+            Some(queue) => queue.push_back(work),
+            None => {
+                self.lanes.insert(lane.clone(), VecDeque::from([work]));
+                self.ready.push_back(lane);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next job to start, if a place is free.
+    pub fn start(&mut self) -> Option<Work> {
+        if self.running >= MAX_RUNNING {
+            return None;
+        }
+        let lane = self.ready.pop_front()?;
+        let work = self.lanes.get_mut(&lane)?.pop_front()?;
+        self.running += 1;
+        self.waiting -= 1;
+        Some(work)
+    }
+
+    /// A job is back; its lane may go on.
+    pub fn finished(&mut self, lane: &Lane) {
+        self.running -= 1;
+        match self.lanes.get(lane) {
+            Some(queue) if !queue.is_empty() => self.ready.push_back(lane.clone()),
+            _ => {
+                self.lanes.remove(lane);
+            }
+        }
+    }
+
+    /// Nothing waits or runs.
+    pub fn is_empty(&self) -> bool {
+        self.running == 0 && self.waiting == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(key: &str) -> Work {
+        let lane = Lane("test", key.into());
+        let apply = || -> super::super::outcome::Apply { Box::new(|_, _| Ok(super::super::outcome::Outcome::Silent)) };
+        Work { lane, future: Box::pin(async move { Ok(apply()) }), reply_to: None }
+    }
+
+    #[test]
+    fn one_lane_runs_one_job_at_a_time() {
+        let mut lanes = Lanes::default();
+        for key in ["a", "a", "b"] {
+            assert!(lanes.admit(work(key)).is_ok());
+        }
+        let first = lanes.start().unwrap();
+        let second = lanes.start().unwrap();
+        assert_eq!((first.lane.1.as_str(), second.lane.1.as_str()), ("a", "b"));
+        assert!(lanes.start().is_none(), "the second `a` waits for the first");
+        lanes.finished(&first.lane);
+        assert_eq!(lanes.start().unwrap().lane.1, "a");
+        lanes.finished(&second.lane);
+        lanes.finished(&first.lane);
+        assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn too_much_waiting_work_is_given_back() {
+        let mut lanes = Lanes::default();
+        for _ in 0..MAX_WAITING {
+            assert!(lanes.admit(work("a")).is_ok());
+        }
+        assert!(lanes.admit(work("b")).is_err());
+    }
+}

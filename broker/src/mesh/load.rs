@@ -1,0 +1,178 @@
+//! Builds a mesh from storage: at first use, after a crash, after a sleep. Always the same path.
+
+use std::collections::{HashSet, VecDeque};
+
+use claudemesh_protocol::id::{MemberId, MeshId};
+use claudemesh_protocol::limits;
+use claudemesh_protocol::session::SelfEditable;
+
+use super::context::{Core, FlushWanted, PRESENCE_FRAMES_PER_SECOND, Shared};
+use super::dispatch::Features;
+use super::peers::{KnownSession, Member, Roster};
+use super::topics::{TopicBook, TopicState};
+use crate::db::meshes::{self, MeshRecord};
+use crate::db::{Db, DbError};
+use crate::features::messaging::{Counts, MessagingMemory};
+use crate::features::presence::store::{SessionRecord, StatsDelta};
+use crate::features::{members, messaging, presence, topics};
+use crate::journal::store as journal;
+
+/// Retries recognised after a restart.
+const RECENT_CLIENT_IDS: u32 = 20_000;
+
+/// What storage knows of one mesh.
+pub struct Loaded {
+    mesh: MeshRecord,
+    members: Vec<Member>,
+    sessions: Vec<SessionRecord>,
+    topics: Vec<topics::store::Topic>,
+    subscriptions: Vec<topics::store::Subscription>,
+    waiting: std::collections::HashMap<claudemesh_protocol::id::PublicKey, Counts>,
+    totals: Vec<StatsDelta>,
+    max_seq: i64,
+    recent: Vec<((MemberId, String), messaging::Known)>,
+}
+
+/// Reads a mesh; `None` when there is none with that id.
+///
+/// # Errors
+/// Storage.
+pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
+    let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
+    if mesh.archived_at_ms.is_some() {
+        return Ok(Some(Loaded {
+            mesh,
+            members: vec![],
+            sessions: vec![],
+            topics: vec![],
+            subscriptions: vec![],
+            waiting: Default::default(),
+            totals: vec![],
+            max_seq: 0,
+            recent: vec![],
+        }));
+    }
+    // Sessions matter as long as a message can wait for them. The newest one tells the time without a clock.
+    let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
+    let newest = presence::store::newest_seen(db, id).await?.unwrap_or(0);
+    let waiting = journal::pending_counts(db, id).await?;
+    Ok(Some(Loaded {
+        members: members::store::load_all(db, id).await?,
+        sessions: presence::store::load_known(db, id, newest.saturating_sub(ttl)).await?,
+        topics: topics::store::load_all(db, id).await?,
+        subscriptions: topics::store::load_subscriptions(db, id).await?,
+        waiting: waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
+        totals: presence::store::totals(db, id).await?,
+        max_seq: journal::max_seq(db, id).await?,
+        recent: messaging::store::recent_client_ids(db, id, RECENT_CLIENT_IDS).await?,
+        mesh,
+    }))
+}
+
+/// Members and policy alone, after HTTP changed them.
+///
+/// # Errors
+/// Storage.
+pub async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
+    let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
+    Ok(Some((members::store::load_all(db, id).await?, mesh.self_editable)))
+}
+
+/// Takes over changed members; sessions without a name of their own follow their member's new name.
+pub fn apply_members(core: &mut Core, members: Vec<Member>, policy: SelfEditable) {
+    core.self_editable = policy;
+    for member in members {
+        let renamed = core
+            .roster
+            .member(&member.id)
+            .filter(|old| old.display_name != member.display_name)
+            .map(|old| old.display_name.clone());
+        if let Some(old) = renamed {
+            for at in core.roster.of_member(&member.id).to_vec() {
+                if let Some(peer) = core.roster.get_mut(at)
+                    && peer.name == old
+                {
+                    peer.name.clone_from(&member.display_name);
+                }
+            }
+        }
+        core.roster.put_member(member);
+    }
+}
+
+impl Loaded {
+    /// Whether the mesh was archived: it accepts nothing.
+    pub fn archived(&self) -> bool {
+        self.mesh.archived_at_ms.is_some()
+    }
+
+    /// Memory of the mesh.
+    pub fn into_parts(self, shared: &Shared) -> (Core, Features) {
+        let mut roster = Roster::default();
+        for member in self.members {
+            roster.put_member(member);
+        }
+        for session in self.sessions {
+            roster.known.insert(
+                session.session_key,
+                KnownSession {
+                    member: session.member_id,
+                    name: session.display_name,
+                    session_id: session.session_id,
+                    last_seen_ms: session.last_seen_at_ms,
+                    groups: session.groups,
+                    profile: session.profile,
+                    visible: session.visible,
+                    summary: session.summary,
+                    cwd: session.cwd,
+                    proven: false,
+                },
+            );
+        }
+        let mut book = TopicBook::default();
+        for topic in self.topics {
+            book.put(TopicState {
+                id: topic.id,
+                name: topic.name,
+                description: topic.description,
+                visibility: topic.visibility,
+                created_at_ms: topic.created_at_ms,
+                subscribers: vec![],
+            });
+        }
+        for subscription in self.subscriptions {
+            if let Some(topic) = book.get_mut(&subscription.topic_id) {
+                topic.subscribers.push(subscription.member_id);
+            }
+        }
+        let core = Core {
+            id: self.mesh.id,
+            slug: self.mesh.slug,
+            owner_key: self.mesh.owner_pubkey,
+            self_editable: self.mesh.self_editable,
+            roster,
+            topics: book,
+            clock: shared.clock.clone(),
+            db: shared.db.clone(),
+            journal: shared.journal.clone(),
+            limits: shared.limits.clone(),
+            connections: shared.connections.clone(),
+            hooks: shared.hooks.clone(),
+            events: VecDeque::new(),
+            work: Vec::new(),
+            dirty: HashSet::new(),
+            flush_wanted: FlushWanted::No,
+            presence_budget: PRESENCE_FRAMES_PER_SECOND,
+            presence_skipped: 0,
+        };
+        let features = Features {
+            messaging: MessagingMemory::new(self.max_seq, self.waiting, self.totals, self.recent),
+            presence: (),
+            groups: (),
+            topics: (),
+            info: (),
+            moderation: (),
+        };
+        (core, features)
+    }
+}

@@ -1,0 +1,15 @@
+//! One mesh: the actor, its roster, and the shell around the features.
+
+pub mod actor;
+pub mod attach;
+pub mod context;
+pub mod directory;
+pub mod dispatch;
+pub mod events;
+pub mod hooks;
+pub mod lanes;
+pub mod load;
+pub mod outbox;
+pub mod outcome;
+pub mod peers;
+pub mod topics;

@@ -1,0 +1,275 @@
+//! The roster: who is in the mesh, connected or in lease grace, and who its members are.
+//!
+//! Plain data without actix. Every lookup that a frame needs is a hash map access; nothing here walks all peers except
+//! audiences and lists, which have to.
+
+use std::collections::HashMap;
+
+use actix::Recipient;
+use claudemesh_protocol::features::groups::Group;
+use claudemesh_protocol::features::members::Grant;
+use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
+use claudemesh_protocol::id::{MemberId, PresenceId, PublicKey};
+use claudemesh_protocol::target::group_covers;
+
+use super::outbox::Outbox;
+use crate::session::Out;
+
+/// Handle of a peer inside one mesh; never reused while the mesh is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerRef(pub u64);
+
+pub use crate::features::members::store::{Member, Role};
+
+/// Whether a sender may do something to a member: its member key decides, then its session key, then the default.
+pub fn allows(member: &Member, sender_member: &PublicKey, sender_key: &PublicKey, grant: Grant) -> bool {
+    let entry = member.grants.get(sender_member).or_else(|| member.grants.get(sender_key));
+    entry.map_or_else(|| Grant::DEFAULT.contains(&grant), |list| list.contains(&grant))
+}
+
+/// Where a status came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusSource {
+    /// Nothing is known yet.
+    Initial,
+    /// The peer or its human said so.
+    Manual,
+    /// A hook of the host said so.
+    Hook,
+    /// `working` ran out.
+    Expired,
+}
+
+/// One connection record: a session with an open socket or in lease grace.
+pub struct Peer {
+    /// Handle.
+    pub at: PeerRef,
+    /// Wire id.
+    pub presence: PresenceId,
+    /// The member it belongs to.
+    pub member: MemberId,
+    /// The member's key.
+    pub member_key: PublicKey,
+    /// Session key, when it has one.
+    pub session_key: Option<PublicKey>,
+    /// Whether the session key was proven (`session_hello`).
+    pub proven: bool,
+    /// The client's session id.
+    pub session_id: String,
+    /// Effective name.
+    pub name: String,
+    /// Process id.
+    pub pid: u64,
+    /// Working directory.
+    pub cwd: String,
+    /// Host.
+    pub hostname: Option<String>,
+    /// `ai`, `human`, …
+    pub peer_type: Option<String>,
+    /// Kind of client.
+    pub channel: Option<String>,
+    /// Model.
+    pub model: Option<String>,
+    /// SHA-256 of the hook token.
+    pub hook_token_hash: Option<String>,
+    /// One-shot verb: neither listed nor a recipient.
+    pub ephemeral: bool,
+    /// Sends `client_ack`.
+    pub acks: bool,
+    /// Pulls `low` itself.
+    pub pulls: bool,
+    /// `hello` connections are a member's control plane.
+    pub control_plane: bool,
+    /// Groups with roles.
+    pub groups: Vec<Group>,
+    /// What it says about itself.
+    pub profile: Profile,
+    /// In lists and audiences.
+    pub visible: bool,
+    /// What it works on.
+    pub summary: Option<String>,
+    /// Counters of this connection.
+    pub stats: Stats,
+    /// Counters already added to the member's totals.
+    pub counted: Stats,
+    /// Status.
+    pub status: PeerStatus,
+    /// Where it came from.
+    pub status_source: StatusSource,
+    /// Monotonic ms of the last sign that the status holds.
+    pub status_mono_ms: i64,
+    /// Wall ms of the attach that made the record.
+    pub connected_at_ms: i64,
+    /// Wall ms of the last frame.
+    pub last_seen_ms: i64,
+    /// Monotonic ms of the last frame or pong.
+    pub heard_mono_ms: i64,
+    /// The socket; `None` in lease grace.
+    pub socket: Option<Recipient<Out>>,
+    /// Number of the socket, so that the end of an old one cannot end a new one.
+    pub socket_no: u64,
+    /// Monotonic ms when the lease ends; set while there is no socket.
+    pub lease_ends_mono_ms: Option<i64>,
+    /// What is on its way to it.
+    pub outbox: Outbox,
+}
+
+impl Peer {
+    /// Key to send to and to answer to.
+    pub fn key(&self) -> PublicKey {
+        self.session_key.unwrap_or(self.member_key)
+    }
+
+    /// Whether a socket is open.
+    pub fn online(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Whether it belongs to an audience.
+    pub fn in_group(&self, audience: &str) -> bool {
+        self.groups.iter().any(|group| group_covers(audience, &group.name))
+    }
+}
+
+/// A session that was here in the last seven days.
+#[derive(Clone, Debug)]
+pub struct KnownSession {
+    /// Whose it is.
+    pub member: MemberId,
+    /// Name it had.
+    pub name: String,
+    /// The client's session id.
+    pub session_id: String,
+    /// Wall ms.
+    pub last_seen_ms: i64,
+    /// Presence to restore.
+    pub groups: Vec<Group>,
+    /// Presence to restore.
+    pub profile: Profile,
+    /// Presence to restore.
+    pub visible: bool,
+    /// Presence to restore.
+    pub summary: Option<String>,
+    /// Working directory it had.
+    pub cwd: String,
+    /// Whether its key was proven once; then only a proof re-attaches it.
+    pub proven: bool,
+}
+
+/// Members and peers with their indexes.
+#[derive(Default)]
+pub struct Roster {
+    peers: HashMap<PeerRef, Peer>,
+    order: std::collections::BTreeSet<PeerRef>,
+    next: u64,
+    by_key: HashMap<PublicKey, Vec<PeerRef>>,
+    by_member: HashMap<MemberId, Vec<PeerRef>>,
+    members: HashMap<MemberId, Member>,
+    member_by_key: HashMap<PublicKey, MemberId>,
+    /// Sessions by key, connected or not.
+    pub known: HashMap<PublicKey, KnownSession>,
+}
+
+impl Roster {
+    /// The next free handle.
+    pub fn next_ref(&mut self) -> PeerRef {
+        self.next += 1;
+        PeerRef(self.next)
+    }
+
+    /// Adds a peer under its handle.
+    pub fn insert(&mut self, peer: Peer) {
+        let at = peer.at;
+        if !peer.ephemeral {
+            self.by_key.entry(peer.key()).or_default().push(at);
+            self.by_member.entry(peer.member.clone()).or_default().push(at);
+        }
+        self.order.insert(at);
+        self.peers.insert(at, peer);
+    }
+
+    /// Removes a peer.
+    pub fn remove(&mut self, at: PeerRef) -> Option<Peer> {
+        let peer = self.peers.remove(&at)?;
+        self.order.remove(&at);
+        if let Some(list) = self.by_key.get_mut(&peer.key()) {
+            list.retain(|other| *other != at);
+        }
+        if let Some(list) = self.by_member.get_mut(&peer.member) {
+            list.retain(|other| *other != at);
+        }
+        if self.by_key.get(&peer.key()).is_some_and(Vec::is_empty) {
+            self.by_key.remove(&peer.key());
+        }
+        if self.by_member.get(&peer.member).is_some_and(Vec::is_empty) {
+            self.by_member.remove(&peer.member);
+        }
+        Some(peer)
+    }
+
+    /// A peer.
+    pub fn get(&self, at: PeerRef) -> Option<&Peer> {
+        self.peers.get(&at)
+    }
+
+    /// A peer, to change.
+    pub fn get_mut(&mut self, at: PeerRef) -> Option<&mut Peer> {
+        self.peers.get_mut(&at)
+    }
+
+    /// All peers, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.order.iter().filter_map(|at| self.peers.get(at))
+    }
+
+    /// Handles of all peers, oldest first.
+    pub fn refs(&self) -> Vec<PeerRef> {
+        self.order.iter().copied().collect()
+    }
+
+    /// Connection records, ephemeral ones included.
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Peers that answer to exactly this key (a session, or a member's connections without session key).
+    pub fn with_key(&self, key: &PublicKey) -> &[PeerRef] {
+        self.by_key.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every session of a member.
+    pub fn of_member(&self, member: &MemberId) -> &[PeerRef] {
+        self.by_member.get(member).map_or(&[], Vec::as_slice)
+    }
+
+    /// A member by id.
+    pub fn member(&self, id: &MemberId) -> Option<&Member> {
+        self.members.get(id)
+    }
+
+    /// A member by key, banned ones included.
+    pub fn member_by_key(&self, key: &PublicKey) -> Option<&Member> {
+        self.member_by_key.get(key).and_then(|id| self.members.get(id))
+    }
+
+    /// All members.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Takes over a member's row.
+    pub fn put_member(&mut self, member: Member) {
+        self.member_by_key.insert(member.pubkey, member.id.clone());
+        self.members.insert(member.id.clone(), member);
+    }
+
+    /// Changes a member.
+    pub fn member_mut(&mut self, id: &MemberId) -> Option<&mut Member> {
+        self.members.get_mut(id)
+    }
+}

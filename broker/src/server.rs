@@ -1,0 +1,261 @@
+//! Starting and draining a broker.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix_rt::Arbiter;
+use actix_web::{App, HttpServer, web};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Config, ConfigError};
+use crate::db::{Db, DbError, DbOptions};
+use crate::http::{self, AppState, auth::AuthState};
+use crate::journal::Journal;
+use crate::mesh::context::Shared;
+use crate::mesh::directory::Directory;
+use crate::mesh::hooks::HookBoard;
+use crate::session::SessionDeps;
+
+/// Connections the kernel queues while the workers are busy.
+const BACKLOG: i32 = 4_096;
+/// First keep-alive probe of a silent connection, and the time between probes.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+/// Unacknowledged data older than this ends a connection: a stuck peer is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(75);
+/// A drain that takes longer is given up: the journal has what was acknowledged.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Parts that tests and embedders replace.
+pub struct Deps {
+    /// Time.
+    pub clock: SharedClock,
+}
+
+impl Default for Deps {
+    fn default() -> Self {
+        Self { clock: SystemClock::shared() }
+    }
+}
+
+/// Why a broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory.
+    #[error("cannot use the data directory `{path}`: {error}")]
+    DataDir {
+        /// As configured.
+        path: std::path::PathBuf,
+        /// From the system.
+        error: std::io::Error,
+    },
+    /// Another broker uses the data directory.
+    #[error("another broker is using the data directory `{0}`")]
+    Locked(std::path::PathBuf),
+    /// Storage.
+    #[error("cannot open the database: {0}")]
+    Db(#[from] DbError),
+    /// The address.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// From the system.
+        error: std::io::Error,
+    },
+    /// Anything else of the system.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Starts brokers.
+pub struct Broker;
+
+/// A broker that serves. Dropping it does not stop it; call [`RunningBroker::shutdown`].
+pub struct RunningBroker {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The operator token, on the very first start only: it is stored hashed.
+    pub operator_token: Option<String>,
+    directory: Directory,
+    server: actix_web::dev::ServerHandle,
+    arbiters: Vec<Arbiter>,
+    journal: tokio::task::JoinHandle<()>,
+    _lock: Option<std::fs::File>,
+}
+
+impl Broker {
+    /// Opens storage, migrates, listens and serves. Must run inside an actix system.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config, deps: Deps) -> Result<RunningBroker, StartError> {
+        config.validate()?;
+        let lock = prepare_data_dir(&config)?;
+        let db = Db::open(&config.database_url(), DbOptions::default()).await?;
+        let applied = db.migrate().await?;
+        if !applied.is_empty() {
+            tracing::info!(backend = db.backend(), count = applied.len(), "database migrated");
+        }
+        let operator_token = http::auth::first_operator_token(&db).await?;
+        let listener = listen(config.listen)?;
+        let addr = listener.local_addr()?;
+        let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let arbiters: Vec<Arbiter> = (0..workers).map(|_| Arbiter::new()).collect();
+        let (journal, writer) = Journal::start(db.clone());
+        let limits = config.effective_limits();
+        let shared = Shared {
+            clock: deps.clock.clone(),
+            db: db.clone(),
+            journal,
+            limits: limits.clone(),
+            connections: config.connections.clone(),
+            hooks: Arc::new(HookBoard::default()),
+        };
+        let directory = Directory::new(shared, arbiters.iter().map(Arbiter::handle).collect());
+        let sessions = SessionDeps {
+            directory: directory.clone(),
+            clock: deps.clock.clone(),
+            limits,
+            pending: Arc::new(AtomicUsize::new(0)),
+            next_socket: Arc::new(AtomicUsize::new(1)),
+        };
+        let state = http::state(AppState {
+            db,
+            started_mono_ms: deps.clock.mono_ms(),
+            clock: deps.clock,
+            directory: directory.clone(),
+            config: Config { listen: addr, ..config },
+            sessions,
+            auth: AuthState::default(),
+            hook_rates: Mutex::default(),
+        });
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(state.clone())
+                .app_data(web::PayloadConfig::new(claudemesh_protocol::limits::MAX_HTTP_BODY_BYTES))
+                .configure(http::configure)
+        })
+        .workers(workers)
+        .backlog(u32::try_from(BACKLOG).unwrap_or(1_024))
+        .max_connections(1_000_000)
+        .on_connect(|socket, _| {
+            if let Some(stream) = socket.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                tune(stream);
+            }
+        })
+        .disable_signals()
+        .shutdown_timeout(2)
+        .listen(listener)?
+        .run();
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        tracing::info!(address = %addr, workers, "broker started");
+        Ok(RunningBroker { addr, operator_token, directory, server: handle, arbiters, journal: writer, _lock: lock })
+    }
+}
+
+impl RunningBroker {
+    /// WebSocket URL of this broker.
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}/ws", self.addr)
+    }
+
+    /// Live meshes, for tests and embedders.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Drains: refuses new hellos, writes everything pending, closes every socket with 1001, stops.
+    pub async fn shutdown(self) {
+        tracing::info!("draining");
+        if tokio::time::timeout(DRAIN_DEADLINE, self.directory.drain()).await.is_err() {
+            tracing::warn!("the drain took too long and was given up");
+        }
+        self.server.stop(true).await;
+        drop(self.directory);
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            // Joining blocks, and the arbiter may still be running its last tasks.
+            let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
+        }
+        if tokio::time::timeout(DRAIN_DEADLINE, self.journal).await.is_err() {
+            tracing::warn!("the journal did not end in time");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn prepare_data_dir(config: &Config) -> Result<Option<std::fs::File>, StartError> {
+    let uses_dir = config.database_url().starts_with("sqlite:") || config.database_url.is_none();
+    if !uses_dir {
+        return Ok(None);
+    }
+    let fail = |error| StartError::DataDir { path: config.data_dir.clone(), error };
+    std::fs::create_dir_all(&config.data_dir).map_err(fail)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(0o700)).map_err(fail)?;
+    }
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(config.data_dir.join("broker.lock"))
+        .map_err(fail)?;
+    // Two brokers on one SQLite file would each believe to own every mesh.
+    match fs4::FileExt::try_lock(&file) {
+        Ok(()) => Ok(Some(file)),
+        Err(fs4::TryLockError::WouldBlock) => Err(StartError::Locked(config.data_dir.clone())),
+        Err(fs4::TryLockError::Error(error)) => Err(fail(error)),
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let open = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|error| StartError::Listen { address, error })
+}
+
+/// A stuck peer must be gone in 75 s even when its session's own timers cannot run. Failing to set these costs time only.
+fn tune(stream: &actix_web::rt::net::TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
+/// Raises the soft limit of open files to the hard one.
+///
+/// # Errors
+/// The system refused.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "two plain system calls on a struct of ours; no safe wrapper is among the dependencies")]
+pub fn raise_open_file_limit() -> std::io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit that outlives the calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        limit.rlim_cur = limit.rlim_max;
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}

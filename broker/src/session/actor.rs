@@ -1,0 +1,298 @@
+//! [`PeerSession`]: the actor behind one socket. It decodes, checks the hello, limits, and forwards to the mesh.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use actix::{ActorFutureExt, Addr, AsyncContext, SpawnHandle, WrapFuture};
+use bytestring::ByteString;
+use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
+use claudemesh_protocol::frame::Head;
+use claudemesh_protocol::limits;
+use claudemesh_protocol::message::{ClientMessage, ServerMessage};
+use claudemesh_protocol::session::Request as SessionRequest;
+
+use super::bucket::Bucket;
+use super::hello::{self, VerifiedHello};
+use super::socket::{Socket, SocketContext};
+use super::{CloseReason, Out};
+use crate::clock::SharedClock;
+use crate::config::Limits;
+use crate::mesh::actor::{Attach, Detach, Heartbeat, Inbound, Mesh};
+use crate::mesh::directory::Directory;
+use crate::mesh::peers::PeerRef;
+use crate::metrics::METRICS;
+
+/// What every session of a broker shares.
+#[derive(Clone)]
+pub struct SessionDeps {
+    /// Finds meshes.
+    pub directory: Directory,
+    /// Time.
+    pub clock: SharedClock,
+    /// Rate limits in force.
+    pub limits: Limits,
+    /// Sockets that have not said hello.
+    pub pending: Arc<AtomicUsize>,
+    /// Numbers sockets.
+    pub next_socket: Arc<AtomicUsize>,
+}
+
+enum State {
+    /// Waiting for the first frame.
+    Fresh,
+    /// A hello is being checked.
+    Joining,
+    /// Attached.
+    Attached { mesh: Addr<Mesh>, peer: PeerRef },
+    /// Closing; frames are ignored.
+    Closing,
+}
+
+/// The actor behind one socket.
+pub struct PeerSession {
+    deps: SessionDeps,
+    state: State,
+    socket_no: u64,
+    heard_mono_ms: i64,
+    frames: Bucket,
+    bad_frames: u32,
+    counted_pending: bool,
+    deadline: Option<SpawnHandle>,
+    fragments: Vec<u8>,
+}
+
+impl PeerSession {
+    /// A session for a socket that was just upgraded.
+    pub fn new(deps: SessionDeps) -> Self {
+        deps.pending.fetch_add(1, Ordering::Relaxed);
+        METRICS.connections_pending.inc();
+        let socket_no = deps.next_socket.fetch_add(1, Ordering::Relaxed) as u64;
+        let now = deps.clock.mono_ms();
+        Self {
+            frames: Bucket::full(deps.limits.frames_per_second.saturating_mul(4), now),
+            deps,
+            state: State::Fresh,
+            socket_no,
+            heard_mono_ms: now,
+            bad_frames: 0,
+            counted_pending: true,
+            deadline: None,
+            fragments: Vec::new(),
+        }
+    }
+
+    /// The socket is open.
+    pub fn opened(&mut self, ctx: &mut SocketContext) {
+        let clock = self.deps.clock.clone();
+        let at = clock.mono_ms() + i64::try_from(limits::FIRST_FRAME_DEADLINE.as_millis()).unwrap_or(i64::MAX);
+        let deadline = ctx.spawn(clock.sleep_until(at).into_actor(self).map(|(), session, ctx| {
+            if matches!(session.state, State::Fresh) {
+                session.refuse(ErrorCode::HelloTimeout, ctx);
+            }
+        }));
+        self.deadline = Some(deadline);
+    }
+
+    /// The socket is gone.
+    pub fn closed(&mut self) {
+        self.settle_pending();
+        if let State::Attached { mesh, peer } = std::mem::replace(&mut self.state, State::Closing) {
+            let detach = Detach { peer, socket_no: self.socket_no };
+            // The mailbox being full must not lose the news: wait for a place outside this dying context.
+            actix_rt::spawn(async move {
+                let _ = mesh.send(detach).await;
+            });
+        }
+    }
+
+    /// Any sign of life, pongs included.
+    pub fn heard(&mut self, pong: bool) {
+        self.heard_mono_ms = self.deps.clock.mono_ms();
+        if pong && let State::Attached { mesh, peer } = &self.state {
+            // Losing one of these is harmless: the next frame or pong says the same.
+            let _ = mesh.try_send(Heartbeat { peer: *peer, socket_no: self.socket_no });
+        }
+    }
+
+    /// Whether the peer was silent for too long.
+    pub fn is_stale(&self) -> bool {
+        let stale = i64::try_from(limits::STALE_AFTER.as_millis()).unwrap_or(i64::MAX);
+        self.deps.clock.mono_ms() - self.heard_mono_ms >= stale
+    }
+
+    /// One text frame.
+    pub fn frame(&mut self, text: &ByteString, ctx: &mut SocketContext) {
+        self.heard(false);
+        if matches!(self.state, State::Closing) {
+            return;
+        }
+        let head = match Head::read(text) {
+            Ok(head) => head,
+            Err(_) => return self.bad(ErrorCode::BadJson, "expected one JSON object per frame", None, None, ctx),
+        };
+        let now = self.deps.clock.mono_ms();
+        let rate = self.deps.limits.frames_per_second;
+        if let Err(wait) = self.frames.take(rate, 1_000, rate.saturating_mul(4), now) {
+            let mut frame = ErrorFrame::new(ErrorCode::RateLimited, "too many frames on this connection");
+            frame.retry_after_ms = Some(wait);
+            frame.id = bounded(head.id);
+            let req_id = bounded(head.req_id);
+            METRICS.frames.with_label_values(&["session", "limited"]).inc();
+            return ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
+        }
+        let message = ClientMessage::read(&head, text);
+        let (req_id, id) = (bounded(head.req_id), bounded(head.id));
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                // Before a hello, anything else gets `no_hello`, as older brokers answer.
+                let code = if matches!(self.state, State::Fresh) { ErrorCode::NoHello } else { error.code() };
+                return self.bad(code, &error.to_string(), req_id, id, ctx);
+            }
+        };
+        self.bad_frames = 0;
+        match (&self.state, message) {
+            (State::Fresh, ClientMessage::Session(request)) => self.hello(request, req_id, ctx),
+            (State::Fresh, _) => self.bad(ErrorCode::NoHello, "say hello first", req_id, id, ctx),
+            (State::Joining, _) => {
+                let frame = ErrorFrame { id, ..ErrorFrame::new(ErrorCode::NoHello, "wait for hello_ack") };
+                ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
+            }
+            (State::Attached { mesh, peer }, message) => {
+                let inbound = Inbound { peer: *peer, socket_no: self.socket_no, req_id, id, message };
+                match mesh.try_send(inbound) {
+                    Ok(()) => {}
+                    Err(actix::dev::SendError::Full(inbound)) => {
+                        // A busy mesh stops the reading of this socket until it has a place: back-pressure to the peer.
+                        let sending = mesh.send(inbound).into_actor(self).map(|sent, _, ctx| {
+                            if sent.is_err() {
+                                ctx.end_with(CloseReason::Restarting);
+                            }
+                        });
+                        ctx.wait_for(sending);
+                    }
+                    Err(actix::dev::SendError::Closed(_)) => self.end(CloseReason::Restarting, ctx),
+                }
+            }
+            (State::Closing, _) => {}
+        }
+    }
+
+    /// One piece of a fragmented message; `last` completes it.
+    pub fn fragment(&mut self, bytes: &[u8], first: bool, last: bool, ctx: &mut SocketContext) {
+        if first {
+            self.fragments.clear();
+        }
+        if self.fragments.len() + bytes.len() > limits::MAX_FRAME_BYTES {
+            self.fragments = Vec::new();
+            return self.end(CloseReason::TooLarge, ctx);
+        }
+        self.fragments.extend_from_slice(bytes);
+        if last {
+            let whole = std::mem::take(&mut self.fragments);
+            match String::from_utf8(whole) {
+                Ok(text) => self.frame(&text.into(), ctx),
+                Err(_) => self.not_text(ctx),
+            }
+        }
+    }
+
+    /// A message that is not UTF-8.
+    pub fn not_text(&mut self, ctx: &mut SocketContext) {
+        self.bad(ErrorCode::BadJson, "expected UTF-8 text", None, None, ctx);
+    }
+
+    /// What the mesh hands over.
+    pub fn out(&mut self, out: Out, ctx: &mut SocketContext) {
+        match out {
+            Out::Text(frame) => ctx.text(frame),
+            Out::Close(reason) => self.end(reason, ctx),
+        }
+    }
+
+    fn hello(&mut self, request: SessionRequest, req_id: Option<String>, ctx: &mut SocketContext) {
+        if let Some(deadline) = self.deadline.take() {
+            ctx.cancel(deadline);
+        }
+        let mut verified = match hello::verify(request, self.deps.clock.now_ms()) {
+            Ok(verified) => verified,
+            Err(code) => return self.refuse(code, ctx),
+        };
+        hello::trim(&mut verified.description);
+        self.state = State::Joining;
+        let (directory, socket_no, socket) = (self.deps.directory.clone(), self.socket_no, ctx.recipient());
+        let joining = join(directory, verified, req_id, socket, socket_no).into_actor(self);
+        let joined = joining.map(|joined, session, ctx| match joined {
+            Ok((mesh, peer)) => {
+                session.settle_pending();
+                METRICS.connections.inc();
+                if matches!(session.state, State::Joining) {
+                    session.state = State::Attached { mesh, peer };
+                } else {
+                    session.state = State::Attached { mesh, peer };
+                    session.closed();
+                }
+            }
+            Err(code) => session.refuse(code, ctx),
+        });
+        ctx.wait_for(joined);
+    }
+
+    fn refuse(&mut self, code: ErrorCode, ctx: &mut SocketContext) {
+        METRICS.connections_rejected.with_label_values(&[code.as_str()]).inc();
+        ctx.text(ServerMessage::from(ErrorFrame::new(code, code.doc())).write(None));
+        let reason = if code == ErrorCode::Revoked { CloseReason::Banned } else { CloseReason::Refused(code.as_str()) };
+        self.end(reason, ctx);
+    }
+
+    fn bad(
+        &mut self, code: ErrorCode, message: &str, req_id: Option<String>, id: Option<String>, ctx: &mut SocketContext,
+    ) {
+        METRICS.frames.with_label_values(&["session", "bad"]).inc();
+        let frame = ErrorFrame { id, ..ErrorFrame::new(code, message) };
+        ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
+        self.bad_frames += 1;
+        if self.bad_frames >= limits::MAX_BAD_FRAMES {
+            self.end(CloseReason::Abusive, ctx);
+        }
+    }
+
+    fn end(&mut self, reason: CloseReason, ctx: &mut SocketContext) {
+        ctx.end_with(reason);
+        self.closed();
+    }
+
+    fn settle_pending(&mut self) {
+        if std::mem::take(&mut self.counted_pending) {
+            self.deps.pending.fetch_sub(1, Ordering::Relaxed);
+            METRICS.connections_pending.dec();
+        }
+    }
+}
+
+/// Finds the mesh and attaches; tries again when the mesh was just leaving memory.
+async fn join(
+    directory: Directory, hello: VerifiedHello, req_id: Option<String>, socket: actix::Recipient<Out>, socket_no: u64,
+) -> Result<(Addr<Mesh>, PeerRef), ErrorCode> {
+    for _ in 0..20 {
+        let mesh = directory.get(&hello.mesh).await?;
+        let attach = Attach { hello: hello.clone(), req_id: req_id.clone(), socket: socket.clone(), socket_no };
+        match mesh.send(attach).await {
+            Ok(Ok(peer)) => return Ok((mesh, peer)),
+            Ok(Err(Some(code))) => return Err(code),
+            // The mesh is going to sleep or died: the directory starts it anew.
+            Ok(Err(None)) | Err(_) => tokio::task::yield_now().await,
+        }
+    }
+    Err(ErrorCode::Busy)
+}
+
+fn bounded(text: Option<std::borrow::Cow<'_, str>>) -> Option<String> {
+    text.map(|text| {
+        if text.len() <= limits::MAX_ID_CHARS {
+            text.into_owned()
+        } else {
+            text.chars().take(limits::MAX_ID_CHARS).collect()
+        }
+    })
+}

@@ -1,0 +1,159 @@
+//! The checks of a hello that need no mesh: shapes, clock, signatures. In the order of the wire contract.
+
+use claudemesh_protocol::crypto::{keys, signed};
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::id::{MeshId, PublicKey};
+use claudemesh_protocol::limits;
+use claudemesh_protocol::session::{Hello, PeerDescription, Request, SessionHello};
+
+/// A hello whose signatures hold. What is left to the mesh: membership, bans, capacity, who owns the session key.
+#[derive(Clone, Debug)]
+pub struct VerifiedHello {
+    /// Mesh.
+    pub mesh: MeshId,
+    /// Member key, proven.
+    pub member_key: PublicKey,
+    /// Member id as claimed; empty skips the comparison.
+    pub member_id: String,
+    /// Session key.
+    pub session_key: Option<PublicKey>,
+    /// Whether the session key was proven.
+    pub proven: bool,
+    /// The client's session id.
+    pub session_id: String,
+    /// Process id.
+    pub pid: u64,
+    /// Working directory.
+    pub cwd: String,
+    /// What peers see.
+    pub description: PeerDescription,
+}
+
+/// Verifies either hello.
+///
+/// # Errors
+/// The code that the `error` frame and the close reason carry.
+pub fn verify(request: Request, now_ms: i64) -> Result<VerifiedHello, ErrorCode> {
+    match request {
+        Request::Hello(hello) => verify_hello(hello, now_ms),
+        Request::SessionHello(hello) => verify_session_hello(hello, now_ms),
+    }
+}
+
+fn verify_hello(hello: Hello, now_ms: i64) -> Result<VerifiedHello, ErrorCode> {
+    let session_key = match hello.session_pubkey.as_deref().filter(|key| !key.is_empty()) {
+        Some(key) => Some(PublicKey::parse(key).ok_or(ErrorCode::BadSessionPubkey)?),
+        None => None,
+    };
+    check_time(&hello.timestamp, now_ms)?;
+    let member_key = PublicKey::parse_any_case(&hello.pubkey).ok_or(ErrorCode::Malformed)?;
+    let canonical =
+        signed::hello(&hello.mesh_id, hello.member_id.as_str(), &hello.pubkey, &hello.timestamp.to_string());
+    check_signature(&member_key, &canonical, &hello.signature)?;
+    Ok(VerifiedHello {
+        mesh: hello.mesh_id,
+        member_key,
+        member_id: hello.member_id.to_string(),
+        session_key,
+        proven: false,
+        session_id: hello.session_id,
+        pid: hello.pid,
+        cwd: hello.cwd,
+        description: hello.description,
+    })
+}
+
+fn verify_session_hello(hello: SessionHello, now_ms: i64) -> Result<VerifiedHello, ErrorCode> {
+    let session_key = PublicKey::parse(&hello.session_pubkey).ok_or(ErrorCode::BadSessionPubkey)?;
+    let parent = PublicKey::parse(&hello.parent_member_pubkey).ok_or(ErrorCode::BadParentPubkey)?;
+    let attestation = hello.parent_attestation.as_ref().ok_or(ErrorCode::AttestationMismatch)?;
+    if attestation.session_pubkey != hello.session_pubkey
+        || attestation.parent_member_pubkey != hello.parent_member_pubkey
+    {
+        return Err(ErrorCode::AttestationMismatch);
+    }
+    let expires = attestation.expires_at.as_f64().filter(|at| at.is_finite()).ok_or(ErrorCode::Malformed)?;
+    if expires <= now_ms as f64 {
+        return Err(ErrorCode::Expired);
+    }
+    if expires > (now_ms + limits::MAX_ATTESTATION_TTL_MS) as f64 {
+        return Err(ErrorCode::TtlTooLong);
+    }
+    let canonical =
+        signed::attestation(&hello.parent_member_pubkey, &hello.session_pubkey, &attestation.expires_at.to_string());
+    check_signature(&parent, &canonical, &attestation.signature)?;
+    check_time(&hello.timestamp, now_ms)?;
+    let canonical = signed::session_hello(
+        &hello.mesh_id,
+        &hello.parent_member_pubkey,
+        &hello.session_pubkey,
+        &hello.timestamp.to_string(),
+    );
+    check_signature(&session_key, &canonical, &hello.signature)?;
+    Ok(VerifiedHello {
+        mesh: hello.mesh_id,
+        member_key: parent,
+        member_id: hello.parent_member_id,
+        session_key: Some(session_key),
+        proven: true,
+        session_id: hello.session_id,
+        pid: hello.pid,
+        cwd: hello.cwd,
+        description: hello.description,
+    })
+}
+
+fn check_time(timestamp: &serde_json::Number, now_ms: i64) -> Result<(), ErrorCode> {
+    let at = timestamp.as_f64().filter(|at| at.is_finite()).ok_or(ErrorCode::TimestampSkew)?;
+    if (now_ms as f64 - at).abs() > limits::MAX_CLOCK_SKEW_MS as f64 {
+        return Err(ErrorCode::TimestampSkew);
+    }
+    Ok(())
+}
+
+fn check_signature(key: &PublicKey, canonical: &str, signature: &str) -> Result<(), ErrorCode> {
+    keys::verify(key, canonical.as_bytes(), signature).map_err(|error| match error {
+        keys::KeyError::BadSignature => ErrorCode::BadSignature,
+        keys::KeyError::BadSignatureShape | keys::KeyError::BadPublic | keys::KeyError::BadSecret => {
+            ErrorCode::Malformed
+        }
+    })
+}
+
+/// Cuts what peers see to its limits: a long name is shortened, never a reason to refuse a session.
+pub fn trim(description: &mut PeerDescription) {
+    fn cut(text: &mut Option<String>, limit: usize) {
+        if let Some(text) = text
+            && text.chars().count() > limit
+        {
+            *text = text.chars().take(limit).collect();
+        }
+    }
+    cut(&mut description.display_name, limits::MAX_NAME_CHARS);
+    for text in
+        [&mut description.hostname, &mut description.peer_type, &mut description.channel, &mut description.model]
+    {
+        cut(text, limits::MAX_TEXT_CHARS);
+    }
+    if let Some(name) = &mut description.display_name {
+        *name = name.trim().to_owned();
+    }
+    description.display_name = description.display_name.take().filter(|name| !name.is_empty());
+    description.capabilities.truncate(limits::MAX_CAPABILITIES);
+    description.hook_token_hash = description
+        .hook_token_hash
+        .take()
+        .filter(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .map(|hash| hash.to_ascii_lowercase());
+    if let Some(groups) = &mut description.groups {
+        groups.truncate(limits::MAX_GROUPS);
+        groups.retain_mut(|group| match claudemesh_protocol::target::group_name(&group.name) {
+            Ok(name) => {
+                group.name = name;
+                group.role = group.role.take().map(|role| role.chars().take(limits::MAX_NAME_CHARS).collect());
+                true
+            }
+            Err(_) => false,
+        });
+    }
+}
