@@ -1,0 +1,310 @@
+//! Who sends an HTTP request: signed headers, the operator token, and how often an address may try.
+//!
+//! A signature is checked over the raw body before anything reads it, and remembered once its signer turned out to be
+//! allowed: only requests that can change something can fill the memory of seen signatures.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use bytes::{Bytes, BytesMut};
+use claudemesh_protocol::crypto::http as signed_http;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::limits;
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use rand::RngCore;
+use serde::de::DeserializeOwned;
+
+use super::AppState;
+use super::failure::HttpFailure;
+use crate::db::{Db, DbError, meta};
+use crate::session::bucket::Bucket;
+
+/// Signatures remembered at once.
+const MAX_SEEN: usize = 8_192;
+/// A signature is remembered this long: its timestamp is refused from both ends of this window on.
+const SEEN_MS: i64 = 2 * limits::MAX_CLOCK_SKEW_MS;
+/// A body must arrive within this time.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Addresses whose attempts are counted at once.
+const MAX_ADDRESSES: usize = 16_384;
+/// `broker_meta` key of the operator token's SHA-256.
+const OPERATOR_TOKEN: &str = "operator_token_sha256";
+
+/// A request body, read whole within [`limits::MAX_HTTP_BODY_BYTES`].
+pub struct Body(Bytes);
+
+impl Body {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// `bad_json` when it is no JSON, `invalid_args` naming the field that does not fit.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpFailure> {
+        serde_json::from_slice(&self.0).map_err(|error| {
+            let code = if error.is_data() { ErrorCode::InvalidArgs } else { ErrorCode::BadJson };
+            HttpFailure::new(code, error.to_string())
+        })
+    }
+}
+
+impl FromRequest for Body {
+    type Error = HttpFailure;
+    type Future = LocalBoxFuture<'static, Result<Self, HttpFailure>>;
+
+    fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = payload.take();
+        Box::pin(async move { read_body(payload).await.map(Self) })
+    }
+}
+
+async fn read_body(mut payload: Payload) -> Result<Bytes, HttpFailure> {
+    let whole = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| HttpFailure::new(ErrorCode::BadJson, "the body broke off"))?;
+            if body.len() + chunk.len() > limits::MAX_HTTP_BODY_BYTES {
+                let message = format!("expected a body of at most {} bytes", limits::MAX_HTTP_BODY_BYTES);
+                return Err(HttpFailure::new(ErrorCode::PayloadTooLarge, message));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    actix_web::rt::time::timeout(BODY_DEADLINE, whole).await.unwrap_or_else(|_| Err(ErrorCode::Timeout.into()))
+}
+
+/// A request whose signature verifies. That its signer may do this is still to be checked, and so is
+/// [`AuthState::accept`].
+pub struct Signed {
+    /// Who signed.
+    pub key: PublicKey,
+    body: Body,
+    signature: [u8; 64],
+    now_ms: i64,
+}
+
+impl Signed {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// As [`Body::json`].
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpFailure> {
+        self.body.json()
+    }
+}
+
+impl FromRequest for Signed {
+    type Error = HttpFailure;
+    type Future = LocalBoxFuture<'static, Result<Self, HttpFailure>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let state = request
+                .app_data::<web::Data<AppState>>()
+                .ok_or_else(|| HttpFailure::new(ErrorCode::Internal, "the route has no state"))?;
+            // Before the body is read: who sends no signature does not get to upload.
+            let [key, timestamp, signature] =
+                [signed_http::KEY_HEADER, signed_http::TIMESTAMP_HEADER, signed_http::SIGNATURE_HEADER]
+                    .map(|name| request.headers().get(name).and_then(|value| value.to_str().ok()));
+            let (Some(key), Some(timestamp), Some(signature)) = (key, timestamp, signature) else {
+                let message =
+                    "expected the headers X-Claudemesh-Key, X-Claudemesh-Timestamp and X-Claudemesh-Signature";
+                return Err(HttpFailure::new(ErrorCode::Unauthorized, message));
+            };
+            let body = read_body(payload).await?;
+            let path = request.uri().path_and_query().map_or(request.path(), |path| path.as_str());
+            let now_ms = state.clock.now_ms();
+            let method = request.method().as_str();
+            let signer = signed_http::verify(key, timestamp, signature, method, path, &body, now_ms)?;
+            let mut raw = [0; 64];
+            hex::decode_to_slice(signature, &mut raw).map_err(|_| ErrorCode::Malformed)?;
+            Ok(Self { key: signer, body: Body(body), signature: raw, now_ms })
+        })
+    }
+}
+
+/// What the HTTP side remembers between requests. One per broker, shared by its workers.
+#[derive(Default)]
+pub struct AuthState {
+    seen: Mutex<Seen>,
+    attempts: Mutex<HashMap<IpAddr, Bucket>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    signatures: HashSet<[u8; 64]>,
+    order: VecDeque<(i64, [u8; 64])>,
+}
+
+impl Seen {
+    fn insert(&mut self, signature: [u8; 64], now_ms: i64) -> Result<(), ErrorCode> {
+        while let Some((_, oldest)) = self.order.front().filter(|(at, _)| *at + SEEN_MS < now_ms) {
+            self.signatures.remove(oldest);
+            self.order.pop_front();
+        }
+        if self.signatures.contains(&signature) {
+            return Err(ErrorCode::Replayed);
+        }
+        if self.order.len() >= MAX_SEEN {
+            // Forgetting one early would let it be replayed.
+            return Err(ErrorCode::Busy);
+        }
+        self.signatures.insert(signature);
+        self.order.push_back((now_ms, signature));
+        Ok(())
+    }
+}
+
+impl AuthState {
+    /// Accepts the request of an allowed signer, once.
+    ///
+    /// # Errors
+    /// `replayed`, or `busy` when too many are remembered.
+    pub fn accept(&self, request: &Signed) -> Result<(), HttpFailure> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(request.signature, request.now_ms).map_err(HttpFailure::from)
+    }
+
+    /// Counts one enrolment request of an address against `rate` a minute (0: no limit).
+    ///
+    /// # Errors
+    /// `rate_limited` with the time to wait.
+    pub fn count_attempt(&self, address: IpAddr, rate: u32, mono_ms: i64) -> Result<(), HttpFailure> {
+        const MINUTE_MS: i64 = 60_000;
+        let mut buckets = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
+            buckets.retain(|_, bucket| !bucket.is_full(rate, MINUTE_MS, mono_ms));
+            if buckets.len() >= MAX_ADDRESSES {
+                return Err(ErrorCode::Busy.into());
+            }
+        }
+        let bucket = buckets.entry(address).or_insert_with(|| Bucket::full(rate, mono_ms));
+        bucket.take(rate, MINUTE_MS, rate, mono_ms).map_err(HttpFailure::limited)
+    }
+}
+
+/// The address a request comes from. A proxy on this machine is believed about its client; an IPv6 host counts as its
+/// /64, which one person usually has whole.
+pub fn client_address(request: &HttpRequest) -> IpAddr {
+    let peer = request.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.ip());
+    let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let address = forwarded
+        .filter(|_| peer.is_loopback())
+        .and_then(|list| list.rsplit(',').next()?.trim().parse().ok())
+        .unwrap_or(peer);
+    match address.to_canonical() {
+        IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        other => other,
+    }
+}
+
+/// Makes a new operator token, which replaces the one before. Only its hash is stored.
+///
+/// # Errors
+/// Storage fails.
+pub async fn rotate_operator_token(db: &Db) -> Result<String, DbError> {
+    let (token, hash) = random_token();
+    meta::set(db, OPERATOR_TOKEN, &hash).await?;
+    Ok(token)
+}
+
+/// Makes the operator token unless there is one; `None` when there is.
+///
+/// # Errors
+/// Storage fails.
+pub async fn first_operator_token(db: &Db) -> Result<Option<String>, DbError> {
+    let (token, hash) = random_token();
+    let stored = meta::get_or_set(db, OPERATOR_TOKEN, &hash).await?;
+    Ok((stored == hash).then_some(token))
+}
+
+fn random_token() -> (String, String) {
+    let mut secret = [0; 32];
+    rand::rngs::OsRng.fill_bytes(&mut secret);
+    let token = hex::encode(secret);
+    let hash = signed_http::sha256_hex(token.as_bytes());
+    (token, hash)
+}
+
+/// Requires the operator token in `Authorization: Bearer`.
+///
+/// # Errors
+/// `unauthorized`, or storage.
+pub async fn require_operator(db: &Db, request: &HttpRequest) -> Result<(), HttpFailure> {
+    let stored = meta::get(db, OPERATOR_TOKEN).await?;
+    let given = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+    let fits = match (stored, given) {
+        (Some(stored), Some(given)) => {
+            let given = signed_http::sha256_hex(given.as_bytes());
+            subtle::ConstantTimeEq::ct_eq(stored.as_bytes(), given.as_bytes()).into()
+        }
+        _ => false,
+    };
+    if fits {
+        return Ok(());
+    }
+    let message =
+        "expected the operator token in `Authorization: Bearer`; `claudemesh-broker operator-token` makes one";
+    Err(HttpFailure::new(ErrorCode::Unauthorized, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_passes_once_and_is_forgotten_only_when_it_is_too_old_to_pass() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.insert([1; 64], 0), Ok(()));
+        assert_eq!(seen.insert([1; 64], 0), Err(ErrorCode::Replayed));
+        assert_eq!(seen.insert([1; 64], SEEN_MS), Err(ErrorCode::Replayed));
+        assert_eq!(seen.insert([2; 64], SEEN_MS + 1), Ok(()));
+        assert_eq!(seen.order.len(), 1);
+    }
+
+    #[test]
+    fn a_full_memory_refuses_rather_than_forgets() {
+        let mut seen = Seen::default();
+        for number in 0..MAX_SEEN {
+            let mut signature = [0; 64];
+            signature[..8].copy_from_slice(&number.to_le_bytes());
+            assert_eq!(seen.insert(signature, 0), Ok(()));
+        }
+        assert_eq!(seen.insert([9; 64], 1), Err(ErrorCode::Busy));
+        assert_eq!(seen.insert([9; 64], SEEN_MS + 1), Ok(()));
+    }
+
+    #[test]
+    fn attempts_are_counted_per_address() {
+        let auth = AuthState::default();
+        let (one, two) = (IpAddr::from([1, 1, 1, 1]), IpAddr::from([2, 2, 2, 2]));
+        for _ in 0..3 {
+            auth.count_attempt(one, 3, 0).unwrap();
+        }
+        assert_eq!(auth.count_attempt(one, 3, 0).unwrap_err().code(), ErrorCode::RateLimited);
+        auth.count_attempt(two, 3, 0).unwrap();
+        auth.count_attempt(one, 3, 20_001).unwrap();
+        auth.count_attempt(one, 0, 0).unwrap();
+    }
+
+    #[test]
+    fn only_a_local_proxy_is_believed_about_its_client() {
+        let from = |peer: &str, forwarded: &str| {
+            let request = actix_web::test::TestRequest::default()
+                .peer_addr(peer.parse().unwrap())
+                .insert_header(("x-forwarded-for", forwarded));
+            client_address(&request.to_http_request()).to_string()
+        };
+        assert_eq!(from("203.0.113.9:1", "198.51.100.1"), "203.0.113.9");
+        assert_eq!(from("127.0.0.1:1", "10.0.0.1, 198.51.100.1"), "198.51.100.1");
+        assert_eq!(from("127.0.0.1:1", "nonsense"), "127.0.0.1");
+        assert_eq!(from("[2001:db8::1:2:3:4]:1", ""), "2001:db8::");
+    }
+}

@@ -1,0 +1,352 @@
+//! Making and archiving meshes, inviting, joining. Everything that changes a mesh is signed by its owner's key; who joins
+//! signs with the key that becomes a member.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claudemesh_protocol::crypto::http::sha256_hex;
+use claudemesh_protocol::crypto::invite::{InviteV1, root_key};
+use claudemesh_protocol::crypto::{envelope, keys, signed};
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::enrolment::{
+    Claim, Claimed, CreateInvite, CreateMesh, InviteList, InviteView, Join, Joined, MeshCreated,
+};
+use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
+use claudemesh_protocol::session::SelfEditable;
+use claudemesh_protocol::time::iso;
+
+use super::auth::{Body, Signed, client_address, require_operator};
+use super::failure::HttpFailure;
+use super::{AppState, State, pages};
+use crate::db::DbError;
+use crate::db::meshes::{self, MeshRecord};
+use crate::features::enrolment::rules::{self, RuleError};
+use crate::features::enrolment::store::{self, Candidate, Enrolled, Invite};
+use crate::features::members::store::{Member, Role};
+
+type Answer = Result<HttpResponse, HttpFailure>;
+
+/// Invites in one list.
+const MAX_LISTED: u32 = 1_000;
+
+/// Routes of this module.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .route("/mesh", web::post().to(create_mesh))
+        .route("/mesh/{id}/archive", web::post().to(archive_mesh))
+        .route("/mesh/{id}/invites", web::post().to(create_invite))
+        .route("/mesh/{id}/invites", web::get().to(list_invites))
+        .route("/mesh/{id}/invites/{invite}/revoke", web::post().to(revoke_invite))
+        .route("/join", web::post().to(join))
+        .route("/invites/{code}/claim", web::post().to(claim))
+        .route("/i/{code}", web::get().to(pages::code))
+        .route("/join/{token}", web::get().to(pages::token));
+}
+
+impl From<RuleError> for HttpFailure {
+    fn from(error: RuleError) -> Self {
+        Self::new(error.code, error.message)
+    }
+}
+
+/// Runs work that must not stop halfway when the client goes away: a stored change that the live mesh never hears of.
+pub(super) async fn to_the_end<T: 'static>(
+    work: impl Future<Output = Result<T, HttpFailure>> + 'static,
+) -> Result<T, HttpFailure> {
+    actix_web::rt::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the work of an HTTP request panicked");
+        Err(ErrorCode::Internal.into())
+    })
+}
+
+async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answer {
+    count_attempt(&state, &request)?;
+    if !state.config.loopback_only() {
+        require_operator(&state.db, &request).await?;
+    }
+    let asked: CreateMesh = signed.json()?;
+    if asked.owner_pubkey != signed.key {
+        return Err(HttpFailure::new(ErrorCode::Forbidden, "expected the request to be signed by `owner_pubkey`"));
+    }
+    let slug = rules::slug(&asked.slug)?;
+    let name = asked.name.as_deref().map(rules::display_name).transpose()?.unwrap_or_else(|| slug.clone());
+    let display_name = rules::display_name(&asked.display_name)?;
+    state.auth.accept(&signed)?;
+    let now_ms = state.clock.now_ms();
+    let mut rng = rand::rngs::OsRng;
+    let mesh = MeshRecord {
+        id: MeshId::random(&mut rng),
+        slug,
+        name,
+        owner_pubkey: asked.owner_pubkey,
+        self_editable: SelfEditable::default(),
+        created_at_ms: now_ms,
+        archived_at_ms: None,
+    };
+    let creator = Member {
+        id: MemberId::random(&mut rng),
+        mesh_id: mesh.id.clone(),
+        pubkey: asked.member_pubkey,
+        display_name,
+        role: Role::Owner,
+        role_tag: None,
+        default_groups: vec![],
+        message_mode: "push".into(),
+        grants: Default::default(),
+        joined_at_ms: now_ms,
+        last_seen_at_ms: None,
+        revoked_at_ms: None,
+    };
+    match meshes::create(&state.db, &mesh, &creator).await {
+        Err(DbError::Conflict(_)) => {
+            let message = format!("the slug `{}` is taken on this broker; choose another", mesh.slug);
+            return Err(HttpFailure::new(ErrorCode::AlreadyExists, message));
+        }
+        other => other?,
+    }
+    tracing::info!(mesh.id = %mesh.id, "mesh created");
+    Ok(HttpResponse::Created().json(MeshCreated {
+        mesh_id: mesh.id,
+        slug: mesh.slug,
+        name: mesh.name,
+        member_id: creator.id,
+        broker_url: Links::of(&state, &request).websocket(),
+    }))
+}
+
+async fn archive_mesh(state: State, path: web::Path<String>, signed: Signed) -> Answer {
+    let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
+    state.auth.accept(&signed)?;
+    to_the_end(async move {
+        if !meshes::archive(&state.db, &mesh.id, state.clock.now_ms()).await? {
+            return Err(ErrorCode::MeshArchived.into());
+        }
+        state.directory.archive(&mesh.id).await;
+        tracing::info!(mesh.id = %mesh.id, "mesh archived");
+        Ok(HttpResponse::Ok().json(serde_json::json!({ "ok": true })))
+    })
+    .await
+}
+
+async fn create_invite(request: HttpRequest, state: State, path: web::Path<String>, signed: Signed) -> Answer {
+    let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
+    let asked: CreateInvite = signed.json()?;
+    let now_ms = state.clock.now_ms();
+    let invite = rules::invite(&mesh.id, &mesh.owner_pubkey, asked, now_ms)?;
+    if store::count_usable(&state.db, &mesh.id, now_ms).await? >= rules::MAX_USABLE_INVITES {
+        let message = format!("expected at most {} open invites; revoke some", rules::MAX_USABLE_INVITES);
+        return Err(HttpFailure::new(ErrorCode::Limit, message));
+    }
+    state.auth.accept(&signed)?;
+    match store::create_invite(&state.db, &invite).await {
+        Err(DbError::Conflict(_)) => {
+            Err(HttpFailure::new(ErrorCode::AlreadyExists, "that invite id, code or token is in use; make a new one"))
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(HttpResponse::Created().json(view(invite, &Links::of(&state, &request)))),
+    }
+}
+
+async fn list_invites(request: HttpRequest, state: State, path: web::Path<String>, signed: Signed) -> Answer {
+    let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
+    state.auth.accept(&signed)?;
+    let links = Links::of(&state, &request);
+    let invites = store::list_invites(&state.db, &mesh.id, MAX_LISTED).await?;
+    let invites = invites.into_iter().map(|invite| view(invite, &links)).collect();
+    Ok(HttpResponse::Ok().json(InviteList { invites }))
+}
+
+async fn revoke_invite(
+    request: HttpRequest,
+    state: State,
+    path: web::Path<(String, String)>,
+    signed: Signed,
+) -> Answer {
+    let (mesh, invite) = path.into_inner();
+    let mesh = owned(&state, &mesh.into(), &signed).await?;
+    state.auth.accept(&signed)?;
+    let revoked = store::revoke_invite(&state.db, &mesh.id, &InviteId::from(invite), state.clock.now_ms()).await?;
+    let revoked = revoked.ok_or(ErrorCode::InviteNotFound)?;
+    Ok(HttpResponse::Ok().json(view(revoked, &Links::of(&state, &request))))
+}
+
+/// v1: the payload is read from the token itself, whose hash must be registered; `invite_payload` is not trusted.
+async fn join(request: HttpRequest, state: State, body: Body) -> Answer {
+    count_attempt(&state, &request)?;
+    let asked: Join = body.json()?;
+    let invite =
+        InviteV1::read(&asked.invite_token).map_err(|error| HttpFailure::new(error.code(), error.to_string()))?;
+    let pubkey = PublicKey::parse(&asked.peer_pubkey)
+        .ok_or_else(|| HttpFailure::new(ErrorCode::Malformed, "expected `peer_pubkey` of 64 lower-case hex digits"))?;
+    let candidate = candidate(pubkey, rules::display_name(&asked.display_name)?);
+    // The hash is over the text as the owner made it, so another spelling of the same payload is another token.
+    let hash = sha256_hex(asked.invite_token.trim_end_matches('=').as_bytes());
+    to_the_end(async move {
+        let now_ms = state.clock.now_ms();
+        let enrolled =
+            store::claim_v1(&state.db, &hash, &invite.mesh_id, &invite.owner_pubkey, &candidate, now_ms).await?;
+        announce(&state, &enrolled).await;
+        Ok(HttpResponse::Ok().json(Joined {
+            ok: true,
+            member_id: Some(enrolled.member.id),
+            already_member: enrolled.already_member.then_some(true),
+            error: None,
+            message: None,
+        }))
+    })
+    .await
+}
+
+/// v2: the new member proves its ed25519 key, which is what the mesh enrols; the x25519 key only receives the root key.
+async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body: Body) -> Answer {
+    count_attempt(&state, &request)?;
+    let code = path.into_inner();
+    let asked: Claim = body.json()?;
+    let recipient = URL_SAFE_NO_PAD
+        .decode(&asked.recipient_x25519_pubkey)
+        .ok()
+        .and_then(|bytes| crypto_box::PublicKey::from_slice(&bytes).ok())
+        .ok_or_else(|| {
+            let message = "expected `recipient_x25519_pubkey`: 32 bytes in base64url without padding";
+            HttpFailure::new(ErrorCode::Malformed, message)
+        })?;
+    let canonical = signed::claim(&code, &asked.peer_pubkey, &asked.recipient_x25519_pubkey);
+    keys::verify(&asked.peer_pubkey, canonical.as_bytes(), &asked.signature).map_err(|_| {
+        HttpFailure::new(ErrorCode::BadSignature, "`signature` is not by `peer_pubkey` over this claim")
+    })?;
+    let name = match &asked.display_name {
+        Some(name) => rules::display_name(name)?,
+        None => format!("peer-{}", &asked.peer_pubkey.short()[..6]),
+    };
+    let candidate = candidate(asked.peer_pubkey, name);
+    let broker_url = Links::of(&state, &request).websocket();
+    to_the_end(async move {
+        let code = code.to_ascii_uppercase();
+        let enrolled = store::claim_v2(&state.db, &code, &candidate, state.clock.now_ms()).await?;
+        announce(&state, &enrolled).await;
+        let Enrolled { mesh, member, invite, already_member } = enrolled;
+        let sealed = envelope::seal_anonymous(&root_key(&mesh.id), &recipient, &mut rand::rngs::OsRng)
+            .map_err(|_| HttpFailure::from(ErrorCode::Malformed))?;
+        Ok(HttpResponse::Ok().json(Claimed {
+            sealed_root_key: URL_SAFE_NO_PAD.encode(sealed),
+            mesh_id: mesh.id,
+            member_id: member.id,
+            owner_pubkey: mesh.owner_pubkey,
+            canonical_v2: invite.canonical,
+            signature_v2: Some(invite.signature),
+            mesh_slug: Some(mesh.slug),
+            broker_url: Some(broker_url),
+            role: Some(member.role.as_str().into()),
+            already_member,
+        }))
+    })
+    .await
+}
+
+fn candidate(pubkey: PublicKey, display_name: String) -> Candidate {
+    Candidate { member_id: MemberId::random(&mut rand::rngs::OsRng), pubkey, display_name }
+}
+
+async fn announce(state: &AppState, enrolled: &Enrolled) {
+    if !enrolled.already_member {
+        state.directory.reload_members(&enrolled.mesh.id).await;
+        tracing::info!(mesh.id = %enrolled.mesh.id, member.id = %enrolled.member.id, "member enrolled");
+    }
+}
+
+fn count_attempt(state: &AppState, request: &HttpRequest) -> Result<(), HttpFailure> {
+    let rate = state.config.effective_limits().enrol_per_minute;
+    let address = client_address(request);
+    // Whoever sits at this machine owns the database anyway; scripts that enrol hundreds of peers run there.
+    if address.is_loopback() {
+        return Ok(());
+    }
+    state.auth.count_attempt(address, rate, state.clock.mono_ms())
+}
+
+/// A live mesh.
+///
+/// # Errors
+/// `mesh_not_found`, `mesh_archived`.
+pub(super) async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, HttpFailure> {
+    let mesh = meshes::load(&state.db, id).await?.ok_or(ErrorCode::MeshNotFound)?;
+    if mesh.archived_at_ms.is_some() {
+        return Err(ErrorCode::MeshArchived.into());
+    }
+    Ok(mesh)
+}
+
+async fn owned(state: &AppState, id: &MeshId, signed: &Signed) -> Result<MeshRecord, HttpFailure> {
+    let mesh = live(state, id).await?;
+    if mesh.owner_pubkey != signed.key {
+        return Err(HttpFailure::new(
+            ErrorCode::Forbidden,
+            "expected the request to be signed by the mesh's owner key",
+        ));
+    }
+    Ok(mesh)
+}
+
+fn view(invite: Invite, links: &Links) -> InviteView {
+    let code = invite.code.unwrap_or_default();
+    InviteView {
+        invite_id: invite.id,
+        url: links.invite(&code),
+        code,
+        role: invite.role.as_str().into(),
+        max_uses: u32::try_from(invite.max_uses).unwrap_or(0),
+        used_count: u32::try_from(invite.used_count).unwrap_or(0),
+        expires_at: iso(invite.expires_at_ms),
+        revoked_at: invite.revoked_at_ms.map(iso),
+    }
+}
+
+/// How the outside reaches this broker: as configured, else as this request did.
+pub(super) struct Links {
+    /// `http(s)://host[/path]`
+    base: String,
+}
+
+impl Links {
+    pub(super) fn of(state: &AppState, request: &HttpRequest) -> Self {
+        if let Some(url) = &state.config.public_url {
+            return Self { base: url.trim_end_matches('/').to_owned() };
+        }
+        let info = request.connection_info();
+        let host = info.host();
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+        let host = match !host.is_empty() && host.bytes().all(fine) {
+            true => host.to_owned(),
+            false => state.config.listen.to_string(),
+        };
+        let scheme = if info.scheme() == "https" { "https" } else { "http" };
+        Self { base: format!("{scheme}://{host}") }
+    }
+
+    /// `ws(s)://host/ws`
+    pub(super) fn websocket(&self) -> String {
+        format!("ws{}/ws", self.base.strip_prefix("http").unwrap_or(&self.base))
+    }
+
+    /// Link of a code.
+    pub(super) fn invite(&self, code: &str) -> String {
+        format!("{}/i/{code}", self.base)
+    }
+
+    /// Link of a token.
+    pub(super) fn token(&self, token: &str) -> String {
+        format!("{}/join/{token}", self.base)
+    }
+}
+
+/// An answer without a body type of its own.
+pub(super) fn html(status: StatusCode, text: String) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("text/html; charset=utf-8")
+        .insert_header(("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'"))
+        .insert_header(("referrer-policy", "no-referrer"))
+        .insert_header(("x-content-type-options", "nosniff"))
+        .insert_header(("cache-control", "no-store"))
+        .body(text)
+}
