@@ -6,6 +6,7 @@ pub mod config;
 pub mod connection;
 pub mod doctor;
 pub mod error;
+pub mod features;
 pub mod files;
 pub mod hook;
 pub mod http;

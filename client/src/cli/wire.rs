@@ -2,6 +2,7 @@
 
 use super::{Context, Verb, meshes};
 use crate::error::{CliError, ExitCode};
+use crate::features::{enrolment, groups, info, messaging, moderation, presence};
 
 /// Runs a verb.
 ///
@@ -11,6 +12,25 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
     match verb {
         Verb::List(_) => meshes::list(cx),
         Verb::Leave(args) => meshes::leave(cx, &args),
+        Verb::Create(args) => enrolment::cli::create(cx, &args),
+        Verb::Invite(args) => enrolment::cli::invite(cx, &args),
+        Verb::Join(args) => enrolment::cli::join(cx, &args),
+        Verb::Peers(args) => presence::cli::peers(cx, &args),
+        Verb::Send(args) => return messaging::cli::send(cx, &args),
+        Verb::Inbox(args) => messaging::cli::inbox(cx, &args),
+        Verb::MsgStatus(args) => messaging::cli::msg_status(cx, &args),
+        Verb::Status(args) => return presence::cli::status(cx, &args),
+        Verb::Summary(args) => presence::cli::summary(cx, &args),
+        Verb::Visible(args) => presence::cli::visible(cx, &args),
+        Verb::Profile(args) => presence::cli::profile(cx, &args),
+        Verb::Group(args) => groups::cli::run(cx, &args),
+        Verb::Info(_) => info::cli::info(cx),
+        Verb::Ping(_) => presence::cli::ping(cx),
+        Verb::Kick(args) => moderation::cli::kick(cx, &args),
+        Verb::Disconnect(args) => moderation::cli::disconnect(cx, &args),
+        Verb::Ban(args) => moderation::cli::ban(cx, &args),
+        Verb::Unban(args) => moderation::cli::unban(cx, &args),
+        Verb::Bans(_) => moderation::cli::bans(cx),
         other => Err(CliError::internal(format!("This build cannot run {other:?}."))),
     }
     .map(|()| ExitCode::Success)
@@ -21,6 +41,5 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
 /// # Errors
 /// What `join` says.
 pub fn join_for_launch(cx: &Context, link: &str, name: Option<&str>) -> Result<String, CliError> {
-    let _ = (cx, link, name);
-    Err(CliError::internal("This build cannot join."))
+    enrolment::cli::join_link(cx, link, name, None).map(|kept| kept.entry.slug)
 }

@@ -1,0 +1,216 @@
+//! `create`, `invite`, `join`.
+
+use claudemesh_protocol::features::enrolment::{InvitePreset, InviteView};
+use serde_json::json;
+
+use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, is_exposed};
+use crate::cli::Context;
+use crate::cli::args::{CreateArgs, InviteArgs, JoinArgs};
+use crate::config::MeshEntry;
+use crate::config::owners::OwnerEntry;
+use crate::error::{CliError, ExitCode};
+use crate::features::one_shot::hostname;
+use crate::output::{Style, clean};
+
+/// The variable with the usual broker.
+const BROKER_URL: &str = "CLAUDEMESH_BROKER_URL";
+
+/// Runs `create`.
+///
+/// # Errors
+/// See [`super::create_mesh`].
+pub fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
+    if cx.store.load()?.by_slug(&args.slug).is_some() {
+        let message = format!("A mesh called '{}' is joined already.", clean(&args.slug));
+        return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
+            .hint("Choose another short name, or `claudemesh leave` that one first."));
+    }
+    let name = args.name.clone().unwrap_or_else(|| default_name(cx));
+    let broker_url = args.broker.as_deref().unwrap_or(DEFAULT_BROKER);
+    let made = super::create_mesh(&MeshWish {
+        broker_url,
+        slug: &args.slug,
+        title: args.title.as_deref(),
+        display_name: &name,
+        operator_token: args.operator_token.as_deref(),
+    })?;
+    // The owner key first: a mesh without it can never invite anybody.
+    cx.store.put_owner(made.owner)?;
+    let slug = cx.store.update(|config| Ok::<_, crate::config::ConfigError>(config.put_mesh(made.entry)))?;
+    warn_if_exposed(cx, broker_url);
+    let value = json!({
+        "schema_version": "1.0", "slug": slug, "id": made.created.mesh_id, "mesh_id": made.created.mesh_id,
+        "member_id": made.created.member_id, "name": name, "broker_url": broker_url,
+    });
+    cx.out.answer(&value, |out| {
+        format!(
+            "{} made {} on {} as {}\n  next: claudemesh invite --mesh {slug}\n",
+            out.tick(),
+            clean(&slug),
+            clean(broker_url),
+            clean(&name)
+        )
+    })
+}
+
+/// Runs `invite`, `invite --list` and `invite --revoke`.
+///
+/// # Errors
+/// Exit 7 when the owner's key is not on this machine; otherwise what the broker says.
+pub fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
+    let entry = cx.mesh_entry()?;
+    let owner = owner_of(cx, &entry)?;
+    if args.list {
+        let invites = super::list_invites(&owner, &entry)?;
+        let value = serde_json::to_value(&invites).unwrap_or_default();
+        return cx.out.answer(&value, |out| {
+            if invites.is_empty() {
+                return "No invites.\n".into();
+            }
+            invites.iter().map(|invite| invite_line(invite, out)).collect()
+        });
+    }
+    if let Some(wanted) = &args.revoke {
+        let invite = super::revoke_invite(&owner, &entry, wanted)?;
+        return cx.out.answer(&json!({"ok": true, "code": invite.code, "revoked": true}), |out| {
+            format!("{} revoked {}\n", out.tick(), clean(&invite.code))
+        });
+    }
+    let preset = (args.for_name.is_some() || args.groups.is_some()).then(|| InvitePreset {
+        display_name: args.for_name.clone(),
+        groups: args.groups.clone().unwrap_or_default().0,
+        ..InvitePreset::default()
+    });
+    let wish = InviteWish { role: &args.role, uses: args.uses, lifetime: args.expires, preset };
+    let made = super::create_invite(&owner, &entry, &wish)?;
+    let value = json!({
+        "schema_version": "1.0", "url": made.view.url, "code": made.view.code, "expires_at": made.view.expires_at,
+        "v1_url": made.v1_url, "role": made.view.role, "uses": made.view.max_uses, "mesh": entry.slug,
+        "emailed": false, "copied": false,
+    });
+    cx.out.answer(&value, |out| {
+        if out.is_quiet() {
+            return format!("{}\n", clean(&made.view.url));
+        }
+        let uses = if made.view.max_uses == 1 { "one use".into() } else { format!("{} uses", made.view.max_uses) };
+        format!(
+            "{}\n  {uses}, until {}, role {}\n  they run: claudemesh join {} --name <name>\n",
+            out.paint(Style::Bold, &clean(&made.view.url)),
+            clean(&made.view.expires_at),
+            clean(&made.view.role),
+            clean(&made.view.url),
+        )
+    })
+}
+
+fn invite_line(invite: &InviteView, out: &crate::output::Output) -> String {
+    let state = match &invite.revoked_at {
+        Some(at) => format!("revoked {}", clean(at)),
+        None => format!("until {}", clean(&invite.expires_at)),
+    };
+    let code = clean(&invite.code).into_owned();
+    format!(
+        "{}  {}  {}/{} used  {state}\n",
+        out.paint(Style::Bold, &code),
+        clean(&invite.role),
+        invite.used_count,
+        invite.max_uses
+    )
+}
+
+fn owner_of(cx: &Context, entry: &MeshEntry) -> Result<OwnerEntry, CliError> {
+    cx.store.owner(&entry.mesh_id)?.ok_or_else(|| {
+        let message = format!("Only the owner of {} can invite, and its key is not on this machine.", entry.slug);
+        CliError::new(ExitCode::PermissionDenied, "forbidden", message)
+            .hint("Ask whoever ran `claudemesh create` for a link.")
+    })
+}
+
+/// Runs `join`.
+///
+/// # Errors
+/// See [`super::join`].
+pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
+    // `join team` of somebody who is in `team` already: nothing to do, and not an error.
+    if let Some(entry) = cx.store.load()?.by_slug(args.link.trim()) {
+        let value = json!({"ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "alreadyMember": true});
+        return cx.out.answer(&value, |out| format!("{} {} is joined already\n", out.tick(), clean(&entry.slug)));
+    }
+    let joined = join_link(cx, &args.link, args.name.as_deref(), args.slug.as_deref())?;
+    let entry = &joined.entry;
+    let value = json!({
+        "ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "memberId": entry.member_id, "pubkey": entry.pubkey,
+        "brokerUrl": entry.broker_url, "role": joined.role, "alreadyMember": joined.already_member, "name": joined.name,
+    });
+    cx.out.answer(&value, |out| {
+        let mut text = format!("{} joined {}", out.tick(), clean(&entry.slug));
+        if joined.already_member {
+            text += " (this key was a member before)";
+        }
+        let key: String = entry.pubkey.chars().take(16).collect();
+        text += &format!("\n  name    {}\n  member  {}  key {key}\n", clean(&joined.name), clean(entry.member_id.as_str()));
+        text += &format!("  broker  {}\n", clean(&entry.broker_url));
+        text + "  next: claudemesh peers, claudemesh send <to> <text>, claudemesh inbox, claudemesh launch\n"
+    })
+}
+
+/// A mesh that is in the config now.
+pub struct Kept {
+    /// As stored, with its local slug.
+    pub entry: MeshEntry,
+    /// The name that was asked for.
+    pub name: String,
+    /// The key was a member before.
+    pub already_member: bool,
+    /// `member` or `admin`.
+    pub role: Option<String>,
+}
+
+/// Joins a link and keeps the result: config entry, and the link beside it.
+///
+/// # Errors
+/// See [`super::join`]; exit 10 when the config cannot be written.
+pub fn join_link(cx: &Context, link: &str, name: Option<&str>, slug: Option<&str>) -> Result<Kept, CliError> {
+    if let Some(slug) = slug {
+        check_slug(slug)?;
+    }
+    let name = name.map_or_else(|| default_name(cx), str::to_owned);
+    // Read before the request: a damaged config must be found before an invite is used up.
+    let config = cx.store.load()?;
+    let joined = super::join(&config, link, &name, cx.env.text(BROKER_URL))?;
+    let mut entry = joined.entry;
+    if let Some(slug) = slug {
+        slug.clone_into(&mut entry.slug);
+    }
+    let mesh_id = entry.mesh_id.clone();
+    let entry = cx.store.update(|config| {
+        config.put_mesh(entry);
+        let kept = config.by_id(&mesh_id).cloned();
+        kept.ok_or_else(|| CliError::internal("The joined mesh is not in the config."))
+    })?;
+    if let Err(error) = cx.store.save_invite(&entry.slug, link.trim()) {
+        cx.out.warn(&format!("the link could not be kept: {error}"));
+    }
+    warn_if_exposed(cx, &entry.broker_url);
+    Ok(Kept { entry, name, already_member: joined.already_member, role: joined.role })
+}
+
+fn warn_if_exposed(cx: &Context, broker_url: &str) {
+    if is_exposed(broker_url) {
+        cx.out.warn(&format!(
+            "{} is not encrypted on its way: others on the network can see who talks to whom, and group messages. \
+             Put the broker behind TLS (wss://).",
+            clean(broker_url)
+        ));
+    }
+}
+
+/// `<host>-<user>`, the config's default name when it has one.
+fn default_name(cx: &Context) -> String {
+    let configured = cx.store.load().ok().and_then(|config| config.display_name);
+    configured.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| {
+        let user = cx.env.text("USER").or_else(|| cx.env.text("LOGNAME")).unwrap_or("user");
+        format!("{}-{user}", hostname().unwrap_or_else(|| "host".into()))
+    })
+}
+

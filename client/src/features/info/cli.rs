@@ -1,0 +1,45 @@
+//! `info`.
+
+use serde_json::{Value, json};
+
+use crate::cli::Context;
+use crate::error::CliError;
+use crate::features::one_shot::ask;
+use crate::output::{Style, clean};
+
+/// Runs `info`.
+///
+/// # Errors
+/// Of the connection.
+pub fn info(cx: &Context) -> Result<(), CliError> {
+    let entry = cx.mesh_entry()?;
+    let (name, info) = ask(cx, &entry, |connection| async move {
+        let name = connection.hello_ack()?.member_display_name.clone();
+        Ok((name, connection.mesh_info().await?))
+    })?;
+    let mut value = serde_json::to_value(&info).unwrap_or_default();
+    let own = json!({
+        "slug": entry.slug, "meshId": entry.mesh_id, "memberId": entry.member_id, "brokerUrl": entry.broker_url,
+        "displayName": name, "peerCount": info.peers, "stateCount": info.state_keys.len(),
+    });
+    if let (Value::Object(all), Value::Object(own)) = (&mut value, own) {
+        all.extend(own);
+    }
+    cx.out.answer(&value, |out| {
+        let title = format!("{} · {}", clean(&entry.slug), clean(&entry.broker_url));
+        let mut text = format!("{}\n", out.paint(Style::Bold, &title));
+        let mut row = |label: &str, value: String| text += &format!("  {label:<9}{value}\n");
+        row("mesh", clean(entry.mesh_id.as_str()).into_owned());
+        row("member", clean(entry.member_id.as_str()).into_owned());
+        row("you", clean(&name).into_owned());
+        row("peers", info.peers.to_string());
+        row("members", info.members.to_string());
+        let list = |names: &[String]| names.iter().map(|name| clean(name).into_owned()).collect::<Vec<_>>().join(", ");
+        for (label, names) in [("groups", &info.groups), ("topics", &info.topics), ("state", &info.state_keys)] {
+            if !names.is_empty() {
+                row(label, list(names));
+            }
+        }
+        text
+    })
+}

@@ -1,0 +1,319 @@
+//! `send`, `inbox`, `msg-status`.
+
+use std::io::Read;
+use std::time::Duration;
+
+use claudemesh_protocol::features::messaging::{Priority, Stage};
+use claudemesh_protocol::limits;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Draft, Outcome, ack_words};
+use crate::cli::Context;
+use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
+use crate::config::MeshEntry;
+use crate::connection::{Connection, MailEvent};
+use crate::error::{CliError, ExitCode};
+use crate::features::one_shot::{self, Purpose};
+use crate::inbox::{KEEP, Mailbox, Message};
+use crate::output::{Output, Style, clean, clean_lines};
+
+impl From<args::Priority> for Priority {
+    fn from(priority: args::Priority) -> Self {
+        match priority {
+            args::Priority::Now => Self::Now,
+            args::Priority::Next => Self::Next,
+            args::Priority::Low => Self::Low,
+        }
+    }
+}
+
+/// Runs `send`. With several recipients each gets a line or an object; the exit code is that of the first failure.
+///
+/// # Errors
+/// Exit 3 for bad arguments, 10 for an unreadable file; with one recipient what the broker says.
+pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
+    let (recipients, text) = args.recipients_and_text()?;
+    let text = match (text, &args.file) {
+        (Some(text), _) => text,
+        (None, Some(path)) => read_text(path)?,
+        (None, None) => return Err(CliError::invalid_args("The message is missing.")),
+    };
+    let entry = cx.mesh_entry()?;
+    let mut draft = Draft::new(text, args.priority.into());
+    draft.reply_to.clone_from(&args.reply_to);
+    let outcomes = one_shot::ask(cx, &entry, |connection| async move {
+        Ok(connection.send_to(&recipients, &draft, args.to_self).await)
+    })?;
+    let failure = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err().cloned()).map(CliError::from);
+    match (outcomes.as_slice(), failure) {
+        ([_], Some(error)) => Err(error),
+        ([only], None) => {
+            cx.out.answer(&outcome_json(only), |out| outcome_line(only, out))?;
+            Ok(ExitCode::Success)
+        }
+        (all, failure) => {
+            let list = Value::Array(all.iter().map(outcome_json).collect());
+            cx.out.answer(&list, |out| all.iter().map(|outcome| outcome_line(outcome, out)).collect())?;
+            Ok(failure.map_or(ExitCode::Success, |error| error.exit))
+        }
+    }
+}
+
+/// The text of a file or of standard input, without the line end that editors and `echo` add.
+fn read_text(path: &std::path::Path) -> Result<String, CliError> {
+    let most = limits::MAX_MESSAGE_CHARS as u64;
+    let mut bytes = Vec::new();
+    let source = path.display();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(most + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| CliError::io(format!("{source} cannot be read: {error}.")))?;
+    if bytes.len() as u64 > most {
+        return Err(CliError::new(ExitCode::InvalidArgs, "payload_too_large", format!("{source} is too long to be sent.")));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| CliError::invalid_args(format!("{source} is not UTF-8 text; messages are text.")))?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() { Err(CliError::invalid_args(format!("{source} is empty."))) } else { Ok(text.to_owned()) }
+}
+
+fn outcome_json(outcome: &Outcome) -> Value {
+    match &outcome.result {
+        Ok(ack) => {
+            let online = ack.online.map(|online| online > 0);
+            json!({
+                "ok": true, "messageId": ack.message_id, "target": outcome.target,
+                "name": outcome.resolved.as_ref().map(|found| &found.name), "via": "broker",
+                "duplicate": ack.duplicate, "status": ack.stage.map_or("queued", Stage::as_str),
+                "recipientOnline": online, "online": ack.online, "waiting": ack.waiting, "recipients": ack.recipients,
+            })
+        }
+        Err(error) => {
+            let mut value = CliError::from(error.clone()).to_json();
+            value["target"] = outcome.target.clone().into();
+            value
+        }
+    }
+}
+
+fn outcome_line(outcome: &Outcome, out: &Output) -> String {
+    let name = outcome.resolved.as_ref().map_or(outcome.target.as_str(), |found| found.name.as_str());
+    match &outcome.result {
+        Ok(ack) => {
+            let id: String = ack.message_id.chars().take(8).collect();
+            format!("{} {} → {} ({})\n", out.tick(), clean(name), clean(&id), ack_words(ack))
+        }
+        Err(error) => {
+            let error = CliError::from(error.clone());
+            format!("{} {}: {}\n", out.paint(Style::Red, "✗"), clean(&outcome.target), clean(&error.message))
+        }
+    }
+}
+
+/// Runs `msg-status`: the mesh of the message is looked for in all meshes that the call is about.
+///
+/// # Errors
+/// Exit 3 `invalid_argument` or `ambiguous_prefix`, 5 `not_found`, or of the connection.
+pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
+    let id = args.id.trim();
+    if !(8..=64).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        let error = CliError::new(ExitCode::InvalidArgs, "invalid_argument", "That is no message id.");
+        return Err(error
+            .hint("Ids are printed by `claudemesh send`; 8 characters are enough.")
+            .field("field", "id")
+            .field("code", "bad_shape")
+            .field("reason", "an id has 8 to 32 letters and digits")
+            .field("expected", "^[A-Za-z0-9]{8,32}$"));
+    }
+    let mut last = None;
+    for entry in cx.mesh_entries()? {
+        match one_shot::ask(cx, &entry, |connection| async move { Ok(connection.message_status(id).await?) }) {
+            Err(error) if error.exit == ExitCode::NotFound => last = Some(error),
+            Err(error) => return Err(error),
+            Ok(status) => {
+                let value = serde_json::to_value(&status)
+                    .map_err(|error| CliError::internal(format!("The answer cannot be written: {error}.")))?;
+                return cx.out.answer(&value, |out| status_text(&status, out));
+            }
+        }
+    }
+    let error = last.unwrap_or_else(|| CliError::not_found("There is no such message."));
+    Err(error.field("id", id).field("isPrefix", id.len() < 32))
+}
+
+fn status_text(status: &claudemesh_protocol::features::messaging::MessageStatusResult, out: &Output) -> String {
+    let stage = status.stage.map_or(if status.delivered { "delivered" } else { "waiting" }, Stage::as_str);
+    let mut text = format!("{} → {}: {stage}\n", clean(&status.message_id), clean(&status.target_spec));
+    for recipient in &status.recipients {
+        let step = recipient.stage.map_or("", Stage::as_str);
+        let route = recipient.route.as_deref().map(|route| format!(" by {}", clean(route))).unwrap_or_default();
+        let at = recipient.stage_at.as_deref().map(|at| format!(", {}", clean(at))).unwrap_or_default();
+        let key: String = recipient.pubkey.chars().take(12).collect();
+        let dot = out.paint(if recipient.status == "delivered" { Style::Green } else { Style::Dim }, "●");
+        text += &format!("  {dot} {} ({key}) {} {step}{route}{at}\n", clean(&recipient.name), clean(&recipient.status));
+    }
+    text
+}
+
+/// What one mesh gave.
+struct Fetched {
+    slug: String,
+    messages: Vec<Message>,
+    trouble: Option<CliError>,
+}
+
+/// Runs `inbox`: takes in what waits, prints what nobody has seen, marks it seen.
+///
+/// # Errors
+/// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is in the inbox.
+pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<(), CliError> {
+    let entries = cx.mesh_entries()?;
+    let fetched = one_shot::block_on(async {
+        let mut tasks = Vec::new();
+        for entry in entries {
+            tasks.push(fetch(cx, entry, args));
+        }
+        let mut fetched = Vec::new();
+        for done in futures_util::future::join_all(tasks).await {
+            fetched.push(done?);
+        }
+        Ok(fetched)
+    })?;
+    let nothing = fetched.iter().all(|one| one.messages.is_empty());
+    for one in &fetched {
+        match &one.trouble {
+            Some(error) if nothing && fetched.iter().all(|one| one.trouble.is_some()) => return Err(error.clone()),
+            Some(error) => cx.out.warn(&format!("{}: {}", one.slug, clean(&error.message))),
+            None => {}
+        }
+    }
+    let list =
+        fetched.iter().flat_map(|one| one.messages.iter().map(|message| message.to_json(&one.slug))).collect();
+    cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))
+}
+
+async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetched, CliError> {
+    let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+    let connected = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
+    let (connection, trouble) = match connected {
+        Ok(connection) => {
+            let trouble = drain(&connection, &mailbox, args).await.err();
+            (Some(connection), trouble)
+        }
+        Err(error) => (None, Some(error)),
+    };
+    let (all, peek, limit) = (args.all, args.peek, i64::from(args.limit));
+    let now = crate::clock::now_ms();
+    let messages = mailbox
+        .run(move |inbox| {
+            if !all && !peek {
+                return inbox.claim_unseen(limit, now);
+            }
+            let list = inbox.list(!all, limit)?;
+            if !peek {
+                let seqs: Vec<i64> = list.iter().map(|message| message.seq).collect();
+                inbox.mark_seen(&seqs, now)?;
+            }
+            Ok(list)
+        })
+        .await?;
+    if let Some(connection) = connection {
+        if !peek {
+            let fresh = messages.iter().filter(|message| message.seen_at_ms.is_none_or(|at| at == now));
+            connection.acknowledge(fresh.map(|message| message.message_id.clone()).collect(), Stage::Seen, "cli");
+        }
+        connection.close().await;
+    }
+    let before = now - i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
+    mailbox.run(move |inbox| inbox.prune(before)).await?;
+    Ok(Fetched { slug: entry.slug, messages, trouble })
+}
+
+/// Takes in everything that waits at the broker; when there is nothing to show then, waits for the first message.
+async fn drain(connection: &Connection, mailbox: &Mailbox, args: &InboxArgs) -> Result<(), CliError> {
+    let deadline = Instant::now() + Duration::from_secs_f64(args.wait);
+    let mut events = connection.mail_events();
+    loop {
+        let pulled = connection.inbox_pull(None).await?;
+        if pulled.remaining == 0 || pulled.pushed == 0 {
+            break;
+        }
+    }
+    while mailbox.run(|inbox| inbox.list(true, 1)).await?.is_empty() {
+        let Some(events) = &mut events else { break };
+        let mut state = connection.watch();
+        tokio::select! {
+            event = events.recv() => if event.is_err() { break },
+            () = tokio::time::sleep_until(deadline) => break,
+            _ = state.wait_for(|state| matches!(state, crate::connection::State::Closed(_))) => {
+                connection.hello_ack()?;
+                break;
+            }
+        }
+        if matches!(events.try_recv(), Ok(MailEvent::Stored(_))) {
+            connection.mail_stored().await;
+        }
+    }
+    Ok(())
+}
+
+fn inbox_text(fetched: &[Fetched], args: &InboxArgs, out: &Output) -> String {
+    let offset = time::UtcOffset::current_local_offset().unwrap_or(time::UtcOffset::UTC);
+    let mut text = String::new();
+    for one in fetched {
+        let count = one.messages.len();
+        let kind = if args.all { "" } else { "new " };
+        let plural = if count == 1 { "" } else { "s" };
+        if count == 0 {
+            if !out.is_quiet() {
+                text += &format!("{}: no {kind}messages\n", clean(&one.slug));
+            }
+            continue;
+        }
+        if !out.is_quiet() {
+            let header = format!("{}: {count} {kind}message{plural}", clean(&one.slug));
+            text += &format!("{}\n", out.paint(Style::Bold, &header));
+        }
+        for message in &one.messages {
+            text += &message_text(message, offset, out);
+        }
+    }
+    text
+}
+
+fn message_text(message: &Message, offset: time::UtcOffset, out: &Output) -> String {
+    let at = local_time(&message.created_at, offset);
+    let from = message.from_name();
+    let id: String = message.message_id.chars().take(8).collect();
+    let how = match (message.kind.as_str(), &message.target_spec) {
+        ("broadcast" | "channel", Some(target)) => clean(target).into_owned(),
+        (kind, _) => kind.to_owned(),
+    };
+    let urgency = if message.priority == "now" { out.paint(Style::Red, " now").into_owned() } else { String::new() };
+    let details = format!("{how}{urgency} · {at} · {}", clean(&id));
+    let mut text = format!("{}  {}\n", out.paint(Style::Cyan, &clean(&from)), out.paint(Style::Dim, &details));
+    for line in clean_lines(&message.text()).lines() {
+        text += &format!("  {line}\n");
+    }
+    text
+}
+
+fn local_time(iso: &str, offset: time::UtcOffset) -> String {
+    let moment = claudemesh_protocol::time::parse_iso(iso)
+        .and_then(|ms| time::OffsetDateTime::from_unix_timestamp(ms / 1_000).ok())
+        .map(|moment| moment.to_offset(offset));
+    match moment {
+        Some(at) => format!(
+            "{:04}-{:02}-{:02} {:02}:{:02}",
+            at.year(),
+            u8::from(at.month()),
+            at.day(),
+            at.hour(),
+            at.minute()
+        ),
+        None => clean(iso).into_owned(),
+    }
+}

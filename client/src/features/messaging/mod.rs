@@ -1,0 +1,332 @@
+//! Sending, receipts, pulling, resolving names, echo.
+
+use std::time::Duration;
+
+use claudemesh_protocol::crypto::envelope;
+use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
+use claudemesh_protocol::features::messaging::{
+    Ack, Candidate, Echo, EchoResult, InboxPull, InboxPullResult, MessageStatus, MessageStatusResult, Priority, Request,
+    ResolveTarget, Response, Send, Trace,
+};
+use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::limits;
+use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::target::{Target, TargetField};
+use tokio::time::Instant;
+
+use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEOUT, unexpected};
+
+pub mod cli;
+pub mod tools;
+
+/// A text on its way.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The text.
+    pub text: String,
+    /// Urgency.
+    pub priority: Priority,
+    /// Id of the message it answers.
+    pub reply_to: Option<String>,
+    /// Exchange it belongs to.
+    pub trace: Trace,
+}
+
+impl Draft {
+    /// A first message of a new exchange.
+    pub fn new(text: impl Into<String>, priority: Priority) -> Self {
+        Self { text: text.into(), priority, reply_to: None, trace: new_trace() }
+    }
+}
+
+/// A new exchange.
+pub fn new_trace() -> Trace {
+    Trace { id: uuid::Uuid::new_v4().to_string(), hop: 0 }
+}
+
+/// What became of one target of a send.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The target as it was asked for.
+    pub target: String,
+    /// Who is meant, for names, prefixes and keys that the broker resolved.
+    pub resolved: Option<Candidate>,
+    /// The broker's word, or why there is none.
+    pub result: Result<Ack, ConnectionError>,
+}
+
+/// A target that was resolved: one key, or an audience.
+enum Meaning {
+    Direct { key: PublicKey, resolved: Option<Candidate> },
+    Audience(String),
+}
+
+impl Connection {
+    /// Whom a name, key or prefix means.
+    ///
+    /// # Errors
+    /// `unknown_target`, `ambiguous_target` with candidates, or a [`ConnectionError`] of the transport.
+    pub async fn resolve_target(&self, target: &str) -> Result<Candidate, ConnectionError> {
+        let request = Request::from(ResolveTarget { target: target.to_owned() });
+        match self.call(request, REQUEST_TIMEOUT).await? {
+            ServerMessage::Messaging(Response::ResolveTargetResult(result)) => Ok(result.resolved),
+            other => Err(unexpected("resolve_target_result", &other)),
+        }
+    }
+
+    /// Sends one text to several targets. Each recipient gets it once: equal keys are sent to once, audiences go as one
+    /// union, and who got it directly is left out of them. Answers in the order of `targets`.
+    ///
+    /// With `allow_self` unset, a target that means this member is refused: the text would only come back.
+    pub async fn send_to(&self, targets: &[String], draft: &Draft, allow_self: bool) -> Vec<Outcome> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; targets.len()];
+        let mut direct: Vec<(PublicKey, Vec<usize>, Option<Candidate>)> = Vec::new();
+        let mut audiences: Vec<(String, Vec<usize>)> = Vec::new();
+        for (at, target) in targets.iter().enumerate() {
+            match self.meaning(target, allow_self).await {
+                Err(error) => {
+                    outcomes[at] = Some(Outcome { target: target.clone(), resolved: None, result: Err(error) });
+                }
+                Ok(Meaning::Direct { key, resolved }) => match direct.iter_mut().find(|(known, ..)| *known == key) {
+                    Some((_, places, _)) => places.push(at),
+                    None => direct.push((key, vec![at], resolved)),
+                },
+                Ok(Meaning::Audience(name)) => match audiences.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, places)) => places.push(at),
+                    None => audiences.push((name, vec![at])),
+                },
+            }
+        }
+        let mut reached = Vec::new();
+        for (key, places, resolved) in direct {
+            let result = self.send_direct(&key, draft).await;
+            if result.is_ok() {
+                reached.push(key);
+            }
+            for at in places {
+                let (target, resolved) = (targets[at].clone(), resolved.clone());
+                outcomes[at] = Some(Outcome { target, resolved, result: result.clone() });
+            }
+        }
+        if !audiences.is_empty() {
+            let names: Vec<String> = audiences.iter().map(|(name, _)| name.clone()).collect();
+            let result = self.send_audience(&names, &reached, draft).await;
+            for at in audiences.into_iter().flat_map(|(_, places)| places) {
+                outcomes[at] = Some(Outcome { target: targets[at].clone(), resolved: None, result: result.clone() });
+            }
+        }
+        outcomes.into_iter().flatten().collect()
+    }
+
+    async fn meaning(&self, target: &str, allow_self: bool) -> Result<Meaning, ConnectionError> {
+        let parsed = Target::parse(target)
+            .map_err(|error| ErrorFrame::new(ErrorCode::InvalidArgs, format!("'{target}': {error}")))?;
+        let (own, member) = (self.identity().own_public(), self.identity().member.public());
+        let (key, owner, resolved) = match parsed {
+            Target::Everyone => return Ok(Meaning::Audience("*".into())),
+            Target::Group(name) => return Ok(Meaning::Audience(format!("@{name}"))),
+            Target::Topic(name) => return Ok(Meaning::Audience(format!("#{name}"))),
+            Target::Key(key) => (key, None, None),
+            Target::Name(name) => {
+                let found = self.resolve_target(&name).await?;
+                (found.pubkey, Some(found.member_pubkey), Some(found))
+            }
+        };
+        let ours = key == own || key == member || (own == member && owner == Some(member));
+        if ours && !allow_self {
+            let message = format!("'{target}' is you; other sessions of yours have keys of their own");
+            return Err(ErrorFrame::new(ErrorCode::Invalid, message).into());
+        }
+        Ok(Meaning::Direct { key, resolved })
+    }
+
+    /// Seals a text to one key and sends it.
+    ///
+    /// # Errors
+    /// What the broker says (`queued:false` is an error), or that the outcome is open.
+    pub async fn send_direct(&self, to: &PublicKey, draft: &Draft) -> Result<Ack, ConnectionError> {
+        check_length(&draft.text)?;
+        let body = envelope::seal_direct(&draft.text, to, self.identity().own_key(), &mut rand::rngs::OsRng)?;
+        self.send_frame(self.frame(TargetField::One(to.to_hex()), body, "direct", draft)).await
+    }
+
+    /// Sends a text that its audience can read: the union of groups, topics or everyone, each recipient once.
+    ///
+    /// # Errors
+    /// As [`Connection::send_direct`].
+    pub async fn send_audience(
+        &self,
+        audiences: &[String],
+        exclude: &[PublicKey],
+        draft: &Draft,
+    ) -> Result<Ack, ConnectionError> {
+        check_length(&draft.text)?;
+        let body = envelope::encode_public(&draft.text, &mut rand::rngs::OsRng);
+        let target = match audiences {
+            [one] => TargetField::One(one.clone()),
+            many => TargetField::Many(many.to_vec()),
+        };
+        let mut send = self.frame(target, body, "audience", draft);
+        send.exclude = exclude.to_vec();
+        self.send_frame(send).await
+    }
+
+    fn frame(&self, target: TargetField, body: envelope::Envelope, kind: &str, draft: &Draft) -> Send {
+        let reference = target.parts().join(",");
+        let reply_to = draft.reply_to.as_deref().unwrap_or_default();
+        let fingerprint =
+            envelope::request_fingerprint(kind, &reference, reply_to, draft.priority.as_str(), &draft.text);
+        Send {
+            target_spec: target,
+            priority: draft.priority,
+            nonce: body.nonce,
+            ciphertext: body.ciphertext,
+            client_message_id: Some(uuid::Uuid::new_v4().to_string()),
+            request_fingerprint: Some(fingerprint),
+            reply_to_id: draft.reply_to.clone(),
+            trace: Some(draft.trace.clone()),
+            ..Send::default()
+        }
+    }
+
+    /// Sends a frame that carries its idempotency key. When the socket is lost before the answer, it is sent again on the
+    /// next one under the same key, so it is one message however often it travels.
+    async fn send_frame(&self, send: Send) -> Result<Ack, ConnectionError> {
+        let deadline = Instant::now() + SEND_TIMEOUT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let error = match self.call(Request::from(send.clone()), left).await {
+                Ok(ServerMessage::Messaging(Response::Ack(ack))) => return accepted(ack),
+                Ok(other) => return Err(unexpected("ack", &other)),
+                Err(error) => error,
+            };
+            if !matches!(error, ConnectionError::Lost(_)) {
+                return Err(error);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.ready(left).await.is_err() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// What became of a message.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `not_found`, `ambiguous_prefix`, or of the transport.
+    pub async fn message_status(&self, id: &str) -> Result<MessageStatusResult, ConnectionError> {
+        let request = Request::from(MessageStatus { message_id: id.to_owned() });
+        match self.call(request, REQUEST_TIMEOUT).await? {
+            ServerMessage::Messaging(Response::MessageStatusResult(result)) => Ok(result),
+            other => Err(unexpected("message_status_result", &other)),
+        }
+    }
+
+    /// Asks for what waits although its priority or our status holds it; returns when it is in the inbox.
+    ///
+    /// # Errors
+    /// Of the transport. A broker without this request is no error: it holds nothing back for long.
+    pub async fn inbox_pull(&self, limit: Option<u32>) -> Result<InboxPullResult, ConnectionError> {
+        let answer = match self.call(Request::from(InboxPull { limit }), REQUEST_TIMEOUT).await {
+            Ok(ServerMessage::Messaging(Response::InboxPullResult(result))) => result,
+            Ok(other) => return Err(unexpected("inbox_pull_result", &other)),
+            Err(error) if error.code() == Some(ErrorCode::UnknownType) => InboxPullResult { pushed: 0, remaining: 0 },
+            Err(error) => return Err(error),
+        };
+        self.mail_stored().await;
+        Ok(answer)
+    }
+
+    /// To the broker and back; answers its word and the time it took.
+    ///
+    /// # Errors
+    /// Of the transport.
+    pub async fn echo(&self) -> Result<(EchoResult, Duration), ConnectionError> {
+        let started = Instant::now();
+        match self.call(Request::from(Echo::default()), REQUEST_TIMEOUT).await? {
+            ServerMessage::Messaging(Response::EchoResult(result)) => Ok((result, started.elapsed())),
+            other => Err(unexpected("echo_result", &other)),
+        }
+    }
+}
+
+/// A positive word of the broker, or the error in a negative one.
+fn accepted(ack: Ack) -> Result<Ack, ConnectionError> {
+    if ack.queued {
+        return Ok(ack);
+    }
+    let message = ack.error.clone().unwrap_or_else(|| "the broker did not accept the message".into());
+    // Older brokers begin the text with the code and send no field for it.
+    let code = ack.code.clone().unwrap_or_else(|| {
+        let word: String = message.chars().take_while(|symbol| symbol.is_ascii_lowercase() || *symbol == '_').collect();
+        match message.as_str() {
+            text if text.starts_with("no connected peer") => ErrorCode::UnknownTarget.as_str().into(),
+            text if text.starts_with("payload too large") => ErrorCode::PayloadTooLarge.as_str().into(),
+            text if text.starts_with("blocked") => ErrorCode::BlockedByGrants.as_str().into(),
+            text if text.starts_with("rate_limit") => ErrorCode::RateLimited.as_str().into(),
+            _ if ErrorCode::parse(&word).is_some() => word,
+            _ => ErrorCode::Invalid.as_str().into(),
+        }
+    });
+    let mut frame = ErrorFrame::new(ErrorCode::Invalid, message);
+    frame.code = code;
+    frame.retry_after_ms = ack.retry_after_ms;
+    frame.candidates = ack.candidates;
+    Err(frame.into())
+}
+
+fn check_length(text: &str) -> Result<(), ConnectionError> {
+    // base64 of the text, 16 bytes of tag and some room for nonce and target.
+    let most = limits::MAX_MESSAGE_CHARS / 4 * 3 - 1_024;
+    if text.len() <= most {
+        return Ok(());
+    }
+    let message = format!("the message has {} bytes, at most {most} can be sent", text.len());
+    Err(ErrorFrame::new(ErrorCode::PayloadTooLarge, message).into())
+}
+
+/// How an accepted message stands, in words that claim no more than is proved.
+pub fn ack_words(ack: &Ack) -> String {
+    let mut words = ack.stage.map_or("queued", claudemesh_protocol::features::messaging::Stage::as_str).to_owned();
+    if ack.duplicate {
+        words.push_str(", sent before");
+    }
+    match (ack.online, ack.waiting) {
+        (Some(online), Some(0)) => words.push_str(&format!(", {online} online")),
+        (Some(online), Some(waiting)) => words.push_str(&format!(", {online} online, {waiting} waiting")),
+        _ => {}
+    }
+    if let [only] = ack.recipients.as_slice() {
+        match only.status {
+            Some(status) if only.online => words.push_str(&format!(" ({})", status.as_str())),
+            _ if !only.online => words.push_str(" (away)"),
+            _ => {}
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_ack_is_an_error_with_the_brokers_code() {
+        let refused = |error: &str, code: Option<&str>| {
+            let ack = Ack { error: Some(error.into()), code: code.map(Into::into), ..Ack::default() };
+            accepted(ack).unwrap_err().code()
+        };
+        assert_eq!(refused("unknown_target: nobody", None), Some(ErrorCode::UnknownTarget));
+        assert_eq!(refused("no connected peer for target x", None), Some(ErrorCode::UnknownTarget));
+        assert_eq!(refused("rate_limit: slow down", None), Some(ErrorCode::RateLimited));
+        assert_eq!(refused("whatever", Some("pair_limit")), Some(ErrorCode::PairLimit));
+        assert_eq!(refused("whatever", None), Some(ErrorCode::Invalid));
+        assert!(accepted(Ack { queued: true, ..Ack::default() }).is_ok());
+    }
+
+    #[test]
+    fn too_long_a_text_is_refused_before_it_is_sealed() {
+        assert!(check_length(&"x".repeat(1 << 20)).is_ok());
+        assert_eq!(check_length(&"x".repeat(1_100_000)).unwrap_err().code(), Some(ErrorCode::PayloadTooLarge));
+    }
+}

@@ -1,0 +1,12 @@
+//! One folder per feature, named as in the protocol and the broker.
+//!
+//! `mod.rs`: typed requests as `impl Connection`; `cli.rs`: the verbs of the shell; `tools.rs`: the MCP tools. Both call
+//! the same requests.
+
+pub mod enrolment;
+pub mod groups;
+pub mod info;
+pub mod messaging;
+pub mod moderation;
+pub mod one_shot;
+pub mod presence;

@@ -1,0 +1,97 @@
+//! Connections of verbs at the shell: opened, used once, closed.
+
+use std::future::Future;
+
+use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL};
+
+use crate::cli::Context;
+use crate::config::MeshEntry;
+use crate::config::session_dir::SessionInfo;
+use crate::connection::{Connection, ConnectionError, Identity};
+use crate::error::CliError;
+use crate::inbox::Mailbox;
+use crate::paths;
+
+/// What a verb needs the connection for.
+#[derive(Clone)]
+pub enum Purpose {
+    /// Requests only: not listed, receives nothing, claims nothing that is queued.
+    Ask,
+    /// Receives the member's messages into this inbox.
+    Receive(Mailbox),
+}
+
+/// Runs async code on a runtime of its own, on this thread: the fastest to start, and enough for one connection.
+///
+/// # Errors
+/// What `work` says; exit 8 when the system gives no runtime.
+pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::internal(format!("No async runtime: {error}.")))?;
+    runtime.block_on(work)
+}
+
+/// Connects the member of a joined mesh and waits for the broker's welcome.
+///
+/// # Errors
+/// Exit 4 when the broker cannot be reached, 2 or 7 when it refuses.
+pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Result<Connection, CliError> {
+    let session_id = format!("cli-{}-{}", std::process::id(), crate::clock::now_ms());
+    let mut identity = Identity::of_mesh(entry, session_id).map_err(ConnectionError::from)?;
+    identity.cwd = paths::project_dir(&cx.env).to_string_lossy().into_owned();
+    let description = &mut identity.description;
+    description.display_name = session_name(cx);
+    description.hostname = hostname();
+    description.peer_type = Some("human".into());
+    description.channel = Some("cli".into());
+    let (capabilities, mailbox) = match purpose {
+        Purpose::Ask => ([CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
+        Purpose::Receive(mailbox) => ([CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
+    };
+    description.capabilities = capabilities.map(str::to_owned).to_vec();
+    Ok(Connection::once(identity, mailbox).await?)
+}
+
+/// Opens a connection for requests, runs `work` and closes it.
+///
+/// # Errors
+/// As [`connect`], or what `work` says.
+pub fn ask<T, F: Future<Output = Result<T, CliError>>>(
+    cx: &Context,
+    entry: &MeshEntry,
+    work: impl FnOnce(Connection) -> F,
+) -> Result<T, CliError> {
+    block_on(async {
+        let connection = connect(cx, entry, Purpose::Ask).await?;
+        let answer = work(connection.clone()).await;
+        connection.close().await;
+        answer
+    })
+}
+
+/// The name of the session this runs in; peers see the member's own name otherwise.
+fn session_name(cx: &Context) -> Option<String> {
+    let session = SessionInfo::of_env(&cx.env).ok().flatten().and_then(|info| info.display_name);
+    session.or_else(|| cx.env.text(paths::DISPLAY_NAME).map(str::to_owned))
+}
+
+/// Which session presence writes from this shell are for: the given one, the one this runs in, else all.
+pub fn target_session(cx: &Context, given: Option<&str>) -> String {
+    given
+        .or_else(|| cx.env.text(paths::SESSION_ID))
+        .or_else(|| cx.env.text("CLAUDE_CODE_SESSION_ID"))
+        .unwrap_or("*")
+        .to_owned()
+}
+
+/// Name of this machine, as the system says.
+pub fn hostname() -> Option<String> {
+    #[cfg(unix)]
+    {
+        let name = rustix::system::uname();
+        let text = name.nodename().to_string_lossy().into_owned();
+        Some(text).filter(|text| !text.is_empty())
+    }
+    #[cfg(not(unix))]
+    std::env::var("COMPUTERNAME").ok()
+}

@@ -1,0 +1,372 @@
+//! `peers`, `status`, `summary`, `visible`, `profile`, `ping`.
+
+use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile};
+use serde_json::{Value, json};
+
+use crate::cli::Context;
+use crate::cli::args::{self, PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
+use crate::config::MeshEntry;
+use crate::connection::{Connection, ConnectionError};
+use crate::error::{CliError, ExitCode};
+use crate::features::enrolment;
+use crate::features::one_shot::{ask, target_session};
+use crate::output::{Output, Style, clean};
+
+impl From<args::PeerStatus> for PeerStatus {
+    fn from(status: args::PeerStatus) -> Self {
+        match status {
+            args::PeerStatus::Idle => Self::Idle,
+            args::PeerStatus::Working => Self::Working,
+            args::PeerStatus::Dnd => Self::Dnd,
+        }
+    }
+}
+
+/// Runs `peers`.
+///
+/// # Errors
+/// Of the connection.
+pub fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
+    let mut lists = Vec::new();
+    for entry in cx.mesh_entries()? {
+        let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+        let mut list: Vec<Value> = peers.iter().map(|peer| peer_json(peer, &entry)).collect();
+        if args.all {
+            list.extend(away(&entry, &peers)?);
+        }
+        lists.push((entry.slug.clone(), list));
+    }
+    let value = match lists.as_slice() {
+        [(_, only)] => Value::Array(only.clone()),
+        all => Value::Array(all.iter().map(|(slug, peers)| json!({"mesh": slug, "peers": peers})).collect()),
+    };
+    cx.out.answer(&value, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, out)).collect())
+}
+
+/// A peer for scripts: the wire's fields, plus `name`, `mesh` and whether it is of our member.
+fn peer_json(peer: &Peer, entry: &MeshEntry) -> Value {
+    let mut value = serde_json::to_value(peer).unwrap_or_default();
+    value["name"] = peer.display_name.clone().into();
+    value["mesh"] = entry.slug.clone().into();
+    value["isSelf"] = (peer.member_pubkey.to_hex() == entry.pubkey).into();
+    value
+}
+
+/// Members without a connection, as peers that are away.
+fn away(entry: &MeshEntry, peers: &[Peer]) -> Result<Vec<Value>, CliError> {
+    let members = enrolment::members(entry)?;
+    let there = |key: &claudemesh_protocol::id::PublicKey| peers.iter().any(|peer| peer.member_pubkey == *key);
+    let away = members.into_iter().filter(|member| !there(&member.pubkey)).map(|member| {
+        json!({
+            "pubkey": member.pubkey, "memberPubkey": member.pubkey, "displayName": member.display_name,
+            "name": member.display_name, "status": null, "summary": null, "groups": member.groups,
+            "role": member.permission, "online": false, "lastSeenAt": member.last_seen_at, "mesh": entry.slug,
+            "isSelf": member.pubkey.to_hex() == entry.pubkey,
+        })
+    });
+    Ok(away.collect())
+}
+
+fn peers_text(slug: &str, peers: &[Value], out: &Output) -> String {
+    let keys: Vec<&str> = peers.iter().filter_map(|peer| peer["pubkey"].as_str()).collect();
+    let length = unique_prefix(&keys);
+    let header = format!("{} ({})", clean(slug), peers.len());
+    let mut text = format!("{}\n", out.paint(Style::Bold, &header));
+    for peer in peers {
+        text += &peer_text(peer, length, out);
+    }
+    if peers.is_empty() {
+        text += "  nobody is connected; `claudemesh peers --all` also lists members that are away\n";
+    }
+    text
+}
+
+/// Digits of a key that tell all listed keys apart: at least 12, so that the printed prefix resolves.
+fn unique_prefix(keys: &[&str]) -> usize {
+    let apart = |length: usize| {
+        let mut heads: Vec<&str> = keys.iter().map(|key| key.get(..length).unwrap_or(key)).collect();
+        heads.sort_unstable();
+        heads.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    (12..64).find(|length| apart(*length)).unwrap_or(64)
+}
+
+fn peer_text(peer: &Value, length: usize, out: &Output) -> String {
+    let word = |name: &str| peer[name].as_str().filter(|text| !text.is_empty());
+    let online = peer["online"].as_bool().unwrap_or(true);
+    let (style, status) = match word("status") {
+        _ if !online => (Style::Dim, "away"),
+        Some("idle") => (Style::Green, "idle"),
+        Some("working") => (Style::Yellow, "working"),
+        Some("dnd") => (Style::Red, "dnd"),
+        _ => (Style::Dim, "?"),
+    };
+    let name = clean(word("displayName").unwrap_or("?")).into_owned();
+    let mut line = format!("  {} {} {status}", out.paint(style, "●"), out.paint(Style::Bold, &name));
+    if peer["isSelf"].as_bool() == Some(true) {
+        line.push_str(" (you)");
+    }
+    if peer["visible"].as_bool() == Some(false) {
+        line.push_str(" [hidden]");
+    }
+    let groups: Vec<String> = peer["groups"].as_array().into_iter().flatten().map(group_text).collect();
+    if !groups.is_empty() {
+        line += &format!(" [{}]", groups.join(", "));
+    }
+    let kind: Vec<String> = ["peerType", "channel", "model"]
+        .iter()
+        .filter_map(|name| word(name).map(|text| clean(text).into_owned()))
+        .collect();
+    if !kind.is_empty() {
+        line += &format!(" ({})", kind.join(", "));
+    }
+    if let Some(waiting) = peer["waiting"].as_u64().filter(|waiting| *waiting > 0) {
+        line += &format!(" {waiting} waiting");
+    }
+    let key: String = word("pubkey").unwrap_or_default().chars().take(length).collect();
+    let mut second = vec![clean(&key).into_owned()];
+    second.extend(word("cwd").map(|cwd| clean(cwd).into_owned()));
+    if !online {
+        second.extend(word("lastSeenAt").map(|at| format!("last seen {}", clean(at))));
+    }
+    line += &format!("\n    {}", out.paint(Style::Dim, &second.join("  ")));
+    if let Some(summary) = word("summary") {
+        line += &format!("\n    {}", clean(summary));
+    }
+    line + "\n"
+}
+
+fn group_text(group: &Value) -> String {
+    let name = clean(group["name"].as_str().unwrap_or("?")).into_owned();
+    match group["role"].as_str() {
+        Some(role) => format!("@{name}:{}", clean(role)),
+        None => format!("@{name}"),
+    }
+}
+
+/// Runs `status` and `status set`.
+///
+/// # Errors
+/// Of the connection; `status` without `set` answers exit 1 when a mesh cannot be reached.
+pub fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
+    match &args.action {
+        Some(StatusAction::Set { status, session }) => {
+            let word = status.as_str();
+            let status = PeerStatus::from(*status);
+            let session = target_session(cx, session.session.as_deref());
+            write(cx, json!({"status": word}), &format!("status {word}"), |connection| {
+                let session = session.clone();
+                async move { connection.set_status(status, Some(&session)).await }
+            })?;
+            Ok(ExitCode::Success)
+        }
+        None => connections(cx),
+    }
+}
+
+/// Tests the connection of every mesh.
+fn connections(cx: &Context) -> Result<ExitCode, CliError> {
+    let config = cx.store.load()?;
+    let entries = if config.meshes.is_empty() { vec![] } else { cx.mesh_entries()? };
+    let mut rows = Vec::new();
+    for entry in entries {
+        let tested = ask(cx, &entry, |connection| async move {
+            let ack = connection.hello_ack()?;
+            Ok((ack.member_display_name.clone(), connection.echo().await.ok().map(|(_, time)| time)))
+        });
+        let key: String = entry.pubkey.chars().take(16).collect();
+        rows.push(match tested {
+            Ok((name, time)) => json!({
+                "mesh": entry.slug, "ok": true, "brokerUrl": entry.broker_url, "name": name, "pubkey": key,
+                "roundTripMs": time.map(|time| time.as_secs_f64() * 1_000.0),
+            }),
+            Err(error) => json!({
+                "mesh": entry.slug, "ok": false, "brokerUrl": entry.broker_url, "pubkey": key, "error": error.code,
+                "message": error.message,
+            }),
+        });
+    }
+    let fine = rows.iter().all(|row| row["ok"] == true);
+    let path = cx.store.config_path();
+    let value = json!({
+        "version": env!("CARGO_PKG_VERSION"), "config": path.to_string_lossy(), "ok": fine, "meshes": rows,
+    });
+    cx.out.answer(&value, |out| {
+        let mut text = format!("claudemesh {}\nconfig {}\n", env!("CARGO_PKG_VERSION"), path.display());
+        if rows.is_empty() {
+            text += "No mesh is joined.\n";
+        }
+        for row in &rows {
+            let field = |name: &str| clean(row[name].as_str().unwrap_or_default()).into_owned();
+            let (mark, rest) = if row["ok"] == true {
+                let time = row["roundTripMs"].as_f64().map(|ms| format!(", {ms:.1} ms")).unwrap_or_default();
+                (out.tick(), format!("connected as {}{time}", field("name")))
+            } else {
+                (out.paint(Style::Red, "✗"), field("message"))
+            };
+            text += &format!("{mark} {} ({}): {rest}  key {}\n", field("mesh"), field("brokerUrl"), field("pubkey"));
+        }
+        text
+    })?;
+    Ok(if fine { ExitCode::Success } else { ExitCode::Cancelled })
+}
+
+/// Runs `summary`.
+///
+/// # Errors
+/// Of the connection; exit 5 when no session of the member is connected.
+pub fn summary(cx: &Context, args: &SummaryArgs) -> Result<(), CliError> {
+    let session = target_session(cx, args.session.session.as_deref());
+    let text = args.text.clone();
+    let words = if text.is_empty() { "summary cleared".into() } else { format!("summary: {}", clean(&text)) };
+    write(cx, json!({"summary": args.text}), &words, |connection| {
+        let (text, session) = (text.clone(), session.clone());
+        async move { connection.set_summary(&text, Some(&session)).await }
+    })
+}
+
+/// Runs `visible`.
+///
+/// # Errors
+/// As [`summary`].
+pub fn visible(cx: &Context, args: &VisibleArgs) -> Result<(), CliError> {
+    let session = target_session(cx, args.session.session.as_deref());
+    let visible = args.visible;
+    let words = if visible { "visible" } else { "hidden; direct messages still arrive" };
+    write(cx, json!({"visible": visible}), words, |connection| {
+        let session = session.clone();
+        async move { connection.set_visible(visible, Some(&session)).await }
+    })
+}
+
+/// Runs `profile`.
+///
+/// # Errors
+/// As [`summary`].
+pub fn profile(cx: &Context, args: &ProfileArgs) -> Result<(), CliError> {
+    if args.is_show() {
+        return show_profile(cx);
+    }
+    let session = target_session(cx, args.session.session.as_deref());
+    let capabilities = args.capabilities.clone().map(|list| list.into_iter().filter(|word| !word.is_empty()).collect());
+    let profile = Profile {
+        avatar: args.avatar.clone(),
+        title: args.title.clone(),
+        bio: args.bio.clone(),
+        capabilities,
+    };
+    let value = serde_json::to_value(&profile).unwrap_or_default();
+    write(cx, value, "profile updated", |connection| {
+        let (profile, session) = (profile.clone(), session.clone());
+        async move { connection.set_profile(profile, Some(&session)).await }
+    })
+}
+
+fn show_profile(cx: &Context) -> Result<(), CliError> {
+    let entry = cx.mesh_entry()?;
+    let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+    let own: Vec<Value> = peers
+        .iter()
+        .filter(|peer| peer.member_pubkey.to_hex() == entry.pubkey)
+        .map(|peer| json!({"name": peer.display_name, "sessionId": peer.session_id, "profile": peer.profile}))
+        .collect();
+    cx.out.answer(&Value::Array(own.clone()), |out| {
+        if own.is_empty() {
+            return "No session of yours is connected.\n".into();
+        }
+        let mut text = String::new();
+        for session in &own {
+            let name = clean(session["name"].as_str().unwrap_or("?")).into_owned();
+            text += &format!("{}\n", out.paint(Style::Bold, &name));
+            for field in ["avatar", "title", "bio"] {
+                if let Some(value) = session["profile"][field].as_str() {
+                    text += &format!("  {field:<13}{}\n", clean(value));
+                }
+            }
+            if let Some(list) = session["profile"]["capabilities"].as_array() {
+                let words: Vec<String> = list.iter().filter_map(|word| word.as_str().map(|w| clean(w).into())).collect();
+                text += &format!("  {:<13}{}\n", "capabilities", words.join(", "));
+            }
+        }
+        text
+    })
+}
+
+/// One write of presence in every mesh the call is about, and its answer.
+///
+/// # Errors
+/// Of the connection; exit 5 `no_session` when the broker says that no session changed in any mesh.
+pub(crate) fn write<F>(
+    cx: &Context,
+    mut value: Value,
+    words: &str,
+    request: impl Fn(Connection) -> F,
+) -> Result<(), CliError>
+where
+    F: Future<Output = Result<Option<u32>, ConnectionError>>,
+{
+    let mut changed = 0;
+    let mut unknown = false;
+    for entry in cx.mesh_entries()? {
+        match ask(cx, &entry, |connection| async { Ok(request(connection).await?) })? {
+            Some(count) => changed += count,
+            None => unknown = true,
+        }
+    }
+    if changed == 0 && !unknown {
+        return Err(CliError::new(ExitCode::NotFound, "no_session", "No session of yours is connected.")
+            .hint("Start one with `claudemesh launch`; the shell itself has no presence to change."));
+    }
+    value["sessions"] = changed.into();
+    cx.out.answer(&value, |out| {
+        let plural = if changed == 1 { "" } else { "s" };
+        format!("{} {words} ({changed} session{plural})\n", out.tick())
+    })
+}
+
+/// Runs `ping`.
+///
+/// # Errors
+/// Of the connection.
+pub fn ping(cx: &Context) -> Result<(), CliError> {
+    let mut rows = Vec::new();
+    for entry in cx.mesh_entries()? {
+        let (echo, time, peers) = ask(cx, &entry, |connection| async move {
+            let (echo, time) = connection.echo().await?;
+            Ok((echo, time, connection.list_peers().await?.len()))
+        })?;
+        rows.push(json!({
+            "mesh": entry.slug, "ws_status": "open", "peers_online": peers, "round_trip_ms": time.as_secs_f64() * 1_000.0,
+            "broker_time": echo.broker_time, "push_buffer": echo.waiting.now + echo.waiting.next + echo.waiting.low,
+        }));
+    }
+    let value = if let [only] = rows.as_slice() { only.clone() } else { Value::Array(rows.clone()) };
+    cx.out.answer(&value, |out| {
+        rows.iter()
+            .map(|row| {
+                let ms = row["round_trip_ms"].as_f64().unwrap_or_default();
+                let mesh = clean(row["mesh"].as_str().unwrap_or_default()).into_owned();
+                format!(
+                    "{} {mesh}: {ms:.2} ms, {} peers online, {} messages waiting\n",
+                    out.tick(),
+                    row["peers_online"],
+                    row["push_buffer"]
+                )
+            })
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unique_prefix;
+
+    #[test]
+    fn the_printed_prefix_tells_all_peers_apart() {
+        let one = format!("{}{}", "a".repeat(20), "0".repeat(44));
+        let two = format!("{}{}", "a".repeat(20), "1".repeat(44));
+        assert_eq!(unique_prefix(&[&one, &two]), 21);
+        assert_eq!(unique_prefix(&[&one]), 12);
+        assert_eq!(unique_prefix(&[]), 12);
+    }
+}
