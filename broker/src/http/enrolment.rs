@@ -64,6 +64,9 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
     count_attempt(&state, &request)?;
     if !state.config.loopback_only() {
         require_operator(&state.db, &request).await?;
+    } else if request.headers().contains_key("origin") {
+        // Anyone on this machine may create a mesh, but not any web page that a browser on it has open.
+        return Err(HttpFailure::new(ErrorCode::Forbidden, "expected a request that does not come from a web page"));
     }
     let asked: CreateMesh = signed.json()?;
     if asked.owner_pubkey != signed.key {

@@ -7,6 +7,8 @@ mod health;
 mod hook;
 pub mod members;
 mod pages;
+#[cfg(test)]
+mod tests;
 mod ws;
 
 use std::sync::{Arc, Mutex};

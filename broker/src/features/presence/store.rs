@@ -253,6 +253,18 @@ pub async fn totals(db: &Db, mesh: &MeshId) -> Result<Vec<MemberTotals>, DbError
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
+/// When the latest session of a mesh was seen; `None` when there never was one.
+///
+/// # Errors
+/// Storage fails.
+pub async fn newest_seen(db: &Db, mesh: &MeshId) -> Result<Option<i64>, DbError> {
+    Ok(with_conn!(db, |conn| sessions::table
+        .filter(sessions::mesh_id.eq(mesh.as_str()))
+        .select(diesel::dsl::max(sessions::last_seen_at_ms))
+        .first::<Option<i64>>(conn)
+        .await?))
+}
+
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;

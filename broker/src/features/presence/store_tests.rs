@@ -46,6 +46,8 @@ store_suite! {
         }
         let known = load_known(&db, &"m".into(), NOW + 1).await.unwrap();
         assert_eq!(known.iter().map(|one| one.session_key).collect::<Vec<_>>(), [keys[2], keys[1]]);
+        assert_eq!(newest_seen(&db, &"m".into()).await.unwrap(), Some(NOW + 2));
+        assert_eq!(newest_seen(&db, &"n".into()).await.unwrap(), None);
         assert_eq!(forget_before(&db, NOW + 2).await.unwrap(), 2);
         assert_eq!(load_known(&db, &"m".into(), 0).await.unwrap().len(), 1);
     }

@@ -1,0 +1,489 @@
+//! The routes of enrolment and members through the real handlers, storage and directory, without a socket.
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Service, ServiceResponse};
+use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use actix_web::{App, Error};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claudemesh_protocol::crypto::http as signed_http;
+use claudemesh_protocol::crypto::invite::{InviteV1, root_key, root_key_text};
+use claudemesh_protocol::crypto::keys::SecretKey;
+use claudemesh_protocol::crypto::{envelope, signed};
+use claudemesh_protocol::features::enrolment::{Claim, Claimed, CreateInvite, CreateMesh, MeshCreated};
+use claudemesh_protocol::id::{InviteId, MeshId, random_code};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::db::DbOptions;
+use crate::journal::Journal;
+use crate::mesh::context::Shared;
+use crate::mesh::hooks::HookBoard;
+
+const NOW: i64 = 1_700_000_000_000;
+
+struct Bench {
+    state: State,
+    clock: Arc<ManualClock>,
+    _folder: tempfile::TempDir,
+}
+
+async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config { data_dir: folder.path().into(), ..Config::default() };
+    change(&mut config);
+    let db = Db::open(&config.database_url(), DbOptions::default()).await.unwrap();
+    db.migrate().await.unwrap();
+    let clock = ManualClock::at(NOW);
+    let (journal, _writer) = Journal::start(db.clone());
+    let shared = Shared {
+        clock: clock.clone(),
+        db: db.clone(),
+        journal,
+        limits: config.effective_limits(),
+        connections: config.connections.clone(),
+        hooks: Arc::new(HookBoard::default()),
+    };
+    let directory = Directory::new(shared, vec![actix_rt::Arbiter::current()]);
+    let sessions = SessionDeps {
+        directory: directory.clone(),
+        clock: clock.clone(),
+        limits: config.effective_limits(),
+        pending: Arc::new(AtomicUsize::new(0)),
+        next_socket: Arc::new(AtomicUsize::new(1)),
+    };
+    let state = state(AppState {
+        db,
+        started_mono_ms: 0,
+        clock: clock.clone(),
+        directory,
+        config,
+        sessions,
+        auth: auth::AuthState::default(),
+        hook_rates: Mutex::default(),
+    });
+    Bench { state, clock, _folder: folder }
+}
+
+fn key() -> SecretKey {
+    SecretKey::random(&mut rand::rngs::OsRng)
+}
+
+/// One request; a signed one is signed a millisecond after the one before, because the same signature passes once.
+struct Call<'a> {
+    method: &'a str,
+    path: String,
+    body: Vec<u8>,
+    signer: Option<&'a SecretKey>,
+    headers: Vec<(&'static str, String)>,
+}
+
+fn call<'a>(method: &'a str, path: impl Into<String>) -> Call<'a> {
+    Call { method, path: path.into(), body: vec![], signer: None, headers: vec![] }
+}
+
+impl<'a> Call<'a> {
+    fn json(mut self, body: &impl Serialize) -> Self {
+        self.body = serde_json::to_vec(body).unwrap();
+        self
+    }
+
+    fn by(mut self, key: &'a SecretKey) -> Self {
+        static MOMENT: AtomicI64 = AtomicI64::new(0);
+        let at = NOW + MOMENT.fetch_add(1, Ordering::Relaxed) % 1_000;
+        self.headers.extend(signed_http::headers(key, self.method, &self.path, &self.body, at));
+        self.signer = Some(key);
+        self
+    }
+
+    fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+async fn send<B: MessageBody>(
+    app: &impl Service<actix_http::Request, Response = ServiceResponse<B>, Error = Error>,
+    call: Call<'_>,
+) -> (u16, Value) {
+    let mut request = TestRequest::with_uri(&call.path)
+        .method(call.method.parse().unwrap())
+        .peer_addr("203.0.113.7:4000".parse().unwrap())
+        .set_payload(call.body);
+    for (name, value) in call.headers {
+        request = request.insert_header((name, value));
+    }
+    let response = call_service(app, request.to_request()).await;
+    let status = response.status().as_u16();
+    let body = read_body(response).await;
+    (status, serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into())))
+}
+
+fn code(answer: &(u16, Value)) -> (u16, &str) {
+    (answer.0, answer.1["error"].as_str().unwrap_or_default())
+}
+
+macro_rules! app {
+    ($bench:expr) => {
+        init_service(App::new().app_data($bench.state.clone()).configure(configure)).await
+    };
+}
+
+struct Team {
+    id: MeshId,
+    owner: SecretKey,
+    creator: SecretKey,
+}
+
+async fn team<B: MessageBody>(
+    app: &impl Service<actix_http::Request, Response = ServiceResponse<B>, Error = Error>,
+    slug: &str,
+) -> Team {
+    let (owner, creator) = (key(), key());
+    let (status, body) = send(app, call("POST", "/mesh").json(&mesh_request(slug, &owner, &creator)).by(&owner)).await;
+    assert_eq!(status, 201, "{body}");
+    let created: MeshCreated = serde_json::from_value(body).unwrap();
+    Team { id: created.mesh_id, owner, creator }
+}
+
+fn mesh_request(slug: &str, owner: &SecretKey, creator: &SecretKey) -> CreateMesh {
+    CreateMesh {
+        slug: slug.into(),
+        name: None,
+        owner_pubkey: owner.public(),
+        member_pubkey: creator.public(),
+        display_name: "Ada".into(),
+    }
+}
+
+fn invite_request(team: &Team, role: &str, max_uses: u32) -> CreateInvite {
+    let invite_id = InviteId::random(&mut rand::rngs::OsRng);
+    let expires_at = NOW / 1_000 + 3_600;
+    let canonical = signed::invite_v2(&team.id, &invite_id, expires_at, role, &team.owner.public());
+    CreateInvite {
+        invite_id,
+        code: random_code(&mut rand::rngs::OsRng),
+        role: role.into(),
+        max_uses,
+        expires_at,
+        signature_v2: team.owner.sign(canonical.as_bytes()),
+        v1_token_hash: None,
+        preset: None,
+    }
+}
+
+fn claim_request(code: &str, member: &SecretKey, recipient: &crypto_box::SecretKey) -> Claim {
+    let recipient = URL_SAFE_NO_PAD.encode(recipient.public_key().as_bytes());
+    let signature = member.sign(signed::claim(code, &member.public(), &recipient).as_bytes());
+    Claim {
+        recipient_x25519_pubkey: recipient,
+        peer_pubkey: member.public(),
+        signature,
+        display_name: Some("Bob".into()),
+    }
+}
+
+async fn enrol<B: MessageBody>(
+    app: &impl Service<actix_http::Request, Response = ServiceResponse<B>, Error = Error>,
+    team: &Team,
+    role: &str,
+) -> (SecretKey, Claimed) {
+    let invite = invite_request(team, role, 1);
+    let path = format!("/mesh/{}/invites", team.id);
+    let (status, body) = send(app, call("POST", path).json(&invite).by(&team.owner)).await;
+    assert_eq!(status, 201, "{body}");
+    let (member, recipient) = (key(), crypto_box::SecretKey::generate(&mut rand::rngs::OsRng));
+    let claim = claim_request(&invite.code, &member, &recipient);
+    let (status, body) = send(app, call("POST", format!("/invites/{}/claim", invite.code)).json(&claim)).await;
+    assert_eq!(status, 200, "{body}");
+    let claimed: Claimed = serde_json::from_value(body).unwrap();
+    let sealed = URL_SAFE_NO_PAD.decode(&claimed.sealed_root_key).unwrap();
+    assert_eq!(envelope::open_anonymous(&sealed, &recipient).unwrap(), root_key(&team.id));
+    (member, claimed)
+}
+
+#[actix_rt::test]
+async fn a_mesh_is_made_by_whoever_signs_as_its_owner() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let (owner, creator) = (key(), key());
+    let request = mesh_request("team", &owner, &creator);
+    let unsigned = send(&app, call("POST", "/mesh").json(&request)).await;
+    assert_eq!(code(&unsigned), (401, "unauthorized"));
+    let by_other = send(&app, call("POST", "/mesh").json(&request).by(&creator)).await;
+    assert_eq!(code(&by_other), (403, "forbidden"));
+    let from_page = send(&app, call("POST", "/mesh").json(&request).by(&owner).header("origin", "http://evil")).await;
+    assert_eq!(code(&from_page), (403, "forbidden"));
+    let made = send(&app, call("POST", "/mesh").json(&request).by(&owner)).await;
+    assert_eq!(made.0, 201);
+    assert_eq!(made.1["broker_url"], "ws://localhost:8080/ws");
+    let taken = send(&app, call("POST", "/mesh").json(&request).by(&owner)).await;
+    assert_eq!(code(&taken), (409, "already_exists"));
+    let bad = send(&app, call("POST", "/mesh").json(&mesh_request("Bad Slug", &owner, &creator)).by(&owner)).await;
+    assert_eq!(code(&bad), (400, "invalid_name"));
+    let broken = Call { body: b"{".to_vec(), ..call("POST", "/mesh") };
+    assert_eq!(code(&send(&app, broken.by(&owner)).await), (400, "bad_json"));
+    assert_eq!(code(&send(&app, call("POST", "/mesh").json(&json!({"slug": 1})).by(&owner)).await).1, "invalid_args");
+}
+
+#[actix_rt::test]
+async fn a_public_broker_wants_the_operator_token() {
+    let bench = bench(|config| config.listen = "0.0.0.0:7900".parse().unwrap()).await;
+    let app = app!(bench);
+    let token = auth::first_operator_token(&bench.state.db).await.unwrap().unwrap();
+    assert_eq!(auth::first_operator_token(&bench.state.db).await.unwrap(), None);
+    let (owner, creator) = (key(), key());
+    let request = mesh_request("team", &owner, &creator);
+    let attempt = |token: Option<String>| {
+        let call = call("POST", "/mesh").json(&request).by(&owner);
+        match token {
+            Some(token) => call.header("authorization", &format!("Bearer {token}")),
+            None => call,
+        }
+    };
+    assert_eq!(code(&send(&app, attempt(None)).await), (401, "unauthorized"));
+    assert_eq!(code(&send(&app, attempt(Some("0".repeat(64)))).await), (401, "unauthorized"));
+    let newer = auth::rotate_operator_token(&bench.state.db).await.unwrap();
+    assert_eq!(code(&send(&app, attempt(Some(token))).await), (401, "unauthorized"), "a replaced token is void");
+    assert_eq!(send(&app, attempt(Some(newer))).await.0, 201);
+}
+
+#[actix_rt::test]
+async fn a_captured_request_cannot_be_used_again_or_elsewhere() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let path = format!("/mesh/{}/members", team.id);
+    let first = call("GET", path.clone()).by(&team.creator);
+    let headers = first.headers.clone();
+    assert_eq!(send(&app, first).await.0, 200);
+    let again = Call { headers: headers.clone(), ..call("GET", path.clone()) };
+    assert_eq!(code(&send(&app, again).await), (401, "replayed"));
+    let elsewhere = Call { headers: headers.clone(), ..call("GET", format!("/mesh/{}/grants", team.id)) };
+    assert_eq!(code(&send(&app, elsewhere).await), (401, "bad_signature"));
+    let other_query = Call { headers: headers.clone(), ..call("GET", format!("{path}?x=1")) };
+    assert_eq!(code(&send(&app, other_query).await), (401, "bad_signature"));
+    let other_body = Call { headers, body: b"{}".to_vec(), ..call("GET", path.clone()) };
+    assert_eq!(code(&send(&app, other_body).await), (401, "bad_signature"));
+    let late = call("GET", path).by(&team.creator);
+    bench.clock.advance(std::time::Duration::from_secs(62));
+    assert_eq!(code(&send(&app, late).await), (401, "timestamp_skew"));
+}
+
+#[actix_rt::test]
+async fn a_large_body_is_refused() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let large = Call { body: vec![b' '; 70_000], ..call("POST", "/join") };
+    assert_eq!(code(&send(&app, large).await), (413, "payload_too_large"));
+}
+
+#[actix_rt::test]
+async fn an_invite_lets_in_as_often_as_it_says_and_only_whom_it_meets() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (member, claimed) = enrol(&app, &team, "member").await;
+    assert_eq!((claimed.role.as_deref(), claimed.mesh_slug.as_deref()), (Some("member"), Some("team")));
+    let list = send(&app, call("GET", format!("/mesh/{}/invites", team.id)).by(&team.owner)).await;
+    assert_eq!(list.1["invites"][0]["used_count"], 1);
+    let link = list.1["invites"][0]["url"].as_str().unwrap().to_owned();
+    let code_text = link.rsplit('/').next().unwrap().to_owned();
+    assert_eq!(link, format!("http://localhost:8080/i/{code_text}"));
+    let path = format!("/invites/{code_text}/claim");
+    let recipient = crypto_box::SecretKey::generate(&mut rand::rngs::OsRng);
+    let again = send(&app, call("POST", path.clone()).json(&claim_request(&code_text, &member, &recipient))).await;
+    assert_eq!((again.0, &again.1["already_member"]), (200, &json!(true)));
+    let other = send(&app, call("POST", path.clone()).json(&claim_request(&code_text, &key(), &recipient))).await;
+    assert_eq!(code(&other), (410, "exhausted"));
+    let forged = Claim { peer_pubkey: key().public(), ..claim_request(&code_text, &member, &recipient) };
+    assert_eq!(code(&send(&app, call("POST", path.clone()).json(&forged)).await), (401, "bad_signature"));
+    let short = Claim { recipient_x25519_pubkey: "AAAA".into(), ..claim_request(&code_text, &member, &recipient) };
+    assert_eq!(code(&send(&app, call("POST", path).json(&short)).await), (400, "malformed"));
+    let by_member = call("POST", format!("/mesh/{}/invites", team.id)).json(&invite_request(&team, "admin", 1));
+    assert_eq!(code(&send(&app, by_member.by(&member)).await), (403, "forbidden"));
+    let raised = CreateInvite { role: "admin".into(), ..invite_request(&team, "member", 1) };
+    let raised = call("POST", format!("/mesh/{}/invites", team.id)).json(&raised).by(&team.owner);
+    assert_eq!(code(&send(&app, raised).await), (401, "bad_signature"));
+}
+
+#[actix_rt::test]
+async fn an_older_link_lets_in_through_its_token() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let link = InviteV1 {
+        v: 1,
+        mesh_id: team.id.clone(),
+        mesh_slug: "team".into(),
+        broker_url: "ws://127.0.0.1:7900/ws".into(),
+        expires_at: NOW / 1_000 + 3_600,
+        mesh_root_key: root_key_text(&team.id),
+        role: "member".into(),
+        owner_pubkey: team.owner.public(),
+        signature: String::new(),
+    }
+    .signed(&team.owner);
+    let token = link.token();
+    let hash = signed_http::sha256_hex(token.as_bytes());
+    let invite = CreateInvite { v1_token_hash: Some(hash), ..invite_request(&team, "member", 1) };
+    let path = format!("/mesh/{}/invites", team.id);
+    let made = send(&app, call("POST", path.clone()).json(&invite).by(&team.owner)).await;
+    assert_eq!(made.0, 201);
+    let bob = key();
+    let join = |token: &str, peer: String| {
+        let body = json!({"invite_token": token, "invite_payload": {}, "peer_pubkey": peer, "display_name": "Bob"});
+        call("POST", "/join").json(&body)
+    };
+    let joined = send(&app, join(&token, bob.public().to_hex())).await;
+    assert_eq!((joined.0, &joined.1["ok"]), (200, &json!(true)), "{}", joined.1);
+    let again = send(&app, join(&token, bob.public().to_hex())).await;
+    assert_eq!(again.1["alreadyMember"], true);
+    assert_eq!(again.1["memberId"], joined.1["memberId"]);
+    assert_eq!(code(&send(&app, join(&token, key().public().to_hex())).await), (410, "invite_exhausted"));
+    assert_eq!(code(&send(&app, join(&token, "AB".repeat(32))).await), (400, "malformed"));
+    let unregistered = InviteV1 { expires_at: link.expires_at + 1, ..link.clone() }.signed(&team.owner).token();
+    assert_eq!(code(&send(&app, join(&unregistered, key().public().to_hex())).await), (404, "invite_not_found"));
+    let forged = InviteV1 { role: "admin".into(), ..link }.token();
+    assert_eq!(code(&send(&app, join(&forged, key().public().to_hex())).await), (400, "invite_bad_signature"));
+    let invites = send(&app, call("GET", path).by(&team.owner)).await.1.to_string();
+    assert!(!invites.contains(&token), "a list must not give the token away");
+    let revoke = format!("/mesh/{}/invites/{}/revoke", team.id, invite.invite_id);
+    assert_eq!(send(&app, call("POST", revoke).by(&team.owner)).await.0, 200);
+    assert_eq!(code(&send(&app, join(&token, bob.public().to_hex())).await), (410, "invite_revoked"));
+    let unknown = format!("/mesh/{}/invites/none-such/revoke", team.id);
+    assert_eq!(code(&send(&app, call("POST", unknown).by(&team.owner)).await), (404, "invite_not_found"));
+}
+
+#[actix_rt::test]
+async fn codes_cannot_be_guessed_by_trying() {
+    let bench = bench(|config| config.limit.enrol_per_minute = 5).await;
+    let app = app!(bench);
+    let guess = || {
+        let code = random_code(&mut rand::rngs::OsRng);
+        let recipient = crypto_box::SecretKey::generate(&mut rand::rngs::OsRng);
+        call("POST", format!("/invites/{code}/claim")).json(&claim_request(&code, &key(), &recipient))
+    };
+    for _ in 0..5 {
+        assert_eq!(code(&send(&app, guess()).await), (404, "not_found"));
+    }
+    let limited = send(&app, guess()).await;
+    assert_eq!(code(&limited), (429, "rate_limited"));
+    assert!(limited.1["retry_after_ms"].as_u64().unwrap() > 0);
+    bench.clock.advance(std::time::Duration::from_secs(13));
+    assert_eq!(code(&send(&app, guess()).await), (404, "not_found"));
+}
+
+#[actix_rt::test]
+async fn members_edit_themselves_admins_others_and_nobody_another_mesh() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let (here, there) = (team(&app, "here").await, team(&app, "there").await);
+    let (bob, bob_row) = enrol(&app, &here, "member").await;
+    let (eve, eve_row) = enrol(&app, &here, "member").await;
+    let (admin, _) = enrol(&app, &here, "admin").await;
+    let path = |team: &Team, id: &str| format!("/mesh/{}/member/{id}", team.id);
+    let rename = json!({"displayName": " Robert "});
+    let bob_path = path(&here, bob_row.member_id.as_str());
+    let edited = send(&app, call("PATCH", bob_path.clone()).json(&rename).by(&bob)).await;
+    assert_eq!((edited.0, &edited.1["member"]["displayName"]), (200, &json!("Robert")), "{}", edited.1);
+    assert_eq!(edited.1["changes"], json!({"displayName": "Robert"}));
+    let by_eve = call("PATCH", bob_path.clone()).json(&rename).by(&eve);
+    assert_eq!(code(&send(&app, by_eve).await), (403, "forbidden"));
+    let by_admin = call("PATCH", bob_path.clone()).json(&json!({"roleTag": "ops"})).by(&admin);
+    assert_eq!(send(&app, by_admin).await.1["member"]["roleTag"], "ops");
+    for signer in [&bob, &admin] {
+        let promote = call("PATCH", bob_path.clone()).json(&json!({"permission": "admin"})).by(signer);
+        assert_eq!(code(&send(&app, promote).await), (403, "forbidden"), "only the owner gives roles");
+    }
+    let promote = call("PATCH", bob_path.clone()).json(&json!({"permission": "admin"})).by(&here.creator);
+    assert_eq!(send(&app, promote).await.1["member"]["permission"], "admin");
+    // The owner of another mesh, naming a member of this one through its own mesh.
+    let across = call("PATCH", path(&there, eve_row.member_id.as_str())).json(&rename).by(&there.creator);
+    assert_eq!(code(&send(&app, across).await), (404, "not_found"));
+    let foreign = call("PATCH", path(&here, eve_row.member_id.as_str())).json(&rename).by(&there.creator);
+    assert_eq!(code(&send(&app, foreign).await), (401, "unauthorized"));
+    let header_only = call("PATCH", bob_path.clone()).json(&rename).header("x-member-id", bob_row.member_id.as_str());
+    assert_eq!(code(&send(&app, header_only).await), (401, "unauthorized"));
+    let empty = call("PATCH", bob_path).json(&json!({})).by(&bob);
+    assert_eq!(code(&send(&app, empty).await), (400, "invalid_args"));
+    let listed = send(&app, call("GET", format!("/mesh/{}/members", here.id)).by(&eve)).await;
+    assert_eq!(listed.1["members"].as_array().unwrap().len(), 4);
+    let open = send(&app, call("GET", format!("/mesh/{}/members", here.id))).await;
+    assert_eq!(code(&open), (401, "unauthorized"));
+}
+
+#[actix_rt::test]
+async fn the_policy_limits_what_members_change_of_themselves() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (bob, row) = enrol(&app, &team, "member").await;
+    let policy = json!({"selfEditable": {"displayName": false, "roleTag": true, "groups": true, "messageMode": true}});
+    let settings = format!("/mesh/{}/settings", team.id);
+    let by_member = send(&app, call("PATCH", settings.clone()).json(&policy).by(&bob)).await;
+    assert_eq!(code(&by_member), (403, "forbidden"));
+    assert_eq!(send(&app, call("PATCH", settings).json(&policy).by(&team.owner)).await.0, 200);
+    let path = format!("/mesh/{}/member/{}", team.id, row.member_id);
+    let rename = call("PATCH", path.clone()).json(&json!({"displayName": "Robert"})).by(&bob);
+    assert_eq!(code(&send(&app, rename).await), (403, "forbidden"));
+    let groups = call("PATCH", path).json(&json!({"groups": [{"name": "a/b"}]})).by(&bob);
+    assert_eq!(send(&app, groups).await.1["member"]["groups"], json!([{"name": "a/b"}]));
+}
+
+#[actix_rt::test]
+async fn grants_are_the_callers_own() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (bob, _) = enrol(&app, &team, "member").await;
+    let (path, eve) = (format!("/mesh/{}/grants", team.id), key().public().to_hex());
+    let change = json!({"grants": {eve.clone(): ["dm", "dm"]}});
+    let changed = send(&app, call("POST", path.clone()).json(&change).by(&bob)).await;
+    assert_eq!(changed.1["grants"], json!({eve.clone(): ["dm"]}), "{}", changed.1);
+    assert_eq!(send(&app, call("GET", path.clone()).by(&team.creator)).await.1["grants"], json!({}));
+    let removed = call("POST", path.clone()).json(&json!({"grants": {eve: null}})).by(&bob);
+    assert_eq!(send(&app, removed).await.1["grants"], json!({}));
+    let unknown = call("POST", path).json(&json!({"grants": {"x": ["dm"]}})).by(&bob);
+    assert_eq!(code(&send(&app, unknown).await), (400, "invalid_args"));
+}
+
+#[actix_rt::test]
+async fn an_archived_mesh_accepts_nothing() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let invite = invite_request(&team, "member", 1);
+    let invites = format!("/mesh/{}/invites", team.id);
+    assert_eq!(send(&app, call("POST", invites.clone()).json(&invite).by(&team.owner)).await.0, 201);
+    let archive = format!("/mesh/{}/archive", team.id);
+    assert_eq!(code(&send(&app, call("POST", archive.clone()).by(&team.creator)).await), (403, "forbidden"));
+    assert_eq!(send(&app, call("POST", archive.clone()).by(&team.owner)).await.0, 200);
+    assert_eq!(code(&send(&app, call("POST", archive).by(&team.owner)).await), (410, "mesh_archived"));
+    assert_eq!(code(&send(&app, call("GET", invites).by(&team.owner)).await), (410, "mesh_archived"));
+    let recipient = crypto_box::SecretKey::generate(&mut rand::rngs::OsRng);
+    let claim = claim_request(&invite.code, &key(), &recipient);
+    let late = send(&app, call("POST", format!("/invites/{}/claim", invite.code)).json(&claim)).await;
+    assert_eq!(code(&late), (404, "mesh_not_found"));
+    let unknown = send(&app, call("GET", "/mesh/none/members").by(&team.owner)).await;
+    assert_eq!(code(&unknown), (404, "mesh_not_found"));
+}
+
+#[actix_rt::test]
+async fn link_pages_show_the_command_and_nothing_else() {
+    let bench = bench(|config| config.public_url = Some("https://mesh.example.org/".into())).await;
+    let app = app!(bench);
+    let (status, page) = send(&app, call("GET", "/i/ABCDEF23")).await;
+    assert_eq!(status, 200);
+    assert!(page.as_str().unwrap().contains("claudemesh join https://mesh.example.org/i/ABCDEF23 "));
+    assert_eq!(send(&app, call("GET", "/i/%3Cscript%3E")).await.0, 404);
+    let (status, page) = send(&app, call("GET", format!("/join/{}", "e".repeat(40)))).await;
+    assert_eq!(status, 200);
+    assert!(page.as_str().unwrap().contains("https://mesh.example.org/join/eee"));
+    assert_eq!(bench.state.clock.now_ms(), NOW);
+}
