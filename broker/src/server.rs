@@ -13,7 +13,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::db::{Db, DbError, DbOptions};
 use crate::http::{self, AppState, auth::AuthState};
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 use crate::mesh::context::Shared;
 use crate::mesh::directory::Directory;
 use crate::mesh::hooks::HookBoard;
@@ -27,6 +27,9 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 const USER_TIMEOUT: Duration = Duration::from_secs(75);
 /// A drain that takes longer is given up: the journal has what was acknowledged.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Time between two rounds of upkeep.
+const UPKEEP_MS: i64 = 3_600_000;
 
 /// Parts that tests and embedders replace.
 pub struct Deps {
@@ -86,6 +89,7 @@ pub struct RunningBroker {
     server: actix_web::dev::ServerHandle,
     arbiters: Vec<Arbiter>,
     journal: tokio::task::JoinHandle<()>,
+    upkeep: tokio::task::JoinHandle<()>,
     _lock: Option<std::fs::File>,
 }
 
@@ -125,6 +129,7 @@ impl Broker {
             pending: Arc::new(AtomicUsize::new(0)),
             next_socket: Arc::new(AtomicUsize::new(1)),
         };
+        let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));
         let state = http::state(AppState {
             db,
             started_mono_ms: deps.clock.mono_ms(),
@@ -156,7 +161,7 @@ impl Broker {
         let handle = server.handle();
         actix_rt::spawn(server);
         tracing::info!(address = %addr, workers, "broker started");
-        Ok(RunningBroker { addr, operator_token, directory, server: handle, arbiters, journal: writer, _lock: lock })
+        Ok(RunningBroker { addr, operator_token, directory, server: handle, arbiters, journal: writer, upkeep, _lock: lock })
     }
 }
 
@@ -178,6 +183,7 @@ impl RunningBroker {
             tracing::warn!("the drain took too long and was given up");
         }
         self.server.stop(true).await;
+        self.upkeep.abort();
         drop(self.directory);
         for arbiter in self.arbiters {
             arbiter.stop();
@@ -188,6 +194,28 @@ impl RunningBroker {
             tracing::warn!("the journal did not end in time");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Once an hour: ends what expired, deletes what nobody will ask for again.
+async fn upkeep(db: Db, clock: SharedClock) {
+    loop {
+        let now = clock.now_ms();
+        let kept = now - journal::store::QUEUE_KEPT_MS;
+        let done = async {
+            let expired = journal::store::expire(&db, now).await?;
+            let purged = journal::store::purge(&db, now).await?;
+            let forgotten = crate::features::presence::store::forget_before(&db, kept).await?;
+            Ok::<_, DbError>((expired, purged, forgotten))
+        };
+        match done.await {
+            Ok((0, 0, 0)) => {}
+            Ok((expired, purged, forgotten)) => {
+                tracing::info!(expired, purged, forgotten, "old messages and sessions removed");
+            }
+            Err(error) => tracing::warn!(error = %error, "old messages could not be removed; trying again in an hour"),
+        }
+        clock.sleep_until(clock.mono_ms() + UPKEEP_MS).await;
     }
 }
 

@@ -58,30 +58,43 @@ impl Journal {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures how long a transaction takes; decides nothing")]
 async fn write(db: Db, mut entries: mpsc::Receiver<Entry>) {
     while let Some(first) = entries.recv().await {
-        let mut batch = first.batch;
-        let mut waiting = vec![first.done];
-        while batch.rows() < MAX_TRANSACTION_ROWS
+        let mut rows = first.batch.rows();
+        let mut turn = vec![first];
+        while rows < MAX_TRANSACTION_ROWS
             && let Ok(next) = entries.try_recv()
         {
-            merge(&mut batch, next.batch);
-            waiting.push(next.done);
+            rows += next.batch.rows();
+            turn.push(next);
         }
-        let rows = batch.rows();
-        batch.id = uuid::Uuid::new_v4().to_string();
-        let started = Instant::now();
-        let result = write_with_retries(&db, Arc::new(batch)).await;
-        METRICS.journal_commits.inc();
-        METRICS.journal_rows.observe(rows as f64);
-        METRICS.journal_seconds.observe(started.elapsed().as_secs_f64());
-        METRICS.db_healthy.set(i64::from(result.is_ok()));
-        for done in waiting {
+        let together = commit(&db, merge(&turn)).await;
+        let apart = turn.len() > 1 && matches!(together, Err(code) if !is_about_storage(code));
+        for entry in turn {
+            // One mesh's rows that storage refuses must not fail the others that shared the transaction.
+            let result = if apart { commit(&db, entry.batch).await } else { together };
             // Whoever no longer waits does not need the answer.
-            let _ = done.send(result);
+            let _ = entry.done.send(result);
         }
     }
+}
+
+/// Whether a failure concerns storage as a whole rather than something in the batch.
+fn is_about_storage(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unavailable | ErrorCode::StorageFull | ErrorCode::Busy | ErrorCode::ShuttingDown)
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long a transaction takes; decides nothing")]
+async fn commit(db: &Db, mut batch: Batch) -> Result<(), ErrorCode> {
+    let rows = batch.rows();
+    batch.id = uuid::Uuid::new_v4().to_string();
+    let started = Instant::now();
+    let result = write_with_retries(db, Arc::new(batch)).await;
+    METRICS.journal_commits.inc();
+    METRICS.journal_rows.observe(rows as f64);
+    METRICS.journal_seconds.observe(started.elapsed().as_secs_f64());
+    METRICS.db_healthy.set(i64::from(!matches!(result, Err(code) if is_about_storage(code))));
+    result
 }
 
 async fn write_with_retries(db: &Db, batch: Arc<Batch>) -> Result<(), ErrorCode> {
@@ -105,11 +118,15 @@ fn passing(error: &DbError) -> bool {
     error.is_transient() || matches!(error, DbError::Busy)
 }
 
-fn merge(into: &mut Batch, from: Batch) {
-    into.messages.extend(from.messages);
-    into.deliveries.extend(from.deliveries);
-    into.stages.extend(from.stages);
-    into.sessions.extend(from.sessions);
-    into.stats.extend(from.stats);
-    into.last_seen.extend(from.last_seen);
+fn merge(entries: &[Entry]) -> Batch {
+    let mut merged = Batch::default();
+    for Entry { batch, .. } in entries {
+        merged.messages.extend(batch.messages.iter().cloned());
+        merged.deliveries.extend(batch.deliveries.iter().cloned());
+        merged.stages.extend(batch.stages.iter().cloned());
+        merged.sessions.extend(batch.sessions.iter().cloned());
+        merged.stats.extend(batch.stats.iter().cloned());
+        merged.last_seen.extend(batch.last_seen.iter().cloned());
+    }
+    merged
 }

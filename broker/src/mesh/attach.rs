@@ -57,8 +57,15 @@ impl Mesh {
         if let Some(hash) = &hello.description.hook_token_hash
             && !ephemeral
         {
-            if !reattached {
-                self.shared.hooks.attach(hash, &self.core.id);
+            let before = self.core.roster.get(at).and_then(|peer| peer.hook_token_hash.clone()).filter(|_| reattached);
+            if before.as_ref() != Some(hash) {
+                self.core.hooks.attach(hash, &self.core.id);
+                if let Some(before) = before {
+                    self.core.hooks.detach(&before, &self.core.id);
+                }
+                if let Some(peer) = self.core.roster.get_mut(at) {
+                    peer.hook_token_hash = Some(hash.clone());
+                }
             }
             self.claim_parked_status(at, hash, &hello);
         }

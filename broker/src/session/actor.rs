@@ -141,6 +141,10 @@ impl PeerSession {
             return ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
         }
         let message = ClientMessage::read(&head, text);
+        if contains_nul(text) {
+            let (req_id, id) = (bounded(head.req_id), bounded(head.id));
+            return self.bad(ErrorCode::InvalidArgs, "expected texts without NUL characters", req_id, id, ctx);
+        }
         let (req_id, id) = (bounded(head.req_id), bounded(head.id));
         let message = match message {
             Ok(message) => message,
@@ -287,6 +291,19 @@ async fn join(
     Err(ErrorCode::Busy)
 }
 
+/// Whether some text of the frame holds U+0000, which PostgreSQL cannot store. Nearly every frame ends at the search.
+fn contains_nul(text: &str) -> bool {
+    fn inside(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::String(text) => text.contains('\0'),
+            serde_json::Value::Array(items) => items.iter().any(inside),
+            serde_json::Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || inside(value)),
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+        }
+    }
+    text.contains("\\u0000") && serde_json::from_str(text).is_ok_and(|value| inside(&value))
+}
+
 fn bounded(text: Option<std::borrow::Cow<'_, str>>) -> Option<String> {
     text.map(|text| {
         if text.len() <= limits::MAX_ID_CHARS {
@@ -295,4 +312,17 @@ fn bounded(text: Option<std::borrow::Cow<'_, str>>) -> Option<String> {
             text.chars().take(limits::MAX_ID_CHARS).collect()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contains_nul;
+
+    #[test]
+    fn nul_is_found_as_a_character_only() {
+        assert!(contains_nul(r#"{"a":["x\u0000y"]}"#));
+        assert!(contains_nul(r#"{"a\u0000":1}"#));
+        assert!(!contains_nul(r#"{"a":"the text \\u0000 is harmless"}"#));
+        assert!(!contains_nul(r#"{"a":"x"}"#));
+    }
 }
