@@ -1,0 +1,3 @@
+//! Enrolment and members over HTTP; see `http`.
+
+pub mod store;
