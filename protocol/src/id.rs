@@ -165,3 +165,45 @@ impl<'de> Deserialize<'de> for PublicKey {
         Self::parse(&text).ok_or_else(|| de::Error::custom("expected 64 lower-case hex digits"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn ids_come_from_the_given_generator_and_are_long() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let ids: BTreeSet<String> = (0..1_000).map(|_| random_id(&mut rng)).collect();
+        assert_eq!(ids.len(), 1_000);
+        assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())));
+        let used: BTreeSet<u8> = ids.iter().flat_map(|id| id.bytes()).collect();
+        assert_eq!(used.len(), 62, "every symbol is drawn");
+        assert_eq!(random_id(&mut StdRng::seed_from_u64(7)), random_id(&mut StdRng::seed_from_u64(7)));
+    }
+
+    #[test]
+    fn codes_have_no_symbols_that_look_alike() {
+        let mut rng = StdRng::seed_from_u64(7);
+        for _ in 0..1_000 {
+            let code = random_code(&mut rng);
+            assert!(code.len() == 8 && code.bytes().all(|byte| CODE_ALPHABET.contains(&byte)), "{code}");
+            assert!(!code.contains(['0', '1', 'I', 'O']));
+        }
+    }
+
+    #[test]
+    fn keys_are_lower_case_hex_of_32_bytes() {
+        let text = "ab".repeat(32);
+        let key = PublicKey::parse(&text).unwrap();
+        assert_eq!((key.to_hex(), key.short()), (text.clone(), "ab".repeat(6)));
+        assert_eq!(PublicKey::parse_any_case(&text.to_uppercase()), Some(key));
+        for bad in ["", "ab", &text.to_uppercase(), &text[1..], &format!("{text}ab"), &format!("{}zz", &text[2..])] {
+            assert_eq!(PublicKey::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -40,3 +40,30 @@ fn fuzz_seeds_are_current() {
         }
     }
 }
+
+/// The text of every Rust file of the workspace.
+fn sources(folder: &Path, all: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_named_in_the_list_of_weaknesses_exists() {
+    let mut code = String::new();
+    sources(&root(), &mut code);
+    let page = fs::read_to_string(root().join("docs/weaknesses.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Id")).collect();
+    assert!(rows.len() >= 69, "{} rows", rows.len());
+    for row in rows {
+        let proof = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for name in proof.split('`').skip(1).step_by(2) {
+            assert!(code.contains(&format!("fn {name}(")), "{row}");
+        }
+    }
+}
