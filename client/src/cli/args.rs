@@ -108,7 +108,7 @@ pub struct PeersArgs {
                             claudemesh send [OPTIONS] --to <TO> [--to <TO>]... <MESSAGE>")]
 pub struct SendArgs {
     /// Whom, then the text. Whom: a name, `@group`, `@group/sub`, `*`, `#topic`, a key or 8 and more digits of one.
-    #[arg(value_name = "TO> <MESSAGE", num_args = 0..=2, hide_short_help = false)]
+    #[arg(value_name = "TO MESSAGE", num_args = 0..=2)]
     pub words: Vec<String>,
     /// A recipient; may be given several times. Nothing is split at commas here.
     #[arg(long, short = 't', value_name = "TO", action = ArgAction::Append)]

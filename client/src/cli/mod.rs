@@ -70,16 +70,16 @@ impl Context {
 #[derive(Args, Clone, Debug, Default)]
 pub struct GlobalArgs {
     /// Mesh to work on, by its short name.
-    #[arg(long, global = true, value_name = "SLUG")]
+    #[arg(long, global = true, help_heading = "For every verb", value_name = "SLUG")]
     pub mesh: Option<String>,
     /// Print JSON; `--json=a,b` prints only these fields.
-    #[arg(long, global = true, value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, global = true, help_heading = "For every verb", value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub json: Option<String>,
     /// Print only what is essential.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "For every verb")]
     pub quiet: bool,
     /// Folder with keys and joined meshes [default: $CLAUDEMESH_CONFIG_DIR or ~/.claudemesh]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = "For every verb", value_name = "DIR")]
     pub config_dir: Option<PathBuf>,
 }
 
@@ -317,15 +317,32 @@ pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
             let _ = error.print();
             ExitCode::Success
         }
-        _ if wants_json => {
-            let text = error.to_string();
-            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            let failure = CliError::invalid_args(crate::error::sentence(message)).hint("See `claudemesh --help`.");
-            Output::new(&Env::of_process(), Format::Json(vec![]), false).fail(&failure);
-            ExitCode::InvalidArgs
-        }
         _ => {
-            let _ = error.print();
+            let text = error.to_string();
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':');
+            // The rest names missing arguments, similar words and the usage.
+            let rest =
+                text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more"));
+            let (mut details, mut hint) = (vec![], None);
+            for line in rest {
+                match line.strip_prefix("tip: ") {
+                    Some(tip) => hint = Some(crate::error::sentence(tip)),
+                    None if line.starts_with("Usage: ") => {
+                        hint.get_or_insert_with(|| line.to_owned());
+                        break;
+                    }
+                    None => details.push(line),
+                }
+            }
+            let message = match (details.as_slice(), message.strip_suffix(" were not provided")) {
+                ([], _) => message.to_owned(),
+                (details, Some(_)) => format!("Missing: {}", details.join(" ")),
+                (details, None) => format!("{message} {}", details.join(" ")),
+            };
+            let failure = CliError::invalid_args(crate::error::sentence(&message));
+            let failure = failure.hint(hint.unwrap_or_else(|| "See `claudemesh --help`.".to_owned()));
+            let format = if wants_json { Format::Json(vec![]) } else { Format::Human };
+            Output::new(&Env::of_process(), format, false).fail(&failure);
             ExitCode::InvalidArgs
         }
     })

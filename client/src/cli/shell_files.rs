@@ -29,7 +29,8 @@ pub fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError>
 /// # Errors
 /// Exit 10 when a file cannot be written.
 pub fn man(cx: &Context, args: &ManArgs) -> Result<(), CliError> {
-    let command = super::command();
+    let mut command = super::command();
+    command.build();
     match &args.dir {
         None => cx.out.write(&page(command)?),
         Some(dir) => {

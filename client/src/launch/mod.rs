@@ -26,7 +26,7 @@ use claude::{Conversation, Start};
 #[derive(Args, Clone, Debug, Default)]
 pub struct LaunchArgs {
     /// Mesh to work in; the same as `--mesh`.
-    #[arg(value_name = "MESH", conflicts_with = "mesh")]
+    #[arg(value_name = "MESH")]
     pub mesh_slug: Option<String>,
     /// Join this mesh first, then work in it.
     #[arg(long, value_name = "LINK")]
@@ -75,6 +75,11 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
     let conversation = conversation(cx, args)?;
     let joined = args.join.as_deref().map(|link| join(cx, link, args.name.as_deref())).transpose()?;
     let config: Config = cx.store.load()?;
+    if let (Some(word), Some(flag)) = (&args.mesh_slug, &cx.mesh)
+        && word != flag
+    {
+        return Err(CliError::invalid_args(format!("Two meshes are named: {} and {}.", clean(word), clean(flag))));
+    }
     let wished = joined.or_else(|| args.mesh_slug.clone()).or_else(|| cx.mesh.clone());
     let choices = choices::settle(cx, args, &config, wished.as_deref())?;
     cx.store.sweep_session_dirs();

@@ -1,0 +1,119 @@
+use std::fmt::Write;
+
+use crate::home::Home;
+
+#[test]
+fn help_of_every_verb() {
+    let home = Home::new();
+    let mut text = String::new();
+    let verbs = [
+        "",
+        "up",
+        "create",
+        "invite",
+        "join",
+        "list",
+        "leave",
+        "peers",
+        "send",
+        "inbox",
+        "msg-status",
+        "status",
+        "status set",
+        "summary",
+        "visible",
+        "profile",
+        "group",
+        "group join",
+        "group leave",
+        "info",
+        "ping",
+        "kick",
+        "disconnect",
+        "ban",
+        "unban",
+        "bans",
+        "install",
+        "uninstall",
+        "hook",
+        "launch",
+        "doctor",
+        "mcp",
+        "completions",
+        "man",
+    ];
+    for verb in verbs {
+        let mut args: Vec<&str> = verb.split_whitespace().collect();
+        args.push("--help");
+        let ran = home.run(&args).exits(0);
+        assert_eq!(ran.stderr, "");
+        writeln!(text, "$ claudemesh {}\n{}", args.join(" "), ran.stdout).unwrap();
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn bad_command_lines_exit_3_with_a_sentence_and_a_hint() {
+    let home = Home::new();
+    let mut text = String::new();
+    for args in [
+        &["bogus"][..],
+        &["peer"],
+        &["send", "--bogus"],
+        &["leave"],
+        &["status", "set", "busy"],
+        &["invite", "--uses", "0"],
+        &["kick"],
+        &["launch", "--message-mode", "loud"],
+        &["launch", "--groups", "a b"],
+        &["inbox", "--wait", "x", "--json"],
+    ] {
+        let ran = home.run(args).exits(3);
+        writeln!(text, "$ claudemesh {}\n{}{}", args.join(" "), ran.stdout, ran.stderr).unwrap();
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn version_in_three_spellings() {
+    let home = Home::new();
+    for args in [&["--version"][..], &["-V"], &["--quiet", "--version"]] {
+        assert_eq!(home.redact(&home.run(args).exits(0).stdout), "claudemesh [VERSION]\n");
+    }
+}
+
+#[test]
+fn bare_command_tells_the_next_step_in_every_state() {
+    let home = Home::new();
+    let state = |home: &Home| home.run(&["--json=state,next"]).exits(0).json();
+    assert_eq!(state(&home), serde_json::json!({"state": "no-install", "next": "claudemesh install"}));
+    home.run(&["install"]).exits(0);
+    assert_eq!(state(&home)["state"], "no-meshes");
+    home.join(&[("team", "ws://127.0.0.1:1/ws"), ("other", "ws://127.0.0.1:1/ws")]);
+    assert_eq!(state(&home)["state"], "ready");
+    insta::assert_snapshot!(home.redact(&home.run(&[]).exits(0).stdout), @r"
+    claudemesh [VERSION]
+    Joined: team, other
+    Next: claudemesh launch   (all verbs: claudemesh --help)
+    ");
+    home.write(".claudemesh/config.json", "{");
+    assert_eq!(state(&home)["state"], "broken-config");
+}
+
+#[test]
+fn completions_and_manual_pages_cover_every_verb() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = home.run(&["completions", shell]).exits(0).stdout;
+        assert!(script.contains("msg-status") && script.contains("uninstall"), "{shell}");
+    }
+    let bash = home.write("completions.bash", &home.run(&["completions", "bash"]).stdout);
+    let checked = std::process::Command::new("bash").arg("-n").arg(bash).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(home.run(&["man"]).exits(0).stdout.contains(".TH claudemesh 1"));
+    let dir = home.path("man1");
+    home.run(&["man", "--dir", dir.to_str().unwrap()]).exits(0);
+    assert!(home.read("man1/claudemesh-send.1").contains("priority"));
+    assert!(home.read("man1/claudemesh-group-join.1").contains("role"));
+    home.run(&["man", "--dir", "/proc/none"]).exits(10);
+}

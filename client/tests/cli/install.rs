@@ -1,0 +1,132 @@
+use std::fs;
+
+use crate::home::Home;
+
+const CONFIG: &str = "{\n  \"numStartups\": 12,\n  \"mcpServers\": {\n    \"other\": {\"command\": \"other\"}\n  },\n  \"big\": 12345678901234567890.10,\n  \"projects\": { }\n}";
+const SETTINGS: &str = "{\r\n\t\"model\" : \"opus\" ,\r\n\t\"hooks\": {\r\n\t\t\"Stop\": [ { \"hooks\": [ { \"type\": \"command\", \"command\": \"say done\" } ] } ]\r\n\t}\r\n}\r\n";
+
+#[test]
+fn install_then_uninstall_gives_the_files_back() {
+    let home = Home::new();
+    home.write(".claude.json", CONFIG);
+    home.write(".claude/settings.json", SETTINGS);
+    let installed = home.run(&["install"]).exits(0);
+    insta::assert_snapshot!(home.redact(&installed.stdout), @r"
+    ✓ MCP server   added      [HOME]/.claude.json
+    ✓ permission   added      [HOME]/.claude/settings.json
+    ✓ hooks        added      [HOME]/.claude/settings.json
+
+    Restart running Claude Code sessions to load it.
+    Next: claudemesh join <link>, or claudemesh up
+    ");
+    let config: serde_json::Value = serde_json::from_str(&home.read(".claude.json")).unwrap();
+    assert_eq!(config["mcpServers"]["claudemesh"]["args"], serde_json::json!(["mcp"]));
+    assert_eq!(config["mcpServers"]["claudemesh"]["command"], env!("CARGO_BIN_EXE_claudemesh"), "not on the path");
+    let settings: serde_json::Value = serde_json::from_str(&home.read(".claude/settings.json")).unwrap();
+    assert_eq!(settings["permissions"]["allow"], serde_json::json!(["mcp__claudemesh__*"]));
+    for event in ["SessionStart", "UserPromptSubmit", "Stop", "SessionEnd"] {
+        assert!(settings["hooks"][event].to_string().contains(" hook "), "{event}");
+    }
+    let again = home.run(&["install", "--json"]).exits(0).json();
+    assert_eq!((&again["changed"], &again["mcp_server"]["result"]), (&false.into(), &"unchanged".into()));
+
+    let removed = home.run(&["uninstall", "--json"]).exits(0).json();
+    assert_eq!((&removed["hooks"]["removed"], &removed["permissions"]["removed"]), (&4.into(), &1.into()));
+    assert_eq!(home.read(".claude.json"), CONFIG);
+    assert_eq!(home.read(".claude/settings.json"), SETTINGS);
+    let backups = fs::read_dir(home.path(".claude/backups")).unwrap().count();
+    assert_eq!(backups, 4, "one per file and change");
+    let nothing = home.run(&["uninstall", "--json"]).exits(0).json();
+    assert_eq!(nothing["changed"], false);
+}
+
+#[test]
+fn without_files_they_are_made_and_removed_again() {
+    let home = Home::new();
+    home.run(&["install"]).exits(0);
+    assert_eq!((home.mode(".claude.json"), home.mode(".claude/settings.json")), (0o600, 0o600));
+    home.run(&["uninstall"]).exits(0);
+    assert!(!home.path(".claude.json").exists() && !home.path(".claude/settings.json").exists());
+    home.run(&["uninstall"]).exits(0);
+}
+
+#[test]
+fn claude_config_dir_is_respected() {
+    let home = Home::new();
+    let dir = home.path("cc");
+    home.run_with(&["install"], &[("CLAUDE_CONFIG_DIR", dir.to_str().unwrap())]).exits(0);
+    assert!(home.read("cc/.claude.json").contains("claudemesh") && home.read("cc/settings.json").contains("hook stop"));
+    assert!(!home.path(".claude.json").exists());
+}
+
+#[test]
+fn the_short_name_is_used_when_it_is_this_program() {
+    let home = Home::new();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_claudemesh"), home.path("bin/claudemesh")).unwrap();
+    home.run(&["install"]).exits(0);
+    assert!(home.read(".claude.json").contains("\"command\": \"claudemesh\""));
+    assert!(home.read(".claude/settings.json").contains("\"claudemesh hook stop\""));
+}
+
+#[test]
+fn print_and_no_hooks_do_less() {
+    let home = Home::new();
+    let printed = home.run(&["install", "--print"]).exits(0).stdout;
+    assert_eq!(home.redact(&printed), "claude mcp add claudemesh --scope user -- [PROGRAM] mcp\n");
+    assert!(!home.path(".claude.json").exists());
+    home.run(&["install", "--no-hooks"]).exits(0);
+    let settings = home.read(".claude/settings.json");
+    assert!(settings.contains("mcp__claudemesh__*") && !settings.contains("hook"), "{settings}");
+}
+
+#[test]
+fn other_programs_entry_is_replaced_only_with_force() {
+    let home = Home::new();
+    let theirs = "{\"mcpServers\":{\"claudemesh\":{\"command\":\"node\",\"args\":[\"index.js\"]}}}";
+    home.write(".claude.json", theirs);
+    let refused = home.run(&["install"]).exits(6);
+    insta::assert_snapshot!(home.redact(&refused.stderr), @r"
+    Error: [HOME]/.claude.json has an MCP server 'claudemesh' that starts another program.
+    Hint: Nothing was changed. Replace it with `claudemesh install --force`.
+    ");
+    assert_eq!(home.read(".claude.json"), theirs);
+    assert!(!home.path(".claude/settings.json").exists());
+    assert_eq!(home.run(&["uninstall", "--json"]).exits(0).json()["mcp_server"]["result"], "foreign");
+    assert_eq!(home.read(".claude.json"), theirs);
+    home.run(&["install", "--force"]).exits(0);
+    assert!(!home.read(".claude.json").contains("node"));
+}
+
+#[test]
+fn a_file_that_cannot_be_edited_stops_everything() {
+    let home = Home::new();
+    home.write(".claude.json", CONFIG);
+    let settings = home.write(".claude/settings.json", "{ \"model\": \"opus\", // mine\n}");
+    let error = home.run(&["install", "--json"]).exits(10).json();
+    assert_eq!(error["error"], "broken_file");
+    assert_eq!(home.read(".claude.json"), CONFIG, "the other file is as it was, too");
+    insta::assert_snapshot!(home.redact(&home.run(&["install"]).exits(10).stderr), @r"
+    Error: [HOME]/.claude/settings.json was left alone: it is not valid JSON: expected a string at line 1, column 20.
+    Hint: Nothing was changed. Mend [HOME]/.claude/settings.json and run the command again.
+    ");
+    home.run(&["uninstall"]).exits(10);
+    fs::write(&settings, "{}").unwrap();
+    fs::set_permissions(&settings, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    let error = home.run(&["install", "--json"]).exits(10).json();
+    assert_eq!(error["error"], "read_only");
+    assert_eq!((home.read(".claude.json").as_str(), home.read(".claude/settings.json").as_str()), (CONFIG, "{}"));
+    assert!(!home.path(".claude/backups").exists());
+}
+
+#[test]
+fn two_installs_at_once_do_not_lose_each_other() {
+    let home = Home::new();
+    home.write(".claude.json", CONFIG);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| home.run(&["install"]).exits(0));
+        }
+    });
+    home.run(&["uninstall"]).exits(0);
+    assert_eq!(home.read(".claude.json"), CONFIG);
+}
