@@ -31,7 +31,11 @@ impl Member {
 
     /// A signed `hello` for one connection. Further fields are merged from `extra` (an object).
     pub fn hello(&self, session_id: &str, extra: Value) -> Value {
-        let timestamp = now_ms();
+        self.hello_at(now_ms(), session_id, extra)
+    }
+
+    /// As [`Self::hello`], signed at that time (Unix ms).
+    pub fn hello_at(&self, timestamp: i64, session_id: &str, extra: Value) -> Value {
         let canonical = signed::hello(&self.mesh, self.id.as_str(), &self.pubkey(), &timestamp.to_string());
         let hello = json!({
             "type": "hello", "protocolVersion": version::PROTOCOL_VERSION, "capabilities": [version::CAP_CLIENT_ACK],
@@ -68,7 +72,11 @@ impl Session {
 
     /// A signed `session_hello`. Further fields are merged from `extra` (an object).
     pub fn hello(&self, extra: Value) -> Value {
-        let timestamp = now_ms();
+        self.hello_at(now_ms(), extra)
+    }
+
+    /// As [`Self::hello`], signed at that time (Unix ms).
+    pub fn hello_at(&self, timestamp: i64, extra: Value) -> Value {
         let expires = timestamp + 3_600_000;
         let (parent, own) = (self.member.pubkey(), self.pubkey());
         let attested = signed::attestation(&parent, &own, &expires.to_string());

@@ -12,6 +12,8 @@
 //! | [`load`], [`relay`], [`wire`] | measuring: scenarios, the ceiling they are compared with, a cheap client |
 //! | [`torture`] | kill, restart, compare what was promised with what arrives |
 
+pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod docs;
 pub mod enrol;

@@ -304,6 +304,8 @@ impl Mesh {
             .map(|peer| (peer.at, peer.socket_no))
             .collect();
         for (at, socket_no) in silent {
+            // It may come back to life: a socket that stays open while its frames are ignored would fool its client.
+            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::DisconnectedStale);
             self.detach(at, socket_no, ctx);
         }
         let ended: Vec<PeerRef> = self

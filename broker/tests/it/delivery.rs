@@ -1,0 +1,285 @@
+//! Every form of target reaches whom it means, once, in order, also after an absence.
+
+use anyhow::Result;
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::broker_suite;
+use serde_json::json;
+
+broker_suite! {
+    async fn a_session_key_reaches_that_session_sealed(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut sender = broker.join(&alice).await?;
+        let mut one = broker.connect(&bob.session("one")).await?;
+        let mut two = broker.connect(&bob.session("two")).await?;
+        let ack = sender.say(&one.pubkey(), "only for one", json!({})).await?;
+        assert_eq!(ack["queued"], true, "{ack}");
+        let push = one.message().await?;
+        assert_eq!(one.open(&push)?, "only for one");
+        assert_eq!(push["senderPubkey"], sender.pubkey());
+        assert_eq!(push["senderMemberPubkey"], alice.pubkey());
+        assert_eq!(push["senderName"], "alice");
+        assert_eq!(push["messageId"], ack["messageId"]);
+        assert_eq!(two.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_member_key_reaches_every_session_of_the_member(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut sender = broker.join(&alice).await?;
+        let mut sessions = vec![broker.connect(&bob.session("one")).await?, broker.connect(&bob.session("two")).await?];
+        let ack = sender.say(&bob.pubkey(), "for both", json!({})).await?;
+        assert_eq!(ack["queued"], true, "{ack}");
+        for session in &mut sessions {
+            let push = session.message().await?;
+            assert_eq!(push["messageId"], ack["messageId"]);
+            assert_eq!(session.waiting_messages().await?.len(), 0);
+        }
+        Ok(())
+    }
+
+    async fn a_member_key_waits_for_the_first_session_that_returns(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut sender = broker.join(&alice).await?;
+        let ack = sender.say(&bob.pubkey(), "later", json!({})).await?;
+        assert_eq!(ack["queued"], true, "{ack}");
+        assert_eq!(ack["online"], 0, "{ack}");
+        assert_eq!(ack["waiting"], 1, "{ack}");
+        let mut first = broker.connect(&bob.session("one")).await?;
+        assert_eq!(first.message().await?["messageId"], ack["messageId"]);
+        first.settle().await?;
+        let mut second = broker.connect(&bob.session("two")).await?;
+        assert_eq!(second.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_name_and_a_key_prefix_are_resolved_by_the_broker(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut sender = broker.join(&alice).await?;
+        let mut receiver = broker.join(&bob).await?;
+        for target in ["bob", "BOB", &bob.pubkey()[..8]] {
+            let ack = sender.say(target, target, json!({})).await?;
+            assert_eq!(ack["queued"], true, "{target}: {ack}");
+            assert_eq!(receiver.message().await?["messageId"], ack["messageId"]);
+        }
+        Ok(())
+    }
+
+    async fn two_members_of_one_name_are_ambiguous_and_listed(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let alice = mesh.member("alice")?;
+        let twins = [mesh.member("twin")?, mesh.member("twin")?];
+        let mut sender = broker.join(&alice).await?;
+        let ack = sender.say("twin", "which?", json!({})).await?;
+        assert_eq!(ack["queued"], false, "{ack}");
+        assert_eq!(ack["code"], "ambiguous_target", "{ack}");
+        let mut keys: Vec<&str> =
+            ack["candidates"].as_array().into_iter().flatten().filter_map(|entry| entry["pubkey"].as_str()).collect();
+        keys.sort_unstable();
+        let mut expected = twins.iter().map(|member| member.pubkey()).collect::<Vec<_>>();
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+        Ok(())
+    }
+
+    async fn an_unknown_target_is_refused_with_a_code(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        for target in ["nobody", &"ab".repeat(32)] {
+            let ack = sender.say(target, "hello?", json!({})).await;
+            // A key of nobody may be no point of the curve; then there is nothing to seal to.
+            let Ok(ack) = ack else { continue };
+            assert_eq!(ack["queued"], false, "{ack}");
+            assert_eq!(ack["code"], "unknown_target", "{ack}");
+            assert!(ack["error"].as_str().unwrap_or_default().starts_with("unknown_target"), "{ack}");
+        }
+        Ok(())
+    }
+
+    async fn a_group_reaches_its_subtree_and_never_the_sender(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let mut inside = broker.join(&mesh.member("bob")?).await?;
+        let mut below = broker.join(&mesh.member("carol")?).await?;
+        let mut outside = broker.join(&mesh.member("dave")?).await?;
+        for (peer, group) in [(&mut sender, "dev"), (&mut inside, "dev"), (&mut below, "dev/web"), (&mut outside, "developers")] {
+            peer.send(&json!({"type": "join_group", "name": group})).await?;
+            peer.settle().await?;
+        }
+        let ack = sender.say("@dev", "to the subtree", json!({})).await?;
+        assert_eq!(ack["queued"], true, "{ack}");
+        for peer in [&mut inside, &mut below] {
+            assert_eq!(peer.text().await?, "to the subtree");
+        }
+        let ack = sender.say("@dev/web", "to the leaf", json!({})).await?;
+        assert_eq!(ack["queued"], true, "{ack}");
+        assert_eq!(below.text().await?, "to the leaf");
+        for peer in [&mut sender, &mut inside, &mut outside] {
+            assert_eq!(peer.waiting_messages().await?.len(), 0);
+        }
+        Ok(())
+    }
+
+    async fn everyone_means_all_visible_others(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let mut seen = broker.join(&mesh.member("bob")?).await?;
+        let mut hidden = broker.join(&mesh.member("carol")?).await?;
+        hidden.call(json!({"type": "set_visible", "visible": false}), "ack").await?;
+        for target in ["*", "@all"] {
+            let ack = sender.say(target, target, json!({})).await?;
+            assert_eq!(ack["queued"], true, "{ack}");
+            assert_eq!(seen.text().await?, target);
+        }
+        assert_eq!(hidden.waiting_messages().await?.len(), 0);
+        assert_eq!(sender.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_list_of_targets_reaches_each_recipient_once(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let bob = mesh.member("bob")?;
+        let (mut first, mut second) = (broker.join(&bob).await?, broker.join(&mesh.member("carol")?).await?);
+        first.send(&json!({"type": "join_group", "name": "dev"})).await?;
+        first.settle().await?;
+        let frame = sender.message_frame("*", "union", json!({"targetSpec": ["@dev", "bob", "carol", first.pubkey(), "*"]}))?;
+        let id = frame["id"].clone();
+        sender.send(&frame).await?;
+        let ack = sender.find("ack", |frame| frame["type"] == "ack" && frame["id"] == id).await?;
+        assert_eq!(ack["queued"], true, "{ack}");
+        for peer in [&mut first, &mut second] {
+            assert_eq!(peer.text().await?, "union");
+            assert_eq!(peer.waiting_messages().await?.len(), 0);
+        }
+        Ok(())
+    }
+
+    async fn messages_of_one_sender_arrive_in_order_after_an_absence(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let session = bob.session("one");
+        broker.connect(&session).await?.close().await?;
+        let mut sender = broker.join(&alice).await?;
+        // More than fits into the window of unacknowledged pushes.
+        for number in 0..600 {
+            let frame = sender.message_frame(&session.pubkey(), &number.to_string(), json!({}))?;
+            sender.send(&frame).await?;
+        }
+        for _ in 0..600 {
+            assert_eq!(sender.expect("ack").await?["queued"], true);
+        }
+        let mut receiver = broker.connect(&session).await?;
+        for number in 0..600 {
+            assert_eq!(receiver.text().await?, number.to_string());
+        }
+        assert_eq!(receiver.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn an_unacknowledged_message_comes_again_and_an_acknowledged_one_does_not(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let session = bob.session("one");
+        let mut sender = broker.join(&alice).await?;
+        let mut receiver = broker.connect(&session).await?;
+        sender.say(&session.pubkey(), "kept", json!({})).await?;
+        receiver.text().await?;
+        sender.say(&session.pubkey(), "again", json!({})).await?;
+        receiver.acknowledge = false;
+        assert_eq!(receiver.text().await?, "again");
+        receiver.settle().await?;
+        receiver.close().await?;
+        let mut receiver = broker.connect(&session).await?;
+        assert_eq!(receiver.text().await?, "again");
+        assert_eq!(receiver.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_restart_of_the_broker_loses_nothing_that_was_promised(database: Database) -> Result<()> {
+        let mut broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let session = bob.session("one");
+        broker.connect(&session).await?.close().await?;
+        let mut sender = broker.join(&alice).await?;
+        for number in 0..20 {
+            let ack = sender.say(&session.pubkey(), &number.to_string(), json!({})).await?;
+            assert_eq!(ack["queued"], true, "{ack}");
+        }
+        broker.restart().await?;
+        let mut receiver = broker.connect(&session).await?;
+        for number in 0..20 {
+            let push = receiver.message().await?;
+            assert_eq!(receiver.open(&push)?, number.to_string());
+            assert_eq!(push["senderName"], "alice", "a drained push says as much as a live one");
+        }
+        Ok(())
+    }
+
+    async fn a_message_of_another_mesh_is_never_seen(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let (one, two) = (broker.mesh("one")?, broker.mesh("two")?);
+        let mut sender = broker.join(&one.member("alice")?).await?;
+        let mut stranger = broker.join(&two.member("bob")?).await?;
+        let ack = sender.say(&stranger.pubkey(), "over the fence", json!({})).await?;
+        assert_eq!(ack["code"], "unknown_target", "{ack}");
+        sender.say("*", "inside", json!({})).await?;
+        assert_eq!(stranger.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_client_without_acknowledgements_gets_each_message_once(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let session = bob.session("one");
+        let old = json!({"capabilities": null, "protocolVersion": null});
+        let hello = session.hello_at(broker.now_ms(), old.clone());
+        let mut receiver = claudemesh_testkit::peer::TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
+        receiver.acknowledge = false;
+        let mut sender = broker.join(&alice).await?;
+        sender.say(&session.pubkey(), "once", json!({})).await?;
+        assert_eq!(receiver.text().await?, "once");
+        receiver.settle().await?;
+        receiver.close().await?;
+        let hello = session.hello_at(broker.now_ms(), old);
+        let mut receiver = claudemesh_testkit::peer::TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
+        assert_eq!(receiver.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn an_ephemeral_connection_is_not_listed_and_claims_nothing(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut sender = broker.join(&alice).await?;
+        sender.say(&bob.pubkey(), "for a real session", json!({})).await?;
+        let hello = bob.hello_at(broker.now_ms(), "verb", json!({"capabilities": ["client_ack", "ephemeral"]}));
+        let mut verb = claudemesh_testkit::peer::TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;
+        assert_eq!(verb.waiting_messages().await?.len(), 0);
+        let list = sender.call(json!({"type": "list_peers"}), "peers_list").await?;
+        let names: Vec<&str> =
+            list["peers"].as_array().into_iter().flatten().filter_map(|peer| peer["displayName"].as_str()).collect();
+        assert_eq!(names, ["alice"], "{list}");
+        verb.close().await?;
+        let mut real = broker.join(&bob).await?;
+        let push = real.message().await?;
+        assert_eq!(push["targetSpec"], bob.pubkey());
+        Ok(())
+    }
+}

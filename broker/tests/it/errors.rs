@@ -1,0 +1,127 @@
+//! No frame without an answer, and the socket stays open.
+
+use anyhow::Result;
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::peer::TestPeer;
+use serde_json::json;
+
+broker_suite! {
+    async fn every_bad_frame_is_answered_with_its_code_and_ids(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut peer = broker.join(&mesh.member("alice")?).await?;
+        for (text, code, with_id) in [
+            ("", "bad_json", false),
+            ("not json", "bad_json", false),
+            ("[1,2]", "bad_json", false),
+            ("{\"no\":\"type\"}", "bad_json", false),
+            (r#"{"type":"fly","_reqId":"r","id":"i"}"#, "unknown_message_type", true),
+            (r#"{"type":"set_status","_reqId":"r","id":"i"}"#, "invalid_args", true),
+            (r#"{"type":"set_status","status":"asleep","_reqId":"r","id":"i"}"#, "invalid_args", true),
+            (r#"{"type":"set_visible","visible":"yes","_reqId":"r","id":"i"}"#, "invalid_args", true),
+            (r#"{"type":"message_status","messageId":"nothing-like-it","_reqId":"r","id":"i"}"#, "invalid_argument", true),
+            (r#"{"type":"message_status","messageId":"abcdefgh12345678abcdefgh12345678","_reqId":"r","id":"i"}"#, "not_found", true),
+            (r#"{"type":"join_group","name":"a//b","_reqId":"r","id":"i"}"#, "invalid_name", true),
+            (r#"{"type":"topic_join","topic":"nowhere","_reqId":"r","id":"i"}"#, "topic_not_found", true),
+        ] {
+            peer.send_text(text).await?;
+            let error = peer.expect("error").await?;
+            assert_eq!(error["code"], code, "{text}: {error}");
+            if with_id {
+                assert_eq!(error["_reqId"], "r", "{text}: {error}");
+            }
+            assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
+        }
+        peer.settle().await
+    }
+
+    async fn a_send_with_a_bad_body_is_answered_under_its_id(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut peer = broker.join(&mesh.member("alice")?).await?;
+        peer.send(&json!({"type": "send", "id": "s1", "targetSpec": "*", "priority": "urgent", "nonce": "", "ciphertext": ""})).await?;
+        let error = peer.find("an answer", |frame| frame["id"] == "s1").await?;
+        assert_eq!(error["code"], "invalid_args", "{error}");
+        peer.settle().await
+    }
+
+    async fn a_binary_message_is_refused_and_the_socket_stays_open(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut peer = broker.join(&mesh.member("alice")?).await?;
+        peer.send_binary(vec![0, 159, 146, 150]).await?;
+        assert_eq!(peer.expect("error").await?["code"], "bad_json");
+        peer.settle().await
+    }
+
+    async fn before_the_hello_everything_else_is_no_hello(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let member = mesh.member("alice")?;
+        let mut peer = TestPeer::connect(&broker.url()).await?;
+        peer.send(&json!({"type": "list_peers", "_reqId": "r"})).await?;
+        let error = peer.expect("error").await?;
+        assert_eq!(error["code"], "no_hello", "{error}");
+        peer.send(&member.session("one").hello_at(broker.now_ms(), json!({}))).await?;
+        peer.expect("hello_ack").await?;
+        Ok(())
+    }
+
+    async fn a_second_hello_is_refused_and_changes_nothing(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut peer = broker.join(&alice).await?;
+        peer.send(&bob.session("two").hello_at(broker.now_ms(), json!({}))).await?;
+        assert_eq!(peer.expect("error").await?["code"], "already_hello");
+        let list = peer.call(json!({"type": "list_peers"}), "peers_list").await?;
+        assert_eq!(list["peers"].as_array().map(Vec::len), Some(1), "{list}");
+        Ok(())
+    }
+
+    async fn each_check_of_a_hello_has_its_code(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let now = broker.now_ms();
+        let session = alice.session("one");
+        let hello = |extra| session.hello_at(now, extra);
+        let other = alice.session("other").hello_at(now, json!({}));
+        for (frame, code) in [
+            (hello(json!({"sessionPubkey": "nothex"})), "bad_session_pubkey"),
+            (hello(json!({"parentMemberPubkey": "nothex"})), "bad_parent_pubkey"),
+            (hello(json!({"parentAttestation": null})), "attestation_mismatch"),
+            (hello(json!({"parentAttestation": other["parentAttestation"]})), "attestation_mismatch"),
+            (hello(json!({"signature": "00".repeat(64)})), "bad_signature"),
+            (hello(json!({"signature": "nothex"})), "malformed"),
+            (session.hello_at(now - 120_000, json!({})), "timestamp_skew"),
+            (hello(json!({"parentMemberId": bob.id})), "parent_member_id_mismatch"),
+            (alice.hello_at(now, "c", json!({"signature": "00".repeat(64)})), "bad_signature"),
+            (alice.hello_at(now - 120_000, "c", json!({})), "timestamp_skew"),
+            (alice.hello_at(now, "c", json!({"pubkey": "xyz"})), "malformed"),
+        ] {
+            let mut peer = TestPeer::connect(&broker.url()).await?;
+            peer.send(&frame).await?;
+            let error = peer.expect("error").await?;
+            assert_eq!(error["code"], code, "{error}");
+            let closed = peer.closed().await?;
+            assert_eq!(closed.code, 1008, "{code}");
+            assert_eq!(closed.reason, code);
+        }
+        Ok(())
+    }
+
+    async fn a_stranger_is_unauthorized(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let (one, two) = (broker.mesh("one")?, broker.mesh("two")?);
+        let mut stranger = (*one.member("alice")?).clone();
+        stranger.mesh = two.id.clone();
+        let stranger = std::sync::Arc::new(stranger);
+        let mut peer = TestPeer::connect(&broker.url()).await?;
+        peer.send(&stranger.session("one").hello_at(broker.now_ms(), json!({}))).await?;
+        assert_eq!(peer.expect("error").await?["code"], "unauthorized");
+        assert_eq!(peer.closed().await?.code, 1008);
+        Ok(())
+    }
+}

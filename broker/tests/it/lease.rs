@@ -1,0 +1,133 @@
+//! A closed socket keeps its place for 90 s; only its own key takes it back.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::peer::TestPeer;
+use serde_json::{Value, json};
+
+fn events(frames: &[Value]) -> Vec<String> {
+    frames.iter().filter_map(|frame| frame["event"].as_str().map(str::to_owned)).collect()
+}
+
+async fn peers(peer: &mut TestPeer) -> Result<Vec<Value>> {
+    let list = peer.call(json!({"type": "list_peers"}), "peers_list").await?;
+    Ok(list["peers"].as_array().cloned().unwrap_or_default())
+}
+
+/// Waits until the broker has seen the end of that peer's socket.
+async fn until_away(watcher: &mut TestPeer, name: &str) -> Result<()> {
+    while peers(watcher).await?.iter().any(|peer| peer["displayName"] == name && peer["online"] == true) {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+broker_suite! {
+    async fn a_return_within_the_grace_is_silent_and_keeps_the_presence(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        let session = mesh.member("bob")?.session("one");
+        let mut away = broker.connect(&session).await?;
+        watcher.event("peer_joined").await?;
+        away.send(&json!({"type": "set_summary", "summary": "in the middle of it"})).await?;
+        away.send(&json!({"type": "join_group", "name": "dev"})).await?;
+        away.settle().await?;
+        let presence = away.hello_ack["presenceId"].clone();
+        away.close().await?;
+        until_away(&mut watcher, "bob").await?;
+        broker.advance(Duration::from_secs(60));
+        let listed = peers(&mut watcher).await?;
+        let bob = listed.iter().find(|peer| peer["displayName"] == "bob").expect("still listed in its grace");
+        assert_eq!(bob["online"], false, "{bob}");
+        let back = broker.connect(&session).await?;
+        assert_eq!(back.hello_ack["presenceId"], presence, "{}", back.hello_ack);
+        assert_eq!(back.hello_ack["reattached"], true, "{}", back.hello_ack);
+        let listed = peers(&mut watcher).await?;
+        let bob = listed.iter().find(|peer| peer["displayName"] == "bob").expect("listed");
+        assert_eq!(bob["summary"], "in the middle of it");
+        assert_eq!(bob["groups"][0]["name"], "dev", "{bob}");
+        watcher.settle().await?;
+        let mut told = Vec::new();
+        while let Ok(Ok(frame)) = tokio::time::timeout(Duration::ZERO, watcher.next()).await {
+            told.push(frame);
+        }
+        assert_eq!(events(&told), Vec::<String>::new(), "a silent return");
+        Ok(())
+    }
+
+    async fn after_the_grace_the_peer_has_left(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        let session = mesh.member("bob")?.session("one");
+        broker.connect(&session).await?.close().await?;
+        until_away(&mut watcher, "bob").await?;
+        broker.pass(Duration::from_secs(91), &mut watcher).await?;
+        assert_eq!(watcher.event("peer_left").await?["name"], "bob");
+        assert_eq!(peers(&mut watcher).await?.len(), 1);
+        // Its queue stays.
+        watcher.say(&session.pubkey(), "for later", json!({})).await?;
+        let mut back = broker.connect(&session).await?;
+        assert_eq!(back.text().await?, "for later");
+        Ok(())
+    }
+
+    async fn the_newest_connection_of_a_session_wins(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let session = mesh.member("bob")?.session("one");
+        let mut old = broker.connect(&session).await?;
+        let mut new = broker.connect(&session).await?;
+        let closed = old.closed().await?;
+        assert_eq!((closed.code, closed.reason.as_str()), (1000, "session_replaced"));
+        // The end of the old socket must not take the new one with it.
+        broker.pass(Duration::from_secs(120), &mut new).await?;
+        assert_eq!(peers(&mut new).await?.len(), 1);
+        Ok(())
+    }
+
+    async fn a_socket_that_was_silent_too_long_is_closed_and_not_ignored(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut silent = broker.join(&mesh.member("bob")?).await?;
+        broker.advance(Duration::from_secs(80));
+        let closed = silent.closed().await?;
+        assert_eq!((closed.code, closed.reason.as_str()), (1000, "disconnected_stale"));
+        Ok(())
+    }
+
+    async fn another_member_with_the_same_session_id_knocks_nobody_off(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut victim = broker.connect(&mesh.member("bob")?.session("shared-id")).await?;
+        let mut other = broker.connect(&mesh.member("mallory")?.session("shared-id")).await?;
+        victim.settle().await?;
+        other.settle().await?;
+        assert_eq!(peers(&mut victim).await?.len(), 2);
+        Ok(())
+    }
+
+    async fn a_claimed_session_key_does_not_take_over_its_owner(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (bob, mallory) = (mesh.member("bob")?, mesh.member("mallory")?);
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let session = bob.session("one");
+        broker.connect(&session).await?.close().await?;
+        sender.say(&session.pubkey(), "secret", json!({})).await?;
+        // An unproven claim through `hello`: the wire allows the field, the broker must not believe it.
+        let mut thief = TestPeer::connect(&broker.url()).await?;
+        thief.send(&mallory.hello_at(broker.now_ms(), "one", json!({"sessionPubkey": session.pubkey()}))).await?;
+        let answer = thief.next().await?;
+        if answer["type"] == "hello_ack" {
+            assert_eq!(thief.waiting_messages().await?.len(), 0, "the queue of another session");
+        }
+        let mut owner = broker.connect(&session).await?;
+        assert_eq!(owner.text().await?, "secret");
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! What is too much is refused with a code and a time to wait.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use claudemesh_broker::config::LimitsMode;
+use claudemesh_testkit::broker::{Builder, Database, TestBroker};
+use claudemesh_testkit::broker_suite;
+use serde_json::json;
+
+broker_suite! {
+    async fn a_pair_is_limited_and_free_again_after_the_wait(database: Database) -> Result<()> {
+        let limited = |config: &mut claudemesh_broker::config::Config| {
+            config.limits = LimitsMode::Default;
+            config.limit.pair_per_minute = 5;
+        };
+        let broker = Builder::new(database).config(limited).start().await?;
+        let mesh = broker.mesh("team")?;
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let mut receiver = broker.join(&mesh.member("bob")?).await?;
+        for number in 0..5 {
+            assert_eq!(sender.say(&receiver.pubkey(), &number.to_string(), json!({})).await?["queued"], true);
+        }
+        let ack = sender.say(&receiver.pubkey(), "too much", json!({})).await?;
+        assert_eq!(ack["queued"], false, "{ack}");
+        assert_eq!(ack["code"], "pair_limit", "{ack}");
+        let wait = ack["retry_after_ms"].as_u64().unwrap_or_default();
+        assert!((1..=60_000).contains(&wait), "{ack}");
+        broker.advance(Duration::from_millis(wait));
+        assert_eq!(sender.say(&receiver.pubkey(), "again", json!({})).await?["queued"], true);
+        for _ in 0..6 {
+            receiver.message().await?;
+        }
+        assert_eq!(receiver.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_loop_of_agents_runs_out_of_its_trace_budget(database: Database) -> Result<()> {
+        let limited = |config: &mut claudemesh_broker::config::Config| {
+            config.limits = LimitsMode::Default;
+            config.limit.trace_budget = 4;
+        };
+        let broker = Builder::new(database).config(limited).start().await?;
+        let mesh = broker.mesh("team")?;
+        let (mut one, mut two) = (broker.join(&mesh.member("alice")?).await?, broker.join(&mesh.member("bob")?).await?);
+        let mut hops = 0;
+        let refused = loop {
+            let (from, to) = if hops % 2 == 0 { (&mut one, &mut two) } else { (&mut two, &mut one) };
+            let ack = from.say(&to.pubkey(), "your turn", json!({"trace": {"id": "t", "hop": hops}})).await?;
+            if ack["queued"] == false {
+                break ack;
+            }
+            to.message().await?;
+            hops += 1;
+            assert!(hops < 20, "the exchange never ends");
+        };
+        assert_eq!(refused["code"], "trace_budget", "{refused}");
+        assert_eq!(hops, 4);
+        // Another exchange is not touched.
+        let ack = one.say(&two.pubkey(), "something else", json!({"trace": {"id": "u", "hop": 0}})).await?;
+        assert_eq!(ack["queued"], true, "{ack}");
+        Ok(())
+    }
+
+    async fn a_body_over_the_limit_is_refused_with_its_code(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let mut receiver = broker.join(&mesh.member("bob")?).await?;
+        let ack = sender.say("*", "", json!({"ciphertext": "A".repeat(1_450_000)})).await?;
+        assert_eq!(ack["queued"], false, "{}", ack["error"]);
+        assert_eq!(ack["code"], "payload_too_large");
+        let fits = sender.say("*", "", json!({"ciphertext": "A".repeat(1_000_000)})).await?;
+        assert_eq!(fits["queued"], true, "{fits}");
+        assert_eq!(receiver.message().await?["ciphertext"].as_str().map(str::len), Some(1_000_000));
+        sender.settle().await
+    }
+
+    async fn capacity_is_given_back_by_every_way_out(database: Database) -> Result<()> {
+        let small = |config: &mut claudemesh_broker::config::Config| {
+            config.connections.max_per_mesh = 3;
+            config.connections.lease_seconds = 1;
+        };
+        let broker = Builder::new(database).config(small).start().await?;
+        let mesh = broker.mesh("team")?;
+        let member = mesh.member("alice")?;
+        let session = member.session("same");
+        let mut admin = broker.connect(&mesh.creator.session("owner")).await?;
+        for round in 0..12 {
+            // Replaced, closed and kicked in turn; none of them may use up the mesh.
+            let first = broker.connect(&session).await?;
+            let mut second = broker.connect(&session).await?;
+            match round % 3 {
+                0 => drop(first),
+                1 => second.close().await?,
+                _ => {
+                    admin.call(json!({"type": "kick", "target": session.pubkey()}), "kick_ack").await?;
+                    second.closed().await?;
+                }
+            }
+            admin.settle().await?;
+        }
+        let full = [broker.connect(&member.session("a")).await, broker.connect(&member.session("b")).await];
+        assert!(full.iter().any(Result::is_ok), "{:?}", full.iter().filter_map(|one| one.as_ref().err()).next());
+        Ok(())
+    }
+}

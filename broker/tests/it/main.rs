@@ -1,0 +1,29 @@
+//! The broker from outside: real sockets, both databases, a clock that moves only when told to.
+
+mod delivery;
+mod drain;
+mod enrolment;
+mod errors;
+mod gating;
+mod groups;
+mod hooks;
+mod lease;
+mod lifecycle;
+mod limits;
+mod moderation;
+mod presence;
+mod receipts;
+mod retry;
+mod slow_reader;
+
+/// A file that is not listed above would never run.
+#[test]
+fn every_file_of_the_folder_is_listed() {
+    let source = include_str!("main.rs");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
+    for entry in std::fs::read_dir(folder).expect("the folder of this file").flatten() {
+        let name = entry.file_name().into_string().expect("our file names are plain");
+        let module = name.strip_suffix(".rs").unwrap_or(&name);
+        assert!(module == "main" || source.contains(&format!("mod {module};")), "{name} is not listed in main.rs");
+    }
+}

@@ -1,0 +1,72 @@
+//! Disconnect, kick, ban: who may, whom it hits, what stays closed.
+
+use anyhow::Result;
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::peer::TestPeer;
+use claudemesh_testkit::{broker_suite, enrol};
+use serde_json::json;
+
+broker_suite! {
+    async fn a_member_may_not_moderate(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut member = broker.join(&mesh.member("alice")?).await?;
+        let mut victim = broker.join(&mesh.member("bob")?).await?;
+        for kind in ["disconnect", "kick", "ban"] {
+            assert_eq!(member.refused(json!({"type": kind, "target": "bob"})).await?, "forbidden", "{kind}");
+        }
+        victim.settle().await
+    }
+
+    async fn disconnect_and_kick_close_with_their_codes(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut owner = broker.connect(&mesh.creator.session("owner")).await?;
+        let bob = mesh.member("bob")?;
+        for (kind, code) in [("disconnect", 1000), ("kick", 4001)] {
+            let mut victim = broker.join(&bob).await?;
+            let answer = owner.call(json!({"type": kind, "target": victim.pubkey()}), &format!("{kind}_ack")).await?;
+            assert_eq!(answer["kicked"][0], "bob", "{answer}");
+            assert_eq!(victim.closed().await?.code, code, "{kind}");
+        }
+        Ok(())
+    }
+
+    async fn a_ban_closes_refuses_and_keeps_out_until_unban(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut owner = broker.connect(&mesh.creator.session("owner")).await?;
+        let bob = mesh.member("bob")?;
+        let mut victim = broker.join(&bob).await?;
+        assert_eq!(owner.call(json!({"type": "ban", "target": "bob"}), "ban_ack").await?["banned"], "bob");
+        assert_eq!(victim.closed().await?.code, 4002);
+        let mut again = TestPeer::connect(&broker.url()).await?;
+        again.send(&bob.session("again").hello_at(broker.now_ms(), json!({}))).await?;
+        assert_eq!(again.expect("error").await?["code"], "revoked");
+        assert_eq!(again.closed().await?.code, 4002);
+        // The same key cannot come back through an invite either.
+        let invite = mesh.invite("member", 5)?;
+        let answer = enrol::claim_answer(&broker.base(), &invite.code, &bob.key, "bob")?;
+        assert!(answer.status >= 400, "{answer:?}");
+        let bans = owner.call(json!({"type": "list_bans"}), "list_bans_result").await?;
+        assert_eq!(bans["bans"][0]["pubkey"], bob.pubkey(), "{bans}");
+        owner.call(json!({"type": "unban", "target": bob.pubkey()}), "unban_ack").await?;
+        broker.join(&bob).await?;
+        Ok(())
+    }
+
+    async fn the_owner_cannot_be_banned_and_a_short_prefix_hits_nobody(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let invite = mesh.invite("admin", 1)?;
+        let key = claudemesh_protocol::crypto::keys::SecretKey::random(&mut rand::thread_rng());
+        let admin = std::sync::Arc::new(enrol::claim(&broker.base(), &invite.code, key, "admin")?);
+        let mut admin = broker.join(&admin).await?;
+        let bob = mesh.member("bob")?;
+        let mut victim = broker.join(&bob).await?;
+        assert_eq!(admin.refused(json!({"type": "ban", "target": mesh.creator.pubkey()})).await?, "forbidden");
+        let code = admin.refused(json!({"type": "ban", "target": &bob.pubkey()[..4]})).await?;
+        assert!(matches!(code.as_str(), "peer_not_found" | "not_found" | "unknown_target"), "{code}");
+        victim.settle().await
+    }
+}

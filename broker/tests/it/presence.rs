@@ -1,0 +1,81 @@
+//! What peers say about themselves, and who hears of it.
+
+use anyhow::Result;
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::peer::TestPeer;
+use serde_json::{Value, json};
+
+async fn listed(peer: &mut TestPeer, name: &str) -> Result<Value> {
+    let list = peer.call(json!({"type": "list_peers"}), "peers_list").await?;
+    let mut peers = list["peers"].as_array().into_iter().flatten();
+    Ok(peers.find(|peer| peer["displayName"] == name).cloned().unwrap_or(Value::Null))
+}
+
+broker_suite! {
+    async fn others_see_status_summary_profile_and_stats(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        let mut bob = broker.join(&mesh.member("bob")?).await?;
+        bob.send(&json!({"type": "set_status", "status": "dnd"})).await?;
+        bob.send(&json!({"type": "set_summary", "summary": "reviews"})).await?;
+        bob.send(&json!({"type": "set_stats", "stats": {"messagesIn": 2, "toolCalls": 7}})).await?;
+        bob.call(json!({"type": "set_profile", "title": "Reviewer", "capabilities": ["rust"]}), "ack").await?;
+        bob.settle().await?;
+        let seen = listed(&mut watcher, "bob").await?;
+        assert_eq!(seen["status"], "dnd", "{seen}");
+        assert_eq!(seen["summary"], "reviews");
+        assert_eq!(seen["profile"]["title"], "Reviewer");
+        assert_eq!(seen["stats"]["toolCalls"].as_f64(), Some(7.0));
+        assert_eq!(seen["cwd"], "/tmp/test");
+        Ok(())
+    }
+
+    async fn two_sessions_of_a_member_do_not_show_each_others_data(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let bob = mesh.member("bob")?;
+        let (mut one, mut two) = (broker.connect(&bob.session("one")).await?, broker.connect(&bob.session("two")).await?);
+        one.send(&json!({"type": "set_summary", "summary": "first"})).await?;
+        two.send(&json!({"type": "set_summary", "summary": "second"})).await?;
+        one.settle().await?;
+        two.settle().await?;
+        let list = one.call(json!({"type": "list_peers"}), "peers_list").await?;
+        for peer in list["peers"].as_array().into_iter().flatten() {
+            let expected = if peer["sessionId"] == "one" { "first" } else { "second" };
+            assert_eq!(peer["summary"], expected, "{list}");
+        }
+        Ok(())
+    }
+
+    async fn hiding_and_showing_is_told_to_the_others(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        let mut bob = broker.join(&mesh.member("bob")?).await?;
+        bob.call(json!({"type": "set_visible", "visible": false}), "ack").await?;
+        assert_eq!(watcher.event("peer_hidden").await?["name"], "bob");
+        assert_eq!(listed(&mut watcher, "bob").await?, Value::Null);
+        assert_eq!(listed(&mut bob, "bob").await?["displayName"], "bob", "one sees oneself");
+        bob.call(json!({"type": "set_visible", "visible": true}), "ack").await?;
+        assert_eq!(watcher.event("peer_visible").await?["name"], "bob");
+        Ok(())
+    }
+
+    async fn a_write_can_name_the_session_of_the_same_member(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut running = broker.connect(&bob.session("running")).await?;
+        let mut stranger = broker.join(&alice).await?;
+        let hello = bob.hello_at(broker.now_ms(), "verb", json!({"capabilities": ["client_ack", "ephemeral"]}));
+        let mut verb = TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;
+        let write = json!({"type": "set_summary", "summary": "from the shell", "targetSession": "running", "confirm": true});
+        assert_eq!(verb.call(write.clone(), "presence_ack").await?["sessions"], 1);
+        assert_eq!(listed(&mut running, "bob").await?["summary"], "from the shell");
+        let answer = stranger.ask(write).await?;
+        assert!(answer["type"] == "error" || answer["sessions"] == 0, "another member's session: {answer}");
+        Ok(())
+    }
+}
