@@ -13,5 +13,6 @@ pub mod http;
 pub mod inbox;
 pub mod install;
 pub mod launch;
+pub mod mcp;
 pub mod output;
 pub mod paths;

@@ -31,6 +31,7 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Ban(args) => moderation::cli::ban(cx, &args),
         Verb::Unban(args) => moderation::cli::unban(cx, &args),
         Verb::Bans(_) => moderation::cli::bans(cx),
+        Verb::Mcp(args) => return crate::mcp::run(cx, &args),
         other => Err(CliError::internal(format!("This build cannot run {other:?}."))),
     }
     .map(|()| ExitCode::Success)

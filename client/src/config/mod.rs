@@ -378,9 +378,14 @@ impl ConfigStore {
     /// [`ConfigError::Io`]
     pub fn save_invite(&self, slug: &str, link: &str) -> Result<PathBuf, ConfigError> {
         self.create_dir(&self.dir)?;
-        let path = self.dir.join(format!("invite-{}.txt", file_name_of(slug)));
+        let path = self.invite_path(slug);
         self.write(&path, format!("{link}\n").as_bytes())?;
         Ok(path)
+    }
+
+    /// Where the link of a joined mesh is kept.
+    pub fn invite_path(&self, slug: &str) -> PathBuf {
+        self.dir.join(format!("invite-{}.txt", file_name_of(slug)))
     }
 
     /// The lock that every writer of this folder holds while it reads and writes.

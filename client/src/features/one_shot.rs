@@ -36,7 +36,11 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T,
 /// # Errors
 /// Exit 4 when the broker cannot be reached, 2 or 7 when it refuses.
 pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Result<Connection, CliError> {
-    let session_id = format!("cli-{}-{}", std::process::id(), crate::clock::now_ms());
+    // One place in the roster for all receiving shells of a member: each takes over from the one before without a word.
+    let session_id = match purpose {
+        Purpose::Ask => format!("cli-{}-{}", std::process::id(), crate::clock::now_ms()),
+        Purpose::Receive(_) => "cli-inbox".to_owned(),
+    };
     let mut identity = Identity::of_mesh(entry, session_id).map_err(ConnectionError::from)?;
     identity.cwd = paths::project_dir(&cx.env).to_string_lossy().into_owned();
     let description = &mut identity.description;

@@ -215,6 +215,22 @@ impl Inbox {
         Ok(count)
     }
 
+    /// The newest delivery of `reader` that was not shown; it stays unshown.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn newest_unshown(&mut self, reader: &str) -> Result<Option<Message>, InboxError> {
+        let newest = deliveries::table
+            .inner_join(messages::table)
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::shown_at_ms.is_null())
+            .order(messages::seq.desc())
+            .select(Message::as_select())
+            .first(&mut self.db)
+            .optional()?;
+        Ok(newest)
+    }
+
     /// What `reader` was shown by `route` and nobody has confirmed as seen, oldest first: a channel may drop what is
     /// written into it without a word.
     ///
@@ -313,13 +329,20 @@ impl Inbox {
         Ok(if found.len() == 1 { found.pop() } else { None })
     }
 
-    /// The newest message from a key, session or member, that arrived since `since_ms`.
+    /// The newest message since `since_ms` that a message to `target` would answer: from that key (session or member) or
+    /// name, or to the same audience.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn last_from(&mut self, key: &str, since_ms: i64) -> Result<Option<Message>, InboxError> {
+    pub fn last_exchange(&mut self, target: &str, since_ms: i64) -> Result<Option<Message>, InboxError> {
         let found = messages::table
-            .filter(messages::sender_pubkey.eq(key).or(messages::sender_member.eq(key)))
+            .filter(
+                messages::sender_pubkey
+                    .eq(target)
+                    .or(messages::sender_member.eq(target))
+                    .or(messages::sender_name.is_not_null().and(messages::sender_name.assume_not_null().eq(target)))
+                    .or(messages::target_spec.is_not_null().and(messages::target_spec.assume_not_null().eq(target))),
+            )
             .filter(messages::received_at_ms.ge(since_ms))
             .order(messages::seq.desc())
             .select(Message::as_select())

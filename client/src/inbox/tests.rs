@@ -118,8 +118,8 @@ fn find_takes_a_unique_prefix() {
     assert_eq!(inbox.find("zbcdefgh").unwrap().unwrap().message_id, "zbcdefgh2");
     assert_eq!(inbox.find("zbc").unwrap(), None);
     assert_eq!(inbox.find("%bcdefgh").unwrap(), None);
-    assert_eq!(inbox.last_from(&"cd".repeat(32), 0).unwrap().unwrap().message_id, "zbcdefgh2");
-    assert_eq!(inbox.last_from(&"cd".repeat(32), 2_000).unwrap(), None);
+    assert_eq!(inbox.last_exchange(&"cd".repeat(32), 0).unwrap().unwrap().message_id, "zbcdefgh2");
+    assert_eq!(inbox.last_exchange(&"cd".repeat(32), 2_000).unwrap(), None);
 }
 
 #[cfg(unix)]

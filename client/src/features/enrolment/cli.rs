@@ -177,7 +177,12 @@ pub fn join_link(cx: &Context, link: &str, name: Option<&str>, slug: Option<&str
     let name = name.map_or_else(|| default_name(cx), str::to_owned);
     // Read before the request: a damaged config must be found before an invite is used up.
     let config = cx.store.load()?;
-    let joined = super::join(&config, link, &name, cx.env.text(BROKER_URL))?;
+    let used_link = |entry: &crate::config::MeshEntry| {
+        let path = cx.store.invite_path(&entry.slug);
+        let bytes = crate::files::read_limited(&path, 64 * 1024).ok().flatten()?;
+        String::from_utf8(bytes).ok()
+    };
+    let joined = super::join(&config, link, &name, cx.env.text(BROKER_URL), used_link)?;
     let mut entry = joined.entry;
     if let Some(slug) = slug {
         slug.clone_into(&mut entry.slug);

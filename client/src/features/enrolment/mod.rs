@@ -307,16 +307,28 @@ pub struct JoinedMesh {
 }
 
 /// Joins with any form of invite. An existing key of ours for the same mesh is used again, so that joining twice does
-/// not leave a dead member behind. Nothing is written here.
+/// not leave a dead member behind; `used_link` answers the link that a mesh was joined with. Nothing is written here.
 ///
 /// # Errors
 /// Exit 3 for a damaged link, 2 for a signature that does not verify or an expired invite, 4 for the network.
-pub fn join(config: &Config, link: &str, name: &str, default_broker: Option<&str>) -> Result<JoinedMesh, CliError> {
+pub fn join(
+    config: &Config,
+    link: &str,
+    name: &str,
+    default_broker: Option<&str>,
+    used_link: impl Fn(&MeshEntry) -> Option<String>,
+) -> Result<JoinedMesh, CliError> {
     match InviteLink::parse(link)? {
         InviteLink::V1 { token } => join_v1(config, &token, name),
         InviteLink::V2 { code, base } => {
             let base = base.unwrap_or_else(|| broker_http(default_broker.unwrap_or(DEFAULT_BROKER)));
-            join_v2(config, &code, &base, name)
+            let used_before = |code: &str| {
+                config.meshes.iter().find(|entry| {
+                    let link = used_link(entry).and_then(|link| InviteLink::parse(&link).ok());
+                    matches!(link, Some(InviteLink::V2 { code: used, .. }) if used.eq_ignore_ascii_case(code))
+                })
+            };
+            join_v2(config, &code, &base, name, used_before)
         }
     }
 }
@@ -355,10 +367,17 @@ fn join_v1(config: &Config, token: &str, name: &str) -> Result<JoinedMesh, CliEr
     Ok(JoinedMesh { entry: entry.into_config(&member), already_member, role: Some(invite.role) })
 }
 
-fn join_v2(config: &Config, code: &str, base: &str, name: &str) -> Result<JoinedMesh, CliError> {
+fn join_v2<'a>(
+    config: &'a Config,
+    code: &str,
+    base: &str,
+    name: &str,
+    used_before: impl FnOnce(&str) -> Option<&'a MeshEntry>,
+) -> Result<JoinedMesh, CliError> {
     // Which mesh a code is for is known after the claim; a broker that tells before spares us a second member there.
     let preview = Call { base, path: &format!("/invites/{code}"), key: None, bearer: None }.get::<Preview>().ok();
     let known = preview.and_then(|preview| config.by_id(&preview.mesh_id));
+    let known = known.or_else(|| used_before(code));
     let member = known.map_or_else(|| Ok(SecretKey::random(&mut OsRng)), member_key)?;
     // A key for this one answer: the root key is sealed to it.
     let receiver = SecretKey::random(&mut OsRng).to_x25519();

@@ -201,6 +201,8 @@ async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetch
     let (connection, trouble) = match connected {
         Ok(connection) => {
             let trouble = drain(&connection, &mailbox, args).await.err();
+            // Another `inbox` of this member took over the connection; what it takes in is in the same store.
+            let trouble = trouble.filter(|error| !error.message.contains("session_replaced"));
             (Some(connection), trouble)
         }
         Err(error) => (None, Some(error)),

@@ -108,11 +108,26 @@ impl Connection {
                 outcomes[at] = Some(Outcome { target, resolved, result: result.clone() });
             }
         }
-        if !audiences.is_empty() {
+        let mut place = |at: usize, result: Result<Ack, ConnectionError>| {
+            outcomes[at] = Some(Outcome { target: targets[at].clone(), resolved: None, result });
+        };
+        while !audiences.is_empty() {
             let names: Vec<String> = audiences.iter().map(|(name, _)| name.clone()).collect();
             let result = self.send_audience(&names, &reached, draft).await;
-            for at in audiences.into_iter().flat_map(|(_, places)| places) {
-                outcomes[at] = Some(Outcome { target: targets[at].clone(), resolved: None, result: result.clone() });
+            // One audience without anybody must not keep the text from the others; the broker names it.
+            let empty = match &result {
+                Err(error) if names.len() > 1 && error.code() == Some(ErrorCode::UnknownTarget) => {
+                    let message = error.to_string();
+                    names.iter().position(|name| message.split([' ', '`', '\'', '.']).any(|word| word == name))
+                }
+                _ => None,
+            };
+            let done = match empty {
+                Some(at) => vec![audiences.remove(at)],
+                None => std::mem::take(&mut audiences),
+            };
+            for at in done.into_iter().flat_map(|(_, places)| places) {
+                place(at, result.clone());
             }
         }
         outcomes.into_iter().flatten().collect()
@@ -255,7 +270,7 @@ fn accepted(ack: Ack) -> Result<Ack, ConnectionError> {
     if ack.queued {
         return Ok(ack);
     }
-    let message = ack.error.clone().unwrap_or_else(|| "the broker did not accept the message".into());
+    let mut message = ack.error.clone().unwrap_or_else(|| "the broker did not accept the message".into());
     // Older brokers begin the text with the code and send no field for it.
     let code = ack.code.clone().unwrap_or_else(|| {
         let word: String = message.chars().take_while(|symbol| symbol.is_ascii_lowercase() || *symbol == '_').collect();
@@ -268,6 +283,9 @@ fn accepted(ack: Ack) -> Result<Ack, ConnectionError> {
             _ => ErrorCode::Invalid.as_str().into(),
         }
     });
+    if let Some(rest) = message.strip_prefix(&format!("{code}: ")) {
+        message = rest.to_owned();
+    }
     let mut frame = ErrorFrame::new(ErrorCode::Invalid, message);
     frame.code = code;
     frame.retry_after_ms = ack.retry_after_ms;

@@ -333,7 +333,8 @@ pub fn ping(cx: &Context) -> Result<(), CliError> {
     for entry in cx.mesh_entries()? {
         let (echo, time, peers) = ask(cx, &entry, |connection| async move {
             let (echo, time) = connection.echo().await?;
-            Ok((echo, time, connection.list_peers().await?.len()))
+            let peers = connection.list_peers().await?;
+            Ok((echo, time, peers.iter().filter(|peer| peer.online).count()))
         })?;
         rows.push(json!({
             "mesh": entry.slug, "ws_status": "open", "peers_online": peers, "round_trip_ms": time.as_secs_f64() * 1_000.0,

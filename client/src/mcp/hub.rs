@@ -1,0 +1,348 @@
+//! The meshes of one session: connections in the background, and which of them a tool means.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use claudemesh_protocol::crypto::keys::SecretKey;
+use claudemesh_protocol::features::messaging::Stage;
+use claudemesh_protocol::features::presence::{Profile, Stats};
+use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_PULL};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::channel::{self, Gate};
+use super::identity::SessionIdentity;
+use super::notes::MeshTag;
+use crate::config::session_dir::SessionInfo;
+use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
+use crate::connection::{Connection, ConnectionError, Identity, State};
+use crate::error::CliError;
+use crate::features::one_shot::hostname;
+use crate::inbox::{KEEP, Mailbox};
+use crate::paths::Env;
+
+/// Time between two reports of counters.
+const STATS_EVERY: Duration = Duration::from_secs(60);
+/// Time between two cleanings of the inbox.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+/// How long a tool waits for a connection that is being made: right after the start, not later.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One mesh of this session.
+#[derive(Clone)]
+pub struct Bound {
+    /// Slug and id.
+    pub tag: MeshTag,
+    /// Its connection.
+    pub connection: Connection,
+    /// Its inbox.
+    pub mailbox: Mailbox,
+}
+
+impl Bound {
+    /// Name of this session's reader in the inbox.
+    pub fn reader(&self) -> String {
+        self.connection.identity().reader()
+    }
+}
+
+/// What a session counted since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages shown.
+    pub messages_in: AtomicU64,
+    /// Messages sent.
+    pub messages_out: AtomicU64,
+    /// Tool calls.
+    pub tool_calls: AtomicU64,
+    /// Failed tool calls.
+    pub errors: AtomicU64,
+}
+
+/// A tool cannot do what it was asked for.
+pub type ToolError = String;
+
+/// Everything the tools share.
+pub struct Hub {
+    env: Env,
+    store: ConfigStore,
+    only_mesh: Option<String>,
+    mode_flag: Option<MessageMode>,
+    identity: SessionIdentity,
+    /// Used when the host gives no session id: lives as long as this process.
+    throw_away: SecretKey,
+    throw_away_id: String,
+    bound: RwLock<Vec<Bound>>,
+    trouble: RwLock<Option<String>>,
+    /// What `check_messages` answered and no later tool call has confirmed yet.
+    read: Mutex<Vec<(Bound, Vec<String>)>>,
+    /// Opened by `notifications/initialized`.
+    pub gate: Gate,
+    /// Counters.
+    pub counters: Counters,
+    started: Instant,
+    stop: CancellationToken,
+}
+
+impl Hub {
+    /// Reads who we are. Connects nothing yet and never fails: what is wrong is told by the tools.
+    pub fn new(env: Env, store: ConfigStore, only_mesh: Option<String>, mode_flag: Option<MessageMode>) -> Arc<Self> {
+        let (session, config, trouble) = read(&env, &store);
+        let identity = SessionIdentity::resolve(&env, session.as_ref(), &config, mode_flag);
+        Arc::new(Self {
+            env,
+            store,
+            only_mesh,
+            mode_flag,
+            identity,
+            throw_away: SecretKey::random(&mut rand::rngs::OsRng),
+            throw_away_id: uuid::Uuid::new_v4().to_string(),
+            bound: RwLock::default(),
+            trouble: RwLock::new(trouble),
+            read: Mutex::default(),
+            gate: Gate::default(),
+            counters: Counters::default(),
+            started: Instant::now(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Who this session is.
+    pub fn identity(&self) -> &SessionIdentity {
+        &self.identity
+    }
+
+    /// Slugs that this session will connect to, as the config says now.
+    pub fn slugs(&self) -> Vec<String> {
+        let (_, config, _) = read(&self.env, &self.store);
+        self.wanted(&config).into_iter().map(|entry| entry.slug.clone()).collect()
+    }
+
+    fn wanted<'a>(&self, config: &'a Config) -> Vec<&'a MeshEntry> {
+        let only = self.only_mesh.as_ref().or(self.identity.mesh_slug.as_ref());
+        config.meshes.iter().filter(|entry| only.is_none_or(|slug| entry.slug == *slug)).collect()
+    }
+
+    /// Connects every wanted mesh that is not connected yet. Called at the start and, when no mesh is there, by tools: a
+    /// mesh that was joined meanwhile works without a restart.
+    pub async fn bind(self: &Arc<Self>) {
+        let (_, config, trouble) = read(&self.env, &self.store);
+        *self.trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble;
+        for entry in self.wanted(&config) {
+            if self.meshes().iter().any(|bound| bound.tag.id == entry.mesh_id.as_str()) {
+                continue;
+            }
+            if let Err(error) = self.bind_one(entry).await {
+                let message = format!("mesh {}: {error}", entry.slug);
+                tracing::error!(mesh.slug = entry.slug, %error, "the mesh cannot be used");
+                *self.trouble.write().unwrap_or_else(PoisonError::into_inner) = Some(message);
+            }
+        }
+    }
+
+    async fn bind_one(self: &Arc<Self>, entry: &MeshEntry) -> Result<(), CliError> {
+        let identity = self.identity_for(entry)?;
+        let mailbox = Mailbox::open(self.store.dir(), &entry.mesh_id).await?;
+        let mut bound = self.bound.write().unwrap_or_else(PoisonError::into_inner);
+        // Two tools may find the list empty at once; the second must not connect again.
+        if bound.iter().any(|known| known.tag.id == entry.mesh_id.as_str()) {
+            return Ok(());
+        }
+        let connection = Connection::start(identity, Some(mailbox.clone()));
+        let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
+        let one = Bound { tag, connection, mailbox };
+        bound.push(one.clone());
+        drop(bound);
+        tokio::spawn(channel::run(Arc::clone(self), one.clone()));
+        tokio::spawn(tend(Arc::clone(self), one));
+        Ok(())
+    }
+
+    fn identity_for(&self, entry: &MeshEntry) -> Result<Identity, CliError> {
+        let who = &self.identity;
+        let session_id = who.session_id.clone().unwrap_or_else(|| self.throw_away_id.clone());
+        let mut identity = Identity::of_mesh(entry, session_id.clone()).map_err(ConnectionError::from)?;
+        identity.session = Some(match &who.session_id {
+            Some(id) => self.store.session_key(&entry.mesh_id, &entry.slug, id)?,
+            None => self.throw_away.clone(),
+        });
+        identity.cwd.clone_from(&who.cwd);
+        identity.pid = parent_pid();
+        let description = &mut identity.description;
+        description.capabilities = [CAP_CLIENT_ACK, CAP_PULL].map(str::to_owned).to_vec();
+        description.display_name = Some(who.name.clone());
+        description.hostname = hostname();
+        description.peer_type = Some("ai".into());
+        description.channel = Some("claude-code".into());
+        description.model.clone_from(&who.model);
+        description.groups.clone_from(&who.groups);
+        // Without the token hooks cannot set the status; that is no reason not to connect.
+        description.hook_token_hash = match self.store.hook_token_or_create() {
+            Ok(token) => Some(token.hash()),
+            Err(error) => {
+                tracing::warn!(%error, "no hook token");
+                None
+            }
+        };
+        Ok(identity)
+    }
+
+    /// The meshes of this session.
+    pub fn meshes(&self) -> Vec<Bound> {
+        self.bound.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How messages are shown.
+    pub fn mode(&self) -> MessageMode {
+        self.mode_flag.unwrap_or(self.identity.mode)
+    }
+
+    /// The meshes a tool is about: the named one, else all.
+    ///
+    /// # Errors
+    /// A sentence that says what to do when there is none.
+    pub async fn select(self: &Arc<Self>, slug: Option<&str>) -> Result<Vec<Bound>, ToolError> {
+        if self.meshes().is_empty() {
+            self.bind().await;
+        }
+        let meshes = self.meshes();
+        if meshes.is_empty() {
+            let trouble = self.trouble.read().unwrap_or_else(PoisonError::into_inner).clone();
+            return Err(match (trouble, &self.only_mesh) {
+                (Some(trouble), _) => trouble,
+                (None, Some(slug)) => format!("no joined mesh is called '{slug}'; run `claudemesh list` in a shell"),
+                (None, None) => "no mesh is joined; run `claudemesh join <invite-link>` in a shell, then call again".into(),
+            });
+        }
+        let Some(slug) = slug.map(str::trim).filter(|slug| !slug.is_empty()) else { return Ok(meshes) };
+        let known: Vec<String> = meshes.iter().map(|bound| bound.tag.slug.clone()).collect();
+        let found: Vec<Bound> = meshes.into_iter().filter(|bound| bound.tag.slug == slug).collect();
+        if found.is_empty() {
+            return Err(format!("no mesh '{slug}' in this session; it has: {}", known.join(", ")));
+        }
+        Ok(found)
+    }
+
+    /// Exactly one mesh: the named one, else the only one.
+    ///
+    /// # Errors
+    /// As [`Hub::select`], and when there are several and none is named.
+    pub async fn select_one(self: &Arc<Self>, slug: Option<&str>) -> Result<Bound, ToolError> {
+        let mut meshes = self.select(slug).await?;
+        if meshes.len() > 1 {
+            let slugs: Vec<&str> = meshes.iter().map(|bound| bound.tag.slug.as_str()).collect();
+            return Err(format!("several meshes are joined; say mesh_slug: {}", slugs.join(", ")));
+        }
+        meshes.pop().ok_or_else(|| "no mesh is joined".to_owned())
+    }
+
+    /// The connection, after waiting a moment if the first attempt is still under way.
+    ///
+    /// # Errors
+    /// `not connected (reconnecting)`, or why it never will be.
+    pub async fn connected(&self, bound: &Bound) -> Result<Connection, ToolError> {
+        if matches!(bound.connection.state(), State::Connecting(None)) {
+            let _ = bound.connection.ready(PATIENCE).await;
+        }
+        bound.connection.hello_ack().map(|_| bound.connection.clone()).map_err(|error| error.to_string())
+    }
+
+    /// Notes that messages went into a tool's answer.
+    pub fn answered_with(&self, bound: &Bound, message_ids: Vec<String>) {
+        bound.connection.acknowledge(message_ids.clone(), Stage::Handed, channel::PULL);
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).push((bound.clone(), message_ids));
+    }
+
+    /// A tool is called: the model had its turn after the answers before, so what was in them is seen.
+    pub fn confirm_read(&self) {
+        let read = std::mem::take(&mut *self.read.lock().unwrap_or_else(PoisonError::into_inner));
+        for (bound, ids) in read {
+            bound.connection.acknowledge(ids, Stage::Seen, channel::PULL);
+        }
+    }
+
+    /// Counters for the broker.
+    pub fn stats(&self) -> Stats {
+        let read = |counter: &AtomicU64| Some(counter.load(Ordering::Relaxed) as f64);
+        Stats {
+            messages_in: read(&self.counters.messages_in),
+            messages_out: read(&self.counters.messages_out),
+            tool_calls: read(&self.counters.tool_calls),
+            uptime: Some(self.started.elapsed().as_secs() as f64),
+            errors: read(&self.counters.errors),
+        }
+    }
+
+    /// Ends when the session ends.
+    pub fn stopped(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Closes every connection in good order.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        futures_util::future::join_all(self.meshes().iter().map(|bound| bound.connection.close())).await;
+    }
+}
+
+/// What follows a connection: the role as profile after each hello, counters, a clean inbox.
+async fn tend(hub: Arc<Hub>, bound: Bound) {
+    let stop = hub.stopped();
+    let mut state = bound.connection.watch();
+    // The connection may be ready already.
+    state.mark_changed();
+    let mut stats = tokio::time::interval(STATS_EVERY);
+    let mut prune = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let ready = matches!(*state.borrow_and_update(), State::Ready(_));
+                if let (true, Some(role)) = (ready, &hub.identity().role) {
+                    let profile = Profile { title: Some(role.clone()), ..Profile::default() };
+                    if let Err(error) = bound.connection.set_profile(profile, None).await {
+                        tracing::warn!(mesh.slug = bound.tag.slug, %error, "the role could not be told");
+                    }
+                }
+            }
+            _ = stats.tick() => {
+                // Not connected: told with the next tick.
+                let _ = bound.connection.report_stats(hub.stats());
+            }
+            _ = prune.tick() => {
+                let before = crate::clock::now_ms() - i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
+                if let Err(error) = bound.mailbox.run(move |inbox| inbox.prune(before)).await {
+                    tracing::warn!(mesh.slug = bound.tag.slug, %error, "the inbox could not be cleaned");
+                }
+            }
+        }
+    }
+}
+
+/// Session folder, config, and what is wrong with them.
+fn read(env: &Env, store: &ConfigStore) -> (Option<SessionInfo>, Config, Option<String>) {
+    let (session, mut trouble) = match SessionInfo::of_env(env) {
+        Ok(session) => (session, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let config = match store.load() {
+        Ok(config) => config,
+        Err(error) => {
+            trouble = Some(error.to_string());
+            Config::default()
+        }
+    };
+    (session, config, trouble)
+}
+
+/// The host's process: what its hooks call their parent.
+fn parent_pid() -> u64 {
+    #[cfg(unix)]
+    return u64::from(std::os::unix::process::parent_id());
+    #[cfg(not(unix))]
+    return u64::from(std::process::id());
+}

@@ -1,0 +1,89 @@
+//! `claudemesh mcp`: the MCP server of one session, on standard input and output.
+//!
+//! The handshake is answered at once, brokers are connected in the background. Standard output carries protocol frames only.
+//! The server ends with its input or a signal and never because of a broker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::transport::async_rw::AsyncRwTransport;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::cli::Context;
+use crate::cli::args::McpArgs;
+use crate::error::{CliError, ExitCode};
+
+pub mod channel;
+pub mod hub;
+pub mod identity;
+pub mod instructions;
+pub mod notes;
+pub mod server;
+pub mod transport;
+
+pub use hub::Hub;
+pub use server::MeshServer;
+
+/// Longest way out: acknowledgements are sent, then the process ends whatever a broker does.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs `mcp` until its input ends or a signal comes.
+///
+/// # Errors
+/// Exit 5 when `--mesh` names a mesh that is not joined; exit 8 when the system gives no runtime.
+pub fn run(cx: &Context, args: &McpArgs) -> Result<ExitCode, CliError> {
+    if let Some(slug) = &cx.mesh {
+        cx.store.load()?.choose(Some(slug))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::internal(format!("No async runtime: {error}.")))?;
+    let hub = Hub::new(cx.env.clone(), cx.store.clone(), cx.mesh.clone(), args.message_mode);
+    let served = runtime.block_on(async move {
+        let (input, output) = rmcp::transport::io::stdio_pipes();
+        tokio::select! {
+            served = serve(Arc::clone(&hub), input, output) => served?,
+            () = signal() => {}
+        }
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, hub.close()).await;
+        Ok(ExitCode::Success)
+    });
+    // A thread may sit in a read of standard input for ever.
+    runtime.shutdown_background();
+    served
+}
+
+/// Serves one client over a pair of byte streams until the input ends.
+///
+/// # Errors
+/// Exit 8 when the serving task dies.
+pub async fn serve(
+    hub: Arc<Hub>,
+    input: impl AsyncRead + Send + Unpin + 'static,
+    output: impl AsyncWrite + Send + Unpin + 'static,
+) -> Result<(), CliError> {
+    let transport = transport::NoDiscovery::new(AsyncRwTransport::new_server(input, output));
+    let server = MeshServer::new(Arc::clone(&hub));
+    // Directly: the first frame may be any request, `initialize` is answered like the others.
+    let running = rmcp::service::serve_directly(server, transport, None);
+    tokio::spawn(async move { hub.bind().await });
+    running.waiting().await.map(drop).map_err(|error| CliError::internal(format!("The MCP server stopped: {error}.")))
+}
+
+/// SIGINT, SIGTERM or SIGHUP, the ways hosts end a server.
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let waits = kinds.into_iter().filter_map(|kind| signal(kind).ok()).map(|mut signal| {
+            Box::pin(async move {
+                signal.recv().await;
+            })
+        });
+        futures_util::future::select_all(waits).await;
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

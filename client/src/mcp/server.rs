@@ -1,0 +1,158 @@
+//! The MCP server: capabilities, instructions, and the tools of all features.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rmcp::handler::server::router::tool::ToolRouter;
+use rmcp::handler::server::tool::ToolCallContext;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, ExperimentalCapabilities,
+    Implementation, InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, MetaObject,
+    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig,
+};
+use rmcp::service::{NotificationContext, RequestContext, RoleServer};
+use rmcp::ServerHandler;
+use serde_json::Value;
+
+use super::hub::{Hub, ToolError};
+use super::instructions;
+
+/// The capability without which the host drops every note.
+const CHANNEL: &str = "claude/channel";
+/// A host that negotiates a newer revision over stdio does not register channels.
+const NEWEST: ProtocolVersion = ProtocolVersion::V_2025_11_25;
+
+/// What a tool answers.
+pub struct Answer {
+    /// For people and for hosts that show text.
+    pub text: String,
+    /// The same as data; hosts show it instead of the text.
+    pub data: Option<Value>,
+}
+
+impl Answer {
+    /// Text only.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), data: None }
+    }
+
+    /// Text and data.
+    pub fn data(text: impl Into<String>, data: Value) -> Self {
+        Self { text: text.into(), data: Some(data) }
+    }
+}
+
+/// One session's server.
+#[derive(Clone)]
+pub struct MeshServer {
+    pub(crate) hub: Arc<Hub>,
+    tools: Arc<ToolRouter<Self>>,
+}
+
+impl MeshServer {
+    /// A server over a hub.
+    pub fn new(hub: Arc<Hub>) -> Self {
+        let tools = Self::messaging_tools() + Self::presence_tools() + Self::group_tools() + Self::info_tools();
+        Self { hub, tools: Arc::new(tools) }
+    }
+
+    /// Names of all tools, sorted.
+    pub fn tool_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.tools.list_all().iter().map(|tool| tool.name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The result of a tool, in one shape: text block, data beside it, failures as `<tool>: …`.
+    pub(crate) fn finish(tool: &str, result: Result<Answer, ToolError>) -> CallToolResult {
+        match result {
+            Ok(answer) => {
+                let mut done = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
+                done.structured_content = answer.data;
+                done
+            }
+            Err(error) => CallToolResult::error(vec![ContentBlock::text(format!("{tool}: {error}"))]),
+        }
+    }
+}
+
+/// Marks a tool whose schema the host must load at once: the model cannot search for what it does not know of.
+pub(crate) fn always_load() -> MetaObject {
+    let mut meta = JsonObject::new();
+    meta.insert("anthropic/alwaysLoad".into(), Value::Bool(true));
+    MetaObject(meta)
+}
+
+impl ServerHandler for MeshServer {
+    fn get_info(&self) -> ServerConfig {
+        let mut experimental = ExperimentalCapabilities::new();
+        experimental.insert(CHANNEL.into(), JsonObject::new());
+        let capabilities = ServerCapabilities::builder()
+            .enable_experimental_with(experimental)
+            .enable_tools()
+            .enable_tool_list_changed()
+            .build();
+        let who = self.hub.identity();
+        let text = instructions::text(&who.name, who.role.as_deref(), &self.hub.slugs(), self.hub.mode());
+        InitializeResult::new(capabilities)
+            .with_server_info(Implementation::new("claudemesh", env!("CARGO_PKG_VERSION")))
+            .with_protocol_version(NEWEST)
+            .with_instructions(text)
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(ProtocolVersion::known_up_to(&NEWEST))
+    }
+
+    async fn initialize(
+        &self,
+        mut request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        let result = self.negotiate_initialize(&request)?;
+        // Later answers are shaped for the agreed revision, not for the one that was asked for.
+        request.protocol_version = result.protocol_version.clone();
+        context.peer.set_peer_info(request);
+        Ok(result)
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        self.hub.gate.open(context.peer);
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(self.tools.list_all()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let counters = &self.hub.counters;
+        counters.tool_calls.fetch_add(1, Ordering::Relaxed);
+        self.hub.confirm_read();
+        let name = request.name.clone();
+        if !self.tools.has_route(&name) {
+            counters.errors.fetch_add(1, Ordering::Relaxed);
+            let text = format!("Unknown tool: {}", crate::output::clean(&name));
+            return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
+        }
+        // Bad arguments are the model's to mend, so it must be able to read what is wrong with them.
+        let response = match self.tools.call(ToolCallContext::new(self, request, context)).await {
+            Ok(response) => response,
+            Err(error) => Self::finish(&name, Err(error.message.into_owned())).into(),
+        };
+        if let CallToolResponse::Complete(result) = &response
+            && result.is_error == Some(true)
+        {
+            counters.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(response)
+    }
+}

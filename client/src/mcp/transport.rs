@@ -1,0 +1,56 @@
+//! The thin filter in front of the SDK's transport: answers `server/discover` before anything else looks at it.
+//!
+//! Hosts that probe for a newer revision ask `server/discover` first and fall back to `initialize` at once when the method is
+//! not there. The SDK would judge the probe by its metadata and answer another error.
+
+use std::borrow::Cow;
+
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorCode, ErrorData, ServerJsonRpcMessage};
+use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
+use rmcp::transport::Transport;
+
+/// A transport whose client cannot discover.
+pub struct NoDiscovery<T> {
+    inner: T,
+}
+
+impl<T> NoDiscovery<T> {
+    /// Wraps a transport.
+    pub fn new(inner: T) -> Self {
+        Self { inner }
+    }
+}
+
+impl<T: Transport<RoleServer>> Transport<RoleServer> for NoDiscovery<T> {
+    type Error = T::Error;
+
+    fn name() -> Cow<'static, str> {
+        T::name()
+    }
+
+    fn send(
+        &mut self,
+        item: TxJsonRpcMessage<RoleServer>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
+        self.inner.send(item)
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
+        loop {
+            match self.inner.receive().await? {
+                ClientJsonRpcMessage::Request(request)
+                    if matches!(request.request, ClientRequest::DiscoverRequest(_)) =>
+                {
+                    let error = ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "server/discover", None);
+                    // A client that cannot be answered is gone; the next read says so.
+                    let _ = self.inner.send(ServerJsonRpcMessage::error(error, Some(request.id))).await;
+                }
+                message => return Some(message),
+            }
+        }
+    }
+
+    fn close(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        self.inner.close()
+    }
+}
