@@ -76,13 +76,13 @@ pub struct CliError {
     /// What to do about it.
     pub hint: Option<String>,
     /// Further fields of the JSON form.
-    pub fields: Map<String, Value>,
+    pub fields: Box<Map<String, Value>>,
 }
 
 impl CliError {
     /// An error without a hint.
     pub fn new(exit: ExitCode, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { exit, code: code.into(), message: message.into(), hint: None, fields: Map::new() }
+        Self { exit, code: code.into(), message: message.into(), hint: None, fields: Box::default() }
     }
 
     /// A bad or missing argument (exit 3).
@@ -129,14 +129,31 @@ impl CliError {
         self
     }
 
+    /// What to do about it: the own hint, else one that fits the exit code.
+    pub fn advice(&self) -> Option<&str> {
+        let general = match self.exit {
+            ExitCode::Success | ExitCode::Cancelled => None,
+            ExitCode::Auth => Some("The mesh may have forgotten this member: see `claudemesh doctor`, or join again."),
+            ExitCode::InvalidArgs => Some("See `claudemesh --help`."),
+            ExitCode::Network => Some("See `claudemesh doctor` for what is unreachable."),
+            ExitCode::NotFound => Some("See `claudemesh list` and `claudemesh peers`."),
+            ExitCode::AlreadyExists => Some("Choose another name, or use the one that exists."),
+            ExitCode::PermissionDenied => Some("Ask an admin of the mesh."),
+            ExitCode::Internal => Some("This is a fault of claudemesh; please report it with the command line."),
+            ExitCode::ClaudeMissing => Some("Install Claude Code, or set CLAUDE_BIN to its path."),
+            ExitCode::Io => Some("Check that the place exists, its owner and its rights."),
+        };
+        self.hint.as_deref().or(general)
+    }
+
     /// The form for scripts.
     pub fn to_json(&self) -> Value {
         let mut object = json!({"ok": false, "error": self.code, "message": self.message});
         if let Some(map) = object.as_object_mut() {
-            if let Some(hint) = &self.hint {
-                map.insert("hint".into(), hint.clone().into());
+            if let Some(hint) = self.advice() {
+                map.insert("hint".into(), hint.into());
             }
-            map.extend(self.fields.clone());
+            map.extend((*self.fields).clone());
         }
         object
     }

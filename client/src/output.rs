@@ -136,7 +136,7 @@ impl Output {
         }
         let mut stderr = io::stderr().lock();
         let _ = writeln!(stderr, "Error: {}", clean_lines(&error.message));
-        if let Some(hint) = &error.hint {
+        if let Some(hint) = error.advice() {
             let _ = writeln!(stderr, "Hint: {}", clean_lines(hint));
         }
     }

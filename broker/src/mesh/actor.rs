@@ -136,7 +136,7 @@ impl Mesh {
         }
     }
 
-    fn context(&mut self, caller: Option<Caller>) -> (MeshContext<'_>, &mut Features) {
+    pub(super) fn context(&mut self, caller: Option<Caller>) -> (MeshContext<'_>, &mut Features) {
         (MeshContext { core: &mut self.core, caller }, &mut self.features)
     }
 

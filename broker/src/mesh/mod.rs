@@ -12,4 +12,7 @@ pub mod load;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
+#[cfg(test)]
+#[allow(unreachable_pub, reason = "only this crate's tests see it")]
+pub(crate) mod testing;
 pub mod topics;

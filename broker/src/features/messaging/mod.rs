@@ -7,6 +7,8 @@ pub mod resolve;
 mod send;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{EchoResult, Request, ResolveTargetResult, Response};

@@ -1,0 +1,362 @@
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::groups::Group;
+use claudemesh_protocol::features::messaging::{ClientAck, InboxPull, Priority, Send, Stage, Trace};
+use claudemesh_protocol::features::presence::PeerStatus;
+use claudemesh_protocol::target::TargetField;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::resolve::{Resolved, resolve_name};
+use crate::mesh::outcome::Outcome;
+use crate::mesh::peers::{PeerRef, StatusSource};
+use crate::mesh::testing::{Frames, TestMesh, key};
+
+fn texts(frames: &[Value]) -> Vec<String> {
+    frames.iter().map(|frame| frame["ciphertext"].as_str().unwrap().to_owned()).collect()
+}
+
+fn pushes(frames: &Frames) -> Vec<Value> {
+    TestMesh::take(frames, "push")
+}
+
+fn acknowledge(mesh: &mut TestMesh, at: PeerRef, pushes: &[Value]) {
+    let message_ids = pushes.iter().map(|push| push["messageId"].as_str().unwrap().to_owned()).collect();
+    mesh.ask(at, ClientAck { message_ids, ..ClientAck::default() }).unwrap();
+}
+
+fn refusal(outcome: Outcome) -> Value {
+    let Outcome::Answer(message) = outcome else { panic!("expected an answer") };
+    serde_json::from_str(&message.write(None)).unwrap()
+}
+
+#[actix_rt::test]
+async fn a_name_means_the_member_when_its_sessions_carry_it() {
+    let mut mesh = TestMesh::new().await;
+    let bob = mesh.member("Bob", 1).await;
+    mesh.peer(&bob, "bob", Some(11));
+    let resolved = resolve_name(&mesh.core.roster, "bob", None).unwrap();
+    assert_eq!(resolved, Resolved::Member(bob.clone(), key(1)));
+    mesh.peer(&bob, "backend", Some(12));
+    assert_eq!(resolve_name(&mesh.core.roster, "BACKEND", None).unwrap(), Resolved::Session(key(12)));
+}
+
+#[actix_rt::test]
+async fn two_meanings_are_answered_with_candidates() {
+    let mut mesh = TestMesh::new().await;
+    let first = mesh.member("worker", 1).await;
+    mesh.member("worker", 2).await;
+    let refused = resolve_name(&mesh.core.roster, "worker", None).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::AmbiguousTarget);
+    assert_eq!(refused.candidates.len(), 2);
+    mesh.peer(&first, "twin", Some(11));
+    mesh.peer(&first, "twin", Some(12));
+    assert_eq!(resolve_name(&mesh.core.roster, "twin", None).unwrap_err().code, ErrorCode::AmbiguousTarget);
+}
+
+#[actix_rt::test]
+async fn a_prefix_needs_eight_digits_and_one_meaning() {
+    let mut mesh = TestMesh::new().await;
+    let bob = mesh.member("bob", 0xab).await;
+    assert_eq!(resolve_name(&mesh.core.roster, "abababab", None).unwrap(), Resolved::Member(bob.clone(), key(0xab)));
+    assert_eq!(resolve_name(&mesh.core.roster, "ababab", None).unwrap_err().code, ErrorCode::UnknownTarget);
+    mesh.core.roster.member_mut(&bob).unwrap().revoked_at_ms = Some(1);
+    for text in ["abababab", "bob", &key(0xab).to_hex()] {
+        assert_eq!(resolve_name(&mesh.core.roster, text, None).unwrap_err().code, ErrorCode::UnknownTarget, "{text}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_member_is_reached_in_every_session_and_queued_when_none_is_there() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, acks) = mesh.peer(&alice, "alice", Some(11));
+    let (one, first) = mesh.peer(&bob, "bob", Some(21));
+    let (two, second) = mesh.peer(&bob, "bob", Some(22));
+    mesh.send(from, &key(2).to_hex(), Priority::Next, "both").unwrap();
+    mesh.settle().await;
+    assert_eq!((texts(&pushes(&first)), texts(&pushes(&second))), (vec!["both".into()], vec!["both".into()]));
+    assert_eq!(TestMesh::take(&acks, "ack")[0]["stage"], "stored");
+    for at in [one, two] {
+        mesh.disconnect(at);
+        mesh.step(None, |_, cx| crate::mesh::attach::evict(cx, at, false));
+    }
+    mesh.send(from, "bob", Priority::Next, "queued").unwrap();
+    mesh.settle().await;
+    assert_eq!(TestMesh::take(&acks, "ack")[0]["waiting"], 1);
+    let (_, third) = mesh.peer(&bob, "bob", Some(23));
+    mesh.settle().await;
+    assert_eq!(texts(&pushes(&third)), ["queued"], "the first session that returns takes it");
+    let (_, fourth) = mesh.peer(&bob, "bob", Some(24));
+    mesh.settle().await;
+    assert!(pushes(&fourth).is_empty(), "and only that one");
+}
+
+#[actix_rt::test]
+async fn an_array_reaches_each_recipient_once_and_exclude_is_honoured() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob, carol) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await, mesh.member("carol", 3).await);
+    let (from, _) = mesh.peer(&alice, "alice", Some(11));
+    let (at, frames) = mesh.peer(&bob, "bob", Some(21));
+    let (other, others) = mesh.peer(&carol, "carol", Some(31));
+    for at in [at, other] {
+        mesh.core.roster.get_mut(at).unwrap().groups.push(Group { name: "team/a".into(), role: None });
+    }
+    let target = TargetField::Many(vec!["bob".into(), "@team".into(), key(21).to_hex(), "*".into()]);
+    mesh.ask(from, Send { target_spec: target, ciphertext: "x".into(), ..Send::default() }).unwrap();
+    mesh.settle().await;
+    assert_eq!((pushes(&frames).len(), pushes(&others).len()), (1, 1));
+    let send = Send { target_spec: "@team".into(), ciphertext: "y".into(), exclude: vec![key(2)], ..Send::default() };
+    mesh.ask(from, send).unwrap();
+    mesh.settle().await;
+    assert_eq!((pushes(&frames).len(), pushes(&others).len()), (0, 1));
+}
+
+#[actix_rt::test]
+async fn grants_refuse_loudly_when_direct_and_silently_in_audiences() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, _) = mesh.peer(&alice, "alice", Some(11));
+    let (_, frames) = mesh.peer(&bob, "bob", Some(21));
+    mesh.core.roster.member_mut(&bob).unwrap().grants.insert(key(1), vec![]);
+    let ack = refusal(mesh.send(from, "bob", Priority::Now, "x").unwrap());
+    assert_eq!((&ack["queued"], &ack["code"]), (&false.into(), &"blocked".into()));
+    mesh.send(from, "*", Priority::Now, "x").unwrap();
+    mesh.settle().await;
+    assert!(pushes(&frames).is_empty());
+}
+
+#[actix_rt::test]
+async fn a_retry_is_the_same_message_and_a_reused_id_is_refused() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, acks) = mesh.peer(&alice, "alice", Some(11));
+    let (_, frames) = mesh.peer(&bob, "bob", Some(21));
+    let send = |fingerprint: &str| Send {
+        target_spec: "bob".into(),
+        ciphertext: "x".into(),
+        client_message_id: Some("c1".into()),
+        request_fingerprint: Some(fingerprint.into()),
+        ..Send::default()
+    };
+    mesh.ask(from, send("f")).unwrap();
+    mesh.settle().await;
+    let first = TestMesh::take(&acks, "ack").remove(0);
+    let again = refusal(mesh.ask(from, send("f")).unwrap());
+    assert_eq!((&again["messageId"], &again["duplicate"]), (&first["messageId"], &true.into()));
+    let other = refusal(mesh.ask(from, send("g")).unwrap());
+    assert_eq!((&other["queued"], &other["code"]), (&false.into(), &"already_exists".into()));
+    mesh.settle().await;
+    assert_eq!(pushes(&frames).len(), 1);
+}
+
+#[actix_rt::test]
+async fn a_trace_runs_out_until_a_human_speaks() {
+    let mut mesh = TestMesh::new().await;
+    mesh.core.limits.trace_budget = 3;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, _) = mesh.peer(&alice, "alice", Some(11));
+    mesh.peer(&bob, "bob", Some(21));
+    let send = || Send {
+        target_spec: "bob".into(),
+        ciphertext: "x".into(),
+        trace: Some(Trace { id: "t".into(), hop: 1 }),
+        ..Send::default()
+    };
+    for _ in 0..3 {
+        assert!(matches!(mesh.ask(from, send()).unwrap(), Outcome::Silent));
+    }
+    let ack = refusal(mesh.ask(from, send()).unwrap());
+    assert_eq!(ack["code"], "trace_budget");
+    assert!(ack["retry_after_ms"].as_u64().unwrap() > 0);
+    mesh.core.roster.get_mut(from).unwrap().peer_type = Some("human".into());
+    assert!(matches!(mesh.ask(from, send()).unwrap(), Outcome::Silent));
+}
+
+#[actix_rt::test]
+async fn receipts_climb_and_only_by_their_recipient() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob, eve) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await, mesh.member("eve", 3).await);
+    let (from, _) = mesh.peer(&alice, "alice", Some(11));
+    let (to, frames) = mesh.peer(&bob, "bob", Some(21));
+    let (thief, _) = mesh.peer(&eve, "eve", Some(31));
+    mesh.send(from, "bob", Priority::Next, "x").unwrap();
+    mesh.settle().await;
+    let got = pushes(&frames);
+    let id = got[0]["messageId"].as_str().unwrap().to_owned();
+    acknowledge(&mut mesh, thief, &got);
+    assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Stored, "a stranger acknowledges nothing");
+    acknowledge(&mut mesh, to, &got);
+    let handed = ClientAck {
+        broker_message_id: Some(id.clone()),
+        stage: Some(Stage::Handed),
+        route: Some("channel".into()),
+        ..ClientAck::default()
+    };
+    mesh.ask(to, handed).unwrap();
+    let entry = mesh.features.messaging.receipts[&id].entries[0].clone();
+    assert_eq!((entry.stage, entry.route.as_deref()), (Stage::Handed, Some("channel")));
+    acknowledge(&mut mesh, to, &got);
+    assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Handed, "never down");
+    let reply = Send {
+        target_spec: "alice".into(),
+        ciphertext: "re".into(),
+        reply_to_id: Some(id.clone()),
+        ..Send::default()
+    };
+    mesh.ask(to, reply).unwrap();
+    assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Answered);
+}
+
+#[actix_rt::test]
+async fn what_is_acknowledged_before_its_batch_never_reaches_the_disk() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, acks) = mesh.peer(&alice, "alice", Some(11));
+    let (to, frames) = mesh.peer(&bob, "bob", Some(21));
+    mesh.send(from, "bob", Priority::Next, "x").unwrap();
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    let got = pushes(&frames);
+    acknowledge(&mut mesh, to, &got);
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(TestMesh::take(&acks, "ack")[0]["stage"], "received");
+    mesh.settle().await;
+    assert_eq!(crate::journal::store::max_seq(&mesh.core.db, &mesh.core.id).await.unwrap(), 0);
+}
+
+#[actix_rt::test]
+async fn low_waits_until_it_is_pulled_and_is_counted_at_idle() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, _) = mesh.peer(&alice, "alice", Some(11));
+    let (to, frames) = mesh.peer(&bob, "bob", Some(21));
+    mesh.send(from, "bob", Priority::Low, "later").unwrap();
+    mesh.settle().await;
+    assert!(pushes(&frames).is_empty());
+    mesh.step(None, |_, cx| cx.set_status(to, PeerStatus::Idle, StatusSource::Manual));
+    mesh.settle().await;
+    let notice = pushes(&frames).remove(0);
+    assert_eq!((&notice["event"], &notice["eventData"]["count"]), (&"low_waiting".into(), &1.into()));
+    mesh.ask(to, InboxPull::default()).unwrap();
+    mesh.settle().await;
+    assert_eq!(texts(&pushes(&frames)), ["later"]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send(Priority),
+    Commit,
+    Settle,
+    Acknowledge(usize),
+    Drop,
+    Return,
+    Status(PeerStatus),
+    Pull,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let priority = prop_oneof![3 => Just(Priority::Next), 1 => Just(Priority::Now), 1 => Just(Priority::Low)];
+    let status = prop_oneof![Just(PeerStatus::Idle), Just(PeerStatus::Working), Just(PeerStatus::Dnd)];
+    prop_oneof![
+        8 => priority.prop_map(Step::Send),
+        2 => Just(Step::Commit),
+        2 => Just(Step::Settle),
+        4 => (0usize..4).prop_map(Step::Acknowledge),
+        1 => Just(Step::Drop),
+        2 => Just(Step::Return),
+        1 => status.prop_map(Step::Status),
+        1 => Just(Step::Pull),
+    ]
+}
+
+/// Whatever sockets, acknowledgements, commits and statuses do: in the end every message arrived, and per priority the
+/// first arrivals are in sending order.
+async fn run(steps: Vec<Step>) {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, _acks) = mesh.peer(&alice, "alice", Some(11));
+    let (to, mut frames) = mesh.peer(&bob, "bob", Some(21));
+    let mut sent: Vec<(Priority, String)> = Vec::new();
+    let mut unacknowledged: Vec<Value> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
+    let mut online = true;
+    let collect = |frames: &Frames, unacknowledged: &mut Vec<Value>, seen: &mut Vec<String>| {
+        for push in pushes(frames).into_iter().filter(|push| push.get("subtype").is_none()) {
+            let text = push["ciphertext"].as_str().unwrap().to_owned();
+            if !seen.contains(&text) {
+                seen.push(text);
+            }
+            unacknowledged.push(push);
+        }
+    };
+    for step in steps {
+        match step {
+            Step::Send(priority) => {
+                let text = format!("m{}", sent.len());
+                mesh.send(from, &key(21).to_hex(), priority, &text).unwrap();
+                sent.push((priority, text));
+            }
+            Step::Commit => mesh.commit().await,
+            Step::Settle => mesh.settle().await,
+            Step::Acknowledge(count) => {
+                collect(&frames, &mut unacknowledged, &mut seen);
+                let count = count.min(unacknowledged.len());
+                let some: Vec<Value> = unacknowledged.drain(..count).collect();
+                if online {
+                    acknowledge(&mut mesh, to, &some);
+                }
+            }
+            Step::Drop if online => {
+                mesh.settle().await;
+                collect(&frames, &mut unacknowledged, &mut seen);
+                unacknowledged.clear();
+                mesh.disconnect(to);
+                online = false;
+            }
+            Step::Return if !online => {
+                frames = mesh.connect(to);
+                online = true;
+            }
+            Step::Status(status) => {
+                mesh.step(None, |_, cx| cx.set_status(to, status, StatusSource::Manual));
+            }
+            Step::Pull if online => {
+                mesh.ask(to, InboxPull { limit: Some(2) }).unwrap();
+            }
+            Step::Drop | Step::Return | Step::Pull => {}
+        }
+    }
+    if !online {
+        frames = mesh.connect(to);
+    }
+    mesh.step(None, |_, cx| cx.set_status(to, PeerStatus::Idle, StatusSource::Manual));
+    for _ in 0..sent.len() + 2 {
+        mesh.settle().await;
+        collect(&frames, &mut unacknowledged, &mut seen);
+        let all: Vec<Value> = std::mem::take(&mut unacknowledged);
+        acknowledge(&mut mesh, to, &all);
+        mesh.ask(to, InboxPull::default()).unwrap();
+    }
+    mesh.settle().await;
+    for priority in Priority::ALL {
+        let expected: Vec<String> =
+            sent.iter().filter(|(one, _)| *one == priority).map(|(_, text)| text.clone()).collect();
+        let arrived: Vec<String> = seen.iter().filter(|text| expected.contains(text)).cloned().collect();
+        assert_eq!(arrived, expected, "{priority:?}");
+    }
+    assert!(mesh.features.messaging.waiting.is_empty(), "{:?}", mesh.features.messaging.waiting);
+    mesh.settle().await;
+    assert!(mesh.features.messaging.open.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_message_arrives_once_in_order_over_all_interleavings(steps in proptest::collection::vec(step(), 1..60)) {
+        actix_rt::System::new().block_on(run(steps));
+    }
+}

@@ -1,0 +1,264 @@
+//! A mesh without sockets and timers for unit tests: real roster, real storage, peers that collect their frames.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use actix::{Actor, Context, Handler};
+use claudemesh_protocol::features::messaging::{Priority, Send};
+use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
+use claudemesh_protocol::id::{MemberId, MeshId, PresenceId, PublicKey};
+use claudemesh_protocol::session::SelfEditable;
+use serde_json::Value;
+
+use super::context::{Caller, Core, FlushWanted, MeshContext, PRESENCE_FRAMES_PER_SECOND};
+use super::outbox::Outbox;
+use super::outcome::{Outcome, Reject};
+use super::peers::{Member, Peer, PeerRef, Role, Roster, StatusSource};
+use super::topics::TopicBook;
+use crate::clock::ManualClock;
+use crate::config::{Connections, Limits};
+use crate::db::{Db, DbOptions};
+use crate::features::messaging::{Messaging, MessagingMemory, journaling};
+use crate::journal::{Journal, store};
+use crate::mesh::dispatch::{Feature, Features};
+use crate::session::Out;
+
+/// Frames a socket got.
+pub type Frames = Arc<Mutex<Vec<Value>>>;
+
+struct Sink(Frames);
+
+impl Actor for Sink {
+    type Context = Context<Self>;
+}
+
+impl Handler<Out> for Sink {
+    type Result = ();
+
+    fn handle(&mut self, out: Out, _: &mut Self::Context) {
+        if let Out::Text(text) = out {
+            self.0.lock().unwrap().push(serde_json::from_str(&text).unwrap());
+        }
+    }
+}
+
+/// A mesh in a test.
+pub struct TestMesh {
+    pub core: Core,
+    pub features: Features,
+    _clock: Arc<ManualClock>,
+    sockets: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl TestMesh {
+    /// An empty mesh on a fresh SQLite file, all limits off.
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("test.db").display());
+        let db = Db::open(&url, DbOptions::default()).await.unwrap();
+        db.migrate().await.unwrap();
+        let clock = ManualClock::at(1_700_000_000_000);
+        let (journal, _) = Journal::start(db.clone());
+        let core = Core {
+            id: MeshId::from("mesh"),
+            slug: "mesh".into(),
+            owner_key: key(250),
+            self_editable: SelfEditable::default(),
+            roster: Roster::default(),
+            topics: TopicBook::default(),
+            clock: clock.clone(),
+            db: db.clone(),
+            journal,
+            limits: Limits::off(),
+            connections: Connections::default(),
+            hooks: Arc::default(),
+            events: VecDeque::new(),
+            work: Vec::new(),
+            dirty: HashSet::new(),
+            flush_wanted: FlushWanted::No,
+            presence_budget: PRESENCE_FRAMES_PER_SECOND,
+            presence_skipped: 0,
+        };
+        let features = Features {
+            messaging: MessagingMemory::new(0, Default::default(), vec![], vec![]),
+            presence: (),
+            groups: (),
+            topics: (),
+            info: (),
+            moderation: (),
+        };
+        let mesh = crate::db::meshes::MeshRecord {
+            id: core.id.clone(),
+            slug: "mesh".into(),
+            name: "mesh".into(),
+            owner_pubkey: key(250),
+            self_editable: SelfEditable::default(),
+            created_at_ms: 0,
+            archived_at_ms: None,
+        };
+        crate::db::meshes::create(&db, &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
+        Self { core, features, _clock: clock, sockets: 0, _dir: dir }
+    }
+
+    /// A member in memory and storage.
+    pub async fn member(&mut self, name: &str, number: u8) -> MemberId {
+        let member = member(name, number, Role::Member);
+        crate::features::members::store::insert(&self.core.db, &member).await.unwrap();
+        let id = member.id.clone();
+        self.core.roster.put_member(member);
+        id
+    }
+
+    /// A connected session of a member that acknowledges and pulls.
+    pub fn peer(&mut self, member: &MemberId, name: &str, session: Option<u8>) -> (PeerRef, Frames) {
+        let member = self.core.roster.member(member).unwrap().clone();
+        let at = self.core.roster.next_ref();
+        self.core.roster.insert(Peer {
+            at,
+            presence: PresenceId::from(format!("presence-{}", at.0)),
+            member: member.id,
+            member_key: member.pubkey,
+            session_key: session.map(key),
+            proven: session.is_some(),
+            session_id: format!("session-{}", at.0),
+            name: name.into(),
+            pid: at.0,
+            cwd: format!("/{name}"),
+            hostname: None,
+            peer_type: Some("ai".into()),
+            channel: None,
+            model: None,
+            hook_token_hash: None,
+            ephemeral: false,
+            acks: true,
+            pulls: true,
+            control_plane: false,
+            groups: vec![],
+            profile: Profile::default(),
+            visible: true,
+            summary: None,
+            stats: Stats::default(),
+            counted: Stats::default(),
+            status: PeerStatus::Idle,
+            status_source: StatusSource::Initial,
+            status_mono_ms: 0,
+            connected_at_ms: 0,
+            last_seen_ms: 0,
+            heard_mono_ms: 0,
+            socket: None,
+            socket_no: 0,
+            lease_ends_mono_ms: None,
+            outbox: Outbox::default(),
+        });
+        let known = super::attach::known_of(self.core.roster.get(at).unwrap());
+        let key = self.core.roster.get(at).unwrap().key();
+        self.core.roster.known.insert(key, known);
+        let frames = self.connect(at);
+        (at, frames)
+    }
+
+    /// Opens a new socket for a record, as a (re-)attach does.
+    pub fn connect(&mut self, at: PeerRef) -> Frames {
+        let frames = Frames::default();
+        let sink = Sink(frames.clone()).start().recipient();
+        self.sockets += 1;
+        let number = self.sockets;
+        let peer = self.core.roster.get_mut(at).unwrap();
+        peer.socket = Some(sink);
+        peer.socket_no = number;
+        peer.outbox.rewind();
+        self.step(None, |features, cx| journaling::attached(&mut features.messaging, cx, at));
+        frames
+    }
+
+    /// Closes the socket of a record, as a detach does.
+    pub fn disconnect(&mut self, at: PeerRef) {
+        let peer = self.core.roster.get_mut(at).unwrap();
+        peer.socket = None;
+        peer.outbox.rewind();
+    }
+
+    /// Runs something with a context and delivers the events it caused.
+    pub fn step<T>(&mut self, at: Option<PeerRef>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
+        let caller = at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()) });
+        let mut cx = MeshContext { core: &mut self.core, caller };
+        let result = run(&mut self.features, &mut cx);
+        while let Some(event) = cx.core.events.pop_front() {
+            cx.caller = None;
+            self.features.on_event(&mut cx, &event);
+        }
+        result
+    }
+
+    /// One messaging request.
+    pub fn ask(
+        &mut self, at: PeerRef, request: impl Into<claudemesh_protocol::features::messaging::Request>,
+    ) -> Result<Outcome, Reject> {
+        let request = request.into();
+        self.step(Some(at), |features, cx| Messaging::handle(&mut features.messaging, cx, request))
+    }
+
+    /// Sends a text.
+    pub fn send(&mut self, at: PeerRef, to: &str, priority: Priority, text: &str) -> Result<Outcome, Reject> {
+        self.ask(at, Send { target_spec: to.into(), priority, ciphertext: text.into(), ..Send::default() })
+    }
+
+    /// Writes what is pending and runs the work that follows, until nothing is left.
+    pub async fn settle(&mut self) {
+        for _ in 0..1_000 {
+            self.commit().await;
+            let work = std::mem::take(&mut self.core.work);
+            if work.is_empty() && self.core.flush_wanted == FlushWanted::No {
+                break;
+            }
+            for work in work {
+                let apply = work.future.await.unwrap();
+                let _ = self.step(None, |features, cx| apply(features, cx));
+            }
+        }
+        // Sinks run on this thread: let them.
+        for _ in 0..32 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Writes one batch.
+    pub async fn commit(&mut self) {
+        self.core.flush_wanted = FlushWanted::No;
+        let (batch, ticket) = self.step(None, |features, cx| journaling::take_batch(&mut features.messaging, cx));
+        let batch = crate::journal::Batch { id: uuid::Uuid::new_v4().to_string(), ..batch };
+        store::write_batch(&self.core.db, Arc::new(batch)).await.unwrap();
+        self.step(None, |features, cx| journaling::committed(&mut features.messaging, cx, ticket, Ok(())));
+    }
+
+    /// Takes the frames of one type that a socket got.
+    pub fn take(frames: &Frames, kind: &str) -> Vec<Value> {
+        let mut all = frames.lock().unwrap();
+        let (wanted, rest) = all.drain(..).partition(|frame: &Value| frame["type"] == kind);
+        *all = rest;
+        wanted
+    }
+}
+
+/// A key from a number.
+pub fn key(number: u8) -> PublicKey {
+    PublicKey::from_bytes([number; 32])
+}
+
+fn member(name: &str, number: u8, role: Role) -> Member {
+    Member {
+        id: MemberId::from(format!("member-{number}")),
+        mesh_id: MeshId::from("mesh"),
+        pubkey: key(number),
+        display_name: name.into(),
+        role,
+        role_tag: None,
+        default_groups: vec![],
+        message_mode: "push".into(),
+        grants: Default::default(),
+        joined_at_ms: 0,
+        last_seen_at_ms: None,
+        revoked_at_ms: None,
+    }
+}
