@@ -103,8 +103,7 @@ pub fn add_permission(doc: &mut Document) -> Result<Change, EditError> {
 pub fn remove_permissions(doc: &mut Document) -> usize {
     let mut removed = 0;
     for path in [&["permissions", "allow"][..], &["allowedTools"]] {
-        loop {
-            let Some(list) = doc.find(path) else { break };
+        while let Some(list) = doc.find(path) {
             let ours = |item| doc.value(item).as_str().is_some_and(|rule| rule.starts_with("mcp__claudemesh__"));
             let Some(index) = doc.items(&list).iter().rposition(ours) else { break };
             doc.remove_item(path, index);

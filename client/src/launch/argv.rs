@@ -121,4 +121,17 @@ mod tests {
         check("c --unknown launch --foo", "c --unknown launch --foo");
         check("c", "c");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_word_is_lost_or_made_up(words in proptest::collection::vec("-{0,2}[a-z]{0,8}(=[a-z]{0,3})?|--name|--resume|-y|--", 0..12)) {
+            let mut argv: Vec<OsString> = vec!["c".into(), "launch".into()];
+            argv.extend(words.iter().map(OsString::from));
+            let mut before: Vec<OsString> = argv.iter().filter(|word| *word != "--").cloned().collect();
+            let mut after: Vec<OsString> = separate(argv).into_iter().filter(|word| *word != "--").collect();
+            before.sort();
+            after.sort();
+            proptest::prop_assert_eq!(before, after);
+        }
+    }
 }

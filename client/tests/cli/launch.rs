@@ -245,6 +245,11 @@ fn nothing_joined_is_told() {
     home.script("claude", RECORDER);
     home.write(".claudemesh/config.json", "{}");
     launch(&home, &[]).exits(10);
+    std::fs::remove_file(home.path(".claudemesh/config.json")).unwrap();
+    let link = format!("http://127.0.0.1:{}/i/K7QX2MPA", crate::server::closed_port());
+    let ran = launch(&home, &["--join", &link, "--name", "Ann"]).exits(4);
+    assert!(ran.stderr.contains("Hint: "), "{ran:?}");
+    assert!(!home.path("argv").exists(), "Claude Code was not started");
 }
 
 #[test]
