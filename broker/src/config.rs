@@ -237,3 +237,21 @@ impl Config {
         self.listen.ip().is_loopback()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/broker.example.toml");
+        let example = Config::from_file(path.as_ref()).unwrap();
+        assert_eq!(example, Config::default());
+        example.validate().unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        // Keys without a default are shown as comments.
+        for key in ["database_url", "public_url", "workers"] {
+            assert!(text.contains(&format!("# {key} = ")), "{key}");
+        }
+    }
+}

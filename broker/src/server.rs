@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
-use crate::db::{Db, DbError, DbOptions};
+use crate::db::{Db, DbError, DbOptions, Exclusive};
 use crate::http::{self, AppState, auth::AuthState};
 use crate::journal::{self, Journal};
 use crate::mesh::context::Shared;
@@ -91,6 +91,7 @@ pub struct RunningBroker {
     journal: tokio::task::JoinHandle<()>,
     upkeep: tokio::task::JoinHandle<()>,
     _lock: Option<std::fs::File>,
+    _exclusive: Exclusive,
 }
 
 impl Broker {
@@ -102,6 +103,7 @@ impl Broker {
         config.validate()?;
         let lock = prepare_data_dir(&config)?;
         let db = Db::open(&config.database_url(), DbOptions::default()).await?;
+        let exclusive = db.exclusive().await?;
         let applied = db.migrate().await?;
         if !applied.is_empty() {
             tracing::info!(backend = db.backend(), count = applied.len(), "database migrated");
@@ -128,6 +130,7 @@ impl Broker {
             limits,
             pending: Arc::new(AtomicUsize::new(0)),
             next_socket: Arc::new(AtomicUsize::new(1)),
+            seen_hellos: Arc::default(),
         };
         let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));
         let state = http::state(AppState {
@@ -161,7 +164,7 @@ impl Broker {
         let handle = server.handle();
         actix_rt::spawn(server);
         tracing::info!(address = %addr, workers, "broker started");
-        Ok(RunningBroker { addr, operator_token, directory, server: handle, arbiters, journal: writer, upkeep, _lock: lock })
+        Ok(RunningBroker { addr, operator_token, directory, server: handle, arbiters, journal: writer, upkeep, _lock: lock, _exclusive: exclusive })
     }
 }
 

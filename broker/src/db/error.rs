@@ -20,6 +20,9 @@ pub enum DbError {
     /// Too many wait for a connection or a lock.
     #[error("storage is busy")]
     Busy,
+    /// Another broker serves from this database.
+    #[error("another broker serves from this database")]
+    InUse,
     /// Disk or quota full; nothing of the transaction was kept.
     #[error("storage is full")]
     Full(#[source] Diesel),
@@ -60,7 +63,7 @@ impl DbError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) | Self::Crossed(_) => ErrorCode::Unavailable,
-            Self::Busy => ErrorCode::Busy,
+            Self::Busy | Self::InUse => ErrorCode::Busy,
             Self::Full(_) => ErrorCode::StorageFull,
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::BadText(_) => ErrorCode::InvalidArgs,

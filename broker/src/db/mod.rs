@@ -6,6 +6,7 @@
 
 pub mod convert;
 mod error;
+mod exclusive;
 pub mod meshes;
 pub mod meta;
 pub mod migrate;
@@ -22,6 +23,7 @@ mod tests;
 use std::time::Duration;
 
 pub use error::DbError;
+pub use exclusive::Exclusive;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresDb;
 #[cfg(feature = "sqlite")]

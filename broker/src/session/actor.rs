@@ -12,7 +12,7 @@ use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use claudemesh_protocol::session::Request as SessionRequest;
 
 use super::bucket::Bucket;
-use super::hello::{self, VerifiedHello};
+use super::hello::{self, SeenHellos, VerifiedHello};
 use super::socket::{Socket, SocketContext};
 use super::{CloseReason, Out};
 use crate::clock::SharedClock;
@@ -35,6 +35,8 @@ pub struct SessionDeps {
     pub pending: Arc<AtomicUsize>,
     /// Numbers sockets.
     pub next_socket: Arc<AtomicUsize>,
+    /// Proofs of session keys that were used.
+    pub seen_hellos: Arc<SeenHellos>,
 }
 
 enum State {
@@ -222,6 +224,9 @@ impl PeerSession {
             Ok(verified) => verified,
             Err(code) => return self.refuse(code, ctx),
         };
+        if verified.proven && !self.deps.seen_hellos.first_time(&verified, self.deps.clock.mono_ms()) {
+            return self.refuse(ErrorCode::Replayed, ctx);
+        }
         hello::trim(&mut verified.description);
         self.state = State::Joining;
         let (directory, socket_no, socket) = (self.deps.directory.clone(), self.socket_no, ctx.recipient());

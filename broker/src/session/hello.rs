@@ -1,5 +1,8 @@
 //! The checks of a hello that need no mesh: shapes, clock, signatures. In the order of the wire contract.
 
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
 use claudemesh_protocol::crypto::{keys, signed};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::{MeshId, PublicKey};
@@ -27,6 +30,47 @@ pub struct VerifiedHello {
     pub cwd: String,
     /// What peers see.
     pub description: PeerDescription,
+    /// The timestamp that was signed.
+    pub timestamp: String,
+}
+
+/// Proofs of session keys that were used within the allowed clock skew: a captured `session_hello` opens nothing.
+///
+/// A plain hello is not remembered: it proves no session key, and older clients may open several connections with the
+/// same timestamp.
+#[derive(Debug, Default)]
+pub struct SeenHellos {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    proofs: HashSet<(PublicKey, String)>,
+    order: VecDeque<(i64, (PublicKey, String))>,
+}
+
+/// Proofs remembered at once: two minutes of 2,000 hellos a second.
+const MAX_SEEN: usize = 262_144;
+
+impl SeenHellos {
+    /// Notes a proof; `false` when it was used before.
+    pub fn first_time(&self, hello: &VerifiedHello, mono_ms: i64) -> bool {
+        let Some(session) = hello.session_key else { return true };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Twice the skew: a proof made in the future stays valid that long.
+        let ttl = 2 * limits::MAX_CLOCK_SKEW_MS + 1_000;
+        while seen.order.front().is_some_and(|(at, _)| mono_ms - at > ttl) || seen.order.len() >= MAX_SEEN {
+            if let Some((_, old)) = seen.order.pop_front() {
+                seen.proofs.remove(&old);
+            }
+        }
+        let proof = (session, format!("{}|{}", hello.mesh, hello.timestamp));
+        if !seen.proofs.insert(proof.clone()) {
+            return false;
+        }
+        seen.order.push_back((mono_ms, proof));
+        true
+    }
 }
 
 /// Verifies either hello.
@@ -60,6 +104,7 @@ fn verify_hello(hello: Hello, now_ms: i64) -> Result<VerifiedHello, ErrorCode> {
         pid: hello.pid,
         cwd: hello.cwd,
         description: hello.description,
+        timestamp: hello.timestamp.to_string(),
     })
 }
 
@@ -100,6 +145,7 @@ fn verify_session_hello(hello: SessionHello, now_ms: i64) -> Result<VerifiedHell
         pid: hello.pid,
         cwd: hello.cwd,
         description: hello.description,
+        timestamp: hello.timestamp.to_string(),
     })
 }
 
