@@ -13,6 +13,7 @@ pub mod http;
 pub mod inbox;
 pub mod install;
 pub mod launch;
+pub mod local;
 pub mod mcp;
 pub mod output;
 pub mod paths;

@@ -32,7 +32,9 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Unban(args) => moderation::cli::unban(cx, &args),
         Verb::Bans(_) => moderation::cli::bans(cx),
         Verb::Mcp(args) => return crate::mcp::run(cx, &args),
-        other => Err(CliError::internal(format!("This build cannot run {other:?}."))),
+        Verb::Up(args) => return crate::local::up(cx, &args),
+        // The others need no broker; `main` has run them.
+        other => Err(CliError::internal(format!("{other:?} is not a verb of the wire."))),
     }
     .map(|()| ExitCode::Success)
 }

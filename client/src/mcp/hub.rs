@@ -302,6 +302,9 @@ async fn tend(hub: Arc<Hub>, bound: Bound) {
                     return;
                 }
                 let ready = matches!(*state.borrow_and_update(), State::Ready(_));
+                if ready {
+                    let _ = bound.connection.report_stats(hub.stats());
+                }
                 if let (true, Some(role)) = (ready, &hub.identity().role) {
                     let profile = Profile { title: Some(role.clone()), ..Profile::default() };
                     if let Err(error) = bound.connection.set_profile(profile, None).await {

@@ -144,14 +144,20 @@ impl ServerHandler for MeshServer {
             return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
         }
         // Bad arguments are the model's to mend, so it must be able to read what is wrong with them.
-        let response = match self.tools.call(ToolCallContext::new(self, request, context)).await {
+        let mut response = match self.tools.call(ToolCallContext::new(self, request, context)).await {
             Ok(response) => response,
             Err(error) => Self::finish(&name, Err(error.message.into_owned())).into(),
         };
-        if let CallToolResponse::Complete(result) = &response
+        if let CallToolResponse::Complete(result) = &mut response
             && result.is_error == Some(true)
         {
             counters.errors.fetch_add(1, Ordering::Relaxed);
+            // The SDK words bad arguments itself; every failure of ours starts with the tool's name.
+            if let Some(ContentBlock::Text(text)) = result.content.first_mut()
+                && !text.text.starts_with(&*name)
+            {
+                text.text.insert_str(0, &format!("{name}: "));
+            }
         }
         Ok(response)
     }

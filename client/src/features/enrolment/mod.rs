@@ -28,6 +28,8 @@ pub mod cli;
 
 /// Longest exchange with a broker.
 const LIMIT: Duration = Duration::from_secs(15);
+/// Invites that one second may see before it is told to the user.
+const MAX_INVITE_ATTEMPTS: u32 = 20;
 /// Where `up` serves when nothing else is said.
 pub const DEFAULT_BROKER: &str = "ws://127.0.0.1:7900/ws";
 
@@ -222,7 +224,27 @@ pub struct NewInvite {
 pub fn create_invite(owner: &OwnerEntry, entry: &MeshEntry, wish: &InviteWish<'_>) -> Result<NewInvite, CliError> {
     let key = owner_key(owner)?;
     let lifetime = i64::try_from(wish.lifetime.as_secs()).unwrap_or(i64::MAX);
-    let expires_at = (crate::clock::now_ms() / 1_000).saturating_add(lifetime);
+    let mut expires_at = (crate::clock::now_ms() / 1_000).saturating_add(lifetime);
+    let mut attempts = 0;
+    loop {
+        match register_invite(owner, &key, entry, wish, expires_at) {
+            // A v1 token holds nothing random: two invites of the same second are one token. A second later they are two.
+            Err(error) if error.code == ErrorCode::AlreadyExists.as_str() && attempts < MAX_INVITE_ATTEMPTS => {
+                expires_at = expires_at.saturating_add(1);
+                attempts += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn register_invite(
+    owner: &OwnerEntry,
+    key: &SecretKey,
+    entry: &MeshEntry,
+    wish: &InviteWish<'_>,
+    expires_at: i64,
+) -> Result<NewInvite, CliError> {
     let invite_id = InviteId::random(&mut OsRng);
     let text = signed::invite_v2(&owner.mesh_id, &invite_id, expires_at, wish.role, &key.public());
     let v1 = InviteV1 {
@@ -236,7 +258,7 @@ pub fn create_invite(owner: &OwnerEntry, entry: &MeshEntry, wish: &InviteWish<'_
         owner_pubkey: key.public(),
         signature: String::new(),
     };
-    let token = v1.signed(&key).token();
+    let token = v1.signed(key).token();
     let body = CreateInvite {
         invite_id,
         code: random_code(&mut OsRng),
@@ -249,7 +271,7 @@ pub fn create_invite(owner: &OwnerEntry, entry: &MeshEntry, wish: &InviteWish<'_
     };
     let base = entry.broker_http();
     let path = format!("/mesh/{}/invites", owner.mesh_id);
-    let mut view: InviteView = Call { base: &base, path: &path, key: Some(&key), bearer: None }.post(&body)?;
+    let mut view: InviteView = Call { base: &base, path: &path, key: Some(key), bearer: None }.post(&body)?;
     if view.url.is_empty() {
         view.url = format!("{base}/i/{}", view.code);
     }

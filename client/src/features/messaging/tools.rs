@@ -28,6 +28,7 @@ const MAX_MESSAGES: i64 = 50;
 /// One text or several.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub(crate) enum OneOrMany {
     /// One.
     One(String),
@@ -58,6 +59,7 @@ impl OneOrMany {
 /// Urgency as the tool takes it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub(crate) enum Urgency {
     /// Interrupts, also in dnd.
     Now,

@@ -35,6 +35,7 @@ pub(crate) struct SummaryText {
 /// Status words.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub(crate) enum StatusWord {
     /// Everything is delivered.
     Idle,
