@@ -157,13 +157,23 @@ pub fn resolve_link(path: &Path) -> io::Result<PathBuf> {
                 match fs::read_link(&current) {
                     Ok(next) if next.is_absolute() => current = next,
                     Ok(next) => current = current.parent().unwrap_or(Path::new(".")).join(next),
-                    Err(_) => return Ok(current),
+                    Err(_) => return Ok(real_below(&current)),
                 }
             }
             Err(io::Error::other("too many levels of symbolic links"))
         }
         Err(error) => Err(error),
     }
+}
+
+/// A path that does not exist, with the part of it that does exist resolved: the same path as once it exists.
+fn real_below(path: &Path) -> PathBuf {
+    for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        if let (Ok(real), Ok(rest)) = (fs::canonicalize(above), path.strip_prefix(above)) {
+            return real.join(rest);
+        }
+    }
+    path.to_path_buf()
 }
 
 /// Permission bits of a file, `None` where the system has none or the file is missing.
@@ -200,6 +210,19 @@ mod tests {
         assert!(result.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the temporary file is gone");
+    }
+
+    #[test]
+    fn a_missing_file_has_the_path_it_will_have() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("home")).unwrap();
+        let path = dir.path().join("home/./.claude/settings.json");
+        let before = resolve_link(&path).unwrap();
+        fs::create_dir(dir.path().join("home/.claude")).unwrap();
+        fs::write(&path, "").unwrap();
+        assert_eq!(resolve_link(&path).unwrap(), before);
+        assert_eq!(before, fs::canonicalize(&path).unwrap());
     }
 
     #[test]

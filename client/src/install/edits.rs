@@ -46,6 +46,7 @@ pub fn server_entry(program: &str) -> Value {
 /// # Errors
 /// [`EditError`]
 pub fn add_server(doc: &mut Document, program: &str, force: bool) -> Result<Change, EditError> {
+    doc.receipt.programs.insert(program.to_owned());
     let path = ["mcpServers"];
     let Some(old) = doc.find(&["mcpServers", SERVER]) else {
         doc.set(&path, SERVER, &server_entry(program))?;
@@ -55,7 +56,7 @@ pub fn add_server(doc: &mut Document, program: &str, force: bool) -> Result<Chan
     if entry["command"] == program && entry["args"][0] == "mcp" {
         return Ok(Change::Unchanged);
     }
-    if !is_our_server(&entry) && !force {
+    if !is_our_server(doc, &entry) && !force {
         return Ok(Change::Foreign);
     }
     doc.set(&path, SERVER, &server_entry(program))?;
@@ -70,7 +71,8 @@ pub fn remove_servers(doc: &mut Document) -> Change {
         let Some(servers) = doc.find(&["mcpServers"]) else { return change };
         let members = doc.members(&servers);
         let named = |key: &str| key == SERVER || key.starts_with("claudemesh:") || key.starts_with("mesh:");
-        let ours = members.iter().rev().find(|member| named(&member.key) && is_our_server(&doc.value(&member.value)));
+        let ours =
+            members.iter().rev().find(|member| named(&member.key) && is_our_server(doc, &doc.value(&member.value)));
         match ours {
             Some(member) => {
                 let key = member.key.clone();
@@ -118,6 +120,7 @@ pub fn remove_permissions(doc: &mut Document) -> usize {
 /// # Errors
 /// [`EditError`]
 pub fn add_hooks(doc: &mut Document, program: &str) -> Result<Change, EditError> {
+    doc.receipt.programs.insert(program.to_owned());
     let mut change = Change::Unchanged;
     for (event, word) in HOOKS {
         let command = format!("{} hook {word}", quote(program));
@@ -177,7 +180,7 @@ fn our_hook(doc: &Document, event: &str) -> Option<(usize, usize, super::json_sc
         for (index, handler) in doc.items(&list).iter().enumerate() {
             let members = doc.members(handler);
             let Some(command) = members.iter().rev().find(|member| member.key == "command") else { continue };
-            if doc.value(&command.value).as_str().is_some_and(is_our_hook_command) {
+            if doc.value(&command.value).as_str().is_some_and(|command| is_our_hook_command(doc, command)) {
                 return Some((group_index, index, command.value.clone()));
             }
         }
@@ -190,22 +193,22 @@ fn handlers_of(doc: &Document, group: &super::json_scan::Span) -> Option<super::
     (super::json_scan::kind(doc.text(), &member.value) == Kind::Array).then_some(member.value)
 }
 
-/// Whether an MCP entry starts our program: the file name of its command decides.
-pub fn is_our_server(entry: &Value) -> bool {
-    entry["command"].as_str().is_some_and(is_our_program)
+/// Whether an MCP entry starts our program: the file name of its command decides, or that we wrote this very command.
+pub fn is_our_server(doc: &Document, entry: &Value) -> bool {
+    entry["command"].as_str().is_some_and(|command| is_our_program(doc, command))
 }
 
-fn is_our_program(command: &str) -> bool {
+fn is_our_program(doc: &Document, command: &str) -> bool {
     let name = command.rsplit(['/', '\\']).next().unwrap_or(command);
-    matches!(name, "claudemesh" | "claudemesh.exe")
+    matches!(name, "claudemesh" | "claudemesh.exe") || doc.receipt.programs.contains(command)
 }
 
 /// Whether a hook command is exactly a call of ours: `<path>claudemesh hook <word>`. A longer line that only mentions us
 /// belongs to the user.
-fn is_our_hook_command(command: &str) -> bool {
+fn is_our_hook_command(doc: &Document, command: &str) -> bool {
     let words = split_words(command);
     match words.as_deref() {
-        Some([program, hook, _word]) => is_our_program(program) && hook == "hook",
+        Some([program, hook, _word]) => is_our_program(doc, program) && hook == "hook",
         _ => false,
     }
 }

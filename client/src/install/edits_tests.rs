@@ -205,6 +205,21 @@ fn an_existing_entry_of_ours_keeps_its_arguments_or_is_updated() {
 }
 
 #[test]
+fn a_program_of_another_name_is_known_by_the_receipt() {
+    let mut doc = Document::open("{}", None).unwrap();
+    add_server(&mut doc, "/opt/mesh-nightly", false).unwrap();
+    add_hooks(&mut doc, "/opt/mesh-nightly").unwrap();
+    let (installed, receipt) = (doc.text().to_owned(), doc.receipt);
+    assert_eq!(uninstall(&installed, Some(receipt)), "{}");
+    let mut doc = Document::open(installed, None).unwrap();
+    assert_eq!(
+        (remove_servers(&mut doc), remove_hooks(&mut doc)),
+        (Change::Foreign, 0),
+        "without it, it is a stranger's"
+    );
+}
+
+#[test]
 fn wrong_shapes_are_refused() {
     for text in [r#"{"mcpServers":null}"#, r#"{"mcpServers":[]}"#, "[]", "1"] {
         let error =
@@ -217,10 +232,11 @@ fn wrong_shapes_are_refused() {
 
 #[test]
 fn hook_commands_are_ours_only_when_they_are_nothing_else() {
+    let doc = Document::open("{}", None).unwrap();
     for ours in
         ["claudemesh hook idle", "/a/claudemesh hook stop", "'/a b/claudemesh' hook prompt", " claudemesh  hook dnd "]
     {
-        assert!(is_our_hook_command(ours), "{ours}");
+        assert!(is_our_hook_command(&doc, ours), "{ours}");
     }
     for other in [
         "claudemesh hook",
@@ -232,10 +248,10 @@ fn hook_commands_are_ours_only_when_they_are_nothing_else() {
         "claudemesh send a b",
         "echo claudemesh hook idle",
     ] {
-        assert!(!is_our_hook_command(other), "{other}");
+        assert!(!is_our_hook_command(&doc, other), "{other}");
     }
     for path in ["/usr/bin/claudemesh", "/a b/claudemesh", "/it's/claudemesh", "/$HOME/claudemesh"] {
-        assert!(is_our_hook_command(&format!("{} hook stop", quote(path))), "{path}");
+        assert!(is_our_hook_command(&doc, &format!("{} hook stop", quote(path))), "{path}");
     }
 }
 

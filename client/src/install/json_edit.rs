@@ -4,7 +4,7 @@
 //! the removal of the same value. What a removal cannot see in the text, namely whether an emptied container was there
 //! before and with which white space, is kept in a [`Receipt`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +20,9 @@ pub struct Receipt {
     /// Containers that were empty or missing, by path (`["hooks","Stop"]` in JSON).
     #[serde(default)]
     pub containers: BTreeMap<String, Emptiness>,
+    /// Programs that were written into the file as ours, whatever they were called.
+    #[serde(default)]
+    pub programs: BTreeSet<String>,
 }
 
 /// What a container was before its first child of ours.

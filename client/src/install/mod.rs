@@ -112,10 +112,18 @@ pub fn install(env: &Env, config_dir: &Path, out: &Output, options: InstallOptio
 /// # Errors
 /// Exit 10 when a file cannot be edited. Files that were not edited yet are as they were.
 pub fn uninstall(env: &Env, config_dir: &Path, out: &Output) -> Result<(), CliError> {
+    let program = program_name(env);
     let claude = ClaudeFiles::locate(env);
     let desk = Desk { config_dir, backups: &claude.backups };
-    let server = |doc: &mut json_edit::Document| Ok(edits::remove_servers(doc));
-    let settings = |doc: &mut json_edit::Document| Ok((edits::remove_permissions(doc), edits::remove_hooks(doc)));
+    // What starts this very file is ours, whatever it is called.
+    let server = |doc: &mut json_edit::Document| {
+        doc.receipt.programs.insert(program.clone());
+        Ok(edits::remove_servers(doc))
+    };
+    let settings = |doc: &mut json_edit::Document| {
+        doc.receipt.programs.insert(program.clone());
+        Ok((edits::remove_permissions(doc), edits::remove_hooks(doc)))
+    };
     desk.rehearse(&claude.config, server)?;
     desk.rehearse(&claude.settings, settings)?;
     let server: Applied<Change> = desk.apply(&claude.config, Purpose::Uninstall, server)?;
@@ -164,6 +172,7 @@ pub struct Installed {
 /// Looks at Claude Code's files without changing them.
 pub fn installed(env: &Env) -> Installed {
     let claude = ClaudeFiles::locate(env);
+    let program = program_name(env);
     let mut found = Installed::default();
     let mut open = |path: &Path| -> Option<json_edit::Document> {
         let text = match crate::files::read_limited(path, 256 * 1024 * 1024) {
@@ -172,14 +181,16 @@ pub fn installed(env: &Env) -> Installed {
             Err(error) => Err(error.to_string()),
         };
         let doc = text.and_then(|text| json_edit::Document::open(text, None).map_err(|error| error.to_string()));
-        doc.map_err(|reason| found.broken.push((path.to_path_buf(), reason))).ok()
+        let mut doc = doc.map_err(|reason| found.broken.push((path.to_path_buf(), reason))).ok()?;
+        doc.receipt.programs.insert(program.clone());
+        Some(doc)
     };
     let (config, settings) = (open(&claude.config), open(&claude.settings));
     if let Some(doc) = config
         && let Some(span) = doc.find(&["mcpServers", edits::SERVER])
     {
         let entry: Value = doc.value(&span);
-        found.server_foreign = !edits::is_our_server(&entry);
+        found.server_foreign = !edits::is_our_server(&doc, &entry);
         found.server = Some(entry["command"].as_str().unwrap_or_default().to_owned());
     }
     if let Some(doc) = settings {

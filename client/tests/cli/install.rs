@@ -69,6 +69,24 @@ fn the_short_name_is_used_when_it_is_this_program() {
 }
 
 #[test]
+fn a_copy_of_another_name_installs_and_removes_itself() {
+    let home = Home::new();
+    let copy = home.path("bin/mesh-nightly");
+    fs::copy(env!("CARGO_BIN_EXE_claudemesh"), &copy).unwrap();
+    let run = |verb: &str| {
+        let mut command = std::process::Command::new(&copy);
+        command.arg(verb).arg("--json").env_clear().env("HOME", home.path("."));
+        crate::home::finish(command, "").exits(0).json()
+    };
+    home.write(".claude.json", CONFIG);
+    assert_eq!(run("install")["mcp_server"]["result"], "added");
+    assert_eq!(run("install")["changed"], false);
+    assert_eq!(run("uninstall")["hooks"]["removed"], 4);
+    assert_eq!(home.read(".claude.json"), CONFIG);
+    assert!(!home.path(".claude/settings.json").exists());
+}
+
+#[test]
 fn print_and_no_hooks_do_less() {
     let home = Home::new();
     let printed = home.run(&["install", "--print"]).exits(0).stdout;
