@@ -154,3 +154,28 @@ fn colours_show_on_a_terminal_unless_they_are_unwanted() {
     terminal.wait_for("\nteam");
     child.wait().unwrap();
 }
+
+/// Ctrl-C reaches Claude Code once: from the terminal, not a second time from us.
+#[test]
+fn the_interrupt_key_is_not_doubled() {
+    let home = ready();
+    let script = "#!/bin/sh\nn=0\ntrap 'n=$((n+1)); echo \"interrupt $n\"' INT\necho ready\n\
+                  while [ $n -eq 0 ]; do sleep 0.05; done\nread line\necho \"total $n\"\nexit 5\n";
+    home.script("claude", script);
+    let mut terminal = Terminal::new();
+    // A session of its own with this terminal as the controlling one, as a shell would have it.
+    let launch = home.command(&["launch", "team", "--yes"]);
+    let mut command = std::process::Command::new("setsid");
+    command.args(["--ctty", "--wait"]).arg(launch.get_program()).args(launch.get_args());
+    command.env_clear().envs(launch.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("IS_SANDBOX", "1");
+    command.current_dir(home.path("project"));
+    command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio());
+    let mut child = command.spawn().unwrap();
+    terminal.wait_for("ready");
+    terminal.press("\x03");
+    terminal.wait_for("interrupt 1");
+    terminal.press("go\n");
+    terminal.wait_for("total 1");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    assert!(terminal.is_cooked());
+}
