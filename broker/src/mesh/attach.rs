@@ -398,8 +398,9 @@ fn announce(cx: &mut MeshContext<'_>, at: PeerRef, known: Option<&KnownSession>)
 }
 
 fn acks(hello: &VerifiedHello) -> bool {
-    // `session_hello` came into the protocol together with `client_ack`; a plain hello has to say it.
-    hello.proven || hello.description.can(CAP_CLIENT_ACK)
+    // Our protocol says it. Before, `session_hello` came together with `client_ack`, and a plain hello never acknowledged.
+    let says = hello.description.protocol_version.is_some_and(|version| version >= PROTOCOL_VERSION);
+    hello.description.can(CAP_CLIENT_ACK) || (hello.proven && !says)
 }
 
 fn cut(text: &str) -> String {

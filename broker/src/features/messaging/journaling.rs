@@ -48,12 +48,12 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) -> (Ba
     let mut batch = Batch::default();
     let mut seqs = Vec::new();
     let mut upto = memory.next_seq - 1;
+    let mut taken = (0, 0);
     while let Some(seq) = memory.pending.pop_front() {
         let Some(open) = memory.open.get_mut(&seq) else { continue };
         open.journaled = Journaled::Writing;
-        memory.pending_bytes =
-            memory.pending_bytes.saturating_sub(open.message.ciphertext.len() + open.message.nonce.len());
-        memory.pending_rows = memory.pending_rows.saturating_sub(open.recipients.len() + 1);
+        taken.0 += open.message.ciphertext.len() + open.message.nonce.len();
+        taken.1 += open.remaining + 1;
         batch.messages.push(open.message.clone());
         for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
             batch.deliveries.push(NewDelivery {
@@ -72,10 +72,9 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) -> (Ba
             break;
         }
     }
-    if memory.pending.is_empty() {
-        memory.pending_bytes = 0;
-        memory.pending_rows = 0;
-    }
+    memory.pending_live = memory.pending_live.saturating_sub(seqs.len());
+    memory.pending_bytes = memory.pending_bytes.saturating_sub(taken.0);
+    memory.pending_rows = memory.pending_rows.saturating_sub(taken.1);
     for seq in &seqs {
         if let Some(receipt) = memory.open.get(seq).and_then(|open| memory.receipts.get_mut(open.message.id.as_str())) {
             receipt.stored = true;
@@ -226,6 +225,7 @@ pub fn received(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, entry: &
         }
     }
     if unwritten {
+        memory.pending_rows = memory.pending_rows.saturating_sub(1);
         METRICS.deliveries_unwritten.inc();
     } else {
         memory.stages.push(StageUpdate {
@@ -269,8 +269,10 @@ pub fn settle_received(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, s
         let ack = ack_of(memory, &cx.core.roster, open, &reply);
         cx.reply(&reply, &ServerMessage::from(Response::from(ack)));
     }
-    if memory.open.get(&seq).is_some_and(|open| open.journaled == Journaled::Pending) {
-        memory.open.remove(&seq);
+    if memory.open.get(&seq).is_some_and(|open| open.journaled == Journaled::Pending)
+        && let Some(open) = memory.open.remove(&seq)
+    {
+        memory.dequeue(open.message.ciphertext.len() + open.message.nonce.len(), 1);
     }
 }
 

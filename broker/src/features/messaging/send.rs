@@ -286,13 +286,11 @@ fn admit(
         keep,
     };
     memory.open.insert(seq, open);
+    memory.enqueue(seq, bytes, remaining + 1);
     if remaining == 0 && !keep {
         journaling::settle_received(memory, cx, seq);
         return;
     }
-    memory.pending.push_back(seq);
-    memory.pending_bytes += bytes;
-    memory.pending_rows += remaining + 1;
     let when = if memory.pending_rows >= BATCH_ROWS { FlushWanted::Now } else { FlushWanted::Soon };
     cx.flush(when);
 }

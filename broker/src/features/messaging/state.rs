@@ -124,8 +124,10 @@ pub struct MessagingMemory {
     pub committed: i64,
     /// Messages not on disk, by seq.
     pub open: BTreeMap<i64, Open>,
-    /// Seqs to be written, in order.
+    /// Seqs to be written, in order. May still hold some that were settled meanwhile and need no row.
     pub pending: VecDeque<i64>,
+    /// Those that do need one.
+    pub pending_live: usize,
     /// Bytes of the pending bodies.
     pub pending_bytes: usize,
     /// Delivery rows among the pending, for the batch size.
@@ -223,8 +225,28 @@ impl MessagingMemory {
         }
     }
 
+    /// A message waits for its row.
+    pub fn enqueue(&mut self, seq: i64, bytes: usize, rows: usize) {
+        self.pending.push_back(seq);
+        self.pending_live += 1;
+        self.pending_bytes += bytes;
+        self.pending_rows += rows;
+    }
+
+    /// A pending message was handed over, or needs no row any more.
+    pub fn dequeue(&mut self, bytes: usize, rows: usize) {
+        self.pending_live = self.pending_live.saturating_sub(1);
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+        self.pending_rows = self.pending_rows.saturating_sub(rows);
+        // While a transaction takes long, thousands may come and go: do not remember them all.
+        if self.pending.len() > 1_024 + 4 * self.pending_live {
+            let open = &self.open;
+            self.pending.retain(|seq| open.contains_key(seq));
+        }
+    }
+
     /// The journal cannot keep up.
     pub fn is_full(&self) -> bool {
-        self.pending.len() >= MAX_PENDING || self.pending_bytes >= MAX_PENDING_BYTES
+        self.pending_live >= MAX_PENDING || self.pending_bytes >= MAX_PENDING_BYTES
     }
 }
