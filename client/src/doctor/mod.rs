@@ -239,15 +239,19 @@ fn brokers(config: &Config) -> Vec<Check> {
     let check = |url: &&str| {
         let slugs = config.meshes.iter().filter(|mesh| mesh.broker_url == *url).map(|mesh| mesh.slug.as_str());
         let place = format!("{} ({url})", slugs.collect::<Vec<_>>().join(", "));
-        let fix = if config.meshes.iter().any(|mesh| mesh.slug == "local" && mesh.broker_url == *url) {
-            "claudemesh up".to_owned()
-        } else {
-            format!("curl -v {}/health", broker_http(url))
+        let local = config.meshes.iter().any(|mesh| mesh.broker_url == *url && launch::local::is_local(mesh));
+        let failed = |reason: &str| {
+            if local {
+                let detail = format!("{place}: {reason}; a launch starts it");
+                Check::warning("broker", detail, "claudemesh up")
+            } else {
+                Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
+            }
         };
         match answers.iter().find(|(answered, _)| answered == url) {
             Some((_, Ok((_, elapsed)))) => Check::ok("broker", format!("{place}: {} ms", elapsed.as_millis())),
-            Some((_, Err(reason))) => Check::failure("broker", format!("{place}: {reason}"), fix),
-            None => Check::failure("broker", format!("{place}: no answer in {} s", BROKER_PATIENCE.as_secs()), fix),
+            Some((_, Err(reason))) => failed(reason),
+            None => failed(&format!("no answer in {} s", BROKER_PATIENCE.as_secs())),
         }
     };
     urls.iter().map(check).collect()

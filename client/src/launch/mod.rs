@@ -17,10 +17,12 @@ use crate::paths::{self, ClaudeFiles};
 pub mod argv;
 pub mod choices;
 pub mod claude;
+pub mod local;
 pub mod process;
 
 use choices::Choices;
 use claude::{Conversation, Start};
+use local::LocalBroker;
 
 /// `claudemesh launch`
 #[derive(Args, Clone, Debug, Default)]
@@ -74,14 +76,23 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
     let program = claude::find(&cx.env)?;
     let conversation = conversation(cx, args)?;
     let joined = args.join.as_deref().map(|link| join(cx, link, args.name.as_deref())).transpose()?;
-    let config: Config = cx.store.load()?;
     if let (Some(word), Some(flag)) = (&args.mesh_slug, &cx.mesh)
         && word != flag
     {
         return Err(CliError::invalid_args(format!("Two meshes are named: {} and {}.", clean(word), clean(flag))));
     }
     let wished = joined.or_else(|| args.mesh_slug.clone()).or_else(|| cx.mesh.clone());
+    // Kept until the end: its drop stops the broker when no other session needs it.
+    let mut local = None;
+    if cfg!(feature = "local-broker") && wished.is_none() && cx.store.load()?.meshes.is_empty() {
+        local = Some(LocalBroker::first(cx)?);
+    }
+    let wished = wished.or_else(|| local.as_ref().map(|local| local.slug().to_owned()));
+    let config: Config = cx.store.load()?;
     let choices = choices::settle(cx, args, &config, wished.as_deref())?;
+    if local.is_none() {
+        local = LocalBroker::for_mesh(cx, &choices.mesh)?;
+    }
     cx.store.sweep_session_dirs();
 
     banner(&cx.out, &choices)?;
@@ -138,12 +149,15 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
         command.env_remove(name);
     });
     command.envs(set);
-    process::run(command, |pid| {
+    let code = process::run(command, |pid| {
         if let Err(error) = session_dir.note_child(pid) {
             cx.out.warn(&format!("The session folder cannot be updated: {error}."));
         }
-    })
-    // The session folder goes with `session_dir`, whatever happened.
+    });
+    // Ours first, so that it does not count as a session that still needs the broker.
+    drop(session_dir);
+    drop(local);
+    code
 }
 
 /// Which conversation the flags mean, ours and forwarded ones.

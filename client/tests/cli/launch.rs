@@ -246,6 +246,8 @@ fn nothing_joined_is_told() {
     home.write(".claudemesh/config.json", "{}");
     launch(&home, &[]).exits(10);
     std::fs::remove_file(home.path(".claudemesh/config.json")).unwrap();
+    #[cfg(not(feature = "local-broker"))]
+    assert!(launch(&home, &[]).exits(5).stderr.contains("No mesh is joined."));
     let link = format!("http://127.0.0.1:{}/i/K7QX2MPA", crate::server::closed_port());
     let ran = launch(&home, &["--join", &link, "--name", "Ann"]).exits(4);
     assert!(ran.stderr.contains("Hint: "), "{ran:?}");

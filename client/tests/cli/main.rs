@@ -7,6 +7,8 @@ mod home;
 mod hook;
 mod install;
 mod launch;
+#[cfg(feature = "local-broker")]
+mod local;
 mod meshes;
 mod server;
 mod wizard;
