@@ -48,7 +48,9 @@ pub(super) async fn run(cx: &Context, local: &LocalMesh) -> Result<(), CliError>
     let question = ada.send(&["Grace"], text, None, &trace).await?;
     let received = grace.next().await?;
     say(format!("  Grace reads: {}", clean_lines(&received.text())))?;
-    say(out.paint(Style::Dim, &format!("  the broker stored a sealed body; message {question}")).into_owned())?;
+    say(out
+        .paint(Style::Dim, &format!("  on the wire and at the broker it was ciphertext; message {question}"))
+        .into_owned())?;
 
     say(format!("\n{}", out.paint(Style::Bold, "Grace → @demo, readable for the group")))?;
     grace.send(&["@demo"], "I take the parser, please stay off src/parse.rs.", None, &new_trace()).await?;
@@ -100,13 +102,7 @@ impl Actor {
         Ok(Self { name, connection, mailbox })
     }
 
-    async fn send(
-        &self,
-        to: &[&str],
-        text: &str,
-        reply_to: Option<&str>,
-        trace: &Trace,
-    ) -> Result<String, CliError> {
+    async fn send(&self, to: &[&str], text: &str, reply_to: Option<&str>, trace: &Trace) -> Result<String, CliError> {
         let to: Vec<String> = to.iter().map(|target| (*target).to_owned()).collect();
         let draft = Draft {
             text: text.to_owned(),

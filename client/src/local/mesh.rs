@@ -79,7 +79,8 @@ fn make(
     name: Option<&str>,
     operator_token: Option<&str>,
 ) -> Result<LocalMesh, CliError> {
-    let default = || format!("{}-{}", hostname().unwrap_or_else(|| "host".into()), cx.env.text("USER").unwrap_or("user"));
+    let default =
+        || format!("{}-{}", hostname().unwrap_or_else(|| "host".into()), cx.env.text("USER").unwrap_or("user"));
     let configured = cx.store.load()?.display_name;
     let name = name.map(str::to_owned).or(configured).unwrap_or_else(default);
     let mut number = 1;

@@ -155,8 +155,7 @@ impl Shower<'_> {
     async fn push(&mut self) -> Result<(), InboxError> {
         loop {
             let (reader, now) = (self.bound.reader(), crate::clock::now_ms());
-            let claimed =
-                self.bound.mailbox.run(move |inbox| inbox.claim_unshown(&reader, ROUTE, BATCH, now)).await?;
+            let claimed = self.bound.mailbox.run(move |inbox| inbox.claim_unshown(&reader, ROUTE, BATCH, now)).await?;
             if claimed.is_empty() {
                 return Ok(());
             }

@@ -212,7 +212,9 @@ impl Hub {
             return Err(match (trouble, &self.only_mesh) {
                 (Some(trouble), _) => trouble,
                 (None, Some(slug)) => format!("no joined mesh is called '{slug}'; run `claudemesh list` in a shell"),
-                (None, None) => "no mesh is joined; run `claudemesh join <invite-link>` in a shell, then call again".into(),
+                (None, None) => {
+                    "no mesh is joined; run `claudemesh join <invite-link>` in a shell, then call again".into()
+                }
             });
         }
         let Some(slug) = slug.map(str::trim).filter(|slug| !slug.is_empty()) else { return Ok(meshes) };

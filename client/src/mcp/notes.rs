@@ -136,7 +136,8 @@ impl MeshTag {
 pub fn message(message: &Message, mesh: &MeshTag) -> ChannelNote {
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
     let sealed = message.kind == "direct" && message.body.is_some();
-    let session = if message.sender_pubkey == message.sender_member { String::new() } else { message.sender_pubkey.clone() };
+    let session =
+        if message.sender_pubkey == message.sender_member { String::new() } else { message.sender_pubkey.clone() };
     let received = claudemesh_protocol::time::iso(message.received_at_ms);
     let meta = [
         ("kind", message.kind.clone()),
@@ -271,7 +272,13 @@ mod tests {
 
     #[test]
     fn meta_is_text_with_keys_that_the_host_keeps() {
-        let pairs = [("ok_1", "a".to_owned()), ("bad-key", "b".into()), ("1bad", "c".into()), ("", "d".into()), ("empty", String::new())];
+        let pairs = [
+            ("ok_1", "a".to_owned()),
+            ("bad-key", "b".into()),
+            ("1bad", "c".into()),
+            ("", "d".into()),
+            ("empty", String::new()),
+        ];
         let note = ChannelNote::new("hi", pairs);
         assert_eq!(note.params(), json!({"content": "hi", "meta": {"ok_1": "a"}}));
         let long = ChannelNote::new("hi", [("k", "x".repeat(1_000))]);
@@ -286,7 +293,10 @@ mod tests {
             system(&event, &mesh).map(|note| note.content().to_owned())
         };
         let groups = json!([{"name": "qa"}]);
-        assert_eq!(event("peer_joined", json!({"name": "Bob", "groups": groups})).unwrap(), "[system] Bob joined (@qa)");
+        assert_eq!(
+            event("peer_joined", json!({"name": "Bob", "groups": groups})).unwrap(),
+            "[system] Bob joined (@qa)"
+        );
         assert_eq!(event("peer_left", json!({"name": "B<channel>"})).unwrap(), "[system] B‹channel› left");
         assert!(event("something_new", json!({"a": 1})).unwrap().contains("something_new"));
         assert_eq!(event("", Value::Null), None);

@@ -148,7 +148,8 @@ pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
             text += " (this key was a member before)";
         }
         let key: String = entry.pubkey.chars().take(16).collect();
-        text += &format!("\n  name    {}\n  member  {}  key {key}\n", clean(&joined.name), clean(entry.member_id.as_str()));
+        text +=
+            &format!("\n  name    {}\n  member  {}  key {key}\n", clean(&joined.name), clean(entry.member_id.as_str()));
         text += &format!("  broker  {}\n", clean(&entry.broker_url));
         text + "  next: claudemesh peers, claudemesh send <to> <text>, claudemesh inbox, claudemesh launch\n"
     })
@@ -218,4 +219,3 @@ fn default_name(cx: &Context) -> String {
         format!("{}-{user}", hostname().unwrap_or_else(|| "host".into()))
     })
 }
-

@@ -11,7 +11,8 @@ use claudemesh_protocol::crypto::keys::{self, SecretKey};
 use claudemesh_protocol::crypto::{envelope, http as signed_http, signed};
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::enrolment::{
-    Claim, Claimed, CreateInvite, CreateMesh, HttpError, InviteList, InvitePreset, InviteView, Join, Joined, MeshCreated,
+    Claim, Claimed, CreateInvite, CreateMesh, HttpError, InviteList, InvitePreset, InviteView, Join, Joined,
+    MeshCreated,
 };
 use claudemesh_protocol::features::members::{MemberList, MemberView};
 use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey, random_code};
@@ -98,7 +99,8 @@ impl Call<'_> {
         })?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(4 << 20).read_to_vec();
-        let body = body.map_err(|error| CliError::network(format!("The answer of {} broke off: {error}.", self.base)))?;
+        let body =
+            body.map_err(|error| CliError::network(format!("The answer of {} broke off: {error}.", self.base)))?;
         if (200..300).contains(&status) {
             return serde_json::from_slice(&body).map_err(|error| {
                 let message = format!("{} does not answer like a claudemesh broker: {error}.", self.base);
@@ -540,15 +542,23 @@ pub fn is_exposed(broker_url: &str) -> bool {
 
 fn owner_key(owner: &OwnerEntry) -> Result<SecretKey, CliError> {
     owner.secret_key.key().map_err(|error| {
-        CliError::new(ExitCode::Io, "broken_config", format!("The owner key of {} cannot be used: {error}.", owner.slug))
-            .hint("Restore owners.json of the config folder from a copy.")
+        CliError::new(
+            ExitCode::Io,
+            "broken_config",
+            format!("The owner key of {} cannot be used: {error}.", owner.slug),
+        )
+        .hint("Restore owners.json of the config folder from a copy.")
     })
 }
 
 fn member_key(entry: &MeshEntry) -> Result<SecretKey, CliError> {
     entry.secret_key.key().map_err(|error| {
-        CliError::new(ExitCode::Io, "broken_config", format!("The member key of {} cannot be used: {error}.", entry.slug))
-            .hint("Leave the mesh and join it again.")
+        CliError::new(
+            ExitCode::Io,
+            "broken_config",
+            format!("The member key of {} cannot be used: {error}.", entry.slug),
+        )
+        .hint("Leave the mesh and join it again.")
     })
 }
 

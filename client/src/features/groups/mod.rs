@@ -21,8 +21,7 @@ impl Connection {
         role: Option<&str>,
         session: Option<&str>,
     ) -> Result<Option<u32>, ConnectionError> {
-        let body =
-            JoinGroup { name: checked(name)?, role: role.map(str::to_owned), target: write_target(session) };
+        let body = JoinGroup { name: checked(name)?, role: role.map(str::to_owned), target: write_target(session) };
         self.presence_write(Request::from(body)).await
     }
 

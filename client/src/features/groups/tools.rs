@@ -34,7 +34,10 @@ pub(crate) struct GroupToLeave {
 
 #[tool_router(router = group_tools, vis = "pub(crate)")]
 impl MeshServer {
-    #[tool(name = "join_group", description = "Join a mesh group, or change your role in it; messages to @group then reach you.")]
+    #[tool(
+        name = "join_group",
+        description = "Join a mesh group, or change your role in it; messages to @group then reach you."
+    )]
     async fn join_group_tool(&self, Parameters(args): Parameters<GroupToJoin>) -> CallToolResult {
         let done = self
             .everywhere(args.mesh_slug.as_deref(), |connection| {

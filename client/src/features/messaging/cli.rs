@@ -72,7 +72,11 @@ fn read_text(path: &std::path::Path) -> Result<String, CliError> {
     };
     read.map_err(|error| CliError::io(format!("{source} cannot be read: {error}.")))?;
     if bytes.len() as u64 > most {
-        return Err(CliError::new(ExitCode::InvalidArgs, "payload_too_large", format!("{source} is too long to be sent.")));
+        return Err(CliError::new(
+            ExitCode::InvalidArgs,
+            "payload_too_large",
+            format!("{source} is too long to be sent."),
+        ));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| CliError::invalid_args(format!("{source} is not UTF-8 text; messages are text.")))?;
@@ -190,8 +194,7 @@ pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<(), CliError> {
             None => {}
         }
     }
-    let list =
-        fetched.iter().flat_map(|one| one.messages.iter().map(|message| message.to_json(&one.slug))).collect();
+    let list = fetched.iter().flat_map(|one| one.messages.iter().map(|message| message.to_json(&one.slug))).collect();
     cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))
 }
 
@@ -308,14 +311,9 @@ fn local_time(iso: &str, offset: time::UtcOffset) -> String {
         .and_then(|ms| time::OffsetDateTime::from_unix_timestamp(ms / 1_000).ok())
         .map(|moment| moment.to_offset(offset));
     match moment {
-        Some(at) => format!(
-            "{:04}-{:02}-{:02} {:02}:{:02}",
-            at.year(),
-            u8::from(at.month()),
-            at.day(),
-            at.hour(),
-            at.minute()
-        ),
+        Some(at) => {
+            format!("{:04}-{:02}-{:02} {:02}:{:02}", at.year(), u8::from(at.month()), at.day(), at.hour(), at.minute())
+        }
         None => clean(iso).into_owned(),
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use claudemesh_protocol::crypto::envelope;
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::messaging::{
-    Ack, Candidate, Echo, EchoResult, InboxPull, InboxPullResult, MessageStatus, MessageStatusResult, Priority, Request,
-    ResolveTarget, Response, Send, Trace,
+    Ack, Candidate, Echo, EchoResult, InboxPull, InboxPullResult, MessageStatus, MessageStatusResult, Priority,
+    Request, ResolveTarget, Response, Send, Trace,
 };
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;

@@ -225,7 +225,11 @@ impl MeshServer {
             return Ok((only.clone(), target.to_owned()));
         }
         let slugs: Vec<&str> = meshes.iter().map(|bound| bound.tag.slug.as_str()).collect();
-        let which = format!("several meshes are joined; write slug:{} with one of {}", harmless_value(target), slugs.join(", "));
+        let which = format!(
+            "several meshes are joined; write slug:{} with one of {}",
+            harmless_value(target),
+            slugs.join(", ")
+        );
         if !matches!(Target::parse(target), Ok(Target::Name(_))) {
             return Err(which);
         }

@@ -62,9 +62,12 @@ pub fn disconnect(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
 /// As [`kick`].
 pub fn ban(cx: &Context, args: &BanArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
-    let banned = ask(cx, &entry, |connection| async move {
-        Ok(connection.ban_member(&args.peer, args.reason.as_deref()).await?)
-    })?;
+    let banned =
+        ask(
+            cx,
+            &entry,
+            |connection| async move { Ok(connection.ban_member(&args.peer, args.reason.as_deref()).await?) },
+        )?;
     cx.out.answer(&json!({"banned": banned}), |out| format!("{} banned {}\n", out.tick(), clean(&banned)))
 }
 
@@ -85,10 +88,8 @@ pub fn unban(cx: &Context, args: &UnbanArgs) -> Result<(), CliError> {
 pub fn bans(cx: &Context) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let bans = ask(cx, &entry, |connection| async move { Ok(connection.list_bans().await?) })?;
-    let list = bans
-        .iter()
-        .map(|ban| json!({"name": ban.name, "pubkey": ban.pubkey, "revokedAt": ban.revoked_at}))
-        .collect();
+    let list =
+        bans.iter().map(|ban| json!({"name": ban.name, "pubkey": ban.pubkey, "revokedAt": ban.revoked_at})).collect();
     cx.out.answer(&Value::Array(list), |out| {
         if bans.is_empty() {
             return "Nobody is banned.\n".into();

@@ -249,12 +249,8 @@ pub fn profile(cx: &Context, args: &ProfileArgs) -> Result<(), CliError> {
     }
     let session = target_session(cx, args.session.session.as_deref());
     let capabilities = args.capabilities.clone().map(|list| list.into_iter().filter(|word| !word.is_empty()).collect());
-    let profile = Profile {
-        avatar: args.avatar.clone(),
-        title: args.title.clone(),
-        bio: args.bio.clone(),
-        capabilities,
-    };
+    let profile =
+        Profile { avatar: args.avatar.clone(), title: args.title.clone(), bio: args.bio.clone(), capabilities };
     let value = serde_json::to_value(&profile).unwrap_or_default();
     write(cx, value, "profile updated", |connection| {
         let (profile, session) = (profile.clone(), session.clone());
@@ -284,7 +280,8 @@ fn show_profile(cx: &Context) -> Result<(), CliError> {
                 }
             }
             if let Some(list) = session["profile"]["capabilities"].as_array() {
-                let words: Vec<String> = list.iter().filter_map(|word| word.as_str().map(|w| clean(w).into())).collect();
+                let words: Vec<String> =
+                    list.iter().filter_map(|word| word.as_str().map(|w| clean(w).into())).collect();
                 text += &format!("  {:<13}{}\n", "capabilities", words.join(", "));
             }
         }

@@ -2,8 +2,8 @@
 
 use claudemesh_protocol::features::messaging;
 use claudemesh_protocol::features::presence::{
-    ListPeers, Peer, PeerStatus, Profile, Request, Response, SetProfile, SetStats, SetStatus, SetSummary, SetVisible, Stats,
-    WriteTarget,
+    ListPeers, Peer, PeerStatus, Profile, Request, Response, SetProfile, SetStats, SetStatus, SetSummary, SetVisible,
+    Stats, WriteTarget,
 };
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 

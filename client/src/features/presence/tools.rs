@@ -107,7 +107,8 @@ impl MeshServer {
                 async move { connection.set_summary(&summary, None).await }
             })
             .await;
-        let words = if text.is_empty() { "Summary cleared".into() } else { format!("Summary: {}", harmless_value(&text)) };
+        let words =
+            if text.is_empty() { "Summary cleared".into() } else { format!("Summary: {}", harmless_value(&text)) };
         Self::finish("set_summary", done.map(|count| Answer::text(format!("{words} ({count})"))))
     }
 
@@ -143,12 +144,8 @@ impl MeshServer {
         description = "Tell mesh peers who you are: avatar, title, bio, capabilities. Only given fields change; empty clears one; none at all clears the profile."
     )]
     async fn set_profile_tool(&self, Parameters(args): Parameters<NewProfile>) -> CallToolResult {
-        let mut profile = Profile {
-            avatar: args.avatar,
-            title: args.title,
-            bio: args.bio,
-            capabilities: args.capabilities,
-        };
+        let mut profile =
+            Profile { avatar: args.avatar, title: args.title, bio: args.bio, capabilities: args.capabilities };
         let fields = [
             ("avatar", profile.avatar.is_some()),
             ("title", profile.title.is_some()),

@@ -1,0 +1,9 @@
+//! The MCP server and the verbs of the wire against a real broker: through the strict host, through the SDK's client, and
+//! through the shell.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod channel;
+mod local;
+mod sdk_client;
+mod shell;
+mod team;

@@ -1,0 +1,270 @@
+//! The verbs of the wire, as scripts and people use them.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::team::{Team, program, session, stderr, stdout, texts};
+
+#[tokio::test]
+async fn a_message_waits_is_read_once_and_its_receipt_follows() -> Result<()> {
+    let team = Team::start().await?;
+    let sent = team.ann.json(&["send", "Bob", "the tests are green", "--json"])?;
+    assert_eq!(
+        (&sent["ok"], &sent["status"], &sent["recipientOnline"]),
+        (&json!(true), &json!("stored"), &json!(false))
+    );
+    let id = sent["messageId"].as_str().context("an id")?;
+    let waiting = team.ann.json(&["msg-status", id, "--json"])?;
+    assert_eq!(waiting["delivered"], false);
+    let started = Instant::now();
+    let read = team.bob.json(&["inbox", "--wait", "20", "--json"])?;
+    assert!(started.elapsed().as_secs() < 10, "it does not wait when something is there");
+    assert_eq!(texts(&read), ["the tests are green"]);
+    assert_eq!((&read[0]["senderName"], &read[0]["kind"]), (&json!("Ann"), &json!("direct")));
+    assert_eq!(team.bob.json(&["inbox", "--wait", "0", "--json"])?, json!([]));
+    assert_eq!(texts(&team.bob.json(&["inbox", "--wait", "0", "--all", "--json"])?), ["the tests are green"]);
+    let status = team.ann.json(&["msg-status", &id[..8], "--json"])?;
+    assert_eq!((&status["delivered"], &status["stage"]), (&json!(true), &json!("seen")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn several_targets_reach_each_recipient_once() -> Result<()> {
+    let team = Team::start().await?;
+    let mut bob = session(&team.bob, "bob-1", "BobS").await?;
+    bob.tool("join_group", json!({"name": "qa"})).await?;
+    let sent = team.ann.json(&["send", "BobS,@qa,*,BobS,Nobody", "--json", "once"]);
+    assert!(sent.is_err(), "one of them is unknown, so the exit code says so");
+    let output =
+        team.ann.run(&["send", "--to", "BobS", "--to", "@qa", "--to", "*", "--to", "@empty", "twice?", "--json"])?;
+    let answer: Value = serde_json::from_str(&stdout(&output))?;
+    let ok: Vec<bool> = answer.as_array().into_iter().flatten().map(|one| one["ok"] == true).collect();
+    // Nobody but Bob is in @qa and *: he got it directly, so the audiences are empty for this message.
+    assert!(ok[0] && !ok[3], "{answer:#}");
+    team.ann.json(&["send", "BobS", "end", "--json"])?;
+    let mut seen = Vec::new();
+    loop {
+        let note = bob.channel().await?;
+        if ["direct", "broadcast"].contains(&note.meta["kind"].as_str()) {
+            seen.push(note.content);
+        }
+        if seen.last().is_some_and(|text| text == "end") {
+            break;
+        }
+    }
+    assert_eq!(seen, ["once", "twice?", "end"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn long_texts_come_from_files_and_standard_input() -> Result<()> {
+    let team = Team::start().await?;
+    let long = "line\n".repeat(50_000);
+    let path = team.ann.home().join("long.txt");
+    std::fs::write(&path, &long)?;
+    team.ann.json(&["send", "Bob", "--file", path.to_str().context("utf-8")?, "--json"])?;
+    let mut command = team.ann.command(&["send", "Bob", "--file", "-", "--json"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
+    std::io::Write::write_all(&mut child.stdin.take().context("piped")?, b"from a pipe\n")?;
+    assert!(child.wait()?.success());
+    let read = team.bob.json(&["inbox", "--json"])?;
+    assert_eq!(texts(&read), [long.trim_end_matches('\n'), "from a pipe"]);
+    let missing = team.ann.run(&["send", "Bob", "--file", "/nowhere/at/all"])?;
+    assert_eq!(missing.status.code(), Some(10));
+    std::fs::write(&path, vec![b'x'; 3 << 20])?;
+    let huge = team.ann.run(&["send", "Bob", "--file", path.to_str().context("utf-8")?])?;
+    assert_eq!(huge.status.code(), Some(3), "{}", stderr(&huge));
+    std::fs::write(&path, [0xff, 0xfe])?;
+    assert_eq!(team.ann.run(&["send", "Bob", "--file", path.to_str().context("utf-8")?])?.status.code(), Some(3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn presence_writes_reach_the_running_session() -> Result<()> {
+    let team = Team::start().await?;
+    for verb in [&["status", "set", "dnd"][..], &["summary", "x"], &["visible", "false"], &["group", "join", "@qa"]] {
+        let nobody = team.bob.run(verb)?;
+        assert_eq!(nobody.status.code(), Some(5), "{verb:?}: {}", stderr(&nobody));
+    }
+    let _bob = session(&team.bob, "bob-1", "BobS").await?;
+    let set = team.bob.json(&["status", "set", "dnd", "--json"])?;
+    assert_eq!((&set["status"], &set["sessions"]), (&json!("dnd"), &json!(1)));
+    assert_eq!(team.bob.json(&["summary", "busy with tests", "--session", "bob-1", "--json"])?["sessions"], 1);
+    assert_eq!(team.bob.json(&["group", "join", "@qa", "--role", "lead", "--json"])?["group"], "qa");
+    team.bob.json(&["profile", "--title", "QA", "--capabilities", "review,tests", "--json"])?;
+    let peers = team.ann.json(&["peers", "--json"])?;
+    let bob = &peers[0];
+    assert_eq!((&bob["status"], &bob["summary"]), (&json!("dnd"), &json!("busy with tests")));
+    assert_eq!(bob["groups"], json!([{"name": "qa", "role": "lead"}]));
+    assert_eq!(bob["profile"]["title"], "QA");
+    let shown = team.bob.run(&["profile"])?;
+    assert!(stdout(&shown).contains("review, tests"), "{}", stdout(&shown));
+    // Not disturbed: the message waits, and the sender reads why.
+    let held = team.ann.run(&["send", "BobS", "later"])?;
+    assert!(stdout(&held).contains("dnd"), "{}", stdout(&held));
+    assert_eq!(team.bob.json(&["group", "leave", "@qa", "--json"])?["left"], true);
+    assert_eq!(team.bob.json(&["visible", "false", "--json"])?["visible"], false);
+    assert_eq!(team.ann.json(&["peers", "--json"])?, json!([]));
+    let other = team.bob.run(&["status", "set", "idle", "--session", "no-such-session"])?;
+    assert_eq!(other.status.code(), Some(5));
+    Ok(())
+}
+
+#[tokio::test]
+async fn peers_text_cannot_paint_the_terminal() -> Result<()> {
+    let team = Team::start().await?;
+    let _bob = session(&team.bob, "bob-1", "Bob\u{1b}[31m\u{202e}S").await?;
+    let peers = team.ann.run(&["peers"])?;
+    assert!(!peers.stdout.contains(&0x1b) && stdout(&peers).contains("Bob"), "{}", stdout(&peers));
+    team.ann.json(&["send", "Bob", "a\u{1b}]0;title\u{7}b\nsecond", "--json"])?;
+    let read = team.bob.run(&["inbox"])?;
+    assert!(!read.stdout.contains(&0x1b) && !read.stdout.contains(&7), "{}", stdout(&read));
+    assert!(stdout(&read).contains("second"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn joining_twice_keeps_one_member_and_old_links_work() -> Result<()> {
+    let team = Team::start().await?;
+    let invite = team.ann.json(&["invite", "--uses", "5", "--json"])?;
+    let (url, old) = (invite["url"].as_str().context("link")?, invite["v1_url"].as_str().context("old link")?);
+    let carl = program()?;
+    let first = carl.json(&["join", url, "--name", "Carl", "--json"])?;
+    let second = carl.json(&["join", url, "--name", "Carl", "--json"])?;
+    assert_eq!(first["pubkey"], second["pubkey"]);
+    assert_eq!(second["alreadyMember"], true);
+    let third = carl.json(&["join", old, "--name", "Carl", "--json"])?;
+    assert_eq!((&third["pubkey"], &third["alreadyMember"]), (&first["pubkey"], &json!(true)));
+    assert_eq!(carl.json(&["list", "--json"])?.as_array().map(Vec::len), Some(1));
+    let dora = program()?;
+    let dora_joined = dora.json(&["join", old, "--name", "Dora", "--json"])?;
+    assert_eq!((&dora_joined["slug"], &dora_joined["alreadyMember"]), (&json!("team"), &json!(false)));
+    // Another mesh of the same name gets a name of its own here.
+    let other = claudemesh_testkit::broker::TestBroker::start(claudemesh_testkit::broker::Database::Sqlite).await?;
+    let eve = program()?;
+    eve.json(&["create", "team", "--broker", &other.url(), "--name", "Eve", "--json"])?;
+    let theirs = eve.json(&["invite", "--json"])?;
+    let joined = carl.json(&["join", theirs["url"].as_str().context("link")?, "--name", "Carl", "--json"])?;
+    assert_eq!(joined["slug"], "team-2");
+    let ambiguous = carl.run(&["send", "Ann", "x"])?;
+    assert_eq!(ambiguous.status.code(), Some(3));
+    assert!(stderr(&ambiguous).contains("team-2"));
+    carl.json(&["send", "Ann", "x", "--mesh", "team", "--json"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn bad_links_and_used_up_invites_say_so() -> Result<()> {
+    let team = Team::start().await?;
+    let carl = program()?;
+    for link in ["nonsense link", "ftp://x/i/ABCDEFGH", "http://127.0.0.1:1/join/!!!", "ic://join/abcd"] {
+        let output = carl.run(&["join", link])?;
+        assert_eq!(output.status.code(), Some(3), "{link}: {}", stderr(&output));
+        assert!(stderr(&output).contains("Hint: "), "{link}");
+    }
+    let unknown = carl.run(&["join", &format!("{}/i/ABCDEFGH", team.broker.base())])?;
+    assert_eq!(unknown.status.code(), Some(5), "{}", stderr(&unknown));
+    let dead = carl.run(&["join", "http://127.0.0.1:1/i/ABCDEFGH"])?;
+    assert_eq!(dead.status.code(), Some(4), "{}", stderr(&dead));
+    let invite = team.ann.json(&["invite", "--json"])?;
+    let url = invite["url"].as_str().context("link")?;
+    carl.json(&["join", url, "--name", "Carl", "--json"])?;
+    let late = program()?.run(&["join", url, "--name", "Late"])?;
+    assert!(!late.status.success() && stderr(&late).contains("Hint: "), "{}", stderr(&late));
+    let second = team.ann.json(&["invite", "--json"])?;
+    team.ann.json(&["invite", "--revoke", second["code"].as_str().context("code")?, "--json"])?;
+    let revoked = program()?.run(&["join", second["url"].as_str().context("link")?, "--json"])?;
+    let answer: Value = serde_json::from_str(&stdout(&revoked))?;
+    assert!(answer["error"].as_str().is_some_and(|code| code.contains("revoked")), "{answer}");
+    let not_owner = team.bob.run(&["invite"])?;
+    assert_eq!(not_owner.status.code(), Some(7), "{}", stderr(&not_owner));
+    Ok(())
+}
+
+#[tokio::test]
+async fn moderation_follows_roles() -> Result<()> {
+    let team = Team::start().await?;
+    let _bob = session(&team.bob, "bob-1", "BobS").await?;
+    let refused = team.bob.run(&["ban", "Ann", "--json"])?;
+    assert_eq!(refused.status.code(), Some(7), "{}", stdout(&refused));
+    assert_eq!(team.ann.json(&["bans", "--json"])?, json!([]));
+    team.ann.json(&["ban", "Bob", "--reason", "test", "--json"])?;
+    assert_eq!(team.ann.json(&["bans", "--json"])?[0]["name"], "Bob");
+    let banned = team.bob.run(&["peers"])?;
+    assert_eq!(banned.status.code(), Some(7), "{}", stderr(&banned));
+    team.ann.json(&["unban", "Bob", "--json"])?;
+    team.bob.json(&["peers", "--json"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn info_ping_and_status_tell_about_the_mesh() -> Result<()> {
+    let team = Team::start().await?;
+    let info = team.bob.json(&["info", "--json"])?;
+    assert_eq!((&info["slug"], &info["displayName"], &info["members"]), (&json!("team"), &json!("Bob"), &json!(2)));
+    let ping = team.bob.json(&["ping", "--json"])?;
+    assert!(ping["round_trip_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{ping}");
+    assert!(team.bob.run(&["status"])?.status.success());
+    let all = team.ann.json(&["peers", "--all", "--json"])?;
+    assert_eq!(all.as_array().map(Vec::len), Some(2), "{all:#}");
+    let Team { broker, bob, .. } = team;
+    drop(broker);
+    let down = bob.run(&["status"])?;
+    assert_eq!(down.status.code(), Some(1));
+    let peers = bob.run(&["peers", "--json"])?;
+    assert_eq!(peers.status.code(), Some(4), "{}", stdout(&peers));
+    let inbox = bob.run(&["inbox"])?;
+    assert_eq!(inbox.status.code(), Some(4), "{}", stderr(&inbox));
+    Ok(())
+}
+
+#[tokio::test]
+async fn ids_and_json_errors_have_their_shapes() -> Result<()> {
+    let team = Team::start().await?;
+    let bad = team.ann.run(&["msg-status", "x!", "--json"])?;
+    let answer: Value = serde_json::from_str(&stdout(&bad))?;
+    assert_eq!(
+        (bad.status.code(), &answer["error"], &answer["field"]),
+        (Some(3), &json!("invalid_argument"), &json!("id"))
+    );
+    let missing = team.ann.run(&["msg-status", "abcdefgh12", "--json"])?;
+    let answer: Value = serde_json::from_str(&stdout(&missing))?;
+    assert_eq!(
+        (missing.status.code(), &answer["error"], &answer["isPrefix"]),
+        (Some(5), &json!("not_found"), &json!(true))
+    );
+    let own = team.ann.run(&["send", "Ann", "me?"])?;
+    assert_eq!(own.status.code(), Some(3), "{}", stderr(&own));
+    team.ann.json(&["send", "Ann", "note to self", "--self", "--json"])?;
+    assert_eq!(texts(&team.ann.json(&["inbox", "--json"])?), ["note to self"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_inboxes_at_once_print_each_message_once() -> Result<()> {
+    let team = Team::start().await?;
+    for number in 0..20 {
+        team.ann.json(&["send", "Bob", &format!("m{number}"), "--json"])?;
+    }
+    let runs: Vec<_> = (0..3)
+        .map(|_| {
+            let mut command = team.bob.command(&["inbox", "--wait", "0", "--json"]);
+            command.stdout(std::process::Stdio::piped()).spawn()
+        })
+        .collect::<std::io::Result<_>>()?;
+    let mut all = Vec::new();
+    for run in runs {
+        let output = run.wait_with_output()?;
+        assert!(output.status.success());
+        let list: Value = serde_json::from_slice(&output.stdout)?;
+        all.extend(texts(&list).into_iter().map(str::to_owned));
+    }
+    all.extend(texts(&team.bob.json(&["inbox", "--json"])?).into_iter().map(str::to_owned));
+    assert_eq!(all.len(), 20, "{all:?}");
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 20);
+    Ok(())
+}

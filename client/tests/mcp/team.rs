@@ -1,0 +1,65 @@
+//! Ann and Bob in one mesh, each with a config folder of their own.
+
+use std::process::Output;
+
+use anyhow::{Context, Result};
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::cli::CommandLine;
+use claudemesh_testkit::host::{Host, Options};
+use serde_json::Value;
+
+pub(crate) struct Team {
+    pub(crate) broker: TestBroker,
+    pub(crate) ann: CommandLine,
+    pub(crate) bob: CommandLine,
+}
+
+impl Team {
+    pub(crate) async fn start() -> Result<Self> {
+        let broker = TestBroker::start(Database::Sqlite).await?;
+        let (ann, bob) = (program()?, program()?);
+        ann.json(&["create", "team", "--broker", &broker.url(), "--name", "Ann", "--json"])?;
+        let invite = ann.json(&["invite", "--uses", "5", "--json"])?;
+        let url = invite["url"].as_str().context("an invite has a link")?;
+        bob.json(&["join", url, "--name", "Bob", "--json"])?;
+        Ok(Self { broker, ann, bob })
+    }
+}
+
+pub(crate) fn program() -> Result<CommandLine> {
+    CommandLine::new(env!("CARGO_BIN_EXE_claudemesh"))
+}
+
+/// How a session of this person starts its server.
+pub(crate) fn options(person: &CommandLine, session_id: &str, name: &str) -> Options {
+    let mut options = Options::new(&person.binary, person.project())
+        .env("CLAUDE_CODE_SESSION_ID", session_id)
+        .env("CLAUDEMESH_DISPLAY_NAME", name);
+    options.env.extend(person.environment());
+    options
+}
+
+/// A session whose mesh is connected: the welcome was shown.
+pub(crate) async fn session(person: &CommandLine, session_id: &str, name: &str) -> Result<Host> {
+    let mut host = Host::start(options(person, session_id, name)).await?;
+    welcomed(&mut host).await?;
+    Ok(host)
+}
+
+pub(crate) async fn welcomed(host: &mut Host) -> Result<()> {
+    let note = host.channel_with("Connected to mesh").await?;
+    assert_eq!(note.meta["kind"], "welcome");
+    Ok(())
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub(crate) fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(|message| message["plaintext"].as_str()).collect()
+}
