@@ -39,6 +39,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/mesh/{id}/invites", web::get().to(list_invites))
         .route("/mesh/{id}/invites/{invite}/revoke", web::post().to(revoke_invite))
         .route("/join", web::post().to(join))
+        .route("/invites/{code}", web::get().to(preview))
         .route("/invites/{code}/claim", web::post().to(claim))
         .route("/i/{code}", web::get().to(pages::code))
         .route("/join/{token}", web::get().to(pages::token));
@@ -202,6 +203,15 @@ async fn join(request: HttpRequest, state: State, body: Body) -> Answer {
 }
 
 /// v2: the new member proves its ed25519 key, which is what the mesh enrols; the x25519 key only receives the root key.
+/// Which mesh a code is for, so that a client that is a member there already claims with the key it has. Tells what a claim
+/// would tell, and counts like one.
+async fn preview(request: HttpRequest, state: State, path: web::Path<String>) -> Answer {
+    count_attempt(&state, &request)?;
+    let code = path.into_inner().to_ascii_uppercase();
+    let invite = store::invite_by_code(&state.db, &code).await?.ok_or(ErrorCode::NotFound)?;
+    Ok(HttpResponse::Ok().json(serde_json::json!({"mesh_id": invite.mesh_id})))
+}
+
 async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body: Body) -> Answer {
     count_attempt(&state, &request)?;
     let code = path.into_inner();

@@ -78,7 +78,8 @@ fn up_serves_the_mesh_local_and_keeps_it() -> Result<()> {
     assert_eq!(after.as_array().map(Vec::len), Some(1));
     let link = ann.json(&["invite", "--json"])?;
     let again = bob.json(&["join", link["url"].as_str().context("link")?, "--name", "Bob", "--json"])?;
-    assert_eq!(again["meshId"], after[0]["meshId"]);
+    assert_eq!((&again["meshId"], &again["alreadyMember"]), (&after[0]["meshId"], &json!(true)));
+    assert_eq!(texts(&bob.json(&["inbox", "--json"])?), ["survives"]);
     up.stop()
 }
 

@@ -137,6 +137,10 @@ async fn joining_twice_keeps_one_member_and_old_links_work() -> Result<()> {
     assert_eq!(second["alreadyMember"], true);
     let third = carl.json(&["join", old, "--name", "Carl", "--json"])?;
     assert_eq!((&third["pubkey"], &third["alreadyMember"]), (&first["pubkey"], &json!(true)));
+    // Another link of the same mesh: still the same member.
+    let another = team.ann.json(&["invite", "--json"])?;
+    let fourth = carl.json(&["join", another["url"].as_str().context("link")?, "--name", "Carl", "--json"])?;
+    assert_eq!((&fourth["pubkey"], &fourth["alreadyMember"]), (&first["pubkey"], &json!(true)));
     assert_eq!(carl.json(&["list", "--json"])?.as_array().map(Vec::len), Some(1));
     let dora = program()?;
     let dora_joined = dora.json(&["join", old, "--name", "Dora", "--json"])?;
