@@ -10,6 +10,9 @@ use claudemesh_broker::config::{Config, LimitsMode, LogFormat};
 use claudemesh_broker::db::{Db, DbOptions};
 use claudemesh_broker::{Broker, Deps, http, telemetry};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The claudemesh broker: lets many Claude Code sessions work as one team.
 #[derive(Parser)]
 #[command(name = "claudemesh-broker", version, args_conflicts_with_subcommands = true)]

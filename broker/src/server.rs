@@ -15,7 +15,7 @@ use crate::db::{Db, DbError, DbOptions, Exclusive};
 use crate::http::{self, AppState, auth::AuthState};
 use crate::journal::{self, Journal};
 use crate::mesh::context::Shared;
-use crate::mesh::directory::Directory;
+use crate::mesh::directory::{Arbiters, Directory};
 use crate::mesh::hooks::HookBoard;
 use crate::session::SessionDeps;
 
@@ -87,7 +87,6 @@ pub struct RunningBroker {
     pub operator_token: Option<String>,
     directory: Directory,
     server: actix_web::dev::ServerHandle,
-    arbiters: Vec<Arbiter>,
     journal: tokio::task::JoinHandle<()>,
     upkeep: tokio::task::JoinHandle<()>,
     _lock: Option<std::fs::File>,
@@ -112,7 +111,7 @@ impl Broker {
         let listener = listen(config.listen)?;
         let addr = listener.local_addr()?;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let arbiters: Vec<Arbiter> = (0..workers).map(|_| Arbiter::new()).collect();
+        let arbiters = Arbiters::default();
         let (journal, writer) = Journal::start(db.clone());
         let limits = config.effective_limits();
         let shared = Shared {
@@ -123,7 +122,7 @@ impl Broker {
             connections: config.connections.clone(),
             hooks: Arc::new(HookBoard::default()),
         };
-        let directory = Directory::new(shared, arbiters.iter().map(Arbiter::handle).collect());
+        let directory = Directory::new(shared, arbiters.clone());
         let sessions = SessionDeps {
             directory: directory.clone(),
             clock: deps.clock.clone(),
@@ -144,6 +143,8 @@ impl Broker {
             hook_rates: Mutex::default(),
         });
         let server = HttpServer::new(move || {
+            // Meshes run on the workers' own threads: half of the frames of two workers never change threads.
+            arbiters.add(Arbiter::current());
             App::new()
                 .app_data(state.clone())
                 .app_data(web::PayloadConfig::new(claudemesh_protocol::limits::MAX_HTTP_BODY_BYTES))
@@ -164,7 +165,16 @@ impl Broker {
         let handle = server.handle();
         actix_rt::spawn(server);
         tracing::info!(address = %addr, workers, "broker started");
-        Ok(RunningBroker { addr, operator_token, directory, server: handle, arbiters, journal: writer, upkeep, _lock: lock, _exclusive: exclusive })
+        Ok(RunningBroker {
+            addr,
+            operator_token,
+            directory,
+            server: handle,
+            journal: writer,
+            upkeep,
+            _lock: lock,
+            _exclusive: exclusive,
+        })
     }
 }
 
@@ -188,11 +198,6 @@ impl RunningBroker {
         self.server.stop(true).await;
         self.upkeep.abort();
         drop(self.directory);
-        for arbiter in self.arbiters {
-            arbiter.stop();
-            // Joining blocks, and the arbiter may still be running its last tasks.
-            let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
-        }
         if tokio::time::timeout(DRAIN_DEADLINE, self.journal).await.is_err() {
             tracing::warn!("the journal did not end in time");
         }

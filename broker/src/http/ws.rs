@@ -8,7 +8,9 @@ use super::State;
 use crate::session::socket;
 
 pub(super) async fn upgrade(
-    request: HttpRequest, payload: web::Payload, state: State,
+    request: HttpRequest,
+    payload: web::Payload,
+    state: State,
 ) -> Result<HttpResponse, actix_web::Error> {
     let pending = state.sessions.pending.load(Ordering::Relaxed);
     if pending >= state.config.connections.max_unauthenticated {

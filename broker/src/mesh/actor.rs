@@ -9,8 +9,8 @@ use claudemesh_protocol::features::presence::HookSetStatus;
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 
 use super::context::{Caller, Core, FlushWanted, MeshContext, PRESENCE_FRAMES_PER_SECOND, Shared, system_push};
-use super::dispatch::Features;
 use super::directory::Directory;
+use super::dispatch::Features;
 use super::hooks::{Match, matches};
 use super::lanes::Lanes;
 use super::load::Loaded;
@@ -142,7 +142,9 @@ impl Mesh {
 
     /// Runs a step on the features, then everything that follows from it: events, work, flush.
     pub(super) fn step<T>(
-        &mut self, ctx: &mut Context<Self>, caller: Option<Caller>,
+        &mut self,
+        ctx: &mut Context<Self>,
+        caller: Option<Caller>,
         step: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T,
     ) -> T {
         let (mut cx, features) = self.context(caller);
@@ -221,7 +223,10 @@ impl Mesh {
     }
 
     fn finished(
-        &mut self, lane: &Lane, result: Result<Apply, Reject>, reply_to: Option<super::outcome::ReplyTo>,
+        &mut self,
+        lane: &Lane,
+        result: Result<Apply, Reject>,
+        reply_to: Option<super::outcome::ReplyTo>,
         ctx: &mut Context<Self>,
     ) {
         self.lanes.finished(lane);
@@ -350,11 +355,7 @@ impl Mesh {
         for peer in expired {
             METRICS.ttl_expired.inc();
             self.step(ctx, None, |_, cx| {
-                cx.set_status(
-                    peer,
-                    claudemesh_protocol::features::presence::PeerStatus::Idle,
-                    StatusSource::Expired,
-                );
+                cx.set_status(peer, claudemesh_protocol::features::presence::PeerStatus::Idle, StatusSource::Expired);
             });
         }
     }
@@ -492,11 +493,7 @@ impl Handler<HookStatus> for Mesh {
                 cx.set_status(*peer, status.status, StatusSource::Hook);
             }
         });
-        chosen
-            .iter()
-            .filter_map(|peer| self.core.roster.get(*peer))
-            .map(|peer| peer.presence.to_string())
-            .collect()
+        chosen.iter().filter_map(|peer| self.core.roster.get(*peer)).map(|peer| peer.presence.to_string()).collect()
     }
 }
 

@@ -130,7 +130,11 @@ impl Mesh {
     }
 
     fn take_over(
-        &mut self, at: PeerRef, hello: &VerifiedHello, socket: actix::Recipient<crate::session::Out>, socket_no: u64,
+        &mut self,
+        at: PeerRef,
+        hello: &VerifiedHello,
+        socket: actix::Recipient<crate::session::Out>,
+        socket_no: u64,
     ) -> PeerRef {
         MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
@@ -162,8 +166,12 @@ impl Mesh {
     }
 
     fn new_record(
-        &mut self, hello: &VerifiedHello, member: &Member, known: Option<&KnownSession>,
-        socket: actix::Recipient<crate::session::Out>, socket_no: u64,
+        &mut self,
+        hello: &VerifiedHello,
+        member: &Member,
+        known: Option<&KnownSession>,
+        socket: actix::Recipient<crate::session::Out>,
+        socket_no: u64,
     ) -> PeerRef {
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         let at = self.core.roster.next_ref();
@@ -226,7 +234,12 @@ impl Mesh {
 
     /// Sends `hello_ack`: always the first frame on the socket, before any push.
     fn acknowledge(
-        &mut self, at: PeerRef, member: &Member, known: Option<&KnownSession>, reattached: bool, hello: &VerifiedHello,
+        &mut self,
+        at: PeerRef,
+        member: &Member,
+        known: Option<&KnownSession>,
+        reattached: bool,
+        hello: &VerifiedHello,
         req_id: Option<&str>,
     ) {
         let waiting = journaling::waiting_for(&self.features.messaging, &self.core.roster, at);
@@ -336,7 +349,6 @@ impl Mesh {
             }
         }
     }
-
 }
 
 /// Removes a record and what hangs on it. Also used by moderation.
@@ -356,8 +368,13 @@ pub fn evict(cx: &mut MeshContext<'_>, at: PeerRef, announce: bool) {
     cx.core.dirty.insert(peer.key());
     cx.emit(MeshEvent::Evicted { key: peer.key(), member: peer.member.clone() });
     if announce {
-        let event =
-            PeerEvent { name: peer.name, pubkey: peer.session_key.unwrap_or(peer.member_key), groups: None, last_seen_at: None, summary: None };
+        let event = PeerEvent {
+            name: peer.name,
+            pubkey: peer.session_key.unwrap_or(peer.member_key),
+            groups: None,
+            last_seen_at: None,
+            summary: None,
+        };
         let member = peer.member;
         cx.push_event("peer_left", event_data(&event), |other| other.member == member);
     }

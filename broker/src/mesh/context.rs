@@ -129,10 +129,7 @@ impl MeshContext<'_> {
     /// As [`MeshContext::peer`].
     pub fn member(&self) -> Result<&Member, Reject> {
         let peer = self.peer()?;
-        self.core
-            .roster
-            .member(&peer.member)
-            .ok_or_else(|| Reject::new(ErrorCode::Unauthorized, "the member is gone"))
+        self.core.roster.member(&peer.member).ok_or_else(|| Reject::new(ErrorCode::Unauthorized, "the member is gone"))
     }
 
     /// Refuses callers below a role.

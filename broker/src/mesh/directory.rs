@@ -18,9 +18,28 @@ use crate::session::CloseReason;
 /// A loaded mesh, or the turn of whoever loads it.
 type Slot = Arc<AsyncMutex<Option<Addr<Mesh>>>>;
 
+/// The threads that meshes run on, added as the workers start.
+#[derive(Clone, Default)]
+pub struct Arbiters {
+    handles: Arc<Mutex<Vec<ArbiterHandle>>>,
+}
+
+impl Arbiters {
+    /// One more thread.
+    pub fn add(&self, handle: ArbiterHandle) {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+
+    fn pick(&self, id: &MeshId) -> Option<ArbiterHandle> {
+        let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum: usize = id.as_str().bytes().map(usize::from).sum();
+        handles.get(sum % handles.len().max(1)).cloned()
+    }
+}
+
 struct Inner {
     shared: Shared,
-    arbiters: Vec<ArbiterHandle>,
+    arbiters: Arbiters,
     slots: Mutex<HashMap<MeshId, Slot>>,
     closing: std::sync::atomic::AtomicBool,
 }
@@ -42,7 +61,7 @@ pub struct PeerView {
 
 impl Directory {
     /// A directory whose meshes run on the given arbiters.
-    pub fn new(shared: Shared, arbiters: Vec<ArbiterHandle>) -> Self {
+    pub fn new(shared: Shared, arbiters: Arbiters) -> Self {
         let inner = Inner { shared, arbiters, slots: Mutex::default(), closing: false.into() };
         Self { inner: Arc::new(inner) }
     }
@@ -87,23 +106,19 @@ impl Directory {
             }
         };
         let (shared, directory) = (self.inner.shared.clone(), self.clone());
-        let arbiter = self.pick(id);
-        let mesh = Mesh::start_in_arbiter(arbiter, move |_| Mesh::new(loaded, shared, directory));
+        let arbiter = self.inner.arbiters.pick(id).ok_or(ErrorCode::ShuttingDown)?;
+        let mesh = Mesh::start_in_arbiter(&arbiter, move |_| Mesh::new(loaded, shared, directory));
         *turn = Some(mesh.clone());
         Ok(mesh)
-    }
-
-    fn pick(&self, id: &MeshId) -> &ArbiterHandle {
-        let sum: usize = id.as_str().bytes().map(usize::from).sum();
-        &self.inner.arbiters[sum % self.inner.arbiters.len()]
     }
 
     fn forget_if_empty(&self, id: &MeshId) {
         let mut slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody else holds the slot and it is empty: a guess at mesh ids must not grow the map.
-        if slots.get(id).is_some_and(|slot| {
-            Arc::strong_count(slot) == 1 && slot.try_lock().is_ok_and(|mesh| mesh.is_none())
-        }) {
+        if slots
+            .get(id)
+            .is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.try_lock().is_ok_and(|mesh| mesh.is_none()))
+        {
             slots.remove(id);
         }
     }
@@ -128,7 +143,9 @@ impl Directory {
 
     /// Runs a read or change inside a mesh that is in memory; `None` when it is not.
     pub async fn with_loaded<T: Send + 'static>(
-        &self, id: &MeshId, run: impl FnOnce(&mut Core, &mut Features) -> T + Send + 'static,
+        &self,
+        id: &MeshId,
+        run: impl FnOnce(&mut Core, &mut Features) -> T + Send + 'static,
     ) -> Option<T> {
         let mesh = self.loaded(id).await?;
         let (done, result) = tokio::sync::oneshot::channel();

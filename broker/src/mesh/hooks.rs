@@ -72,7 +72,12 @@ impl HookBoard {
 
     /// Takes the parked status of a session that just said hello.
     pub fn claim(
-        &self, token_hash: &str, session_id: &str, pid: u64, cwd: &str, mono_ms: i64,
+        &self,
+        token_hash: &str,
+        session_id: &str,
+        pid: u64,
+        cwd: &str,
+        mono_ms: i64,
     ) -> Option<HookSetStatus> {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         prune(&mut board.pending, mono_ms);

@@ -193,7 +193,9 @@ impl TestMesh {
 
     /// One messaging request.
     pub fn ask(
-        &mut self, at: PeerRef, request: impl Into<claudemesh_protocol::features::messaging::Request>,
+        &mut self,
+        at: PeerRef,
+        request: impl Into<claudemesh_protocol::features::messaging::Request>,
     ) -> Result<Outcome, Reject> {
         let request = request.into();
         self.step(Some(at), |features, cx| Messaging::handle(&mut features.messaging, cx, request))

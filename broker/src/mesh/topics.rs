@@ -72,4 +72,3 @@ pub fn readable<'a>(book: &'a TopicBook, member: &MemberId, text: &str) -> Resul
         .filter(|topic| topic.visible_to(member))
         .ok_or_else(|| Reject::new(ErrorCode::TopicNotFound, "no such topic"))
 }
-

@@ -255,7 +255,12 @@ impl PeerSession {
     }
 
     fn bad(
-        &mut self, code: ErrorCode, message: &str, req_id: Option<String>, id: Option<String>, ctx: &mut SocketContext,
+        &mut self,
+        code: ErrorCode,
+        message: &str,
+        req_id: Option<String>,
+        id: Option<String>,
+        ctx: &mut SocketContext,
     ) {
         METRICS.frames.with_label_values(&["session", "bad"]).inc();
         let frame = ErrorFrame { id, ..ErrorFrame::new(code, message) };
@@ -281,7 +286,11 @@ impl PeerSession {
 
 /// Finds the mesh and attaches; tries again when the mesh was just leaving memory.
 async fn join(
-    directory: Directory, hello: VerifiedHello, req_id: Option<String>, socket: actix::Recipient<Out>, socket_no: u64,
+    directory: Directory,
+    hello: VerifiedHello,
+    req_id: Option<String>,
+    socket: actix::Recipient<Out>,
+    socket_no: u64,
 ) -> Result<(Addr<Mesh>, PeerRef), ErrorCode> {
     for _ in 0..20 {
         let mesh = directory.get(&hello.mesh).await?;

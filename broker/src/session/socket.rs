@@ -3,9 +3,7 @@
 //! Its context is polled by the HTTP connection: a socket that cannot be written stops the session's mailbox, `try_send`
 //! answers `Full`, and that is the back-pressure signal of the mesh.
 
-use actix::{
-    Actor, ActorContext, ActorFuture, AsyncContext, Handler, Recipient, SpawnHandle, StreamHandler,
-};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Handler, Recipient, SpawnHandle, StreamHandler};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
 use bytestring::ByteString;
@@ -62,7 +60,9 @@ impl Socket for SocketContext {
 /// # Errors
 /// The request is no WebSocket upgrade.
 pub fn upgrade(
-    request: &HttpRequest, payload: web::Payload, deps: SessionDeps,
+    request: &HttpRequest,
+    payload: web::Payload,
+    deps: SessionDeps,
 ) -> Result<HttpResponse, actix_web::Error> {
     ws::WsResponseBuilder::new(PeerSession::new(deps), request, payload)
         .codec(actix_http::ws::Codec::new().max_size(limits::MAX_FRAME_BYTES))

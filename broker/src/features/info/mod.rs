@@ -33,7 +33,8 @@ impl Feature for Info {
             .flat_map(|peer| &peer.groups)
             .map(|group| format!("@{}", group.name))
             .collect();
-        let topics = cx.core.topics.iter().filter(|topic| topic.visible_to(&own.member)).map(|topic| topic.name.clone());
+        let topics =
+            cx.core.topics.iter().filter(|topic| topic.visible_to(&own.member)).map(|topic| topic.name.clone());
         let members = cx.core.roster.members().filter(|member| member.revoked_at_ms.is_none()).count();
         let result = MeshInfoResult {
             mesh: cx.core.id.clone(),

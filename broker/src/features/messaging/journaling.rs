@@ -118,7 +118,10 @@ fn session_record(cx: &MeshContext<'_>, key: &PublicKey) -> Option<SessionRecord
 
 /// A batch is on disk, or failed as a whole.
 pub fn committed(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, ticket: Ticket, result: Result<(), ErrorCode>,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    ticket: Ticket,
+    result: Result<(), ErrorCode>,
 ) {
     for seq in &ticket.seqs {
         let Some(mut open) = memory.open.remove(seq) else { continue };
@@ -204,7 +207,11 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
                 Ok(Outcome::Silent)
             })
         };
-        cx.spawn(Work { lane: Lane("expire", String::new()), future: boxed::<Messaging, _, _>(future), reply_to: None });
+        cx.spawn(Work {
+            lane: Lane("expire", String::new()),
+            future: boxed::<Messaging, _, _>(future),
+            reply_to: None,
+        });
     }
 }
 
@@ -374,13 +381,17 @@ fn refill_lanes(cx: &mut MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, com
     cx.spawn(Work { lane, future, reply_to: None });
 }
 
-type BoxedWork = std::pin::Pin<
-    Box<dyn std::future::Future<Output = Result<crate::mesh::outcome::Apply, Reject>> + Send>,
->;
+type BoxedWork =
+    std::pin::Pin<Box<dyn std::future::Future<Output = Result<crate::mesh::outcome::Apply, Reject>> + Send>>;
 
 /// Reads a backlog and pushes it. A pull pushes what the status holds back, too, and is answered.
 fn read(
-    cx: &MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, limit: u32, committed: i64, pulled: bool,
+    cx: &MeshContext<'_>,
+    at: PeerRef,
+    lanes: Vec<LaneRead>,
+    limit: u32,
+    committed: i64,
+    pulled: bool,
 ) -> BoxedWork {
     let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
     let peer = cx.core.roster.get(at);
@@ -422,7 +433,11 @@ struct PushedRows {
 }
 
 fn push_rows(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<StoredMessage>, pulled: bool,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    at: PeerRef,
+    rows: Vec<StoredMessage>,
+    pulled: bool,
 ) -> PushedRows {
     let mut count = 0;
     let now = cx.now_ms();

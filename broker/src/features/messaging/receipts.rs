@@ -23,7 +23,9 @@ const MAX_LISTED: usize = 1_000;
 
 /// Handles `client_ack`: only what was pushed to this very session can be acknowledged by it.
 pub(super) fn client_ack(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, ack: ClientAck,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    ack: ClientAck,
 ) -> Result<Outcome, Reject> {
     let ClientAck { client_message_id, broker_message_id, message_ids, stage, route } = ack;
     if message_ids.len() > limits::MAX_ACK_IDS {
@@ -52,7 +54,12 @@ pub(super) fn client_ack(
 }
 
 fn acknowledge(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef, id: &str, stage: Stage, route: Option<String>,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    at: PeerRef,
+    id: &str,
+    stage: Stage,
+    route: Option<String>,
 ) {
     let Some(peer) = cx.core.roster.get_mut(at) else { return };
     let key = peer.key();
@@ -68,7 +75,12 @@ fn acknowledge(
 
 /// A step above `received`: noted in memory and storage, also long after the push.
 fn climb_later(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, id: &str, key: PublicKey, stage: Stage, route: Option<String>,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    id: &str,
+    key: PublicKey,
+    stage: Stage,
+    route: Option<String>,
 ) {
     let now = cx.now_ms();
     match memory.receipts.get(id) {
@@ -76,7 +88,8 @@ fn climb_later(
             let (seq, stored) = (receipt.seq, receipt.stored);
             let climbed = climb(memory, id, &key, None, stage, route.clone(), now);
             if let (Some(key), true) = (climbed, stored) {
-                let update = StageUpdate { mesh_id: cx.core.id.clone(), seq, recipient_key: key, stage, at_ms: now, route };
+                let update =
+                    StageUpdate { mesh_id: cx.core.id.clone(), seq, recipient_key: key, stage, at_ms: now, route };
                 memory.stages.push(update);
             }
         }
@@ -106,7 +119,12 @@ fn climb_later(
 
 /// Raises a receipt in memory, never lowers it. Answers the recipient key whose entry it was.
 pub(super) fn climb(
-    memory: &mut MessagingMemory, id: &str, key: &PublicKey, slot: Option<usize>, stage: Stage, route: Option<String>,
+    memory: &mut MessagingMemory,
+    id: &str,
+    key: &PublicKey,
+    slot: Option<usize>,
+    stage: Stage,
+    route: Option<String>,
     now: i64,
 ) -> Option<PublicKey> {
     let entries = &mut memory.receipts.get_mut(id)?.entries;
@@ -138,7 +156,9 @@ pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, i
 
 /// Handles `message_status`: for the sender, the recipients and admins.
 pub(super) fn message_status(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, query: &MessageStatus,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    query: &MessageStatus,
 ) -> Result<Outcome, Reject> {
     let id = query.message_id.trim();
     if !(8..=32).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
@@ -188,7 +208,10 @@ pub(super) fn message_status(
             match answers.len() {
                 0 => Err(not_found()),
                 1 => Ok(Outcome::Answer(Box::new(answers.remove(0).1))),
-                _ => Err(Reject::new(ErrorCode::AmbiguousPrefix, "several messages begin like that; give more of the id")),
+                _ => Err(Reject::new(
+                    ErrorCode::AmbiguousPrefix,
+                    "several messages begin like that; give more of the id",
+                )),
             }
         })
     }))
@@ -228,7 +251,12 @@ fn from_storage(roster: &Roster, message: &StoredMessage, deliveries: &[StoredDe
 }
 
 fn line(
-    roster: &Roster, key: &PublicKey, member: &MemberId, stage: Option<Stage>, at_ms: Option<i64>, route: Option<String>,
+    roster: &Roster,
+    key: &PublicKey,
+    member: &MemberId,
+    stage: Option<Stage>,
+    at_ms: Option<i64>,
+    route: Option<String>,
 ) -> RecipientReceipt {
     let peer = roster.with_key(key).iter().filter_map(|at| roster.get(*at)).max_by_key(|peer| peer.online());
     let known = roster.known.get(key);
@@ -252,7 +280,11 @@ fn line(
 }
 
 fn result(
-    id: &str, target: &str, recipients: Vec<RecipientReceipt>, lowest: Option<Stage>, last_ms: Option<i64>,
+    id: &str,
+    target: &str,
+    recipients: Vec<RecipientReceipt>,
+    lowest: Option<Stage>,
+    last_ms: Option<i64>,
 ) -> ServerMessage {
     let delivered = lowest.is_some_and(|stage| stage >= Stage::Received);
     Response::from(MessageStatusResult {

@@ -244,7 +244,8 @@ impl<'a> Route<'a> {
     }
 
     fn member_of_session(&self, key: &PublicKey) -> Option<MemberId> {
-        let live = self.roster.with_key(key).first().and_then(|at| self.roster.get(*at)).map(|peer| peer.member.clone());
+        let live =
+            self.roster.with_key(key).first().and_then(|at| self.roster.get(*at)).map(|peer| peer.member.clone());
         live.or_else(|| self.roster.known.get(key).map(|known| known.member.clone()))
     }
 

@@ -16,7 +16,6 @@ use claudemesh_protocol::time::iso;
 use super::resolve::{Route, Routed};
 use super::state::{Entry, Journaled, Known, MessagingMemory, Open, Receipt, Recipient};
 use super::{journaling, quota};
-use crate::mesh::topics;
 use crate::journal::BATCH_ROWS;
 use crate::journal::types::NewMessage;
 use crate::mesh::context::{FlushWanted, MeshContext};
@@ -24,6 +23,7 @@ use crate::mesh::events::MeshEvent;
 use crate::mesh::outbox::{InFlight, passes};
 use crate::mesh::outcome::{Outcome, Reject, ReplyTo};
 use crate::mesh::peers::{PeerRef, Roster};
+use crate::mesh::topics;
 use crate::metrics::METRICS;
 use crate::session::Out;
 
@@ -89,7 +89,10 @@ fn check(send: &Send) -> Result<Vec<Target>, Reject> {
 }
 
 fn accept(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send, reply: Option<ReplyTo>,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    send: Send,
+    reply: Option<ReplyTo>,
 ) -> Result<Option<Ack>, Reject> {
     let targets = check(&send)?;
     if let Some(ack) = retry(memory, cx, &send, reply.as_ref())? {
@@ -122,7 +125,10 @@ fn accept(
 
 /// A retry with a known idempotency key is answered with the first message. `Some(None)`: its ack is still to come.
 fn retry(
-    memory: &mut MessagingMemory, cx: &MeshContext<'_>, send: &Send, reply: Option<&ReplyTo>,
+    memory: &mut MessagingMemory,
+    cx: &MeshContext<'_>,
+    send: &Send,
+    reply: Option<&ReplyTo>,
 ) -> Result<Option<Option<Ack>>, Reject> {
     let Some(client_id) = &send.client_message_id else { return Ok(None) };
     let key = (cx.peer()?.member.clone(), client_id.clone());
@@ -172,7 +178,10 @@ fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Vec<R
 }
 
 fn build(
-    memory: &mut MessagingMemory, cx: &MeshContext<'_>, send: Send, topic: TopicRef,
+    memory: &mut MessagingMemory,
+    cx: &MeshContext<'_>,
+    send: Send,
+    topic: TopicRef,
 ) -> Result<NewMessage, Reject> {
     let sender = cx.peer()?;
     let now = cx.now_ms();
@@ -236,7 +245,10 @@ pub(super) fn push_frame(message: &NewMessage) -> ByteString {
 }
 
 fn admit(
-    memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, message: NewMessage, routed: Vec<Routed>,
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    message: NewMessage,
+    routed: Vec<Routed>,
     reply: Option<ReplyTo>,
 ) {
     let (seq, priority, id) = (message.seq, message.priority, message.id.clone());
@@ -318,7 +330,11 @@ pub(super) enum Offered {
 
 /// Pushes a message to a peer if its status, window and backlog allow it; else leaves it to storage.
 pub(super) fn offer(
-    cx: &mut MeshContext<'_>, at: PeerRef, message: &NewMessage, frame: &ByteString, slot: Option<usize>,
+    cx: &mut MeshContext<'_>,
+    at: PeerRef,
+    message: &NewMessage,
+    frame: &ByteString,
+    slot: Option<usize>,
 ) -> Offered {
     let Some(peer) = cx.core.roster.get_mut(at) else { return Offered::Stored };
     let priority = message.priority;
@@ -334,7 +350,10 @@ pub(super) fn offer(
 
 /// Hands a frame to a peer's socket and notes it in the window.
 pub(super) fn hand_over(
-    peer: &mut crate::mesh::peers::Peer, message: &NewMessage, frame: &ByteString, slot: Option<usize>,
+    peer: &mut crate::mesh::peers::Peer,
+    message: &NewMessage,
+    frame: &ByteString,
+    slot: Option<usize>,
 ) -> Offered {
     let Some(socket) = &peer.socket else { return Offered::Stored };
     if socket.try_send(Out::Text(frame.clone())).is_err() {
@@ -385,10 +404,7 @@ fn is_online(roster: &Roster, recipient: &Recipient) -> bool {
 
 fn recipient_state(memory: &MessagingMemory, roster: &Roster, recipient: &Recipient) -> RecipientState {
     let peers = roster.with_key(&recipient.key);
-    let peer = peers
-        .iter()
-        .filter_map(|at| roster.get(*at))
-        .max_by_key(|peer| (peer.online(), peer.connected_at_ms));
+    let peer = peers.iter().filter_map(|at| roster.get(*at)).max_by_key(|peer| (peer.online(), peer.connected_at_ms));
     let online = peer.is_some_and(crate::mesh::peers::Peer::online);
     let member = roster.member(&recipient.member);
     let known = roster.known.get(&recipient.key);
@@ -413,4 +429,3 @@ fn recipient_state(memory: &MessagingMemory, roster: &Roster, recipient: &Recipi
 fn lowest_stage(receipt: &Receipt) -> Stage {
     receipt.entries.iter().map(|entry| entry.stage).min().unwrap_or(Stage::Stored)
 }
-

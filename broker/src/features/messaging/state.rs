@@ -167,7 +167,9 @@ pub struct MessagingMemory {
 impl MessagingMemory {
     /// What storage knows of a mesh.
     pub fn new(
-        max_seq: i64, waiting: HashMap<PublicKey, Counts>, totals: Vec<StatsDelta>,
+        max_seq: i64,
+        waiting: HashMap<PublicKey, Counts>,
+        totals: Vec<StatsDelta>,
         recent: Vec<((MemberId, String), Known)>,
     ) -> Self {
         let mut memory = Self {

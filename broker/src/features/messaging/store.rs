@@ -31,7 +31,11 @@ pub struct LaneRead {
 /// # Errors
 /// Storage.
 pub async fn load_backlog(
-    db: &Db, mesh: &MeshId, recipient: &PublicKey, lanes: &[LaneRead], limit: u32,
+    db: &Db,
+    mesh: &MeshId,
+    recipient: &PublicKey,
+    lanes: &[LaneRead],
+    limit: u32,
 ) -> Result<(Vec<StoredMessage>, Vec<Priority>), DbError> {
     let mut rows = Vec::new();
     let mut more = Vec::new();
@@ -53,7 +57,9 @@ pub async fn load_backlog(
 /// # Errors
 /// Storage.
 pub async fn recent_client_ids(
-    db: &Db, mesh: &MeshId, limit: u32,
+    db: &Db,
+    mesh: &MeshId,
+    limit: u32,
 ) -> Result<Vec<((MemberId, String), Known)>, DbError> {
     let rows = store::recent_client_ids(db, mesh, limit).await?;
     let known = |(id, seq, sender, client, fingerprint)| ((sender, client), Known { id, fingerprint, seq });
@@ -65,7 +71,9 @@ pub async fn recent_client_ids(
 /// # Errors
 /// Storage.
 pub async fn pending_counts_of(
-    db: &Db, mesh: &MeshId, recipients: &[PublicKey],
+    db: &Db,
+    mesh: &MeshId,
+    recipients: &[PublicKey],
 ) -> Result<HashMap<PublicKey, Counts>, DbError> {
     let keys: Vec<String> = recipients.iter().map(PublicKey::to_hex).collect();
     let rows: Vec<(String, i32, i64)> = with_conn!(db, |conn| deliveries::table

@@ -94,7 +94,8 @@ async fn a_member_is_reached_in_every_session_and_queued_when_none_is_there() {
 #[actix_rt::test]
 async fn an_array_reaches_each_recipient_once_and_exclude_is_honoured() {
     let mut mesh = TestMesh::new().await;
-    let (alice, bob, carol) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await, mesh.member("carol", 3).await);
+    let (alice, bob, carol) =
+        (mesh.member("alice", 1).await, mesh.member("bob", 2).await, mesh.member("carol", 3).await);
     let (from, _) = mesh.peer(&alice, "alice", Some(11));
     let (at, frames) = mesh.peer(&bob, "bob", Some(21));
     let (other, others) = mesh.peer(&carol, "carol", Some(31));
@@ -184,7 +185,11 @@ async fn receipts_climb_and_only_by_their_recipient() {
     let got = pushes(&frames);
     let id = got[0]["messageId"].as_str().unwrap().to_owned();
     acknowledge(&mut mesh, thief, &got);
-    assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Stored, "a stranger acknowledges nothing");
+    assert_eq!(
+        mesh.features.messaging.receipts[&id].entries[0].stage,
+        Stage::Stored,
+        "a stranger acknowledges nothing"
+    );
     acknowledge(&mut mesh, to, &got);
     let handed = ClientAck {
         broker_message_id: Some(id.clone()),
@@ -197,12 +202,8 @@ async fn receipts_climb_and_only_by_their_recipient() {
     assert_eq!((entry.stage, entry.route.as_deref()), (Stage::Handed, Some("channel")));
     acknowledge(&mut mesh, to, &got);
     assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Handed, "never down");
-    let reply = Send {
-        target_spec: "alice".into(),
-        ciphertext: "re".into(),
-        reply_to_id: Some(id.clone()),
-        ..Send::default()
-    };
+    let reply =
+        Send { target_spec: "alice".into(), ciphertext: "re".into(), reply_to_id: Some(id.clone()), ..Send::default() };
     mesh.ask(to, reply).unwrap();
     assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Answered);
 }

@@ -64,12 +64,8 @@ impl Feature for Moderation {
                 unban_member(cx, &unban.target)
             }
             Request::ListBans(_) => {
-                let mut banned: Vec<_> = cx
-                    .core
-                    .roster
-                    .members()
-                    .filter_map(|member| member.revoked_at_ms.map(|at| (at, member)))
-                    .collect();
+                let mut banned: Vec<_> =
+                    cx.core.roster.members().filter_map(|member| member.revoked_at_ms.map(|at| (at, member))).collect();
                 banned.sort_by_key(|(at, member)| (*at, member.pubkey));
                 let bans = banned
                     .into_iter()
@@ -144,13 +140,17 @@ fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject>
         Resolved::Member(id, _) => id,
         Resolved::Session(key) => session_member(cx, &key)?,
     };
-    let member = cx.core.roster.member(&id).cloned().ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))?;
+    let member =
+        cx.core.roster.member(&id).cloned().ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))?;
     if member.id == own.id {
         return Err(Reject::new(ErrorCode::Invalid, "you cannot ban yourself"));
     }
     // Nobody bans the owner, and admins do not ban each other: that is the owner's to decide.
     if member.role == Role::Owner || (member.role == Role::Admin && own.role != Role::Owner) {
-        return Err(Reject::new(ErrorCode::Forbidden, format!("your role does not allow to ban an {}", member.role.as_str())));
+        return Err(Reject::new(
+            ErrorCode::Forbidden,
+            format!("your role does not allow to ban an {}", member.role.as_str()),
+        ));
     }
     let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
     let lane = Lane("member", id.to_string());
@@ -172,7 +172,8 @@ fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject>
 }
 
 fn session_member(cx: &MeshContext<'_>, key: &PublicKey) -> Result<MemberId, Reject> {
-    let live = cx.core.roster.with_key(key).first().and_then(|at| cx.core.roster.get(*at)).map(|peer| peer.member.clone());
+    let live =
+        cx.core.roster.with_key(key).first().and_then(|at| cx.core.roster.get(*at)).map(|peer| peer.member.clone());
     live.or_else(|| cx.core.roster.known.get(key).map(|known| known.member.clone()))
         .ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))
 }
