@@ -124,3 +124,10 @@ pub(crate) async fn mesh(db: &Db, slug: &str, owner_key: PublicKey) -> (MeshReco
     meshes::create(db, &mesh, &owner).await.expect("a mesh can be stored");
     (mesh, owner)
 }
+
+/// Storage whose server does not answer: nothing listens on that port.
+#[cfg(feature = "postgres")]
+pub(crate) fn unreachable() -> Db {
+    let options = DbOptions { wait: std::time::Duration::from_millis(500), ..DbOptions::default() };
+    Db::Postgres(super::PostgresDb::open("postgres://nobody@127.0.0.1:1/none", options).expect("opening is lazy"))
+}

@@ -23,6 +23,7 @@ use crate::clock::ManualClock;
 use crate::db::DbOptions;
 use crate::journal::Journal;
 use crate::mesh::context::Shared;
+use crate::mesh::directory::Arbiters;
 use crate::mesh::hooks::HookBoard;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -49,13 +50,16 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         connections: config.connections.clone(),
         hooks: Arc::new(HookBoard::default()),
     };
-    let directory = Directory::new(shared, vec![actix_rt::Arbiter::current()]);
+    let arbiters = Arbiters::default();
+    arbiters.add(actix_rt::Arbiter::current());
+    let directory = Directory::new(shared, arbiters);
     let sessions = SessionDeps {
         directory: directory.clone(),
         clock: clock.clone(),
         limits: config.effective_limits(),
         pending: Arc::new(AtomicUsize::new(0)),
         next_socket: Arc::new(AtomicUsize::new(1)),
+        seen_hellos: Arc::default(),
     };
     let state = state(AppState {
         db,
@@ -68,6 +72,30 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         hook_rates: Mutex::default(),
     });
     Bench { state, clock, _folder: folder }
+}
+
+#[cfg(feature = "postgres")]
+#[actix_rt::test]
+async fn health_and_readiness_say_when_storage_cannot_be_reached() {
+    let Bench { state, clock: _clock, _folder } = bench(|_| ()).await;
+    let service = init_service(App::new().app_data(state.clone()).configure(configure)).await;
+    let get = |path: &str| TestRequest::get().uri(path).to_request();
+    assert_eq!(call_service(&service, get("/health")).await.status(), 200);
+    let mut parts = Arc::into_inner({
+        drop(service);
+        state.into_inner()
+    })
+    .expect("the service is gone");
+    parts.db = crate::db::testing::unreachable();
+    let service = init_service(App::new().app_data(super::state(parts)).configure(configure)).await;
+    let answer = call_service(&service, get("/health")).await;
+    assert_eq!(answer.status(), 503);
+    let body: Value = serde_json::from_slice(&read_body(answer).await).unwrap();
+    assert_eq!((&body["status"], &body["db"]), (&"degraded".into(), &"down".into()));
+    let answer = call_service(&service, get("/health/ready")).await;
+    assert_eq!(answer.status(), 503);
+    let body: Value = serde_json::from_slice(&read_body(answer).await).unwrap();
+    assert_eq!(body["reason"], "db_down");
 }
 
 fn key() -> SecretKey {

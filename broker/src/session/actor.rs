@@ -284,6 +284,9 @@ impl PeerSession {
     }
 }
 
+/// Time between two attempts to join a mesh that is just leaving memory.
+const JOIN_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// Finds the mesh and attaches; tries again when the mesh was just leaving memory.
 async fn join(
     directory: Directory,
@@ -299,7 +302,7 @@ async fn join(
             Ok(Ok(peer)) => return Ok((mesh, peer)),
             Ok(Err(Some(code))) => return Err(code),
             // The mesh is going to sleep or died: the directory starts it anew.
-            Ok(Err(None)) | Err(_) => tokio::task::yield_now().await,
+            Ok(Err(None)) | Err(_) => tokio::time::sleep(JOIN_AGAIN).await,
         }
     }
     Err(ErrorCode::Busy)

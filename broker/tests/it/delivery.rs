@@ -3,6 +3,7 @@
 use anyhow::Result;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::peer::TestPeer;
 use serde_json::json;
 
 broker_suite! {
@@ -243,23 +244,26 @@ broker_suite! {
         Ok(())
     }
 
-    async fn a_client_without_acknowledgements_gets_each_message_once(database: Database) -> Result<()> {
+    async fn a_client_of_the_seed_time_that_never_acknowledges_gets_each_message_once(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
         let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
-        let session = bob.session("one");
-        let old = json!({"capabilities": null, "protocolVersion": null});
-        let hello = session.hello_at(broker.now_ms(), old.clone());
-        let mut receiver = claudemesh_testkit::peer::TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
-        receiver.acknowledge = false;
+        let connect = async || {
+            let hello = bob.hello_at(broker.now_ms(), "one", json!({"capabilities": null, "protocolVersion": null}));
+            let mut peer = TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;
+            peer.acknowledge = false;
+            anyhow::Ok(peer)
+        };
+        let mut receiver = connect().await?;
         let mut sender = broker.join(&alice).await?;
-        sender.say(&session.pubkey(), "once", json!({})).await?;
-        assert_eq!(receiver.text().await?, "once");
+        // More than the window of clients that do acknowledge.
+        for number in 0..300 {
+            sender.say(&bob.pubkey(), &number.to_string(), json!({})).await?;
+            assert_eq!(receiver.text().await?, number.to_string());
+        }
         receiver.settle().await?;
         receiver.close().await?;
-        let hello = session.hello_at(broker.now_ms(), old);
-        let mut receiver = claudemesh_testkit::peer::TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
-        assert_eq!(receiver.waiting_messages().await?.len(), 0);
+        assert_eq!(connect().await?.waiting_messages().await?.len(), 0);
         Ok(())
     }
 
@@ -270,7 +274,7 @@ broker_suite! {
         let mut sender = broker.join(&alice).await?;
         sender.say(&bob.pubkey(), "for a real session", json!({})).await?;
         let hello = bob.hello_at(broker.now_ms(), "verb", json!({"capabilities": ["client_ack", "ephemeral"]}));
-        let mut verb = claudemesh_testkit::peer::TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;
+        let mut verb = TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;
         assert_eq!(verb.waiting_messages().await?.len(), 0);
         let list = sender.call(json!({"type": "list_peers"}), "peers_list").await?;
         let names: Vec<&str> =
