@@ -1,4 +1,5 @@
-//! The ceiling: every frame passes through one actor and comes back, on the broker's HTTP and websocket stack.
+//! The ceiling: every frame passes through one actor to the connection that its first four digits name, on the
+//! broker's HTTP and websocket stack.
 //!
 //! What the broker does per frame beyond this (decode, route, store, answer) is its own cost.
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 /// # Errors
 /// The address cannot be bound.
 pub async fn serve(address: &str, workers: usize, ready: impl FnOnce(SocketAddr)) -> std::io::Result<()> {
-    let relay = Relay.start();
+    let relay = Relay::default().start();
     let server = HttpServer::new(move || {
         App::new().app_data(web::Data::new(relay.clone())).route("/ws", web::get().to(connect))
     })
@@ -35,8 +36,11 @@ async fn connect(
     ws::WsResponseBuilder::new(Session { relay: (**relay).clone() }, &request, body).frame_size(1 << 20).start()
 }
 
-/// The one actor.
-struct Relay;
+/// The one actor: connections in the order of their arrival.
+#[derive(Default)]
+struct Relay {
+    sessions: Vec<Recipient<Outbound>>,
+}
 
 impl Actor for Relay {
     type Context = Context<Self>;
@@ -48,18 +52,34 @@ impl Actor for Relay {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Inbound(Bytes, Recipient<Outbound>);
+struct Join(Recipient<Outbound>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Inbound(Bytes);
 
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Outbound(Bytes);
 
+impl Handler<Join> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, Join(session): Join, _: &mut Self::Context) {
+        self.sessions.push(session);
+    }
+}
+
 impl Handler<Inbound> for Relay {
     type Result = ();
 
-    fn handle(&mut self, Inbound(frame, back): Inbound, _: &mut Self::Context) {
-        // A full mailbox means a client beyond its window; its frame is lost and its run will not finish.
-        back.try_send(Outbound(frame)).ok();
+    fn handle(&mut self, Inbound(frame): Inbound, _: &mut Self::Context) {
+        let digits = frame.get(..4).and_then(|digits| std::str::from_utf8(digits).ok());
+        let index = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
+        if let Some(session) = index.and_then(|index| self.sessions.get(index)) {
+            // The mailboxes hold more than all windows together, so none of them is ever full.
+            session.try_send(Outbound(frame)).ok();
+        }
     }
 }
 
@@ -71,7 +91,8 @@ impl Actor for Session {
     type Context = ws::WebsocketContext<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1024);
+        ctx.set_mailbox_capacity(8192);
+        self.relay.try_send(Join(ctx.address().recipient())).ok();
     }
 }
 
@@ -87,7 +108,7 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
         match message {
             Ok(ws::Message::Text(text)) => {
-                let inbound = Inbound(text.into_bytes(), ctx.address().recipient());
+                let inbound = Inbound(text.into_bytes());
                 if let Err(SendError::Full(inbound)) = self.relay.try_send(inbound) {
                     let (relay, retry) = (self.relay.clone(), Duration::from_micros(200));
                     ctx.run_later(retry, move |_, _| {

@@ -81,10 +81,12 @@ pub async fn run(options: &Options) -> Result<Report> {
 /// The best of two runs is the ceiling, in messages per second: a message is two round trips (send and ack, push and
 /// acknowledgement).
 async fn relay(report: &mut Report) -> Result<f64> {
-    let relay = RelayProcess::start()?;
-    let first = round_trips(relay.address, Duration::from_secs(2)).await?;
-    let second = round_trips(relay.address, Duration::from_secs(2)).await?;
-    let best = first.max(second);
+    let mut best: f64 = 0.0;
+    for _ in 0..2 {
+        // A fresh process each time: the relay numbers its connections and forgets none.
+        let relay = RelayProcess::start()?;
+        best = best.max(round_trips(relay.address, Duration::from_secs(2)).await?);
+    }
     report.note("bare relay, round trips of one message's frame", format!("{}/s", super::report::number(best)));
     Ok(best / 2.0)
 }
@@ -145,7 +147,7 @@ async fn direct(options: &Options, report: &mut Report, ceiling: f64) -> Result<
     fleet.ready().await?;
     let (start, cpu) = (Instant::now(), stage.broker.cpu_seconds()?);
     fleet.phase(1);
-    fleet.until(&run.finished).await?;
+    fleet.until(&run.finished).await.with_context(|| run.progress())?;
     let seconds = start.elapsed().as_secs_f64();
     check(&run)?;
     // A moment for what should not come: second copies.
@@ -180,7 +182,7 @@ async fn away(options: &Options, report: &mut Report, ceiling: f64) -> Result<()
     fleet.ready().await?;
     let start = Instant::now();
     fleet.phase(1);
-    fleet.until(&run.finished).await?;
+    fleet.until(&run.finished).await.with_context(|| run.progress())?;
     let rate = planned as f64 / start.elapsed().as_secs_f64();
     check(&run)?;
     fleet.end().await?;
@@ -195,7 +197,7 @@ async fn away(options: &Options, report: &mut Report, ceiling: f64) -> Result<()
         fleet.add(hello(session), Trader::new(&run, 0, Some(index), Sending::Nothing), None);
     }
     fleet.ready().await?;
-    fleet.until(&run.finished).await?;
+    fleet.until(&run.finished).await.with_context(|| run.progress())?;
     let rate = planned as f64 / start.elapsed().as_secs_f64();
     check(&run)?;
     fleet.for_a_while(Duration::from_millis(300)).await?;
@@ -270,7 +272,9 @@ async fn broadcast(options: &Options, report: &mut Report) -> Result<()> {
         fleet.for_a_while(Duration::from_secs(1)).await?;
         let start = Instant::now();
         fleet.phase(1);
-        fleet.until(&run.finished).await?;
+        fleet.until(&run.finished).await.with_context(|| {
+            format!("{} of 400,000 deliveries and {} of 400 acks are here", run.delivered.get(), run.acked.get())
+        })?;
         let rate = run.delivered.get() as f64 / start.elapsed().as_secs_f64();
         if let Some(error) = run.error.borrow().as_ref() {
             bail!("the broker refused: {error}");

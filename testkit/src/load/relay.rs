@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::fleet::Fleet;
 use crate::wire::{Out, Peer};
@@ -43,37 +45,49 @@ impl Drop for RelayProcess {
     }
 }
 
-struct Echo {
+/// Answers each frame with one to a random connection: the number of frames under way stays what it was.
+struct Passer {
     count: Rc<Cell<u64>>,
-    window: u32,
-    frame: Rc<Vec<u8>>,
+    random: SmallRng,
+    padding: Rc<Vec<u8>>,
 }
 
-impl Peer for Echo {
+impl Passer {
+    fn pass(&mut self, out: &mut Out) {
+        let target = format!("{:04x}", self.random.gen_range(0..CONNECTIONS));
+        out.text(&[target.as_bytes(), &self.padding]);
+    }
+}
+
+impl Peer for Passer {
     fn frame(&mut self, _text: &[u8], out: &mut Out) {
         self.count.set(self.count.get() + 1);
-        out.text(&[&self.frame]);
+        self.pass(out);
     }
 
     fn phase(&mut self, _phase: u32, out: &mut Out) {
-        for _ in 0..self.window {
-            out.text(&[&self.frame]);
+        for _ in 0..WINDOW {
+            self.pass(out);
         }
     }
 }
 
+const CONNECTIONS: u16 = 100;
+const WINDOW: u32 = 32;
 /// What a `send` of 300 bytes is on the wire: sealed, in base64, with its address and ids.
 pub const FRAME: usize = 670;
 
-/// Round trips per second of 100 connections with 32 frames of [`FRAME`] bytes in flight each.
+/// Frames per second that travel client - actor - other client, with 100 connections and 32 frames of [`FRAME`] bytes
+/// under way for each.
 ///
 /// # Errors
 /// The relay failed.
 pub async fn round_trips(address: SocketAddr, time: Duration) -> Result<f64> {
-    let (count, frame) = (Rc::new(Cell::new(0)), Rc::new(vec![b'x'; FRAME]));
+    let (count, padding) = (Rc::new(Cell::new(0)), Rc::new(vec![b'x'; FRAME - 4]));
     let mut fleet = Fleet::new(address, 64);
-    for _ in 0..100 {
-        fleet.add(None, Echo { count: count.clone(), window: 32, frame: frame.clone() }, None);
+    for index in 0..CONNECTIONS {
+        let random = SmallRng::seed_from_u64(u64::from(index));
+        fleet.add(None, Passer { count: count.clone(), random, padding: padding.clone() }, None);
     }
     fleet.ready().await?;
     fleet.phase(1);

@@ -77,6 +77,13 @@ impl Run {
         Rc::new(run)
     }
 
+    /// How far it is, for the message of a run that does not end.
+    pub fn progress(&self) -> String {
+        let ledger = self.ledger.borrow();
+        let (acked, sent) = (self.acked.get(), ledger.sent_total);
+        format!("{sent} of {} sent, {acked} acknowledged, {} arrived", self.planned, ledger.received_total)
+    }
+
     fn micros(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
