@@ -56,6 +56,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `sqlite:PATH` or `postgres://…`; the SQLite file in `data_dir` when absent.
     pub database_url: Option<String>,
+    /// Bytes the SQLite file may grow to; then new messages are refused with `storage_full`. As much as the disk holds when
+    /// absent.
+    pub database_max_bytes: Option<u64>,
     /// How the outside reaches this broker, e.g. `https://mesh.example.org`; made from the request's Host when absent.
     pub public_url: Option<String>,
     /// `default` or `off`.
@@ -131,6 +134,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7900)),
             data_dir: PathBuf::from("claudemesh-data"),
             database_url: None,
+            database_max_bytes: None,
             public_url: None,
             limits: LimitsMode::Default,
             limit: Limits::default(),
@@ -213,6 +217,9 @@ impl Config {
         if self.connections.max_unauthenticated == 0 {
             return fail("connections.max_unauthenticated", "expected at least 1");
         }
+        if self.database_max_bytes.is_some_and(|bytes| bytes < 1 << 20) {
+            return fail("database_max_bytes", "expected at least 1 MiB");
+        }
         if self.workers == Some(0) {
             return fail("workers", "expected at least 1");
         }
@@ -250,7 +257,7 @@ mod tests {
         example.validate().unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         // Keys without a default are shown as comments.
-        for key in ["database_url", "public_url", "workers"] {
+        for key in ["database_url", "database_max_bytes", "public_url", "workers"] {
             assert!(text.contains(&format!("# {key} = ")), "{key}");
         }
     }

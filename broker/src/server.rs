@@ -101,7 +101,8 @@ impl Broker {
     pub async fn start(config: Config, deps: Deps) -> Result<RunningBroker, StartError> {
         config.validate()?;
         let lock = prepare_data_dir(&config)?;
-        let db = Db::open(&config.database_url(), DbOptions::default()).await?;
+        let options = DbOptions { max_bytes: config.database_max_bytes, ..DbOptions::default() };
+        let db = Db::open(&config.database_url(), options).await?;
         let exclusive = db.exclusive().await?;
         let applied = db.migrate().await?;
         if !applied.is_empty() {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 /// SQLite only: the limit is that of its file. What a full PostgreSQL answers is mapped to the same code.
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_loses_nothing() -> Result<()> {
-    let mut broker = Builder::new(Database::Sqlite).config(|config| config.database_max_bytes = Some(1 << 20)).start().await?;
+    let mut broker =
+        Builder::new(Database::Sqlite).config(|config| config.database_max_bytes = Some(1 << 20)).start().await?;
     let mesh = broker.mesh("team")?;
     let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
     let mut sender = broker.join(&alice).await?;
