@@ -10,7 +10,6 @@ use claudemesh_broker::clock::{Clock, ManualClock};
 use claudemesh_broker::config::{Config, LimitsMode};
 use claudemesh_broker::{Broker, Deps};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::clock::now_ms;
@@ -175,7 +174,7 @@ impl TestBroker {
     /// # Errors
     /// The broker refuses.
     pub async fn connect(&self, session: &Session) -> Result<TestPeer> {
-        TestPeer::hello(&self.url(), session.hello_at(self.now_ms(), json!({})), session.key.clone()).await
+        TestPeer::session_at(&self.url(), session, self.now_ms()).await
     }
 
     /// Connects a new session of that member.

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::clock::now_ms;
 use crate::identity::{Member, Session, merged};
 
 /// How long a frame that must come may take. Only a failing test waits that long.
@@ -29,6 +30,8 @@ pub struct TestPeer {
     pub hello_ack: Value,
     /// The key that direct messages to it are sealed for.
     pub key: Option<SecretKey>,
+    /// The key of the member behind a session: messages to the member are sealed for it.
+    pub member_key: Option<SecretKey>,
     /// Whether messages are acknowledged as they are taken.
     pub acknowledge: bool,
 }
@@ -50,7 +53,15 @@ impl TestPeer {
     pub async fn connect(url: &str) -> Result<Self> {
         let (socket, _) =
             tokio_tungstenite::connect_async(url).await.with_context(|| format!("connecting to {url}"))?;
-        Ok(Self { socket, kept: VecDeque::new(), requests: 0, hello_ack: Value::Null, key: None, acknowledge: true })
+        Ok(Self {
+            socket,
+            kept: VecDeque::new(),
+            requests: 0,
+            hello_ack: Value::Null,
+            key: None,
+            member_key: None,
+            acknowledge: true,
+        })
     }
 
     /// Connects as a member with `hello`.
@@ -66,7 +77,17 @@ impl TestPeer {
     /// # Errors
     /// The broker cannot be reached or refuses.
     pub async fn session(url: &str, session: &Session) -> Result<Self> {
-        Self::hello(url, session.hello(json!({})), session.key.clone()).await
+        Self::session_at(url, session, now_ms()).await
+    }
+
+    /// As [`Self::session`], signed at that time (Unix ms).
+    ///
+    /// # Errors
+    /// The broker cannot be reached or refuses.
+    pub async fn session_at(url: &str, session: &Session, now_ms: i64) -> Result<Self> {
+        let mut peer = Self::hello(url, session.hello_at(now_ms, json!({})), session.key.clone()).await?;
+        peer.member_key = Some(session.member.key.clone());
+        Ok(peer)
     }
 
     /// Connects with a hello that was made before.
@@ -274,10 +295,12 @@ impl TestPeer {
         let (nonce, body) =
             (push["nonce"].as_str().unwrap_or_default(), push["ciphertext"].as_str().unwrap_or_default());
         let sender = PublicKey::parse(push["senderPubkey"].as_str().unwrap_or_default());
-        if let (Some(sender), Some(key)) = (sender, &self.key)
-            && let Ok(text) = envelope::open_direct(nonce, body, &sender, key)
-        {
-            return Ok(text);
+        for key in [&self.key, &self.member_key].into_iter().flatten() {
+            if let Some(sender) = &sender
+                && let Ok(text) = envelope::open_direct(nonce, body, sender, key)
+            {
+                return Ok(text);
+            }
         }
         envelope::decode_public(body).with_context(|| format!("opening {push}"))
     }
