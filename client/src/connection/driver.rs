@@ -175,12 +175,17 @@ impl Driver {
                 Inbound::Other => continue,
                 Inbound::End(end) => return Err(end.into_end(false)),
             };
-            match self.read(&text) {
-                Read::Push(push) => self.deliver(push).await,
-                Read::Answer { message: ServerMessage::Session(session::Response::HelloAck(ack)), .. } => {
-                    return Ok(ack);
+            let message = match self.read(&text) {
+                Read::Push(push) => {
+                    self.deliver(push).await;
+                    continue;
                 }
-                Read::Answer { message: ServerMessage::Failure(Failure::Error(frame)), .. } => {
+                Read::Answer { message, .. } => *message,
+                Read::Nothing => continue,
+            };
+            match message {
+                ServerMessage::Session(session::Response::HelloAck(ack)) => return Ok(ack),
+                ServerMessage::Failure(Failure::Error(frame)) => {
                     let known = frame.known_code();
                     if fallback && matches!(known, Some(ErrorCode::NoHello | ErrorCode::UnknownType)) {
                         fallback = false;
@@ -193,7 +198,7 @@ impl Driver {
                     }
                     return Err(lost(frame.into()));
                 }
-                Read::Answer { .. } | Read::Nothing => {}
+                _ => {}
             }
         }
     }
@@ -207,7 +212,7 @@ impl Driver {
                     Inbound::Text(text) => {
                         match self.read(&text) {
                             Read::Push(push) => self.deliver(push).await,
-                            Read::Answer { key, message } => self.complete(key.as_deref(), message),
+                            Read::Answer { key, message } => self.complete(key.as_deref(), *message),
                             Read::Nothing => {}
                         }
                         Ok(())
@@ -314,7 +319,7 @@ impl Driver {
                 let by_id = matches!(message, ServerMessage::Failure(_))
                     || matches!(message, ServerMessage::Messaging(messaging::Response::Ack(_)));
                 let key = req_id.or(head.id.as_deref().filter(|_| by_id)).map(str::to_owned);
-                Read::Answer { key, message }
+                Read::Answer { key, message: Box::new(message) }
             }
             Err(error) => {
                 let tag = head.tag.as_deref().unwrap_or("?");
@@ -339,7 +344,7 @@ fn ack_frame(ack: ClientAck) -> String {
 
 enum Read {
     Push(Box<Push>),
-    Answer { key: Option<String>, message: ServerMessage },
+    Answer { key: Option<String>, message: Box<ServerMessage> },
     Nothing,
 }
 

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use claudemesh_protocol::features::messaging::Stage;
 use claudemesh_protocol::id::MeshId;
@@ -83,7 +83,9 @@ impl Inbox {
         let mut db = SqliteConnection::establish(url).map_err(|error| failed(error.to_string()))?;
         // First the timeout: changing the journal mode may have to wait for another process.
         db.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};"))?;
-        db.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+        // Changing the mode, alone of all statements, does not wait while another process opens or closes the file.
+        patiently(|| db.batch_execute("PRAGMA journal_mode = WAL;"))?;
+        db.batch_execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
         let pending = |db: &mut SqliteConnection| db.has_pending_migration(MIGRATIONS);
         if pending(&mut db).map_err(|error| failed(error.to_string()))? {
             let _lock = FileLock::take(&path.with_extension("lock"), Duration::from_secs(10))
@@ -362,6 +364,22 @@ impl Inbox {
             return Ok(0);
         }
         Ok(diesel::delete(old).execute(&mut self.db)?)
+    }
+}
+
+/// Repeats a statement that found the file locked, as long as other statements would have waited.
+fn patiently<T>(mut statement: impl FnMut() -> QueryResult<T>) -> QueryResult<T> {
+    let deadline = Instant::now() + Duration::from_millis(BUSY_TIMEOUT_MS.into());
+    loop {
+        match statement() {
+            Err(diesel::result::Error::DatabaseError(_, info))
+                if info.message().contains("locked") && Instant::now() < deadline =>
+            {
+                // Nothing tells when the other process is done; it takes about a millisecond.
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            other => return other,
+        }
     }
 }
 

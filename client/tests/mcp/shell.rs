@@ -113,6 +113,36 @@ async fn presence_writes_reach_the_running_session() -> Result<()> {
 }
 
 #[tokio::test]
+async fn hooks_set_the_status_of_their_session_only() -> Result<()> {
+    let team = Team::start().await?;
+    let _one = session(&team.bob, "bob-1", "BobOne").await?;
+    let _two = session(&team.bob, "bob-2", "BobTwo").await?;
+    let hook = |word: &str, session_id: &str| -> Result<()> {
+        let mut command = team.bob.command(&["hook", word]);
+        let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn()?;
+        let input = json!({"session_id": session_id, "cwd": team.bob.project()}).to_string();
+        std::io::Write::write_all(&mut child.stdin.take().context("piped")?, input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        assert!(output.status.success() && output.stdout.is_empty());
+        Ok(())
+    };
+    let statuses = || -> Result<Vec<(String, String)>> {
+        let peers = team.ann.json(&["peers", "--json"])?;
+        let word = |peer: &Value, name: &str| peer[name].as_str().unwrap_or_default().to_owned();
+        let list = peers.as_array().cloned().unwrap_or_default();
+        Ok(list.iter().map(|peer| (word(peer, "displayName"), word(peer, "status"))).collect())
+    };
+    let pair =
+        |one: &str, two: &str| vec![("BobOne".to_owned(), one.to_owned()), ("BobTwo".to_owned(), two.to_owned())];
+    hook("prompt", "bob-2")?;
+    assert_eq!(statuses()?, pair("idle", "working"));
+    hook("stop", "bob-2")?;
+    hook("working", "bob-1")?;
+    assert_eq!(statuses()?, pair("working", "idle"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn peers_text_cannot_paint_the_terminal() -> Result<()> {
     let team = Team::start().await?;
     let _bob = session(&team.bob, "bob-1", "Bob\u{1b}[31m\u{202e}S").await?;
@@ -255,13 +285,13 @@ async fn many_inboxes_at_once_print_each_message_once() -> Result<()> {
     let runs: Vec<_> = (0..3)
         .map(|_| {
             let mut command = team.bob.command(&["inbox", "--wait", "0", "--json"]);
-            command.stdout(std::process::Stdio::piped()).spawn()
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn()
         })
         .collect::<std::io::Result<_>>()?;
     let mut all = Vec::new();
     for run in runs {
         let output = run.wait_with_output()?;
-        assert!(output.status.success());
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
         let list: Value = serde_json::from_slice(&output.stdout)?;
         all.extend(texts(&list).into_iter().map(str::to_owned));
     }

@@ -204,12 +204,12 @@ async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetch
     let (connection, trouble) = match connected {
         Ok(connection) => {
             let trouble = drain(&connection, &mailbox, args).await.err();
-            // Another `inbox` of this member took over the connection; what it takes in is in the same store.
-            let trouble = trouble.filter(|error| !error.message.contains("session_replaced"));
             (Some(connection), trouble)
         }
         Err(error) => (None, Some(error)),
     };
+    // Another `inbox` of this member took over the connection; what it takes in is in the same store.
+    let trouble = trouble.filter(|error| !error.message.contains("session_replaced"));
     let (all, peek, limit) = (args.all, args.peek, i64::from(args.limit));
     let now = crate::clock::now_ms();
     let messages = mailbox
