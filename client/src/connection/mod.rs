@@ -112,11 +112,9 @@ impl Connection {
     /// [`ConnectionError::Closed`] when it never will; after `patience` what the last attempt said.
     pub async fn ready(&self, patience: Duration) -> Result<Arc<HelloAck>, ConnectionError> {
         let mut state = self.watch();
-        let wait = state.wait_for(|state| !matches!(state, State::Connecting(_)));
-        let waited = tokio::time::timeout(patience, wait).await;
-        if let Ok(Ok(_)) = waited {
-            drop(waited);
-        }
+        let decided = state.wait_for(|state| !matches!(state, State::Connecting(_)));
+        // Late or not, the state itself says how it stands.
+        let _ = tokio::time::timeout(patience, decided).await;
         self.hello_ack()
     }
 

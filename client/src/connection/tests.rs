@@ -294,3 +294,47 @@ async fn a_silent_broker_is_given_up_after_75_seconds() {
     let waited = started.elapsed();
     assert!(waited >= limits::STALE_AFTER && waited < limits::STALE_AFTER * 2, "{waited:?}");
 }
+
+#[tokio::test]
+async fn a_send_whose_answer_was_lost_is_the_same_message_on_the_next_socket() {
+    use crate::features::messaging::Draft;
+    use claudemesh_protocol::features::messaging::Priority;
+
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let (mut socket, _) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    let to = SecretKey::from_seed([9; 32]).public();
+    let sending = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.send_direct(&to, &Draft::new("once", Priority::Next)).await }
+    });
+    let first = socket.receive().await;
+    drop(socket);
+    let (mut socket, _) = broker.greet().await;
+    let second = socket.receive().await;
+    for field in ["client_message_id", "request_fingerprint", "ciphertext", "nonce", "targetSpec"] {
+        assert!(first[field].is_string() && first[field] == second[field], "{field}");
+    }
+    socket.send(json!({"type": "ack", "id": second["id"], "messageId": "m1", "queued": true, "duplicate": true})).await;
+    assert_eq!(sending.await.unwrap().unwrap().message_id, "m1");
+}
+
+#[tokio::test]
+async fn a_request_that_was_given_up_is_not_sent_late() {
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let (mut socket, _) = broker.greet().await;
+    connection.ready(PATIENCE).await.unwrap();
+    // Given up before the task behind the connection could run: this test has one thread and does not yield.
+    let given_up = futures_util::FutureExt::now_or_never(connection.call(list_peers(), PATIENCE));
+    assert!(given_up.is_none());
+    let call = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.call(list_peers(), PATIENCE).await }
+    });
+    let only = socket.receive().await;
+    socket.send(json!({"type": "peers_list", "peers": [], "_reqId": only["_reqId"]})).await;
+    // Had the first one been sent, its answer would complete nobody and this call would wait in vain.
+    call.await.unwrap().unwrap();
+}
