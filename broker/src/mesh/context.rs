@@ -28,7 +28,7 @@ use crate::session::{CloseReason, Out};
 /// Frames a second that one mesh may spend on presence events; beyond it peers get one `roster_changed` instead.
 ///
 /// A thousand peers that arrive together would otherwise cost a million frames.
-pub const PRESENCE_FRAMES_PER_SECOND: u64 = 20_000;
+pub const PRESENCE_FRAMES_PER_SECOND: u64 = 4_000;
 
 /// What every feature of a mesh shares.
 pub struct Core {

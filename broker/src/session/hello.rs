@@ -8,6 +8,7 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::{MeshId, PublicKey};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::session::{Hello, PeerDescription, Request, SessionHello};
+use sha2::{Digest, Sha256};
 
 /// A hello whose signatures hold. What is left to the mesh: membership, bans, capacity, who owns the session key.
 #[derive(Clone, Debug)]
@@ -45,9 +46,12 @@ pub struct SeenHellos {
 
 #[derive(Debug, Default)]
 struct Seen {
-    proofs: HashSet<(PublicKey, String)>,
-    order: VecDeque<(i64, (PublicKey, String))>,
+    proofs: HashSet<Proof>,
+    order: VecDeque<(i64, Proof)>,
 }
+
+/// Half of the SHA-256 over what was signed: short, because thousands are kept.
+type Proof = [u8; 16];
 
 /// Proofs remembered at once: two minutes of 2,000 hellos a second.
 const MAX_SEEN: usize = 262_144;
@@ -64,8 +68,10 @@ impl SeenHellos {
                 seen.proofs.remove(&old);
             }
         }
-        let proof = (session, format!("{}|{}", hello.mesh, hello.timestamp));
-        if !seen.proofs.insert(proof.clone()) {
+        let digest = Sha256::digest(format!("{}|{session}|{}", hello.mesh, hello.timestamp));
+        let mut proof = Proof::default();
+        proof.copy_from_slice(&digest[..16]);
+        if !seen.proofs.insert(proof) {
             return false;
         }
         seen.order.push_back((mono_ms, proof));
