@@ -34,7 +34,7 @@ pub(crate) fn run_all(shell: &Shell, args: &TestArgs) -> Result<()> {
         Some(bin) => Some(phase("start PostgreSQL", || Postgres::start(bin))?),
         None => None,
     };
-    let mut tests = shell.cargo(["test", "--workspace"]);
+    let mut tests = shell.cargo(["test", "--workspace", "--no-fail-fast"]);
     if let Some(server) = &postgres {
         tests.env("CLAUDEMESH_TEST_POSTGRES", server.url());
     }

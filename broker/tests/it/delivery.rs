@@ -244,7 +244,7 @@ broker_suite! {
         Ok(())
     }
 
-    async fn a_client_of_the_seed_time_that_never_acknowledges_gets_each_message_once(database: Database) -> Result<()> {
+    async fn a_client_without_acknowledgements_gets_each_message_once(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
         let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
