@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
 /// An HTTP client for one base address, with a limit for the whole exchange. Statuses of 400 and more are answers, not
 /// errors. A proxy of the environment is not used for this machine's own addresses.
 pub fn agent(base: &str, limit: Duration) -> ureq::Agent {
@@ -13,7 +15,20 @@ pub fn agent(base: &str, limit: Duration) -> ureq::Agent {
     if is_loopback(base) {
         builder = builder.proxy(None);
     }
+    if let Some(roots) = base.starts_with("https://").then(system_roots).flatten() {
+        builder = builder.tls_config(TlsConfig::builder().root_certs(roots).build());
+    }
     builder.build().into()
+}
+
+/// The certificates that this system trusts, as for the WebSocket: a company's own authority is one of them, or that of
+/// `SSL_CERT_FILE`. `None` when the system has none; Mozilla's are used then.
+fn system_roots() -> Option<RootCerts> {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    if certificates.is_empty() {
+        return None;
+    }
+    Some(certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into())
 }
 
 /// Whether a URL names this machine itself.

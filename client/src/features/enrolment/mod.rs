@@ -274,9 +274,10 @@ fn register_invite(
     let base = entry.broker_http();
     let path = format!("/mesh/{}/invites", owner.mesh_id);
     let mut view: InviteView = Call { base: &base, path: &path, key: Some(key), bearer: None }.post(&body)?;
-    if view.url.is_empty() {
-        view.url = format!("{base}/i/{}", view.code);
-    }
+    view.url = match view.url.as_str() {
+        "" => format!("{base}/i/{}", view.code),
+        url => keep_secure(&base, url),
+    };
     Ok(NewInvite { view, v1_url: format!("{base}/join/{token}") })
 }
 
@@ -421,7 +422,7 @@ fn join_v2<'a>(
     if root.len() != 32 {
         return Err(wrong());
     }
-    let broker_url = claimed.broker_url.unwrap_or_else(|| broker_ws(base));
+    let broker_url = claimed.broker_url.map_or_else(|| broker_ws(base), |url| keep_secure(base, &url));
     check_broker_url(&broker_url)?;
     let entry = Membership {
         mesh_id: claimed.mesh_id,
@@ -498,6 +499,23 @@ impl Membership {
             extra: serde_json::Map::new(),
         }
     }
+}
+
+/// An address that the broker gave of itself, with TLS when we reached the same host and port by TLS: behind a proxy it does
+/// not know how it is reached, and a secure link must not become a plain connection.
+fn keep_secure(base: &str, url: &str) -> String {
+    let authority = |url: &str| -> Option<String> {
+        let (_, rest) = url.split_once("://")?;
+        Some(rest.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase())
+    };
+    if base.starts_with("https://") && authority(base) == authority(url) {
+        for (plain, secure) in [("ws://", "wss://"), ("http://", "https://")] {
+            if let Some(rest) = url.strip_prefix(plain) {
+                return format!("{secure}{rest}");
+            }
+        }
+    }
+    url.to_owned()
 }
 
 /// The WebSocket URL of a broker given its HTTP address.
@@ -580,6 +598,15 @@ mod tests {
         assert!(is_exposed("ws://10.0.0.1/ws"));
         assert!(!is_exposed("ws://127.0.0.1:7900/ws"));
         assert!(!is_exposed("wss://10.0.0.1/ws"));
+    }
+
+    #[test]
+    fn a_secure_link_does_not_become_a_plain_connection() {
+        assert_eq!(keep_secure("https://h:1", "ws://h:1/ws"), "wss://h:1/ws");
+        assert_eq!(keep_secure("https://h", "http://H/i/ABC"), "https://H/i/ABC");
+        assert_eq!(keep_secure("http://h:1", "ws://h:1/ws"), "ws://h:1/ws");
+        assert_eq!(keep_secure("https://h:1", "ws://other:1/ws"), "ws://other:1/ws");
+        assert_eq!(keep_secure("https://h:1", "wss://h:1/ws"), "wss://h:1/ws");
     }
 
     #[test]
