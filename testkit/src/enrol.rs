@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::clock::now_ms;
-use crate::identity::Member;
+use crate::identity::{LastHello, Member};
 
 /// Status and JSON body of an HTTP answer.
 #[derive(Debug)]
@@ -55,8 +55,13 @@ impl OwnedMesh {
         };
         let answer = post(base, "/mesh", &request, Some(&owner))?;
         let created: MeshCreated = answer.read().context("creating a mesh")?;
-        let creator =
-            Member { mesh: created.mesh_id.clone(), id: created.member_id, key, name: request.display_name.clone() };
+        let creator = Member {
+            mesh: created.mesh_id.clone(),
+            id: created.member_id,
+            key,
+            name: request.display_name.clone(),
+            last_hello: LastHello::default(),
+        };
         Ok(Self { base: base.into(), id: created.mesh_id, slug: slug.into(), owner, creator: Arc::new(creator) })
     }
 
@@ -113,7 +118,13 @@ impl OwnedMesh {
 /// The broker cannot be reached or refuses.
 pub fn claim(base: &str, code: &str, key: SecretKey, name: &str) -> Result<Member> {
     let claimed: Claimed = claim_answer(base, code, &key, name)?.read().context("claiming an invite")?;
-    Ok(Member { mesh: claimed.mesh_id, id: claimed.member_id, key, name: name.into() })
+    Ok(Member {
+        mesh: claimed.mesh_id,
+        id: claimed.member_id,
+        key,
+        name: name.into(),
+        last_hello: LastHello::default(),
+    })
 }
 
 /// Claims an invite and returns the answer as it is.

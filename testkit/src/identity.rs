@@ -22,6 +22,8 @@ pub struct Member {
     pub key: SecretKey,
     /// Display name.
     pub name: String,
+    /// When it said hello last.
+    pub last_hello: LastHello,
 }
 
 impl Member {
@@ -37,7 +39,7 @@ impl Member {
 
     /// As [`Self::hello`], signed at that time (Unix ms).
     pub fn hello_at(&self, timestamp: i64, session_id: &str, extra: Value) -> Value {
-        let timestamp = distinct(timestamp);
+        let timestamp = self.last_hello.next(timestamp);
         let canonical = signed::hello(&self.mesh, self.id.as_str(), &self.pubkey(), &timestamp.to_string());
         let hello = json!({
             "type": "hello", "protocolVersion": version::PROTOCOL_VERSION, "capabilities": [version::CAP_CLIENT_ACK],
@@ -51,7 +53,7 @@ impl Member {
     /// A new session of this member with its own key.
     pub fn session(self: &Arc<Self>, session_id: &str) -> Session {
         let key = SecretKey::random(&mut rand::thread_rng());
-        Session { member: Arc::clone(self), key, id: session_id.to_owned() }
+        Session { member: Arc::clone(self), key, id: session_id.to_owned(), last_hello: LastHello::default() }
     }
 }
 
@@ -64,6 +66,8 @@ pub struct Session {
     pub key: SecretKey,
     /// The client's session id.
     pub id: String,
+    /// When it said hello last.
+    pub last_hello: LastHello,
 }
 
 impl Session {
@@ -79,7 +83,7 @@ impl Session {
 
     /// As [`Self::hello`], signed at that time (Unix ms).
     pub fn hello_at(&self, timestamp: i64, extra: Value) -> Value {
-        let timestamp = distinct(timestamp);
+        let timestamp = self.last_hello.next(timestamp);
         let expires = timestamp + 3_600_000;
         let (parent, own) = (self.member.pubkey(), self.pubkey());
         let attested = signed::attestation(&parent, &own, &expires.to_string());
@@ -99,11 +103,19 @@ impl Session {
     }
 }
 
-/// A time that no hello before had, at most five seconds earlier: under a clock that stands still, the second hello of
-/// a session would be word for word the first, and the broker rightly takes that for a captured one.
-fn distinct(timestamp: i64) -> i64 {
-    static HELLOS: AtomicI64 = AtomicI64::new(0);
-    timestamp - HELLOS.fetch_add(1, Ordering::Relaxed) % 5000
+/// The time of the last hello of one identity. Under a clock that stands still its next hello would be word for word
+/// the one before, and the broker rightly takes that for a captured one.
+#[derive(Clone, Debug, Default)]
+pub struct LastHello(Arc<AtomicI64>);
+
+impl LastHello {
+    /// The given time, or the millisecond after the last one when that is not past yet.
+    fn next(&self, timestamp: i64) -> i64 {
+        let last = self.0.load(Ordering::Relaxed);
+        let next = if (0..1000).contains(&(last - timestamp)) { last + 1 } else { timestamp };
+        self.0.store(next, Ordering::Relaxed);
+        next
+    }
 }
 
 /// `base` with the fields of `extra` over it; a `null` removes the field.
