@@ -154,8 +154,10 @@ impl Shower<'_> {
 
     async fn push(&mut self) -> Result<(), InboxError> {
         loop {
+            let taking = self.bound.taking.lock().await;
             let (reader, now) = (self.bound.reader(), crate::clock::now_ms());
             let claimed = self.bound.mailbox.run(move |inbox| inbox.claim_unshown(&reader, ROUTE, BATCH, now)).await?;
+            drop(taking);
             if claimed.is_empty() {
                 return Ok(());
             }

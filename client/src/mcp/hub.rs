@@ -38,6 +38,8 @@ pub struct Bound {
     pub connection: Connection,
     /// Its inbox.
     pub mailbox: Mailbox,
+    /// Held while messages are taken: what a tool pulls is the tool's to answer, not the channel's to snatch.
+    pub taking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Bound {
@@ -151,7 +153,7 @@ impl Hub {
         }
         let connection = Connection::start(identity, Some(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
-        let one = Bound { tag, connection, mailbox };
+        let one = Bound { tag, connection, mailbox, taking: Arc::default() };
         bound.push(one.clone());
         drop(bound);
         tokio::spawn(channel::run(Arc::clone(self), one.clone()));

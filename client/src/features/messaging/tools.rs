@@ -262,6 +262,7 @@ impl MeshServer {
         let mut data = Vec::new();
         let mut notes = Vec::new();
         for bound in self.hub.select(args.mesh_slug.as_deref()).await? {
+            let taking = bound.taking.lock().await;
             match self.hub.connected(&bound).await {
                 Ok(connection) => match connection.inbox_pull(None).await {
                     Ok(pulled) if pulled.remaining > 0 => {
@@ -283,6 +284,7 @@ impl MeshServer {
                 Ok((list, unsure, inbox.count_unshown(&reader)?))
             });
             let (list, unsure, left) = taken.await.map_err(|error| error.to_string())?;
+            drop(taking);
             self.hub.counters.messages_in.fetch_add(list.len() as u64, Ordering::Relaxed);
             blocks.extend(list.iter().map(|message| block(message, &bound.tag.slug)));
             data.extend(list.iter().map(|message| message_data(message, &bound.tag.slug)));
