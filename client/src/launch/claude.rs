@@ -263,7 +263,7 @@ mod tests {
     fn the_newest_transcript_is_the_one_to_continue() {
         let dir = tempfile::tempdir().unwrap();
         let claude = ClaudeFiles::locate(&Env::of(&[("CLAUDE_CONFIG_DIR", dir.path().to_str().unwrap())]));
-        let cwd = Path::new("/work/a.b");
+        let cwd = Path::new("/home/a.b");
         assert_eq!(newest_conversation(&claude, cwd), None);
         let folder = claude.transcripts(cwd);
         std::fs::create_dir_all(&folder).unwrap();

@@ -19,14 +19,14 @@ fn the_status_goes_to_each_broker_once_with_the_token() {
     let (port, requests) = server::start();
     let url = format!("ws://127.0.0.1:{port}/ws");
     let home = home_with(&[("a", &url), ("b", &url)]);
-    let input = json!({"session_id": "s-1", "cwd": "/work/x", "hook_event_name": "UserPromptSubmit"}).to_string();
+    let input = json!({"session_id": "s-1", "cwd": "/src/x", "hook_event_name": "UserPromptSubmit"}).to_string();
     let ran = finish(home.command(&["hook", "prompt"]), &input).exits(0);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
     let request = requests.recv().unwrap();
     assert_eq!(request.line, "POST /hook/set-status HTTP/1.1");
     assert_eq!(request.header("authorization"), Some(format!("Bearer {TOKEN}").as_str()));
     let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
-    assert_eq!(body, json!({"cwd": "/work/x", "status": "working", "pid": std::process::id(), "session_id": "s-1"}));
+    assert_eq!(body, json!({"cwd": "/src/x", "status": "working", "pid": std::process::id(), "session_id": "s-1"}));
     assert!(requests.try_recv().is_err(), "two meshes on one broker: one call");
 }
 
