@@ -91,10 +91,13 @@ pub struct HookStatus {
     pub status: HookSetStatus,
 }
 
+/// What a [`Snapshot`] runs.
+pub type Look = Box<dyn FnOnce(&mut Core, &mut Features) + Send>;
+
 /// A read for HTTP and tests: runs in the actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Snapshot(pub Box<dyn FnOnce(&mut Core, &mut Features) + Send>);
+pub struct Snapshot(pub Look);
 
 /// Write everything and close every socket. Answers when the journal has it.
 #[derive(Message)]

@@ -142,12 +142,12 @@ fn retry(
         ));
     }
     let known = known.clone();
-    if let Some(open) = memory.open.get_mut(&known.seq) {
-        if let (Some(reply), true) = (reply, open.remaining > 0 || open.keep) {
-            // The first socket may be gone: the ack goes to whoever asked last.
-            open.reply = Some(reply.clone());
-            return Ok(Some(None));
-        }
+    if let (Some(open), Some(reply)) = (memory.open.get_mut(&known.seq), reply)
+        && (open.remaining > 0 || open.keep)
+    {
+        // The first socket may be gone: the ack goes to whoever asked last.
+        open.reply = Some(reply.clone());
+        return Ok(Some(None));
     }
     let stage = memory.receipts.get(known.id.as_str()).map_or(Stage::Stored, lowest_stage);
     Ok(Some(Some(Ack {
