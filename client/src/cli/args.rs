@@ -74,7 +74,7 @@ pub struct InviteArgs {
 pub struct JoinArgs {
     /// Invite link or code.
     pub link: String,
-    /// Your name in the mesh [default: `<host>-<user>`]
+    /// Your name in the mesh (default: `<host>-<user>`)
     #[arg(long)]
     pub name: Option<String>,
     /// Local short name of the mesh [default: the mesh's own]
@@ -195,7 +195,7 @@ pub struct InboxArgs {
     /// Also messages that were seen before.
     #[arg(long, short)]
     pub all: bool,
-    /// At most this many, the newest.
+    /// At most this many: the oldest unread, the newest of --all.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     /// Leave the shown messages unread.
