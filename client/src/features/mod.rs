@@ -10,3 +10,4 @@ pub mod messaging;
 pub mod moderation;
 pub mod one_shot;
 pub mod presence;
+pub mod questions;

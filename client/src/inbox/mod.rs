@@ -18,6 +18,9 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
 
+pub mod questions;
+#[cfg(test)]
+mod questions_tests;
 mod row;
 mod schema;
 #[cfg(test)]

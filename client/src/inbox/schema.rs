@@ -38,5 +38,24 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    answers (seq) {
+        seq -> BigInt,
+        client_message_id -> Text,
+        begun_at_ms -> BigInt,
+        answered_at_ms -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    question_readers (reader, seq) {
+        reader -> Text,
+        seq -> BigInt,
+        polled_at_ms -> Nullable<BigInt>,
+        stop_blocks -> Integer,
+        declined_at_ms -> Nullable<BigInt>,
+    }
+}
+
 diesel::joinable!(deliveries -> messages (seq));
-diesel::allow_tables_to_appear_in_same_query!(messages, deliveries);
+diesel::allow_tables_to_appear_in_same_query!(messages, deliveries, answers, question_readers);

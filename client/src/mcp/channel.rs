@@ -16,6 +16,7 @@ use super::hub::{Bound, Hub};
 use super::notes::{self, ChannelNote, Welcome};
 use crate::config::MessageMode;
 use crate::connection::MailEvent;
+use crate::features::questions;
 use crate::inbox::InboxError;
 
 /// The route's name in receipts and in the inbox.
@@ -145,6 +146,7 @@ impl Shower<'_> {
     }
 
     async fn messages(&mut self) -> Result<(), InboxError> {
+        questions::settle(self.hub, self.bound).await;
         match self.mode {
             MessageMode::Push => self.push().await,
             MessageMode::Inbox => self.notice().await,

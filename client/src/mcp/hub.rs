@@ -19,6 +19,7 @@ use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, Identity, State};
 use crate::error::CliError;
 use crate::features::one_shot::hostname;
+use crate::features::questions::wait::Waits;
 use crate::inbox::{KEEP, Mailbox};
 use crate::paths::Env;
 
@@ -40,6 +41,8 @@ pub struct Bound {
     pub mailbox: Mailbox,
     /// Held while messages are taken: what a tool pulls is the tool's to answer, not the channel's to snatch.
     pub taking: Arc<tokio::sync::Mutex<()>>,
+    /// Questions whose answers a tool call waits for.
+    pub waits: Waits,
 }
 
 impl Bound {
@@ -153,7 +156,7 @@ impl Hub {
         }
         let connection = Connection::start(identity, Some(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
-        let one = Bound { tag, connection, mailbox, taking: Arc::default() };
+        let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default() };
         bound.push(one.clone());
         drop(bound);
         tokio::spawn(channel::run(Arc::clone(self), one.clone()));
