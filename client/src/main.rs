@@ -45,8 +45,16 @@ fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
     match verb {
         None => cli::bare::run(cx).map(done),
         Some(Verb::Install(args)) => {
-            let options = install::InstallOptions { no_hooks: args.no_hooks, print: args.print, force: args.force };
-            install::install(&cx.env, cx.store.dir(), &cx.out, options).map(done)
+            let options = install::InstallOptions {
+                meshes: args.meshes,
+                no_hooks: args.no_hooks,
+                permission_relay: args.permission_relay,
+                status_line: false,
+                print: args.print,
+                plugin_dir: args.plugin_dir,
+                force: args.force,
+            };
+            install::install(&cx.env, &cx.store, &cx.out, &options).map(done)
         }
         Some(Verb::Uninstall(_)) => install::uninstall(&cx.env, cx.store.dir(), &cx.out).map(done),
         Some(Verb::Hook(args)) => {
@@ -56,6 +64,7 @@ fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
         Some(Verb::Launch(args)) => launch::run(cx, &args, &cli::wire::join_for_launch),
         Some(Verb::Doctor(_)) => doctor::run(cx).map(|exit| exit as u8),
         Some(Verb::Completions(args)) => cli::shell_files::completions(cx, &args).map(done),
+        Some(Verb::Skill(_)) => cli::skill::print(cx).map(done),
         Some(Verb::Man(args)) => cli::shell_files::man(cx, &args).map(done),
         Some(verb) => cli::wire::run(cx, verb).map(|exit| exit as u8),
     }

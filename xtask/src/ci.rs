@@ -29,7 +29,7 @@ pub(crate) fn run(shell: &Shell) -> Result<()> {
     docs(shell, true)
 }
 
-/// Writes (or with `check` compares) `docs/errors.md` and `docs/wire.md`.
+/// Writes (or with `check` compares) `docs/errors.md`, `docs/wire.md` and the plug-in in `deploy/plugin`.
 ///
 /// # Errors
 /// The generator failed, or a page differs.
@@ -37,6 +37,10 @@ pub(crate) fn docs(shell: &Shell, check: bool) -> Result<()> {
     phase("docs", || {
         let mut command = shell.cargo(["run", "--quiet", "-p", "claudemesh-testkit", "--bin", "claudemesh-load", "--"]);
         command.arg("docs").arg("--out").arg(shell.root.join("docs"));
-        shell::run(if check { command.arg("--check") } else { &mut command })
+        shell::run(if check { command.arg("--check") } else { &mut command })?;
+        // The plug-in is made from the tables of the client; its test writes it when snapshots are to be rewritten.
+        let mut plugin =
+            shell.cargo(["test", "--quiet", "-p", "claudemesh", "--test", "cli", "plugin_and_skill_follow"]);
+        shell::run(plugin.env("INSTA_UPDATE", if check { "no" } else { "always" }))
     })
 }

@@ -27,7 +27,7 @@ impl State {
             Err(error) => return Self::BrokenConfig(error.to_string()),
         };
         let installed = crate::install::installed(&cx.env);
-        if installed.server.is_none() {
+        if installed.server.is_none() && !installed.has_server() {
             Self::NoInstall
         } else if config.meshes.is_empty() {
             Self::NoMeshes

@@ -14,6 +14,7 @@ pub mod args;
 pub mod bare;
 pub mod meshes;
 pub mod shell_files;
+pub mod skill;
 pub mod wire;
 
 /// What every verb gets: environment, config folder, output, chosen mesh.
@@ -193,9 +194,11 @@ pub enum Verb {
     /// List banned members. For admins.
     #[command(after_help = "Example:\n  claudemesh bans")]
     Bans(args::BansArgs),
-    /// Tell Claude Code about claudemesh: MCP server, permission and status hooks.
+    /// Tell Claude Code about claudemesh: MCP server, permission and hooks.
     #[command(
-        after_help = "Examples:\n  claudemesh install\n  claudemesh install --no-hooks\n  claudemesh install --print\n\n\
+        after_help = "Examples:\n  claudemesh install\n  claudemesh install --no-hooks\n  claudemesh install --mesh team \
+                            --mesh home   one MCP server per mesh\n  claudemesh install --print\n  \
+                            claudemesh install --plugin-dir ./claudemesh-plugin\n\n\
                             Edits ~/.claude.json and ~/.claude/settings.json (or the same in $CLAUDE_CONFIG_DIR), keeps a copy\n\
                             in ~/.claude/backups, and changes nothing but its own keys. `claudemesh uninstall` undoes it."
     )]
@@ -229,6 +232,11 @@ pub enum Verb {
                             claudemesh completions zsh > ~/.zfunc/_claudemesh\n  claudemesh completions fish | source"
     )]
     Completions(CompletionsArgs),
+    /// Print what an agent has to know to use this program, for hosts without the plug-in.
+    #[command(
+        after_help = "Examples:\n  claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md\n  claudemesh skill >> AGENTS.md"
+    )]
+    Skill(SkillArgs),
     /// Print manual pages, or write one per verb into a folder.
     #[command(after_help = "Examples:\n  claudemesh man | man -l -\n  claudemesh man --dir ~/.local/share/man/man1")]
     Man(ManArgs),
@@ -237,12 +245,21 @@ pub enum Verb {
 /// `claudemesh install`
 #[derive(Args, Clone, Debug, Default)]
 pub struct InstallArgs {
-    /// Leave the status hooks out; messages then cannot wait for a pause.
+    /// Add one MCP server `claudemesh-<slug>` for this mesh, instead of one for all. May be repeated.
+    #[arg(long = "mesh", id = "mesh", value_name = "SLUG")]
+    pub meshes: Vec<String>,
+    /// Leave the hooks out; messages then cannot wait for a pause, and nothing wakes an idle session.
     #[arg(long)]
     pub no_hooks: bool,
-    /// Change nothing; print the `claude mcp add` command of the manual way.
+    /// Add the hook that lets a named member of the mesh answer permission questions.
+    #[arg(long, conflicts_with = "no_hooks")]
+    pub permission_relay: bool,
+    /// Change nothing; print the commands and the JSON of the manual way.
     #[arg(long)]
     pub print: bool,
+    /// Change nothing; write the Claude Code plug-in into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "print")]
+    pub plugin_dir: Option<PathBuf>,
     /// Replace an MCP server 'claudemesh' that starts another program.
     #[arg(long)]
     pub force: bool,
@@ -255,7 +272,7 @@ pub struct UninstallArgs {}
 /// `claudemesh hook`
 #[derive(Args, Clone, Debug, Default)]
 pub struct HookArgs {
-    /// `idle`, `working`, `dnd`, `session-start`, `prompt`, `stop`, `session-end` or `post-tool`.
+    /// `session-start`, `prompt`, `post-tool`, `stop`, `session-end`, `wait`, `monitor`, `permission`; or a status: `idle`, `working`, `dnd`.
     pub event: Option<String>,
 }
 
@@ -285,6 +302,10 @@ pub enum Shell {
     /// Zsh
     Zsh,
 }
+
+/// `claudemesh skill`
+#[derive(Args, Clone, Debug, Default)]
+pub struct SkillArgs {}
 
 /// `claudemesh man`
 #[derive(Args, Clone, Debug, Default)]

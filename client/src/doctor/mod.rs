@@ -124,19 +124,18 @@ fn installation(cx: &Context) -> Vec<Check> {
         }
         Some(command) => Check::ok("mcp-server", format!("starts {command}")),
     };
-    let missing: Vec<&str> = edits::HOOKS
-        .iter()
-        .map(|(event, _)| *event)
-        .filter(|event| !installed.hooks.iter().any(|(found, _)| found == event))
+    let missing: Vec<&str> = install::hooks::events()
+        .into_iter()
+        .filter(|event| install::hooks::HOOKS.iter().any(|hook| hook.event == *event && !hook.optional))
+        .filter(|event| !installed.hooks.iter().any(|found| found.event == *event))
         .collect();
-    let broken = installed.hooks.iter().find(|(_, command)| {
-        command.split(" hook ").next().is_some_and(|program| !starts(cx, program.trim_matches('\'')))
-    });
+    let broken = installed.hooks.iter().find(|found| !starts(cx, &found.program()));
     let hooks = if !missing.is_empty() {
         let detail = format!("no status hook for {}: messages cannot wait for a pause", missing.join(", "));
         Check::warning("hooks", detail, "claudemesh install")
-    } else if let Some((event, command)) = broken {
-        Check::failure("hooks", format!("{event} runs {command}, which is not there"), "claudemesh install")
+    } else if let Some(found) = broken {
+        let detail = format!("{} runs {}, which is not there", found.event, found.command());
+        Check::failure("hooks", detail, "claudemesh install")
     } else {
         Check::ok("hooks", format!("{} events", installed.hooks.len()))
     };

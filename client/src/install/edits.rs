@@ -3,19 +3,11 @@
 use serde_json::{Value, json};
 
 use super::json_edit::{Document, EditError};
-use super::json_scan::Kind;
 
 /// Key of our entry in `mcpServers`. Channels are opted in by this name, so it must stay.
 pub const SERVER: &str = "claudemesh";
 /// The rule that lets Claude call all our tools.
 pub const PERMISSION: &str = "mcp__claudemesh__*";
-/// Hook events and the word our hook command takes for each.
-pub const HOOKS: [(&str, &str); 4] = [
-    ("SessionStart", "session-start"),
-    ("UserPromptSubmit", "prompt"),
-    ("Stop", "stop"),
-    ("SessionEnd", "session-end"),
-];
 
 /// What became of one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,78 +27,136 @@ pub enum Change {
     Foreign,
 }
 
-/// The `mcpServers.claudemesh` entry for a program.
-pub fn server_entry(program: &str) -> Value {
-    json!({"type": "stdio", "command": program, "args": ["mcp"]})
+/// The MCP server entry for a program: of all joined meshes, or of one.
+pub fn server_entry(program: &str, mesh: Option<&str>) -> Value {
+    json!({"type": "stdio", "command": program, "args": server_args(mesh)})
 }
 
-/// Adds our MCP server. An entry of ours that already starts this program with `mcp` stays as it is, further arguments
-/// and variables included; one that starts another program is replaced only with `force`.
+/// Arguments that start our MCP server.
+pub fn server_args(mesh: Option<&str>) -> Vec<&str> {
+    mesh.map_or_else(|| vec!["mcp"], |slug| vec!["mcp", "--mesh", slug])
+}
+
+/// Key of the entry for one mesh. Claude Code takes letters, digits, hyphen and underscore only.
+pub fn server_name(mesh: Option<&str>) -> String {
+    let Some(slug) = mesh else { return SERVER.to_owned() };
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
+    format!("{SERVER}-{}", slug.chars().map(plain).collect::<String>())
+}
+
+/// The rule that lets Claude call all tools of a server.
+pub fn permission_rule(server: &str) -> String {
+    format!("mcp__{server}__*")
+}
+
+/// Adds our MCP server, for all meshes or for one. An entry of ours that already starts this program with `mcp` stays as
+/// it is, and one that starts a moved program gets the new path: further arguments and variables are kept. An entry that
+/// starts another program, or serves another mesh, is replaced only with `force`.
 ///
 /// # Errors
 /// [`EditError`]
-pub fn add_server(doc: &mut Document, program: &str, force: bool) -> Result<Change, EditError> {
+pub fn add_server(doc: &mut Document, program: &str, mesh: Option<&str>, force: bool) -> Result<Change, EditError> {
     doc.receipt.programs.insert(program.to_owned());
-    let path = ["mcpServers"];
-    let Some(old) = doc.find(&["mcpServers", SERVER]) else {
-        doc.set(&path, SERVER, &server_entry(program))?;
+    let name = server_name(mesh);
+    let Some(old) = doc.find(&["mcpServers", &name]) else {
+        doc.set(&["mcpServers"], &name, &server_entry(program, mesh))?;
         return Ok(Change::Added);
     };
     let entry = doc.value(&old);
-    if entry["command"] == program && entry["args"][0] == "mcp" {
+    let ours = is_our_server(doc, &entry);
+    let serves = entry["args"][0] == "mcp" && mesh.is_none_or(|slug| entry["args"] == json!(["mcp", "--mesh", slug]));
+    if ours && serves && entry["command"] == program {
         return Ok(Change::Unchanged);
     }
-    if !is_our_server(doc, &entry) && !force {
+    // Under the plain name older versions of ours may stand with other arguments.
+    if !force && !(ours && (serves || mesh.is_none())) {
         return Ok(Change::Foreign);
     }
-    doc.set(&path, SERVER, &server_entry(program))?;
+    match doc.find(&["mcpServers", &name, "command"]) {
+        Some(command) if ours && serves => doc.replace(&command, &program.into()),
+        _ => doc.set(&["mcpServers"], &name, &server_entry(program, mesh))?,
+    }
     Ok(Change::Updated)
 }
 
-/// Removes every MCP server entry that is called `claudemesh`, `claudemesh:<slug>` or `mesh:<service>` and starts our
-/// program. `Foreign` when one has our name but starts something else.
-pub fn remove_servers(doc: &mut Document) -> Change {
-    let mut change = Change::Absent;
-    loop {
-        let Some(servers) = doc.find(&["mcpServers"]) else { return change };
-        let members = doc.members(&servers);
-        let named = |key: &str| key == SERVER || key.starts_with("claudemesh:") || key.starts_with("mesh:");
-        let ours =
-            members.iter().rev().find(|member| named(&member.key) && is_our_server(doc, &doc.value(&member.value)));
-        match ours {
-            Some(member) => {
-                let key = member.key.clone();
-                doc.remove_key(&["mcpServers"], &key);
-                change = Change::Removed;
-            }
-            None => {
-                let foreign = members.iter().any(|member| member.key == SERVER);
-                return if foreign && change == Change::Absent { Change::Foreign } else { change };
-            }
+/// Lets every entry of ours that serves one mesh start this program. Answers whether one had started another.
+pub fn move_mesh_servers(doc: &mut Document, program: &str) -> bool {
+    let mut moved = false;
+    for (name, _) in mesh_servers(doc) {
+        if let Some(command) = doc.find(&["mcpServers", &name, "command"])
+            && doc.value(&command) != program
+        {
+            doc.replace(&command, &program.into());
+            moved = true;
         }
     }
+    moved
 }
 
-/// Allows our tools.
+/// Entries of ours that serve one mesh: name and slug.
+pub fn mesh_servers(doc: &Document) -> Vec<(String, String)> {
+    let Some(servers) = doc.find(&["mcpServers"]) else { return vec![] };
+    let one = |member: super::json_scan::Member| {
+        let entry = doc.value(&member.value);
+        let named = member.key.starts_with("claudemesh-") || member.key.starts_with("claudemesh:");
+        let slug = entry["args"][2].as_str().filter(|_| entry["args"][0] == "mcp" && entry["args"][1] == "--mesh");
+        (named && is_our_server(doc, &entry)).then_some((member.key, slug?.to_owned()))
+    };
+    doc.members(&servers).into_iter().filter_map(one).collect()
+}
+
+/// Removes every MCP server entry that is called `claudemesh`, `claudemesh-<slug>`, `claudemesh:<slug>` or
+/// `mesh:<service>` and starts our program; answers their names. `Foreign` when one has our name but starts something else.
+pub fn remove_servers(doc: &mut Document) -> (Change, Vec<String>) {
+    let mut removed = vec![];
+    let named = |key: &str| {
+        key == SERVER || ["claudemesh-", "claudemesh:", "mesh:"].iter().any(|prefix| key.starts_with(prefix))
+    };
+    while let Some(servers) = doc.find(&["mcpServers"]) {
+        let members = doc.members(&servers);
+        let ours =
+            |member: &&super::json_scan::Member| named(&member.key) && is_our_server(doc, &doc.value(&member.value));
+        let Some(key) = members.iter().rev().find(ours).map(|member| member.key.clone()) else {
+            let foreign = removed.is_empty() && members.iter().any(|member| member.key == SERVER);
+            return (if foreign { Change::Foreign } else { gone(&removed) }, removed);
+        };
+        doc.remove_key(&["mcpServers"], &key);
+        removed.push(key);
+    }
+    (gone(&removed), removed)
+}
+
+fn gone(removed: &[String]) -> Change {
+    if removed.is_empty() { Change::Absent } else { Change::Removed }
+}
+
+/// Allows all tools of a server of ours.
 ///
 /// # Errors
 /// [`EditError`]
-pub fn add_permission(doc: &mut Document) -> Result<Change, EditError> {
-    let path = ["permissions", "allow"];
-    let known = doc.find(&path).is_some_and(|list| doc.items(&list).iter().any(|item| doc.value(item) == PERMISSION));
+pub fn add_permission(doc: &mut Document, server: &str) -> Result<Change, EditError> {
+    let (path, rule) = (["permissions", "allow"], permission_rule(server));
+    let known = doc.find(&path).is_some_and(|list| doc.items(&list).iter().any(|item| doc.value(item) == *rule));
     if known {
         return Ok(Change::Unchanged);
     }
-    doc.push(&path, &PERMISSION.into())?;
+    doc.receipt.rules.insert(rule.clone());
+    doc.push(&path, &rule.into())?;
     Ok(Change::Added)
 }
 
-/// Removes our tools from `permissions.allow` and from `allowedTools`, where older versions put them. Answers how many.
-pub fn remove_permissions(doc: &mut Document) -> usize {
+/// Removes our tools, and those of the given servers, from `permissions.allow` and from `allowedTools`, where older
+/// versions put them. Answers how many.
+pub fn remove_permissions(doc: &mut Document, servers: &[String]) -> usize {
+    let mut rules = std::mem::take(&mut doc.receipt.rules);
+    rules.extend(servers.iter().map(|server| permission_rule(server)));
     let mut removed = 0;
     for path in [&["permissions", "allow"][..], &["allowedTools"]] {
         while let Some(list) = doc.find(path) {
-            let ours = |item| doc.value(item).as_str().is_some_and(|rule| rule.starts_with("mcp__claudemesh__"));
+            let ours = |item| {
+                let rule = doc.value(item);
+                rule.as_str().is_some_and(|rule| rule.starts_with("mcp__claudemesh__") || rules.contains(rule))
+            };
             let Some(index) = doc.items(&list).iter().rposition(ours) else { break };
             doc.remove_item(path, index);
             removed += 1;
@@ -115,106 +165,18 @@ pub fn remove_permissions(doc: &mut Document) -> usize {
     removed
 }
 
-/// Adds a command hook per event of [`HOOKS`]. An older or moved command of ours is brought up to date in its place.
-///
-/// # Errors
-/// [`EditError`]
-pub fn add_hooks(doc: &mut Document, program: &str) -> Result<Change, EditError> {
-    doc.receipt.programs.insert(program.to_owned());
-    let mut change = Change::Unchanged;
-    for (event, word) in HOOKS {
-        let command = format!("{} hook {word}", quote(program));
-        match our_hook(doc, event) {
-            Some((_, _, span)) if doc.value(&span) == command.as_str() => {}
-            Some((_, _, span)) => {
-                doc.replace(&span, &command.into());
-                if change == Change::Unchanged {
-                    change = Change::Updated;
-                }
-            }
-            None => {
-                let entry = json!({"hooks": [{"type": "command", "command": command}]});
-                doc.push(&["hooks", event], &entry)?;
-                change = Change::Added;
-            }
-        }
-    }
-    Ok(change)
-}
-
-/// Removes our command hooks from all events; a matcher group goes when nothing else is in it. Answers how many.
-pub fn remove_hooks(doc: &mut Document) -> usize {
-    let mut removed = 0;
-    let Some(hooks) = doc.find(&["hooks"]) else { return 0 };
-    let events: Vec<String> = doc.members(&hooks).into_iter().map(|member| member.key).collect();
-    for event in events {
-        while let Some((group, index, _)) = our_hook(doc, &event) {
-            let path = ["hooks", event.as_str()];
-            let Some(groups) = doc.find(&path) else { break };
-            let Some(list) = handlers_of(doc, &doc.items(&groups)[group]) else { break };
-            if doc.items(&list).len() == 1 {
-                doc.remove_item(&path, group);
-            } else {
-                doc.remove_item_at(&list, index);
-            }
-            removed += 1;
-        }
-    }
-    removed
-}
-
-/// Which of our hooks are there: `(event, command)`.
-pub fn installed_hooks(doc: &Document) -> Vec<(String, String)> {
-    let found = HOOKS.iter().filter_map(|(event, _)| {
-        let (_, _, span) = our_hook(doc, event)?;
-        Some(((*event).to_owned(), doc.value(&span).as_str().unwrap_or_default().to_owned()))
-    });
-    found.collect()
-}
-
-/// Group index, index in the group and command string of the first hook of ours under an event.
-fn our_hook(doc: &Document, event: &str) -> Option<(usize, usize, super::json_scan::Span)> {
-    let groups = doc.find(&["hooks", event])?;
-    for (group_index, group) in doc.items(&groups).iter().enumerate() {
-        let Some(list) = handlers_of(doc, group) else { continue };
-        for (index, handler) in doc.items(&list).iter().enumerate() {
-            let members = doc.members(handler);
-            let Some(command) = members.iter().rev().find(|member| member.key == "command") else { continue };
-            if doc.value(&command.value).as_str().is_some_and(|command| is_our_hook_command(doc, command)) {
-                return Some((group_index, index, command.value.clone()));
-            }
-        }
-    }
-    None
-}
-
-fn handlers_of(doc: &Document, group: &super::json_scan::Span) -> Option<super::json_scan::Span> {
-    let member = doc.members(group).into_iter().rev().find(|member| member.key == "hooks")?;
-    (super::json_scan::kind(doc.text(), &member.value) == Kind::Array).then_some(member.value)
-}
-
 /// Whether an MCP entry starts our program: the file name of its command decides, or that we wrote this very command.
 pub fn is_our_server(doc: &Document, entry: &Value) -> bool {
     entry["command"].as_str().is_some_and(|command| is_our_program(doc, command))
 }
 
-fn is_our_program(doc: &Document, command: &str) -> bool {
+pub(super) fn is_our_program(doc: &Document, command: &str) -> bool {
     let name = command.rsplit(['/', '\\']).next().unwrap_or(command);
     matches!(name, "claudemesh" | "claudemesh.exe") || doc.receipt.programs.contains(command)
 }
 
-/// Whether a hook command is exactly a call of ours: `<path>claudemesh hook <word>`. A longer line that only mentions us
-/// belongs to the user.
-fn is_our_hook_command(doc: &Document, command: &str) -> bool {
-    let words = split_words(command);
-    match words.as_deref() {
-        Some([program, hook, _word]) => is_our_program(doc, program) && hook == "hook",
-        _ => false,
-    }
-}
-
 /// Words of a shell line without any shell magic; `None` when there is some.
-fn split_words(line: &str) -> Option<Vec<String>> {
+pub(super) fn split_words(line: &str) -> Option<Vec<String>> {
     let mut words = vec![];
     let mut word: Option<String> = None;
     let mut chars = line.chars();

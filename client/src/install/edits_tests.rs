@@ -1,31 +1,44 @@
 use proptest::prelude::*;
 
+use super::super::hooks::{add_hooks, our_word, remove_hooks};
 use super::super::json_edit::Receipt;
+use super::super::status_line;
 use super::*;
 
 /// Both files at once: the keys do not meet, so one document can stand for either.
-fn install(text: &str, receipt: Option<Receipt>) -> (String, Receipt) {
+fn install(text: &str, receipt: Option<Receipt>, mesh: bool) -> (String, Receipt) {
     let mut doc = Document::open(text, receipt).unwrap();
-    add_server(&mut doc, "claudemesh", false).unwrap();
-    add_permission(&mut doc).unwrap();
-    add_hooks(&mut doc, "/opt/my tools/claudemesh").unwrap();
+    add_server(&mut doc, "claudemesh", None, false).unwrap();
+    add_permission(&mut doc, SERVER).unwrap();
+    if mesh {
+        add_server(&mut doc, "claudemesh", Some("team"), false).unwrap();
+        add_permission(&mut doc, &server_name(Some("team"))).unwrap();
+        status_line::add(&mut doc, "claudemesh", false).unwrap();
+    }
+    add_hooks(&mut doc, "/opt/my tools/claudemesh", false).unwrap();
     (doc.text().to_owned(), doc.receipt)
 }
 
 fn uninstall(text: &str, receipt: Option<Receipt>) -> String {
     let mut doc = Document::open(text, receipt).unwrap();
-    remove_servers(&mut doc);
-    remove_permissions(&mut doc);
+    let (_, names) = remove_servers(&mut doc);
+    remove_permissions(&mut doc, &names);
     remove_hooks(&mut doc);
+    status_line::remove(&mut doc);
     doc.text().to_owned()
 }
 
 fn round_trip(text: &str) -> String {
-    let (installed, receipt) = install(text, None);
+    round_trip_with(text, true);
+    round_trip_with(text, false)
+}
+
+fn round_trip_with(text: &str, mesh: bool) -> String {
+    let (installed, receipt) = install(text, None, mesh);
     let value: Value = serde_json::from_str(installed.trim_start_matches('\u{feff}'))
         .unwrap_or_else(|error| panic!("{installed}: {error}"));
     assert_eq!(value["mcpServers"]["claudemesh"]["args"][0], "mcp");
-    let (again, same) = install(&installed, Some(receipt.clone()));
+    let (again, same) = install(&installed, Some(receipt.clone()), mesh);
     assert_eq!((&again, &same), (&installed, &receipt), "a second install changes nothing");
     assert_eq!(uninstall(&installed, Some(receipt)), text, "installed: {installed}");
     installed
@@ -61,6 +74,16 @@ fn a_pretty_file_stays_pretty() {
                 "command": "'/opt/my tools/claudemesh' hook session-start"
               }
             ]
+          },
+          {
+            "hooks": [
+              {
+                "type": "command",
+                "command": "'/opt/my tools/claudemesh' hook wait",
+                "timeout": 86400,
+                "asyncRewake": true
+              }
+            ]
           }
         ],
         "UserPromptSubmit": [
@@ -73,12 +96,33 @@ fn a_pretty_file_stays_pretty() {
             ]
           }
         ],
+        "PostToolUse": [
+          {
+            "matcher": "*",
+            "hooks": [
+              {
+                "type": "command",
+                "command": "'/opt/my tools/claudemesh' hook post-tool"
+              }
+            ]
+          }
+        ],
         "Stop": [
           {
             "hooks": [
               {
                 "type": "command",
                 "command": "'/opt/my tools/claudemesh' hook stop"
+              }
+            ]
+          },
+          {
+            "hooks": [
+              {
+                "type": "command",
+                "command": "'/opt/my tools/claudemesh' hook wait",
+                "timeout": 86400,
+                "asyncRewake": true
               }
             ]
           }
@@ -88,7 +132,8 @@ fn a_pretty_file_stays_pretty() {
             "hooks": [
               {
                 "type": "command",
-                "command": "'/opt/my tools/claudemesh' hook session-end"
+                "command": "'/opt/my tools/claudemesh' hook session-end",
+                "timeout": 5
               }
             ]
           }
@@ -135,7 +180,7 @@ fn a_compact_file_stays_compact() {
 
 #[test]
 fn uninstall_finds_ours_after_someone_else_rewrote_the_file() {
-    let (installed, receipt) = install("{\n  \"theme\": \"dark\"\n}\n", None);
+    let (installed, receipt) = install("{\n  \"theme\": \"dark\"\n}\n", None, false);
     let mut value: Value = serde_json::from_str(&installed).unwrap();
     value["mcpServers"]["later"] = json!({"command": "later"});
     value["hooks"]["Stop"].as_array_mut().unwrap().push(json!({"hooks": [{"type": "command", "command": "mine"}]}));
@@ -157,7 +202,7 @@ fn uninstall_finds_ours_after_someone_else_rewrote_the_file() {
 
 #[test]
 fn uninstall_without_a_receipt_leaves_no_empty_shells() {
-    let (installed, _) = install("{\"theme\":\"dark\"}", None);
+    let (installed, _) = install("{\"theme\":\"dark\"}", None, true);
     assert_eq!(uninstall(&installed, None), "{\"theme\":\"dark\"}");
 }
 
@@ -176,10 +221,10 @@ fn old_and_foreign_entries_are_told_apart() {
         },
     });
     let mut doc = Document::open(text.to_string(), None).unwrap();
-    assert_eq!(add_server(&mut doc, "claudemesh", false).unwrap(), Change::Foreign);
-    assert_eq!(remove_servers(&mut doc), Change::Removed);
-    assert_eq!(remove_servers(&mut doc), Change::Foreign);
-    assert_eq!(remove_permissions(&mut doc), 2);
+    assert_eq!(add_server(&mut doc, "claudemesh", None, false).unwrap(), Change::Foreign);
+    assert_eq!(remove_servers(&mut doc), (Change::Removed, vec!["claudemesh:team".to_owned()]));
+    assert_eq!(remove_servers(&mut doc).0, Change::Foreign);
+    assert_eq!(remove_permissions(&mut doc, &[]), 2);
     assert_eq!(remove_hooks(&mut doc), 1);
     let left: Value = serde_json::from_str(doc.text()).unwrap();
     assert_eq!(left["mcpServers"].as_object().unwrap().keys().collect::<Vec<_>>(), ["claudemesh", "claudemesh:mine"]);
@@ -192,28 +237,27 @@ fn old_and_foreign_entries_are_told_apart() {
 fn an_existing_entry_of_ours_keeps_its_arguments_or_is_updated() {
     let own = r#"{"mcpServers":{"claudemesh":{"command":"claudemesh","args":["mcp","--mesh","x"],"env":{"A":"1"}}}}"#;
     let mut doc = Document::open(own, None).unwrap();
-    assert_eq!(add_server(&mut doc, "claudemesh", false).unwrap(), Change::Unchanged);
+    assert_eq!(add_server(&mut doc, "claudemesh", None, false).unwrap(), Change::Unchanged);
     assert_eq!(doc.text(), own);
-    assert_eq!(add_server(&mut doc, "/new/claudemesh", false).unwrap(), Change::Updated);
+    assert_eq!(add_server(&mut doc, "/new/claudemesh", None, false).unwrap(), Change::Updated);
     assert!(doc.text().contains("/new/claudemesh"));
-    let mut doc =
-        Document::open(r#"{"hooks":{"Stop":[{"hooks":[{"type":"command","command":"claudemesh hook idle"}]}]}}"#, None)
-            .unwrap();
-    add_hooks(&mut doc, "claudemesh").unwrap();
-    assert_eq!(doc.text().matches("claudemesh hook").count(), 4);
-    assert!(doc.text().contains("claudemesh hook stop") && !doc.text().contains("hook idle"));
+    let moved: Value = serde_json::from_str(doc.text()).unwrap();
+    assert_eq!(
+        (&moved["mcpServers"]["claudemesh"]["args"], &moved["mcpServers"]["claudemesh"]["env"]["A"]),
+        (&json!(["mcp", "--mesh", "x"]), &json!("1"))
+    );
 }
 
 #[test]
 fn a_program_of_another_name_is_known_by_the_receipt() {
     let mut doc = Document::open("{}", None).unwrap();
-    add_server(&mut doc, "/opt/mesh-nightly", false).unwrap();
-    add_hooks(&mut doc, "/opt/mesh-nightly").unwrap();
+    add_server(&mut doc, "/opt/mesh-nightly", None, false).unwrap();
+    add_hooks(&mut doc, "/opt/mesh-nightly", false).unwrap();
     let (installed, receipt) = (doc.text().to_owned(), doc.receipt);
     assert_eq!(uninstall(&installed, Some(receipt)), "{}");
     let mut doc = Document::open(installed, None).unwrap();
     assert_eq!(
-        (remove_servers(&mut doc), remove_hooks(&mut doc)),
+        (remove_servers(&mut doc).0, remove_hooks(&mut doc)),
         (Change::Foreign, 0),
         "without it, it is a stranger's"
     );
@@ -223,11 +267,11 @@ fn a_program_of_another_name_is_known_by_the_receipt() {
 fn wrong_shapes_are_refused() {
     for text in [r#"{"mcpServers":null}"#, r#"{"mcpServers":[]}"#, "[]", "1"] {
         let error =
-            Document::open(text, None).and_then(|mut doc| add_server(&mut doc, "claudemesh", false)).unwrap_err();
+            Document::open(text, None).and_then(|mut doc| add_server(&mut doc, "claudemesh", None, false)).unwrap_err();
         assert!(matches!(error, EditError::WrongShape { .. }), "{text}: {error}");
     }
     let mut doc = Document::open(r#"{"hooks":{"Stop":{}}}"#, None).unwrap();
-    assert_eq!(add_hooks(&mut doc, "claudemesh").unwrap_err().to_string(), "its `hooks.Stop` is not a list");
+    assert_eq!(add_hooks(&mut doc, "claudemesh", false).unwrap_err().to_string(), "its `hooks.Stop` is not a list");
 }
 
 #[test]
@@ -236,7 +280,7 @@ fn hook_commands_are_ours_only_when_they_are_nothing_else() {
     for ours in
         ["claudemesh hook idle", "/a/claudemesh hook stop", "'/a b/claudemesh' hook prompt", " claudemesh  hook dnd "]
     {
-        assert!(is_our_hook_command(&doc, ours), "{ours}");
+        assert!(our_word(&doc, ours).is_some(), "{ours}");
     }
     for other in [
         "claudemesh hook",
@@ -248,10 +292,36 @@ fn hook_commands_are_ours_only_when_they_are_nothing_else() {
         "claudemesh send a b",
         "echo claudemesh hook idle",
     ] {
-        assert!(!is_our_hook_command(&doc, other), "{other}");
+        assert!(our_word(&doc, other).is_none(), "{other}");
     }
     for path in ["/usr/bin/claudemesh", "/a b/claudemesh", "/it's/claudemesh", "/$HOME/claudemesh"] {
-        assert!(is_our_hook_command(&doc, &format!("{} hook stop", quote(path))), "{path}");
+        assert!(our_word(&doc, &format!("{} hook stop", quote(path))).is_some(), "{path}");
+    }
+}
+
+#[test]
+fn meshes_get_entries_of_their_own() {
+    let text =
+        r#"{"mcpServers":{"claudemesh-else":{"command":"else"}},"permissions":{"allow":["mcp__claudemesh-else__*"]}}"#;
+    let mut doc = Document::open(text, None).unwrap();
+    for slug in ["team", "my.team"] {
+        assert_eq!(add_server(&mut doc, "/old/claudemesh", Some(slug), false).unwrap(), Change::Added);
+        assert_eq!(add_server(&mut doc, "/old/claudemesh", Some(slug), false).unwrap(), Change::Unchanged);
+        add_permission(&mut doc, &server_name(Some(slug))).unwrap();
+    }
+    // Another slug that would get the same name, and somebody else's entry.
+    assert_eq!(add_server(&mut doc, "/old/claudemesh", Some("my-team"), false).unwrap(), Change::Foreign);
+    assert_eq!(add_server(&mut doc, "/old/claudemesh", Some("else"), false).unwrap(), Change::Foreign);
+    assert!(move_mesh_servers(&mut doc, "/new/claudemesh") && !move_mesh_servers(&mut doc, "/new/claudemesh"));
+    let value: Value = serde_json::from_str(doc.text()).unwrap();
+    assert_eq!(
+        value["mcpServers"]["claudemesh-my-team"],
+        json!({"type": "stdio", "command": "/new/claudemesh", "args": ["mcp", "--mesh", "my.team"]})
+    );
+    assert_eq!(value["permissions"]["allow"][1], "mcp__claudemesh-team__*");
+    // With the receipt or without it.
+    for receipt in [Some(doc.receipt.clone()), None] {
+        assert_eq!(uninstall(doc.text(), receipt), text);
     }
 }
 
@@ -320,6 +390,10 @@ fn any_file() -> impl Strategy<Value = String> {
         1 => named("mcpServers", objects().boxed()),
         1 => named("hooks", hooks),
         1 => named("permissions", allow),
+        1 => named("statusLine", prop_oneof![
+            Just("{\"type\":\"command\", \"command\" :\"it's \\u0061 | 'b'\"}".to_owned()),
+            Just("{\"type\":\"other\"}".to_owned()),
+        ].boxed()),
         1 => named("allowedTools", lists().boxed()),
     ];
     (space(), prop::collection::vec(member, 0..5), space(), space())

@@ -23,6 +23,12 @@ pub struct Receipt {
     /// Programs that were written into the file as ours, whatever they were called.
     #[serde(default)]
     pub programs: BTreeSet<String>,
+    /// Permission rules that were added.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub rules: BTreeSet<String>,
+    /// The command of a status line that ours took the place of, as it stood in the file, quotes and escapes included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_line: Option<String>,
 }
 
 /// What a container was before its first child of ours.
@@ -123,6 +129,16 @@ impl Document {
         let style = self.style_of_line(span.start);
         let text = style.render(value, &style.indent);
         self.text.replace_range(span.clone(), &text);
+    }
+
+    /// Notes that a container holds nothing but what is ours, from a time without receipts: it goes with its last child.
+    pub(super) fn note_ours(&mut self, path: &[&str]) {
+        self.receipt.containers.entry(path_key(path)).or_insert(Emptiness::Missing);
+    }
+
+    /// Puts JSON text in the place of a value, as it is.
+    pub(super) fn replace_text(&mut self, span: &Span, text: &str) {
+        self.text.replace_range(span.clone(), text);
     }
 
     /// Sets `key` in the object at `path`, which is made when it is missing. An old value is replaced.

@@ -1,34 +1,57 @@
 //! `install` and `uninstall`: our entries in Claude Code's files, and nothing else in them.
 //!
 //! Both rehearse every edit before the first write, so that a file that cannot be edited stops the command while all
-//! files are still as they were.
+//! files are still as they were. [`plugin`] is the other way to the same set-up, [`manual`] the third.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::config::ConfigStore;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style};
 use crate::paths::{self, ClaudeFiles, Env};
 
 pub mod apply;
 pub mod edits;
+pub mod hooks;
 pub mod json_edit;
 pub mod json_scan;
+pub mod look;
+pub mod manual;
+pub mod plugin;
 mod receipt;
+pub mod status_line;
 
 use apply::{Applied, Desk, Purpose};
 use edits::Change;
+pub use look::{Installed, installed};
 
 /// What `install` was asked for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct InstallOptions {
+    /// One MCP server for each of these meshes instead of one for all.
+    pub meshes: Vec<String>,
     /// Leave the hooks out.
     pub no_hooks: bool,
-    /// Only print the command of the manual way.
+    /// Add the hook that asks the mesh for permissions.
+    pub permission_relay: bool,
+    /// Show the mesh in the status line.
+    pub status_line: bool,
+    /// Only print the manual way.
     pub print: bool,
-    /// Replace an entry `claudemesh` that starts another program.
+    /// Only write the plug-in into this folder.
+    pub plugin_dir: Option<PathBuf>,
+    /// Replace an entry of our name that starts another program.
     pub force: bool,
+}
+
+impl InstallOptions {
+    /// The servers to add: one for all meshes (`None`), or one for each that was named.
+    pub fn servers(&self) -> impl Iterator<Item = Option<&str>> {
+        let all = self.meshes.is_empty().then_some(None);
+        all.into_iter().chain(self.meshes.iter().map(|slug| Some(slug.as_str())))
+    }
 }
 
 /// The program that Claude Code shall start: `claudemesh` when that is this very file, else the path of this file.
@@ -41,48 +64,83 @@ pub fn program_name(env: &Env) -> String {
     }
 }
 
-/// The command that adds our MCP server without `install`.
-pub fn manual_command(program: &str) -> String {
-    format!("claude mcp add {} --scope user -- {} mcp", edits::SERVER, edits::quote(program))
-}
-
-/// Adds the MCP server, the permission and the hooks.
+/// Adds MCP server, permission, hooks and, when asked for, the status line. What an earlier install chose beyond that
+/// stays and follows a moved program.
 ///
 /// # Errors
-/// Exit 10 when a file cannot be edited, exit 6 when `claudemesh` is another program's entry. Nothing was changed then.
-pub fn install(env: &Env, config_dir: &Path, out: &Output, options: InstallOptions) -> Result<(), CliError> {
-    let program = program_name(env);
-    if options.print {
-        let command = manual_command(&program);
-        return out.answer(&json!({"command": command}), |_| format!("{command}\n"));
+/// Exit 5 for a mesh that is not joined, exit 10 when a file cannot be edited, exit 6 when an entry of our name is another program's. Nothing was changed then.
+pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallOptions) -> Result<(), CliError> {
+    let config = store.load();
+    for slug in &options.meshes {
+        store.load()?.choose(Some(slug))?;
     }
+    let program = program_name(env);
     let claude = ClaudeFiles::locate(env);
-    let desk = Desk { config_dir, backups: &claude.backups };
-    let server = |doc: &mut json_edit::Document| edits::add_server(doc, &program, options.force);
-    let settings = |doc: &mut json_edit::Document| {
-        let permission = edits::add_permission(doc)?;
-        let hooks = if options.no_hooks { None } else { Some(edits::add_hooks(doc, &program)?) };
-        Ok((permission, hooks))
+    if options.print {
+        return manual::print(&program, &claude, out, options);
+    }
+    if let Some(dir) = &options.plugin_dir {
+        return plugin::write(dir, &program, out);
+    }
+    let desk = Desk { config_dir: store.dir(), backups: &claude.backups };
+    // What the plug-in brings is left out: two of each hook would run otherwise.
+    let plugin = installed(env).plugin.filter(|_| !options.force);
+    let servers: Vec<Option<&str>> = options.servers().filter(|mesh| mesh.is_some() || plugin.is_none()).collect();
+    let mut ruled: Vec<String> = servers.iter().map(|mesh| edits::server_name(*mesh)).collect();
+    ruled.extend(plugin.iter().map(|_| plugin::SERVER.to_owned()));
+    let server = |doc: &mut json_edit::Document| {
+        let mut changes = vec![];
+        for mesh in servers.iter().copied() {
+            changes.push((edits::server_name(mesh), edits::add_server(doc, &program, mesh, options.force)?));
+        }
+        edits::move_mesh_servers(doc, &program);
+        Ok(changes)
     };
-    if desk.rehearse(&claude.config, server)? == Change::Foreign {
-        let message =
-            format!("{} has an MCP server 'claudemesh' that starts another program.", claude.config.display());
+    let settings = |doc: &mut json_edit::Document| {
+        let mut permission = Change::Unchanged;
+        for name in &ruled {
+            if edits::add_permission(doc, name)? == Change::Added {
+                permission = Change::Added;
+            }
+        }
+        let hooks = if options.no_hooks || plugin.is_some() {
+            None
+        } else {
+            Some(hooks::add_hooks(doc, &program, options.permission_relay)?)
+        };
+        Ok((permission, hooks, status_line::add(doc, &program, !options.status_line)?))
+    };
+    let rehearsed = desk.rehearse(&claude.config, server)?;
+    if let Some((name, _)) = rehearsed.iter().find(|(_, change)| *change == Change::Foreign) {
+        let message = format!("{} has an MCP server '{name}' that starts another program.", claude.config.display());
         return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
             .hint("Nothing was changed. Replace it with `claudemesh install --force`."));
     }
-    desk.rehearse(&claude.settings, settings)?;
+    if desk.rehearse(&claude.settings, settings)?.2 == Change::Foreign {
+        let message = format!("`statusLine` in {} is no command.", claude.settings.display());
+        return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
+            .hint("Nothing was changed. Install without --status-line, or remove that key."));
+    }
     let server = desk.apply(&claude.config, Purpose::Install, server)?;
     let settings = desk.apply(&claude.settings, Purpose::Install, settings)?;
 
-    let (permission, hooks) = settings.answer;
+    let (permission, hooks, status_line) = settings.answer;
+    let changes: Vec<_> = server.answer.iter().map(|(name, change)| json!({"name": name, "result": change})).collect();
+    let rules: Vec<String> = ruled.iter().map(|name| edits::permission_rule(name)).collect();
     let answer = json!({
         "ok": true,
         "program": program,
-        "mcp_server": {"path": claude.config, "result": server.answer, "backup": server.backup},
-        "permission": {"path": claude.settings, "rule": edits::PERMISSION, "result": permission},
+        "mcp_server": {
+            "path": claude.config, "result": server.answer.first().map(|(_, change)| *change),
+            "backup": server.backup, "servers": changes,
+        },
+        "permission": {"path": claude.settings, "rule": rules.first(), "rules": rules, "result": permission},
         "hooks": {"path": claude.settings, "result": hooks, "backup": settings.backup},
+        "status_line": {"path": claude.settings, "result": status_line},
+        "plugin": plugin,
         "changed": server.changed || settings.changed,
     });
+    let both = !options.meshes.is_empty() && installed(env).server.is_some();
     out.answer(&answer, |out| {
         let row = |name: &str, change: Change, file: &Path| {
             format!(
@@ -92,16 +150,27 @@ pub fn install(env: &Env, config_dir: &Path, out: &Output, options: InstallOptio
                 out.paint(Style::Dim, &file.to_string_lossy())
             )
         };
-        let mut text = row("MCP server", server.answer, &claude.config);
+        let mut text = String::new();
+        for (name, change) in &server.answer {
+            let title = name.strip_prefix("claudemesh-").map_or("MCP server", |_| name.as_str());
+            text += &row(title, *change, &claude.config);
+        }
         text += &row("permission", permission, &claude.settings);
         match hooks {
             Some(change) => text += &row("hooks", change, &claude.settings),
+            None if plugin.is_some() => text += "- hooks, MCP server: the plug-in has them\n",
             None => text += "- hooks        left out  (--no-hooks)\n",
+        }
+        if status_line != Change::Absent {
+            text += &row("status line", status_line, &claude.settings);
+        }
+        if both {
+            text += "\nThe MCP server 'claudemesh' serves all meshes, these too: remove one kind\n(claude mcp remove claudemesh --scope user).\n";
         }
         if server.changed || settings.changed {
             text += "\nRestart running Claude Code sessions to load it.\n";
         }
-        let joined = crate::config::ConfigStore::at(config_dir).load().is_ok_and(|config| !config.meshes.is_empty());
+        let joined = config.is_ok_and(|config| !config.meshes.is_empty());
         text += if joined { "Next: claudemesh launch\n" } else { "Next: claudemesh join <link>, or claudemesh up\n" };
         text
     })
@@ -114,26 +183,30 @@ pub fn install(env: &Env, config_dir: &Path, out: &Output, options: InstallOptio
 pub fn uninstall(env: &Env, config_dir: &Path, out: &Output) -> Result<(), CliError> {
     let program = program_name(env);
     let claude = ClaudeFiles::locate(env);
+    let plugin = installed(env).plugin;
     let desk = Desk { config_dir, backups: &claude.backups };
     // What starts this very file is ours, whatever it is called.
     let server = |doc: &mut json_edit::Document| {
         doc.receipt.programs.insert(program.clone());
         Ok(edits::remove_servers(doc))
     };
+    let (_, names) = desk.rehearse(&claude.config, server)?;
     let settings = |doc: &mut json_edit::Document| {
         doc.receipt.programs.insert(program.clone());
-        Ok((edits::remove_permissions(doc), edits::remove_hooks(doc)))
+        Ok((edits::remove_permissions(doc, &names), hooks::remove_hooks(doc), status_line::remove(doc)))
     };
-    desk.rehearse(&claude.config, server)?;
     desk.rehearse(&claude.settings, settings)?;
-    let server: Applied<Change> = desk.apply(&claude.config, Purpose::Uninstall, server)?;
+    let server: Applied<(Change, Vec<String>)> = desk.apply(&claude.config, Purpose::Uninstall, server)?;
     let settings = desk.apply(&claude.settings, Purpose::Uninstall, settings)?;
-    let (rules, hooks) = settings.answer;
+    let (rules, hooks, status_line) = settings.answer;
+    let (result, names) = server.answer;
     let answer = json!({
         "ok": true,
-        "mcp_server": {"path": claude.config, "result": server.answer, "backup": server.backup},
+        "mcp_server": {"path": claude.config, "result": result, "removed": names, "backup": server.backup},
         "permissions": {"path": claude.settings, "removed": rules},
         "hooks": {"path": claude.settings, "removed": hooks, "backup": settings.backup},
+        "status_line": {"path": claude.settings, "result": status_line},
+        "plugin": plugin,
         "changed": server.changed || settings.changed,
     });
     out.answer(&answer, |out| {
@@ -141,65 +214,23 @@ pub fn uninstall(env: &Env, config_dir: &Path, out: &Output) -> Result<(), CliEr
             format!("{} {name:<12} {what:<10} {}\n", out.tick(), out.paint(Style::Dim, &file.to_string_lossy()))
         };
         let removed = |count: usize| if count == 0 { "absent".to_owned() } else { format!("{count} removed") };
-        let mut text = row("MCP server", word(server.answer).into(), &claude.config);
+        let mut text = row("MCP server", word(result).into(), &claude.config);
         text += &row("permissions", removed(rules), &claude.settings);
         text += &row("hooks", removed(hooks), &claude.settings);
-        if server.answer == Change::Foreign {
+        if status_line == Change::Removed {
+            text += &row("status line", "removed".into(), &claude.settings);
+        }
+        if result == Change::Foreign {
             text += "\nThe MCP server 'claudemesh' starts another program and was left alone.\n";
+        }
+        if let Some(plugin) = &plugin {
+            text += &format!("\nThe plug-in is Claude Code's to remove: claude plugin uninstall {plugin}\n");
         }
         if server.changed || settings.changed {
             text += "\nKeys and joined meshes stay in the config folder.\n";
         }
         text
     })
-}
-
-/// What of `install` is in place, for the doctor and the bare command.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Installed {
-    /// The program of `mcpServers.claudemesh`.
-    pub server: Option<String>,
-    /// That entry starts another program than ours.
-    pub server_foreign: bool,
-    /// Events with a hook of ours, with the command.
-    pub hooks: Vec<(String, String)>,
-    /// The permission rule is there.
-    pub permission: bool,
-    /// Files that cannot be read as JSON, with the reason.
-    pub broken: Vec<(PathBuf, String)>,
-}
-
-/// Looks at Claude Code's files without changing them.
-pub fn installed(env: &Env) -> Installed {
-    let claude = ClaudeFiles::locate(env);
-    let program = program_name(env);
-    let mut found = Installed::default();
-    let mut open = |path: &Path| -> Option<json_edit::Document> {
-        let text = match crate::files::read_limited(path, 256 * 1024 * 1024) {
-            Ok(None) => return None,
-            Ok(Some(bytes)) => String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
-        let doc = text.and_then(|text| json_edit::Document::open(text, None).map_err(|error| error.to_string()));
-        let mut doc = doc.map_err(|reason| found.broken.push((path.to_path_buf(), reason))).ok()?;
-        doc.receipt.programs.insert(program.clone());
-        Some(doc)
-    };
-    let (config, settings) = (open(&claude.config), open(&claude.settings));
-    if let Some(doc) = config
-        && let Some(span) = doc.find(&["mcpServers", edits::SERVER])
-    {
-        let entry: Value = doc.value(&span);
-        found.server_foreign = !edits::is_our_server(&doc, &entry);
-        found.server = Some(entry["command"].as_str().unwrap_or_default().to_owned());
-    }
-    if let Some(doc) = settings {
-        found.hooks = edits::installed_hooks(&doc);
-        found.permission = doc
-            .find(&["permissions", "allow"])
-            .is_some_and(|list| doc.items(&list).iter().any(|item| doc.value(item) == edits::PERMISSION));
-    }
-    found
 }
 
 fn word(change: Change) -> &'static str {

@@ -118,7 +118,7 @@ impl Start {
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec![];
         if let Some(program) = &self.server_program {
-            let mut entry = edits::server_entry(program);
+            let mut entry = edits::server_entry(program, None);
             entry["env"] = self
                 .variables
                 .iter()

@@ -136,8 +136,7 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
         autonomous: args.yes,
         system_prompt: args.system_prompt.clone(),
         conversation,
-        server_program: (installed.server.is_none() || installed.server_foreign)
-            .then(|| crate::install::program_name(&cx.env)),
+        server_program: (!installed.has_server()).then(|| crate::install::program_name(&cx.env)),
         forwarded: args.claude_args.clone(),
         variables,
     };

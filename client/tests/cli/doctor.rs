@@ -58,7 +58,7 @@ fn rows_for_people() {
     ✓ claude       [HOME]/bin/claude
     ✗ mcp-server   Claude Code does not know claudemesh
                    → claudemesh install
-    ! hooks        no status hook for SessionStart, UserPromptSubmit, Stop, SessionEnd: messages cannot wait for a pause
+    ! hooks        no status hook for SessionStart, UserPromptSubmit, PostToolUse, Stop, SessionEnd: messages cannot wait for a pause
                    → claudemesh install
     ! permission   Claude Code asks before each call of a claudemesh tool
                    → claudemesh install

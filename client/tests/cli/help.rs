@@ -40,6 +40,7 @@ fn help_of_every_verb() {
         "doctor",
         "mcp",
         "completions",
+        "skill",
         "man",
     ];
     for verb in verbs {

@@ -24,14 +24,15 @@ fn install_then_uninstall_gives_the_files_back() {
     assert_eq!(config["mcpServers"]["claudemesh"]["command"], env!("CARGO_BIN_EXE_claudemesh"), "not on the path");
     let settings: serde_json::Value = serde_json::from_str(&home.read(".claude/settings.json")).unwrap();
     assert_eq!(settings["permissions"]["allow"], serde_json::json!(["mcp__claudemesh__*"]));
-    for event in ["SessionStart", "UserPromptSubmit", "Stop", "SessionEnd"] {
+    for event in ["SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd"] {
         assert!(settings["hooks"][event].to_string().contains(" hook "), "{event}");
     }
+    assert!(settings["hooks"].get("PermissionRequest").is_none(), "only when it is asked for");
     let again = home.run(&["install", "--json"]).exits(0).json();
     assert_eq!((&again["changed"], &again["mcp_server"]["result"]), (&false.into(), &"unchanged".into()));
 
     let removed = home.run(&["uninstall", "--json"]).exits(0).json();
-    assert_eq!((&removed["hooks"]["removed"], &removed["permissions"]["removed"]), (&4.into(), &1.into()));
+    assert_eq!((&removed["hooks"]["removed"], &removed["permissions"]["removed"]), (&7.into(), &1.into()));
     assert_eq!(home.read(".claude.json"), CONFIG);
     assert_eq!(home.read(".claude/settings.json"), SETTINGS);
     let backups = fs::read_dir(home.path(".claude/backups")).unwrap().count();
@@ -81,7 +82,7 @@ fn a_copy_of_another_name_installs_and_removes_itself() {
     home.write(".claude.json", CONFIG);
     assert_eq!(run("install")["mcp_server"]["result"], "added");
     assert_eq!(run("install")["changed"], false);
-    assert_eq!(run("uninstall")["hooks"]["removed"], 4);
+    assert_eq!(run("uninstall")["hooks"]["removed"], 7);
     assert_eq!(home.read(".claude.json"), CONFIG);
     assert!(!home.path(".claude/settings.json").exists());
 }
@@ -90,8 +91,15 @@ fn a_copy_of_another_name_installs_and_removes_itself() {
 fn print_and_no_hooks_do_less() {
     let home = Home::new();
     let printed = home.run(&["install", "--print"]).exits(0).stdout;
-    assert_eq!(home.redact(&printed), "claude mcp add claudemesh --scope user -- [PROGRAM] mcp\n");
-    assert!(!home.path(".claude.json").exists());
+    let printed = home.redact(&printed);
+    assert!(printed.lines().any(|line| line == "claude mcp add claudemesh --scope user -- [PROGRAM] mcp"), "{printed}");
+    let manual = home.run(&["install", "--print", "--permission-relay", "--json"]).exits(0).json();
+    assert!(!home.path(".claude.json").exists() && !home.path(".claude").exists());
+    // What is printed is what install writes.
+    home.run(&["install", "--permission-relay"]).exits(0);
+    let written: serde_json::Value = serde_json::from_str(&home.read(".claude/settings.json")).unwrap();
+    assert_eq!(manual["settings"], written);
+    home.run(&["uninstall"]).exits(0);
     home.run(&["install", "--no-hooks"]).exits(0);
     let settings = home.read(".claude/settings.json");
     assert!(settings.contains("mcp__claudemesh__*") && !settings.contains("hook"), "{settings}");
@@ -147,4 +155,58 @@ fn two_installs_at_once_do_not_lose_each_other() {
     });
     home.run(&["uninstall"]).exits(0);
     assert_eq!(home.read(".claude.json"), CONFIG);
+}
+
+#[test]
+fn a_mesh_can_have_a_server_of_its_own() {
+    let home = Home::new();
+    home.join(&[("team", "ws://127.0.0.1:1/ws"), ("other", "ws://127.0.0.1:1/ws")]);
+    home.write(".claude.json", CONFIG);
+    home.write(".claude/settings.json", SETTINGS);
+    home.run(&["install", "--mesh", "nowhere"]).exits(5);
+    assert_eq!(home.read(".claude.json"), CONFIG);
+    let both = home.run(&["install", "--mesh", "team", "--mesh", "other", "--json"]).exits(0).json();
+    assert_eq!(both["mcp_server"]["servers"][1], serde_json::json!({"name": "claudemesh-other", "result": "added"}));
+    let config: serde_json::Value = serde_json::from_str(&home.read(".claude.json")).unwrap();
+    assert_eq!(config["mcpServers"]["claudemesh-team"]["args"], serde_json::json!(["mcp", "--mesh", "team"]));
+    assert!(config["mcpServers"].get("claudemesh").is_none(), "one for all, or one for each");
+    let settings: serde_json::Value = serde_json::from_str(&home.read(".claude/settings.json")).unwrap();
+    assert_eq!(
+        settings["permissions"]["allow"],
+        serde_json::json!(["mcp__claudemesh-team__*", "mcp__claudemesh-other__*"])
+    );
+    assert_eq!(home.run(&["install", "--mesh", "team", "--json"]).exits(0).json()["changed"], false);
+    assert_eq!(home.run(&["--json=state"]).exits(0).json()["state"], "ready");
+    home.run(&["uninstall"]).exits(0);
+    assert_eq!((home.read(".claude.json").as_str(), home.read(".claude/settings.json").as_str()), (CONFIG, SETTINGS));
+}
+
+#[test]
+fn the_permission_hook_comes_when_it_is_asked_for_and_stays() {
+    let home = Home::new();
+    let relay = |home: &Home| home.read(".claude/settings.json").contains("hook permission");
+    home.run(&["install"]).exits(0);
+    assert!(!relay(&home));
+    home.run(&["install", "--permission-relay"]).exits(0);
+    assert!(relay(&home));
+    assert_eq!(home.run(&["install", "--json"]).exits(0).json()["changed"], false);
+    home.run(&["uninstall"]).exits(0);
+    assert!(!home.path(".claude/settings.json").exists());
+}
+
+/// What versions before this one wrote.
+#[test]
+fn an_older_install_is_upgraded_and_removed() {
+    let home = Home::new();
+    home.write(
+        ".claude/settings.json",
+        r#"{"allowedTools":["mcp__claudemesh__send_message","Bash"],"hooks":{"Stop":[{"hooks":[{"type":"command","command":"claudemesh hook idle"}]}],"UserPromptSubmit":[{"hooks":[{"type":"command","command":"claudemesh hook working"}]}]}}"#,
+    );
+    home.write(".claude.json", r#"{"mcpServers":{"claudemesh":{"command":"claudemesh","args":["mcp"]}}}"#);
+    assert_eq!(home.run(&["install", "--json"]).exits(0).json()["mcp_server"]["result"], "updated");
+    let settings = home.read(".claude/settings.json");
+    assert!(!settings.contains("hook idle") && !settings.contains("hook working"), "{settings}");
+    assert_eq!(settings.matches(" hook stop\"").count(), 1);
+    home.run(&["uninstall"]).exits(0);
+    assert_eq!(home.read(".claude/settings.json"), r#"{"allowedTools":["Bash"]}"#);
 }

@@ -10,5 +10,6 @@ mod launch;
 #[cfg(feature = "local-broker")]
 mod local;
 mod meshes;
+mod plugin;
 mod server;
 mod wizard;
