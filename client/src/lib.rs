@@ -17,3 +17,4 @@ pub mod local;
 pub mod mcp;
 pub mod output;
 pub mod paths;
+pub mod status_line;

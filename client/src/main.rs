@@ -7,11 +7,11 @@ use claudemesh::cli::{self, Cli, Context, Verb};
 use claudemesh::config::ConfigStore;
 use claudemesh::error::{CliError, ExitCode as Exit};
 use claudemesh::paths::Env;
-use claudemesh::{doctor, hook, install, launch};
+use claudemesh::{doctor, hook, install, launch, status_line};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    // These two run in other programs' start-up and turns: nothing is built that they do not need.
+    // These run in other programs' start-up and turns: nothing is built that they do not need.
     match argv.get(1).and_then(|word| word.to_str()) {
         Some("--version" | "-V") if argv.len() == 2 => {
             let text = concat!("claudemesh ", env!("CARGO_PKG_VERSION"), "\n");
@@ -22,6 +22,13 @@ fn main() -> ExitCode {
             let env = Env::of_process();
             hook::run(&env, &ConfigStore::locate(&env, None), argv.get(2).and_then(|word| word.to_str()));
             return Exit::Success.into();
+        }
+        Some("status-line") => {
+            if let Some(wrapped) = status_line::quick_args(&argv[2..]) {
+                let env = Env::of_process();
+                status_line::run(&env, &ConfigStore::locate(&env, None), wrapped);
+                return Exit::Success.into();
+            }
         }
         _ => {}
     }
@@ -49,7 +56,7 @@ fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
                 meshes: args.meshes,
                 no_hooks: args.no_hooks,
                 permission_relay: args.permission_relay,
-                status_line: false,
+                status_line: args.status_line,
                 print: args.print,
                 plugin_dir: args.plugin_dir,
                 force: args.force,
@@ -59,6 +66,10 @@ fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
         Some(Verb::Uninstall(_)) => install::uninstall(&cx.env, cx.store.dir(), &cx.out).map(done),
         Some(Verb::Hook(args)) => {
             hook::run(&cx.env, &cx.store, args.event.as_deref());
+            Ok(done(()))
+        }
+        Some(Verb::StatusLine(args)) => {
+            status_line::run(&cx.env, &cx.store, args.wrap);
             Ok(done(()))
         }
         Some(Verb::Launch(args)) => launch::run(cx, &args, &cli::wire::join_for_launch),

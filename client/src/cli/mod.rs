@@ -211,6 +211,13 @@ pub enum Verb {
                             Set CLAUDEMESH_HOOK_DEBUG=1 to see on standard error what it does.\n\nExample:\n  \
                             echo '{\"session_id\":\"...\"}' | claudemesh hook idle")]
     Hook(HookArgs),
+    /// Print a row about the mesh for Claude Code's status line. Set up by `install --status-line`.
+    #[command(
+        after_help = "Reads local files only, takes a few milliseconds and always exits 0. The numbers come from the session's\n\
+                            MCP server and are at most a minute old; older ones say so.\n\nExamples:\n  claudemesh status-line\n  \
+                            claudemesh status-line --wrap '~/.claude/my-line.sh'"
+    )]
+    StatusLine(StatusLineArgs),
     /// Start Claude Code in a mesh. Flags that claudemesh does not know go to `claude`.
     #[command(
         visible_alias = "connect",
@@ -251,6 +258,9 @@ pub struct InstallArgs {
     /// Leave the hooks out; messages then cannot wait for a pause, and nothing wakes an idle session.
     #[arg(long)]
     pub no_hooks: bool,
+    /// Show the mesh in Claude Code's status line; a line that is there already stays, ours comes below it.
+    #[arg(long)]
+    pub status_line: bool,
     /// Add the hook that lets a named member of the mesh answer permission questions.
     #[arg(long, conflicts_with = "no_hooks")]
     pub permission_relay: bool,
@@ -274,6 +284,14 @@ pub struct UninstallArgs {}
 pub struct HookArgs {
     /// `session-start`, `prompt`, `post-tool`, `stop`, `session-end`, `wait`, `monitor`, `permission`; or a status: `idle`, `working`, `dnd`.
     pub event: Option<String>,
+}
+
+/// `claudemesh status-line`
+#[derive(Args, Clone, Debug, Default)]
+pub struct StatusLineArgs {
+    /// Run this shell line first, on the same input, and print its rows above ours.
+    #[arg(long, value_name = "LINE")]
+    pub wrap: Option<std::ffi::OsString>,
 }
 
 /// `claudemesh doctor`

@@ -118,6 +118,11 @@ impl Hub {
         &self.identity
     }
 
+    /// The config folder.
+    pub fn store(&self) -> &ConfigStore {
+        &self.store
+    }
+
     /// Slugs that this session will connect to, as the config says now.
     pub fn slugs(&self) -> Vec<String> {
         let (_, config, _) = read(&self.env, &self.store);
@@ -160,6 +165,7 @@ impl Hub {
         bound.push(one.clone());
         drop(bound);
         tokio::spawn(channel::run(Arc::clone(self), one.clone()));
+        tokio::spawn(crate::status_line::refresh::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));
         Ok(())
     }

@@ -36,6 +36,7 @@ fn help_of_every_verb() {
         "install",
         "uninstall",
         "hook",
+        "status-line",
         "launch",
         "doctor",
         "mcp",

@@ -12,4 +12,5 @@ mod local;
 mod meshes;
 mod plugin;
 mod server;
+mod status_line;
 mod wizard;

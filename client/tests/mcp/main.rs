@@ -6,4 +6,5 @@ mod channel;
 mod local;
 mod sdk_client;
 mod shell;
+mod status_line;
 mod team;

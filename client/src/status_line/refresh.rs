@@ -1,0 +1,98 @@
+//! Keeps the cache fresh while a status line is looked at, and costs nothing while none is.
+//!
+//! The status line touches `run/status-line`; the MCP server of a session asks the broker for the peers only when that
+//! happened lately. A list of a thousand peers every few seconds, for each of a thousand sessions, is worth nobody's while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::ConfigStore;
+use crate::files;
+use crate::mcp::Hub;
+use crate::mcp::hub::Bound;
+
+use super::cache;
+
+/// How often the peers are asked for.
+const EVERY: Duration = Duration::from_secs(20);
+/// A status line that was not called for so long is gone.
+const LOOKED_AT: Duration = Duration::from_secs(120);
+/// The mark is renewed when it is older than this.
+const RENEW: Duration = Duration::from_secs(10);
+
+/// Says that somebody looks. A config folder that cannot be written shows old numbers, no more.
+pub(super) fn ask(store: &ConfigStore) {
+    if age(store).is_some_and(|age| age < RENEW) || !store.dir().is_dir() {
+        return;
+    }
+    let run = store.dir().join("run");
+    // Not flushed to disk: a mark that is lost is made again.
+    let _ = files::create_private_dir(&run).and_then(|()| std::fs::write(run.join("status-line"), b"1"));
+}
+
+/// Whether somebody looks.
+fn asked(store: &ConfigStore) -> bool {
+    age(store).is_some_and(|age| age < LOOKED_AT)
+}
+
+/// Time since the mark was renewed; `None` without one. A time to come counts as now.
+fn age(store: &ConfigStore) -> Option<Duration> {
+    let modified = std::fs::metadata(store.dir().join("run/status-line")).and_then(|meta| meta.modified()).ok()?;
+    Some(modified.elapsed().unwrap_or_default())
+}
+
+/// Writes the peers of one mesh into the cache as long as the session lives.
+pub async fn run(hub: Arc<Hub>, bound: Bound) {
+    let stop = hub.stopped();
+    // The first row of a session should not wait for the second tick.
+    tokio::select! {
+        () = stop.cancelled() => return,
+        _ = bound.connection.ready(EVERY) => {}
+    }
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let store = hub.store().clone();
+        if !asked(&store) {
+            continue;
+        }
+        // Not connected: the row says how old the numbers are.
+        let Ok(peers) = bound.connection.list_peers().await else { continue };
+        let (slug, you) = (bound.tag.slug.clone(), hub.identity().name.clone());
+        let online = peers.iter().filter(|peer| peer.online).count();
+        let written =
+            tokio::task::spawn_blocking(move || cache::record(&store, &slug, online, peers.len(), &you)).await;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(mesh.slug = bound.tag.slug, %error, "the peer cache could not be written")
+            }
+            Err(error) => tracing::debug!(mesh.slug = bound.tag.slug, %error, "the peer cache could not be written"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_remembered_for_two_minutes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ConfigStore::at(&dir.path().join("none"));
+        ask(&store);
+        assert!(!asked(&store) && !store.dir().exists(), "no config folder is made for it");
+        let store = ConfigStore::at(dir.path());
+        ask(&store);
+        assert!(asked(&store));
+        let mark = std::fs::File::open(dir.path().join("run/status-line")).unwrap();
+        mark.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert!(!asked(&store));
+        ask(&store);
+        assert!(asked(&store), "an old mark is renewed");
+    }
+}
