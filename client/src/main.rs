@@ -20,8 +20,8 @@ fn main() -> ExitCode {
         }
         Some("hook") if argv.len() <= 3 && !argv.get(2).is_some_and(|word| word.to_string_lossy().starts_with('-')) => {
             let env = Env::of_process();
-            hook::run(&env, &ConfigStore::locate(&env, None), argv.get(2).and_then(|word| word.to_str()));
-            return Exit::Success.into();
+            return hook::run(&env, &ConfigStore::locate(&env, None), argv.get(2).and_then(|word| word.to_str()))
+                .into();
         }
         Some("status-line") => {
             if let Some(wrapped) = status_line::quick_args(&argv[2..]) {
@@ -64,10 +64,7 @@ fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
             install::install(&cx.env, &cx.store, &cx.out, &options).map(done)
         }
         Some(Verb::Uninstall(_)) => install::uninstall(&cx.env, cx.store.dir(), &cx.out).map(done),
-        Some(Verb::Hook(args)) => {
-            hook::run(&cx.env, &cx.store, args.event.as_deref());
-            Ok(done(()))
-        }
+        Some(Verb::Hook(args)) => Ok(hook::run(&cx.env, &cx.store, args.event.as_deref())),
         Some(Verb::StatusLine(args)) => {
             status_line::run(&cx.env, &cx.store, args.wrap);
             Ok(done(()))

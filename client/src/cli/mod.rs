@@ -151,6 +151,15 @@ pub enum Verb {
         after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20"
     )]
     Inbox(args::InboxArgs),
+    /// Show or set which messages reach your sessions: accepted, held for your release, or refused.
+    #[command(after_help = "Examples:\n  claudemesh inbound\n  claudemesh inbound set hold --from 1a2b3c4d5e6f\n  \
+                            claudemesh inbound bypass accept")]
+    Inbound(crate::inbound::cli::InboundArgs),
+    /// List, release or drop messages that the rule for incoming messages holds back.
+    #[command(
+        after_help = "Examples:\n  claudemesh held\n  claudemesh held release 8fK2mQ7d\n  claudemesh held drop --all"
+    )]
+    Held(crate::inbound::cli::HeldArgs),
     /// Show how far a message got: stored, received, handed to the session, seen, answered.
     #[command(after_help = "Example:\n  claudemesh msg-status 8fK2mQ7d")]
     MsgStatus(args::MsgStatusArgs),
@@ -282,7 +291,7 @@ pub struct UninstallArgs {}
 /// `claudemesh hook`
 #[derive(Args, Clone, Debug, Default)]
 pub struct HookArgs {
-    /// `session-start`, `prompt`, `post-tool`, `stop`, `session-end`, `wait`, `monitor`, `permission`; or a status: `idle`, `working`, `dnd`.
+    /// `session-start`, `prompt`, `post-tool`, `stop`, `session-end`, `wait`, `monitor`; or a status: `idle`, `working`, `dnd`.
     pub event: Option<String>,
 }
 

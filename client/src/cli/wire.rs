@@ -18,6 +18,8 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Peers(args) => presence::cli::peers(cx, &args),
         Verb::Send(args) => return messaging::cli::send(cx, &args),
         Verb::Inbox(args) => messaging::cli::inbox(cx, &args),
+        Verb::Inbound(args) => crate::inbound::cli::inbound(cx, &args),
+        Verb::Held(args) => crate::inbound::cli::held(cx, &args),
         Verb::MsgStatus(args) => messaging::cli::msg_status(cx, &args),
         Verb::Status(args) => return presence::cli::status(cx, &args),
         Verb::Summary(args) => presence::cli::summary(cx, &args),

@@ -406,7 +406,7 @@ impl ConfigStore {
         })
     }
 
-    fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ConfigError> {
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ConfigError> {
         files::read_limited(path, limit).map_err(|error| ConfigError::Io {
             path: path.to_path_buf(),
             action: "read",
@@ -422,7 +422,7 @@ impl ConfigStore {
         })
     }
 
-    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), ConfigError> {
+    pub(crate) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), ConfigError> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| ConfigError::Damaged { path: path.to_path_buf(), reason: error.to_string() })?;
         let text = Zeroizing::new(text + "\n");
@@ -430,7 +430,7 @@ impl ConfigStore {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ConfigError> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ConfigError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ConfigError::Damaged { path: path.to_path_buf(), reason: format!("{error}") })
 }

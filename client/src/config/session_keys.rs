@@ -36,19 +36,56 @@ impl ConfigStore {
             return Ok(key);
         }
         let key = SecretKey::random(&mut rand::rngs::OsRng);
+        self.write_session_key(&path, mesh_slug, session_id, &key)?;
+        Ok(key)
+    }
+
+    /// The key of a session in a mesh, when it has one.
+    ///
+    /// # Errors
+    /// As [`ConfigStore::session_key`].
+    pub fn known_session_key(&self, mesh_id: &MeshId, session_id: &str) -> Result<Option<SecretKey>, ConfigError> {
+        self.stored_session_key(&self.session_key_path(mesh_id, session_id))
+    }
+
+    /// Keeps a key for a session that has none yet: the same seat under another id.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn keep_session_key(
+        &self,
+        mesh_id: &MeshId,
+        mesh_slug: &str,
+        session_id: &str,
+        key: &SecretKey,
+    ) -> Result<(), ConfigError> {
+        let path = self.session_key_path(mesh_id, session_id);
+        let _lock = self.lock()?;
+        match self.stored_session_key(&path)? {
+            Some(_) => Ok(()),
+            None => self.write_session_key(&path, mesh_slug, session_id, key),
+        }
+    }
+
+    fn write_session_key(
+        &self,
+        path: &std::path::Path,
+        mesh_slug: &str,
+        session_id: &str,
+        key: &SecretKey,
+    ) -> Result<(), ConfigError> {
         let file = SessionKeyFile {
             version: 1,
             mesh_slug: mesh_slug.into(),
             session_id: session_id.into(),
             public_key: key.public().to_string(),
-            secret_key: (&key).into(),
+            secret_key: key.into(),
             created_at: crate::clock::now_iso(),
         };
         if let Some(folder) = path.parent() {
             self.create_dir(folder)?;
         }
-        self.write_json(&path, &file)?;
-        Ok(key)
+        self.write_json(path, &file)
     }
 
     /// Forgets the key of a session that ended for good. A missing file is fine.

@@ -13,6 +13,8 @@ use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use claudemesh_protocol::session::HelloAck;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+#[cfg(unix)]
+mod attached;
 mod backoff;
 mod driver;
 mod error;
@@ -47,6 +49,7 @@ pub struct Connection {
     outgoing: mpsc::Sender<Outgoing>,
     acks: mpsc::UnboundedSender<ClientAck>,
     mail: Option<Mail>,
+    attached: bool,
 }
 
 impl Connection {
@@ -75,12 +78,17 @@ impl Connection {
         let driver =
             Driver { shared: Arc::clone(&shared), outgoing: frames, acks: ack_items, mail: mail.clone(), once };
         tokio::spawn(driver.run());
-        Self { shared, outgoing, acks, mail }
+        Self { shared, outgoing, acks, mail, attached: false }
     }
 
     /// Who is connected.
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
+    }
+
+    /// Whether this is a session's own connection, used from another process of the session.
+    pub fn is_session(&self) -> bool {
+        self.attached
     }
 
     /// How it is right now.

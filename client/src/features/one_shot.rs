@@ -36,6 +36,12 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T,
 /// # Errors
 /// Exit 4 when the broker cannot be reached, 2 or 7 when it refuses.
 pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Result<Connection, CliError> {
+    // Inside a session its own connection serves: no handshake, and the others see the session, not a stranger.
+    if matches!(purpose, Purpose::Ask)
+        && let Some(connection) = crate::session::attach::attach(cx, entry).await
+    {
+        return Ok(connection);
+    }
     // One place in the roster for all receiving shells of a member: each takes over from the one before without a word.
     let session_id = match purpose {
         Purpose::Ask => format!("cli-{}-{}", std::process::id(), crate::clock::now_ms()),
@@ -82,10 +88,12 @@ fn session_name(cx: &Context) -> Option<String> {
 /// Which session presence writes from this shell are for: the given one, the one this runs in, else all.
 pub fn target_session(cx: &Context, given: Option<&str>) -> String {
     given
-        .or_else(|| cx.env.text(paths::SESSION_ID))
-        .or_else(|| cx.env.text("CLAUDE_CODE_SESSION_ID"))
-        .unwrap_or("*")
-        .to_owned()
+        .map(str::to_owned)
+        // What the broker knows the session by stays the same when the host gives it another id.
+        .or_else(|| cx.store.own_servers(&cx.env).into_iter().next().map(|server| server.wire_session_id))
+        .or_else(|| cx.env.text(paths::SESSION_ID).map(str::to_owned))
+        .or_else(|| cx.env.text("CLAUDE_CODE_SESSION_ID").map(str::to_owned))
+        .unwrap_or_else(|| "*".into())
 }
 
 /// Name of this machine, as the system says.

@@ -1,205 +1,218 @@
-//! `claudemesh hook <event>`: tells the brokers what a Claude Code session is doing.
+//! `claudemesh hook <event>`: what Claude Code runs at the turning points of a session.
 //!
 //! Runs inside the user's turn, so it is quick, silent and never fails: no async runtime, no logging set-up, at most half a
-//! second for the input and one second for all brokers together, exit code 0 whatever happens.
+//! second for the input and one second for everything else. The session's own server ([`crate::session`]) knows what there
+//! is to say; without one the brokers are told the status and that is all. The exit code is 0 whatever happens, but for
+//! `wait`: 2 is how the host is told to wake the session.
 
-use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::config::session_dir::SessionInfo;
-use crate::config::{ConfigStore, broker_http};
-use crate::install::json_scan;
+use crate::config::ConfigStore;
 use crate::paths::Env;
+use crate::session::client::Line;
+use crate::session::protocol::HookReply;
+use crate::session::registry::Record;
+use crate::session::{Hook, Reply, Request};
 
-/// Longest input that is looked at. The fields we need stand at its start.
-const MAX_INPUT_BYTES: usize = 256 * 1024;
-/// How long to wait for the input.
-const INPUT_PATIENCE: Duration = Duration::from_millis(500);
-/// How long one broker may take.
-const BROKER_PATIENCE: Duration = Duration::from_secs(1);
+pub mod input;
+pub mod report;
+mod wake;
 
-/// Runs the hook. Never fails; `CLAUDEMESH_HOOK_DEBUG=1` tells on stderr why nothing happened.
-pub fn run(env: &Env, store: &ConfigStore, event: Option<&str>) {
-    let debug = env.flag("CLAUDEMESH_HOOK_DEBUG");
-    let say = |text: &dyn Fn() -> String| {
-        if debug {
+/// How long the session's server may take to answer.
+const SERVER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs the hook and answers the exit code. `CLAUDEMESH_HOOK_DEBUG=1` tells on stderr why nothing happened.
+pub fn run(env: &Env, store: &ConfigStore, event: Option<&str>) -> u8 {
+    let log = Log { on: env.flag("CLAUDEMESH_HOOK_DEBUG") };
+    let Some(event) = event.and_then(Event::parse) else {
+        log.say(|| format!("unknown event {event:?}"));
+        return 0;
+    };
+    let hook = input::read(event.as_str());
+    log.say(|| format!("{hook:?}"));
+    match event {
+        Event::Wait => wake::wait(env, store, &hook, &log),
+        Event::Monitor => wake::monitor(env, store, &log),
+        event => {
+            tell(env, store, event, &hook, &log);
+            0
+        }
+    }
+}
+
+/// Why nothing happened, for whoever asks.
+struct Log {
+    on: bool,
+}
+
+impl Log {
+    fn say(&self, text: impl FnOnce() -> String) {
+        if self.on {
             let _ = writeln!(std::io::stderr(), "claudemesh hook: {}", text());
         }
-    };
-    let Some(event) = event.and_then(Event::parse) else {
-        return say(&|| format!("unknown event {event:?}"));
-    };
-    let input = HookInput::read();
-    say(&|| format!("{event:?} {input:?}"));
-    let Some(status) = event.status(&input) else { return say(&|| "no change of status".into()) };
-    let token = match store.hook_token() {
-        Ok(Some(token)) => token,
-        Ok(None) => return say(&|| "no hook token: no session has run with this config".into()),
-        Err(error) => return say(&|| error.to_string()),
-    };
-    let brokers = match brokers(env, store) {
-        Ok(brokers) => brokers,
-        Err(error) => return say(&|| error.clone()),
-    };
-    let report = report(env, &input, status).to_string();
-    let (sender, receiver) = mpsc::channel();
-    let deadline = Instant::now() + BROKER_PATIENCE;
-    for broker in &brokers {
-        let (sender, broker, report) = (sender.clone(), broker.clone(), report.clone());
-        let bearer = format!("Bearer {}", token.expose());
-        std::thread::spawn(move || {
-            let result = post(&broker, &bearer, &report);
-            let _ = sender.send((broker, result));
-        });
-    }
-    drop(sender);
-    // A name look-up cannot be interrupted; its thread ends with the process.
-    while let Ok((broker, result)) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        say(&|| format!("{broker}: {}", result.as_ref().unwrap_or_else(|error| error)));
     }
 }
 
 /// What the hook was called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
+pub enum Event {
+    /// Status only.
     Idle,
+    /// Status only.
     Working,
+    /// Status only.
     Dnd,
+    /// A session starts, is resumed, cleared or compacted.
     SessionStart,
+    /// The user has sent a prompt.
     Prompt,
+    /// A tool has run.
     PostTool,
+    /// The model wants to end its turn.
     Stop,
+    /// The session ends.
     SessionEnd,
+    /// In the background: wake the session when something comes.
+    Wait,
+    /// In the background: a line for each thing that comes.
+    Monitor,
 }
 
 impl Event {
-    fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "idle" => Self::Idle,
-            "working" => Self::Working,
-            "dnd" => Self::Dnd,
-            "session-start" => Self::SessionStart,
-            "prompt" => Self::Prompt,
-            "post-tool" => Self::PostTool,
-            "stop" => Self::Stop,
-            "session-end" => Self::SessionEnd,
-            _ => return None,
-        })
+    const ALL: [Self; 10] = [
+        Self::Idle,
+        Self::Working,
+        Self::Dnd,
+        Self::SessionStart,
+        Self::Prompt,
+        Self::PostTool,
+        Self::Stop,
+        Self::SessionEnd,
+        Self::Wait,
+        Self::Monitor,
+    ];
+
+    /// The word on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Working => "working",
+            Self::Dnd => "dnd",
+            Self::SessionStart => "session-start",
+            Self::Prompt => "prompt",
+            Self::PostTool => "post-tool",
+            Self::Stop => "stop",
+            Self::SessionEnd => "session-end",
+            Self::Wait => "wait",
+            Self::Monitor => "monitor",
+        }
     }
 
-    /// The status to report; `None` when the event says nothing about it.
-    fn status(self, input: &HookInput) -> Option<&'static str> {
+    /// The event of a word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == word)
+    }
+
+    /// The status that the event means; `None` when it says nothing about it.
+    pub fn status(self, hook: &Hook) -> Option<&'static str> {
         match self {
             Self::Working | Self::Prompt | Self::PostTool => Some("working"),
             Self::Dnd => Some("dnd"),
             // The session is compacted in the middle of a turn and goes on working.
-            Self::SessionStart if input.source.as_deref() == Some("compact") => None,
+            Self::SessionStart if hook.source.as_deref() == Some("compact") => None,
             Self::Idle | Self::SessionStart | Self::Stop | Self::SessionEnd => Some("idle"),
+            Self::Wait | Self::Monitor => None,
+        }
+    }
+
+    /// The host's name of the event, for answers that carry context.
+    const fn host_name(self) -> Option<&'static str> {
+        match self {
+            Self::SessionStart => Some("SessionStart"),
+            Self::Prompt => Some("UserPromptSubmit"),
+            Self::PostTool => Some("PostToolUse"),
+            _ => None,
         }
     }
 }
 
-/// The fields of the hook's input that we use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct HookInput {
-    session_id: Option<String>,
-    cwd: Option<String>,
-    source: Option<String>,
+/// The servers of the session that a hook runs for.
+fn servers(env: &Env, store: &ConfigStore, hook: &Hook) -> Vec<Record> {
+    let id = hook.session_id.as_deref().or_else(|| env.text("CLAUDE_CODE_SESSION_ID"));
+    store.servers_of(id, env)
 }
 
-impl HookInput {
-    fn read() -> Self {
-        if std::io::stdin().is_terminal() {
-            return Self::default();
-        }
-        let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(4);
-        std::thread::spawn(move || {
-            let mut stdin = std::io::stdin().lock();
-            let mut chunk = vec![0; 64 * 1024];
-            while let Ok(length @ 1..) = stdin.read(&mut chunk) {
-                if sender.send(chunk[..length].to_vec()).is_err() {
-                    return;
-                }
+fn tell(env: &Env, store: &ConfigStore, event: Event, hook: &Hook, log: &Log) {
+    let mut lines = vec![];
+    let mut all = HookReply::default();
+    for server in servers(env, store, hook) {
+        match ask(&server, hook) {
+            Ok((line, reply)) => {
+                log.say(|| format!("server {}: {reply:?}", server.pid));
+                join(&mut all.context, reply.context);
+                join(&mut all.block, reply.block);
+                join(&mut all.notify, reply.notify);
+                lines.push(line);
             }
-        });
-        let deadline = Instant::now() + INPUT_PATIENCE;
-        let mut bytes = vec![];
-        while bytes.len() < MAX_INPUT_BYTES {
-            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(chunk) => bytes.extend_from_slice(&chunk),
-                Err(_) => break,
-            }
-            // The writer may keep the pipe open: a complete document needs no end of file.
-            if bytes.trim_ascii_end().ends_with(b"}")
-                && std::str::from_utf8(&bytes).is_ok_and(|text| json_scan::root(text).is_ok())
-            {
-                break;
-            }
+            Err(error) => log.say(|| format!("server {}: {error}", server.pid)),
         }
-        bytes.truncate(MAX_INPUT_BYTES);
-        Self::parse(&String::from_utf8_lossy(&bytes))
     }
-
-    /// Reads what is complete; the input may be cut off in a long field.
-    fn parse(text: &str) -> Self {
-        let mut input = Self::default();
-        for member in json_scan::members_of_prefix(text) {
-            let slot = match member.key.as_str() {
-                "session_id" => &mut input.session_id,
-                "cwd" => &mut input.cwd,
-                "source" => &mut input.source,
-                _ => continue,
-            };
-            *slot = serde_json::from_str(&text[member.value]).ok().filter(|value: &String| !value.is_empty());
+    if lines.is_empty() {
+        let Some(status) = event.status(hook) else { return log.say(|| "no change of status".into()) };
+        for word in report::status(env, store, hook, status) {
+            log.say(|| word);
         }
-        input
+        return;
+    }
+    let Some(answer) = answer(event, &all) else { return };
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{answer}").and_then(|()| out.flush()).is_ok() {
+        for mut line in lines {
+            // Not told: the server gives the messages to another route, so at worst they are shown again.
+            let _ = line.say(&Request::Printed);
+        }
     }
 }
 
-/// `{cwd, status, pid, session_id?}`
-fn report(env: &Env, input: &HookInput, status: &str) -> Value {
-    let cwd = input.cwd.clone().map(PathBuf::from).unwrap_or_else(|| crate::paths::project_dir(env));
-    // Newer versions tell the pid of the session; else our parent is it, or a shell that it started.
-    let pid = env.text("CLAUDE_PID").and_then(|pid| pid.parse().ok()).unwrap_or_else(parent_pid);
-    let session_id = input.session_id.as_deref().or_else(|| env.text("CLAUDE_CODE_SESSION_ID"));
-    let mut report = json!({"cwd": cwd.to_string_lossy(), "status": status, "pid": pid});
-    if let Some(session_id) = session_id {
-        report["session_id"] = session_id.into();
+fn ask(server: &Record, hook: &Hook) -> std::io::Result<(Line, HookReply)> {
+    let mut line = Line::open(server, Some(SERVER_PATIENCE))?;
+    match line.ask(&Request::Hook(hook.clone()))? {
+        Reply::Hook(reply) => Ok((line, reply)),
+        other => Err(std::io::Error::other(format!("unexpected {other:?}"))),
     }
-    report
 }
 
-fn parent_pid() -> u32 {
-    #[cfg(unix)]
-    return std::os::unix::process::parent_id();
-    #[cfg(not(unix))]
-    return std::process::id();
+fn join(all: &mut Option<String>, more: Option<String>) {
+    match (all.as_mut(), more) {
+        (Some(all), Some(more)) => {
+            all.push_str("\n\n");
+            all.push_str(&more);
+        }
+        (None, more) => *all = more,
+        (Some(_), None) => {}
+    }
 }
 
-/// HTTP addresses of the brokers to tell, each once: the session's mesh when launched for one, else all joined meshes.
-fn brokers(env: &Env, store: &ConfigStore) -> Result<Vec<String>, String> {
-    let config = store.load().map_err(|error| error.to_string())?;
-    let session = SessionInfo::of_env(env).ok().flatten();
-    let slug = session.and_then(|info| info.mesh_slug).filter(|slug| config.by_slug(slug).is_some());
-    let meshes = config.meshes.iter().filter(|mesh| slug.as_ref().is_none_or(|slug| mesh.slug == *slug));
-    let mut brokers: Vec<String> = meshes.map(|mesh| broker_http(&mesh.broker_url)).collect();
-    brokers.sort();
-    brokers.dedup();
-    Ok(brokers)
-}
-
-fn post(broker: &str, bearer: &str, report: &str) -> Result<String, String> {
-    let agent = crate::http::agent(broker, BROKER_PATIENCE);
-    let request = agent.post(format!("{broker}/hook/set-status"));
-    let request = request.header("authorization", bearer).header("content-type", "application/json");
-    let mut response = request.send(report).map_err(|error| error.to_string())?;
-    let status = response.status();
-    let body = response.body_mut().with_config().limit(4096).read_to_string().unwrap_or_default();
-    Ok(format!("{status} {}", crate::output::clean(&body)))
+/// The JSON that the host understands; `None` when there is nothing to say.
+fn answer(event: Event, reply: &HookReply) -> Option<String> {
+    let mut answer = serde_json::Map::new();
+    if let (Some(reason), Event::Stop) = (&reply.block, event) {
+        answer.insert("decision".into(), "block".into());
+        answer.insert("reason".into(), reason.as_str().into());
+    }
+    if let (Some(context), Some(name)) = (&reply.context, event.host_name()) {
+        let specific = json!({"hookEventName": name, "additionalContext": context});
+        answer.insert("hookSpecificOutput".into(), specific);
+    }
+    if let Some(notify) = &reply.notify {
+        // OSC 9 asks the terminal for a desktop notification; terminals that do not know it show nothing.
+        let text: String = crate::output::clean(notify).chars().filter(|symbol| *symbol != ';').take(120).collect();
+        answer.insert("terminalSequence".into(), format!("\u{1b}]9;{text}\u{7}").into());
+    }
+    if answer.is_empty() { None } else { Some(serde_json::Value::Object(answer).to_string()) }
 }
 
 #[cfg(test)]
@@ -207,22 +220,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn input_is_read_as_far_as_it_is_complete() {
-        let full = r#"{"session_id":"s-1","transcript_path":"/t","cwd":"/w","source":"compact"}"#;
-        let input = HookInput::parse(full);
-        assert_eq!((input.session_id.as_deref(), input.cwd.as_deref()), (Some("s-1"), Some("/w")));
-        assert_eq!(Event::SessionStart.status(&input), None);
-        let cut = HookInput::parse(r#"{"session_id":"s-1","cwd":"/w","tool_response":"long lon"#);
-        assert_eq!(cut.session_id.as_deref(), Some("s-1"));
-        for text in ["", "[]", "nonsense", r#"{"session_id":7}"#] {
-            assert_eq!(HookInput::parse(text), HookInput::default(), "{text}");
-        }
-    }
-
-    #[test]
     fn every_event_has_its_status() {
-        let input = HookInput::default();
-        let status = |word: &str| Event::parse(word).and_then(|event| event.status(&input));
+        let hook = Hook::default();
+        let status = |word: &str| Event::parse(word).and_then(|event| event.status(&hook));
         for (word, expected) in [
             ("idle", "idle"),
             ("working", "working"),
@@ -236,14 +236,21 @@ mod tests {
             assert_eq!(status(word), Some(expected), "{word}");
         }
         assert_eq!(status("other"), None);
+        let compact = Hook { source: Some("compact".into()), ..Hook::default() };
+        assert_eq!(Event::SessionStart.status(&compact), None);
     }
 
     #[test]
-    fn report_falls_back_to_the_environment() {
-        let env = Env::of(&[("CLAUDE_PID", "42"), ("CLAUDE_CODE_SESSION_ID", "env-id"), ("CLAUDE_PROJECT_DIR", "/p")]);
-        let value = report(&env, &HookInput::default(), "idle");
-        assert_eq!(value, json!({"cwd": "/p", "status": "idle", "pid": 42, "session_id": "env-id"}));
-        let input = HookInput::parse(r#"{"session_id":"s","cwd":"/w"}"#);
-        assert_eq!(report(&env, &input, "idle")["session_id"], "s");
+    fn answers_are_what_the_host_understands() {
+        let reply = HookReply { context: Some("c".into()), block: Some("b".into()), notify: None };
+        let value = |event, reply: &HookReply| -> serde_json::Value {
+            serde_json::from_str(&answer(event, reply).unwrap()).unwrap()
+        };
+        assert_eq!(value(Event::Stop, &reply), json!({"decision": "block", "reason": "b"}));
+        let context = json!({"hookSpecificOutput": {"hookEventName": "PostToolUse", "additionalContext": "c"}});
+        assert_eq!(value(Event::PostTool, &reply), context);
+        assert_eq!(answer(Event::SessionEnd, &reply), None);
+        let notify = HookReply { notify: Some("a\u{7};b".into()), ..HookReply::default() };
+        assert_eq!(value(Event::Stop, &notify)["terminalSequence"], "\u{1b}]9;a␇b\u{7}");
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use claudemesh_protocol::features::messaging::Stage;
+use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::MeshId;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -17,7 +17,9 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
+use crate::inbound::Verdict;
 
+mod held;
 pub mod questions;
 #[cfg(test)]
 mod questions_tests;
@@ -141,8 +143,8 @@ impl Inbox {
         Ok(count)
     }
 
-    /// Takes up to `limit` deliveries of `reader` that were not shown, oldest first, and marks them shown by `route` in
-    /// the same step: of several processes that ask at once, each message goes to exactly one.
+    /// Takes up to `limit` deliveries of `reader` that were not shown and are not held, oldest first, and marks them shown
+    /// by `route` in the same step: of several processes that ask at once, each message goes to exactly one.
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is marked then.
@@ -153,17 +155,37 @@ impl Inbox {
         limit: i64,
         now_ms: i64,
     ) -> Result<Vec<Message>, InboxError> {
+        self.claim(reader, route, &Pick { limit, ..Pick::default() }, now_ms)
+    }
+
+    /// As [`Inbox::claim_unshown`], of the deliveries that `pick` lets through.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]; nothing is marked then.
+    pub fn claim(&mut self, reader: &str, route: &str, pick: &Pick, now_ms: i64) -> Result<Vec<Message>, InboxError> {
         if self.count_unshown(reader)? == 0 {
             return Ok(vec![]);
         }
         let taken = self.db.immediate_transaction(|db| {
-            let next = deliveries::table
+            let mut next = deliveries::table
+                .inner_join(messages::table)
                 .filter(deliveries::reader.eq(reader))
                 .filter(deliveries::shown_at_ms.is_null())
+                .filter(not_held())
                 .order(deliveries::seq)
-                .limit(limit.clamp(1, MAX_LIST))
+                .limit(pick.limit.clamp(1, MAX_LIST))
                 .select(deliveries::seq)
-                .load::<i64>(db)?;
+                .into_boxed();
+            if pick.accepted_only {
+                next = next.filter(deliveries::inbound.eq(Verdict::Accept.as_str()));
+            }
+            if pick.urgent_only {
+                next = next.filter(messages::priority.eq(Priority::Now.as_str()));
+            }
+            if !pick.muted.is_empty() {
+                next = next.filter(messages::sender_member.ne_all(&pick.muted));
+            }
+            let next: Vec<i64> = next.load(db)?;
             let mut taken: Vec<i64> = diesel::update(deliveries::table)
                 .filter(deliveries::reader.eq(reader))
                 .filter(deliveries::seq.eq_any(&next))
@@ -207,7 +229,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Deliveries of `reader` that were not shown.
+    /// Deliveries of `reader` that were not shown and are not held.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
@@ -215,6 +237,7 @@ impl Inbox {
         let count = deliveries::table
             .filter(deliveries::reader.eq(reader))
             .filter(deliveries::shown_at_ms.is_null())
+            .filter(not_held())
             .count()
             .get_result(&mut self.db)?;
         Ok(count)
@@ -229,6 +252,7 @@ impl Inbox {
             .inner_join(messages::table)
             .filter(deliveries::reader.eq(reader))
             .filter(deliveries::shown_at_ms.is_null())
+            .filter(not_held())
             .order(messages::seq.desc())
             .select(Message::as_select())
             .first(&mut self.db)
@@ -368,6 +392,26 @@ impl Inbox {
         }
         Ok(diesel::delete(old).execute(&mut self.db)?)
     }
+}
+
+/// Which deliveries to take.
+#[derive(Clone, Debug, Default)]
+pub struct Pick {
+    /// Most deliveries.
+    pub limit: i64,
+    /// Only those that the rule for what comes in has let through, see [`crate::inbound`].
+    pub accepted_only: bool,
+    /// Only priority `now`.
+    pub urgent_only: bool,
+    /// Member keys of senders whose messages stay.
+    pub muted: Vec<String>,
+}
+
+/// What the rule for incoming messages does not hold back.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn not_held() -> _ {
+    let word: &'static str = "hold";
+    deliveries::inbound.is_null().or(deliveries::inbound.assume_not_null().ne(word))
 }
 
 /// Repeats a statement that found the file locked, as long as other statements would have waited.

@@ -13,6 +13,7 @@ use diesel::sqlite::SqliteConnection;
 use super::row::{Kind, Message};
 use super::schema::{answers, deliveries, messages, question_readers};
 use super::{Inbox, InboxError, MAX_LIST};
+use crate::inbound::Verdict;
 
 /// Subtype of a message that asks.
 pub const QUESTION: &str = "question";
@@ -376,6 +377,10 @@ fn questions_of(db: &mut SqliteConnection, reader: Option<&str>, now_ms: i64) ->
         Some(reader) => newest
             .inner_join(deliveries::table)
             .filter(deliveries::reader.eq(reader))
+            // What the rule for incoming messages holds or refuses asks nothing.
+            .filter(
+                deliveries::inbound.is_null().or(deliveries::inbound.assume_not_null().eq(Verdict::Accept.as_str())),
+            )
             .select(Message::as_select())
             .load(db)?,
     };

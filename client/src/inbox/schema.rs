@@ -35,6 +35,7 @@ diesel::table! {
         shown_at_ms -> Nullable<BigInt>,
         route -> Nullable<Text>,
         stage -> Text,
+        inbound -> Nullable<Text>,
     }
 }
 

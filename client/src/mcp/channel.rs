@@ -3,28 +3,33 @@
 //! Nothing before `notifications/initialized`: the host loses it. One task per mesh, one note after the other, so the order
 //! of arrival is the order in the session. A message is claimed before it is written and given back when the write fails.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::Stage;
 use rmcp::model::{CustomNotification, ServerNotification};
 use rmcp::service::{Peer, RoleServer};
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
+use super::frame::{self, HOOK_BUDGET_CHARS, WHOLE_CHARS};
 use super::hub::{Bound, Hub};
 use super::notes::{self, ChannelNote, Welcome};
+use super::routes::{self, CHANNEL, Handed, MONITOR, REWAKE, Taker, Way, hooks};
 use crate::config::MessageMode;
-use crate::connection::MailEvent;
+use crate::connection::{Closed, MailEvent, State};
 use crate::features::questions;
-use crate::inbox::InboxError;
+use crate::inbox::{InboxError, Message, Pick};
 
-/// The route's name in receipts and in the inbox.
-pub const ROUTE: &str = "channel";
-/// The route of `check_messages`.
-pub const PULL: &str = "pull";
 /// Messages claimed at a time.
 const BATCH: i64 = 16;
+/// When more messages than this wait, only urgent ones are written out and the rest is told as a number.
+const BACKLOG: i64 = 40;
+/// Messages of one sender that are written out in a minute; the rest waits and is told as a number.
+const SENDER_PER_MINUTE: usize = 30;
+/// Time between two notes about what waits.
+const DIGEST_EVERY: Duration = Duration::from_secs(60);
 /// How long the welcome waits for the first connection before it gives up being the first note.
 const WELCOME_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -61,7 +66,7 @@ pub(super) async fn run(hub: Arc<Hub>, bound: Bound) {
     }
 }
 
-async fn show(hub: &Hub, bound: &Bound) {
+async fn show(hub: &Arc<Hub>, bound: &Bound) {
     let Some(mut events) = bound.connection.mail_events() else { return };
     let Some(peer) = hub.gate.opened().await else { return };
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
@@ -70,19 +75,26 @@ async fn show(hub: &Hub, bound: &Bound) {
         tracing::error!(mesh.slug = bound.tag.slug, %error, "the inbox cannot be read");
     }
     let mode = hub.mode();
-    let mut shower = Shower { hub, bound, peer, mode, noticed: 0, welcomed: mode == MessageMode::Off };
+    let welcomed = mode == MessageMode::Off;
+    let mut shower =
+        Shower { hub, bound, peer, mode, noticed: 0, welcomed, loud: Loud::default(), digested: None, held: 0 };
     if !shower.welcomed && bound.connection.ready(WELCOME_PATIENCE).await.is_ok() {
         shower.welcome().await;
     }
     let mut state = bound.connection.watch();
+    let mut routes = hub.routes.watch();
+    // Senders over their rate and turns that nothing is heard of are looked at again without an event.
+    let mut tick = tokio::time::interval(Duration::from_secs(10));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        shower.tell_held().await;
         if let Err(error) = shower.messages().await {
             tracing::error!(mesh.slug = bound.tag.slug, %error, "messages cannot be shown now");
         }
         tokio::select! {
             event = events.recv() => match event {
                 Ok(MailEvent::Stored(_)) => {}
-                Ok(MailEvent::System(event)) if mode != MessageMode::Off => {
+                Ok(MailEvent::System(event)) if mode != MessageMode::Off && !hub.is_quiet() => {
                     if let Some(note) = notes::system(&event, &bound.tag) {
                         shower.write(&note).await;
                     }
@@ -93,12 +105,17 @@ async fn show(hub: &Hub, bound: &Bound) {
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             },
-            changed = state.changed(), if !shower.welcomed => {
+            changed = routes.changed() => if changed.is_err() { return },
+            _ = tick.tick() => {}
+            changed = state.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                if bound.connection.hello_ack().is_ok() {
-                    shower.welcome().await;
+                match bound.connection.state() {
+                    // Given up for another key of the session.
+                    State::Closed(Closed::ByUs) => return,
+                    State::Ready(_) if !shower.welcomed => shower.welcome().await,
+                    _ => {}
                 }
             }
         }
@@ -106,13 +123,41 @@ async fn show(hub: &Hub, bound: &Bound) {
 }
 
 struct Shower<'a> {
-    hub: &'a Hub,
+    hub: &'a Arc<Hub>,
     bound: &'a Bound,
     peer: Peer<RoleServer>,
     mode: MessageMode,
     /// Local number of the newest message that a notice told of, in mode `inbox`.
     noticed: i64,
     welcomed: bool,
+    loud: Loud,
+    digested: Option<Instant>,
+    /// How many held messages were told of.
+    held: i64,
+}
+
+/// Who wrote how much in the last minute.
+#[derive(Default)]
+struct Loud {
+    heard: HashMap<String, VecDeque<Instant>>,
+}
+
+impl Loud {
+    fn heard(&mut self, sender: &str) {
+        self.heard.entry(sender.to_owned()).or_default().push_back(Instant::now());
+    }
+
+    /// Senders over the limit; forgets what is older than a minute.
+    fn muted(&mut self) -> Vec<String> {
+        self.heard.retain(|_, times| {
+            while times.front().is_some_and(|at| at.elapsed() >= Duration::from_secs(60)) {
+                times.pop_front();
+            }
+            !times.is_empty()
+        });
+        let over = self.heard.iter().filter(|(_, times)| times.len() >= SENDER_PER_MINUTE);
+        over.map(|(sender, _)| sender.clone()).collect()
+    }
 }
 
 impl Shower<'_> {
@@ -120,6 +165,16 @@ impl Shower<'_> {
     async fn write(&self, note: &ChannelNote) -> bool {
         let note = CustomNotification::new(notes::METHOD, Some(note.params()));
         self.peer.send_notification(ServerNotification::CustomNotification(note)).await.is_ok()
+    }
+
+    /// Says that messages are held for the user's word.
+    async fn tell_held(&mut self) {
+        let reader = self.bound.reader();
+        let held = self.bound.mailbox.run(move |inbox| inbox.count_held(&reader)).await.unwrap_or(0);
+        if held > self.held && self.mode != MessageMode::Off && self.hub.routes.channel_is_open() {
+            self.write(&notes::held(held, &self.bound.tag)).await;
+        }
+        self.held = held;
     }
 
     async fn welcome(&mut self) {
@@ -156,38 +211,117 @@ impl Shower<'_> {
 
     async fn push(&mut self) -> Result<(), InboxError> {
         loop {
-            let taking = self.bound.taking.lock().await;
-            let (reader, now) = (self.bound.reader(), crate::clock::now_ms());
-            let claimed = self.bound.mailbox.run(move |inbox| inbox.claim_unshown(&reader, ROUTE, BATCH, now)).await?;
-            drop(taking);
-            if claimed.is_empty() {
-                return Ok(());
-            }
-            let mut written = Vec::new();
-            for message in &claimed {
-                if !self.write(&notes::message(message, &self.bound.tag)).await {
-                    break;
+            let goes_on = match self.hub.routes.way() {
+                Way::Channel => self.write_notes().await?,
+                Way::Rewake(taker) => {
+                    let used = self.give(&taker, REWAKE).await?;
+                    if used {
+                        self.hub.routes.woken();
+                    } else {
+                        self.hub.routes.give_back(taker);
+                    }
+                    used
                 }
-                written.push(message);
-            }
-            let ids: Vec<String> = written.iter().map(|message| message.message_id.clone()).collect();
-            let seqs: Vec<i64> = written.iter().map(|message| message.seq).collect();
-            let rest: Vec<i64> = claimed[written.len()..].iter().map(|message| message.seq).collect();
-            self.hub.counters.messages_in.fetch_add(ids.len() as u64, Ordering::Relaxed);
-            self.bound.connection.acknowledge(ids, Stage::Handed, ROUTE);
-            let (reader, lost) = (self.bound.reader(), !rest.is_empty());
-            self.bound
-                .mailbox
-                .run(move |inbox| {
-                    inbox.set_stage(&reader, &seqs, Stage::Handed)?;
-                    if rest.is_empty() { Ok(()) } else { inbox.unclaim(&reader, &rest) }
-                })
-                .await?;
-            if lost {
-                // The host closed its end; the session is over and another process of it will show them.
+                Way::Monitor(taker) => self.give(&taker, MONITOR).await?,
+                Way::Later => false,
+            };
+            if !goes_on {
                 return Ok(());
             }
         }
+    }
+
+    /// Frames what waits and gives it to a hook or a monitor; `false` when there is nothing or it was not printed.
+    async fn give(&mut self, taker: &Taker, route: &'static str) -> Result<bool, InboxError> {
+        let Some((text, mut handed)) = hooks::claim(self.hub, self.bound, HOOK_BUDGET_CHARS).await? else {
+            return Ok(false);
+        };
+        handed.route = route;
+        let printed = routes::hand_over(taker, text).await;
+        let answer = hooks::Answer { handed: vec![handed], ..hooks::Answer::default() };
+        if printed {
+            answer.printed(self.hub).await;
+        } else {
+            answer.lost(self.hub).await;
+        }
+        Ok(printed)
+    }
+
+    /// Writes what waits as notes; `false` when nothing more can be written now.
+    async fn write_notes(&mut self) -> Result<bool, InboxError> {
+        let taking = self.bound.taking.lock().await;
+        crate::inbound::apply(self.hub, self.bound).await?;
+        let (reader, now) = (self.bound.reader(), crate::clock::now_ms());
+        let muted = self.loud.muted();
+        let (dir, tag) = (self.hub.config_dir().to_path_buf(), self.bound.tag.clone());
+        let taken = self.bound.mailbox.run(move |inbox| {
+            let waiting = inbox.count_unshown(&reader)?;
+            let pick = Pick { limit: BATCH, accepted_only: true, urgent_only: waiting > BACKLOG, muted };
+            let claimed = inbox.claim(&reader, CHANNEL, &pick, now)?;
+            let notes: Vec<(Message, ChannelNote)> = claimed
+                .into_iter()
+                .map(|message| {
+                    let body = frame::body(&dir, &tag.id, &message, WHOLE_CHARS);
+                    let note = notes::message(&message, &body, &tag);
+                    (message, note)
+                })
+                .collect();
+            let left = waiting - i64::try_from(notes.len()).unwrap_or(0);
+            Ok((notes, left))
+        });
+        let (taken, left) = taken.await?;
+        drop(taking);
+        if taken.is_empty() {
+            if left > 0 {
+                self.digest(left).await;
+            }
+            return Ok(false);
+        }
+        let mut written = 0;
+        for (message, note) in &taken {
+            if !self.write(note).await {
+                break;
+            }
+            self.loud.heard(&message.sender_member);
+            written += 1;
+        }
+        self.hub.count_in(written);
+        let (shown, rest) = taken.split_at(written);
+        self.bound.connection.acknowledge(
+            shown.iter().map(|(message, _)| message.message_id.clone()).collect(),
+            Stage::Handed,
+            CHANNEL,
+        );
+        let seqs = |list: &[(Message, ChannelNote)]| list.iter().map(|(message, _)| message.seq).collect::<Vec<i64>>();
+        for (message, _) in shown {
+            self.hub.routes.handed(Handed {
+                bound: self.bound.clone(),
+                message_ids: vec![message.message_id.clone()],
+                seqs: vec![message.seq],
+                route: CHANNEL,
+                at: Instant::now(),
+                misses: 0,
+            });
+        }
+        let (shown, rest) = (seqs(shown), seqs(rest));
+        // When the host closed its end the session is over, and another process of it will show the rest.
+        let host_is_there = rest.is_empty();
+        let reader = self.bound.reader();
+        let noted = self.bound.mailbox.run(move |inbox| {
+            inbox.set_stage(&reader, &shown, Stage::Handed)?;
+            if rest.is_empty() { Ok(()) } else { inbox.unclaim(&reader, &rest) }
+        });
+        noted.await?;
+        Ok(host_is_there)
+    }
+
+    /// Says how much waits, once in a while.
+    async fn digest(&mut self, waiting: i64) {
+        if self.digested.is_some_and(|at| at.elapsed() < DIGEST_EVERY) {
+            return;
+        }
+        self.digested = Some(Instant::now());
+        self.write(&notes::digest(waiting, &self.bound.tag)).await;
     }
 
     async fn notice(&mut self) -> Result<(), InboxError> {
@@ -197,6 +331,9 @@ impl Shower<'_> {
             .mailbox
             .run(move |inbox| Ok((inbox.newest_unshown(&reader)?, inbox.count_unshown(&reader)?)))
             .await?;
+        if !self.hub.routes.channel_is_open() {
+            return Ok(());
+        }
         if let Some(message) = newest.filter(|message| message.seq > self.noticed)
             && self.write(&notes::notice(&message, waiting, &self.bound.tag)).await
         {

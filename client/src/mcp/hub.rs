@@ -1,6 +1,7 @@
 //! The meshes of one session: connections in the background, and which of them a tool means.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::features::messaging::Stage;
 use claudemesh_protocol::features::presence::{Profile, Stats};
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_PULL};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{self, Gate};
 use super::identity::SessionIdentity;
 use super::notes::MeshTag;
+use super::routes::{PULL, Routes};
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, Identity, State};
@@ -70,15 +73,15 @@ pub type ToolError = String;
 
 /// Everything the tools share.
 pub struct Hub {
-    env: Env,
-    store: ConfigStore,
+    pub(super) env: Env,
+    pub(super) store: ConfigStore,
     only_mesh: Option<String>,
     mode_flag: Option<MessageMode>,
     identity: SessionIdentity,
     /// Used when the host gives no session id: lives as long as this process.
     throw_away: SecretKey,
-    throw_away_id: String,
-    bound: RwLock<Vec<Bound>>,
+    pub(super) throw_away_id: String,
+    pub(super) bound: RwLock<Vec<Bound>>,
     trouble: RwLock<Option<String>>,
     /// What `check_messages` answered and no later tool call has confirmed yet.
     read: Mutex<Vec<(Bound, Vec<String>)>>,
@@ -86,6 +89,14 @@ pub struct Hub {
     pub gate: Gate,
     /// Counters.
     pub counters: Counters,
+    /// The ways into the session.
+    pub routes: Routes,
+    /// What mode `inbox` last said of each mesh (by id).
+    pub(super) noticed: Mutex<HashMap<String, i64>>,
+    /// The status that hooks last reported.
+    pub(super) hook_status: watch::Sender<Option<&'static str>>,
+    /// The session's own status is `dnd`, as far as this process wrote it.
+    pub(super) dnd: AtomicBool,
     started: Instant,
     stop: CancellationToken,
 }
@@ -95,7 +106,12 @@ impl Hub {
     pub fn new(env: Env, store: ConfigStore, only_mesh: Option<String>, mode_flag: Option<MessageMode>) -> Arc<Self> {
         let (session, config, trouble) = read(&env, &store);
         let identity = SessionIdentity::resolve(&env, session.as_ref(), &config, mode_flag);
+        let routes = Routes::new(identity.session_id.clone());
         Arc::new(Self {
+            routes,
+            noticed: Mutex::default(),
+            hook_status: watch::Sender::new(None),
+            dnd: AtomicBool::new(false),
             env,
             store,
             only_mesh,
@@ -151,7 +167,7 @@ impl Hub {
         }
     }
 
-    async fn bind_one(self: &Arc<Self>, entry: &MeshEntry) -> Result<(), CliError> {
+    pub(super) async fn bind_one(self: &Arc<Self>, entry: &MeshEntry) -> Result<(), CliError> {
         let identity = self.identity_for(entry)?;
         let mailbox = Mailbox::open(self.store.dir(), &entry.mesh_id).await?;
         let mut bound = self.bound.write().unwrap_or_else(PoisonError::into_inner);
@@ -164,6 +180,7 @@ impl Hub {
         let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default() };
         bound.push(one.clone());
         drop(bound);
+        self.routes.touch();
         tokio::spawn(channel::run(Arc::clone(self), one.clone()));
         tokio::spawn(crate::status_line::refresh::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));
@@ -172,9 +189,9 @@ impl Hub {
 
     fn identity_for(&self, entry: &MeshEntry) -> Result<Identity, CliError> {
         let who = &self.identity;
-        let session_id = who.session_id.clone().unwrap_or_else(|| self.throw_away_id.clone());
-        let mut identity = Identity::of_mesh(entry, session_id.clone()).map_err(ConnectionError::from)?;
-        identity.session = Some(match &who.session_id {
+        let session_id = self.session_id();
+        let mut identity = Identity::of_mesh(entry, session_id).map_err(ConnectionError::from)?;
+        identity.session = Some(match &self.routes.session_id() {
             Some(id) => self.store.session_key(&entry.mesh_id, &entry.slug, id)?,
             None => self.throw_away.clone(),
         });
@@ -263,7 +280,7 @@ impl Hub {
 
     /// Notes that messages went into a tool's answer.
     pub fn answered_with(&self, bound: &Bound, message_ids: Vec<String>) {
-        bound.connection.acknowledge(message_ids.clone(), Stage::Handed, channel::PULL);
+        bound.connection.acknowledge(message_ids.clone(), Stage::Handed, PULL);
         self.read.lock().unwrap_or_else(PoisonError::into_inner).push((bound.clone(), message_ids));
     }
 
@@ -271,7 +288,7 @@ impl Hub {
     pub fn confirm_read(&self) {
         let read = std::mem::take(&mut *self.read.lock().unwrap_or_else(PoisonError::into_inner));
         for (bound, ids) in read {
-            bound.connection.acknowledge(ids, Stage::Seen, channel::PULL);
+            bound.connection.acknowledge(ids, Stage::Seen, PULL);
         }
     }
 
@@ -334,6 +351,8 @@ async fn tend(hub: Arc<Hub>, bound: Bound) {
                 if let Err(error) = bound.mailbox.run(move |inbox| inbox.prune(before)).await {
                     tracing::warn!(mesh.slug = bound.tag.slug, %error, "the inbox could not be cleaned");
                 }
+                let dir = hub.config_dir().to_path_buf();
+                let _ = tokio::task::spawn_blocking(move || super::frame::prune_texts(&dir, KEEP)).await;
             }
         }
     }
@@ -356,7 +375,7 @@ fn read(env: &Env, store: &ConfigStore) -> (Option<SessionInfo>, Config, Option<
 }
 
 /// The host's process: what its hooks call their parent.
-fn parent_pid() -> u64 {
+pub(crate) fn parent_pid() -> u64 {
     #[cfg(unix)]
     return u64::from(std::os::unix::process::parent_id());
     #[cfg(not(unix))]

@@ -14,11 +14,14 @@ use crate::cli::args::McpArgs;
 use crate::error::{CliError, ExitCode};
 
 pub mod channel;
+pub mod frame;
 pub mod hub;
 pub mod identity;
 pub mod instructions;
 pub mod notes;
+pub mod routes;
 pub mod server;
+pub mod session;
 pub mod transport;
 
 pub use hub::Hub;
@@ -65,6 +68,7 @@ pub async fn serve(
     let server = MeshServer::new(Arc::clone(&hub));
     // Directly: the first frame may be any request, `initialize` is answered like the others.
     let running = rmcp::service::serve_directly(server, transport, None);
+    tokio::spawn(session::tend(Arc::clone(&hub)));
     tokio::spawn(async move { hub.bind().await });
     running.waiting().await.map(drop).map_err(|error| CliError::internal(format!("The MCP server stopped: {error}.")))
 }

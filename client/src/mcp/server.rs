@@ -118,6 +118,9 @@ impl ServerHandler for MeshServer {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let client = context.peer.peer_info().map(|info| info.client_info.clone());
+        let (name, version) = client.map(|client| (client.name, client.version)).unwrap_or_default();
+        self.hub.greeted(&name, &version);
         self.hub.gate.open(context.peer);
     }
 
@@ -158,6 +161,16 @@ impl ServerHandler for MeshServer {
             {
                 text.text.insert_str(0, &format!("{name}: "));
             }
+        }
+        if name != "check_messages"
+            && let CallToolResponse::Complete(result) = &mut response
+            && let Some(notice) = self.hub.notice().await
+        {
+            // Hosts show the data in place of the text when there is some.
+            if let Some(Value::Object(data)) = &mut result.structured_content {
+                data.insert("notice".into(), notice.clone().into());
+            }
+            result.content.push(ContentBlock::text(format!("({notice})")));
         }
         Ok(response)
     }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod channel;
+mod hooks;
 mod local;
+mod routes;
 mod sdk_client;
 mod shell;
 mod status_line;

@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Draft, Outcome, ack_words, new_trace};
-use crate::inbox::Message;
-use crate::mcp::channel::{PULL, ROUTE};
+use crate::inbox::{Message, Pick};
 use crate::mcp::hub::{Bound, ToolError};
 use crate::mcp::notes::{harmless, harmless_value};
+use crate::mcp::routes::{CHANNEL, PULL};
 use crate::mcp::server::{Answer, MeshServer, always_load};
 
 /// A message to the same peer within this time continues the exchange, so that two agents cannot answer each other for
@@ -273,14 +273,20 @@ impl MeshServer {
                 },
                 Err(error) => notes.push(format!("{}: {error}; what had arrived before is shown", bound.tag.slug)),
             }
+            crate::inbound::apply(&self.hub, &bound).await.map_err(|error| error.to_string())?;
             let (reader, now, again) = (bound.reader(), crate::clock::now_ms(), args.again.unwrap_or(false));
             let taken = bound.mailbox.run(move |inbox| {
-                let mut list = if again { inbox.unconfirmed(&reader, ROUTE, MAX_MESSAGES)? } else { vec![] };
-                list.extend(inbox.claim_unshown(&reader, PULL, MAX_MESSAGES, now)?);
+                let mut list = if again { inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)? } else { vec![] };
+                list.extend(inbox.claim(
+                    &reader,
+                    PULL,
+                    &Pick { limit: MAX_MESSAGES, accepted_only: true, ..Pick::default() },
+                    now,
+                )?);
                 let seqs: Vec<i64> = list.iter().map(|message| message.seq).collect();
                 inbox.set_stage(&reader, &seqs, Stage::Handed)?;
                 inbox.mark_seen(&seqs, now)?;
-                let unsure = inbox.unconfirmed(&reader, ROUTE, MAX_MESSAGES)?.len();
+                let unsure = inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)?.len();
                 Ok((list, unsure, inbox.count_unshown(&reader)?))
             });
             let (list, unsure, left) = taken.await.map_err(|error| error.to_string())?;

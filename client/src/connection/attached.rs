@@ -1,0 +1,85 @@
+//! A connection over the socket of a session instead of one of its own: see [`crate::session::attach`].
+
+use std::sync::Arc;
+
+use claudemesh_protocol::frame::Head;
+use claudemesh_protocol::message::{Failure, ServerMessage};
+use claudemesh_protocol::session::HelloAck;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::driver::{Outgoing, Shared, State};
+use super::{Closed, Connection, ConnectionError, Identity, MAX_OUTGOING};
+use crate::session::protocol::{MAX_LINE_BYTES, Reply, Request};
+
+impl Connection {
+    /// A connection that is ready at once and lives as long as the socket. Mail stays with the session's server.
+    pub(crate) fn attached(
+        identity: Identity,
+        ack: HelloAck,
+        reader: BufReader<OwnedReadHalf>,
+        writer: OwnedWriteHalf,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(identity));
+        shared.state.send_replace(State::Ready(Arc::new(ack)));
+        let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
+        let (acks, _) = mpsc::unbounded_channel();
+        tokio::spawn(run(Arc::clone(&shared), frames, reader, writer));
+        Self { shared, outgoing, acks, mail: None, attached: true }
+    }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    mut frames: mpsc::Receiver<Outgoing>,
+    mut reader: BufReader<OwnedReadHalf>,
+    mut writer: OwnedWriteHalf,
+) {
+    // Reading a line is not safe to give up half-way, so it has a task of its own.
+    let (lines, mut replies) = mpsc::channel::<Vec<u8>>(16);
+    let reading = tokio::spawn(async move {
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut reader).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line).await;
+            if !matches!(read, Ok(1..)) || line.last() != Some(&b'\n') || lines.send(line).await.is_err() {
+                return;
+            }
+        }
+    });
+    let closed = loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => break Closed::ByUs,
+            outgoing = frames.recv() => {
+                let Some(Outgoing { frame, .. }) = outgoing else { break Closed::ByUs };
+                let Ok(mut line) = serde_json::to_vec(&Request::Frame { frame }) else { continue };
+                line.push(b'\n');
+                if let Err(error) = writer.write_all(&line).await {
+                    break Closed::Failed(Box::new(ConnectionError::Lost(error.to_string())));
+                }
+            }
+            line = replies.recv() => match line {
+                Some(line) => complete(&shared, &line),
+                None => break Closed::Failed(Box::new(ConnectionError::Lost("the session's server is gone".into()))),
+            },
+        }
+    };
+    reading.abort();
+    shared.state.send_replace(State::Closed(closed.clone()));
+    shared.pending.fail_all(&ConnectionError::Closed(closed));
+}
+
+fn complete(shared: &Shared, line: &[u8]) {
+    let frame = match serde_json::from_slice::<Reply>(line) {
+        Ok(Reply::Frame { frame }) => frame,
+        other => return tracing::debug!(?other, "not an answer to a frame"),
+    };
+    let Ok(head) = Head::read(&frame) else { return };
+    let Some(id) = head.req_id.as_deref() else { return };
+    let answer = match ServerMessage::read(&head, &frame) {
+        Ok(ServerMessage::Failure(Failure::Error(error))) => Err(error.into()),
+        Ok(message) => Ok(message),
+        Err(error) => Err(ConnectionError::Unexpected { expected: "a known answer", got: error.to_string() }),
+    };
+    shared.pending.complete(id, answer);
+}

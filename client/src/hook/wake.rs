@@ -1,0 +1,122 @@
+//! The hooks that stay in the background: `wait`, whose exit wakes an idle session, and `monitor`, whose lines do.
+
+use std::io::Write;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::{Log, servers};
+use crate::config::ConfigStore;
+use crate::paths::Env;
+use crate::session::client::Line;
+use crate::session::registry::Record;
+use crate::session::{Hook, Reply, Request};
+
+/// Exit code with which the host wakes the session.
+const WAKE: u8 = 2;
+/// How long to look for a server: the host starts hooks and servers side by side, and a server may be started again.
+const SEARCH: Duration = Duration::from_secs(30);
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits for something that must wake the session, writes it to stderr and answers 2; 0 when the wait is over without.
+pub(super) fn wait(env: &Env, store: &ConfigStore, hook: &Hook, log: &Log) -> u8 {
+    let request = Request::Wait(hook.clone());
+    let print = |text: &str| {
+        let mut err = std::io::stderr().lock();
+        err.write_all(text.as_bytes()).and_then(|()| err.flush()).is_ok()
+    };
+    follow(env, store, hook, &request, log, |text| {
+        let printed = print(text);
+        (printed, Some(if printed { WAKE } else { 0 }))
+    })
+}
+
+/// Writes a line for each thing that comes until the session ends.
+pub(super) fn monitor(env: &Env, store: &ConfigStore, log: &Log) -> u8 {
+    let hook = Hook::default();
+    follow(env, store, &hook, &Request::Monitor, log, |text| {
+        // One line is one notification for the host.
+        let line = text.replace('\n', " ⏎ ");
+        let mut out = std::io::stdout().lock();
+        let printed = writeln!(out, "{line}").and_then(|()| out.flush()).is_ok();
+        (printed, if printed { None } else { Some(0) })
+    })
+}
+
+/// Asks every server of the session at once and gives the texts to `print`, which answers whether the text was written
+/// and with which code to end, if at all.
+fn follow(
+    env: &Env,
+    store: &ConfigStore,
+    hook: &Hook,
+    request: &Request,
+    log: &Log,
+    mut print: impl FnMut(&str) -> (bool, Option<u8>),
+) -> u8 {
+    loop {
+        let Some(list) = search(env, store, hook) else {
+            log.say(|| "no server of this session".into());
+            return 0;
+        };
+        let (sender, receiver) = mpsc::channel::<(Line, String)>();
+        let (ends, ended) = mpsc::channel::<bool>();
+        let count = list.len();
+        for server in list {
+            let (sender, ends, request) = (sender.clone(), ends.clone(), request.clone());
+            std::thread::spawn(move || {
+                let _ = ends.send(listen(&server, &request, &sender));
+            });
+        }
+        drop((sender, ends));
+        // The channel ends when all servers are gone.
+        for (mut line, text) in receiver {
+            let (printed, code) = print(&text);
+            if printed {
+                let _ = line.say(&Request::Printed);
+            }
+            if let Some(code) = code {
+                return code;
+            }
+        }
+        // Sent away by every server: nobody needs us. Lost: the server may be started again.
+        if ended.iter().take(count).all(|sent_away| sent_away) {
+            return 0;
+        }
+    }
+}
+
+fn search(env: &Env, store: &ConfigStore, hook: &Hook) -> Option<Vec<Record>> {
+    let deadline = Instant::now() + SEARCH;
+    loop {
+        let list = servers(env, store, hook);
+        if !list.is_empty() {
+            return Some(list);
+        }
+        // Without its host nobody starts a server any more; our parent is 1 or a reaper then.
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Hands over what one server says; `true` when the server sent us away, `false` when it is gone.
+fn listen(server: &Record, request: &Request, sender: &mpsc::Sender<(Line, String)>) -> bool {
+    let Ok(mut line) = Line::open(server, None) else { return false };
+    if line.say(request).is_err() {
+        return false;
+    }
+    loop {
+        match line.hear() {
+            Ok(Reply::Wake { text }) => {
+                let Ok(confirm) = line.try_clone() else { return false };
+                if sender.send((confirm, text)).is_err() {
+                    return true;
+                }
+            }
+            Ok(Reply::End) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}

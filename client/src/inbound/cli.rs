@@ -1,0 +1,198 @@
+//! `inbound` (the rule for what comes in) and `held` (what it holds back).
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Rule, Rules, Verdict};
+use crate::cli::Context;
+use crate::config::MeshEntry;
+use crate::error::CliError;
+use crate::inbox::{Inbox, Message};
+use crate::output::{Output, clean, clean_lines};
+
+/// `claudemesh inbound`
+#[derive(Args, Clone, Debug, Default)]
+pub struct InboundArgs {
+    /// What to do; without it the rule is shown.
+    #[command(subcommand)]
+    pub action: Option<InboundAction>,
+}
+
+/// What `inbound` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum InboundAction {
+    /// Accept, hold or refuse what a sender, or everybody, writes. With --mesh only in that mesh.
+    #[command(
+        after_help = "Examples:\n  claudemesh inbound set hold\n  claudemesh inbound set refuse --from 1a2b3c4d5e6f\n  \
+                            claudemesh inbound set accept --from 1a2b3c4d5e6f --mesh team"
+    )]
+    Set {
+        /// What happens.
+        #[arg(value_enum)]
+        verdict: Verdict,
+        /// 8 or more digits of the sender's key, see `claudemesh peers`; without it everybody.
+        #[arg(long, value_name = "KEY")]
+        from: Option<String>,
+    },
+    /// What happens with other people's messages while a session runs without permission prompts.
+    #[command(after_help = "Example:\n  claudemesh inbound bypass accept")]
+    Bypass {
+        /// What happens.
+        #[arg(value_enum)]
+        verdict: Verdict,
+    },
+    /// Back to the default.
+    #[command(after_help = "Example:\n  claudemesh inbound reset")]
+    Reset,
+}
+
+/// `claudemesh held`
+#[derive(Args, Clone, Debug, Default)]
+pub struct HeldArgs {
+    /// What to do; without it the held messages are listed.
+    #[command(subcommand)]
+    pub action: Option<HeldAction>,
+}
+
+/// What `held` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum HeldAction {
+    /// Let held messages through to the session.
+    #[command(after_help = "Examples:\n  claudemesh held release 8fK2mQ7d\n  claudemesh held release --all")]
+    Release {
+        /// Message id, or 8 and more characters of it.
+        #[arg(required_unless_present = "all")]
+        id: Option<String>,
+        /// All of them.
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+    },
+    /// Put held messages away unseen.
+    #[command(after_help = "Example:\n  claudemesh held drop 8fK2mQ7d")]
+    Drop {
+        /// Message id, or 8 and more characters of it.
+        #[arg(required_unless_present = "all")]
+        id: Option<String>,
+        /// All of them.
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+    },
+}
+
+/// Runs `inbound`.
+///
+/// # Errors
+/// Exit 3 for a key that is too short to mean one sender, 10 when the file cannot be used.
+pub fn inbound(cx: &Context, args: &InboundArgs) -> Result<(), CliError> {
+    let _lock = cx.store.lock()?;
+    let mut rules = Rules::load(&cx.store)?;
+    match &args.action {
+        None => {}
+        Some(InboundAction::Set { verdict, from }) => {
+            let from = from.as_deref().map(sender_key).transpose()?;
+            let mesh = cx.mesh.clone();
+            rules.rules.retain(|rule| rule.from != from || rule.mesh != mesh);
+            // Who is named comes before everybody.
+            let at = if from.is_some() { 0 } else { rules.rules.len() };
+            rules.rules.insert(at, Rule { from, mesh, verdict: *verdict });
+            rules.save(&cx.store)?;
+        }
+        Some(InboundAction::Bypass { verdict }) => {
+            rules.bypass = *verdict;
+            rules.save(&cx.store)?;
+        }
+        Some(InboundAction::Reset) => {
+            rules = Rules::default();
+            rules.save(&cx.store)?;
+        }
+    }
+    let value = serde_json::to_value(&rules)
+        .map_err(|error| CliError::internal(format!("The rules cannot be written: {error}.")))?;
+    cx.out.answer(&value, |_| text(&rules))
+}
+
+fn sender_key(text: &str) -> Result<String, CliError> {
+    let key = text.trim().to_ascii_lowercase();
+    if !(8..=64).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(CliError::invalid_args(format!("'{}' is no key of a sender.", clean(text)))
+            .hint("Use 8 to 64 hex digits of a key that `claudemesh peers` lists; names are not unique."));
+    }
+    Ok(key)
+}
+
+fn text(rules: &Rules) -> String {
+    let mut text = String::new();
+    for rule in &rules.rules {
+        let from = rule.from.as_ref().map_or("everybody".to_owned(), |from| format!("key {}", clean(from)));
+        let mesh = rule.mesh.as_ref().map(|mesh| format!(" in {}", clean(mesh))).unwrap_or_default();
+        text += &format!("{:<7} {from}{mesh}\n", rule.verdict.as_str());
+    }
+    text += &format!("{:<7} everybody else\n", Verdict::Accept.as_str());
+    text += &format!("{:<7} other people, while a session runs without permission prompts\n", rules.bypass.as_str());
+    text
+}
+
+/// Runs `held`.
+///
+/// # Errors
+/// Exit 5 when no held message has that id, 10 when an inbox cannot be used.
+pub fn held(cx: &Context, args: &HeldArgs) -> Result<(), CliError> {
+    match &args.action {
+        None => list(cx),
+        Some(HeldAction::Release { id, all }) => settle(cx, id.as_deref(), *all, Verdict::Accept),
+        Some(HeldAction::Drop { id, all }) => settle(cx, id.as_deref(), *all, Verdict::Refuse),
+    }
+}
+
+fn all_held(cx: &Context) -> Result<Vec<(MeshEntry, Message)>, CliError> {
+    let mut found: Vec<(MeshEntry, Message)> = vec![];
+    for entry in cx.mesh_entries()? {
+        let mut inbox = Inbox::open(cx.store.dir(), &entry.mesh_id)?;
+        for (_, message) in inbox.held()? {
+            // Two sessions of the member may hold the same message.
+            if !found.iter().any(|(_, known)| known.message_id == message.message_id) {
+                found.push((entry.clone(), message));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn list(cx: &Context) -> Result<(), CliError> {
+    let found = all_held(cx)?;
+    let value = Value::Array(found.iter().map(|(entry, message)| message.to_json(&entry.slug)).collect());
+    cx.out.answer(&value, |out| {
+        if found.is_empty() {
+            return if out.is_quiet() { String::new() } else { "nothing is held\n".into() };
+        }
+        found.iter().map(|(entry, message)| held_text(entry, message, out)).collect()
+    })
+}
+
+fn held_text(entry: &MeshEntry, message: &Message, out: &Output) -> String {
+    let id: String = message.message_id.chars().take(12).collect();
+    let key: String = message.sender_member.chars().take(12).collect();
+    let name = message.from_name();
+    let head = format!("{}  {} ({key}) in {}\n", clean(&id), clean(&name), clean(&entry.slug));
+    let head = out.paint(crate::output::Style::Bold, &head).into_owned();
+    let body: String = clean_lines(&message.text()).lines().map(|line| format!("  {line}\n")).collect();
+    head + &body
+}
+
+fn settle(cx: &Context, id: Option<&str>, all: bool, verdict: Verdict) -> Result<(), CliError> {
+    let wanted: Vec<(MeshEntry, Message)> = all_held(cx)?
+        .into_iter()
+        .filter(|(_, message)| all || id.is_some_and(|id| id.len() >= 8 && message.message_id.starts_with(id)))
+        .collect();
+    if wanted.is_empty() && !all {
+        return Err(CliError::not_found("No held message has that id.").hint("`claudemesh held` lists them."));
+    }
+    let now = crate::clock::now_ms();
+    for (entry, message) in &wanted {
+        Inbox::open(cx.store.dir(), &entry.mesh_id)?.settle_held(&[message.seq], verdict, now)?;
+    }
+    let word = if verdict == Verdict::Accept { "released" } else { "dropped" };
+    let ids: Vec<&str> = wanted.iter().map(|(_, message)| message.message_id.as_str()).collect();
+    // The session that holds them looks again within ten seconds, and at its next hook.
+    cx.out.answer(&json!({"ok": true, word: ids}), |out| format!("{} {} {word}\n", out.tick(), ids.len()))
+}

@@ -1,0 +1,195 @@
+//! The rule for what comes in: accept, hold or refuse, per sender and mesh. It stands before every route into a session.
+//!
+//! The host has such a rule of its own for what other sessions post; ours is at least as strict, so that no route goes
+//! around it. Default: accept, but hold what other people's sessions write to a session that runs without permission
+//! prompts, because there nobody stands between a text and a tool.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigError, ConfigStore};
+use crate::inbox::{InboxError, Message};
+use crate::mcp::hub::{Bound, Hub};
+
+pub mod cli;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is shown.
+    Accept,
+    /// It waits for the user's release.
+    Hold,
+    /// It is put away unseen.
+    Refuse,
+}
+
+impl Verdict {
+    /// The word in files and in the inbox.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Hold => "hold",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+/// One line of the rule: the first that fits decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Member or session key of the sender, or 8 and more digits of it; absent means everybody. Names are not unique, so
+    /// they are no ground for trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Slug of a mesh; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+    /// What happens.
+    pub verdict: Verdict,
+}
+
+/// `inbound.json`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Always 1.
+    pub version: u64,
+    /// In order.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// For other people's messages to a session without permission prompts.
+    #[serde(default = "hold")]
+    pub bypass: Verdict,
+}
+
+fn hold() -> Verdict {
+    Verdict::Hold
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { version: 1, rules: vec![], bypass: Verdict::Hold }
+    }
+}
+
+/// Who wrote and who reads.
+pub struct Case<'a> {
+    /// The sender's session key.
+    pub sender_pubkey: &'a str,
+    /// The sender's member key.
+    pub sender_member: &'a str,
+    /// Slug of the mesh.
+    pub mesh: &'a str,
+    /// Our own member key: own sessions are no strangers.
+    pub own_member: &'a str,
+    /// The session asks nobody before it acts.
+    pub bypass: bool,
+}
+
+impl Rules {
+    /// Reads the file; without one the default applies.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; the caller must hold everything then, not accept it.
+    pub fn load(store: &ConfigStore) -> Result<Self, ConfigError> {
+        let path = Self::path(store.dir());
+        match store.read(&path, 1 << 20)? {
+            None => Ok(Self::default()),
+            Some(bytes) => crate::config::parse(&path, &bytes),
+        }
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn save(&self, store: &ConfigStore) -> Result<(), ConfigError> {
+        store.write_json(&Self::path(store.dir()), self)
+    }
+
+    fn path(dir: &Path) -> std::path::PathBuf {
+        dir.join("inbound.json")
+    }
+
+    /// What becomes of a message. A rule that names the sender beats the care for sessions without prompts; one for
+    /// everybody does not loosen it.
+    pub fn decide(&self, case: &Case<'_>) -> Verdict {
+        let fits = |rule: &&Rule| {
+            let mesh = rule.mesh.as_ref().is_none_or(|mesh| mesh == case.mesh);
+            let from = rule.from.as_ref().is_none_or(|from| {
+                from.len() >= 8 && (case.sender_member.starts_with(from) || case.sender_pubkey.starts_with(from))
+            });
+            mesh && from
+        };
+        let rule = self.rules.iter().find(fits);
+        let verdict = rule.map_or(Verdict::Accept, |rule| rule.verdict);
+        let named = rule.is_some_and(|rule| rule.from.is_some());
+        if verdict == Verdict::Accept && !named && case.bypass && case.sender_member != case.own_member {
+            return self.bypass;
+        }
+        verdict
+    }
+}
+
+/// Applies the rule to what has come and was not looked at. Call before messages are taken for any route.
+///
+/// # Errors
+/// [`InboxError`]
+pub async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
+    let reader = bound.reader();
+    let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let rules = Rules::load(hub.store());
+    if let Err(error) = &rules {
+        tracing::error!(%error, "the rule for incoming messages cannot be read: everything is held");
+    }
+    let own_member = bound.connection.identity().member.public().to_hex();
+    let bypass = hub.routes.permission_mode().as_deref() == Some("bypassPermissions");
+    let verdict = |message: &Message| match &rules {
+        Ok(rules) => rules.decide(&Case {
+            sender_pubkey: &message.sender_pubkey,
+            sender_member: &message.sender_member,
+            mesh: &bound.tag.slug,
+            own_member: &own_member,
+            bypass,
+        }),
+        Err(_) => Verdict::Hold,
+    };
+    let decided: Vec<(i64, Verdict)> = fresh.iter().map(|message| (message.seq, verdict(message))).collect();
+    let (reader, now) = (bound.reader(), crate::clock::now_ms());
+    bound.mailbox.run(move |inbox| inbox.decide(&reader, &decided, now)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        let (me, bob) = ("aa".repeat(32), "bb".repeat(32));
+        let rule = |from: Option<&str>, mesh: Option<&str>, verdict| Rule {
+            from: from.map(str::to_owned),
+            mesh: mesh.map(str::to_owned),
+            verdict,
+        };
+        let decide = |rules: Vec<Rule>, sender: &str, bypass: bool| {
+            let case = Case { sender_pubkey: sender, sender_member: sender, mesh: "team", own_member: &me, bypass };
+            Rules { rules, ..Rules::default() }.decide(&case)
+        };
+        assert_eq!(decide(vec![], &bob, false), Verdict::Accept);
+        // Nobody asks before that session acts: other people's texts wait, our own sessions' do not.
+        assert_eq!(decide(vec![], &bob, true), Verdict::Hold);
+        assert_eq!(decide(vec![], &me, true), Verdict::Accept);
+        assert_eq!(decide(vec![rule(None, None, Verdict::Accept)], &bob, true), Verdict::Hold);
+        assert_eq!(decide(vec![rule(Some("bbbbbbbb"), None, Verdict::Accept)], &bob, true), Verdict::Accept);
+        assert_eq!(decide(vec![rule(None, Some("other"), Verdict::Refuse)], &bob, false), Verdict::Accept);
+        let both = vec![rule(Some("bbbbbbbb"), Some("team"), Verdict::Refuse), rule(None, None, Verdict::Accept)];
+        assert_eq!(decide(both, &bob, false), Verdict::Refuse);
+        // Too short to mean one sender.
+        assert_eq!(decide(vec![rule(Some("bb"), None, Verdict::Refuse)], &bob, false), Verdict::Accept);
+    }
+}

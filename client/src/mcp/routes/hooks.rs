@@ -1,0 +1,224 @@
+//! What the session's server answers to the hooks of its host.
+
+use std::sync::Arc;
+
+use claudemesh_protocol::features::messaging::Stage;
+use tokio::time::Instant;
+
+use super::{HOOK, Handed, proof};
+use crate::config::MessageMode;
+use crate::hook::Event;
+use crate::inbox::{InboxError, Message, Pick};
+use crate::mcp::frame::{self, HOOK_BUDGET_CHARS};
+use crate::mcp::hub::{Bound, Hub};
+use crate::session::Hook;
+use crate::session::protocol::HookReply;
+
+/// Messages taken for one hook.
+const BATCH: i64 = 30;
+/// Less room than this is not worth a frame.
+const MIN_BUDGET_CHARS: usize = 2_500;
+/// How often in a row waiting messages may keep a session from stopping, where nothing else can wake it: the host itself
+/// ends a turn after eight.
+const MAX_STOP_BLOCKS: u32 = 3;
+
+/// An answer, and what must be noted or given back depending on whether it was printed.
+#[derive(Default)]
+pub struct Answer {
+    /// What the hook prints.
+    pub reply: HookReply,
+    /// Messages in it.
+    pub handed: Vec<Handed>,
+}
+
+impl Answer {
+    /// Notes that the host has it.
+    pub async fn printed(self, hub: &Hub) {
+        for handed in self.handed {
+            handed.bound.connection.acknowledge(handed.message_ids.clone(), Stage::Handed, handed.route);
+            let (reader, seqs) = (handed.bound.reader(), handed.seqs.clone());
+            let noted = handed.bound.mailbox.run(move |inbox| inbox.set_stage(&reader, &seqs, Stage::Handed)).await;
+            if let Err(error) = noted {
+                tracing::warn!(mesh.slug = handed.bound.tag.slug, %error, "the inbox does not know what was handed over");
+            }
+            hub.count_in(handed.seqs.len());
+            hub.routes.handed(handed);
+        }
+    }
+
+    /// Gives the messages back: nobody printed them.
+    pub async fn lost(self, hub: &Hub) {
+        for handed in self.handed {
+            let (reader, seqs) = (handed.bound.reader(), handed.seqs);
+            if let Err(error) = handed.bound.mailbox.run(move |inbox| inbox.unclaim(&reader, &seqs)).await {
+                tracing::error!(mesh.slug = handed.bound.tag.slug, %error, "messages stay unshown");
+            }
+        }
+        hub.routes.touch();
+    }
+}
+
+/// Answers a hook.
+pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
+    let Some(event) = Event::parse(&hook.event) else { return Answer::default() };
+    let subagent = hook.agent_id.is_some();
+    let busy = match event {
+        Event::Prompt | Event::PostTool | Event::Working => Some(true),
+        Event::Stop | Event::Idle | Event::SessionEnd => Some(false),
+        Event::SessionStart if hook.source.as_deref() != Some("compact") => Some(false),
+        _ => None,
+    };
+    // A subagent's hooks say that the session works, nothing more: it is not the one that reads its mail.
+    if let Some((before, now)) = hub.routes.hook(hook, if subagent { Some(true) } else { busy }) {
+        hub.session_changed(before, now, hook.source.as_deref()).await;
+    }
+    if let Some(status) = event.status(hook) {
+        hub.report_status(status);
+    }
+    if subagent {
+        return Answer::default();
+    }
+    hub.confirm_read();
+    for handed in hub.routes.take_confirmed() {
+        proof::confirm(&handed).await;
+    }
+    proof::look(hub).await;
+    match event {
+        Event::Prompt => {
+            hub.routes.state().stop_blocks = 0;
+            let reminder = hub.question_reminder().await;
+            let room = HOOK_BUDGET_CHARS.saturating_sub(reminder.as_ref().map_or(0, |text| text.chars().count()));
+            let mut answer = messages(hub, room).await;
+            answer.reply.context =
+                [reminder, answer.reply.context.take()].into_iter().flatten().reduce(|a, b| a + "\n\n" + &b);
+            answer
+        }
+        Event::PostTool => messages(hub, HOOK_BUDGET_CHARS).await,
+        Event::Stop => stop(hub, hook).await,
+        _ => Answer::default(),
+    }
+}
+
+async fn stop(hub: &Arc<Hub>, hook: &Hook) -> Answer {
+    let mut answer = Answer::default();
+    if let Some(reason) = hub.questions_before_stop().await {
+        answer.reply.block = Some(reason);
+        // The turn goes on.
+        hub.routes.state().busy = true;
+        return answer;
+    }
+    let may_block = {
+        let mut state = hub.routes.state();
+        // Whoever can be woken is not kept from stopping.
+        let closed = !state.wakes && !state.channel.is_open() && state.monitor.is_none();
+        if !hook.stop_hook_active {
+            state.stop_blocks = 0;
+        }
+        closed && state.stop_blocks < MAX_STOP_BLOCKS
+    };
+    if may_block {
+        answer = messages(hub, HOOK_BUDGET_CHARS).await;
+        if let Some(text) = answer.reply.context.take() {
+            answer.reply.block = Some(text);
+            let mut state = hub.routes.state();
+            state.stop_blocks += 1;
+            state.busy = true;
+        }
+    }
+    answer
+}
+
+/// Takes what waits, in mode `push`; in mode `inbox` says how much it is.
+async fn messages(hub: &Arc<Hub>, mut budget: usize) -> Answer {
+    let mut answer = Answer::default();
+    let mut texts = Vec::new();
+    for bound in hub.meshes() {
+        // A frame needs some room; what finds none comes with the next hook.
+        if budget < MIN_BUDGET_CHARS {
+            break;
+        }
+        let text = match hub.mode() {
+            MessageMode::Off => None,
+            MessageMode::Inbox => notice(hub, &bound).await,
+            MessageMode::Push => match claim(hub, &bound, budget).await {
+                Ok(Some((text, handed))) => {
+                    budget = budget.saturating_sub(text.chars().count());
+                    answer.handed.push(handed);
+                    Some(text)
+                }
+                Ok(None) => None,
+                Err(error) => {
+                    tracing::error!(mesh.slug = bound.tag.slug, %error, "messages cannot be shown now");
+                    None
+                }
+            },
+        };
+        texts.extend(text);
+    }
+    if !texts.is_empty() {
+        answer.reply.context = Some(texts.join("\n"));
+    }
+    answer
+}
+
+async fn notice(hub: &Hub, bound: &Bound) -> Option<String> {
+    let reader = bound.reader();
+    let waiting = bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.ok()?;
+    let news =
+        hub.noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(bound.tag.id.clone(), waiting)
+            != Some(waiting);
+    (waiting > 0 && news)
+        .then(|| format!("{waiting} mesh messages wait in {}; check_messages reads them.", bound.tag.slug))
+}
+
+/// Claims what fits and frames it; what does not fit is given back.
+///
+/// # Errors
+/// [`InboxError`]
+pub async fn claim(hub: &Arc<Hub>, bound: &Bound, budget: usize) -> Result<Option<(String, Handed)>, InboxError> {
+    let taking = bound.taking.lock().await;
+    crate::inbound::apply(hub, bound).await?;
+    crate::features::questions::settle(hub, bound).await;
+    let (reader, now) = (bound.reader(), crate::clock::now_ms());
+    let claimed = bound
+        .mailbox
+        .run(move |inbox| {
+            inbox.claim(&reader, HOOK, &Pick { limit: BATCH, accepted_only: true, ..Pick::default() }, now)
+        })
+        .await?;
+    let framed = frame_of(hub, bound, claimed, budget).await?;
+    drop(taking);
+    Ok(framed)
+}
+
+async fn frame_of(
+    hub: &Arc<Hub>,
+    bound: &Bound,
+    claimed: Vec<Message>,
+    budget: usize,
+) -> Result<Option<(String, Handed)>, InboxError> {
+    if claimed.is_empty() {
+        return Ok(None);
+    }
+    let (dir, tag, reader) = (hub.config_dir().to_path_buf(), bound.tag.clone(), bound.reader());
+    let framed = bound.mailbox.run(move |inbox| {
+        let waiting = inbox.count_unshown(&reader)?;
+        let framed = frame::render(&claimed, &tag.slug, &tag.id, &dir, budget, waiting);
+        let rest: Vec<i64> = claimed[framed.shown..].iter().map(|message| message.seq).collect();
+        if !rest.is_empty() {
+            inbox.unclaim(&reader, &rest)?;
+        }
+        Ok((framed, claimed))
+    });
+    let (framed, claimed) = framed.await?;
+    let shown = &claimed[..framed.shown];
+    let handed = Handed {
+        bound: bound.clone(),
+        message_ids: shown.iter().map(|message| message.message_id.clone()).collect(),
+        seqs: shown.iter().map(|message| message.seq).collect(),
+        route: HOOK,
+        at: Instant::now(),
+        misses: 0,
+    };
+    Ok(Some((framed.text, handed)))
+}

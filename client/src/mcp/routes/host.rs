@@ -1,0 +1,85 @@
+//! Whether the host will show channel notes, as far as it can be known without writing one.
+
+use super::Channel;
+use crate::paths::Env;
+
+/// Overrides what is found out: `on` or `off`.
+pub const SWITCH: &str = "CLAUDEMESH_CHANNEL";
+/// Variables with which the host never learns that channels are allowed.
+const QUIET: [&str; 2] = ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_TELEMETRY"];
+/// Flags that opt in to channels.
+const FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
+
+/// What the host's name, environment and command line say about channels.
+pub fn channel(env: &Env, client: &str, host_pid: u32) -> Channel {
+    decide(env, client, command_line(host_pid).as_deref())
+}
+
+fn decide(env: &Env, client: &str, command_line: Option<&[String]>) -> Channel {
+    match env.text(SWITCH) {
+        Some("on") => return Channel::Unproven,
+        Some("off") => return Channel::Off(format!("{SWITCH}=off")),
+        _ => {}
+    }
+    if client != "claude-code" {
+        return Channel::Off(format!("{} has no channels", crate::output::clean(client)));
+    }
+    if let Some(name) = QUIET.iter().find(|name| env.flag(name)) {
+        return Channel::Off(format!("{name} is set, so Claude Code cannot learn that channels are allowed"));
+    }
+    // Only Claude Code's own command line says something; started through a wrapper, nothing is known.
+    let Some(words) = command_line.filter(|words| is_claude(words)) else { return Channel::Unproven };
+    let opted_in =
+        words.iter().any(|word| FLAGS.iter().any(|flag| word == flag || word.starts_with(&format!("{flag}="))));
+    if opted_in {
+        Channel::Unproven
+    } else {
+        Channel::Off("Claude Code was started without a channel flag; `claudemesh launch` passes it".into())
+    }
+}
+
+fn is_claude(words: &[String]) -> bool {
+    let base = |word: &String| word.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let is = |name: &str| name == "claude" || name == "claude.exe";
+    match words {
+        [program, ..] if is(&base(program)) => true,
+        [program, script, ..] if base(program) == "node" => script.contains("claude-code") || is(&base(script)),
+        _ => false,
+    }
+}
+
+/// The words of a process's command line, where the system tells them.
+fn command_line(pid: u32) -> Option<Vec<String>> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_proof_closes_the_channel() {
+        let line = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let none = Env::of(&[]);
+        let state =
+            |env: &Env, client: &str, words: Option<&str>| decide(env, client, words.map(line).as_deref()).word();
+        assert_eq!(state(&none, "claude-code", None), "unproven");
+        assert_eq!(state(&none, "claude-code", Some("/bin/bash wrapper")), "unproven");
+        assert_eq!(state(&none, "claude-code", Some("/usr/bin/claude --model x")), "off");
+        assert_eq!(state(&none, "claude-code", Some("node /x/@anthropic-ai/claude-code/cli.js")), "off");
+        let flag = "claude --dangerously-load-development-channels server:claudemesh";
+        assert_eq!(state(&none, "claude-code", Some(flag)), "unproven");
+        assert_eq!(state(&none, "claude-code", Some("claude --channels=plugin:a@b")), "unproven");
+        assert_eq!(state(&Env::of(&[("DISABLE_TELEMETRY", "1")]), "claude-code", Some(flag)), "off");
+        assert_eq!(state(&none, "codex-mcp-client", None), "off");
+        assert_eq!(state(&Env::of(&[(SWITCH, "on")]), "codex", None), "unproven");
+        assert_eq!(state(&Env::of(&[(SWITCH, "off")]), "claude-code", Some(flag)), "off");
+    }
+
+    #[test]
+    fn our_own_command_line_can_be_read() {
+        assert!(command_line(std::process::id()).is_some_and(|words| !words.is_empty()));
+    }
+}

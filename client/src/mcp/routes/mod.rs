@@ -1,0 +1,412 @@
+//! The ways into a session, and which of them is open right now.
+//!
+//! A channel note is written whether or not the host shows it, so nothing is taken for shown until it is proved: the host's
+//! own transcript holds the message, or a hook has handed it over and a later hook fired. A channel that swallows is found
+//! out within two turns, what it swallowed is given to another route, and it is not used again.
+//!
+//! Order of preference: while the session works, the context of its next hook, because that interrupts the turn; else the
+//! channel; else the waiting hook, whose end wakes the session; else a monitor's line. Without any of them tool results say
+//! that something waits, and `check_messages` reads it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::hub::Bound;
+use crate::session::Hook;
+
+pub mod hooks;
+pub mod host;
+pub mod proof;
+
+/// Name of the route in receipts and in the inbox.
+pub const CHANNEL: &str = "channel";
+/// The context of a hook.
+pub const HOOK: &str = "hook";
+/// The hook that waits in the background and wakes the session.
+pub const REWAKE: &str = "rewake";
+/// A line of the plug-in's monitor.
+pub const MONITOR: &str = "monitor";
+/// `check_messages`.
+pub const PULL: &str = "pull";
+
+/// A turn that no hook was heard of for this long is not taken for one: a user's interrupt fires no hook.
+const TURN_SILENCE: Duration = Duration::from_secs(60);
+/// How long whoever prints may take to say that it has.
+pub const PRINT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How the channel stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// The host will not show notes, and why.
+    Off(String),
+    /// Nothing speaks against it; nothing proves it.
+    Unproven,
+    /// A note was seen in the session.
+    Proven,
+    /// Notes were written and did not arrive.
+    Dead(String),
+}
+
+impl Channel {
+    /// Whether notes shall be written.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Unproven | Self::Proven)
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Off(_) => "off",
+            Self::Unproven => "unproven",
+            Self::Proven => "proven",
+            Self::Dead(_) => "dead",
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Off(reason) | Self::Dead(reason) => Some(reason),
+            Self::Unproven | Self::Proven => None,
+        }
+    }
+}
+
+/// Text for the session and where to say that it was printed.
+#[derive(Debug)]
+pub struct Parcel {
+    /// As the model will read it.
+    pub text: String,
+    /// Told once it is printed; dropped when it is not.
+    pub printed: oneshot::Sender<()>,
+}
+
+/// Whoever can show a text to the session: a waiting hook (once) or a monitor.
+pub type Taker = mpsc::Sender<Parcel>;
+
+/// The way to take for messages that have come.
+#[derive(Debug)]
+pub enum Way {
+    /// Write notes.
+    Channel,
+    /// Give them to the waiting hook; it can take one parcel.
+    Rewake(Taker),
+    /// Give them to the monitor.
+    Monitor(Taker),
+    /// A hook or a tool will fetch them.
+    Later,
+}
+
+/// Messages that a route has handed over and nothing has confirmed yet.
+#[derive(Clone)]
+pub struct Handed {
+    /// Their mesh.
+    pub bound: Bound,
+    /// Their ids.
+    pub message_ids: Vec<String>,
+    /// Their numbers in the inbox.
+    pub seqs: Vec<i64>,
+    /// By which route.
+    pub route: &'static str,
+    /// When.
+    pub at: Instant,
+    /// How often they were looked for in vain in a session at rest.
+    pub misses: u8,
+}
+
+/// How the routes stand, for the doctor and for tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// `off`, `unproven`, `proven`, `dead`.
+    pub channel: String,
+    /// Why the channel is off or dead.
+    pub channel_reason: Option<String>,
+    /// Seconds since the last hook; `None` when none has fired.
+    pub last_hook_s: Option<u64>,
+    /// A hook waits to wake the session.
+    pub waiting: bool,
+    /// A monitor follows.
+    pub monitor: bool,
+    /// The session is in a turn.
+    pub busy: bool,
+    /// Messages that wait for a route or a pull.
+    pub unshown: i64,
+    /// Messages handed over and not confirmed.
+    pub unconfirmed: usize,
+    /// Claude's session id as last told.
+    pub session_id: Option<String>,
+    /// `permission_mode` as last told.
+    pub permission_mode: Option<String>,
+    /// Name and version of the host.
+    pub host: Option<String>,
+}
+
+struct State {
+    channel: Channel,
+    last_hook: Option<Instant>,
+    busy: bool,
+    waiter: Option<Taker>,
+    /// A waiting hook was there at least once: the session can be woken between turns.
+    wakes: bool,
+    monitor: Option<Taker>,
+    transcript: Option<PathBuf>,
+    session_id: Option<String>,
+    permission_mode: Option<String>,
+    host: Option<String>,
+    handed: Vec<Handed>,
+    /// Messages given as the reason not to stop, in a row.
+    stop_blocks: u32,
+}
+
+/// The routes of one session.
+pub struct Routes {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+impl Routes {
+    /// Nothing is known yet.
+    pub fn new(session_id: Option<String>) -> Self {
+        let state = State {
+            channel: Channel::Unproven,
+            last_hook: None,
+            busy: false,
+            waiter: None,
+            wakes: false,
+            monitor: None,
+            transcript: None,
+            session_id,
+            permission_mode: None,
+            host: None,
+            handed: vec![],
+            stop_blocks: 0,
+        };
+        Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who watch that something changed.
+    pub fn touch(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Hears of changes that may open a route.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The best way right now. A waiting hook is taken out: give it back with [`Routes::give_back`] when it is not used.
+    pub fn way(&self) -> Way {
+        let mut state = self.state();
+        if state.in_turn() {
+            return Way::Later;
+        }
+        if state.channel.is_open() {
+            return Way::Channel;
+        }
+        if let Some(waiter) = state.waiter.take().filter(|waiter| !waiter.is_closed()) {
+            return Way::Rewake(waiter);
+        }
+        match state.monitor.clone().filter(|monitor| !monitor.is_closed()) {
+            Some(monitor) => Way::Monitor(monitor),
+            None => Way::Later,
+        }
+    }
+
+    /// Whether something will bring messages into the session without its asking.
+    pub fn can_push(&self) -> bool {
+        let state = self.state();
+        state.channel.is_open() || state.last_hook.is_some() || state.monitor.is_some()
+    }
+
+    /// Whether notes may be written.
+    pub fn channel_is_open(&self) -> bool {
+        self.state().channel.is_open()
+    }
+
+    /// Puts an unused waiting hook back, unless a newer one came.
+    pub fn give_back(&self, waiter: Taker) {
+        let mut state = self.state();
+        if state.waiter.is_none() && !waiter.is_closed() {
+            state.waiter = Some(waiter);
+        }
+    }
+
+    /// A hook waits now; the one before it is sent away by dropping its sender.
+    pub fn waiter_came(&self, waiter: Taker) {
+        let mut state = self.state();
+        state.waiter = Some(waiter);
+        state.wakes = true;
+        drop(state);
+        self.touch();
+    }
+
+    /// A monitor follows now.
+    pub fn monitor_came(&self, monitor: Taker) {
+        self.state().monitor = Some(monitor);
+        self.touch();
+    }
+
+    /// The session was woken: it is in a turn although no hook has said so.
+    pub fn woken(&self) {
+        let mut state = self.state();
+        state.busy = true;
+        state.last_hook = Some(Instant::now());
+    }
+
+    /// What the host is, told by its greeting.
+    pub fn greeted(&self, host: String, channel: Channel) {
+        let mut state = self.state();
+        state.host = Some(host);
+        state.channel = channel;
+        drop(state);
+        self.touch();
+    }
+
+    /// Notes what a hook tells about the session. Answers the id the session had before, when it has another now.
+    pub fn hook(&self, hook: &Hook, busy: Option<bool>) -> Option<(Option<String>, String)> {
+        let mut state = self.state();
+        state.last_hook = Some(Instant::now());
+        if let Some(path) = &hook.transcript_path {
+            state.transcript = Some(PathBuf::from(path));
+        }
+        if hook.permission_mode.is_some() {
+            state.permission_mode.clone_from(&hook.permission_mode);
+        }
+        if let Some(busy) = busy {
+            state.busy = busy;
+        }
+        let changed = match &hook.session_id {
+            Some(id) if state.session_id.as_ref() != Some(id) => {
+                let before = state.session_id.replace(id.clone());
+                Some((before, id.clone()))
+            }
+            _ => None,
+        };
+        drop(state);
+        self.touch();
+        changed
+    }
+
+    /// Claude's session id as last told.
+    pub fn session_id(&self) -> Option<String> {
+        self.state().session_id.clone()
+    }
+
+    /// `permission_mode` as last told.
+    pub fn permission_mode(&self) -> Option<String> {
+        self.state().permission_mode.clone()
+    }
+
+    /// Notes that messages were handed over by a route.
+    pub fn handed(&self, handed: Handed) {
+        if !handed.message_ids.is_empty() {
+            self.state().handed.push(handed);
+        }
+    }
+
+    /// Shows a line over one route, to see whether it comes through.
+    ///
+    /// # Errors
+    /// Why that route is closed now.
+    pub async fn probe(&self, route: &str) -> Result<(), String> {
+        const TEXT: &str =
+            "claudemesh doctor: this line is a test of the way into the session; nothing needs to be done.";
+        let taker = match route {
+            REWAKE => self.state().waiter.take().ok_or("no hook waits to wake the session")?,
+            MONITOR => self.state().monitor.clone().ok_or("no monitor follows the session")?,
+            other => return Err(format!("'{}' cannot be tested this way", crate::output::clean(other))),
+        };
+        if hand_over(&taker, TEXT.into()).await { Ok(()) } else { Err("nobody printed the line".into()) }
+    }
+
+    /// How the routes stand; `unshown` is the caller's to know.
+    pub fn report(&self, unshown: i64) -> Report {
+        let state = self.state();
+        Report {
+            channel: state.channel.word().into(),
+            channel_reason: state.channel.reason().map(str::to_owned),
+            last_hook_s: state.last_hook.map(|at| at.elapsed().as_secs()),
+            waiting: state.waiter.as_ref().is_some_and(|waiter| !waiter.is_closed()),
+            monitor: state.monitor.as_ref().is_some_and(|monitor| !monitor.is_closed()),
+            busy: state.in_turn(),
+            unshown,
+            unconfirmed: state.handed.iter().map(|handed| handed.message_ids.len()).sum(),
+            session_id: state.session_id.clone(),
+            permission_mode: state.permission_mode.clone(),
+            host: state.host.clone(),
+        }
+    }
+}
+
+impl State {
+    /// The session works and its hooks say so.
+    fn in_turn(&self) -> bool {
+        self.busy && self.last_hook.is_some_and(|at| at.elapsed() < TURN_SILENCE)
+    }
+}
+
+/// Gives a text to whoever prints; `true` once it is printed.
+pub async fn hand_over(taker: &Taker, text: String) -> bool {
+    let (printed, done) = oneshot::channel();
+    if taker.send(Parcel { text, printed }).await.is_err() {
+        return false;
+    }
+    matches!(tokio::time::timeout(PRINT_PATIENCE, done).await, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(id: &str) -> Hook {
+        Hook { session_id: Some(id.into()), ..Hook::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_way_follows_what_is_open() {
+        let routes = Routes::new(Some("a".into()));
+        assert!(matches!(routes.way(), Way::Channel));
+        // In a turn the next hook interrupts; a turn that nothing is heard of is over.
+        assert_eq!(routes.hook(&hook("a"), Some(true)), None);
+        assert!(matches!(routes.way(), Way::Later));
+        tokio::time::advance(TURN_SILENCE).await;
+        assert!(matches!(routes.way(), Way::Channel));
+        routes.greeted("claude-code 1".into(), Channel::Off("no flag".into()));
+        assert!(matches!(routes.way(), Way::Later));
+        let (waiter, _keep) = mpsc::channel(1);
+        routes.waiter_came(waiter);
+        let Way::Rewake(waiter) = routes.way() else { panic!("a hook waits") };
+        assert!(matches!(routes.way(), Way::Later), "it can be used once");
+        routes.give_back(waiter);
+        assert!(matches!(routes.way(), Way::Rewake(_)));
+        let (monitor, _keep) = mpsc::channel(1);
+        routes.monitor_came(monitor);
+        assert!(matches!(routes.way(), Way::Monitor(_)));
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_is_gone_is_no_way() {
+        let routes = Routes::new(None);
+        routes.greeted("x".into(), Channel::Off("other host".into()));
+        let (waiter, gone) = mpsc::channel(1);
+        drop(gone);
+        routes.waiter_came(waiter);
+        assert!(matches!(routes.way(), Way::Later));
+        assert!(!routes.report(0).waiting);
+    }
+
+    #[tokio::test]
+    async fn a_change_of_session_is_told_once() {
+        let routes = Routes::new(Some("a".into()));
+        assert_eq!(routes.hook(&hook("b"), None), Some((Some("a".into()), "b".into())));
+        assert_eq!(routes.hook(&hook("b"), None), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! What the hub knows of the session beyond its connections: hooks, changes of id, status, held messages.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use claudemesh_protocol::features::presence::{self, PeerStatus};
+use claudemesh_protocol::message::ClientMessage;
+use serde_json::json;
+
+use super::hub::{Bound, Hub};
+use super::routes::{self, Report, proof};
+use crate::config::{ConfigStore, MessageMode, broker_http};
+use crate::error::CliError;
+use crate::features::questions::text;
+use crate::inbox::questions::{Question, QuestionState};
+use crate::inbox::{Inbox, InboxError};
+
+/// Questions that one hook looks at.
+const MAX_QUESTIONS: i64 = 20;
+
+/// What runs beside the MCP server until the session ends: the local socket, the look for proof, the status reports.
+pub(super) async fn tend(hub: Arc<Hub>) {
+    #[cfg(unix)]
+    tokio::spawn(crate::session::server::run(Arc::clone(&hub)));
+    tokio::spawn(proof::watch(Arc::clone(&hub)));
+    report_statuses(hub).await;
+}
+
+/// Tells the brokers the status that hooks report, the newest only and in order. It goes the hooks' own way over HTTP: a
+/// status that a person or the model has set by hand is another matter and stays.
+async fn report_statuses(hub: Arc<Hub>) {
+    let stop = hub.stopped();
+    let mut statuses = hub.hook_status.subscribe();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = statuses.changed() => if changed.is_err() { return },
+        }
+        let Some(status) = *statuses.borrow_and_update() else { continue };
+        let token = match hub.store().hook_token_or_create() {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::warn!(%error, "no hook token: the status cannot be reported");
+                continue;
+            }
+        };
+        let reports: Vec<(String, String)> = hub.meshes().iter().map(|bound| report_of(bound, status)).collect();
+        let posting = tokio::task::spawn_blocking(move || {
+            let bearer = format!("Bearer {}", token.expose());
+            for (broker, report) in reports {
+                if let Err(error) = crate::hook::report::post(&broker, &bearer, &report) {
+                    tracing::debug!(%error, "the status was not reported");
+                }
+            }
+        });
+        let _ = posting.await;
+    }
+}
+
+fn report_of(bound: &Bound, status: &str) -> (String, String) {
+    let identity = bound.connection.identity();
+    let report = json!({"session_id": identity.session_id, "pid": identity.pid, "cwd": identity.cwd, "status": status});
+    (broker_http(&identity.broker_url), report.to_string())
+}
+
+impl Hub {
+    /// The config folder.
+    pub fn config_dir(&self) -> &Path {
+        self.store().dir()
+    }
+
+    /// The config folder as a store.
+    pub fn store(&self) -> &ConfigStore {
+        &self.store
+    }
+
+    /// Session id on the wire; it stays when the host gives the session another id.
+    pub fn wire_session_id(&self) -> String {
+        let first = self.meshes().into_iter().next().map(|bound| bound.connection.identity().session_id.clone());
+        first.unwrap_or_else(|| self.session_id())
+    }
+
+    /// Slugs of the meshes that are bound.
+    pub fn slugs_bound(&self) -> Vec<String> {
+        self.meshes().into_iter().map(|bound| bound.tag.slug).collect()
+    }
+
+    /// The host has said what it is.
+    pub fn greeted(&self, name: &str, version: &str) {
+        let pid = u32::try_from(super::hub::parent_pid()).unwrap_or(0);
+        let channel = routes::host::channel(&self.env, name, pid);
+        if let routes::Channel::Off(reason) = &channel {
+            tracing::info!(reason, "messages do not go over the channel");
+        }
+        self.routes.greeted(format!("{name} {version}"), channel);
+    }
+
+    /// Counts messages that were shown.
+    pub fn count_in(&self, count: usize) {
+        self.counters.messages_in.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// A hook says what the session does.
+    pub fn report_status(&self, status: &'static str) {
+        self.hook_status.send_replace(Some(status));
+    }
+
+    /// Whether the user does not want to be disturbed, as far as this process was told.
+    pub fn is_quiet(&self) -> bool {
+        self.dnd.load(Ordering::Relaxed)
+    }
+
+    /// Notes what this session writes about itself, from tools and from the shell.
+    pub fn note_own_write(&self, message: &ClientMessage) {
+        if let ClientMessage::Presence(presence::Request::SetStatus(write)) = message {
+            self.dnd.store(write.status == PeerStatus::Dnd, Ordering::Relaxed);
+        }
+    }
+
+    /// The host gave the session another id. After `/clear` and the like the seat stays: the same key is kept for the new
+    /// id, so that a later resume finds it. A session that was resumed under our feet gets its own key back, with the
+    /// mail that waits for it; a fork gets one of its own.
+    pub async fn session_changed(self: &Arc<Self>, before: Option<String>, now: String, source: Option<&str>) {
+        tracing::info!(session.before = before, session.now = now, source, "the host changed the session");
+        let config = match self.store.load() {
+            Ok(config) => config,
+            Err(error) => return tracing::error!(%error, "the config cannot be read"),
+        };
+        for bound in self.meshes() {
+            let Some(entry) = config.meshes.iter().find(|entry| entry.mesh_id.as_str() == bound.tag.id) else {
+                continue;
+            };
+            let own = bound.connection.identity().own_key().clone();
+            let stored = match self.store.known_session_key(&entry.mesh_id, &now) {
+                Ok(stored) => stored,
+                Err(error) => {
+                    tracing::error!(mesh.slug = bound.tag.slug, %error, "the session's key cannot be read");
+                    continue;
+                }
+            };
+            let other = stored.as_ref().is_some_and(|key| key.public() != own.public());
+            if other || source == Some("fork") {
+                if let Err(error) = self.rebind(&bound, entry).await {
+                    tracing::error!(mesh.slug = bound.tag.slug, %error, "the mesh cannot be used");
+                }
+            } else if stored.is_none()
+                && let Err(error) = self.store.keep_session_key(&entry.mesh_id, &entry.slug, &now, &own)
+            {
+                tracing::warn!(mesh.slug = bound.tag.slug, %error, "a resume will not find this session's key");
+            }
+        }
+    }
+
+    async fn rebind(self: &Arc<Self>, bound: &Bound, entry: &crate::config::MeshEntry) -> Result<(), CliError> {
+        self.unbind(bound);
+        bound.connection.close().await;
+        self.bind_one(entry).await
+    }
+
+    /// Context for the next prompt: questions that were shown before and still wait for their answer.
+    pub async fn question_reminder(&self) -> Option<String> {
+        let open = |inbox: &mut Inbox, reader: &str| inbox.pending_questions(reader, MAX_QUESTIONS);
+        let mut list = self.questions(open).await;
+        // What was not shown yet comes as a message, with the same hook.
+        list.retain(|(_, question)| question.state == QuestionState::Delivered);
+        Some(text::reminder(&list)).filter(|text| !text.is_empty())
+    }
+
+    /// Why the model must not stop yet: questions that wait for an answer. Each may do so twice.
+    pub async fn questions_before_stop(&self) -> Option<String> {
+        let blocking = |inbox: &mut Inbox, reader: &str| inbox.block_for_questions(reader, crate::clock::now_ms());
+        let list = self.questions(blocking).await;
+        Some(text::stop_reason(&list)).filter(|text| !text.is_empty())
+    }
+
+    async fn questions(
+        &self,
+        ask: fn(&mut Inbox, &str) -> Result<Vec<Question>, InboxError>,
+    ) -> Vec<(String, Question)> {
+        let mut list = vec![];
+        if self.mode() == MessageMode::Off {
+            return list;
+        }
+        for bound in self.meshes() {
+            let reader = bound.reader();
+            let found = match crate::inbound::apply(self, &bound).await {
+                Ok(()) => bound.mailbox.run(move |inbox| ask(inbox, &reader)).await,
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(found) => list.extend(found.into_iter().map(|question| (bound.tag.slug.clone(), question))),
+                Err(error) => tracing::error!(mesh.slug = bound.tag.slug, %error, "questions cannot be read"),
+            }
+        }
+        list
+    }
+
+    /// How the routes stand.
+    pub async fn report(&self) -> Report {
+        let mut unshown = 0;
+        for bound in self.meshes() {
+            let reader = bound.reader();
+            unshown += bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.unwrap_or(0);
+        }
+        self.routes.report(unshown)
+    }
+
+    /// What a tool's answer says besides: messages wait and nothing else will bring them.
+    pub async fn notice(&self) -> Option<String> {
+        if self.mode() == MessageMode::Off || self.routes.can_push() {
+            return None;
+        }
+        let mut waiting: HashMap<String, i64> = HashMap::new();
+        for bound in self.meshes() {
+            let reader = bound.reader();
+            let count = bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.unwrap_or(0);
+            if count > 0 {
+                waiting.insert(bound.tag.slug, count);
+            }
+        }
+        let total: i64 = waiting.values().sum();
+        match total {
+            0 => None,
+            1 => Some("1 mesh message waits: check_messages reads it".into()),
+            total => Some(format!("{total} mesh messages wait: check_messages reads them")),
+        }
+    }
+
+    /// Writes a harmless line into the session over one route, for the doctor.
+    ///
+    /// # Errors
+    /// Why that route is closed.
+    pub async fn probe(&self, route: &str) -> Result<(), String> {
+        self.routes.probe(route).await
+    }
+
+    /// Messages that a person must release, per mesh.
+    pub async fn held(&self) -> Vec<(String, i64)> {
+        let mut list = vec![];
+        for bound in self.meshes() {
+            let reader = bound.reader();
+            let count = bound.mailbox.run(move |inbox| inbox.count_held(&reader)).await.unwrap_or(0);
+            if count > 0 {
+                list.push((bound.tag.slug, count));
+            }
+        }
+        list
+    }
+
+    /// Removes a mesh whose connection is given up.
+    fn unbind(&self, bound: &Bound) {
+        let mut list = self.bound.write().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|known| known.tag.id != bound.tag.id);
+    }
+
+    /// The session's id as the host last told it, else one of our own.
+    pub(super) fn session_id(&self) -> String {
+        self.routes.session_id().unwrap_or_else(|| self.throw_away_id.clone())
+    }
+}

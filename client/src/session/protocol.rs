@@ -1,0 +1,125 @@
+//! What is said over the socket of a session: requests and replies, one JSON object per line.
+//!
+//! Both ends are the same program, but not always the same version: unknown fields are ignored, and a request that is not
+//! understood is answered with an error instead of silence.
+
+use claudemesh_protocol::session::HelloAck;
+use serde::{Deserialize, Serialize};
+
+use crate::config::StoredSecret;
+
+/// Longest line: a message of the largest size, sealed and in base64, with room for its frame.
+pub const MAX_LINE_BYTES: usize = 4 << 20;
+
+/// What a process asks the session's server for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// A hook of the host fired. Answered by [`Reply::Hook`].
+    Hook(Hook),
+    /// Wait until something must wake the session. Answered by [`Reply::Wake`], or by [`Reply::End`] when this waiter is not
+    /// needed any more. The waiter says [`Request::Printed`] when the text is written.
+    Wait(Hook),
+    /// Follow the session's messages line by line: [`Reply::Wake`] for each, confirmed with [`Request::Printed`].
+    Monitor,
+    /// The text of the last reply was written where the host reads it.
+    Printed,
+    /// Act as this session on one mesh. Answered by [`Reply::Attached`]; [`Request::Frame`] follows.
+    Attach {
+        /// Row id of the mesh.
+        mesh_id: String,
+    },
+    /// A wire frame to send over the session's connection. Answered by [`Reply::Frame`] when it carries a request id.
+    Frame {
+        /// The frame's text.
+        frame: String,
+    },
+    /// How the routes stand. Answered by [`Reply::Routes`].
+    Routes,
+    /// Sends this session a message of its own over one route, to see that it comes through. Answered by
+    /// [`Reply::Routes`].
+    Probe {
+        /// A route's name.
+        route: String,
+    },
+}
+
+/// What a hook was told by the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hook {
+    /// Our word for the event: `session-start`, `prompt`, `post-tool`, `stop`, `session-end` …
+    pub event: String,
+    /// Claude's session id.
+    pub session_id: Option<String>,
+    /// The host's transcript of the session.
+    pub transcript_path: Option<String>,
+    /// Working folder.
+    pub cwd: Option<String>,
+    /// Why the session started: `startup`, `resume`, `clear`, `compact`, `fork`.
+    pub source: Option<String>,
+    /// Why the session ended: `clear`, `resume`, `logout`, `prompt_input_exit`, `other`.
+    pub reason: Option<String>,
+    /// The turn was continued by a stop hook already.
+    pub stop_hook_active: bool,
+    /// `default`, `plan`, `acceptEdits`, `auto`, `dontAsk`, `bypassPermissions`.
+    pub permission_mode: Option<String>,
+    /// Set in a subagent.
+    pub agent_id: Option<String>,
+    /// Tool of a tool event.
+    pub tool_name: Option<String>,
+}
+
+/// What the server answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// What a hook shall print.
+    Hook(HookReply),
+    /// Text for the session.
+    Wake {
+        /// As the model will read it.
+        text: String,
+    },
+    /// Nothing more will come.
+    End,
+    /// The session's identity on a mesh.
+    Attached(Box<Attached>),
+    /// The answer to a frame.
+    Frame {
+        /// The frame's text.
+        frame: String,
+    },
+    /// How the routes stand.
+    Routes(Box<crate::mcp::routes::Report>),
+    /// It cannot be done.
+    Error {
+        /// Stable code.
+        code: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// What a hook shall print.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HookReply {
+    /// Context for the model.
+    pub context: Option<String>,
+    /// Why the model must not stop yet.
+    pub block: Option<String>,
+    /// One line for the user's terminal notification.
+    pub notify: Option<String>,
+}
+
+/// A session on one mesh, for a process that acts as it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attached {
+    /// Session id on the wire.
+    pub session_id: String,
+    /// The session's key. The socket is as private as the files that hold the member's key.
+    pub session_key: Option<StoredSecret>,
+    /// The broker's answer to the session's hello.
+    pub hello_ack: HelloAck,
+}

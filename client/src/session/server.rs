@@ -1,0 +1,249 @@
+//! The answering end: a Unix socket beside the MCP server of a session.
+
+use std::sync::Arc;
+
+use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
+use claudemesh_protocol::frame::Head;
+use claudemesh_protocol::message::{ClientMessage, Failure, ServerMessage};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::protocol::{Attached, Hook, MAX_LINE_BYTES, Reply, Request};
+use super::registry::{Entry, Record};
+use crate::config::StoredSecret;
+use crate::connection::ConnectionError;
+use crate::mcp::hub::{Bound, Hub};
+use crate::mcp::routes::{PRINT_PATIENCE, Parcel, hooks};
+
+/// Lines that are served at once: hooks, waiting hooks, monitors and verbs of one session.
+const MAX_LINES: usize = 64;
+/// Parcels on their way to one taker.
+const TAKER_QUEUE: usize = 1;
+
+/// Registers the session's server and answers on its socket until the session ends. Without the socket everything still
+/// works, only slower, so a failure is told and not fatal.
+pub async fn run(hub: Arc<Hub>) {
+    let record = Record {
+        host_pid: u32::try_from(crate::mcp::hub::parent_pid()).unwrap_or(0),
+        session_id: hub.routes.session_id(),
+        wire_session_id: hub.wire_session_id(),
+        meshes: hub.slugs(),
+        ..Record::default()
+    };
+    let opened = hub.store().register_server(record).map_err(|error| error.to_string());
+    let opened = opened.and_then(|entry| {
+        let listener = UnixListener::bind(entry.socket()).map_err(|error| error.to_string())?;
+        private(entry.socket()).map_err(|error| error.to_string())?;
+        Ok((entry, listener))
+    });
+    let (entry, listener) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return tracing::warn!(%error, "no local socket: hooks and the shell work without this session"),
+    };
+    tokio::select! {
+        () = hub.stopped().cancelled_owned() => {}
+        () = accept(&hub, &listener, entry) => {}
+    }
+}
+
+fn private(socket: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(crate::files::PRIVATE_FILE))
+}
+
+async fn accept(hub: &Arc<Hub>, listener: &UnixListener, mut entry: Entry) {
+    let free = Arc::new(Semaphore::new(MAX_LINES));
+    let mut changed = hub.routes.watch();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors: a moment later there may be some.
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                };
+                let Ok(permit) = Arc::clone(&free).try_acquire_owned() else { continue };
+                let hub = Arc::clone(hub);
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    serve(&hub, stream).await;
+                });
+            }
+            _ = changed.changed() => {
+                let (id, meshes) = (hub.routes.session_id(), hub.slugs_bound());
+                let updated = entry.update(|record| {
+                    record.session_id = id;
+                    record.wire_session_id = hub.wire_session_id();
+                    record.meshes = meshes;
+                });
+                if let Err(error) = updated {
+                    tracing::warn!(%error, "the registry of sessions cannot be written");
+                }
+            }
+        }
+    }
+}
+
+/// One line of a hook, monitor or verb.
+struct Talk {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+impl Talk {
+    async fn hear(&mut self) -> Option<Result<Request, String>> {
+        let mut line = Vec::new();
+        let limit = MAX_LINE_BYTES as u64 + 1;
+        (&mut self.reader).take(limit).read_until(b'\n', &mut line).await.ok()?;
+        if line.last() != Some(&b'\n') {
+            return None;
+        }
+        Some(serde_json::from_slice(&line).map_err(|error| error.to_string()))
+    }
+
+    async fn say(&mut self, reply: &Reply) -> bool {
+        let Ok(mut line) = serde_json::to_vec(reply) else { return false };
+        line.push(b'\n');
+        self.writer.write_all(&line).await.is_ok()
+    }
+
+    async fn refuse(&mut self, code: ErrorCode, message: impl Into<String>) -> bool {
+        self.say(&Reply::Error { code: code.as_str().into(), message: message.into() }).await
+    }
+
+    /// Whether the other end says within the patience that it has printed.
+    async fn printed(&mut self) -> bool {
+        matches!(tokio::time::timeout(PRINT_PATIENCE, self.hear()).await, Ok(Some(Ok(Request::Printed))))
+    }
+}
+
+async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
+    let (reader, writer) = stream.into_split();
+    let mut talk = Talk { reader: BufReader::new(reader), writer };
+    let mut attached: Option<Bound> = None;
+    while let Some(request) = talk.hear().await {
+        let goes_on = match request {
+            Ok(Request::Hook(hook)) => hook_line(hub, &mut talk, &hook).await,
+            Ok(Request::Wait(hook)) => {
+                // The hook itself, which fires beside this one, tells what happened.
+                drop(hook);
+                let (sender, parcels) = mpsc::channel(TAKER_QUEUE);
+                hub.routes.waiter_came(sender);
+                take(hub, &mut talk, parcels, true).await
+            }
+            Ok(Request::Monitor) => {
+                let (sender, parcels) = mpsc::channel(TAKER_QUEUE);
+                hub.routes.monitor_came(sender);
+                take(hub, &mut talk, parcels, false).await
+            }
+            Ok(Request::Attach { mesh_id }) => match attach(hub, &mesh_id) {
+                Ok((bound, reply)) => {
+                    attached = Some(bound);
+                    talk.say(&Reply::Attached(Box::new(reply))).await
+                }
+                Err(error) => talk.refuse(ErrorCode::NotFound, error).await,
+            },
+            Ok(Request::Frame { frame }) => match &attached {
+                Some(bound) => match forward(hub, bound, &frame).await {
+                    Some(frame) => talk.say(&Reply::Frame { frame }).await,
+                    None => true,
+                },
+                None => talk.refuse(ErrorCode::NoHello, "attach first").await,
+            },
+            Ok(Request::Routes) => talk.say(&Reply::Routes(Box::new(hub.report().await))).await,
+            Ok(Request::Probe { route }) => match hub.probe(&route).await {
+                Ok(()) => talk.say(&Reply::Routes(Box::new(hub.report().await))).await,
+                Err(error) => talk.refuse(ErrorCode::Invalid, error).await,
+            },
+            Ok(Request::Printed) => true,
+            Err(error) => talk.refuse(ErrorCode::BadJson, error).await,
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+async fn hook_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
+    let answer = hooks::answer(hub, hook).await;
+    let waits = !answer.handed.is_empty();
+    let said = talk.say(&Reply::Hook(answer.reply.clone())).await;
+    if waits {
+        if said && talk.printed().await {
+            answer.printed(hub).await;
+        } else {
+            answer.lost(hub).await;
+        }
+    }
+    said
+}
+
+/// Passes parcels on until there are no more: once for a hook that ends with the first, for ever for a monitor.
+async fn take(hub: &Arc<Hub>, talk: &mut Talk, mut parcels: mpsc::Receiver<Parcel>, once: bool) -> bool {
+    let stop = hub.stopped();
+    loop {
+        let parcel = tokio::select! {
+            parcel = parcels.recv() => parcel,
+            // The process is gone, or says something that it has no reason to say.
+            _ = talk.hear() => return false,
+            () = stop.cancelled() => None,
+        };
+        let Some(Parcel { text, printed }) = parcel else {
+            talk.say(&Reply::End).await;
+            return false;
+        };
+        if !talk.say(&Reply::Wake { text }).await || !talk.printed().await {
+            return false;
+        }
+        let _ = printed.send(());
+        if once {
+            return false;
+        }
+    }
+}
+
+fn attach(hub: &Arc<Hub>, mesh_id: &str) -> Result<(Bound, Attached), String> {
+    let bound = hub.meshes().into_iter().find(|bound| bound.tag.id == mesh_id);
+    let bound = bound.ok_or("this session is not in that mesh")?;
+    let ack = bound.connection.hello_ack().map_err(|error| error.to_string())?;
+    let identity = bound.connection.identity();
+    let attached = Attached {
+        session_id: identity.session_id.clone(),
+        session_key: identity.session.as_ref().map(StoredSecret::from),
+        hello_ack: (*ack).clone(),
+    };
+    Ok((bound, attached))
+}
+
+/// Sends a frame over the session's connection; the answer carries the request id of the frame.
+async fn forward(hub: &Hub, bound: &Bound, frame: &str) -> Option<String> {
+    let head = Head::read(frame).ok()?;
+    let req_id = head.req_id.as_deref().map(str::to_owned);
+    let message = match ClientMessage::read(&head, frame) {
+        Ok(message) => message,
+        Err(error) => return Some(refusal(ErrorCode::UnknownType, error.to_string(), req_id.as_deref())),
+    };
+    hub.note_own_write(&message);
+    let Some(req_id) = req_id else {
+        if let Err(error) = bound.connection.tell(message) {
+            tracing::debug!(%error, "a frame of the shell was not told");
+        }
+        return None;
+    };
+    let answer = match bound.connection.call(message, crate::connection::SEND_TIMEOUT).await {
+        Ok(answer) => answer.write(Some(&req_id)),
+        Err(ConnectionError::Refused(error)) => failure((*error).0, Some(&req_id)),
+        Err(error) => refusal(ErrorCode::Unavailable, error.to_string(), Some(&req_id)),
+    };
+    Some(answer)
+}
+
+fn refusal(code: ErrorCode, message: String, req_id: Option<&str>) -> String {
+    failure(ErrorFrame::new(code, message), req_id)
+}
+
+fn failure(frame: ErrorFrame, req_id: Option<&str>) -> String {
+    ServerMessage::from(Failure::Error(frame)).write(req_id)
+}
