@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::hub::{Bound, Hub};
 use super::routes::{self, Report, proof};
-use crate::config::{ConfigStore, MessageMode, broker_http};
+use crate::config::{MessageMode, broker_http};
 use crate::error::CliError;
 use crate::features::questions::text;
 use crate::inbox::questions::{Question, QuestionState};
@@ -69,11 +69,6 @@ impl Hub {
     /// The config folder.
     pub fn config_dir(&self) -> &Path {
         self.store().dir()
-    }
-
-    /// The config folder as a store.
-    pub fn store(&self) -> &ConfigStore {
-        &self.store
     }
 
     /// Session id on the wire; it stays when the host gives the session another id.
