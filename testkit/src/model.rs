@@ -49,6 +49,7 @@ struct Shared {
     turns: Mutex<Vec<Turn>>,
     requests: Mutex<Vec<Value>>,
     ids: AtomicU64,
+    came: tokio::sync::Notify,
 }
 
 impl Model {
@@ -79,6 +80,28 @@ impl Model {
     /// Bodies of all requests to `/v1/messages`, in order.
     pub fn requests(&self) -> Vec<Value> {
         lock(&self.shared.requests).clone()
+    }
+
+    /// Adds a turn to the end of the script.
+    pub fn then(&self, turn: Turn) {
+        lock(&self.shared.turns).push(turn);
+    }
+
+    /// The first request whose messages hold that text, once it has come.
+    ///
+    /// # Errors
+    /// None comes.
+    pub async fn asked(&self, text: &str) -> Result<Value> {
+        let deadline = tokio::time::Instant::now() + crate::host::PATIENCE;
+        loop {
+            let found = self.requests().into_iter().find(|body| body["messages"].to_string().contains(text));
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            if tokio::time::timeout_at(deadline, self.shared.came.notified()).await.is_err() {
+                anyhow::bail!("the model was never asked about `{text}`");
+            }
+        }
     }
 
     /// Turns that were not used.
@@ -130,6 +153,8 @@ impl Shared {
                     let stream = body["stream"] == true;
                     let message = self.message(&body);
                     lock(&self.requests).push(body);
+                    // A permit is kept when nobody waits right now.
+                    self.came.notify_one();
                     if stream {
                         write.write_all(self.events(&message).as_bytes()).await?;
                         return Ok(write.shutdown().await?);

@@ -51,6 +51,7 @@ const NEEDS: &[Need] = &[
         why: "real clients without a network",
         found: || which("unshare").is_some(),
     },
+    Need { what: "tmux", packages: &["tmux"], why: "Claude Code in a terminal", found: || which("tmux").is_some() },
     Need { what: "a C++ compiler", packages: &["g++"], why: "the fuzz targets", found: || cxx() },
 ];
 

@@ -97,6 +97,8 @@ pub struct Hub {
     pub(super) hook_status: watch::Sender<Option<&'static str>>,
     /// The session's own status is `dnd`, as far as this process wrote it.
     pub(super) dnd: AtomicBool,
+    /// The task of the local socket.
+    pub(super) socket: Mutex<Option<tokio::task::JoinHandle<()>>>,
     started: Instant,
     stop: CancellationToken,
 }
@@ -112,6 +114,7 @@ impl Hub {
             noticed: Mutex::default(),
             hook_status: watch::Sender::new(None),
             dnd: AtomicBool::new(false),
+            socket: Mutex::default(),
             env,
             store,
             only_mesh,
@@ -312,6 +315,7 @@ impl Hub {
     /// Closes every connection in good order.
     pub async fn close(&self) {
         self.stop.cancel();
+        self.socket_closed().await;
         futures_util::future::join_all(self.meshes().iter().map(|bound| bound.connection.close())).await;
     }
 }

@@ -23,7 +23,10 @@ const MAX_QUESTIONS: i64 = 20;
 /// What runs beside the MCP server until the session ends: the local socket, the look for proof, the status reports.
 pub(super) async fn tend(hub: Arc<Hub>) {
     #[cfg(unix)]
-    tokio::spawn(crate::session::server::run(Arc::clone(&hub)));
+    {
+        let socket = tokio::spawn(crate::session::server::run(Arc::clone(&hub)));
+        *hub.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+    }
     tokio::spawn(proof::watch(Arc::clone(&hub)));
     report_statuses(hub).await;
 }
@@ -242,6 +245,14 @@ impl Hub {
             }
         }
         list
+    }
+
+    /// Waits until the local socket and its entry are gone.
+    pub(super) async fn socket_closed(&self) {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(socket) = socket {
+            let _ = socket.await;
+        }
     }
 
     /// Removes a mesh whose connection is given up.

@@ -4,5 +4,9 @@
 //! network namespace that has loopback only.
 
 mod lab;
+mod life;
+mod live;
 mod messages;
+mod routes;
 mod setup;
+mod terminal;

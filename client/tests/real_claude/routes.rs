@@ -1,0 +1,89 @@
+//! Messages and questions reach the real Claude Code where channels are off, in both versions.
+
+use anyhow::{Context, Result};
+use claudemesh_testkit::model::Turn;
+use serde_json::json;
+
+use crate::live::{self, Live, Stage};
+
+#[tokio::test]
+#[ignore = "needs Claude Code from npm and a network namespace; `cargo xtask test` has both and runs this"]
+async fn a_message_wakes_an_idle_session_which_answers() -> Result<()> {
+    let mut stage = Stage::new().await?;
+    let model = live::model(vec![
+        Turn::tool("mcp__claudemesh__send_message", json!({"to": "watcher", "message": "I am awake"}))
+            .when("wake up now"),
+        Turn::text("Back to rest."),
+        Turn::tool("mcp__claudemesh__send_message", json!({"to": "watcher", "message": "again"})).when("and once more"),
+        Turn::text("Back to rest again."),
+    ])
+    .await?;
+    let mut session = Live::start(&stage, &model, &[]).await?;
+    let key = stage.key().await?;
+    for (text, answer) in [("wake up now", "I am awake"), ("and once more", "again")] {
+        let sent = std::time::Instant::now();
+        let ack = stage.watcher.say(&key, text, json!({})).await?;
+        model.asked(text).await?;
+        println!("from the send to the model: {} ms", sent.elapsed().as_millis());
+        assert_eq!(stage.watcher.text().await?, answer);
+        session.result().await?;
+        // The hook of the model's own tool call proves that it had its turn.
+        let id = ack["messageId"].clone();
+        let status = stage.watcher.ask(json!({"type": "message_status", "messageId": id})).await?;
+        assert_eq!(
+            (&status["recipients"][0]["stage"], &status["recipients"][0]["route"]),
+            (&json!("seen"), &json!("rewake"))
+        );
+    }
+    let body = model.asked("wake up now").await?["messages"].to_string();
+    assert!(body.contains("> wake up now") && body.contains("from \\\"watcher\\\""), "{body}");
+    session.end().await?;
+    stage.quiet().await
+}
+
+#[tokio::test]
+#[ignore = "needs Claude Code from npm and a network namespace; `cargo xtask test` has both and runs this"]
+async fn a_working_session_is_interrupted_at_its_next_tool_call() -> Result<()> {
+    let mut stage = Stage::new().await?;
+    let model = live::model(vec![]).await?;
+    let mut session = Live::start(&stage, &model, &["--allowedTools", "Bash"]).await?;
+    let key = stage.key().await?;
+    // The tool itself brings the message about: it is there before the call's hook fires.
+    let flag = stage.lab.program.project().join("go");
+    let command = format!("touch '{}'; while [ -e '{}' ]; do sleep 0.05; done", flag.display(), flag.display());
+    model.then(Turn::tool("Bash", json!({"command": command, "description": "wait"})).when("work on it"));
+    model.then(Turn::text("Interrupted.").when("drop everything"));
+    session.say("work on it").await?;
+    let deadline = tokio::time::Instant::now() + claudemesh_testkit::host::PATIENCE;
+    while !flag.exists() {
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "the tool does not run: {:?}", model.requests().last());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    stage.watcher.say(&key, "drop everything", json!({"priority": "now"})).await?;
+    // Only when it is in the session's inbox may the tool end.
+    stage.arrived(1).await?;
+    std::fs::remove_file(&flag)?;
+    let body = model.asked("drop everything").await?["messages"].to_string();
+    assert!(body.contains("> drop everything"), "{body}");
+    let result = session.result().await?;
+    assert_eq!(result["result"], "Interrupted.");
+    session.end().await
+}
+
+#[tokio::test]
+#[ignore = "needs Claude Code from npm and a network namespace; `cargo xtask test` has both and runs this"]
+async fn the_stop_hook_makes_it_answer_a_question() -> Result<()> {
+    let mut stage = Stage::new().await?;
+    let model = live::model(vec![]).await?;
+    let mut session = Live::start(&stage, &model, &[]).await?;
+    let key = stage.key().await?;
+    model.then(Turn::text("I would rather rest.").when("what is six times seven"));
+    let ack =
+        stage.watcher.say(&key, "what is six times seven", json!({"subtype": "question", "priority": "now"})).await?;
+    let id = ack["messageId"].as_str().context("an id")?;
+    let answer = json!({"message_id": id, "answer": "42"});
+    model.then(Turn::tool("mcp__claudemesh__reply_to_peer", answer).when("Stop hook feedback:\\n"));
+    assert_eq!(stage.watcher.text().await?, "42");
+    session.result().await?;
+    session.end().await
+}
