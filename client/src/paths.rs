@@ -17,6 +17,8 @@ pub const SESSION_ID: &str = "CLAUDEMESH_SESSION_ID";
 pub const DISPLAY_NAME: &str = "CLAUDEMESH_DISPLAY_NAME";
 /// Variable with the role of this session.
 pub const ROLE: &str = "CLAUDEMESH_ROLE";
+/// Variable with the tools that a session offers: `full`, `lean` or `none`.
+pub const MCP_SURFACE: &str = "CLAUDEMESH_MCP_SURFACE";
 
 /// A copy of the environment.
 #[derive(Clone, Debug, Default)]

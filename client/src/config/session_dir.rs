@@ -45,6 +45,9 @@ pub struct SessionInfo {
     /// How messages arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_mode: Option<MessageMode>,
+    /// Which tools the session offers: `full`, `lean` or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcp_surface: Option<String>,
     /// Claude's session id, when launch chose or knew it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claude_session_id: Option<String>,

@@ -116,6 +116,8 @@ pub(super) enum Purpose {
     Install,
     /// Removes; leaves a missing file missing; uses up the receipt.
     Uninstall,
+    /// Removes what has nothing to do with the installation; leaves file and receipt in place.
+    Sweep,
 }
 
 impl Desk<'_> {

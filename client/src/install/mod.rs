@@ -19,6 +19,7 @@ pub mod json_edit;
 pub mod json_scan;
 pub mod look;
 pub mod manual;
+pub mod native;
 pub mod plugin;
 mod receipt;
 pub mod status_line;

@@ -53,8 +53,10 @@ pub fn find(env: &Env) -> Result<PathBuf, CliError> {
 pub enum Conversation {
     /// A new one with this id.
     Fresh(String),
-    /// This one again.
+    /// This one again: an id, or words that Claude Code searches for.
     Resume(String),
+    /// A copy of this one, under a new id.
+    Fork(String),
     /// One that the user picks in Claude Code.
     Pick,
     /// The newest of this folder, with its id when we found it.
@@ -67,16 +69,17 @@ impl Conversation {
     /// Claude's session id, when it is known before the start.
     pub fn session_id(&self) -> Option<&str> {
         match self {
-            Self::Fresh(id) | Self::Resume(id) => Some(id),
+            Self::Fresh(id) => Some(id),
+            Self::Resume(id) => Some(id.as_str()).filter(|id| uuid::Uuid::parse_str(id).is_ok()),
             Self::Continue(id) => id.as_deref(),
-            Self::Pick | Self::Forwarded => None,
+            Self::Pick | Self::Fork(_) | Self::Forwarded => None,
         }
     }
 
     fn arguments(&self) -> Vec<OsString> {
         match self {
             Self::Fresh(id) => vec!["--session-id".into(), id.into()],
-            Self::Resume(id) => vec!["--resume".into(), id.into()],
+            Self::Resume(id) | Self::Fork(id) => vec!["--resume".into(), id.into()],
             Self::Pick => vec!["--resume".into()],
             Self::Continue(_) => vec!["--continue".into()],
             Self::Forwarded => vec![],
@@ -105,8 +108,12 @@ pub struct Start {
     pub system_prompt: Option<String>,
     /// Which conversation.
     pub conversation: Conversation,
-    /// The program for our MCP server, when Claude Code does not have it from `install`.
+    /// The program for our MCP server, when Claude Code does not have it from `install` or the plug-in.
     pub server_program: Option<String>,
+    /// Permission and hooks for this session, when Claude Code has none of ours.
+    pub settings: Option<serde_json::Value>,
+    /// Name under which the session opts in to our channel; `None` when its version knows no channels.
+    pub channel: Option<String>,
     /// Arguments for `claude` from the user.
     pub forwarded: Vec<OsString>,
     /// Our variables for the child.
@@ -129,7 +136,12 @@ impl Start {
             let config = json!({"mcpServers": {edits::SERVER: entry}});
             arguments.extend(["--mcp-config".into(), config.to_string().into()]);
         }
-        arguments.extend([DEVELOPMENT_CHANNELS.into(), format!("server:{}", edits::SERVER).into()]);
+        if let Some(settings) = &self.settings {
+            arguments.extend(["--settings".into(), settings.to_string().into()]);
+        }
+        if let Some(channel) = &self.channel {
+            arguments.extend([DEVELOPMENT_CHANNELS.into(), channel.into()]);
+        }
         if self.autonomous {
             arguments.push(SKIP_PERMISSIONS.into());
         }
@@ -166,8 +178,10 @@ impl Start {
                         | "CLAUDE_CODE_CHILD_NOTES_DIR"
                         | "CLAUDE_CODE_LAUNCHED_BY_SESSION_IDS"
                 )
-                || (matches!(*name, paths::ROLE | paths::SESSION_ID | paths::DISPLAY_NAME | paths::SESSION_DIR)
-                    && !set.iter().any(|(ours, _)| ours == name))
+                || (matches!(
+                    *name,
+                    paths::ROLE | paths::SESSION_ID | paths::DISPLAY_NAME | paths::SESSION_DIR | paths::MCP_SURFACE
+                ) && !set.iter().any(|(ours, _)| ours == name))
         };
         let remove = env.names().filter(stale).map(str::to_owned).collect();
         (set, remove)
@@ -199,6 +213,8 @@ mod tests {
             system_prompt: None,
             conversation: Conversation::Fresh("id".into()),
             server_program: None,
+            settings: None,
+            channel: Some("server:claudemesh".into()),
             forwarded: vec![],
             variables: vec![("CLAUDEMESH_CONFIG_DIR", "/c".into())],
         }
@@ -216,13 +232,15 @@ mod tests {
             system_prompt: Some("be brief".into()),
             conversation: Conversation::Resume("old".into()),
             server_program: Some("/x/claudemesh".into()),
+            settings: Some(json!({"hooks": {}})),
             forwarded: ["--model", "opus", DEVELOPMENT_CHANNELS, "server:mine", SKIP_PERMISSIONS, "hi"]
                 .map(OsString::from)
                 .into(),
             ..start()
         };
-        insta::assert_snapshot!(line(&full), @r#"--mcp-config {"mcpServers":{"claudemesh":{"type":"stdio","command":"/x/claudemesh","args":["mcp"],"env":{"CLAUDEMESH_CONFIG_DIR":"/c"}}}} --dangerously-load-development-channels server:claudemesh --dangerously-skip-permissions --system-prompt be brief --resume old --model opus hi"#);
+        insta::assert_snapshot!(line(&full), @r#"--mcp-config {"mcpServers":{"claudemesh":{"type":"stdio","command":"/x/claudemesh","args":["mcp"],"env":{"CLAUDEMESH_CONFIG_DIR":"/c"}}}} --settings {"hooks":{}} --dangerously-load-development-channels server:claudemesh --dangerously-skip-permissions --system-prompt be brief --resume old --model opus hi"#);
         assert!(line(&Start { conversation: Conversation::Continue(None), ..start() }).ends_with("--continue"));
+        assert_eq!(line(&Start { channel: None, ..start() }), "--session-id id", "a version without channels");
     }
 
     #[test]

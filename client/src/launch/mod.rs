@@ -11,6 +11,7 @@ use crate::config::last_used::LastUsed;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, MessageMode};
 use crate::error::{CliError, ExitCode};
+use crate::install::{self, InstallOptions, Installed};
 use crate::output::{Output, Style, clean};
 use crate::paths::{self, ClaudeFiles};
 
@@ -19,10 +20,12 @@ pub mod choices;
 pub mod claude;
 pub mod local;
 pub mod process;
+pub mod release;
 
 use choices::Choices;
 use claude::{Conversation, Start};
 use local::LocalBroker;
+use release::Found;
 
 /// `claudemesh launch`
 #[derive(Args, Clone, Debug, Default)]
@@ -45,6 +48,9 @@ pub struct LaunchArgs {
     /// How messages reach the session.
     #[arg(long, value_enum)]
     pub message_mode: Option<MessageMode>,
+    /// Which tools Claude gets.
+    #[arg(long, value_name = "full|lean|none", value_parser = ["full", "lean", "none"])]
+    pub surface: Option<String>,
     /// System prompt for Claude Code.
     #[arg(long, value_name = "TEXT")]
     pub system_prompt: Option<String>,
@@ -52,10 +58,10 @@ pub struct LaunchArgs {
     #[arg(long, short)]
     pub yes: bool,
     /// Resume this conversation; without an id Claude Code lets you pick one.
-    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["continue", "session_id"])]
+    #[arg(long, short, value_name = "ID", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["continue", "session_id"])]
     pub resume: Option<String>,
     /// Continue the newest conversation of this folder.
-    #[arg(long = "continue", conflicts_with = "session_id")]
+    #[arg(long = "continue", short, conflicts_with = "session_id")]
     pub r#continue: bool,
     /// Id of the new conversation, a UUID.
     #[arg(long, value_name = "UUID")]
@@ -73,8 +79,9 @@ pub type Joiner<'a> = &'a dyn Fn(&Context, &str, Option<&str>) -> Result<String,
 /// # Errors
 /// Exit 9 without Claude Code, 5 without a mesh, 3 for bad arguments, 10 for files.
 pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError> {
-    let program = claude::find(&cx.env)?;
+    let claude = release::Found::at(claude::find(&cx.env)?);
     let conversation = conversation(cx, args)?;
+    let signals = process::SignalGuard::new()?;
     let joined = args.join.as_deref().map(|link| join(cx, link, args.name.as_deref())).transpose()?;
     if let (Some(word), Some(flag)) = (&args.mesh_slug, &cx.mesh)
         && word != flag
@@ -93,30 +100,22 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
     if local.is_none() {
         local = LocalBroker::for_mesh(cx, &choices.mesh)?;
     }
-    cx.store.sweep_session_dirs();
+    sweep(cx);
+    let installed = crate::install::installed(&cx.env);
+    let setup = Setup::of(cx, args, &choices, &claude, &installed);
 
-    banner(&cx.out, &choices)?;
+    banner(&cx.out, &choices, &arrival(cx, &choices, &claude, &setup))?;
     if !gate(cx, args)? {
         return Ok(ExitCode::Success as u8);
     }
-    let last = LastUsed {
-        mesh_slug: choices.mesh.slug.clone(),
-        display_name: choices.name.clone(),
-        role: choices.role.clone(),
-        groups: choices.groups.clone(),
-        message_mode: Some(choices.mode),
-        timestamp: crate::clock::now_iso(),
-        extra: cx.store.last_used().extra,
-    };
-    if let Err(error) = cx.store.remember_last_used(&last) {
-        cx.out.warn(&format!("The choices cannot be remembered: {error}."));
-    }
+    remember(cx, &choices);
     let info = SessionInfo {
         mesh_slug: Some(choices.mesh.slug.clone()),
         display_name: Some(choices.name.clone()),
         role: choices.role.clone(),
         groups: choices.groups.clone(),
         message_mode: Some(choices.mode),
+        mcp_surface: args.surface.clone(),
         claude_session_id: conversation.session_id().map(str::to_owned),
         ..SessionInfo::default()
     };
@@ -131,24 +130,26 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
     ];
     variables.extend(choices.role.clone().map(|role| (paths::ROLE, role.into())));
     variables.extend(conversation.session_id().map(|id| (paths::SESSION_ID, id.into())));
-    let installed = crate::install::installed(&cx.env);
+    variables.extend(args.surface.clone().map(|surface| (paths::MCP_SURFACE, surface.into())));
     let start = Start {
         autonomous: args.yes,
         system_prompt: args.system_prompt.clone(),
         conversation,
-        server_program: (!installed.has_server()).then(|| crate::install::program_name(&cx.env)),
+        server_program: setup.server_program,
+        settings: setup.settings,
+        channel: setup.channel,
         forwarded: args.claude_args.clone(),
         variables,
     };
     warn_about(cx, args);
-    let mut command = Command::new(&program);
+    let mut command = Command::new(&claude.program);
     command.args(start.arguments());
     let (set, remove) = start.environment(&cx.env);
     remove.iter().for_each(|name| {
         command.env_remove(name);
     });
     command.envs(set);
-    let code = process::run(command, |pid| {
+    let ended = process::run(command, signals, |pid| {
         if let Err(error) = session_dir.note_child(pid) {
             cx.out.warn(&format!("The session folder cannot be updated: {error}."));
         }
@@ -156,7 +157,75 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
     // Ours first, so that it does not count as a session that still needs the broker.
     drop(session_dir);
     drop(local);
-    code
+    Ok(ended?.pass_on())
+}
+
+/// What this session is given because Claude Code does not have it by itself.
+struct Setup {
+    server_program: Option<String>,
+    settings: Option<serde_json::Value>,
+    channel: Option<String>,
+    has_hooks: bool,
+}
+
+impl Setup {
+    fn of(cx: &Context, args: &LaunchArgs, choices: &Choices, claude: &Found, installed: &Installed) -> Self {
+        // The entry for all meshes, else the one for this mesh, else the plug-in, else one that lives for this session.
+        let entry = if installed.server.is_some() && !installed.server_foreign {
+            Some(install::edits::SERVER.to_owned())
+        } else {
+            let of_mesh = installed.mesh_servers.iter().find(|(_, slug)| *slug == choices.mesh.slug);
+            of_mesh.map(|(name, _)| name.clone())
+        };
+        let by_us = entry.is_none() && installed.plugin.is_none();
+        let server_program = by_us.then(|| install::program_name(&cx.env));
+        // Who installed without hooks wants none; who installed nothing gets them for this session. The user's own
+        // `--settings` would be lost beside ours.
+        let theirs = |word: &OsString| word == "--settings" || word.to_string_lossy().starts_with("--settings=");
+        let bare = !installed.has_hooks() && !args.claude_args.iter().any(theirs);
+        let settings = server_program
+            .as_ref()
+            .filter(|_| bare)
+            .map(|program| install::manual::settings(program, &InstallOptions::default()));
+        let channel = match (entry, &installed.plugin) {
+            (Some(name), _) => format!("server:{name}"),
+            (None, Some(plugin)) => format!("plugin:{plugin}"),
+            (None, None) => format!("server:{}", install::edits::SERVER),
+        };
+        Self {
+            has_hooks: (installed.has_hooks() || settings.is_some()) && installed.hooks_off.is_none(),
+            server_program,
+            settings,
+            channel: claude.has(release::CHANNELS).then_some(channel),
+        }
+    }
+}
+
+/// Removes what killed launches left behind. What cannot be removed is told and no reason not to start.
+fn sweep(cx: &Context) {
+    cx.store.sweep_session_dirs();
+    match install::native::sweep(&cx.env, cx.store.dir()) {
+        Ok(names) if names.is_empty() => {}
+        Ok(names) => {
+            let _ = cx.out.note(&format!("Removed entries of sessions that died: {}", clean(&names.join(", "))));
+        }
+        Err(error) => cx.out.warn(&crate::error::sentence(&error.to_string())),
+    }
+}
+
+fn remember(cx: &Context, choices: &Choices) {
+    let last = LastUsed {
+        mesh_slug: choices.mesh.slug.clone(),
+        display_name: choices.name.clone(),
+        role: choices.role.clone(),
+        groups: choices.groups.clone(),
+        message_mode: Some(choices.mode),
+        timestamp: crate::clock::now_iso(),
+        extra: cx.store.last_used().extra,
+    };
+    if let Err(error) = cx.store.remember_last_used(&last) {
+        cx.out.warn(&format!("The choices cannot be remembered: {error}."));
+    }
 }
 
 /// Which conversation the flags mean, ours and forwarded ones.
@@ -167,18 +236,23 @@ fn conversation(cx: &Context, args: &LaunchArgs) -> Result<Conversation, CliErro
     }
     match args.resume.as_deref() {
         Some("") => return Ok(Conversation::Pick),
+        Some(id) if args.claude_args.iter().any(|word| word == "--fork-session") => {
+            return Ok(Conversation::Fork(id.to_owned()));
+        }
         Some(id) => return Ok(Conversation::Resume(id.to_owned())),
         None => {}
     }
     if args.r#continue {
         let cwd = std::env::current_dir().unwrap_or_default();
-        return Ok(Conversation::Continue(claude::newest_conversation(&ClaudeFiles::locate(&cx.env), &cwd)));
+        let forked = args.claude_args.iter().any(|word| word == "--fork-session");
+        let newest = || claude::newest_conversation(&ClaudeFiles::locate(&cx.env), &cwd);
+        return Ok(Conversation::Continue(if forked { None } else { newest() }));
     }
     let theirs = |word: &OsString| {
         let word = word.to_string_lossy();
         matches!(
             word.as_ref(),
-            "-r" | "-c" | "--resume" | "--continue" | "--session-id" | "--fork-session" | "--from-pr"
+            "-r" | "-c" | "--resume" | "--continue" | "--session-id" | "--fork-session" | "--from-pr" | "--teleport"
         ) || ["--resume=", "--session-id="].iter().any(|flag| word.starts_with(flag))
     };
     if args.claude_args.iter().any(theirs) {
@@ -187,7 +261,33 @@ fn conversation(cx: &Context, args: &LaunchArgs) -> Result<Conversation, CliErro
     Ok(Conversation::Fresh(uuid::Uuid::new_v4().to_string()))
 }
 
-fn banner(out: &Output, choices: &Choices) -> Result<(), CliError> {
+/// How messages will arrive with this version and set-up.
+fn arrival(cx: &Context, choices: &Choices, claude: &Found, setup: &Setup) -> String {
+    match choices.mode {
+        MessageMode::Push => {}
+        MessageMode::Inbox => return "Messages of peers wait until the session asks for them.".into(),
+        MessageMode::Off => return "Messages of peers are not shown.".into(),
+    }
+    let channels = setup.channel.is_some() && channel_switches(&cx.env).is_empty();
+    let title = claude.title();
+    match (channels, setup.has_hooks) {
+        (true, true) => format!(
+            "Messages of peers reach the session at once: {title} shows them as channel notes where your account has\n\
+             channels, else hooks bring them in."
+        ),
+        (true, false) => format!(
+            "Messages of peers reach the session where your account has channels ({title}); without hooks they wait\n\
+             otherwise. To have hooks: claudemesh install"
+        ),
+        (false, true) => format!("Messages of peers reach the session through hooks: {title} has no channels here."),
+        (false, false) => format!(
+            "Messages of peers wait until the session asks: {title} has no channels here, and there are no hooks.\n\
+             To have hooks: claudemesh install"
+        ),
+    }
+}
+
+fn banner(out: &Output, choices: &Choices, arrival: &str) -> Result<(), CliError> {
     let mut text = format!(
         "{} {} as {}",
         out.paint(Style::Bold, "claudemesh"),
@@ -201,12 +301,7 @@ fn banner(out: &Output, choices: &Choices) -> Result<(), CliError> {
         let groups: Vec<String> = choices.groups.iter().map(|group| format!("@{}", group.name)).collect();
         text += &format!(" in {}", groups.join(" "));
     }
-    text += match choices.mode {
-        MessageMode::Push => "\nMessages of peers reach the session at once. ",
-        MessageMode::Inbox => "\nMessages of peers wait until the session asks for them. ",
-        MessageMode::Off => "\nMessages of peers are not shown. ",
-    };
-    text += "Peers send text; they cannot run commands or read files here.\n";
+    text += &format!("\n{arrival}\nPeers send text; they cannot run commands or read files here.\n");
     out.note(&text)
 }
 

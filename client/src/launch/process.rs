@@ -6,9 +6,90 @@ use std::process::ExitStatus;
 use crate::error::{CliError, ExitCode};
 
 /// Puts the terminal back as it was, on every way out.
+#[derive(Clone)]
 pub struct TerminalGuard {
     #[cfg(unix)]
     saved: Option<rustix::termios::Termios>,
+}
+
+/// Puts the terminal back as it was when a signal ends us before the program runs: the questions have it in raw mode.
+pub struct SignalGuard {
+    #[cfg(unix)]
+    watch: Option<(signal_hook::iterator::Handle, std::thread::JoinHandle<()>)>,
+}
+
+impl SignalGuard {
+    /// Watches SIGTERM, SIGHUP, SIGINT and SIGQUIT from now until it is dropped. We end by the same signal, afterwards.
+    ///
+    /// # Errors
+    /// Exit 8 when the system gives no handler.
+    pub fn new() -> Result<Self, CliError> {
+        #[cfg(unix)]
+        {
+            use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+            let terminal = TerminalGuard::new();
+            let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT])
+                .map_err(|error| CliError::internal(format!("Signals cannot be handled: {error}.")))?;
+            let handle = signals.handle();
+            let thread = std::thread::spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    terminal.restore();
+                    if io::stdout().is_terminal() {
+                        let _ = io::stdout().write_all(b"\x1b[?25h\x1b[0m\r\n");
+                    }
+                    end_by(signal);
+                }
+            });
+            Ok(Self { watch: Some((handle, thread)) })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+}
+
+impl Drop for SignalGuard {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some((handle, thread)) = self.watch.take() {
+            handle.close();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The code a shell would report.
+    pub code: u8,
+    /// The signal that ended it.
+    signal: Option<i32>,
+}
+
+impl Ended {
+    /// Ends us as the program ended: its exit code, or by the same signal, so that whoever started us sees the same.
+    /// Called when everything is cleaned up.
+    pub fn pass_on(self) -> u8 {
+        #[cfg(unix)]
+        if let Some(signal) = self.signal {
+            use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
+            // Others would write a core file of ours, which tells nothing.
+            if matches!(signal, SIGHUP | SIGINT | SIGTERM | SIGKILL) {
+                end_by(signal);
+            }
+        }
+        self.code
+    }
+}
+
+/// Ends this process by a signal, as if nobody had handled it. Returns when the system does not do so.
+#[cfg(unix)]
+fn end_by(signal: i32) {
+    if signal == signal_hook::consts::SIGKILL {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    } else {
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
 }
 
 impl TerminalGuard {
@@ -18,6 +99,13 @@ impl TerminalGuard {
         return Self { saved: rustix::termios::tcgetattr(io::stdin()).ok() };
         #[cfg(not(unix))]
         return Self {};
+    }
+
+    fn restore(&self) {
+        #[cfg(unix)]
+        if let Some(saved) = &self.saved {
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, saved);
+        }
     }
 
     /// Undoes what a program that was killed may have left on the screen: alternate screen, mouse reports, bracketed
@@ -39,10 +127,7 @@ impl Default for TerminalGuard {
 
 impl Drop for TerminalGuard {
     fn drop(&mut self) {
-        #[cfg(unix)]
-        if let Some(saved) = &self.saved {
-            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Drain, saved);
-        }
+        self.restore();
     }
 }
 
@@ -51,23 +136,29 @@ impl Drop for TerminalGuard {
 /// SIGTERM and SIGHUP are passed on. SIGINT and SIGQUIT from the keyboard reach the program by themselves, because it
 /// shares our terminal; they are passed on only when they were sent to us alone.
 ///
+/// `before` guards until the program runs.
+///
 /// # Errors
 /// Exit 9 when there is no such program, 10 when it cannot be started.
-pub fn run(command: std::process::Command, started: impl FnOnce(u32)) -> Result<u8, CliError> {
+pub fn run(command: std::process::Command, before: SignalGuard, started: impl FnOnce(u32)) -> Result<Ended, CliError> {
     let guard = TerminalGuard::new();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::internal(format!("The runtime cannot be started: {error}.")))?;
-    let status = runtime.block_on(supervise(command, started))?;
+    let status = runtime.block_on(supervise(command, before, started))?;
     if status.code().is_none() {
         guard.reset_screen();
     }
-    Ok(exit_code(status))
+    Ok(ended(status))
 }
 
 #[cfg(unix)]
-async fn supervise(command: std::process::Command, started: impl FnOnce(u32)) -> Result<ExitStatus, CliError> {
+async fn supervise(
+    command: std::process::Command,
+    before: SignalGuard,
+    started: impl FnOnce(u32),
+) -> Result<ExitStatus, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen =
         |kind| signal(kind).map_err(|error| CliError::internal(format!("Signals cannot be handled: {error}.")));
@@ -76,6 +167,7 @@ async fn supervise(command: std::process::Command, started: impl FnOnce(u32)) ->
     let mut hang_up = listen(SignalKind::hangup())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut quit = listen(SignalKind::quit())?;
+    drop(before);
     let program = command.get_program().to_owned();
     let mut child = tokio::process::Command::from(command).spawn().map_err(|error| start_error(&program, &error))?;
     let pid = child.id();
@@ -101,7 +193,12 @@ async fn supervise(command: std::process::Command, started: impl FnOnce(u32)) ->
 }
 
 #[cfg(not(unix))]
-async fn supervise(command: std::process::Command, started: impl FnOnce(u32)) -> Result<ExitStatus, CliError> {
+async fn supervise(
+    command: std::process::Command,
+    before: SignalGuard,
+    started: impl FnOnce(u32),
+) -> Result<ExitStatus, CliError> {
+    drop(before);
     let program = command.get_program().to_owned();
     let mut child = tokio::process::Command::from(command).spawn().map_err(|error| start_error(&program, &error))?;
     if let Some(pid) = child.id() {
@@ -135,11 +232,11 @@ fn in_foreground() -> bool {
     rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
-/// The code a shell would report.
-fn exit_code(status: ExitStatus) -> u8 {
+fn ended(status: ExitStatus) -> Ended {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return u8::try_from(128 + signal).unwrap_or(1);
+        return Ended { code: u8::try_from(128 + signal).unwrap_or(1), signal: Some(signal) };
     }
-    status.code().and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(1)
+    let code = status.code().and_then(|code| u8::try_from(code & 0xff).ok()).unwrap_or(1);
+    Ended { code, signal: None }
 }

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_look_is_remembered_for_two_minutes() {
         let dir = tempfile::tempdir().unwrap();
-        let store = ConfigStore::at(&dir.path().join("none"));
+        let store = ConfigStore::at(dir.path().join("none"));
         ask(&store);
         assert!(!asked(&store) && !store.dir().exists(), "no config folder is made for it");
         let store = ConfigStore::at(dir.path());

@@ -46,7 +46,9 @@ fn a_plain_launch_starts_claude_in_the_only_mesh() {
     let ran = launch(&home, &[]).exits(0);
     insta::assert_snapshot!(ran.stdout, @r"
     claudemesh team as project
-    Messages of peers reach the session at once. Peers send text; they cannot run commands or read files here.
+    Messages of peers reach the session at once: Claude Code shows them as channel notes where your account has
+    channels, else hooks bring them in.
+    Peers send text; they cannot run commands or read files here.
     ");
     let words = argv(&home);
     assert_eq!(words[..3], ["--dangerously-load-development-channels", "server:claudemesh", "--session-id"]);
@@ -121,16 +123,23 @@ fn arguments_for_claude_are_forwarded() {
     assert_eq!(ran.stdout, "", "--quiet prints nothing");
     assert_eq!(argv(&home)[4..], ["--verbose", "word"]);
     launch(&home, &["-q", "-r", "abc"]).exits(0);
-    assert_eq!(argv(&home)[2..], ["-r", "abc"], "no --session-id beside a conversation of the user's choice");
-    assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID"), None);
+    assert_eq!(argv(&home)[2..], ["--resume", "abc"], "no --session-id beside a conversation of the user's choice");
+    assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID"), None, "words to search for are no id");
 }
 
 #[test]
 fn conversations_are_resumed_and_continued() {
     let home = ready();
-    launch(&home, &["--resume", "abc"]).exits(0);
-    assert_eq!(argv(&home)[2..], ["--resume", "abc"]);
-    assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID").as_deref(), Some("abc"));
+    let old = "22222222-2222-4222-8222-222222222222";
+    for flag in ["--resume", "-r"] {
+        launch(&home, &[flag, old]).exits(0);
+        assert_eq!(argv(&home)[2..], ["--resume", old]);
+        assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID").as_deref(), Some(old), "the key of that session");
+        assert_eq!(session(&home)["claudeSessionId"], old);
+    }
+    launch(&home, &["--resume", old, "--fork-session"]).exits(0);
+    assert_eq!(argv(&home)[2..], ["--resume", old, "--fork-session"]);
+    assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID"), None, "a fork is a session of its own");
     launch(&home, &["--resume"]).exits(0);
     assert_eq!(argv(&home)[2..], ["--resume"]);
     let id = "11111111-1111-4111-8111-111111111111";
@@ -141,9 +150,13 @@ fn conversations_are_resumed_and_continued() {
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .collect();
     home.write(&format!(".claude/projects/{folder}/{id}.jsonl"), "");
-    launch(&home, &["--continue"]).exits(0);
-    assert_eq!(argv(&home)[2..], ["--continue"]);
-    assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID").as_deref(), Some(id));
+    for flag in ["--continue", "-c"] {
+        launch(&home, &[flag]).exits(0);
+        assert_eq!(argv(&home)[2..], ["--continue"]);
+        assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID").as_deref(), Some(id));
+    }
+    launch(&home, &["-c", "--fork-session"]).exits(0);
+    assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID"), None);
     launch(&home, &["--session-id", "abc"]).exits(3);
     launch(&home, &["--resume", "abc", "--continue"]).exits(3);
 }
@@ -191,6 +204,98 @@ fn claude_gets_our_server_when_it_is_not_installed() {
         entry["env"]["CLAUDEMESH_SESSION_DIR"].as_str().map(str::to_owned),
         variable(&home, "CLAUDEMESH_SESSION_DIR")
     );
+    // And the hooks, for this session only.
+    assert_eq!(words[2], "--settings");
+    let settings: Value = serde_json::from_str(&words[3]).unwrap();
+    assert!(settings["hooks"]["Stop"].to_string().contains("hook wait"), "{settings}");
+    assert_eq!(settings["permissions"]["allow"], serde_json::json!(["mcp__claudemesh__*"]));
+    assert!(!home.path(".claude.json").exists() && !home.path(".claude/settings.json").exists());
+    // The user's own settings win, and who installed without hooks wants none.
+    launch(&home, &["--settings", "mine.json"]).exits(0);
+    assert_eq!(argv(&home).iter().filter(|word| *word == "--settings").count(), 1);
+    home.run(&["install", "--no-hooks"]).exits(0);
+    let ran = launch(&home, &[]).exits(0);
+    assert!(!argv(&home).iter().any(|word| word == "--settings" || word == "--mcp-config"));
+    assert!(ran.stdout.contains("To have hooks: claudemesh install"), "{ran:?}");
+}
+
+#[test]
+fn the_channel_is_named_as_claude_code_knows_the_server() {
+    let home = ready();
+    home.run(&["uninstall"]).exits(0);
+    home.run(&["install", "--mesh", "team"]).exits(0);
+    launch(&home, &[]).exits(0);
+    assert_eq!(argv(&home)[..2], ["--dangerously-load-development-channels", "server:claudemesh-team"]);
+    home.run(&["uninstall"]).exits(0);
+    home.write(".claude/settings.json", r#"{"enabledPlugins":{"claudemesh@claudemesh":true}}"#);
+    launch(&home, &[]).exits(0);
+    assert_eq!(argv(&home)[..2], ["--dangerously-load-development-channels", "plugin:claudemesh@claudemesh"]);
+}
+
+/// The version is read from the package that the program lies in; it is never run for that.
+#[test]
+fn the_banner_and_the_flags_follow_the_version() {
+    let home = ready();
+    std::fs::remove_file(home.path("bin/claude")).unwrap();
+    let package = |version: &str| {
+        let text = format!(r#"{{"name":"@anthropic-ai/claude-code","version":"{version}"}}"#);
+        home.write("lib/claude-code/package.json", &text);
+    };
+    let program = home.write("lib/claude-code/bin/claude.exe", RECORDER);
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink(&program, home.path("bin/claude")).unwrap();
+    package("2.1.329");
+    insta::assert_snapshot!(launch(&home, &[]).exits(0).stdout, @r"
+    claudemesh team as project
+    Messages of peers reach the session at once: Claude Code 2.1.329 shows them as channel notes where your account has
+    channels, else hooks bring them in.
+    Peers send text; they cannot run commands or read files here.
+    ");
+    let ran = home.run_with(&["launch"], &[("DISABLE_TELEMETRY", "1")]).exits(0);
+    assert!(ran.stdout.contains("through hooks: Claude Code 2.1.329 has no channels here"), "{ran:?}");
+    package("2.1.79");
+    let ran = launch(&home, &[]).exits(0);
+    assert!(ran.stdout.contains("Claude Code 2.1.79 has no channels here"), "{ran:?}");
+    assert_eq!(argv(&home)[0], "--session-id", "no flag that this version does not know");
+    let ran = launch(&home, &["--message-mode", "off"]).exits(0);
+    assert!(ran.stdout.contains("Messages of peers are not shown."), "{ran:?}");
+}
+
+#[test]
+fn the_surface_reaches_the_server() {
+    let home = ready();
+    launch(&home, &["--surface", "lean"]).exits(0);
+    assert_eq!(session(&home)["mcpSurface"], "lean");
+    assert_eq!(variable(&home, "CLAUDEMESH_MCP_SURFACE").as_deref(), Some("lean"));
+    home.run_with(&["launch"], &[("CLAUDEMESH_MCP_SURFACE", "none")]).exits(0);
+    assert_eq!(variable(&home, "CLAUDEMESH_MCP_SURFACE"), None, "that of an outer session");
+    launch(&home, &["--surface", "huge"]).exits(3);
+}
+
+/// What a killed launch left in Claude Code's file goes with the next one; nothing else does.
+#[test]
+fn entries_of_dead_sessions_are_swept() {
+    let home = ready();
+    let installed = home.read(".claude.json");
+    let me = std::process::id();
+    let with = |entries: &str| installed.replacen("\"mcpServers\": {", &format!("\"mcpServers\": {{{entries}"), 1);
+    let living = format!("\"mesh:live\": {{\"_meshSession\": {{\"pid\": {me}}}}}, \"mesh:mine\": {{}}, ");
+    let dead = "\"mesh:gmail:1\": {\"command\": \"claudemesh\", \"_meshSession\": {\"pid\": 999999999}}, ";
+    home.write(".claude.json", &with(&format!("{dead}{living}")));
+    let ran = launch(&home, &[]).exits(0);
+    assert!(ran.stdout.contains("mesh:gmail:1"), "{ran:?}");
+    assert_eq!(home.read(".claude.json"), with(&living));
+    let ran = launch(&home, &[]).exits(0);
+    assert!(!ran.stdout.contains("mesh:"), "{ran:?}");
+    // A file that is damaged is left alone, and the session starts.
+    home.write(".claude.json", "{ damaged");
+    let ran = launch(&home, &[]).exits(0);
+    assert!(ran.stderr.contains("not valid JSON"), "{ran:?}");
+    assert_eq!(home.read(".claude.json"), "{ damaged");
+    // What install wrote can still be taken out byte for byte.
+    home.write(".claude.json", &installed);
+    home.run(&["uninstall"]).exits(0);
+    assert!(!home.path(".claude.json").exists());
 }
 
 #[test]
@@ -225,8 +330,15 @@ fn the_outer_session_does_not_leak() {
 fn the_exit_code_is_claudes() {
     let home = ready();
     home.run_with(&["launch"], &[("FAKE_EXIT", "42")]).exits(42);
-    home.script("claude", "#!/bin/sh\nkill -9 $$\n");
-    launch(&home, &[]).exits(137);
+    // Killed by a signal: so are we, after we cleaned up.
+    for signal in [9, 15, 1, 2] {
+        home.script("claude", &format!("#!/bin/sh\nkill -{signal} $$\n"));
+        let status = home.command(&["launch", "--quiet"]).stdin(Stdio::null()).status().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal));
+        assert_eq!(std::fs::read_dir(home.path(".claudemesh/run")).unwrap().count(), 0);
+    }
+    home.script("claude", "#!/bin/sh\nulimit -c 0\nkill -6 $$\n");
+    launch(&home, &[]).exits(134);
     home.script("claude", "#!/no/such/interpreter\n");
     launch(&home, &[]).exits(9);
     std::fs::remove_file(home.path("bin/claude")).unwrap();

@@ -179,3 +179,36 @@ fn the_interrupt_key_is_not_doubled() {
     assert_eq!(child.wait().unwrap().code(), Some(5));
     assert!(terminal.is_cooked());
 }
+
+/// A signal in the middle of a question: the terminal is as before, and whoever started us sees the signal.
+#[test]
+fn a_killed_wizard_leaves_the_terminal_as_it_was() {
+    use rustix::process::{Pid, Signal, kill_process};
+    for signal in [Signal::TERM, Signal::HUP] {
+        let home = ready();
+        let mut terminal = Terminal::new();
+        let mut child = start(&home, &terminal, &["launch", "team"]);
+        terminal.wait_for("Your name in the mesh:");
+        assert!(!terminal.is_cooked(), "the question reads keys one by one");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal.as_raw()));
+        assert!(terminal.is_cooked());
+        assert!(!home.path("session.json").exists());
+    }
+}
+
+/// Claude Code is killed while it has the terminal in raw mode.
+#[test]
+fn a_killed_session_leaves_the_terminal_as_it_was() {
+    let home = ready();
+    home.script("claude", "#!/bin/sh\nstty raw -echo\necho raw\nkill -9 $$\n");
+    let mut terminal = Terminal::new();
+    let mut child = start(&home, &terminal, &["launch", "team", "--quiet"]);
+    terminal.wait_for("raw");
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    assert!(terminal.is_cooked());
+    terminal.wait_for("\x1b[?1049l");
+    assert_eq!(std::fs::read_dir(home.path(".claudemesh/run")).unwrap().count(), 0);
+}

@@ -126,7 +126,7 @@ async fn the_plugin_is_loaded_for_one_session_with_its_skill() -> Result<()> {
 async fn a_direct_install_works_and_goes() -> Result<()> {
     let lab = Lab::new()?;
     let (_broker, _watcher) = lab.team().await?;
-    // The wrapper on the path is not this very program, so the hooks get its path and are not counted; name it.
+    // Install names the program itself; the wrapper that counts is called by its short name.
     lab.good(ours(&lab, &["install", "--mesh", "team"])).await?;
     lab.good(ours(&lab, &["uninstall"])).await?;
     lab.good(ours(&lab, &["install"])).await?;
@@ -170,5 +170,32 @@ async fn the_printed_way_works() -> Result<()> {
     // And uninstall knows it again.
     lab.good(ours(&lab, &["uninstall"])).await?;
     assert_eq!(std::fs::read_to_string(lab.config().join("settings.json"))?.trim(), "{}");
+    Ok(())
+}
+
+/// Nothing is installed: the launch brings server, permission and hooks for this session alone.
+#[tokio::test]
+#[ignore = "needs Claude Code from npm and a network namespace; `cargo xtask test` has both and runs this"]
+async fn a_launch_gives_a_bare_session_everything() -> Result<()> {
+    let lab = Lab::new()?;
+    let (_broker, _watcher) = lab.team().await?;
+    let tool = Turn::tool("mcp__claudemesh__list_peers", json!({}));
+    let model = Model::start(vec![tool, Turn::text("All done.")]).await?;
+    let pattern = lab.prompt(&model, &[]);
+    let mut command = ours(&lab, &["launch", "team", "--quiet", "--name", "Ann", "--", "-p", "say hi"]);
+    command.envs(pattern.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("CLAUDE_BIN", pattern.get_program());
+    command.args(["--output-format", "stream-json", "--verbose", "--include-hook-events"]);
+    let printed = lab.good(command).await?;
+    let last = model.requests().into_iter().rev().find(|body| body["messages"].to_string().contains("tool_result"));
+    let messages = last.context("the model got the tool's answer")?["messages"].to_string();
+    assert!(messages.contains("watcher") && !messages.contains("\"is_error\":true"), "{messages}");
+    for event in ["SessionStart", "UserPromptSubmit", "PostToolUse", "Stop"] {
+        assert!(printed.contains(&format!("\"hook_event\":\"{event}\"")), "{event}: {printed}");
+    }
+    for name in [".claude.json", "settings.json"] {
+        let text = std::fs::read_to_string(lab.config().join(name)).unwrap_or_default();
+        assert!(!text.contains("claudemesh\":") && !text.contains("hook stop"), "{name}: {text}");
+    }
     Ok(())
 }
