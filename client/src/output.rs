@@ -113,6 +113,13 @@ impl Output {
         let _ = writeln!(io::stderr(), "Warning: {text}");
     }
 
+    /// Prints what is going on to stderr, for people who wait; nothing with `--json` or `--quiet`.
+    pub fn remark(&self, text: &str) {
+        if !self.is_json() && !self.quiet {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
     /// Prints text as it is.
     ///
     /// # Errors

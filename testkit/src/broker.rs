@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use claudemesh_broker::clock::{Clock, ManualClock};
-use claudemesh_broker::config::{Config, LimitsMode};
+pub use claudemesh_broker::config::{Config, LimitsMode};
 use claudemesh_broker::{Broker, Deps};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::oneshot;

@@ -3,7 +3,7 @@
 //! The real host drops what breaks a rule without a word, so a test against it cannot tell a lost message from a late
 //! one. This one writes every breach down, and a test that did not look at them fails when the host is dropped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long an answer may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -81,6 +81,14 @@ pub struct ToolAnswer {
     pub structured: Value,
 }
 
+/// A tool call that is under way.
+#[derive(Debug)]
+pub struct Call {
+    name: String,
+    id: u64,
+    answer: oneshot::Receiver<Value>,
+}
+
 /// How the server ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -106,12 +114,18 @@ struct Link {
     stdin: tokio::sync::Mutex<Option<ChildStdin>>,
     state: Mutex<State>,
     notes: mpsc::UnboundedSender<ChannelNote>,
+    /// How many signs of life each call gave.
+    heard: watch::Sender<HashMap<u64, usize>>,
     cwd: PathBuf,
 }
 
 #[derive(Default)]
 struct State {
     pending: HashMap<u64, oneshot::Sender<Value>>,
+    /// Calls that the host gave up: an answer to them may still come.
+    cancelled: HashSet<u64>,
+    /// Last sign of life of each call.
+    progress: HashMap<u64, f64>,
     violations: Vec<String>,
     greeted: bool,
     channel: bool,
@@ -159,6 +173,7 @@ impl Host {
             stdin: tokio::sync::Mutex::new(child.stdin.take()),
             state: Mutex::default(),
             notes: notes_in,
+            heard: watch::Sender::default(),
             cwd: options.cwd.clone(),
         });
         let stdout = BufReader::new(child.stdout.take().context("stdout was piped")?);
@@ -221,6 +236,11 @@ impl Host {
     /// # Errors
     /// No answer.
     pub async fn request(&mut self, method: &str, params: Value) -> Result<Value> {
+        let (_, receiver) = self.start_request(method, params).await?;
+        self.answered(method, receiver).await
+    }
+
+    async fn start_request(&mut self, method: &str, params: Value) -> Result<(u64, oneshot::Receiver<Value>)> {
         let id = self.next_id;
         self.next_id += 1;
         let (sender, receiver) = oneshot::channel();
@@ -230,10 +250,14 @@ impl Host {
             frame["params"] = params;
         }
         self.link.write(&frame).await?;
-        match tokio::time::timeout(PATIENCE, receiver).await {
+        Ok((id, receiver))
+    }
+
+    async fn answered(&self, what: &str, answer: oneshot::Receiver<Value>) -> Result<Value> {
+        match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => bail!("the server ended before it answered {method}"),
-            Err(_) => bail!("no answer to {method} in {PATIENCE:?}; breaches so far: {:?}", self.violations()),
+            Ok(Err(_)) => bail!("the server ended before it answered {what}"),
+            Err(_) => bail!("no answer to {what} in {PATIENCE:?}; breaches so far: {:?}", self.violations()),
         }
     }
 
@@ -289,8 +313,53 @@ impl Host {
     /// # Errors
     /// No answer, or a protocol error.
     pub async fn tool(&mut self, name: &str, arguments: Value) -> Result<ToolAnswer> {
+        let call = self.start_tool(name, arguments).await?;
+        self.finish(call).await
+    }
+
+    /// Calls a tool and goes on; [`Self::finish`] takes the answer.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub async fn start_tool(&mut self, name: &str, arguments: Value) -> Result<Call> {
         let meta = json!({"claudecode/toolUseId": format!("toolu_{}", self.next_id), "progressToken": self.next_id});
-        let answer = self.request("tools/call", json!({"name": name, "arguments": arguments, "_meta": meta})).await?;
+        let params = json!({"name": name, "arguments": arguments, "_meta": meta});
+        let (id, answer) = self.start_request("tools/call", params).await?;
+        Ok(Call { name: name.to_owned(), id, answer })
+    }
+
+    /// Gives a call up, as the host does when its user interrupts.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub async fn cancel(&mut self, call: Call) -> Result<()> {
+        {
+            let mut state = self.link.state();
+            state.pending.remove(&call.id);
+            state.cancelled.insert(call.id);
+        }
+        self.notify("notifications/cancelled", json!({"requestId": call.id, "reason": "the user interrupted"})).await
+    }
+
+    /// Waits until the server told how a call gets on, at least so many times.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn progressed(&mut self, call: &Call, times: usize) -> Result<()> {
+        let mut heard = self.link.heard.subscribe();
+        let id = call.id;
+        let enough = heard.wait_for(|heard| heard.get(&id).is_some_and(|count| *count >= times));
+        tokio::time::timeout(PATIENCE, enough).await.context("no sign of life of the call")??;
+        Ok(())
+    }
+
+    /// The answer to a call.
+    ///
+    /// # Errors
+    /// No answer, or a protocol error.
+    pub async fn finish(&mut self, call: Call) -> Result<ToolAnswer> {
+        let Call { name, answer, .. } = call;
+        let answer = self.answered(&name, answer).await?;
         let result = answer.get("result").with_context(|| format!("{name} failed: {answer}"))?;
         let blocks = result["content"].as_array().with_context(|| format!("{name}: no content: {answer}"))?;
         let text = blocks.iter().filter_map(|block| block["text"].as_str()).collect::<Vec<_>>().join("\n");
@@ -447,6 +516,9 @@ impl Link {
         match (frame.get("method").and_then(Value::as_str), frame.get("id")) {
             (None, Some(id)) => {
                 let waiting = id.as_u64().and_then(|id| self.state().pending.remove(&id));
+                if id.as_u64().is_some_and(|id| self.state().cancelled.remove(&id)) {
+                    return;
+                }
                 if frame.get("result").is_some() == frame.get("error").is_some() {
                     self.state().breach(format!("an answer needs either result or error: {frame}"));
                 }
@@ -489,10 +561,26 @@ impl Link {
             "notifications/claude/channel" => self.note(params),
             "notifications/tools/list_changed" => self.state().lists_changed += 1,
             "notifications/prompts/list_changed" | "notifications/resources/list_changed" => {}
-            "notifications/resources/updated" | "notifications/message" | "notifications/progress" => {}
+            "notifications/resources/updated" | "notifications/message" => {}
+            "notifications/progress" => self.progress(params),
             "notifications/cancelled" => {}
             other => self.state().breach(format!("the host does not know `{other}`")),
         }
+    }
+
+    fn progress(&self, params: &Value) {
+        let mut state = self.state();
+        let (Some(id), Some(value)) = (params["progressToken"].as_u64(), params["progress"].as_f64()) else {
+            return state.breach(format!("progress needs the token of its call and a number: {params}"));
+        };
+        if !state.pending.contains_key(&id) && !state.cancelled.contains(&id) {
+            return state.breach(format!("progress of a call that is not under way: {params}"));
+        }
+        if state.progress.insert(id, value).is_some_and(|before| value <= before) {
+            state.breach(format!("progress must grow: {params}"));
+        }
+        drop(state);
+        self.heard.send_modify(|heard| *heard.entry(id).or_default() += 1);
     }
 
     fn note(&self, params: &Value) {

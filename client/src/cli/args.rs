@@ -186,6 +186,32 @@ impl Priority {
     }
 }
 
+/// `claudemesh ask`
+#[derive(Args, Clone, Debug, Default)]
+pub struct AskArgs {
+    /// Whom: a name, a key or 8 and more digits of one. One peer.
+    pub to: String,
+    /// The question.
+    #[arg(required = true)]
+    pub question: Vec<String>,
+    /// How many seconds to wait for the answer, at most 600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = parse_wait)]
+    pub timeout: f64,
+    /// Ask although the peer is away: the question waits for it for a day.
+    #[arg(long)]
+    pub wait_offline: bool,
+}
+
+/// `claudemesh reply`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReplyArgs {
+    /// Id of the question, or 8 and more characters of it.
+    pub id: String,
+    /// The answer.
+    #[arg(required = true)]
+    pub text: Vec<String>,
+}
+
 /// `claudemesh inbox`
 #[derive(Args, Clone, Debug, Default)]
 pub struct InboxArgs {
@@ -201,6 +227,9 @@ pub struct InboxArgs {
     /// Leave the shown messages unread.
     #[arg(long)]
     pub peek: bool,
+    /// List the questions that wait for an answer instead; with --all also those that do not any more.
+    #[arg(long, conflicts_with_all = ["peek", "wait", "limit"])]
+    pub questions: bool,
 }
 
 /// `claudemesh msg-status`
@@ -443,6 +472,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(format!("'{text}' is out of range: more than 0 and at most 10 years"));
     }
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is out of range"))
+}
+
+fn parse_wait(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 600.0 => Ok(seconds),
+        _ => Err(format!("'{text}' is no number of seconds from 1 to 600")),
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

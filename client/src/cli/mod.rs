@@ -146,9 +146,19 @@ pub enum Verb {
                             claudemesh send --to 'Smith, Ann' hello"
     )]
     Send(args::SendArgs),
+    /// Ask a peer a question and wait for the answer.
+    #[command(after_help = "Examples:\n  claudemesh ask Bob \"which port does the test server use?\"\n  \
+                            claudemesh ask Bob \"may I merge?\" --timeout 60 --json\n  \
+                            claudemesh ask Bob \"what did the audit say?\" --wait-offline")]
+    Ask(args::AskArgs),
+    /// Answer a question that a peer asked.
+    #[command(after_help = "Example:\n  claudemesh reply 8fK2mQ7d \"port 7900\"\n\n\
+                            `claudemesh inbox --questions` lists the open questions with their ids.")]
+    Reply(args::ReplyArgs),
     /// Show new messages. They are kept and shown once.
     #[command(
-        after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20"
+        after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20\n  \
+                            claudemesh inbox --questions"
     )]
     Inbox(args::InboxArgs),
     /// Show or set which messages reach your sessions: accepted, held for your release, or refused.

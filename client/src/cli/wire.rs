@@ -2,7 +2,7 @@
 
 use super::{Context, Verb, meshes};
 use crate::error::{CliError, ExitCode};
-use crate::features::{enrolment, groups, info, messaging, moderation, presence};
+use crate::features::{enrolment, groups, info, messaging, moderation, presence, questions};
 
 /// Runs a verb.
 ///
@@ -17,6 +17,8 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Join(args) => enrolment::cli::join(cx, &args),
         Verb::Peers(args) => presence::cli::peers(cx, &args),
         Verb::Send(args) => return messaging::cli::send(cx, &args),
+        Verb::Ask(args) => return questions::cli::ask(cx, &args),
+        Verb::Reply(args) => questions::cli::reply(cx, &args),
         Verb::Inbox(args) => messaging::cli::inbox(cx, &args),
         Verb::Inbound(args) => crate::inbound::cli::inbound(cx, &args),
         Verb::Held(args) => crate::inbound::cli::held(cx, &args),

@@ -145,6 +145,14 @@ impl Connection {
         }
     }
 
+    /// Lets whoever listens look into the inbox: something in it can be shown again.
+    pub fn nudge(&self) {
+        if let Some(mail) = &self.mail {
+            // Nobody listening is fine.
+            let _ = mail.events.send(MailEvent::Stored(0));
+        }
+    }
+
     /// Tells the broker how far messages came in this session. Sent with the next frames; lost with the socket, which
     /// only makes the receipt more modest than the truth.
     pub fn acknowledge(&self, message_ids: Vec<String>, stage: Stage, route: &str) {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL};
 
 use crate::cli::Context;
@@ -19,6 +20,8 @@ pub enum Purpose {
     Ask,
     /// Receives the member's messages into this inbox.
     Receive(Mailbox),
+    /// Sends and receives into this inbox under a key of its own, that of a session as short as the verb.
+    Converse(Mailbox),
 }
 
 /// Runs async code on a runtime of its own, on this thread: the fastest to start, and enough for one connection.
@@ -46,17 +49,23 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let session_id = match purpose {
         Purpose::Ask => format!("cli-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::Receive(_) => "cli-inbox".to_owned(),
+        Purpose::Converse(_) => format!("cli-ask-{}-{}", std::process::id(), crate::clock::now_ms()),
     };
     let mut identity = Identity::of_mesh(entry, session_id).map_err(ConnectionError::from)?;
     identity.cwd = paths::project_dir(&cx.env).to_string_lossy().into_owned();
     let description = &mut identity.description;
     description.display_name = session_name(cx);
+    if let Purpose::Converse(_) = purpose {
+        identity.session = Some(SecretKey::random(&mut rand::rngs::OsRng));
+        // The name of the session itself would become ambiguous.
+        description.display_name = description.display_name.take().map(|name| format!("{name} (shell)"));
+    }
     description.hostname = hostname();
     description.peer_type = Some("human".into());
     description.channel = Some("cli".into());
     let (capabilities, mailbox) = match purpose {
         Purpose::Ask => ([CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
-        Purpose::Receive(mailbox) => ([CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
+        Purpose::Receive(mailbox) | Purpose::Converse(mailbox) => ([CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
     };
     description.capabilities = capabilities.map(str::to_owned).to_vec();
     Ok(Connection::once(identity, mailbox).await?)

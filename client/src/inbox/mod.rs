@@ -71,6 +71,7 @@ impl From<InboxError> for CliError {
 /// One open inbox. Blocking; [`Mailbox`] is the form for async code.
 pub struct Inbox {
     db: SqliteConnection,
+    awaits: questions::Awaits,
 }
 
 impl Inbox {
@@ -97,7 +98,7 @@ impl Inbox {
                 .map_err(|error| failed(error.to_string()))?;
             db.run_pending_migrations(MIGRATIONS).map_err(|error| failed(error.to_string()))?;
         }
-        Ok(Self { db })
+        Ok(Self { db, awaits: questions::Awaits::default() })
     }
 
     /// Stores messages and notes that `reader` received them, all or nothing. A message that is known (same id, or same
@@ -144,7 +145,8 @@ impl Inbox {
     }
 
     /// Takes up to `limit` deliveries of `reader` that were not shown and are not held, oldest first, and marks them shown
-    /// by `route` in the same step: of several processes that ask at once, each message goes to exactly one.
+    /// by `route` in the same step: of several processes that ask at once, each message goes to exactly one. What a call of
+    /// this process waits for is left to it.
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is marked then.
@@ -166,12 +168,14 @@ impl Inbox {
         if self.count_unshown(reader)? == 0 {
             return Ok(vec![]);
         }
+        let awaited = self.awaited(reader)?;
         let taken = self.db.immediate_transaction(|db| {
             let mut next = deliveries::table
                 .inner_join(messages::table)
                 .filter(deliveries::reader.eq(reader))
                 .filter(deliveries::shown_at_ms.is_null())
                 .filter(not_held())
+                .filter(deliveries::seq.ne_all(awaited))
                 .order(deliveries::seq)
                 .limit(pick.limit.clamp(1, MAX_LIST))
                 .select(deliveries::seq)
@@ -234,10 +238,12 @@ impl Inbox {
     /// # Errors
     /// [`InboxError::Sql`]
     pub fn count_unshown(&mut self, reader: &str) -> Result<i64, InboxError> {
+        let awaited = self.awaited(reader)?;
         let count = deliveries::table
             .filter(deliveries::reader.eq(reader))
             .filter(deliveries::shown_at_ms.is_null())
             .filter(not_held())
+            .filter(deliveries::seq.ne_all(awaited))
             .count()
             .get_result(&mut self.db)?;
         Ok(count)
@@ -248,11 +254,13 @@ impl Inbox {
     /// # Errors
     /// [`InboxError::Sql`]
     pub fn newest_unshown(&mut self, reader: &str) -> Result<Option<Message>, InboxError> {
+        let awaited = self.awaited(reader)?;
         let newest = deliveries::table
             .inner_join(messages::table)
             .filter(deliveries::reader.eq(reader))
             .filter(deliveries::shown_at_ms.is_null())
             .filter(not_held())
+            .filter(deliveries::seq.ne_all(awaited))
             .order(messages::seq.desc())
             .select(Message::as_select())
             .first(&mut self.db)
@@ -466,12 +474,18 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
 #[derive(Clone)]
 pub struct Mailbox {
     inbox: Arc<Mutex<Inbox>>,
+    awaits: questions::Awaits,
 }
 
 impl Mailbox {
     /// Wraps an open inbox.
     pub fn new(inbox: Inbox) -> Self {
-        Self { inbox: Arc::new(Mutex::new(inbox)) }
+        Self { awaits: inbox.awaits(), inbox: Arc::new(Mutex::new(inbox)) }
+    }
+
+    /// What this process waits for.
+    pub fn awaits(&self) -> &questions::Awaits {
+        &self.awaits
     }
 
     /// Opens the inbox of a mesh, see [`Inbox::open`].

@@ -162,7 +162,8 @@ fn a_wait_takes_the_answer_of_whom_it_asked_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut inbox = open(dir.path());
     let asked = Asked { key: BOB.into(), member: format!("{BOB}-member") };
-    let take = |inbox: &mut Inbox| inbox.take_for_wait("s1", "q1", &asked, "ask", 5).unwrap();
+    let take = |inbox: &mut Inbox| inbox.take_for_wait("s1", "q1", &asked, false, "ask", 5).unwrap();
+    let next = |inbox: &mut Inbox| inbox.take_for_wait("s1", "q9", &asked, false, "ask", 5).unwrap();
     inbox
         .store(
             "s1",
@@ -181,8 +182,8 @@ fn a_wait_takes_the_answer_of_whom_it_asked_and_nothing_else() {
     // The answer goes before the question that came with it.
     let Some(Taken::Answer(answer)) = take(&mut inbox) else { panic!("there is an answer") };
     assert_eq!(answer.message_id, "answer");
-    assert!(matches!(take(&mut inbox), Some(Taken::CounterQuestion(message)) if message.message_id == "counter"));
-    assert_eq!(take(&mut inbox), None);
+    assert!(matches!(next(&mut inbox), Some(Taken::CounterQuestion(message)) if message.message_id == "counter"));
+    assert_eq!(next(&mut inbox), None);
     assert!(
         inbox
             .poll_questions("s1", false, 10, "pull", 6)
@@ -199,14 +200,48 @@ fn a_wait_takes_the_answer_of_whom_it_asked_and_nothing_else() {
 }
 
 #[test]
+fn no_route_shows_what_a_wait_of_this_process_may_end_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut inbox, mut hook) = (open(dir.path()), open(dir.path()));
+    let claim = |inbox: &mut Inbox| -> Vec<String> {
+        let claimed = inbox.claim_unshown("s1", "channel", 10, 6).unwrap();
+        claimed.into_iter().map(|message| message.message_id).collect()
+    };
+    let asked = Asked { key: BOB.into(), member: format!("{BOB}-member") };
+    let awaits = inbox.awaits();
+    // The question is being sent, its id is not known: every question and answer of that peer may concern it.
+    let number = awaits.add(asked.clone());
+    let news = [
+        message("answer", Some(REPLY), Some("q1"), BOB, 0),
+        message("other", Some(REPLY), Some("q2"), BOB, 0),
+        message("plain", None, None, BOB, 0),
+        message("of-ann", Some(REPLY), Some("q1"), ANN, 0),
+    ];
+    inbox.store("s1", &news).unwrap();
+    assert_eq!(claim(&mut inbox), ["plain", "of-ann"]);
+    awaits.name(number, "q1");
+    assert_eq!(claim(&mut inbox), ["other"]);
+    // Another process does not know of the wait and shows the answer; it ends the wait all the same.
+    assert_eq!(claim(&mut hook), ["answer"]);
+    assert!(matches!(inbox.take_for_wait("s1", "q1", &asked, false, "ask", 7).unwrap(), Some(Taken::Answer(_))));
+    inbox.store("s1", &[message("late", Some(REPLY), Some("q1"), BOB, 0)]).unwrap();
+    assert!(claim(&mut inbox).is_empty());
+    awaits.remove(number);
+    assert_eq!(claim(&mut inbox), ["late"]);
+}
+
+#[test]
 fn the_member_may_answer_from_anywhere_but_only_the_asked_peer_interrupts() {
     let dir = tempfile::tempdir().unwrap();
     let mut inbox = open(dir.path());
     let session = Asked { key: "another-session".into(), member: format!("{BOB}-member") };
     let member = Asked { key: format!("{BOB}-member"), member: format!("{BOB}-member") };
     inbox.store("s1", &[message("counter", Some(QUESTION), None, BOB, 0)]).unwrap();
-    assert_eq!(inbox.take_for_wait("s1", "q1", &session, "ask", 5).unwrap(), None);
-    assert!(matches!(inbox.take_for_wait("s1", "q1", &member, "ask", 5).unwrap(), Some(Taken::CounterQuestion(_))));
+    assert_eq!(inbox.take_for_wait("s1", "q1", &session, false, "ask", 5).unwrap(), None);
+    assert!(matches!(
+        inbox.take_for_wait("s1", "q1", &member, false, "ask", 5).unwrap(),
+        Some(Taken::CounterQuestion(_))
+    ));
     inbox.store("s1", &[message("answer", Some(REPLY), Some("q1"), BOB, 0)]).unwrap();
-    assert!(matches!(inbox.take_for_wait("s1", "q1", &session, "ask", 5).unwrap(), Some(Taken::Answer(_))));
+    assert!(matches!(inbox.take_for_wait("s1", "q1", &session, false, "ask", 5).unwrap(), Some(Taken::Answer(_))));
 }

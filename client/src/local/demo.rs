@@ -12,7 +12,8 @@ use crate::config::{ConfigStore, MeshEntry};
 use crate::connection::{Connection, ConnectionError, Identity, open_mailbox};
 use crate::error::CliError;
 use crate::features::enrolment::{self, InviteWish};
-use crate::features::messaging::{Draft, new_trace};
+use crate::features::messaging::Draft;
+use crate::features::messaging::exchange::new_trace;
 use crate::inbox::{Mailbox, Message};
 use crate::output::{Style, clean, clean_lines};
 
@@ -104,12 +105,8 @@ impl Actor {
 
     async fn send(&self, to: &[&str], text: &str, reply_to: Option<&str>, trace: &Trace) -> Result<String, CliError> {
         let to: Vec<String> = to.iter().map(|target| (*target).to_owned()).collect();
-        let draft = Draft {
-            text: text.to_owned(),
-            priority: Priority::Next,
-            reply_to: reply_to.map(str::to_owned),
-            trace: trace.clone(),
-        };
+        let draft =
+            Draft { reply_to: reply_to.map(str::to_owned), trace: trace.clone(), ..Draft::new(text, Priority::Next) };
         let outcome = self.connection.send_to(&to, &draft, false).await.pop();
         let outcome = outcome.ok_or_else(|| CliError::internal("A send had no outcome."))?;
         Ok(outcome.result?.message_id)

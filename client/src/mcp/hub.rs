@@ -132,6 +132,11 @@ impl Hub {
         })
     }
 
+    /// The environment of this process.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// Who this session is.
     pub fn identity(&self) -> &SessionIdentity {
         &self.identity
@@ -146,6 +151,16 @@ impl Hub {
     pub fn slugs(&self) -> Vec<String> {
         let (_, config, _) = read(&self.env, &self.store);
         self.wanted(&config).into_iter().map(|entry| entry.slug.clone()).collect()
+    }
+
+    /// The joined mesh of a connection, as the config says now.
+    ///
+    /// # Errors
+    /// The config cannot be read, or the mesh was left meanwhile.
+    pub fn entry(&self, bound: &Bound) -> Result<MeshEntry, ToolError> {
+        let config = self.store.load().map_err(|error| error.to_string())?;
+        let entry = config.meshes.into_iter().find(|entry| entry.mesh_id.as_str() == bound.tag.id);
+        entry.ok_or_else(|| format!("the mesh {} was left", bound.tag.slug))
     }
 
     fn wanted<'a>(&self, config: &'a Config) -> Vec<&'a MeshEntry> {

@@ -64,7 +64,7 @@ pub async fn serve(
     input: impl AsyncRead + Send + Unpin + 'static,
     output: impl AsyncWrite + Send + Unpin + 'static,
 ) -> Result<(), CliError> {
-    let transport = transport::NoDiscovery::new(AsyncRwTransport::new_server(input, output));
+    let transport = transport::NoDiscovery::new(AsyncRwTransport::new_server(input, output), hub.stopped());
     let server = MeshServer::new(Arc::clone(&hub));
     // Directly: the first frame may be any request, `initialize` is answered like the others.
     let running = rmcp::service::serve_directly(server, transport, None);

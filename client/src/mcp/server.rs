@@ -53,7 +53,11 @@ pub struct MeshServer {
 impl MeshServer {
     /// A server over a hub.
     pub fn new(hub: Arc<Hub>) -> Self {
-        let tools = Self::messaging_tools() + Self::presence_tools() + Self::group_tools() + Self::info_tools();
+        let tools = Self::messaging_tools()
+            + Self::question_tools()
+            + Self::presence_tools()
+            + Self::group_tools()
+            + Self::info_tools();
         Self { hub, tools: Arc::new(tools) }
     }
 

@@ -8,16 +8,19 @@ use std::borrow::Cow;
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorCode, ErrorData, ServerJsonRpcMessage};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
+use tokio_util::sync::CancellationToken;
 
 /// A transport whose client cannot discover.
 pub struct NoDiscovery<T> {
     inner: T,
+    ended: CancellationToken,
 }
 
 impl<T> NoDiscovery<T> {
-    /// Wraps a transport.
-    pub fn new(inner: T) -> Self {
-        Self { inner }
+    /// Wraps a transport; `ended` is cancelled when the input ends. The SDK would wait for calls that are under way, and a
+    /// call may wait for a peer.
+    pub fn new(inner: T, ended: CancellationToken) -> Self {
+        Self { inner, ended }
     }
 }
 
@@ -37,7 +40,11 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for NoDiscovery<T> {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            match self.inner.receive().await? {
+            let Some(message) = self.inner.receive().await else {
+                self.ended.cancel();
+                return None;
+            };
+            match message {
                 ClientJsonRpcMessage::Request(request)
                     if matches!(request.request, ClientRequest::DiscoverRequest(_)) =>
                 {

@@ -63,6 +63,7 @@ async fn every_listed_tool_works() -> Result<()> {
     let (sent, _) = ann.call("send_message", json!({"to": "BobS", "message": "hello"})).await?;
     let id = sent.split(" → ").nth(1).and_then(|rest| rest.split(' ').next()).context("an id")?.to_owned();
     let calls = [
+        ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("check_messages", json!({})),
         ("join_group", json!({"name": "@qa", "role": "lead"})),
         ("leave_group", json!({"name": "qa"})),
@@ -71,6 +72,8 @@ async fn every_listed_tool_works() -> Result<()> {
         ("mesh_stats", json!({})),
         ("message_status", json!({"id": id})),
         ("ping_mesh", json!({})),
+        ("poll_inbox", json!({})),
+        ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
         ("send_message", json!({"to": ["AnnS", "*"], "message": "to all", "priority": "low"})),
         ("set_profile", json!({"title": "QA", "capabilities": ["tests"]})),
         ("set_status", json!({"status": "working"})),

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use anyhow::{Context, Result};
-use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::broker::{Builder, Config, Database, TestBroker};
 use claudemesh_testkit::cli::CommandLine;
 use claudemesh_testkit::host::{Host, Options};
 use serde_json::Value;
@@ -16,7 +16,12 @@ pub(crate) struct Team {
 
 impl Team {
     pub(crate) async fn start() -> Result<Self> {
-        let broker = TestBroker::start(Database::Sqlite).await?;
+        Self::start_with(|_| {}).await
+    }
+
+    /// With another configuration of the broker.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Result<Self> {
+        let broker = Builder::new(Database::Sqlite).config(change).start().await?;
         let (ann, bob) = (program()?, program()?);
         ann.json(&["create", "team", "--broker", &broker.url(), "--name", "Ann", "--json"])?;
         let invite = ann.json(&["invite", "--uses", "5", "--json"])?;

@@ -8,7 +8,7 @@ use claudemesh_protocol::limits;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Draft, Outcome, ack_words};
+use super::{Draft, Outcome, ack_words, exchange};
 use crate::cli::Context;
 use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
 use crate::config::MeshEntry;
@@ -41,9 +41,20 @@ pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     };
     let entry = cx.mesh_entry()?;
     let mut draft = Draft::new(text, args.priority.into());
-    draft.reply_to.clone_from(&args.reply_to);
+    let mesh = &entry.mesh_id;
     let outcomes = one_shot::ask(cx, &entry, |connection| async move {
-        Ok(connection.send_to(&recipients, &draft, args.to_self).await)
+        let Some(reply_to) = &args.reply_to else {
+            return Ok(connection.send_to(&recipients, &draft, args.to_self).await);
+        };
+        // Without the inbox the message is sent all the same; the id is taken as it was given then.
+        let Ok(mailbox) = Mailbox::open(cx.store.dir(), mesh).await else {
+            draft.reply_to = Some(reply_to.clone());
+            return Ok(connection.send_to(&recipients, &draft, args.to_self).await);
+        };
+        let answered = exchange::refer(&mailbox, &mut draft, Some(reply_to), &recipients).await;
+        let outcomes = connection.send_to(&recipients, &draft, args.to_self).await;
+        exchange::note_answered(&mailbox, answered.as_ref(), &outcomes).await;
+        Ok(outcomes)
     })?;
     let failure = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err().cloned()).map(CliError::from);
     match (outcomes.as_slice(), failure) {
@@ -174,6 +185,9 @@ struct Fetched {
 /// # Errors
 /// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is in the inbox.
 pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<(), CliError> {
+    if args.questions {
+        return crate::features::questions::cli::list(cx, args.all);
+    }
     let entries = cx.mesh_entries()?;
     let fetched = one_shot::block_on(async {
         let mut tasks = Vec::new();
@@ -237,16 +251,24 @@ async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetch
     Ok(Fetched { slug: entry.slug, messages, trouble })
 }
 
+/// Takes in everything that waits at the broker.
+///
+/// # Errors
+/// Of the connection.
+pub async fn pull_all(connection: &Connection) -> Result<(), CliError> {
+    loop {
+        let pulled = connection.inbox_pull(None).await?;
+        if pulled.remaining == 0 || pulled.pushed == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// Takes in everything that waits at the broker; when there is nothing to show then, waits for the first message.
 async fn drain(connection: &Connection, mailbox: &Mailbox, args: &InboxArgs) -> Result<(), CliError> {
     let deadline = Instant::now() + Duration::from_secs_f64(args.wait);
     let mut events = connection.mail_events();
-    loop {
-        let pulled = connection.inbox_pull(None).await?;
-        if pulled.remaining == 0 || pulled.pushed == 0 {
-            break;
-        }
-    }
+    pull_all(connection).await?;
     while mailbox.run(|inbox| inbox.list(true, 1)).await?.is_empty() {
         let Some(events) = &mut events else { break };
         let mut state = connection.watch();

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEOUT, unexpected};
 
 pub mod cli;
+pub mod exchange;
 pub mod tools;
 
 /// A text on its way.
@@ -28,20 +29,29 @@ pub struct Draft {
     pub priority: Priority,
     /// Id of the message it answers.
     pub reply_to: Option<String>,
+    /// `question` or `reply` for the recipient's client; ordinary messages have none.
+    pub subtype: Option<&'static str>,
     /// Exchange it belongs to.
     pub trace: Trace,
+    /// Idempotency key; a fresh one when `None`.
+    pub client_message_id: Option<String>,
+    /// Shortens the time for which the broker keeps it undelivered.
+    pub expires_in: Option<Duration>,
 }
 
 impl Draft {
     /// A first message of a new exchange.
     pub fn new(text: impl Into<String>, priority: Priority) -> Self {
-        Self { text: text.into(), priority, reply_to: None, trace: new_trace() }
+        Self {
+            text: text.into(),
+            priority,
+            reply_to: None,
+            subtype: None,
+            trace: exchange::new_trace(),
+            client_message_id: None,
+            expires_in: None,
+        }
     }
-}
-
-/// A new exchange.
-pub fn new_trace() -> Trace {
-    Trace { id: uuid::Uuid::new_v4().to_string(), hop: 0 }
 }
 
 /// What became of one target of a send.
@@ -160,9 +170,22 @@ impl Connection {
     /// # Errors
     /// What the broker says (`queued:false` is an error), or that the outcome is open.
     pub async fn send_direct(&self, to: &PublicKey, draft: &Draft) -> Result<Ack, ConnectionError> {
+        self.send_sealed(TargetField::One(to.to_hex()), to, draft).await
+    }
+
+    /// Seals a text to one key and sends it to keys whose holders can all open it: a member and its sessions.
+    ///
+    /// # Errors
+    /// As [`Connection::send_direct`].
+    pub async fn send_sealed(
+        &self,
+        to: TargetField,
+        sealed_for: &PublicKey,
+        draft: &Draft,
+    ) -> Result<Ack, ConnectionError> {
         check_length(&draft.text)?;
-        let body = envelope::seal_direct(&draft.text, to, self.identity().own_key(), &mut rand::rngs::OsRng)?;
-        self.send_frame(self.frame(TargetField::One(to.to_hex()), body, "direct", draft)).await
+        let body = envelope::seal_direct(&draft.text, sealed_for, self.identity().own_key(), &mut rand::rngs::OsRng)?;
+        self.send_frame(self.frame(to, body, "direct", draft)).await
     }
 
     /// Sends a text that its audience can read: the union of groups, topics or everyone, each recipient once.
@@ -196,10 +219,14 @@ impl Connection {
             priority: draft.priority,
             nonce: body.nonce,
             ciphertext: body.ciphertext,
-            client_message_id: Some(uuid::Uuid::new_v4().to_string()),
+            client_message_id: Some(
+                draft.client_message_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+            ),
             request_fingerprint: Some(fingerprint),
             reply_to_id: draft.reply_to.clone(),
+            subtype: draft.subtype.map(str::to_owned),
             trace: Some(draft.trace.clone()),
+            expires_in_ms: draft.expires_in.and_then(|time| u64::try_from(time.as_millis()).ok()),
             ..Send::default()
         }
     }

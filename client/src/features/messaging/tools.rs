@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, Stage, Trace};
+use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, Stage};
 use claudemesh_protocol::target::Target;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::CallToolResult;
@@ -12,16 +12,14 @@ use rmcp::{tool, tool_router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Draft, Outcome, ack_words, new_trace};
+use super::{Draft, Outcome, ack_words, exchange};
+use crate::features::questions;
 use crate::inbox::{Message, Pick};
 use crate::mcp::hub::{Bound, ToolError};
 use crate::mcp::notes::{harmless, harmless_value};
 use crate::mcp::routes::{CHANNEL, PULL};
 use crate::mcp::server::{Answer, MeshServer, always_load};
 
-/// A message to the same peer within this time continues the exchange, so that two agents cannot answer each other for
-/// ever.
-const EXCHANGE_MS: i64 = 10 * 60 * 1_000;
 /// Messages of one `check_messages`.
 const MAX_MESSAGES: i64 = 50;
 
@@ -189,13 +187,11 @@ impl MeshServer {
                     continue;
                 }
             };
-            let draft = Draft {
-                text: args.message.clone(),
-                priority: args.priority.unwrap_or_default().into(),
-                trace: trace_for(&bound, args.reply_to.as_deref(), &targets).await,
-                reply_to: full_id(&bound, args.reply_to.as_deref()).await,
-            };
-            for outcome in connection.send_to(&targets, &draft, false).await {
+            let mut draft = Draft::new(args.message.clone(), args.priority.unwrap_or_default().into());
+            let answered = exchange::refer(&bound.mailbox, &mut draft, args.reply_to.as_deref(), &targets).await;
+            let outcomes = connection.send_to(&targets, &draft, false).await;
+            exchange::note_answered(&bound.mailbox, answered.as_ref(), &outcomes).await;
+            for outcome in outcomes {
                 match outcome_line(&outcome) {
                     Ok(line) => {
                         sent += 1;
@@ -214,7 +210,7 @@ impl MeshServer {
     }
 
     /// Which mesh a target is in, and the target without its mesh prefix.
-    async fn place(&self, meshes: &[Bound], target: &str) -> Result<(Bound, String), ToolError> {
+    pub(crate) async fn place(&self, meshes: &[Bound], target: &str) -> Result<(Bound, String), ToolError> {
         if let Some((slug, rest)) = target.split_once(':')
             && let Some(bound) = meshes.iter().find(|bound| bound.tag.slug == slug)
             && !rest.trim().is_empty()
@@ -262,6 +258,7 @@ impl MeshServer {
         let mut data = Vec::new();
         let mut notes = Vec::new();
         for bound in self.hub.select(args.mesh_slug.as_deref()).await? {
+            questions::settle(&self.hub, &bound).await;
             let taking = bound.taking.lock().await;
             match self.hub.connected(&bound).await {
                 Ok(connection) => match connection.inbox_pull(None).await {
@@ -346,39 +343,6 @@ impl MeshServer {
             None => Ok(Answer::text(format!("No message {} is known here.", harmless_value(id)))),
         }
     }
-}
-
-/// The exchange a message belongs to: that of the message it answers, or of the last one from there.
-async fn trace_for(bound: &Bound, reply_to: Option<&str>, targets: &[String]) -> Trace {
-    let (reply_to, targets) = (reply_to.map(str::to_owned), targets.to_vec());
-    let since = crate::clock::now_ms() - EXCHANGE_MS;
-    let last = bound.mailbox.run(move |inbox| {
-        if let Some(id) = reply_to
-            && let Some(message) = inbox.find(&id)?
-        {
-            return Ok(Some(message));
-        }
-        let mut newest: Option<Message> = None;
-        for target in &targets {
-            let last = inbox.last_exchange(target, since)?;
-            newest = newest.into_iter().chain(last).max_by_key(|message| message.seq);
-        }
-        Ok(newest)
-    });
-    match last.await {
-        Ok(Some(Message { trace_id: Some(id), trace_hop, .. })) => {
-            Trace { id, hop: u32::try_from(trace_hop).unwrap_or(0).saturating_add(1) }
-        }
-        _ => new_trace(),
-    }
-}
-
-/// The full id of the answered message when we have it; else as given.
-async fn full_id(bound: &Bound, id: Option<&str>) -> Option<String> {
-    let id = id.map(str::trim).filter(|id| !id.is_empty())?.to_owned();
-    let wanted = id.clone();
-    let found = bound.mailbox.run(move |inbox| inbox.find(&wanted)).await;
-    Some(found.ok().flatten().map_or(id, |message| message.message_id))
 }
 
 fn outcome_line(outcome: &Outcome) -> Result<String, String> {

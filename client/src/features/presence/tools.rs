@@ -1,6 +1,9 @@
 //! `list_peers`, `set_status`, `set_summary`, `set_visible`, `set_profile`, `mesh_stats`, `ping_mesh`.
 
+use std::collections::HashSet;
+
 use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile};
+use claudemesh_protocol::id::PublicKey;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::CallToolResult;
 use rmcp::schemars::{self, JsonSchema};
@@ -9,10 +12,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, ConnectionError};
+use crate::features::enrolment;
 use crate::features::one_shot::hostname;
-use crate::mcp::hub::ToolError;
+use crate::mcp::hub::{Bound, ToolError};
 use crate::mcp::notes::harmless_value;
 use crate::mcp::server::{Answer, MeshServer, always_load};
+
+/// A peer that was last seen longer ago is told as stale.
+const STALE_AFTER_MS: i64 = 30 * 60 * 1_000;
 
 /// Parameters of tools that only name a mesh.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -20,6 +27,17 @@ pub(crate) struct OneMesh {
     /// Only this mesh.
     #[serde(default)]
     pub(crate) mesh_slug: Option<String>,
+}
+
+/// Parameters of `list_peers`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+pub(crate) struct ListPeers {
+    /// Also members that are away, with the time they were last seen [default: false].
+    #[serde(default)]
+    all: Option<bool>,
+    /// Only this mesh.
+    #[serde(default)]
+    mesh_slug: Option<String>,
 }
 
 /// Parameters of `set_summary`.
@@ -93,8 +111,8 @@ impl MeshServer {
         meta = always_load(),
         annotations(read_only_hint = true)
     )]
-    async fn list_peers_tool(&self, Parameters(args): Parameters<OneMesh>) -> CallToolResult {
-        let result = self.peers(args.mesh_slug.as_deref()).await;
+    async fn list_peers_tool(&self, Parameters(args): Parameters<ListPeers>) -> CallToolResult {
+        let result = self.peers(args.mesh_slug.as_deref(), args.all.unwrap_or(false)).await;
         Self::finish("list_peers", result)
     }
 
@@ -229,7 +247,7 @@ impl MeshServer {
         Ok(words)
     }
 
-    async fn peers(&self, slug: Option<&str>) -> Result<Answer, ToolError> {
+    async fn peers(&self, slug: Option<&str>, all: bool) -> Result<Answer, ToolError> {
         let host = hostname();
         let mut sections = Vec::new();
         let mut data = Vec::new();
@@ -251,8 +269,16 @@ impl MeshServer {
                     if peers.iter().all(|peer| peer.pubkey == own) {
                         section += "\nNobody else is here.";
                     }
+                    let mut list: Vec<Value> = peers.iter().map(|peer| peer_data(peer, peer.pubkey == own)).collect();
+                    let away = if all { self.away(&bound, &peers).await } else { Ok(vec![]) };
+                    match away {
+                        Ok(away) => {
+                            section.extend(away.iter().map(away_line));
+                            list.extend(away);
+                        }
+                        Err(error) => section += &format!("\n(who is away is not known: {error})"),
+                    }
                     sections.push(section);
-                    let list: Vec<Value> = peers.iter().map(|peer| peer_data(peer, peer.pubkey == own)).collect();
                     data.push(json!({"mesh_slug": bound.tag.slug, "status": "connected", "peers": list}));
                 }
                 Err(error) => {
@@ -263,6 +289,23 @@ impl MeshServer {
         }
         let text = sections.join("\n\n");
         if reached == 0 { Err(text) } else { Ok(Answer::data(text, json!({"meshes": data}))) }
+    }
+
+    /// Members without a connection.
+    async fn away(&self, bound: &Bound, peers: &[Peer]) -> Result<Vec<Value>, ToolError> {
+        let entry = self.hub.entry(bound)?;
+        let listed = tokio::task::spawn_blocking(move || enrolment::members(&entry)).await;
+        let members = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let there: HashSet<PublicKey> = peers.iter().map(|peer| peer.member_pubkey).collect();
+        let now = crate::clock::now_ms();
+        let away = members.into_iter().filter(|member| !there.contains(&member.pubkey)).map(|member| {
+            json!({
+                "pubkey": member.pubkey, "memberPubkey": member.pubkey, "online": false, "status": null,
+                "displayName": harmless_value(&member.display_name), "last_seen_at": member.last_seen_at,
+                "stale": is_stale(false, member.last_seen_at.as_deref(), now),
+            })
+        });
+        Ok(away.collect())
     }
 
     async fn stats_table(&self, slug: Option<&str>) -> Result<Answer, ToolError> {
@@ -398,6 +441,20 @@ fn peer_line(peer: &Peer, host: Option<&str>, is_self: bool) -> String {
     line
 }
 
+fn away_line(member: &Value) -> String {
+    let word = |name: &str| member[name].as_str().unwrap_or_default();
+    let seen = member["last_seen_at"].as_str().map_or_else(|| "never seen".to_owned(), |at| format!("last seen {at}"));
+    let stale = if member["stale"] == true { " [stale]" } else { "" };
+    let key: String = word("pubkey").chars().take(12).collect();
+    format!("\n- **{}** [away]{stale} ({key}) {seen}", word("displayName"))
+}
+
+/// Whether nobody should count on a peer: it is away, and not since a moment ago.
+pub(crate) fn is_stale(online: bool, last_seen_at: Option<&str>, now_ms: i64) -> bool {
+    let last_seen_ms = last_seen_at.and_then(claudemesh_protocol::time::parse_iso);
+    !online && last_seen_ms.is_none_or(|at| now_ms.saturating_sub(at) > STALE_AFTER_MS)
+}
+
 /// A peer as data: the wire's fields, texts made harmless.
 fn peer_data(peer: &Peer, is_self: bool) -> Value {
     fn soften(value: &mut Value) {
@@ -411,5 +468,23 @@ fn peer_data(peer: &Peer, is_self: bool) -> Value {
     let mut value = serde_json::to_value(peer).unwrap_or_default();
     soften(&mut value);
     value["isSelf"] = is_self.into();
+    value["last_seen_at"] = value["lastSeenAt"].clone();
+    value["stale"] = is_stale(peer.online, peer.last_seen_at.as_deref(), crate::clock::now_ms()).into();
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stale_is_away_for_more_than_half_an_hour() {
+        let now = claudemesh_protocol::time::parse_iso("2026-01-01T12:00:00.000Z").unwrap();
+        let stale = |online, seen: Option<&str>| is_stale(online, seen, now);
+        assert!(!stale(false, Some("2026-01-01T11:30:00.000Z")));
+        assert!(stale(false, Some("2026-01-01T11:29:59.000Z")));
+        assert!(stale(false, None) && stale(false, Some("nonsense")));
+        // Who is connected is there, whatever the clocks say.
+        assert!(!stale(true, Some("2020-01-01T00:00:00.000Z")) && !stale(true, None));
+    }
 }

@@ -1,13 +1,14 @@
 //! Who waits for which answer in this process, and how what ends a wait reaches it.
 //!
-//! The inbox is the truth: a wait ends with a message that [`settle`] took out of it, so no other route shows that message
-//! too. When the waiter has gone meanwhile, the message is given back and arrives like any other.
+//! The inbox is the truth: a wait ends with a message that [`settle`] took out of it. From before the question is sent the
+//! inbox holds what may end the wait back from every route, for an answer can be here sooner than the word of the broker
+//! that names the question. When the waiter has gone meanwhile, the message is given back and arrives like any other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, oneshot};
+use tokio::sync::oneshot;
 
+use crate::connection::Connection;
 use crate::inbox::questions::{Asked, Taken};
 use crate::inbox::{InboxError, Mailbox};
 
@@ -18,10 +19,8 @@ pub const ROUTE: &str = "ask";
 #[derive(Clone, Default)]
 pub struct Waits {
     list: Arc<Mutex<Vec<Waiter>>>,
-    /// Held for reading from before a question is sent until its wait is known: an answer can arrive sooner than the
-    /// word of the broker that names the question.
-    sending: Arc<RwLock<()>>,
-    next: Arc<AtomicU64>,
+    /// One settles at a time: a second one would find the answer that the first has just taken.
+    settling: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Waiter {
@@ -31,24 +30,33 @@ struct Waiter {
     wake: oneshot::Sender<Taken>,
 }
 
-/// Leave to send one question; see [`Waits::announce`].
-pub struct Announced {
-    waits: Waits,
-    _sending: OwnedRwLockReadGuard<()>,
-}
-
-/// One wait. Dropping it ends the wait, not the question.
+/// One wait, from before its question is sent. Dropping it ends the wait, not the question.
 pub struct Wait {
     waits: Waits,
     number: u64,
-    woken: oneshot::Receiver<Taken>,
+    asked: Asked,
+    mailbox: Mailbox,
+    connection: Connection,
+    woken: Option<oneshot::Receiver<Taken>>,
 }
 
 impl Waits {
-    /// Says that a question is about to be sent. Until it is [`Announced::sent`] or dropped, nothing is shown.
-    pub async fn announce(&self) -> Announced {
-        let sending = Arc::clone(&self.sending).read_owned().await;
-        Announced { waits: self.clone(), _sending: sending }
+    /// Says that a question is about to be sent.
+    pub fn announce(&self, asked: Asked, mailbox: &Mailbox, connection: &Connection) -> Wait {
+        let number = mailbox.awaits().add(asked.clone());
+        Wait {
+            waits: self.clone(),
+            number,
+            asked,
+            mailbox: mailbox.clone(),
+            connection: connection.clone(),
+            woken: None,
+        }
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn snapshot(&self) -> Vec<(u64, String, Asked)> {
@@ -63,41 +71,64 @@ impl Waits {
     }
 }
 
-impl Announced {
-    /// The question was accepted under this id: waits for its answer.
-    pub fn sent(self, question_id: &str, asked: Asked) -> Wait {
-        let (wake, woken) = oneshot::channel();
-        let number = self.waits.next.fetch_add(1, Ordering::Relaxed);
-        let waiter = Waiter { number, question_id: question_id.to_owned(), asked, wake };
-        self.waits.list.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
-        Wait { waits: self.waits.clone(), number, woken }
-    }
-}
-
 impl Wait {
+    /// The question was accepted under this id.
+    pub fn sent(&mut self, question_id: &str) {
+        let (wake, woken) = oneshot::channel();
+        self.woken = Some(woken);
+        self.mailbox.awaits().name(self.number, question_id);
+        let waiter =
+            Waiter { number: self.number, question_id: question_id.to_owned(), asked: self.asked.clone(), wake };
+        self.waits.list.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
+        // What was held because its meaning was not known yet.
+        self.connection.nudge();
+    }
+
     /// What ended it. Pends until [`settle`] hands something over.
     pub async fn woken(&mut self) -> Option<Taken> {
-        (&mut self.woken).await.ok()
+        match &mut self.woken {
+            Some(woken) => woken.await.ok(),
+            None => std::future::pending().await,
+        }
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
         self.waits.remove(self.number);
+        self.mailbox.awaits().remove(self.number);
+        // Handed over in the moment in which the wait ended: another route has to show it.
+        let left = self.woken.as_mut().and_then(|woken| {
+            woken.close();
+            woken.try_recv().ok()
+        });
+        match (left, tokio::runtime::Handle::try_current()) {
+            (Some(taken), Ok(runtime)) => {
+                let (mailbox, connection) = (self.mailbox.clone(), self.connection.clone());
+                runtime.spawn(async move {
+                    let (reader, seq) = (connection.identity().reader(), taken.message().seq);
+                    if let Err(error) = mailbox.run(move |inbox| inbox.give_back(&reader, seq)).await {
+                        tracing::error!(%error, "an answer was taken and cannot be given back; `claudemesh inbox` has it");
+                    }
+                    connection.nudge();
+                });
+            }
+            _ => self.connection.nudge(),
+        }
     }
 }
 
 /// Takes what ends a wait of this process out of the inbox and hands it over. Called before messages are shown by any
-/// route, and by the waits themselves; costs nothing while nobody waits.
+/// route, and by the waits themselves; costs nothing while nobody waits. `ruled`: the rule for incoming messages was applied
+/// to what may be taken.
 ///
 /// # Errors
 /// [`InboxError`]; what was not taken is found by the next call.
-pub async fn settle(waits: &Waits, mailbox: &Mailbox, reader: &str) -> Result<(), InboxError> {
-    // Not while a question is on its way: its answer may be here already.
-    drop(waits.sending.write().await);
+pub async fn settle(waits: &Waits, mailbox: &Mailbox, reader: &str, ruled: bool) -> Result<(), InboxError> {
+    let _settling = waits.settling.lock().await;
     for (number, question_id, asked) in waits.snapshot() {
         let (of, now) = (reader.to_owned(), crate::clock::now_ms());
-        let taken = mailbox.run(move |inbox| inbox.take_for_wait(&of, &question_id, &asked, ROUTE, now)).await?;
+        let taken = mailbox.run(move |inbox| inbox.take_for_wait(&of, &question_id, &asked, ruled, ROUTE, now)).await?;
         let Some(taken) = taken else { continue };
         let undelivered = match waits.remove(number) {
             Some(waiter) => waiter.wake.send(taken).err(),

@@ -1,0 +1,263 @@
+//! `ask`, `reply`, `inbox --questions`.
+
+use std::time::Duration;
+
+use claudemesh_protocol::features::messaging::Stage;
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use super::ask::{self, Ask, AskError, Desk, Ended, Outcome, Rejected, Window};
+use super::reply;
+use super::wait::{self, Waits};
+use crate::cli::Context;
+use crate::cli::args::{AskArgs, ReplyArgs};
+use crate::config::MeshEntry;
+use crate::connection::Connection;
+use crate::error::{CliError, ExitCode, sentence};
+use crate::features::messaging::exchange::new_trace;
+use crate::features::messaging::{ack_words, cli as messages};
+use crate::features::one_shot::{self, Purpose};
+use crate::inbox::questions::Question;
+use crate::inbox::{Mailbox, Message};
+use crate::output::{Output, Style, clean, clean_lines};
+
+/// Runs `ask`: sends the question, waits, prints the answer.
+///
+/// # Errors
+/// Exit 5 for an unknown or absent peer, 3 for an ambiguous name; of the connection. Without an answer in time the exit
+/// code is 1.
+pub fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
+    let text = args.question.join(" ");
+    if text.trim().is_empty() {
+        return Err(CliError::invalid_args("The question is empty."));
+    }
+    let entry = cx.mesh_entry()?;
+    let outcome = one_shot::block_on(async {
+        let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+        // With a key of its own, so that the answer comes to this process and not to every session of the member.
+        let connection = one_shot::connect(cx, &entry, Purpose::Converse(mailbox.clone())).await?;
+        let asked = ask_on(cx, args, text, &connection, &mailbox).await;
+        connection.close().await;
+        asked
+    })?;
+    let answered = matches!(outcome.ended, Ended::Answered(_));
+    cx.out.answer(&outcome_json(&outcome, &entry), |out| outcome_text(&outcome, out))?;
+    Ok(if answered { ExitCode::Success } else { ExitCode::Cancelled })
+}
+
+async fn ask_on(
+    cx: &Context,
+    args: &AskArgs,
+    text: String,
+    connection: &Connection,
+    mailbox: &Mailbox,
+) -> Result<Outcome, CliError> {
+    let waits = Waits::default();
+    let settle = || {
+        async {
+            // The next event or sign of life tries again.
+            let _ = wait::settle(&waits, mailbox, &connection.identity().reader(), false).await;
+        }
+        .boxed()
+    };
+    let desk = Desk { connection, mailbox, waits: &waits, settle: &settle };
+    let wait = Duration::from_secs_f64(args.timeout);
+    let ask = Ask {
+        to: args.to.trim().to_owned(),
+        text,
+        wait_offline: args.wait_offline,
+        window: Window { wait, cut_short: false },
+        trace: new_trace(),
+    };
+    let progress = |elapsed: Duration| {
+        if elapsed < ask::PROGRESS_EVERY {
+            cx.out.remark(&format!(
+                "Asked {}; waiting up to {} s. After Ctrl-C the answer comes to `claudemesh inbox`.",
+                clean(&args.to),
+                wait.as_secs()
+            ));
+        }
+        std::future::ready(()).boxed()
+    };
+    let outcome = match ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await {
+        Ok(outcome) => outcome,
+        Err(AskError::Rejected(rejected)) => return Err(refusal(rejected)),
+        Err(AskError::Connection(error)) => return Err(error.into()),
+    };
+    if let Ended::Answered(message) | Ended::Interrupted(message) = &outcome.ended {
+        let (seq, now) = (message.seq, crate::clock::now_ms());
+        mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await?;
+        connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, wait::ROUTE);
+    }
+    Ok(outcome)
+}
+
+fn refusal(rejected: Rejected) -> CliError {
+    let exit = match rejected.reason.as_str() {
+        "offline" => ExitCode::NotFound,
+        "self" | "not_one_peer" => ExitCode::InvalidArgs,
+        code => claudemesh_protocol::error::ErrorCode::parse(code).map_or(ExitCode::Cancelled, ExitCode::of),
+    };
+    let mut error = CliError::new(exit, rejected.reason.clone(), sentence(&rejected.message));
+    if rejected.reason == "offline" {
+        error = error.hint("--wait-offline leaves the question for the peer; `claudemesh peers` shows who is there.");
+    }
+    if !rejected.candidates.is_empty() {
+        let list: Vec<String> = rejected.candidates.iter().map(|one| one.pubkey.to_hex()).collect();
+        if rejected.reason == "ambiguous_target" {
+            error = error.hint(format!("Use one of the keys {}.", list.join(", ")));
+        }
+        error = error.field("candidates", serde_json::to_value(&rejected.candidates).unwrap_or_default());
+    }
+    if let Some(wait_ms) = rejected.retry_after_ms {
+        error = error.hint(format!("Try again in {} s.", wait_ms.div_ceil(1_000))).field("retry_after_ms", wait_ms);
+    }
+    error
+}
+
+fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Value {
+    let mut value = json!({
+        "ok": matches!(outcome.ended, Ended::Answered(_)), "messageId": outcome.message_id, "to": outcome.peer.name,
+        "elapsedMs": u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX), "mesh": entry.slug,
+    });
+    let status = match &outcome.ended {
+        Ended::Answered(answer) => {
+            value["from"] = answer.from_name().into();
+            value["answer"] = answer.text().into();
+            value["answerId"] = answer.message_id.clone().into();
+            "answered"
+        }
+        Ended::Interrupted(question) => {
+            value["question"] = question.to_json(&entry.slug);
+            "interrupted"
+        }
+        Ended::TimedOut | Ended::Pending => "timed_out",
+        Ended::Cancelled => "cancelled",
+    };
+    value["status"] = status.into();
+    value
+}
+
+fn outcome_text(outcome: &Outcome, out: &Output) -> String {
+    let peer = clean(&outcome.peer.name).into_owned();
+    match &outcome.ended {
+        Ended::Answered(answer) => format!("{}\n", clean_lines(&answer.text())),
+        Ended::Interrupted(question) => format!(
+            "{peer} asked you meanwhile, and may be waiting for you too:\n{}\nAnswer with `claudemesh reply {} <text>`; your \
+             question stays open.\n",
+            indented(question),
+            clean(&question.message_id)
+        ),
+        Ended::TimedOut | Ended::Pending | Ended::Cancelled => format!(
+            "{} {peer} has not answered yet. The question stays open for a day; its answer comes to `claudemesh inbox`.\n",
+            out.paint(Style::Yellow, "!")
+        ),
+    }
+}
+
+fn indented(message: &Message) -> String {
+    clean_lines(&message.text()).lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// Runs `reply`: answers a question (or any message of a peer) by its id.
+///
+/// # Errors
+/// Exit 5 when no such message was received, 6 `already_answered`, or of the connection.
+pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
+    let text = args.text.join(" ");
+    if text.trim().is_empty() {
+        return Err(CliError::invalid_args("The answer is empty."));
+    }
+    let id = args.id.trim();
+    if id.len() < 8 {
+        return Err(CliError::invalid_args("Expected the id of the question, or its first 8 and more characters."));
+    }
+    let entries = cx.mesh_entries()?;
+    one_shot::block_on(async {
+        let mut trouble = None;
+        // What is here first; only then what waits at the broker.
+        for fetch in [false, true] {
+            for entry in &entries {
+                let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+                if fetch && let Err(error) = take_in(cx, entry, &mailbox).await {
+                    trouble = Some(error);
+                    continue;
+                }
+                let wanted = id.to_owned();
+                let Some(question) = mailbox.run(move |inbox| inbox.find(&wanted)).await? else { continue };
+                let connection = one_shot::connect(cx, entry, Purpose::Ask).await?;
+                let sent = reply::reply(&connection, &mailbox, &question, &text).await;
+                connection.close().await;
+                let ack = sent?;
+                let value = json!({
+                    "ok": true, "messageId": question.message_id, "answerId": ack.message_id,
+                    "to": question.from_name(), "mesh": entry.slug, "status": ack.stage.map(Stage::as_str),
+                    "online": ack.online,
+                });
+                let name = clean(&question.from_name()).into_owned();
+                return cx.out.answer(&value, |out| format!("{} answered {name} ({})\n", out.tick(), ack_words(&ack)));
+            }
+        }
+        let error = CliError::not_found(format!("No message {} was received.", clean(id)));
+        Err(trouble.unwrap_or_else(|| error.hint("`claudemesh inbox --questions` lists the open questions.")))
+    })
+}
+
+/// Takes what waits at the broker for this member into its inbox.
+async fn take_in(cx: &Context, entry: &MeshEntry, mailbox: &Mailbox) -> Result<(), CliError> {
+    let connection = one_shot::connect(cx, entry, Purpose::Receive(mailbox.clone())).await?;
+    let pulled = messages::pull_all(&connection).await;
+    connection.close().await;
+    pulled
+}
+
+/// Runs `inbox --questions`: lists what waits for an answer; with `all` also what does not any more. Nothing is marked.
+///
+/// # Errors
+/// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is here.
+pub fn list(cx: &Context, all: bool) -> Result<(), CliError> {
+    let entries = cx.mesh_entries()?;
+    let mut lists: Vec<(String, Vec<Question>)> = Vec::new();
+    let mut trouble = None;
+    one_shot::block_on(async {
+        for entry in &entries {
+            let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+            if let Err(error) = take_in(cx, entry, &mailbox).await {
+                trouble = Some((entry.slug.clone(), error));
+            }
+            let now = crate::clock::now_ms();
+            lists.push((entry.slug.clone(), mailbox.run(move |inbox| inbox.questions(all, now)).await?));
+        }
+        Ok(())
+    })?;
+    match trouble {
+        Some((_, error)) if lists.iter().all(|(_, list)| list.is_empty()) => return Err(error),
+        Some((slug, error)) => cx.out.warn(&format!("{slug}: {}", clean(&error.message))),
+        None => {}
+    }
+    let value = lists.iter().flat_map(|(slug, list)| list.iter().map(|one| question_json(one, slug))).collect();
+    cx.out
+        .answer(&Value::Array(value), |out| lists.iter().map(|(slug, list)| questions_text(slug, list, out)).collect())
+}
+
+fn question_json(question: &Question, slug: &str) -> Value {
+    let mut value = question.message.to_json(slug);
+    value["state"] = question.state.as_str().into();
+    value
+}
+
+fn questions_text(slug: &str, list: &[Question], out: &Output) -> String {
+    if list.is_empty() {
+        return if out.is_quiet() { String::new() } else { format!("{}: no open questions\n", clean(slug)) };
+    }
+    let plural = if list.len() == 1 { "" } else { "s" };
+    let header = format!("{}: {} question{plural}", clean(slug), list.len());
+    let mut text = format!("{}\n", out.paint(Style::Bold, &header));
+    for question in list {
+        let from = question.message.from_name();
+        let details = format!("{} · {}", question.state.as_str(), clean(&question.message.message_id));
+        text += &format!("{}  {}\n", out.paint(Style::Cyan, &clean(&from)), out.paint(Style::Dim, &details));
+        text += &indented(&question.message);
+    }
+    text
+}

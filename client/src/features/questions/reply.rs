@@ -1,0 +1,117 @@
+//! Answering a question, once, so that whoever asked gets it: the asking session, else any session of its member.
+
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::messaging::{Ack, Priority};
+use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::target::TargetField;
+
+use crate::connection::{Connection, ConnectionError};
+use crate::error::{CliError, ExitCode, sentence};
+use crate::features::messaging::{Draft, exchange};
+use crate::inbox::questions::{AnswerClaim, QUESTION, REPLY};
+use crate::inbox::{InboxError, Mailbox, Message};
+
+/// Why an answer was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// A second answer.
+    #[error("already_answered: the question was answered at {0}; write with send_message if there is more to say")]
+    AlreadyAnswered(String),
+    /// Another process of this member is sending its answer at this moment.
+    #[error("already_answered: another session of yours is answering it right now")]
+    UnderWay,
+    /// A message of the broker or of a webhook.
+    #[error("nobody can be answered: the message does not come from a peer")]
+    NoPeer,
+    /// The connection or the broker.
+    #[error("{0}")]
+    Connection(#[from] ConnectionError),
+    /// The inbox.
+    #[error("{0}")]
+    Inbox(#[from] InboxError),
+}
+
+impl From<ReplyError> for CliError {
+    fn from(error: ReplyError) -> Self {
+        let message = sentence(error.to_string().trim_start_matches("already_answered: "));
+        match error {
+            ReplyError::AlreadyAnswered(_) | ReplyError::UnderWay => {
+                Self::new(ExitCode::AlreadyExists, ErrorCode::AlreadyAnswered.as_str(), message)
+                    .hint("`claudemesh send` writes to the peer what is left to say.")
+            }
+            ReplyError::NoPeer => Self::invalid_args(message),
+            ReplyError::Connection(error) => error.into(),
+            ReplyError::Inbox(error) => error.into(),
+        }
+    }
+}
+
+/// Sends the answer to a message of the inbox. A question is answered once over all sessions and shells of this member on
+/// this machine; other messages may be answered any number of times.
+///
+/// # Errors
+/// [`ReplyError`]; unless the outcome is open, the question can be answered again then.
+pub async fn reply(
+    connection: &Connection,
+    mailbox: &Mailbox,
+    message: &Message,
+    text: &str,
+) -> Result<Ack, ReplyError> {
+    let (asker, member) = (PublicKey::parse(&message.sender_pubkey), PublicKey::parse(&message.sender_member));
+    let asker = asker.or(member).ok_or(ReplyError::NoPeer)?;
+    let mut draft = Draft {
+        reply_to: Some(message.message_id.clone()),
+        subtype: Some(REPLY),
+        trace: exchange::next_hop(message),
+        ..Draft::new(text, Priority::Now)
+    };
+    if message.subtype.as_deref() != Some(QUESTION) {
+        return Ok(deliver(connection, asker, member, &draft).await?);
+    }
+    let (seq, now) = (message.seq, crate::clock::now_ms());
+    match mailbox.run(move |inbox| inbox.begin_answer(seq, now)).await? {
+        AnswerClaim::Granted(key) => draft.client_message_id = Some(key),
+        AnswerClaim::Answered(at_ms) => {
+            return Err(ReplyError::AlreadyAnswered(claudemesh_protocol::time::iso(at_ms)));
+        }
+        AnswerClaim::UnderWay => return Err(ReplyError::UnderWay),
+    }
+    let sent = deliver(connection, asker, member, &draft).await;
+    // The broker has another answer under this key: one that was sent before a crash.
+    let earlier = matches!(&sent, Err(error) if error.code() == Some(ErrorCode::AlreadyExists));
+    let (done, open) = (sent.is_ok() || earlier, matches!(&sent, Err(error) if error.is_open()));
+    let now = crate::clock::now_ms();
+    let noted = mailbox
+        .run(move |inbox| if done { inbox.finish_answer(seq, now) } else { inbox.give_up_answer(seq, open) })
+        .await;
+    if let Err(error) = noted {
+        // The lease of the claim ends by itself.
+        tracing::warn!(%error, "what became of the answer could not be noted");
+    }
+    if earlier {
+        return Err(ReplyError::AlreadyAnswered("an earlier time".into()));
+    }
+    Ok(sent?)
+}
+
+/// To the session that asked while it is there. Else to it and to its member, sealed for the member, whose sessions can all
+/// open it: a session that returns gets it, and so does one that was started instead.
+async fn deliver(
+    connection: &Connection,
+    asker: PublicKey,
+    member: Option<PublicKey>,
+    draft: &Draft,
+) -> Result<Ack, ConnectionError> {
+    let Some(member) = member.filter(|member| *member != asker) else {
+        return connection.send_direct(&asker, draft).await;
+    };
+    match connection.resolve_target(&asker.to_hex()).await {
+        Ok(session) if !session.online => {
+            let both = TargetField::Many(vec![asker.to_hex(), member.to_hex()]);
+            connection.send_sealed(both, &member, draft).await
+        }
+        Err(error) if error.code() == Some(ErrorCode::UnknownTarget) => connection.send_direct(&member, draft).await,
+        // There, or a broker that cannot say.
+        _ => connection.send_direct(&asker, draft).await,
+    }
+}
