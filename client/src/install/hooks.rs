@@ -232,6 +232,16 @@ pub fn installed_hooks(doc: &Document) -> Vec<Found> {
     doc.members(&hooks).iter().flat_map(|member| found(doc, &member.key)).collect()
 }
 
+/// Whether an install would change what is there: a handler of the table is missing, or one is not in it.
+pub fn outdated(installed: &[Found]) -> bool {
+    let same = |hook: &Hook, found: &Found| hook.event == found.event && hook.word == found.word;
+    let missing = |hook: &Hook| !hook.optional && !installed.iter().any(|found| same(hook, found));
+    let unknown = |found: &Found| {
+        HOOKS.iter().any(|hook| hook.event == found.event) && !HOOKS.iter().any(|hook| same(hook, found))
+    };
+    HOOKS.iter().any(missing) || installed.iter().any(unknown)
+}
+
 /// Our handlers under one event, in file order.
 fn found(doc: &Document, event: &str) -> Vec<Found> {
     let Some(groups) = doc.find(&["hooks", event]) else { return vec![] };

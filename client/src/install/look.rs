@@ -21,14 +21,16 @@ pub struct Installed {
     pub mesh_servers: Vec<(String, String)>,
     /// Our hooks.
     pub hooks: Vec<hooks::Found>,
-    /// The permission rule is there.
-    pub permission: bool,
+    /// Permission rules that our servers need and that are not there.
+    pub missing_rules: Vec<String>,
     /// Our status line.
     pub status_line: Option<status_line::Ours>,
     /// The plug-in, `claudemesh@<marketplace>`, when it is installed and not switched off.
     pub plugin: Option<String>,
     /// `disableAllHooks` or `allowManagedHooksOnly`, and the file that says so.
     pub hooks_off: Option<(&'static str, PathBuf)>,
+    /// A switch in a settings file that turns channels off, and the file.
+    pub channels_off: Option<(&'static str, PathBuf)>,
     /// Files that cannot be read as JSON, with the reason.
     pub broken: Vec<(PathBuf, String)>,
 }
@@ -74,18 +76,35 @@ pub fn installed(env: &Env) -> Installed {
         }
         found.mesh_servers = edits::mesh_servers(&doc);
     }
-    // Managed settings are read for the switches only; a file that we may not read decides nothing here.
-    for path in [Some(claude.settings.as_path()), managed_settings()].into_iter().flatten() {
+    // The files of project and administrator are read for their switches only; one that cannot be read decides nothing here.
+    let project = crate::paths::project_dir(env).join(".claude");
+    let others = [project.join("settings.json"), project.join("settings.local.json")];
+    let managed = managed_settings();
+    let paths = [claude.settings.as_path(), &others[0], &others[1]].into_iter().chain(managed);
+    for path in paths {
         let Ok(Some(doc)) = open(path) else { continue };
-        let on = |key: &str| doc.find(&[key]).is_some_and(|span| doc.value(&span) == true);
-        let switch = ["disableAllHooks", "allowManagedHooksOnly"].into_iter().find(|key| on(key));
-        found.hooks_off = found.hooks_off.take().or(switch.map(|key| (key, path.to_path_buf())));
+        let is = |keys: &[&str], wanted: Value| doc.find(keys).is_some_and(|span| doc.value(&span) == wanted);
+        let off = if is(&["disableAllHooks"], true.into()) {
+            Some("disableAllHooks")
+        } else {
+            Some("allowManagedHooksOnly").filter(|key| Some(path) == managed && is(&[key], true.into()))
+        };
+        found.hooks_off = found.hooks_off.take().or(off.map(|switch| (switch, path.to_path_buf())));
+        let variable = crate::launch::CHANNEL_SWITCHES
+            .into_iter()
+            .find(|name| doc.find(&["env", name]).is_some_and(|span| switched_on(&doc.value(&span))));
+        let off = variable
+            .or(Some("channelsEnabled: false")
+                .filter(|_| Some(path) == managed && is(&["channelsEnabled"], false.into())));
+        found.channels_off = found.channels_off.take().or(off.map(|switch| (switch, path.to_path_buf())));
     }
+    let mut needed: Vec<String> = found.mesh_servers.iter().map(|(name, _)| edits::permission_rule(name)).collect();
+    let mut allowed = vec![];
     if let Some(doc) = settings {
         found.hooks = hooks::installed_hooks(&doc);
-        found.permission = doc
-            .find(&["permissions", "allow"])
-            .is_some_and(|list| doc.items(&list).iter().any(|item| doc.value(item) == edits::PERMISSION));
+        if let Some(list) = doc.find(&["permissions", "allow"]) {
+            allowed.extend(doc.items(&list).iter().map(|item| doc.value(item)));
+        }
         found.status_line = status_line::installed(&doc);
         found.plugin = doc.find(&["enabledPlugins"]).and_then(|plugins| {
             let ours = |member: &super::json_scan::Member| {
@@ -95,7 +114,19 @@ pub fn installed(env: &Env) -> Installed {
             doc.members(&plugins).into_iter().find(ours).map(|member| member.key)
         });
     }
+    if found.plugin.is_some() {
+        needed.push(edits::permission_rule(super::plugin::SERVER));
+    }
+    if found.server.is_some() || needed.is_empty() {
+        needed.insert(0, edits::PERMISSION.to_owned());
+    }
+    found.missing_rules = needed.into_iter().filter(|rule| !allowed.contains(&Value::from(rule.as_str()))).collect();
     found
+}
+
+/// Whether Claude Code takes the value of a variable for on.
+fn switched_on(value: &Value) -> bool {
+    !matches!(value.as_str().unwrap_or_default().to_ascii_lowercase().as_str(), "" | "0" | "false" | "no" | "off")
 }
 
 /// Where an administrator's settings are.

@@ -64,6 +64,14 @@ impl ProjectFile {
         }
     }
 
+    /// What it decides, for people.
+    pub fn summary(&self) -> String {
+        let named = [("name", self.name.is_some()), ("role", self.role.is_some()), ("groups", self.groups.is_some())];
+        let named = named.into_iter().chain([("mesh", self.mesh.is_some())]).filter(|(_, there)| *there);
+        let words: Vec<&str> = named.map(|(word, _)| word).collect();
+        if words.is_empty() { "nothing".into() } else { words.join(", ") }
+    }
+
     fn groups(&self) -> Result<Option<Vec<Group>>, CliError> {
         let text = match &self.groups {
             None => return Ok(None),

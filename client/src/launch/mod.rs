@@ -334,10 +334,10 @@ fn warn_about(cx: &Context, args: &LaunchArgs) {
     }
 }
 
-/// Variables that are set and keep channels from being loaded.
+/// Variables that keep channels from being loaded.
+pub const CHANNEL_SWITCHES: [&str; 2] = ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_TELEMETRY"];
+
+/// Those of them that are set.
 pub fn channel_switches(env: &paths::Env) -> Vec<&'static str> {
-    ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_TELEMETRY"]
-        .into_iter()
-        .filter(|name| env.flag(name))
-        .collect()
+    CHANNEL_SWITCHES.into_iter().filter(|name| env.flag(name)).collect()
 }

@@ -1,0 +1,192 @@
+//! Our side: config, keys, brokers, leftovers of dead processes, the project's own file.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::Check;
+use crate::cli::Context;
+use crate::config::{Config, MeshEntry, broker_http};
+use crate::install::edits::quote;
+use crate::launch::choices::ProjectFile;
+use crate::{files, launch, paths};
+
+/// How long a broker may take to answer.
+const BROKER_PATIENCE: Duration = Duration::from_secs(5);
+/// Folders below the config folder that are searched for sockets; ours lie two below.
+const MAX_DEPTH: usize = 3;
+
+/// All of them.
+pub(super) fn checks(cx: &Context) -> Vec<Check> {
+    let (mut checks, config) = config(cx);
+    checks.extend(project_file(cx));
+    if let Some(config) = config {
+        checks.extend(config.meshes.iter().map(keys));
+        checks.extend(brokers(&config));
+    }
+    checks.push(sessions(cx));
+    checks.extend(sockets(cx));
+    checks
+}
+
+fn config(cx: &Context) -> (Vec<Check>, Option<Config>) {
+    let path = cx.store.config_path();
+    let config = match cx.store.load() {
+        Ok(config) => config,
+        Err(error) => {
+            let fix = format!("mv {0} {0}.broken", path.display());
+            return (vec![Check::failure("config", error.to_string(), fix)], None);
+        }
+    };
+    let mut checks = vec![match config.meshes.len() {
+        0 => Check::failure("config", "no mesh is joined", "claudemesh join <link>"),
+        count => Check::ok("config", format!("{} ({count} joined: {})", path.display(), config.slugs().join(", "))),
+    }];
+    let private = [path, cx.store.owners_path(), cx.store.hook_token_path()];
+    for file in private {
+        if let Some(mode) = files::mode_of(&file).filter(|mode| mode & 0o077 != 0) {
+            let detail = format!("{} has mode {mode:o}, others can read its secrets", file.display());
+            checks.push(Check::failure("file-mode", detail, format!("chmod 600 {}", file.display())));
+        }
+    }
+    if let Err(error) = cx.store.hook_token() {
+        checks.push(Check::failure(
+            "hook-token",
+            error.to_string(),
+            format!("rm {}", cx.store.hook_token_path().display()),
+        ));
+    }
+    if let Err(error) = cx.store.owners() {
+        checks.push(Check::failure(
+            "owners",
+            error.to_string(),
+            format!("$EDITOR {}", cx.store.owners_path().display()),
+        ));
+    }
+    (checks, Some(config))
+}
+
+fn keys(mesh: &MeshEntry) -> Check {
+    let again = format!("claudemesh leave {} && claudemesh join <link>", mesh.slug);
+    match mesh.secret_key.key() {
+        Err(error) => Check::failure("keys", format!("{}: secretKey: {error}", mesh.slug), again),
+        Ok(key) if !key.public().to_string().eq_ignore_ascii_case(&mesh.pubkey) => {
+            Check::failure("keys", format!("{}: pubkey does not belong to secretKey", mesh.slug), again)
+        }
+        Ok(_) => {
+            Check::ok("keys", format!("{}: member key {}", mesh.slug, mesh.pubkey.get(..16).unwrap_or(&mesh.pubkey)))
+        }
+    }
+}
+
+/// Asks every distinct broker at the same time whether it is there.
+fn brokers(config: &Config) -> Vec<Check> {
+    let mut urls: Vec<&str> = config.meshes.iter().map(|mesh| mesh.broker_url.as_str()).collect();
+    urls.sort_unstable();
+    urls.dedup();
+    let (sender, receiver) = mpsc::channel();
+    let deadline = Instant::now() + BROKER_PATIENCE;
+    for url in &urls {
+        let (sender, url) = (sender.clone(), (*url).to_owned());
+        std::thread::spawn(move || {
+            let started = Instant::now();
+            let result = health(&url).map(|text| (text, started.elapsed()));
+            let _ = sender.send((url, result));
+        });
+    }
+    drop(sender);
+    let mut answers = vec![];
+    while let Ok(answer) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        answers.push(answer);
+    }
+    let check = |url: &&str| {
+        let slugs = config.meshes.iter().filter(|mesh| mesh.broker_url == *url).map(|mesh| mesh.slug.as_str());
+        let place = format!("{} ({url})", slugs.collect::<Vec<_>>().join(", "));
+        let local = config.meshes.iter().any(|mesh| mesh.broker_url == *url && launch::local::is_local(mesh));
+        let failed = |reason: &str| {
+            if local {
+                let detail = format!("{place}: {reason}; a launch starts it");
+                Check::warning("broker", detail, "claudemesh up")
+            } else {
+                Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
+            }
+        };
+        match answers.iter().find(|(answered, _)| answered == url) {
+            Some((_, Ok((_, elapsed)))) => Check::ok("broker", format!("{place}: {} ms", elapsed.as_millis())),
+            Some((_, Err(reason))) => failed(reason),
+            None => failed(&format!("no answer in {} s", BROKER_PATIENCE.as_secs())),
+        }
+    };
+    urls.iter().map(check).collect()
+}
+
+fn health(broker_url: &str) -> Result<String, String> {
+    if !(broker_url.starts_with("ws://") || broker_url.starts_with("wss://")) {
+        return Err("brokerUrl does not start with ws:// or wss://".into());
+    }
+    let base = broker_http(broker_url);
+    let agent = crate::http::agent(&base, BROKER_PATIENCE);
+    let mut response = agent.get(format!("{base}/health")).call().map_err(|error| error.to_string())?;
+    if !response.status().is_success() {
+        return Err(format!("/health answered {}", response.status()));
+    }
+    response.body_mut().with_config().limit(64 * 1024).read_to_string().map_err(|error| error.to_string())
+}
+
+fn sessions(cx: &Context) -> Check {
+    match cx.store.stale_session_dirs().len() {
+        0 => Check::ok("sessions", "no leftovers"),
+        count => Check::warning("sessions", format!("{count} folders of sessions that died"), "claudemesh launch"),
+    }
+}
+
+/// `.claude-mesh.json` of the project, when there is one.
+fn project_file(cx: &Context) -> Option<Check> {
+    let project = paths::project_dir(&cx.env);
+    let path = project.join(".claude-mesh.json");
+    if !path.exists() {
+        return None;
+    }
+    Some(match ProjectFile::read(&project) {
+        Ok(file) => Check::ok("project-file", format!("{} names {}", path.display(), file.summary())),
+        Err(error) => Check::failure("project-file", error.message, format!("$EDITOR {}", path.display())),
+    })
+}
+
+/// Sockets in the config folder that nobody answers any more.
+#[cfg(unix)]
+fn sockets(cx: &Context) -> Option<Check> {
+    let dead: Vec<PathBuf> = all_sockets(cx.store.dir(), MAX_DEPTH)
+        .into_iter()
+        .filter(|path| {
+            let refused = std::os::unix::net::UnixStream::connect(path).err().map(|error| error.kind());
+            refused == Some(std::io::ErrorKind::ConnectionRefused)
+        })
+        .collect();
+    if dead.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = dead.iter().map(|path| quote(&path.to_string_lossy())).collect();
+    let detail = format!("{} sockets of processes that died", dead.len());
+    Some(Check::warning("sockets", detail, format!("rm {}", names.join(" "))))
+}
+
+#[cfg(not(unix))]
+fn sockets(_: &Context) -> Option<Check> {
+    None
+}
+
+#[cfg(unix)]
+fn all_sockets(dir: &Path, depth: usize) -> Vec<PathBuf> {
+    use std::os::unix::fs::FileTypeExt;
+    let mut found = vec![];
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_socket() => found.push(entry.path()),
+            Ok(kind) if kind.is_dir() && depth > 1 => found.extend(all_sockets(&entry.path(), depth - 1)),
+            _ => {}
+        }
+    }
+    found.sort();
+    found
+}
