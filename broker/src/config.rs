@@ -52,6 +52,8 @@ pub enum LimitsMode {
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Unix socket to listen on as well; only this user can connect to it. None when absent.
+    pub listen_unix: Option<PathBuf>,
     /// Where SQLite, files and the lock live.
     pub data_dir: PathBuf,
     /// `sqlite:PATH` or `postgres://…`; the SQLite file in `data_dir` when absent.
@@ -132,6 +134,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7900)),
+            listen_unix: None,
             data_dir: PathBuf::from("claudemesh-data"),
             database_url: None,
             database_max_bytes: None,
@@ -257,7 +260,7 @@ mod tests {
         example.validate().unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         // Keys without a default are shown as comments.
-        for key in ["database_url", "database_max_bytes", "public_url", "workers"] {
+        for key in ["listen_unix", "database_url", "database_max_bytes", "public_url", "workers"] {
             assert!(text.contains(&format!("# {key} = ")), "{key}");
         }
     }

@@ -8,11 +8,16 @@ pub mod db;
 pub mod features;
 pub mod http;
 pub mod journal;
+mod lock;
 pub mod mesh;
 pub mod metrics;
 mod server;
 pub mod session;
 pub mod telemetry;
+mod traffic;
+#[cfg(unix)]
+pub mod unix_socket;
 
+pub use lock::DataDirLock;
 pub use server::raise_open_file_limit;
 pub use server::{Broker, Deps, RunningBroker, StartError};

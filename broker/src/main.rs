@@ -40,6 +40,9 @@ struct Options {
     /// Address to listen on; port 0 picks a free one.
     #[arg(long, env = "CLAUDEMESH_LISTEN", value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Unix socket to listen on as well; only the same user can connect to it.
+    #[arg(long, env = "CLAUDEMESH_LISTEN_UNIX", value_name = "PATH")]
+    listen_unix: Option<PathBuf>,
     /// Directory of the embedded database, files and the lock.
     #[arg(long, env = "CLAUDEMESH_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -94,6 +97,7 @@ impl Options {
         if let Some(format) = self.log_format {
             config.log.format = format;
         }
+        config.listen_unix = self.listen_unix.or(config.listen_unix);
         config.database_url = self.database_url.or(config.database_url);
         config.public_url = self.public_url.or(config.public_url);
         config.workers = self.workers.or(config.workers);

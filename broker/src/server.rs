@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_rt::Arbiter;
+use actix_web::dev::Service;
 use actix_web::{App, HttpServer, web};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
@@ -14,10 +15,14 @@ use crate::config::{Config, ConfigError};
 use crate::db::{Db, DbError, DbOptions, Exclusive};
 use crate::http::{self, AppState, auth::AuthState};
 use crate::journal::{self, Journal};
+use crate::lock::DataDirLock;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::{Arbiters, Directory};
 use crate::mesh::hooks::HookBoard;
 use crate::session::SessionDeps;
+use crate::traffic::Traffic;
+#[cfg(unix)]
+use crate::unix_socket::{self, SocketFile};
 
 /// Connections the kernel queues while the workers are busy.
 const BACKLOG: i32 = 4_096;
@@ -27,6 +32,10 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 const USER_TIMEOUT: Duration = Duration::from_secs(75);
 /// A drain that takes longer is given up: the journal has what was acknowledged.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long sockets and requests may take to end once everybody was told.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// The last bytes of the last socket are with its worker; time to write them.
+const FLUSH: Duration = Duration::from_millis(20);
 
 /// Time between two rounds of upkeep.
 const UPKEEP_MS: i64 = 3_600_000;
@@ -35,11 +44,13 @@ const UPKEEP_MS: i64 = 3_600_000;
 pub struct Deps {
     /// Time.
     pub clock: SharedClock,
+    /// The lock of the data directory, when the embedder has it already: it waited for it, or it is handed on.
+    pub lock: Option<DataDirLock>,
 }
 
 impl Default for Deps {
     fn default() -> Self {
-        Self { clock: SystemClock::shared() }
+        Self { clock: SystemClock::shared(), lock: None }
     }
 }
 
@@ -71,6 +82,14 @@ pub enum StartError {
         /// From the system.
         error: std::io::Error,
     },
+    /// The Unix socket.
+    #[error("cannot listen on `{path}`: {error}")]
+    ListenUnix {
+        /// As configured.
+        path: std::path::PathBuf,
+        /// From the system.
+        error: std::io::Error,
+    },
     /// Anything else of the system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -89,8 +108,11 @@ pub struct RunningBroker {
     server: actix_web::dev::ServerHandle,
     journal: tokio::task::JoinHandle<()>,
     upkeep: tokio::task::JoinHandle<()>,
-    _lock: Option<std::fs::File>,
+    traffic: Traffic,
+    #[cfg(unix)]
+    _socket_file: Option<SocketFile>,
     _exclusive: Exclusive,
+    _lock: Option<DataDirLock>,
 }
 
 impl Broker {
@@ -100,7 +122,19 @@ impl Broker {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config, deps: Deps) -> Result<RunningBroker, StartError> {
         config.validate()?;
-        let lock = prepare_data_dir(&config)?;
+        let lock = prepare_data_dir(&config, deps.lock)?;
+        // Before storage is opened: an address that is taken costs nothing, and clients that come now wait in the backlog.
+        let listener = listen(config.listen)?;
+        let addr = listener.local_addr()?;
+        #[cfg(unix)]
+        let (unix_listener, socket_file) = match &config.listen_unix {
+            Some(path) => {
+                let fail = |error| StartError::ListenUnix { path: path.clone(), error };
+                let (listener, file) = unix_socket::listen(path).map_err(fail)?;
+                (Some(listener), Some(file))
+            }
+            None => (None, None),
+        };
         let options = DbOptions { max_bytes: config.database_max_bytes, ..DbOptions::default() };
         let db = Db::open(&config.database_url(), options).await?;
         let exclusive = db.exclusive().await?;
@@ -109,8 +143,6 @@ impl Broker {
             tracing::info!(backend = db.backend(), count = applied.len(), "database migrated");
         }
         let operator_token = http::auth::first_operator_token(&db).await?;
-        let listener = listen(config.listen)?;
-        let addr = listener.local_addr()?;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let arbiters = Arbiters::default();
         let (journal, writer) = Journal::start(db.clone());
@@ -131,7 +163,9 @@ impl Broker {
             pending: Arc::new(AtomicUsize::new(0)),
             next_socket: Arc::new(AtomicUsize::new(1)),
             seen_hellos: Arc::default(),
+            traffic: Traffic::default(),
         };
+        let traffic = sessions.traffic.clone();
         let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));
         let state = http::state(AppState {
             db,
@@ -143,26 +177,47 @@ impl Broker {
             auth: AuthState::default(),
             hook_rates: Mutex::default(),
         });
+        let requests = traffic.clone();
         let server = HttpServer::new(move || {
+            let requests = requests.clone();
             // Meshes run on the workers' own threads: half of the frames of two workers never change threads.
             arbiters.add(Arbiter::current());
             App::new()
                 .app_data(state.clone())
                 .app_data(web::PayloadConfig::new(claudemesh_protocol::limits::MAX_HTTP_BODY_BYTES))
+                .wrap_fn(move |request, service| {
+                    let under_way = requests.enter();
+                    let answer = service.call(request);
+                    async move {
+                        let answer = answer.await;
+                        drop(under_way);
+                        answer
+                    }
+                })
                 .configure(http::configure)
         })
         .workers(workers)
         .backlog(u32::try_from(BACKLOG).unwrap_or(1_024))
         .max_connections(1_000_000)
-        .on_connect(|socket, _| {
+        .on_connect(|socket, extensions| {
             if let Some(stream) = socket.downcast_ref::<actix_web::rt::net::TcpStream>() {
                 tune(stream);
             }
+            #[cfg(unix)]
+            if socket.is::<actix_web::rt::net::UnixStream>() {
+                extensions.insert(unix_socket::OverUnixSocket);
+            }
+            #[cfg(not(unix))]
+            let _ = extensions;
         })
         .disable_signals()
-        .shutdown_timeout(2)
-        .listen(listener)?
-        .run();
+        .listen(listener)?;
+        #[cfg(unix)]
+        let server = match unix_listener {
+            Some(listener) => server.listen_uds(listener)?,
+            None => server,
+        };
+        let server = server.run();
         let handle = server.handle();
         actix_rt::spawn(server);
         tracing::info!(address = %addr, workers, "broker started");
@@ -173,8 +228,11 @@ impl Broker {
             server: handle,
             journal: writer,
             upkeep,
-            _lock: lock,
+            traffic,
+            #[cfg(unix)]
+            _socket_file: socket_file,
             _exclusive: exclusive,
+            _lock: lock,
         })
     }
 }
@@ -196,7 +254,12 @@ impl RunningBroker {
         if tokio::time::timeout(DRAIN_DEADLINE, self.directory.drain()).await.is_err() {
             tracing::warn!("the drain took too long and was given up");
         }
-        self.server.stop(true).await;
+        // The server's own graceful stop looks once a second; an idle broker would seem to hang.
+        if tokio::time::timeout(CLOSE_DEADLINE, self.traffic.ended()).await.is_err() {
+            tracing::warn!(open = self.traffic.open(), "sockets did not close in time");
+        }
+        tokio::time::sleep(FLUSH).await;
+        self.server.stop(false).await;
         self.upkeep.abort();
         drop(self.directory);
         if tokio::time::timeout(DRAIN_DEADLINE, self.journal).await.is_err() {
@@ -228,29 +291,20 @@ async fn upkeep(db: Db, clock: SharedClock) {
     }
 }
 
-fn prepare_data_dir(config: &Config) -> Result<Option<std::fs::File>, StartError> {
+fn prepare_data_dir(config: &Config, held: Option<DataDirLock>) -> Result<Option<DataDirLock>, StartError> {
+    if let Some(lock) = held {
+        debug_assert_eq!(lock.dir(), config.data_dir);
+        return Ok(Some(lock));
+    }
     let uses_dir = config.database_url().starts_with("sqlite:") || config.database_url.is_none();
     if !uses_dir {
         return Ok(None);
     }
-    let fail = |error| StartError::DataDir { path: config.data_dir.clone(), error };
-    std::fs::create_dir_all(&config.data_dir).map_err(fail)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(&config.data_dir, std::fs::Permissions::from_mode(0o700)).map_err(fail)?;
-    }
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(config.data_dir.join("broker.lock"))
-        .map_err(fail)?;
     // Two brokers on one SQLite file would each believe to own every mesh.
-    match fs4::FileExt::try_lock(&file) {
-        Ok(()) => Ok(Some(file)),
-        Err(fs4::TryLockError::WouldBlock) => Err(StartError::Locked(config.data_dir.clone())),
-        Err(fs4::TryLockError::Error(error)) => Err(fail(error)),
+    match DataDirLock::try_take(&config.data_dir) {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => Err(StartError::Locked(config.data_dir.clone())),
+        Err(error) => Err(StartError::DataDir { path: config.data_dir.clone(), error }),
     }
 }
 

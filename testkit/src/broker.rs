@@ -88,7 +88,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
-                match Broker::start(config, Deps { clock }).await {
+                match Broker::start(config, Deps { clock, ..Deps::default() }).await {
                     Ok(broker) => {
                         ready.send(Ok(broker.addr)).ok();
                         // An error means that the test is over, too.

@@ -11,8 +11,11 @@ const WAIT: Duration = Duration::from_secs(10);
 #[cfg(feature = "postgres")]
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Held as long as the broker lives. SQLite needs none: the data directory has a lock file.
+/// Held as long as the broker lives.
 pub struct Exclusive {
+    /// A lock file beside the SQLite file: two data directories may name the same database.
+    #[cfg(feature = "sqlite")]
+    _file: Option<std::fs::File>,
     /// The advisory lock belongs to this connection.
     #[cfg(feature = "postgres")]
     _connection: Option<diesel_async::AsyncPgConnection>,
@@ -26,7 +29,8 @@ impl Db {
     pub async fn exclusive(&self) -> Result<Exclusive, DbError> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(_) => Ok(Exclusive {
+            Self::Sqlite(backend) => Ok(Exclusive {
+                _file: lock_beside(backend.path())?,
                 #[cfg(feature = "postgres")]
                 _connection: None,
             }),
@@ -36,13 +40,36 @@ impl Db {
                 let mut connection = super::postgres::connect(backend.url()).await.map_err(fail)?;
                 for _ in 0..WAIT.as_millis() / AGAIN.as_millis() {
                     if try_lock(&mut connection).await? {
-                        return Ok(Exclusive { _connection: Some(connection) });
+                        return Ok(Exclusive {
+                            #[cfg(feature = "sqlite")]
+                            _file: None,
+                            _connection: Some(connection),
+                        });
                     }
                     tokio::time::sleep(AGAIN).await;
                 }
                 Err(DbError::InUse)
             }
         }
+    }
+}
+
+/// Locks `<database>.lock`. A database in memory has nobody to share it with; a `file:` URI names no plain file.
+#[cfg(feature = "sqlite")]
+fn lock_beside(path: &str) -> Result<Option<std::fs::File>, DbError> {
+    if path.contains(":memory:") || path.starts_with("file:") {
+        return Ok(None);
+    }
+    let fail = |error: std::io::Error| DbError::Unavailable(error.into());
+    // Through links, so that every name of the file has the same lock. It exists: storage was opened.
+    let real = std::fs::canonicalize(path).map_err(fail)?;
+    let mut name = real.into_os_string();
+    name.push(".lock");
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(name).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(DbError::InUse),
+        Err(std::fs::TryLockError::Error(error)) => Err(fail(error)),
     }
 }
 

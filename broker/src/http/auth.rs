@@ -192,7 +192,11 @@ impl AuthState {
 /// The address a request comes from. A proxy on this machine is believed about its client; an IPv6 host counts as its
 /// /64, which one person usually has whole.
 pub fn client_address(request: &HttpRequest) -> IpAddr {
-    let peer = request.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.ip());
+    #[cfg(unix)]
+    let here = request.conn_data::<crate::unix_socket::OverUnixSocket>().map(|_| IpAddr::V6(Ipv6Addr::LOCALHOST));
+    #[cfg(not(unix))]
+    let here = None;
+    let peer = request.peer_addr().map(|peer| peer.ip()).or(here).unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
     let address = forwarded
         .filter(|_| peer.is_loopback())

@@ -60,6 +60,7 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         pending: Arc::new(AtomicUsize::new(0)),
         next_socket: Arc::new(AtomicUsize::new(1)),
         seen_hellos: Arc::default(),
+        traffic: Default::default(),
     };
     let state = state(AppState {
         db,

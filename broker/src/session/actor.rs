@@ -21,6 +21,7 @@ use crate::mesh::actor::{Attach, Detach, Heartbeat, Inbound, Mesh};
 use crate::mesh::directory::Directory;
 use crate::mesh::peers::PeerRef;
 use crate::metrics::METRICS;
+use crate::traffic::{Open, Traffic};
 
 /// What every session of a broker shares.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub struct SessionDeps {
     pub next_socket: Arc<AtomicUsize>,
     /// Proofs of session keys that were used.
     pub seen_hellos: Arc<SeenHellos>,
+    /// What is open, so that a drain knows when it is done.
+    pub traffic: Traffic,
 }
 
 enum State {
@@ -61,6 +64,7 @@ pub struct PeerSession {
     counted_pending: bool,
     deadline: Option<SpawnHandle>,
     fragments: Vec<u8>,
+    _open: Open,
 }
 
 impl PeerSession {
@@ -72,6 +76,7 @@ impl PeerSession {
         let now = deps.clock.mono_ms();
         Self {
             frames: Bucket::full(deps.limits.frames_per_second.saturating_mul(4), now),
+            _open: deps.traffic.enter(),
             deps,
             state: State::Fresh,
             socket_no,

@@ -16,6 +16,7 @@ mod presence;
 mod receipts;
 mod retry;
 mod slow_reader;
+mod unix_socket;
 
 /// A file that is not listed above would never run.
 #[test]

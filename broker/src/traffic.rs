@@ -1,0 +1,40 @@
+//! How much is open: sockets and requests, counted so that a drain ends when the last of them does.
+
+use tokio::sync::watch;
+
+/// The count, shared by everything that serves.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    open: watch::Sender<usize>,
+}
+
+/// Something that is open; dropped when it ends.
+#[derive(Debug)]
+pub struct Open {
+    traffic: Traffic,
+}
+
+impl Traffic {
+    /// Counts one more.
+    pub fn enter(&self) -> Open {
+        self.open.send_modify(|open| *open += 1);
+        Open { traffic: self.clone() }
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// Waits until nothing is.
+    pub async fn ended(&self) {
+        // The sender is ours, so the wait cannot fail.
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.traffic.open.send_modify(|open| *open -= 1);
+    }
+}
