@@ -20,3 +20,4 @@ pub mod output;
 pub mod paths;
 pub mod session;
 pub mod status_line;
+pub mod telemetry;

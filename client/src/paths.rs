@@ -20,6 +20,11 @@ pub const ROLE: &str = "CLAUDEMESH_ROLE";
 /// Variable with the tools that a session offers: `full`, `lean` or `none`.
 pub const MCP_SURFACE: &str = "CLAUDEMESH_MCP_SURFACE";
 
+/// Switch for the mesh of this machine: `1` uses it beside meshes that are joined, `0` never serves one.
+pub const LOCAL: &str = "CLAUDEMESH_LOCAL";
+/// Variable that moves the database of this machine's mesh.
+pub const MESH_DB_PATH: &str = "MESH_DB_PATH";
+
 /// A copy of the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Env {

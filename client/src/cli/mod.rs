@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry};
 use crate::error::{CliError, ExitCode};
+use crate::local::{self, store::Store};
 use crate::output::{Format, Output};
 use crate::paths::Env;
 
@@ -38,13 +39,21 @@ impl Context {
         Self { out: Output::new(&env, format, global.quiet), store, mesh: global.mesh.clone(), env }
     }
 
-    /// The mesh this verb is about: `--mesh`, else the mesh of the launched session this runs in, else the only one.
+    /// The mesh this verb is about: `--mesh`, else the mesh of the launched session this runs in, else this machine's own
+    /// with `CLAUDEMESH_LOCAL=1`, else the only one. A mesh of this machine is served when this returns.
     ///
     /// # Errors
     /// See [`Config::choose`]; exit 10 when the config is damaged.
     pub fn mesh_entry(&self) -> Result<MeshEntry, CliError> {
-        let config = self.store.load()?;
-        Ok(config.choose(self.wished_mesh()?.as_deref())?.clone())
+        let wished = self.wished_mesh()?;
+        let config = self.meant(wished.as_deref())?;
+        if wished.is_none()
+            && let Some(store) = local::to_found(self)
+        {
+            let known = config.meshes.into_iter().find(|entry| Store::of_entry(entry).as_ref() == Some(&store));
+            return known.map_or_else(|| local::found(self, &store, false), |entry| local::reach(self, entry));
+        }
+        local::reach(self, config.choose(wished.as_deref())?.clone())
     }
 
     /// All meshes a reading verb is about: `--mesh` or the session's mesh gives one, else all that are joined.
@@ -52,11 +61,31 @@ impl Context {
     /// # Errors
     /// As [`Context::mesh_entry`], and `no_meshes` when none is joined.
     pub fn mesh_entries(&self) -> Result<Vec<MeshEntry>, CliError> {
-        let config: Config = self.store.load()?;
-        match self.wished_mesh()? {
-            None if !config.meshes.is_empty() => Ok(config.meshes),
-            wished => Ok(vec![config.choose(wished.as_deref())?.clone()]),
+        let wished = self.wished_mesh()?;
+        let config = self.meant(wished.as_deref())?;
+        if wished.is_some() || config.meshes.is_empty() {
+            return self.mesh_entry().map(|entry| vec![entry]);
         }
+        let reach = |entry: MeshEntry| {
+            local::reach(self, entry.clone()).unwrap_or_else(|error| {
+                // The other meshes can be reached all the same.
+                self.out.warn(&error.message);
+                entry
+            })
+        };
+        Ok(config.meshes.into_iter().map(reach).collect())
+    }
+
+    /// The config without the meshes that are meant only when they are named, unless one is named.
+    ///
+    /// # Errors
+    /// Exit 10 when the config is damaged.
+    pub fn meant(&self, wished: Option<&str>) -> Result<Config, CliError> {
+        let mut config = self.store.load()?;
+        if wished.is_none() {
+            config.meshes = local::store::meant(&config, &self.env, self.store.dir());
+        }
+        Ok(config)
     }
 
     fn wished_mesh(&self) -> Result<Option<String>, CliError> {

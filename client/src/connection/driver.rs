@@ -29,6 +29,13 @@ use super::{Closed, ConnectionError, Identity};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A socket that takes nothing for this long is dead.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for the mesh of this machine: its holder answers at once, or it is stopped.
+const LOCAL_HELLO_TIMEOUT: Duration = Duration::from_secs(4);
+/// Pings and patience on this machine: a holder that was stopped (Ctrl-Z) is noticed while people still look at the screen.
+const LOCAL_PING: Duration = Duration::from_secs(3);
+const LOCAL_STALE: Duration = Duration::from_secs(9);
+/// How long a one-shot connection waits for the successor of a holder that died.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the broker's side of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -96,20 +103,29 @@ pub(super) struct Driver {
 impl Driver {
     /// Runs until it is stopped, closed for good, or all handles are gone.
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let local = self.shared.identity.local.clone();
+        let mut backoff = Backoff::new(local.is_some());
+        let started = Instant::now();
+        // When the socket that worked was lost.
+        let mut lost: Option<Instant> = None;
         let closed = loop {
-            let end = self.attempt().await;
+            let end = self.attempt(lost).await;
             let error = match end {
                 End::Stopped => break Closed::ByUs,
                 End::Terminal(closed) => break closed,
                 End::Lost { error, was_ready } => {
                     if was_ready {
                         backoff.reset();
+                        lost = Some(Instant::now());
                     }
                     error
                 }
             };
-            if self.once {
+            if let Some(store) = &local {
+                store.wake_holder();
+            }
+            let taken_over = local.is_some() && lost.is_none() && started.elapsed() < TAKEOVER_PATIENCE;
+            if self.once && !(taken_over && matches!(error, ConnectionError::Unreachable { .. })) {
                 break Closed::Failed(Box::new(error));
             }
             tracing::info!(mesh.slug = self.shared.identity.slug, %error, "no connection to the broker");
@@ -132,14 +148,25 @@ impl Driver {
         self.drop_requests(&ConnectionError::Closed(closed));
     }
 
+    fn is_local(&self) -> bool {
+        self.shared.identity.local.is_some()
+    }
+
     fn drop_requests(&mut self, error: &ConnectionError) {
         while self.outgoing.try_recv().is_ok() {}
         self.shared.pending.fail_all(error);
     }
 
-    async fn attempt(&mut self) -> End {
+    async fn attempt(&mut self, lost: Option<Instant>) -> End {
+        let identity = &self.shared.identity;
+        let opened = async {
+            match &identity.local {
+                Some(store) => socket::open_local(store).await,
+                None => socket::open(&identity.broker_url).await,
+            }
+        };
         let opened = tokio::select! {
-            opened = socket::open(&self.shared.identity.broker_url) => opened,
+            opened = opened => opened,
             () = self.shared.stop.cancelled() => return End::Stopped,
         };
         let socket = match opened {
@@ -148,15 +175,20 @@ impl Driver {
         };
         let (sink, stream) = socket.split();
         let mut link = Link { sink, stream, heard: Instant::now() };
+        let hello_timeout = if self.is_local() { LOCAL_HELLO_TIMEOUT } else { HELLO_TIMEOUT };
         let greeted = tokio::select! {
-            greeted = tokio::time::timeout(HELLO_TIMEOUT, self.greet(&mut link)) => greeted,
+            greeted = tokio::time::timeout(hello_timeout, self.greet(&mut link)) => greeted,
             () = self.shared.stop.cancelled() => return End::Stopped,
         };
         let ack = match greeted {
             Ok(Ok(ack)) => ack,
             Ok(Err(end)) => return end,
-            Err(_) => return End::Lost { error: ConnectionError::Timeout(HELLO_TIMEOUT), was_ready: false },
+            Err(_) => return End::Lost { error: ConnectionError::Timeout(hello_timeout), was_ready: false },
         };
+        if let Some(lost) = lost {
+            let gap_ms = lost.elapsed().as_millis() as u64;
+            tracing::info!(mesh.slug = self.shared.identity.slug, gap_ms, "connected again");
+        }
         self.shared.state.send_replace(State::Ready(Arc::new(ack)));
         self.serve(&mut link).await
     }
@@ -204,7 +236,8 @@ impl Driver {
     }
 
     async fn serve(&mut self, link: &mut Link) -> End {
-        let mut ping = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        let (every, patience) = if self.is_local() { (LOCAL_PING, LOCAL_STALE) } else { (PING_INTERVAL, STALE_AFTER) };
+        let mut ping = tokio::time::interval_at(Instant::now() + every, every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let sent = tokio::select! {
@@ -226,8 +259,8 @@ impl Driver {
                     None => return self.finish(link).await,
                 },
                 _ = ping.tick() => {
-                    if link.heard.elapsed() >= STALE_AFTER {
-                        Err(ConnectionError::Lost(format!("the broker was silent for {} s", STALE_AFTER.as_secs())))
+                    if link.heard.elapsed() >= patience {
+                        Err(ConnectionError::Lost(format!("the broker was silent for {} s", patience.as_secs())))
                     } else {
                         link.send(Message::Ping(Vec::new().into())).await
                     }

@@ -9,6 +9,7 @@ use claudemesh_protocol::session::{Attestation, Hello, PeerDescription, SessionH
 use claudemesh_protocol::version::PROTOCOL_VERSION;
 
 use crate::config::MeshEntry;
+use crate::local::store::Store;
 
 /// One identity on one mesh. Credentials that expire are minted per connection, so a long-lived client never presents
 /// an old one.
@@ -22,6 +23,8 @@ pub struct Identity {
     pub member_id: MemberId,
     /// `ws://` or `wss://` URL.
     pub broker_url: String,
+    /// The store of a mesh of this machine: who serves it, and where, is looked up for each socket.
+    pub local: Option<Store>,
     /// The member's key.
     pub member: SecretKey,
     /// The session's key; without one the connection speaks for the member.
@@ -47,6 +50,7 @@ impl Identity {
             slug: entry.slug.clone(),
             member_id: entry.member_id.clone(),
             broker_url: entry.broker_url.clone(),
+            local: Store::of_entry(entry),
             member: entry.secret_key.key()?,
             session: None,
             session_id: session_id.into(),

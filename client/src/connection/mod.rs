@@ -191,6 +191,31 @@ impl Connection {
         }
     }
 
+    /// Sends a request that changes nothing. On this machine's own mesh it is asked again when the holder dies before the
+    /// answer: another process takes over within a moment, and callers need not know.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub(crate) async fn ask(
+        &self,
+        message: impl Into<ClientMessage>,
+        limit: Duration,
+    ) -> Result<ServerMessage, ConnectionError> {
+        let message = message.into();
+        if self.identity().local.is_none() {
+            return self.call(message, limit).await;
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let answer = self.call(message.clone(), limit).await;
+            let between = matches!(answer, Err(ConnectionError::Lost(_) | ConnectionError::NotConnected(_)));
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if !between || left.is_zero() || self.ready(left).await.is_err() {
+                return answer;
+            }
+        }
+    }
+
     /// Sends a frame that has no answer.
     ///
     /// # Errors

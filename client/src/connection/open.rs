@@ -117,6 +117,7 @@ mod tests {
             slug: "m".into(),
             member_id: "a".into(),
             broker_url: "ws://127.0.0.1:1/ws".into(),
+            local: None,
             member: SecretKey::from_seed([member; 32]),
             session: session.map(|seed| SecretKey::from_seed([seed; 32])),
             session_id: "s".into(),

@@ -1,21 +1,60 @@
-//! Opening a WebSocket: TCP without delay, TLS by rustls for `wss`.
+//! Opening a WebSocket: TCP without delay, TLS by rustls for `wss`; for a mesh of this machine the Unix socket of its holder.
 
 use std::sync::Once;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::either::Either;
 
 use super::ConnectionError;
+use crate::local::store::Store;
 
 /// Longest way from a name to an open WebSocket.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest frame we take: the wire's limit and room for another broker's habits.
 const MAX_INBOUND_BYTES: usize = claudemesh_protocol::limits::MAX_FRAME_BYTES + (1 << 20);
 
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// The same on this machine: a holder that does not answer is stopped, or another one is taking over.
+const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+#[cfg(unix)]
+type Unix = tokio::net::UnixStream;
+#[cfg(not(unix))]
+type Unix = TcpStream;
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<Either<TcpStream, Unix>>>;
+
+/// Connects to whoever serves this machine's own mesh: by the Unix socket, else where its holder says that it listens.
+///
+/// # Errors
+/// [`ConnectionError::Unreachable`] when nobody serves, or not in time.
+pub(super) async fn open_local(store: &Store) -> Result<Socket, ConnectionError> {
+    let unreachable = |url: String, reason: String| Err(ConnectionError::Unreachable { url, reason });
+    let place = store.socket().unwrap_or_else(|| store.dir().to_path_buf()).display().to_string();
+    let opened = tokio::time::timeout(LOCAL_CONNECT_TIMEOUT, async {
+        #[cfg(unix)]
+        if let Some(path) = store.socket()
+            && let Ok(stream) = Unix::connect(path).await
+        {
+            let request = "ws://localhost/ws".into_client_request().map_err(|_| Failure::Url)?;
+            return upgrade(request, Either::Right(stream)).await;
+        }
+        match store.holder() {
+            Some(note) => open_inner(&note.url).await,
+            None => Err(Failure::Reason("no process serves it at the moment".into())),
+        }
+    });
+    match opened.await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(Failure::Url)) => Err(ConnectionError::BadUrl(place)),
+        Ok(Err(Failure::Reason(reason))) => unreachable(place, reason),
+        Err(_) => unreachable(place, format!("no answer within {} s", LOCAL_CONNECT_TIMEOUT.as_secs())),
+    }
+}
 
 /// Connects to a `ws://` or `wss://` URL.
 ///
@@ -49,13 +88,17 @@ async fn open_inner(url: &str) -> Result<Socket, Failure> {
     let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| Failure::Reason(error.to_string()))?;
     // Small frames must not wait for one another.
     stream.set_nodelay(true).map_err(|error| Failure::Reason(error.to_string()))?;
+    if secure {
+        install_crypto();
+    }
+    upgrade(request, Either::Left(stream)).await
+}
+
+async fn upgrade(request: Request, stream: Either<TcpStream, Unix>) -> Result<Socket, Failure> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_INBOUND_BYTES))
         .max_frame_size(Some(MAX_INBOUND_BYTES))
         .write_buffer_size(0);
-    if secure {
-        install_crypto();
-    }
     let opened = tokio_tungstenite::client_async_tls_with_config(request, stream, Some(config), None).await;
     opened.map(|(socket, _)| socket).map_err(|error| Failure::Reason(error.to_string()))
 }

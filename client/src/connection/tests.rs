@@ -74,6 +74,7 @@ fn identity(url: &str) -> Identity {
         slug: "team".into(),
         member_id: "member1".into(),
         broker_url: url.into(),
+        local: None,
         member: SecretKey::from_seed([1; 32]),
         session: Some(SecretKey::from_seed([2; 32])),
         session_id: "s1".into(),

@@ -24,7 +24,6 @@ pub mod release;
 
 use choices::Choices;
 use claude::{Conversation, Start};
-use local::LocalBroker;
 use release::Found;
 
 /// `claudemesh launch`
@@ -89,17 +88,12 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
         return Err(CliError::invalid_args(format!("Two meshes are named: {} and {}.", clean(word), clean(flag))));
     }
     let wished = joined.or_else(|| args.mesh_slug.clone()).or_else(|| cx.mesh.clone());
-    // Kept until the end: its drop stops the broker when no other session needs it.
-    let mut local = None;
-    if cfg!(feature = "local-broker") && wished.is_none() && cx.store.load()?.meshes.is_empty() {
-        local = Some(LocalBroker::first(cx)?);
-    }
-    let wished = wished.or_else(|| local.as_ref().map(|local| local.slug().to_owned()));
-    let config: Config = cx.store.load()?;
+    let wished = match wished {
+        None => local::found_if_nothing_is_joined(cx)?,
+        wished => wished,
+    };
+    let config: Config = cx.meant(wished.as_deref())?;
     let choices = choices::settle(cx, args, &config, wished.as_deref())?;
-    if local.is_none() {
-        local = LocalBroker::for_mesh(cx, &choices.mesh)?;
-    }
     sweep(cx);
     let installed = crate::install::installed(&cx.env);
     let setup = Setup::of(cx, args, &choices, &claude, &installed);
@@ -154,9 +148,7 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
             cx.out.warn(&format!("The session folder cannot be updated: {error}."));
         }
     });
-    // Ours first, so that it does not count as a session that still needs the broker.
     drop(session_dir);
-    drop(local);
     Ok(ended?.pass_on())
 }
 

@@ -6,7 +6,6 @@ use claudemesh_protocol::features::messaging::{Priority, Stage, Trace};
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_PULL};
 
 use super::mesh::LocalMesh;
-use super::serve::blocking;
 use crate::cli::Context;
 use crate::config::{ConfigStore, MeshEntry};
 use crate::connection::{Connection, ConnectionError, Identity, open_mailbox};
@@ -130,6 +129,14 @@ impl Actor {
             }
         }
     }
+}
+
+/// Runs blocking work (HTTP, files) beside the scene.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| CliError::internal(format!("A task ended early: {error}.")))?
 }
 
 fn enrol(store: &ConfigStore, local: &LocalMesh, name: &str) -> Result<MeshEntry, CliError> {

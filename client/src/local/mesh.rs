@@ -1,107 +1,155 @@
 //! The mesh `local`: made on the first start, found again on later ones.
+//!
+//! Its keys lie with the store (`mesh.json`), so every config folder of this user that uses the store is the same member of
+//! the same mesh, and a config that was lost or moved finds it again.
 
-use std::path::Path;
+use std::time::Duration;
 
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
-use crate::cli::Context;
+use super::store::{self, Store};
 use crate::config::owners::OwnerEntry;
-use crate::config::{ConfigError, MeshEntry};
-use crate::error::CliError;
+use crate::config::{ConfigStore, MeshEntry};
+use crate::error::{CliError, ExitCode};
 use crate::features::enrolment::{self, MeshWish};
 use crate::features::one_shot::hostname;
-use crate::files;
+use crate::files::{self, FileLock};
+use crate::paths::Env;
 
 /// Name of the mesh.
 const SLUG: &str = "local";
-/// Marks our entry in the config, so that a user's own mesh of that name is left alone.
-const MARK: &str = "madeByUp";
 /// Names tried when the broker has a `local` whose owner key is gone.
 const MAX_ATTEMPTS: u32 = 20;
+/// How long a process waits for another one that is making the mesh.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Largest `mesh.json`.
+const MAX_KEYS_BYTES: u64 = 64 * 1024;
 
 /// A mesh of this machine with the keys of its owner.
-#[derive(Clone)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct LocalMesh {
+    /// As in the config.
+    #[serde(rename = "mesh")]
     pub(super) entry: MeshEntry,
+    /// The owner's key.
     pub(super) owner: OwnerEntry,
 }
 
-/// The operator's token of this data folder: given once by the first start, kept beside the data for later ones.
-pub(super) fn operator_token(data_dir: &Path, fresh: Option<String>) -> Result<Option<String>, CliError> {
-    let path = data_dir.join("operator-token");
-    if let Some(token) = fresh {
-        files::write_private(&path, token.as_bytes())
-            .map_err(|error| CliError::io(format!("{} cannot be written: {error}.", path.display())))?;
-        return Ok(Some(token));
-    }
-    let bytes = files::read_limited(&path, 4_096)
-        .map_err(|error| CliError::io(format!("{} cannot be read: {error}.", path.display())))?;
-    Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).map(|text| text.trim().to_owned()))
+/// Who wants the mesh, and for what.
+pub(super) struct Wish<'a> {
+    pub(super) env: &'a Env,
+    pub(super) config: &'a ConfigStore,
+    pub(super) store: &'a Store,
+    /// Where the broker is.
+    pub(super) broker_url: &'a str,
+    /// Name of the member, when it is given.
+    pub(super) name: Option<&'a str>,
+    /// Nobody asked for it: it steps back for meshes that the user joins.
+    pub(super) auto: bool,
 }
 
-/// Finds the mesh in the config and on the broker, or makes it.
-pub(super) fn ensure(
-    cx: &Context,
-    broker_url: &str,
-    name: Option<&str>,
-    operator_token: Option<&str>,
-) -> Result<LocalMesh, CliError> {
-    let config = cx.store.load()?;
-    let ours = config.meshes.iter().find(|entry| entry.extra.get(MARK) == Some(&Value::Bool(true)));
-    if let Some(entry) = ours {
-        let mut entry = entry.clone();
-        entry.broker_url = broker_url.to_owned();
-        match (enrolment::members(&entry), cx.store.owner(&entry.mesh_id)?) {
-            (Ok(_), Some(owner)) => {
-                // Another port than last time: the mesh is the same.
-                let owner = OwnerEntry { broker_url: broker_url.to_owned(), ..owner };
-                cx.store.put_owner(owner.clone())?;
-                let kept = entry.clone();
-                cx.store.update(|config| {
-                    for known in config.meshes.iter_mut().filter(|known| known.mesh_id == kept.mesh_id) {
-                        known.broker_url.clone_from(&kept.broker_url);
-                    }
-                    Ok::<_, ConfigError>(())
-                })?;
-                return Ok(LocalMesh { entry, owner });
-            }
-            (Err(error), _) if error.exit == crate::error::ExitCode::Network => return Err(error),
-            // The broker's data are others than last time, or the owner key is lost: a new mesh.
-            _ => {}
+/// Finds the mesh with the store and on the broker, or makes it. Of several processes that start at once, one makes it.
+pub(super) fn ensure(wish: &Wish<'_>) -> Result<LocalMesh, CliError> {
+    let unwritable =
+        |error: std::io::Error| CliError::io(format!("{} cannot be used: {error}.", wish.store.dir().display()));
+    files::create_private_dir(wish.store.dir()).map_err(unwritable)?;
+    let _lock = FileLock::take(&wish.store.dir().join("mesh.lock"), PATIENCE).map_err(unwritable)?;
+    let known = match read_keys(wish.store)? {
+        Some(keys) => Some(keys),
+        None => of_config(wish)?,
+    };
+    if let Some(mut mesh) = known {
+        mesh.entry.broker_url = wish.broker_url.to_owned();
+        mesh.owner.broker_url = wish.broker_url.to_owned();
+        match enrolment::members(&mesh.entry) {
+            Ok(_) => return keep(wish, mesh),
+            Err(error) if error.exit == ExitCode::Network => return Err(error),
+            // The data are others than last time: a new mesh.
+            Err(error) => tracing::warn!(%error, "the local mesh is not in the store any more; making a new one"),
         }
     }
-    make(cx, broker_url, name, operator_token)
+    let mesh = make(wish)?;
+    keep(wish, mesh)
 }
 
-fn make(
-    cx: &Context,
-    broker_url: &str,
-    name: Option<&str>,
-    operator_token: Option<&str>,
-) -> Result<LocalMesh, CliError> {
+fn read_keys(store: &Store) -> Result<Option<LocalMesh>, CliError> {
+    let path = store.mesh_path();
+    let bytes = files::read_limited(&path, MAX_KEYS_BYTES)
+        .map_err(|error| CliError::io(format!("{} cannot be read: {error}.", path.display())))?;
+    // A damaged file is replaced: its content is in the config, too, or it is of no use.
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// The mesh as the config has it, for a store whose keys were not written yet.
+fn of_config(wish: &Wish<'_>) -> Result<Option<LocalMesh>, CliError> {
+    let config = wish.config.load()?;
+    let ours = config
+        .meshes
+        .into_iter()
+        .find(|entry| store::is_local(entry) && Store::of_entry(entry).is_none_or(|store| store == *wish.store));
+    let Some(entry) = ours else { return Ok(None) };
+    Ok(wish.config.owner(&entry.mesh_id)?.map(|owner| LocalMesh { entry, owner }))
+}
+
+/// Writes the mesh where it is looked for: with the store and into this config. Answers it as this config has it.
+fn keep(wish: &Wish<'_>, mut mesh: LocalMesh) -> Result<LocalMesh, CliError> {
+    // Once asked for, it stays asked for.
+    let auto = wish.auto && (store::is_auto(&mesh.entry) || !store::is_local(&mesh.entry));
+    store::mark(&mut mesh.entry, wish.store, auto);
+    let path = wish.store.mesh_path();
+    let text = serde_json::to_vec(&mesh)
+        .map_err(|error| CliError::internal(format!("The keys of the mesh cannot be written: {error}.")))?;
+    let text = zeroize::Zeroizing::new(text);
+    if files::read_limited(&path, MAX_KEYS_BYTES).ok().flatten().as_deref() != Some(&text) {
+        files::write_private(&path, &text)
+            .map_err(|error| CliError::io(format!("{} cannot be written: {error}.", path.display())))?;
+    }
+    if wish.config.owner(&mesh.entry.mesh_id)?.as_ref() != Some(&mesh.owner) {
+        wish.config.put_owner(mesh.owner.clone())?;
+    }
+    let entry = wish.config.update(|config| {
+        // One mesh per store: an earlier one that no broker has any more would only stand in the way of its name.
+        config.meshes.retain(|known| {
+            known.mesh_id == mesh.entry.mesh_id
+                || !store::is_local(known)
+                || Store::of_entry(known).is_some_and(|store| store != *wish.store)
+        });
+        if config.by_id(&mesh.entry.mesh_id).is_none() {
+            config.put_mesh(mesh.entry.clone());
+        }
+        let known = config.meshes.iter_mut().find(|known| known.mesh_id == mesh.entry.mesh_id);
+        let known = known.ok_or_else(|| CliError::internal("The new mesh is not in the config."))?;
+        known.broker_url.clone_from(&mesh.entry.broker_url);
+        if let Some(note) = wish.store.holder() {
+            store::follow(known, &note);
+        }
+        let still_auto = auto && (store::is_auto(known) || !store::is_local(known));
+        store::mark(known, wish.store, still_auto);
+        Ok::<_, CliError>(known.clone())
+    })?;
+    Ok(LocalMesh { entry, owner: mesh.owner })
+}
+
+fn make(wish: &Wish<'_>) -> Result<LocalMesh, CliError> {
     let default =
-        || format!("{}-{}", hostname().unwrap_or_else(|| "host".into()), cx.env.text("USER").unwrap_or("user"));
-    let configured = cx.store.load()?.display_name;
-    let name = name.map(str::to_owned).or(configured).unwrap_or_else(default);
+        || format!("{}-{}", hostname().unwrap_or_else(|| "host".into()), wish.env.text("USER").unwrap_or("user"));
+    let configured = wish.config.load()?.display_name;
+    let name = wish.name.map(str::to_owned).or(configured).unwrap_or_else(default);
+    let token = wish.store.operator_token();
     let mut number = 1;
     let made = loop {
         let slug = if number == 1 { SLUG.to_owned() } else { format!("{SLUG}-{number}") };
-        let wish = MeshWish { broker_url, slug: &slug, title: None, display_name: &name, operator_token };
-        match enrolment::create_mesh(&wish) {
+        let mesh = MeshWish {
+            broker_url: wish.broker_url,
+            slug: &slug,
+            title: None,
+            display_name: &name,
+            operator_token: token.as_ref().map(|token| token.as_str()),
+        };
+        match enrolment::create_mesh(&mesh) {
             Err(error) if error.code == "already_exists" && number < MAX_ATTEMPTS => number += 1,
             other => break other?,
         }
     };
-    let (owner, mut entry) = (made.owner, made.entry);
-    entry.extra.insert(MARK.into(), Value::Bool(true));
-    cx.store.put_owner(owner.clone())?;
-    let mesh_id = entry.mesh_id.clone();
-    let entry = cx.store.update(|config| {
-        // A mesh of an earlier `up` that no broker has any more would only stand in the way of its name.
-        config.meshes.retain(|known| known.extra.get(MARK) != Some(&Value::Bool(true)));
-        config.put_mesh(entry);
-        let kept = config.by_id(&mesh_id).cloned();
-        kept.ok_or_else(|| CliError::internal("The new mesh is not in the config."))
-    })?;
-    Ok(LocalMesh { entry, owner })
+    Ok(LocalMesh { entry: made.entry, owner: made.owner })
 }

@@ -1,24 +1,46 @@
-//! `claudemesh up`: the broker in this process and the mesh `local`. The only place of the client that knows the broker.
+//! The mesh of this machine: sessions on one machine work together with nothing configured and no server.
+//!
+//! One of the processes that use the mesh serves it (the *holder*): the MCP server of a session, `claudemesh up`, or a verb for
+//! as long as it runs. The others are candidates; when the holder goes, one of them serves within a moment. The rest of the
+//! client connects to the holder as to any broker. The only place of the client that knows the broker.
+//!
+//! - [`store`]: where the data are, who serves. In every build.
+//! - `takeover`: the queue of those who may serve. `holder`: serving. `mesh`: the mesh itself. `serve`, `demo`: the verb `up`.
 
 #[cfg(feature = "local-broker")]
 mod demo;
 #[cfg(feature = "local-broker")]
+mod holder;
+#[cfg(feature = "local-broker")]
 mod mesh;
 #[cfg(feature = "local-broker")]
 mod serve;
+#[cfg(feature = "local-broker")]
+mod settle;
+pub mod store;
+#[cfg(feature = "local-broker")]
+mod takeover;
+#[cfg(not(feature = "local-broker"))]
+mod without;
+
+pub use store::is_local;
 
 #[cfg(feature = "local-broker")]
 pub use serve::up;
-
-/// Stands in where the embedded broker was left out of the build.
-///
-/// # Errors
-/// Always: exit 8 with what to do.
+#[cfg(feature = "local-broker")]
+pub use settle::{found, join, reach, release, to_found};
+#[cfg(feature = "local-broker")]
+pub use takeover::Candidate;
 #[cfg(not(feature = "local-broker"))]
-pub fn up(
-    _cx: &crate::cli::Context,
-    _args: &crate::cli::args::UpArgs,
-) -> Result<crate::error::ExitCode, crate::error::CliError> {
-    Err(crate::error::CliError::internal("This build has no embedded broker.")
-        .hint("Run `claudemesh-broker`, or build with the feature `local-broker`."))
+pub use without::{Candidate, found, join, reach, release, to_found, up};
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::paths::Env;
+use store::Store;
+
+/// The store that a session of this environment may serve from; see [`store::wanted`].
+pub fn wanted(config: &Config, env: &Env, config_dir: &Path, only: Option<&str>) -> Option<Store> {
+    if cfg!(feature = "local-broker") { store::wanted(config, env, config_dir, only) } else { None }
 }

@@ -1,107 +1,193 @@
-//! Starting the embedded broker, saying how to use it, ending in good order.
+//! `claudemesh up`: keeps the mesh of this machine up without a session, says how to use it, ends in good order.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use claudemesh_broker::config::{Config as BrokerConfig, LogFormat};
-use claudemesh_broker::{Broker, Deps, StartError, telemetry};
+use claudemesh_broker::config::LogFormat;
+use claudemesh_broker::telemetry;
 use serde_json::json;
 
-use super::{demo, mesh};
+use super::holder::{self, Plan};
+use super::mesh::LocalMesh;
+use super::store::{HolderKind, HolderNote, Store};
+use super::takeover::{Candidate, Role, answering};
+use super::{demo, settle};
 use crate::cli::Context;
 use crate::cli::args::UpArgs;
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment::{self, InviteWish};
+use crate::features::one_shot;
 use crate::output::{Style, clean};
 
-/// Where `up` listens when nothing else is said.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7900);
 /// The invite that `up` prints: enough for a team at a desk, not for ever.
 const INVITE_USES: u32 = 10;
 const INVITE_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// How long a session may take to give its place to `up`.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two looks at who holds the place, and between two signals.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Runs `up` until a signal comes.
+///
+/// While a session serves the mesh, `up` stands by and takes over when that ends; with `--listen` it takes the place at once,
+/// because only then the mesh is where the user wants it.
 ///
 /// # Errors
 /// Exit 3 for a bad address, 6 when `up` runs already with these data, 4 when the port is taken, 10 for the data folder.
 pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
-    let listen = match &args.listen {
-        None => DEFAULT_LISTEN,
-        Some(text) => text.parse().map_err(|_| {
-            CliError::invalid_args(format!("'{}' is no address.", clean(text)))
-                .hint("Expected an IP address and a port, for example 127.0.0.1:7900 or 0.0.0.0:7900.")
-        })?,
+    let listen = args.listen.as_deref().map(address).transpose()?;
+    let store = match &args.data_dir {
+        Some(dir) => Store::at(dir),
+        None => Store::locate(&cx.env, cx.store.dir()),
     };
-    let data_dir = args.data_dir.clone().unwrap_or_else(|| cx.store.dir().join("broker"));
-    let mut config = BrokerConfig { listen, data_dir: data_dir.clone(), ..BrokerConfig::default() };
-    config.log.format = LogFormat::Text;
-    config.log.filter = cx.env.text("CLAUDEMESH_LOG").unwrap_or("warn").to_owned();
-    config.public_url = public_url(listen);
-    telemetry::start(&config.log).map_err(|error| CliError::invalid_args(format!("{error}.")))?;
+    let filter = cx.env.text("CLAUDEMESH_LOG").unwrap_or("warn").to_owned();
+    let log = claudemesh_broker::config::Log { format: LogFormat::Text, filter };
+    telemetry::start(&log).map_err(|error| CliError::invalid_args(format!("{error}.")))?;
     if let Err(error) = claudemesh_broker::raise_open_file_limit() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-    let (cx, args) = (cx.clone(), args.clone());
-    actix_rt::System::new().block_on(async move {
-        let broker = Broker::start(config, Deps::default()).await.map_err(|error| start_error(error, listen))?;
-        let run = run(&cx, &args, &broker.ws_url(), broker.operator_token.clone(), data_dir).await;
+    if answering(&store).is_some() {
+        refuse_second_up(&store)?;
+    }
+    let plan = Plan { store: store.clone(), config: cx.store.clone(), kind: HolderKind::Up, listen };
+    let candidate = Candidate::start(plan)?;
+    let mut url = candidate.served(settle::PATIENCE)?;
+    if listen.is_some() && !is_serving(&candidate) {
+        refuse_second_up(&store)?;
+        url = take_place(&candidate, &store)?;
+    } else if !is_serving(&candidate) {
+        refuse_second_up(&store)?;
+    }
+    one_shot::block_on(async {
+        let run = run(cx, args, &candidate, &store, &url).await;
         if run.is_ok() && !cx.out.is_json() && !cx.out.is_quiet() {
             eprintln!("ending");
         }
-        broker.shutdown().await;
+        candidate.leave().await;
         run.map(|()| ExitCode::Success)
     })
 }
 
-async fn run(
-    cx: &Context,
-    args: &UpArgs,
-    listening: &str,
-    operator_token: Option<String>,
-    data_dir: PathBuf,
-) -> Result<(), CliError> {
-    let url = reachable(listening);
+fn address(text: &str) -> Result<SocketAddr, CliError> {
+    text.parse().map_err(|_| {
+        CliError::invalid_args(format!("'{}' is no address.", clean(text)))
+            .hint("Expected an IP address and a port, for example 127.0.0.1:7900 or 0.0.0.0:7900.")
+    })
+}
+
+fn is_serving(candidate: &Candidate) -> bool {
+    matches!(candidate.role(), Role::Serving { .. })
+}
+
+/// Two that were both started to serve are a mistake; only the first one does.
+fn refuse_second_up(store: &Store) -> Result<(), CliError> {
+    match store.holder() {
+        Some(note) if note.kind == HolderKind::Up && note.pid != std::process::id() => Err(CliError::new(
+            ExitCode::AlreadyExists,
+            "already_running",
+            format!("`claudemesh up` runs already with these data (process {}, {}).", note.pid, clean(&note.url)),
+        )
+        .hint("Use its mesh, or another one with --data-dir and --listen.")),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the place of a session that serves. What it acknowledged is in the store; its clients come over.
+fn take_place(candidate: &Candidate, store: &Store) -> Result<String, CliError> {
+    let _claim = store
+        .claim()
+        .map_err(|error| CliError::io(format!("{} cannot be written: {error}.", store.dir().display())))?;
+    let deadline = Instant::now() + CLAIM_PATIENCE;
+    loop {
+        match candidate.role() {
+            Role::Serving { url, .. } => return Ok(url),
+            Role::Failed(failure) => return Err(failure.into()),
+            Role::Waiting | Role::Left => {}
+        }
+        match store.holder() {
+            Some(note) if Instant::now() < deadline => holder::ask_to_give_way(&note),
+            Some(note) => {
+                let message = format!("Process {} serves the mesh and does not give way.", note.pid);
+                return Err(CliError::new(ExitCode::AlreadyExists, "already_running", message)
+                    .hint("End that session, or run `claudemesh up` without --listen."));
+            }
+            None if Instant::now() >= deadline => return candidate.served(Duration::ZERO),
+            None => {}
+        }
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+}
+
+async fn run(cx: &Context, args: &UpArgs, candidate: &Candidate, store: &Store, url: &str) -> Result<(), CliError> {
+    let (serving, listening) = match candidate.role() {
+        Role::Serving { listening, .. } => (true, listening),
+        Role::Waiting | Role::Failed(_) | Role::Left => (false, url.to_owned()),
+    };
     if !cx.out.is_json() {
         cx.out.write(&format!("listening on {listening}\n"))?;
     }
-    let (own, name, address) = (cx.clone(), args.name.clone(), url.clone());
-    let (local, invite) = blocking(move || {
-        let token = mesh::operator_token(&data_dir, operator_token)?;
-        let local = mesh::ensure(&own, &address, name.as_deref(), token.as_deref())?;
-        let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
-        let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
-        Ok((local, invite))
-    })
-    .await?;
+    let local = settle::mesh_of(candidate, &cx.env, &cx.store, store, args.name.as_deref(), false)?;
+    let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
+    let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
     if args.demo {
         demo::run(cx, &local).await?;
     }
     let slug = &local.entry.slug;
+    let other = store.holder().filter(|_| !serving);
     let value = json!({
-        "ok": true, "listening": listening, "mesh": slug, "meshId": local.entry.mesh_id, "brokerUrl": url,
-        "invite": invite.view.url, "inviteExpiresAt": invite.view.expires_at, "pid": std::process::id(),
+        "ok": true, "listening": listening, "mesh": slug, "meshId": local.entry.mesh_id,
+        "brokerUrl": local.entry.broker_url, "invite": invite.view.url, "inviteExpiresAt": invite.view.expires_at,
+        "pid": std::process::id(), "serving": serving, "holder": other,
     });
     cx.out.answer(&value, |out| {
         let join = format!("claudemesh join {} --name <name>", clean(&invite.view.url));
         format!(
-            "{} mesh {} is up\n\n  join it    {}\n             ({INVITE_USES} uses, 24 hours; more with `claudemesh invite`)\n  \
+            "{} mesh {} is up{}\n\n  join it    {}\n             ({INVITE_USES} uses, 24 hours; more with `claudemesh invite`)\n  \
              write      claudemesh send <name> \"hello\"\n  read       claudemesh inbox\n  with Claude Code\n             \
              claudemesh install, then claudemesh launch --mesh {slug}\n\nCtrl-C ends it; messages that wait stay on disk.\n",
             out.tick(),
             out.paint(Style::Bold, slug),
+            standing_by(other.as_ref()),
             out.paint(Style::Bold, &join),
         )
     })?;
-    wait_for_signal().await
+    until_signal(cx, candidate, &local, serving).await
 }
 
-/// Runs blocking work (HTTP to ourselves, files) beside the broker.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
-) -> Result<T, CliError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| CliError::internal(format!("A task ended early: {error}.")))?
+fn standing_by(holder: Option<&HolderNote>) -> String {
+    holder.map_or_else(String::new, |note| {
+        format!(": {} (process {}) serves it, this process takes over when that ends", note.kind.as_str(), note.pid)
+    })
+}
+
+/// Waits for the end and says meanwhile when this process takes over.
+async fn until_signal(
+    cx: &Context,
+    candidate: &Candidate,
+    local: &LocalMesh,
+    mut serving: bool,
+) -> Result<(), CliError> {
+    let mut role = candidate.watch();
+    let signal = wait_for_signal();
+    tokio::pin!(signal);
+    loop {
+        tokio::select! {
+            ended = &mut signal => return ended,
+            changed = role.changed() => {
+                if changed.is_err() {
+                    return Err(CliError::internal("The local broker ended early."));
+                }
+                match &*role.borrow_and_update() {
+                    Role::Serving { listening, .. } if !serving => {
+                        serving = true;
+                        cx.out.note(&format!("This process serves the mesh {} now, on {listening}.", clean(&local.entry.slug)))?;
+                    }
+                    Role::Failed(failure) => cx.out.warn(&failure.message),
+                    Role::Serving { .. } | Role::Waiting | Role::Left => {}
+                }
+            }
+        }
+    }
 }
 
 async fn wait_for_signal() -> Result<(), CliError> {
@@ -119,51 +205,4 @@ async fn wait_for_signal() -> Result<(), CliError> {
     }
     #[cfg(not(unix))]
     tokio::signal::ctrl_c().await.map_err(failed)
-}
-
-/// The address for this machine itself when the broker listens on all of them.
-fn reachable(listening: &str) -> String {
-    listening.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-}
-
-/// How other machines reach a broker that listens for them. `None` on loopback: links are made from the request then.
-fn public_url(listen: SocketAddr) -> Option<String> {
-    if listen.ip().is_loopback() || listen.port() == 0 {
-        return None;
-    }
-    let address = if listen.ip().is_unspecified() { outside_address()? } else { listen.ip() };
-    Some(format!("http://{}", SocketAddr::new(address, listen.port())))
-}
-
-/// The address that this machine would use towards others. Connecting a datagram socket sends nothing.
-fn outside_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
-    socket.connect(("192.0.2.1", 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
-}
-
-fn start_error(error: StartError, listen: SocketAddr) -> CliError {
-    let message = crate::error::sentence(&error.to_string());
-    match error {
-        StartError::Locked(_) => CliError::new(ExitCode::AlreadyExists, "already_running", message)
-            .hint("`claudemesh up` runs already; use its mesh, or another one with --data-dir and --listen."),
-        StartError::DataDir { .. } => CliError::io(message).hint("Check the rights of the folder, or use --data-dir."),
-        StartError::Config(_) => CliError::invalid_args(message),
-        _ => CliError::network(message).hint(format!(
-            "Is something else listening on {listen}? Choose another port: claudemesh up --listen 127.0.0.1:7901"
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_needs_no_public_address() {
-        assert_eq!(public_url("127.0.0.1:7900".parse().unwrap()), None);
-        assert_eq!(public_url("10.1.2.3:7900".parse().unwrap()).as_deref(), Some("http://10.1.2.3:7900"));
-        assert_eq!(reachable("ws://0.0.0.0:7900/ws"), "ws://127.0.0.1:7900/ws");
-        assert_eq!(reachable("ws://127.0.0.1:7900/ws"), "ws://127.0.0.1:7900/ws");
-    }
 }

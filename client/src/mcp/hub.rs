@@ -24,6 +24,7 @@ use crate::error::CliError;
 use crate::features::one_shot::hostname;
 use crate::features::questions::wait::Waits;
 use crate::inbox::{KEEP, Mailbox};
+use crate::local;
 use crate::paths::Env;
 
 /// Time between two reports of counters.
@@ -101,6 +102,8 @@ pub struct Hub {
     pub(super) socket: Mutex<Option<tokio::task::JoinHandle<()>>>,
     started: Instant,
     stop: CancellationToken,
+    /// Our place among those who may serve the mesh of this machine, when this session uses it.
+    local: tokio::sync::Mutex<Option<local::Candidate>>,
 }
 
 impl Hub {
@@ -129,6 +132,7 @@ impl Hub {
             counters: Counters::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),
+            local: tokio::sync::Mutex::default(),
         })
     }
 
@@ -150,7 +154,9 @@ impl Hub {
     /// Slugs that this session will connect to, as the config says now.
     pub fn slugs(&self) -> Vec<String> {
         let (_, config, _) = read(&self.env, &self.store);
-        self.wanted(&config).into_iter().map(|entry| entry.slug.clone()).collect()
+        let slugs: Vec<String> = self.wanted(&config).into_iter().map(|entry| entry.slug).collect();
+        // The mesh of this machine is made a moment later.
+        if slugs.is_empty() && self.local_store(&config).is_some() { vec!["local".into()] } else { slugs }
     }
 
     /// The joined mesh of a connection, as the config says now.
@@ -163,17 +169,51 @@ impl Hub {
         entry.ok_or_else(|| format!("the mesh {} was left", bound.tag.slug))
     }
 
-    fn wanted<'a>(&self, config: &'a Config) -> Vec<&'a MeshEntry> {
-        let only = self.only_mesh.as_ref().or(self.identity.mesh_slug.as_ref());
-        config.meshes.iter().filter(|entry| only.is_none_or(|slug| entry.slug == *slug)).collect()
+    fn wanted(&self, config: &Config) -> Vec<MeshEntry> {
+        match self.only() {
+            Some(slug) => config.by_slug(slug).cloned().into_iter().collect(),
+            None => local::store::meant(config, &self.env, self.store.dir()),
+        }
+    }
+
+    fn only(&self) -> Option<&str> {
+        self.only_mesh.as_deref().or(self.identity.mesh_slug.as_deref())
+    }
+
+    fn local_store(&self, config: &Config) -> Option<local::store::Store> {
+        local::wanted(config, &self.env, self.store.dir(), self.only())
+    }
+
+    /// Queues up to serve the mesh of this machine when this session uses it, and puts it into the config.
+    async fn join_local(&self, config: &Config) -> Result<(), CliError> {
+        let Some(place) = self.local_store(config) else { return Ok(()) };
+        let mut candidate = self.local.lock().await;
+        if candidate.is_some() || self.stop.is_cancelled() {
+            return Ok(());
+        }
+        let (env, store) = (self.env.clone(), self.store.clone());
+        let joining = tokio::task::spawn_blocking(move || local::join(&env, &store, &place)).await;
+        *candidate = Some(joining.map_err(|error| CliError::internal(format!("A task ended early: {error}.")))??);
+        Ok(())
     }
 
     /// Connects every wanted mesh that is not connected yet. Called at the start and, when no mesh is there, by tools: a
     /// mesh that was joined meanwhile works without a restart.
     pub async fn bind(self: &Arc<Self>) {
-        let (_, config, trouble) = read(&self.env, &self.store);
+        let (_, config, mut trouble) = read(&self.env, &self.store);
+        // A config that cannot be read is not taken for an empty one.
+        let config = match trouble {
+            None => {
+                if let Err(error) = self.join_local(&config).await {
+                    tracing::error!(%error, "the mesh of this machine cannot be used");
+                    trouble = Some(error.to_string());
+                }
+                read(&self.env, &self.store).1
+            }
+            Some(_) => config,
+        };
         *self.trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble;
-        for entry in self.wanted(&config) {
+        for entry in &self.wanted(&config) {
             if self.meshes().iter().any(|bound| bound.tag.id == entry.mesh_id.as_str()) {
                 continue;
             }
@@ -290,7 +330,10 @@ impl Hub {
     /// # Errors
     /// `not connected (reconnecting)`, or why it never will be.
     pub async fn connected(&self, bound: &Bound) -> Result<Connection, ToolError> {
-        if matches!(bound.connection.state(), State::Connecting(None)) {
+        // On this machine another process takes over within a moment.
+        let is_local = bound.connection.identity().local.is_some();
+        let state = bound.connection.state();
+        if matches!(state, State::Connecting(None)) || (is_local && matches!(state, State::Connecting(_))) {
             let _ = bound.connection.ready(PATIENCE).await;
         }
         bound.connection.hello_ack().map(|_| bound.connection.clone()).map_err(|error| error.to_string())
@@ -332,6 +375,10 @@ impl Hub {
         self.stop.cancel();
         self.socket_closed().await;
         futures_util::future::join_all(self.meshes().iter().map(|bound| bound.connection.close())).await;
+        // Last, so that our own goodbyes arrive. The others come over to whoever is next.
+        if let Some(candidate) = self.local.lock().await.take() {
+            candidate.leave().await;
+        }
     }
 }
 

@@ -11,14 +11,21 @@ use serde_json::json;
 use super::team::{program, stderr, texts};
 
 /// `up` until its last line, and what it printed.
-struct Up {
+pub(super) struct Up {
     child: Child,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Up {
-    fn start(person: &CommandLine, args: &[&str]) -> Result<Self> {
-        let mut all = vec!["up", "--listen", "127.0.0.1:0"];
+    pub(super) fn start(person: &CommandLine, args: &[&str]) -> Result<Self> {
+        let mut all = vec!["--listen", "127.0.0.1:0"];
+        all.extend(args);
+        Self::start_plain(person, &all)
+    }
+
+    /// Without an address: where it finds a place.
+    pub(super) fn start_plain(person: &CommandLine, args: &[&str]) -> Result<Self> {
+        let mut all = vec!["up"];
         all.extend(args);
         let mut child = person.command(&all).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
@@ -30,7 +37,11 @@ impl Up {
         Ok(Self { child, text })
     }
 
-    fn stop(mut self) -> Result<()> {
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn stop(mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -80,6 +91,26 @@ fn up_serves_the_mesh_local_and_keeps_it() -> Result<()> {
     let again = bob.json(&["join", link["url"].as_str().context("link")?, "--name", "Bob", "--json"])?;
     assert_eq!((&again["meshId"], &again["alreadyMember"]), (&after[0]["meshId"], &json!(true)));
     assert_eq!(texts(&bob.json(&["inbox", "--json"])?), ["survives"]);
+    up.stop()
+}
+
+#[test]
+fn links_of_a_mesh_for_other_machines_do_not_name_this_one_loopback() -> Result<()> {
+    let person = program()?;
+    // The port must be known before the start: links carry it.
+    let port = std::net::TcpListener::bind("0.0.0.0:0")?.local_addr()?.port();
+    let up = Up::start_plain(&person, &["--listen", &format!("0.0.0.0:{port}")])?;
+    let invite = person.json(&["invite", "--json"])?;
+    let outside = invite["url"].as_str().context("a link")?;
+    if outside.contains("127.0.0.1") {
+        // A machine without any other address has no better one.
+        return up.stop();
+    }
+    let v1 = invite["v1_url"].as_str().context("an older link")?;
+    let token = v1.rsplit('/').next().context("a token")?;
+    let decoded = claudemesh_protocol::crypto::invite::InviteV1::read(token)?;
+    assert!(!decoded.broker_url.contains("127.0.0.1") && decoded.broker_url.ends_with(&format!(":{port}/ws")));
+    assert!(!v1.contains("127.0.0.1"), "{v1}");
     up.stop()
 }
 

@@ -10,4 +10,5 @@ mod routes;
 mod sdk_client;
 mod shell;
 mod status_line;
+mod takeover;
 mod team;

@@ -24,6 +24,7 @@ use crate::config::owners::OwnerEntry;
 use crate::config::{Config, MeshEntry, StoredSecret, broker_http};
 use crate::error::{CliError, ExitCode};
 use crate::http;
+use crate::local::store::outside_url;
 
 pub mod cli;
 
@@ -253,7 +254,7 @@ fn register_invite(
         v: 1,
         mesh_id: owner.mesh_id.clone(),
         mesh_slug: owner.slug.clone(),
-        broker_url: entry.broker_url.clone(),
+        broker_url: outside_url(entry).to_owned(),
         expires_at,
         mesh_root_key: invite::root_key_text(&owner.mesh_id),
         role: wish.role.to_owned(),
@@ -278,7 +279,7 @@ fn register_invite(
         "" => format!("{base}/i/{}", view.code),
         url => keep_secure(&base, url),
     };
-    Ok(NewInvite { view, v1_url: format!("{base}/join/{token}") })
+    Ok(NewInvite { view, v1_url: format!("{}/join/{token}", broker_http(outside_url(entry))) })
 }
 
 /// The invites of a mesh, newest first.

@@ -14,7 +14,7 @@ impl Connection {
     /// # Errors
     /// Of the transport.
     pub async fn mesh_info(&self) -> Result<MeshInfoResult, ConnectionError> {
-        match self.call(Request::from(MeshInfo {}), REQUEST_TIMEOUT).await? {
+        match self.ask(Request::from(MeshInfo {}), REQUEST_TIMEOUT).await? {
             ServerMessage::Info(Response::MeshInfoResult(info)) => Ok(info),
             other => Err(unexpected("mesh_info_result", &other)),
         }

@@ -23,7 +23,7 @@ impl Connection {
     /// # Errors
     /// Of the transport.
     pub async fn list_peers(&self) -> Result<Vec<Peer>, ConnectionError> {
-        match self.call(Request::from(ListPeers {}), REQUEST_TIMEOUT).await? {
+        match self.ask(Request::from(ListPeers {}), REQUEST_TIMEOUT).await? {
             ServerMessage::Presence(Response::PeersList(list)) => Ok(list.peers),
             other => Err(unexpected("peers_list", &other)),
         }
@@ -80,7 +80,7 @@ impl Connection {
             self.tell(message)?;
             return Ok(None);
         }
-        match self.call(message, REQUEST_TIMEOUT).await? {
+        match self.ask(message, REQUEST_TIMEOUT).await? {
             ServerMessage::Presence(Response::PresenceAck(ack)) => Ok(Some(ack.sessions)),
             // What these requests answered before they could name a session.
             ServerMessage::Messaging(messaging::Response::Ack(_)) => Ok(None),

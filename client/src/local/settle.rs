@@ -1,0 +1,112 @@
+//! From "somebody needs the mesh" to "it is served and in the config".
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::holder::Plan;
+use super::mesh::{self, LocalMesh};
+use super::store;
+use super::store::HolderKind;
+use super::takeover::answering;
+use super::{Candidate, Store, is_local};
+use crate::cli::Context;
+use crate::config::{ConfigStore, MeshEntry};
+use crate::error::{CliError, ExitCode};
+use crate::paths::Env;
+
+/// How long a start or a takeover may last; the very first start makes the tables.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Attempts to find the mesh when the holder dies right then.
+const ATTEMPTS: u32 = 3;
+
+/// Kept until the process ends: a verb that found nobody serving serves for as long as it runs. Ending without a word is
+/// as safe as being killed.
+static KEPT: Mutex<Option<Candidate>> = Mutex::new(None);
+
+/// Finds or makes the mesh through whoever serves.
+pub(super) fn mesh_of(
+    candidate: &Candidate,
+    env: &Env,
+    config: &ConfigStore,
+    store: &Store,
+    name: Option<&str>,
+    auto: bool,
+) -> Result<LocalMesh, CliError> {
+    let mut attempt = 1;
+    loop {
+        let url = candidate.served(PATIENCE)?;
+        let wish = mesh::Wish { env, config, store, broker_url: &url, name, auto };
+        match mesh::ensure(&wish) {
+            Err(error) if error.exit == ExitCode::Network && attempt < ATTEMPTS => attempt += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Makes this process a candidate and puts the mesh into the config. Blocks; answers when the mesh is served.
+///
+/// # Errors
+/// Why it cannot be served or kept.
+pub fn join(env: &Env, config: &ConfigStore, store: &Store) -> Result<Candidate, CliError> {
+    let plan = Plan { store: store.clone(), config: config.clone(), kind: HolderKind::Session, listen: None };
+    let candidate = Candidate::start(plan)?;
+    mesh_of(&candidate, env, config, store, None, !env.flag(crate::paths::LOCAL))?;
+    Ok(candidate)
+}
+
+/// Makes the mesh of this machine for a verb that found none joined, and serves it until the process ends if nobody does.
+///
+/// # Errors
+/// As [`join`].
+pub fn found(cx: &Context, store: &Store, auto: bool) -> Result<MeshEntry, CliError> {
+    let plan = plan_of_command(cx, store);
+    let candidate = Candidate::start(plan)?;
+    let mesh = mesh_of(&candidate, &cx.env, &cx.store, store, None, auto)?;
+    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(candidate);
+    Ok(mesh.entry)
+}
+
+/// Gives up what [`found`] or [`reach`] made this process serve; blocks until it has ended in good order.
+pub fn release() {
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(candidate) = kept {
+        let left = crate::features::one_shot::block_on(async {
+            candidate.leave().await;
+            Ok(())
+        });
+        if let Err(error) = left {
+            tracing::warn!(error = error.message, "the local broker was left without a word");
+        }
+    }
+}
+
+/// Makes sure that somebody serves this mesh when it is one of this machine; answers it with its address of now.
+///
+/// # Errors
+/// Why this process cannot serve it.
+pub fn reach(cx: &Context, entry: MeshEntry) -> Result<MeshEntry, CliError> {
+    let Some(store) = is_local(&entry).then(|| Store::of_entry(&entry)).flatten() else { return Ok(entry) };
+    let mut entry = entry;
+    if let Some(note) = answering(&store) {
+        store::follow(&mut entry, &note);
+        return Ok(entry);
+    }
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let candidate = match kept.take() {
+        Some(candidate) => candidate,
+        None => Candidate::start(plan_of_command(cx, &store))?,
+    };
+    let served = candidate.served(PATIENCE);
+    *kept = Some(candidate);
+    entry.broker_url = served?;
+    Ok(entry)
+}
+
+fn plan_of_command(cx: &Context, store: &Store) -> Plan {
+    Plan { store: store.clone(), config: cx.store.clone(), kind: HolderKind::Command, listen: None }
+}
+
+/// Which store a verb without a joined mesh may found.
+pub fn to_found(cx: &Context) -> Option<Store> {
+    cx.env.flag(crate::paths::LOCAL).then(|| Store::locate(&cx.env, cx.store.dir()))
+}

@@ -1,0 +1,413 @@
+//! The store of this machine's own mesh: where it is, and who serves from it right now.
+//!
+//! Everything of one store lies in one folder (0700): the database unless `MESH_DB_PATH` puts it elsewhere, the lock
+//! (`broker.lock`), the socket (`broker.sock`), the note of the holder (`holder.json`) and the keys of the mesh (`mesh.json`).
+//! Knows nothing of the broker, so connections can use it in every build.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::config::session_dir::{is_alive, start_time};
+use crate::config::{Config, MeshEntry};
+use crate::paths::{self, Env};
+
+/// Marks the config's entry of a mesh of this machine, so that a user's own mesh called `local` is left alone.
+const MARK: &str = "madeByUp";
+/// Marks one that a session made because nothing was joined: it steps back when the user joins a mesh.
+const AUTO: &str = "madeByItself";
+/// Folder and database of the store.
+const STORE: &str = "localStore";
+/// How other machines reach the broker, when it listens for them.
+const OUTSIDE: &str = "outsideUrl";
+/// Systems take about a hundred bytes as the address of a Unix socket.
+const MAX_SOCKET_PATH: usize = 100;
+/// Largest note of a holder.
+const MAX_NOTE_BYTES: u64 = 4_096;
+
+/// Where the data of a mesh of this machine are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Store {
+    dir: PathBuf,
+    database: PathBuf,
+}
+
+/// Which process serves, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HolderNote {
+    /// Its process id.
+    pub pid: u32,
+    /// When it was started, in ticks since boot; 0 where the system does not tell.
+    pub start_time: u64,
+    /// What it is.
+    pub kind: HolderKind,
+    /// WebSocket URL on this machine.
+    pub url: String,
+    /// WebSocket URL for other machines, when it listens for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside_url: Option<String>,
+    /// ISO time since which it serves.
+    pub since: String,
+}
+
+/// What kind of process serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HolderKind {
+    /// The MCP server of a session.
+    Session,
+    /// `claudemesh up`
+    Up,
+    /// Another verb, for as long as it runs.
+    Command,
+}
+
+impl HolderKind {
+    /// Whether it serves only because nobody else does, and gives way to a process that was started to serve.
+    pub fn gives_way(self) -> bool {
+        self != Self::Up
+    }
+
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "a session",
+            Self::Up => "`claudemesh up`",
+            Self::Command => "a command",
+        }
+    }
+}
+
+impl Store {
+    /// `MESH_DB_PATH` when it is set, else the folder `broker` of the config folder.
+    pub fn locate(env: &Env, config_dir: &Path) -> Self {
+        let Some(path) = env.path(paths::MESH_DB_PATH) else { return Self::at(&config_dir.join("broker")) };
+        // Environment blocks of JSON files go through no shell.
+        let path = path.strip_prefix("~").map(|rest| env.home().join(rest)).unwrap_or(path);
+        let database = absolute(&path);
+        let mut dir = database.clone().into_os_string();
+        dir.push(".mesh");
+        Self { dir: dir.into(), database }
+    }
+
+    /// The store of a folder that holds its database, too.
+    pub fn at(dir: &Path) -> Self {
+        let dir = absolute(dir);
+        Self { database: dir.join("claudemesh.db"), dir }
+    }
+
+    /// The store of a mesh of this machine; `None` for other meshes.
+    pub fn of_entry(entry: &MeshEntry) -> Option<Self> {
+        is_local(entry).then(|| serde_json::from_value(entry.extra.get(STORE)?.clone()).ok()).flatten()
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The SQLite file.
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+
+    /// The Unix socket; `None` when its path is too long for the system, then there is only TCP.
+    pub fn socket(&self) -> Option<PathBuf> {
+        let path = self.dir.join("broker.sock");
+        (cfg!(unix) && path.as_os_str().len() <= MAX_SOCKET_PATH).then_some(path)
+    }
+
+    fn note_path(&self) -> PathBuf {
+        self.dir.join("holder.json")
+    }
+
+    /// Who serves. `None` when nobody does: the note of a process that died counts for nothing.
+    pub fn holder(&self) -> Option<HolderNote> {
+        self.last_holder().filter(|note| is_alive(note.pid, note.start_time))
+    }
+
+    /// Who served last, alive or not.
+    pub fn last_holder(&self) -> Option<HolderNote> {
+        let bytes = crate::files::read_limited(&self.note_path(), MAX_NOTE_BYTES).ok()??;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Notes that this process serves.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_holder(&self, kind: HolderKind, url: &str, outside_url: Option<&str>) -> std::io::Result<()> {
+        let pid = std::process::id();
+        let note = HolderNote {
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+            kind,
+            url: url.into(),
+            outside_url: outside_url.map(str::to_owned),
+            since: crate::clock::now_iso(),
+        };
+        crate::files::write_private(&self.note_path(), &serde_json::to_vec(&note)?)
+    }
+
+    /// The keys of the mesh, for every config folder of this user that uses the store.
+    pub fn mesh_path(&self) -> PathBuf {
+        self.dir.join("mesh.json")
+    }
+
+    /// Keeps the operator's token, which the broker tells once: `up` needs it when it listens for other machines.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_operator_token(&self, token: &str) -> std::io::Result<()> {
+        crate::files::write_private(&self.dir.join("operator-token"), token.as_bytes())
+    }
+
+    /// The operator's token, when it was kept.
+    pub fn operator_token(&self) -> Option<Zeroizing<String>> {
+        let bytes = crate::files::read_limited(&self.dir.join("operator-token"), MAX_NOTE_BYTES).ok()??;
+        String::from_utf8(bytes).ok().map(|text| Zeroizing::new(text.trim().to_owned()))
+    }
+
+    /// Claims the place of the holder for this process: sessions give it up and do not take it while the claim lives.
+    ///
+    /// # Errors
+    /// The claim cannot be written.
+    pub fn claim(&self) -> std::io::Result<Claim> {
+        let pid = std::process::id();
+        let claim = json!({"pid": pid, "startTime": start_time(pid).unwrap_or(0)});
+        let path = self.claim_path();
+        crate::files::write_private(&path, claim.to_string().as_bytes())?;
+        Ok(Claim { path })
+    }
+
+    /// Whether another process that lives claims the place.
+    pub fn is_claimed_by_other(&self) -> bool {
+        let bytes = crate::files::read_limited(&self.claim_path(), MAX_NOTE_BYTES).ok().flatten();
+        let Some(claim) = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else { return false };
+        let pid = claim["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        pid != 0 && pid != std::process::id() && is_alive(pid, claim["startTime"].as_u64().unwrap_or(0))
+    }
+
+    fn claim_path(&self) -> PathBuf {
+        self.dir.join("claim.json")
+    }
+
+    /// Lets a holder that was stopped (Ctrl-Z, `kill -STOP`) go on: nobody can take over from it, because it is not dead.
+    /// Answers whether there was one. Does nothing to a process that runs.
+    pub fn wake_holder(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(note) = self.holder()
+            && is_stopped(note.pid)
+            && let Some(pid) = i32::try_from(note.pid).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            tracing::warn!(pid = note.pid, "the process that serves the local mesh is stopped; continuing it");
+            return rustix::process::kill_process(pid, rustix::process::Signal::CONT).is_ok();
+        }
+        false
+    }
+}
+
+/// A claim to be the holder; given up on drop.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// State `T` in the process table.
+#[cfg(target_os = "linux")]
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// Whether this mesh was made on this machine, for this machine.
+pub fn is_local(mesh: &MeshEntry) -> bool {
+    mesh.extra.get(MARK) == Some(&Value::Bool(true))
+}
+
+/// Marks an entry as this machine's own. `auto`: nobody asked for it.
+pub fn mark(entry: &mut MeshEntry, store: &Store, auto: bool) {
+    entry.extra.insert(MARK.into(), Value::Bool(true));
+    entry.extra.insert(STORE.into(), json!(store));
+    if auto {
+        entry.extra.insert(AUTO.into(), Value::Bool(true));
+    } else {
+        entry.extra.remove(AUTO);
+    }
+}
+
+/// Whether a session made this mesh without being asked.
+pub fn is_auto(entry: &MeshEntry) -> bool {
+    is_local(entry) && entry.extra.get(AUTO) == Some(&Value::Bool(true))
+}
+
+/// Puts into an entry where its holder is, for this machine and for others.
+pub fn follow(entry: &mut MeshEntry, note: &HolderNote) {
+    entry.broker_url.clone_from(&note.url);
+    match note.outside_url.as_deref() {
+        Some(url) => entry.extra.insert(OUTSIDE.into(), url.into()),
+        None => entry.extra.remove(OUTSIDE),
+    };
+}
+
+/// The broker's URL as others can use it: an address of this machine only is of no use in a link.
+pub fn outside_url(entry: &MeshEntry) -> &str {
+    entry.extra.get(OUTSIDE).and_then(Value::as_str).unwrap_or(&entry.broker_url)
+}
+
+/// Leaves out the meshes that are meant only when they are named: one that a session made by itself, once the user has
+/// joined another (unless `CLAUDEMESH_LOCAL` asks for it), and those of another store than `MESH_DB_PATH` names.
+pub fn meant(config: &Config, env: &Env, config_dir: &Path) -> Vec<MeshEntry> {
+    let here = Store::locate(env, config_dir);
+    let others = config.meshes.iter().any(|entry| !is_auto(entry));
+    let steps_back = |entry: &MeshEntry| is_auto(entry) && others && !env.flag(paths::LOCAL);
+    let elsewhere = |entry: &MeshEntry| {
+        env.path(paths::MESH_DB_PATH).is_some() && Store::of_entry(entry).is_some_and(|store| store != here)
+    };
+    config.meshes.iter().filter(|entry| !steps_back(entry) && !elsewhere(entry)).cloned().collect()
+}
+
+/// The store that a process serves from when it can: that of this machine's mesh among the wanted ones, the usual one when
+/// nothing is joined or `CLAUDEMESH_LOCAL=1` asks for it. `None`: the user's meshes are elsewhere, or `CLAUDEMESH_LOCAL=0`.
+pub fn wanted(config: &Config, env: &Env, config_dir: &Path, only: Option<&str>) -> Option<Store> {
+    if env.is_set(paths::LOCAL) && !env.flag(paths::LOCAL) && env.text(paths::LOCAL).is_some() {
+        return None;
+    }
+    let usual = Store::locate(env, config_dir);
+    if let Some(slug) = only {
+        let entry = config.by_slug(slug)?;
+        return is_local(entry).then(|| Store::of_entry(entry).unwrap_or(usual));
+    }
+    let meant = meant(config, env, config_dir);
+    let local = meant.iter().find(|entry| is_local(entry));
+    match local {
+        Some(entry) => Some(Store::of_entry(entry).unwrap_or(usual)),
+        None => (meant.is_empty() || env.flag(paths::LOCAL)).then_some(usual),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoredSecret;
+
+    fn entry(slug: &str) -> MeshEntry {
+        MeshEntry {
+            mesh_id: slug.into(),
+            member_id: "m".into(),
+            slug: slug.into(),
+            name: slug.into(),
+            pubkey: String::new(),
+            secret_key: StoredSecret::new(""),
+            broker_url: "ws://127.0.0.1:7900/ws".into(),
+            joined_at: String::new(),
+            root_key: None,
+            invite_version: None,
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    fn local(slug: &str, store: &Store, auto: bool) -> MeshEntry {
+        let mut entry = entry(slug);
+        mark(&mut entry, store, auto);
+        entry
+    }
+
+    #[test]
+    fn mesh_db_path_names_the_database_and_its_folder_lies_beside_it() {
+        let usual = Store::locate(&Env::of(&[]), Path::new("/c"));
+        assert_eq!((usual.dir(), usual.database()), (Path::new("/c/broker"), Path::new("/c/broker/claudemesh.db")));
+        let env = Env::of(&[("HOME", "/h"), (paths::MESH_DB_PATH, "~/x/mesh.db")]);
+        let named = Store::locate(&env, Path::new("/c"));
+        assert_eq!((named.dir(), named.database()), (Path::new("/h/x/mesh.db.mesh"), Path::new("/h/x/mesh.db")));
+        assert_eq!(Store::of_entry(&local("local", &named, false)), Some(named));
+        assert_eq!(Store::of_entry(&entry("team")), None);
+    }
+
+    #[test]
+    fn a_mesh_that_made_itself_steps_back_for_the_users_own() {
+        let (env, dir) = (Env::of(&[]), Path::new("/c"));
+        let store = Store::locate(&env, dir);
+        let slugs = |config: &Config, env: &Env| -> Vec<String> {
+            meant(config, env, dir).into_iter().map(|entry| entry.slug).collect()
+        };
+        let mut config = Config { meshes: vec![local("local", &store, true)], ..Config::default() };
+        assert_eq!(slugs(&config, &env), ["local"]);
+        assert_eq!(wanted(&config, &env, dir, None).as_ref(), Some(&store));
+        config.meshes.push(entry("team"));
+        assert_eq!(slugs(&config, &env), ["team"]);
+        assert_eq!(wanted(&config, &env, dir, None), None);
+        assert_eq!(wanted(&config, &env, dir, Some("local")).as_ref(), Some(&store), "named");
+        let asked = Env::of(&[(paths::LOCAL, "1")]);
+        assert_eq!(slugs(&config, &asked), ["local", "team"]);
+        assert_eq!(wanted(&config, &asked, dir, None).as_ref(), Some(&store));
+        // One that `up` made is the user's own.
+        config.meshes[0] = local("local", &store, false);
+        assert_eq!(slugs(&config, &env), ["local", "team"]);
+    }
+
+    #[test]
+    fn nothing_is_served_when_a_mesh_is_joined_or_it_is_switched_off() {
+        let dir = Path::new("/c");
+        let joined = Config { meshes: vec![entry("team")], ..Config::default() };
+        assert_eq!(wanted(&joined, &Env::of(&[]), dir, None), None);
+        assert_eq!(wanted(&joined, &Env::of(&[]), dir, Some("team")), None);
+        let off = Env::of(&[(paths::LOCAL, "0")]);
+        assert_eq!(wanted(&Config::default(), &off, dir, None), None);
+        assert!(wanted(&Config::default(), &Env::of(&[(paths::LOCAL, "")]), dir, None).is_some());
+    }
+
+    #[test]
+    fn another_store_is_another_mesh() {
+        let dir = Path::new("/c");
+        let here = Env::of(&[(paths::MESH_DB_PATH, "/x/mesh.db")]);
+        let (usual, named) = (Store::locate(&Env::of(&[]), dir), Store::locate(&here, dir));
+        let config = Config { meshes: vec![local("local", &usual, true)], ..Config::default() };
+        assert!(meant(&config, &here, dir).is_empty());
+        assert_eq!(wanted(&config, &here, dir, None), Some(named));
+    }
+
+    #[test]
+    fn the_note_of_a_dead_holder_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        assert_eq!(store.holder(), None);
+        store.note_holder(HolderKind::Session, "ws://127.0.0.1:1/ws", None).unwrap();
+        assert_eq!(store.holder().unwrap().url, "ws://127.0.0.1:1/ws");
+        let mut note = store.last_holder().unwrap();
+        note.start_time += 1;
+        crate::files::write_private(&store.note_path(), &serde_json::to_vec(&note).unwrap()).unwrap();
+        assert_eq!(store.holder(), None);
+        assert!(!store.wake_holder());
+    }
+
+    #[test]
+    fn a_claim_binds_others_while_its_process_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        assert!(!store.is_claimed_by_other());
+        let claim = store.claim().unwrap();
+        assert!(!store.is_claimed_by_other(), "it is our own");
+        let parent = std::os::unix::process::parent_id();
+        let other = json!({"pid": parent, "startTime": start_time(parent).unwrap_or(0)});
+        std::fs::write(store.claim_path(), other.to_string()).unwrap();
+        assert!(store.is_claimed_by_other());
+        std::fs::write(store.claim_path(), json!({"pid": parent, "startTime": 1}).to_string()).unwrap();
+        assert!(!store.is_claimed_by_other(), "that process is gone");
+        drop(claim);
+        assert!(!store.claim_path().exists());
+    }
+}

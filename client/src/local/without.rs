@@ -1,0 +1,55 @@
+//! Where the embedded broker was left out of the build: the same names, and a word on what to do.
+
+use super::store::Store;
+use crate::cli::Context;
+use crate::config::{ConfigStore, MeshEntry};
+use crate::error::CliError;
+use crate::paths::Env;
+
+fn missing() -> CliError {
+    CliError::internal("This build has no embedded broker.")
+        .hint("Run `claudemesh-broker`, or build with the feature `local-broker`.")
+}
+
+/// Never made.
+#[derive(Debug)]
+pub enum Candidate {}
+
+impl Candidate {
+    /// Nothing to leave.
+    pub async fn leave(self) {}
+}
+
+/// # Errors
+/// Always: exit 8.
+pub fn up(_: &Context, _: &crate::cli::args::UpArgs) -> Result<crate::error::ExitCode, CliError> {
+    Err(missing())
+}
+
+/// # Errors
+/// Always: exit 8.
+pub fn join(_: &Env, _: &ConfigStore, _: &Store) -> Result<Candidate, CliError> {
+    Err(missing())
+}
+
+/// # Errors
+/// Always: exit 8.
+pub fn found(_: &Context, _: &Store, _: bool) -> Result<MeshEntry, CliError> {
+    Err(missing())
+}
+
+/// Another process may serve it.
+///
+/// # Errors
+/// None.
+pub fn reach(_: &Context, entry: MeshEntry) -> Result<MeshEntry, CliError> {
+    Ok(entry)
+}
+
+/// None: nothing can be served.
+pub fn to_found(_: &Context) -> Option<Store> {
+    None
+}
+
+/// Nothing to give up.
+pub fn release() {}
