@@ -11,7 +11,7 @@ use claudemesh_protocol::time::iso;
 use claudemesh_protocol::version::{BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL, PROTOCOL_VERSION};
 
 use super::actor::{Attach, Mesh};
-use super::context::{MeshContext, send_text};
+use super::context::{FlushWanted, MeshContext, send_text};
 use super::events::MeshEvent;
 use super::outbox::Outbox;
 use super::peers::{KnownSession, Member, Peer, PeerRef, StatusSource};
@@ -77,6 +77,10 @@ impl Mesh {
                 journaling::attached(&mut features.messaging, cx, at);
                 if !reattached {
                     announce(cx, at, known.as_ref());
+                }
+                if known.is_none() {
+                    // A session that others may write to from now on is known after a crash, too.
+                    cx.flush(FlushWanted::Soon);
                 }
             });
         }

@@ -1,7 +1,7 @@
 //! The task behind a connection: connects, says hello, moves frames, reconnects.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use claudemesh_protocol::error::ErrorCode;
@@ -56,6 +56,8 @@ pub(super) struct Shared {
     pub(super) pending: Pending,
     pub(super) state: watch::Sender<State>,
     pub(super) stop: CancellationToken,
+    /// When a socket that was lost came back.
+    pub(super) back_at: Mutex<Option<Instant>>,
     next_id: AtomicU64,
 }
 
@@ -66,6 +68,7 @@ impl Shared {
             pending: Pending::default(),
             state: watch::Sender::new(State::Connecting(None)),
             stop: CancellationToken::new(),
+            back_at: Mutex::default(),
             next_id: AtomicU64::new(1),
         }
     }
@@ -188,6 +191,7 @@ impl Driver {
         if let Some(lost) = lost {
             let gap_ms = lost.elapsed().as_millis() as u64;
             tracing::info!(mesh.slug = self.shared.identity.slug, gap_ms, "connected again");
+            *self.shared.back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         self.shared.state.send_replace(State::Ready(Arc::new(ack)));
         self.serve(&mut link).await

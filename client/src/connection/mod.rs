@@ -5,7 +5,7 @@
 //! Typed requests are in `crate::features::<feature>`, as `impl Connection`.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::{self, ClientAck, Stage};
@@ -37,6 +37,8 @@ use mail::{Mail, MailItem};
 
 /// Requests that may wait for the socket.
 const MAX_OUTGOING: usize = 100;
+/// By this time after a takeover on this machine all sessions are back: they try again every tenth of a second.
+const TAKEOVER_SETTLES: Duration = Duration::from_millis(500);
 /// Usual limit of a request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of a send: it may wait for the disk of the broker.
@@ -188,6 +190,15 @@ impl Connection {
         match tokio::time::timeout(limit, ticket.answer()).await {
             Ok(answer) => answer,
             Err(_) => Err(ConnectionError::Timeout(limit)),
+        }
+    }
+
+    /// Right after a takeover on this machine: waits until the other sessions have come over, too. Who asks for everyone would
+    /// miss them otherwise; returns at once in every other case.
+    pub(crate) async fn others_are_back(&self) {
+        let back_at = *self.shared.back_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = back_at.filter(|_| self.identity().local.is_some()) {
+            tokio::time::sleep_until(at + TAKEOVER_SETTLES).await;
         }
     }
 

@@ -177,8 +177,19 @@ async fn many_that_start_at_once_have_one_holder_and_one_mesh() -> Result<()> {
     other_holder(&dir, first).await?;
     let ((name, last), rest) = hosts.split_last_mut().context("sessions")?;
     for (from, host) in rest {
-        assert!(tell(host, name, &format!("from {from}")).await?);
+        let answer = host.tool("send_message", json!({"to": name, "message": format!("from {from}")})).await?;
+        assert!(!answer.is_error, "{from} to {name}: {}", answer.text);
         last.channel_with(&format!("from {from}")).await?;
+    }
+    // To everyone, right after a kill: those who have not come over yet must not be left out.
+    let second = holder(&dir)?["pid"].as_u64().context("a process id")?;
+    send_signal(second, Signal::KILL)?;
+    hosts.retain(|(_, host)| pid(host) != second);
+    let ((_, first), rest) = hosts.split_first_mut().context("sessions")?;
+    let answer = first.tool("send_message", json!({"to": "*", "message": "to everyone"})).await?;
+    assert!(!answer.is_error, "{}", answer.text);
+    for (_, host) in rest {
+        host.channel_with("to everyone").await?;
     }
     let mut served = 0;
     for (_, host) in hosts {

@@ -78,7 +78,14 @@ impl Connection {
     /// `unknown_target`, `ambiguous_target` with candidates, or a [`ConnectionError`] of the transport.
     pub async fn resolve_target(&self, target: &str) -> Result<Candidate, ConnectionError> {
         let request = Request::from(ResolveTarget { target: target.to_owned() });
-        match self.ask(request, REQUEST_TIMEOUT).await? {
+        let mut answer = self.ask(request.clone(), REQUEST_TIMEOUT).await;
+        if matches!(&answer, Err(error) if error.code() == Some(ErrorCode::UnknownTarget))
+            && self.identity().local.is_some()
+        {
+            self.others_are_back().await;
+            answer = self.ask(request, REQUEST_TIMEOUT).await;
+        }
+        match answer? {
             ServerMessage::Messaging(Response::ResolveTargetResult(result)) => Ok(result.resolved),
             other => Err(unexpected("resolve_target_result", &other)),
         }
@@ -201,6 +208,7 @@ impl Connection {
         draft: &Draft,
     ) -> Result<Ack, ConnectionError> {
         check_length(&draft.text)?;
+        self.others_are_back().await;
         let body = envelope::encode_public(&draft.text, &mut rand::rngs::OsRng);
         let target = match audiences {
             [one] => TargetField::One(one.clone()),

@@ -23,6 +23,7 @@ impl Connection {
     /// # Errors
     /// Of the transport.
     pub async fn list_peers(&self) -> Result<Vec<Peer>, ConnectionError> {
+        self.others_are_back().await;
         match self.ask(Request::from(ListPeers {}), REQUEST_TIMEOUT).await? {
             ServerMessage::Presence(Response::PeersList(list)) => Ok(list.peers),
             other => Err(unexpected("peers_list", &other)),
