@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use claudemesh_protocol::features::messaging::ClientAck;
 use claudemesh_protocol::frame::Head;
 use claudemesh_protocol::message::{Failure, ServerMessage};
 use claudemesh_protocol::session::HelloAck;
@@ -9,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use super::driver::{Outgoing, Shared, State};
+use super::driver::{Outgoing, Shared, State, ack_frame};
 use super::{Closed, Connection, ConnectionError, Identity, MAX_OUTGOING};
 use crate::session::protocol::{MAX_LINE_BYTES, Reply, Request};
 
@@ -24,8 +25,8 @@ impl Connection {
         let shared = Arc::new(Shared::new(identity));
         shared.state.send_replace(State::Ready(Arc::new(ack)));
         let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
-        let (acks, _) = mpsc::unbounded_channel();
-        tokio::spawn(run(Arc::clone(&shared), frames, reader, writer));
+        let (acks, ack_items) = mpsc::unbounded_channel();
+        tokio::spawn(run(Arc::clone(&shared), frames, ack_items, reader, writer));
         Self { shared, outgoing, acks, mail: None, attached: true }
     }
 }
@@ -33,6 +34,7 @@ impl Connection {
 async fn run(
     shared: Arc<Shared>,
     mut frames: mpsc::Receiver<Outgoing>,
+    mut acks: mpsc::UnboundedReceiver<ClientAck>,
     mut reader: BufReader<OwnedReadHalf>,
     mut writer: OwnedWriteHalf,
 ) {
@@ -47,21 +49,29 @@ async fn run(
             }
         }
     });
+    let lost = |reason: String| Closed::Failed(Box::new(ConnectionError::Lost(reason)));
     let closed = loop {
-        tokio::select! {
-            () = shared.stop.cancelled() => break Closed::ByUs,
-            outgoing = frames.recv() => {
-                let Some(Outgoing { frame, .. }) = outgoing else { break Closed::ByUs };
-                let Ok(mut line) = serde_json::to_vec(&Request::Frame { frame }) else { continue };
-                line.push(b'\n');
-                if let Err(error) = writer.write_all(&line).await {
-                    break Closed::Failed(Box::new(ConnectionError::Lost(error.to_string())));
-                }
-            }
-            line = replies.recv() => match line {
-                Some(line) => complete(&shared, &line),
-                None => break Closed::Failed(Box::new(ConnectionError::Lost("the session's server is gone".into()))),
+        let frame = tokio::select! {
+            // What was said before the end is sent before the end.
+            biased;
+            outgoing = frames.recv() => match outgoing {
+                Some(outgoing) => outgoing.frame,
+                None => break Closed::ByUs,
             },
+            Some(ack) = acks.recv() => ack_frame(ack),
+            line = replies.recv() => match line {
+                Some(line) => {
+                    complete(&shared, &line);
+                    continue;
+                }
+                None => break lost("the session's server is gone".into()),
+            },
+            () = shared.stop.cancelled() => break Closed::ByUs,
+        };
+        let Ok(mut line) = serde_json::to_vec(&Request::Frame { frame }) else { continue };
+        line.push(b'\n');
+        if let Err(error) = writer.write_all(&line).await {
+            break lost(error.to_string());
         }
     };
     reading.abort();

