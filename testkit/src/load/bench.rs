@@ -20,6 +20,7 @@ use super::report::{Report, ms};
 use super::traffic::{Run, Sending, Trader};
 use crate::cli::CommandLine;
 use crate::enrol::{self, OwnedMesh};
+use crate::host::Host;
 use crate::identity::{Member, Session};
 use crate::process::{BrokerProcess, raise_file_limit};
 use crate::wire::Socket;
@@ -75,7 +76,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     if wanted("client")
         && let Some(client) = &options.client
     {
-        client_times(options, client, &mut report).context("client")?;
+        client_times(options, client, &mut report).await.context("client")?;
     }
     Ok(report)
 }
@@ -379,7 +380,7 @@ async fn idle(options: &Options, connections: u32, report: &mut Report) -> Resul
     fleet.end().await
 }
 
-fn client_times(options: &Options, client: &Path, report: &mut Report) -> Result<()> {
+async fn client_times(options: &Options, client: &Path, report: &mut Report) -> Result<()> {
     let data = tempfile::tempdir()?;
     let broker = BrokerProcess::start(&options.broker, data.path(), &[])?;
     let program = CommandLine::new(client)?;
@@ -398,5 +399,18 @@ fn client_times(options: &Options, client: &Path, report: &mut Report) -> Result
     report.at_most("claudemesh hook, start to exit", hook, 20.0, "ms");
     let send = start_to_exit(client, &["send", "colleague", "hello"], &environment, "", 21)?;
     report.at_most("claudemesh send on loopback, start to exit", send, 60.0, "ms");
+    let mut start = crate::host::Options::new(client, program.project()).env("CLAUDE_CODE_SESSION_ID", "bench");
+    start.env.extend(program.environment());
+    let mut host = Host::start(start).await?;
+    // Answers once the session is connected.
+    host.tool("ping_mesh", json!({})).await?;
+    let inside: Vec<(&str, &str)> =
+        environment.iter().copied().chain([("CLAUDECODE", "1"), ("CLAUDE_CODE_SESSION_ID", "bench")]).collect();
+    let event = json!({"session_id": "bench", "cwd": "/tmp", "hook_event_name": "PostToolUse"}).to_string();
+    let hook = start_to_exit(client, &["hook", "post-tool"], &inside, &event, 21)?;
+    report.at_most("claudemesh hook inside a session, start to exit", hook, 20.0, "ms");
+    let send = start_to_exit(client, &["send", "colleague", "hello"], &inside, "", 21)?;
+    report.at_most("claudemesh send inside a session, start to exit", send, 15.0, "ms");
+    host.end().await?;
     Ok(())
 }
