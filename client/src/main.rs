@@ -70,7 +70,7 @@ fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
             Ok(done(()))
         }
         Some(Verb::Launch(args)) => launch::run(cx, &args, &cli::wire::join_for_launch),
-        Some(Verb::Doctor(_)) => doctor::run(cx).map(|exit| exit as u8),
+        Some(Verb::Doctor(args)) => doctor::run(cx, &args).map(|exit| exit as u8),
         Some(Verb::Completions(args)) => cli::shell_files::completions(cx, &args).map(done),
         Some(Verb::Skill(_)) => cli::skill::print(cx).map(done),
         Some(Verb::Man(args)) => cli::shell_files::man(cx, &args).map(done),

@@ -275,7 +275,7 @@ pub enum Verb {
     )]
     Launch(crate::launch::LaunchArgs),
     /// Check the installation and every joined mesh; each failure comes with the command that mends it.
-    #[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --json")]
+    #[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --no-loopback --json")]
     Doctor(DoctorArgs),
     /// Run the MCP server on standard input and output. Started by Claude Code.
     #[command(after_help = "Examples:\n  claudemesh mcp\n  claudemesh mcp --mesh team")]
@@ -344,7 +344,11 @@ pub struct StatusLineArgs {
 
 /// `claudemesh doctor`
 #[derive(Args, Clone, Debug, Default)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    /// Leave out the messages that the doctor sends itself over every route of each mesh.
+    #[arg(long)]
+    pub no_loopback: bool,
+}
 
 /// `claudemesh completions`
 #[derive(Args, Clone, Debug)]

@@ -5,11 +5,12 @@
 
 use serde::Serialize;
 
-use crate::cli::Context;
+use crate::cli::{Context, DoctorArgs};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean};
 
 mod host;
+mod loopback;
 mod machine;
 
 /// How a check ended.
@@ -56,8 +57,15 @@ impl Check {
 ///
 /// # Errors
 /// Exit 1 when a check fails, after the rows were printed.
-pub fn run(cx: &Context) -> Result<ExitCode, CliError> {
-    let checks = checks(cx);
+pub fn run(cx: &Context, args: &DoctorArgs) -> Result<ExitCode, CliError> {
+    let mut checks = checks(cx);
+    checks.extend(loopback::sessions(cx));
+    if !args.no_loopback
+        && let Ok(config) = cx.store.load()
+    {
+        let wanted = config.meshes.iter().filter(|entry| cx.mesh.as_ref().is_none_or(|slug| *slug == entry.slug));
+        checks.extend(wanted.flat_map(|entry| loopback::checks(cx, entry)));
+    }
     let failed = checks.iter().any(|check| check.level == Level::Failure);
     let answer = serde_json::json!({"ok": !failed, "checks": checks});
     cx.out.answer(&answer, |out| checks.iter().map(|check| row(out, check)).collect())?;

@@ -15,7 +15,7 @@ fn a_sound_machine_passes() {
     home.script("claude", "#!/bin/sh\n");
     home.join(&[("team", &format!("ws://127.0.0.1:{port}/ws"))]);
     home.run(&["install"]).exits(0);
-    let report = home.run(&["doctor", "--json"]).exits(0).json();
+    let report = home.run(&["doctor", "--no-loopback", "--json"]).exits(0).json();
     assert_eq!(report["ok"], true, "{report:#}");
     for name in
         ["version", "claude", "mcp-server", "hooks", "permission", "channels", "config", "keys", "broker", "sessions"]

@@ -443,3 +443,25 @@ async fn the_inbox_of_a_session_is_read_in_its_shell() -> Result<()> {
     assert_eq!(bob.tool("check_messages", json!({})).await?.structured["count"], 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn the_doctor_sends_itself_a_message_over_every_route() -> Result<()> {
+    let team = Team::start().await?;
+    let output = team.bob.run(&["doctor", "--json"])?;
+    let answer: Value = serde_json::from_slice(&output.stdout)?;
+    let rows: Vec<&Value> =
+        answer["checks"].as_array().context("rows")?.iter().filter(|row| row["name"] == "loopback").collect();
+    let words: Vec<&str> = rows.iter().filter_map(|row| row["detail"].as_str()).collect();
+    assert!(rows.iter().all(|row| row["level"] == "ok"), "{words:#?}");
+    for route in ["channel", "rewake", "hook", "monitor", "pull"] {
+        let start = format!("team: {route}: stored → received → handed over → seen");
+        assert!(words.iter().any(|word| word.starts_with(&start)), "{route}: {words:#?}");
+    }
+    // Without the broker it says where it stops; a running session tells how its routes stand.
+    let _bob = without_channel(&team.bob, "bob-1", "BobS").await?;
+    let text = stdout(&team.bob.run(&["doctor", "--no-loopback"])?);
+    assert!(text.contains("session") && text.contains("channel off (CLAUDEMESH_CHANNEL=off)"), "{text}");
+    assert!(text.contains("no hook has fired") && text.contains("→ claudemesh install"), "{text}");
+    assert!(!text.contains("loopback"));
+    Ok(())
+}
