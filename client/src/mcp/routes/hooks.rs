@@ -35,14 +35,16 @@ impl Answer {
     /// Notes that the host has it.
     pub async fn printed(self, hub: &Hub) {
         for handed in self.handed {
-            handed.bound.connection.acknowledge(handed.message_ids.clone(), Stage::Handed, handed.route);
             let (reader, seqs) = (handed.bound.reader(), handed.seqs.clone());
             let noted = handed.bound.mailbox.run(move |inbox| inbox.set_stage(&reader, &seqs, Stage::Handed)).await;
             if let Err(error) = noted {
                 tracing::warn!(mesh.slug = handed.bound.tag.slug, %error, "the inbox does not know what was handed over");
             }
             hub.count_in(handed.seqs.len());
+            let (connection, ids, route) = (handed.bound.connection.clone(), handed.message_ids.clone(), handed.route);
+            // Whoever hears of this step may fire the hook that proves the next one: it must find the messages here.
             hub.routes.handed(handed);
+            connection.acknowledge(ids, Stage::Handed, route);
         }
     }
 
