@@ -157,7 +157,9 @@ fn note_ours(doc: &mut Document) {
     for event in &ours {
         doc.note_ours(&["hooks", event]);
     }
-    if !ours.is_empty() && ours.len() == events.len() {
+    // An event list that was there before, even an empty one, was in a container that was there before.
+    let made = |event: &String| doc.is_ours(&["hooks", event]);
+    if !ours.is_empty() && ours.len() == events.len() && ours.iter().all(made) {
         doc.note_ours(&["hooks"]);
     }
 }

@@ -136,6 +136,11 @@ impl Document {
         self.receipt.containers.entry(path_key(path)).or_insert(Emptiness::Missing);
     }
 
+    /// Whether a container goes with its last child.
+    pub(super) fn is_ours(&self, path: &[&str]) -> bool {
+        self.receipt.containers.get(&path_key(path)) == Some(&Emptiness::Missing)
+    }
+
     /// Puts JSON text in the place of a value, as it is.
     pub(super) fn replace_text(&mut self, span: &Span, text: &str) {
         self.text.replace_range(span.clone(), text);

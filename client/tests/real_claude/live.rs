@@ -19,7 +19,7 @@ pub(crate) const NAME: &str = "worker";
 /// A lab with a mesh, an installed claudemesh and somebody who watches.
 pub(crate) struct Stage {
     pub(crate) lab: Lab,
-    pub(crate) broker: TestBroker,
+    _broker: TestBroker,
     pub(crate) watcher: TestPeer,
 }
 
@@ -30,7 +30,7 @@ impl Stage {
         let mut install = lab.program.command(&["install"]);
         install.env("CLAUDE_CONFIG_DIR", lab.config()).stdout(Stdio::piped()).stderr(Stdio::piped());
         lab.good(install).await?;
-        Ok(Self { lab, broker, watcher })
+        Ok(Self { lab, _broker: broker, watcher })
     }
 
     /// Sessions of the mesh by the name of ours: `(key, status)`.
