@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use claudemesh_testkit::cli::CommandLine;
-use claudemesh_testkit::host::{Host, Options};
+use claudemesh_testkit::host::{Call, Host, Options};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
@@ -153,6 +153,68 @@ async fn a_holder_killed_in_mid_conversation_loses_nothing() -> Result<()> {
         }
     }
     println!("slowest message across a killed holder: {} ms", slowest.as_millis());
+    Ok(())
+}
+
+/// Ann asks Bob; answers the call under way and the question's id once it is at Bob's.
+async fn question(ann: &mut Host, bob: &mut Host, text: &str) -> Result<(Call, String)> {
+    let call = ann.start_tool("ask_peer", json!({"to": "Bob", "question": text})).await?;
+    let note = bob.channel_with(text).await?;
+    Ok((call, note.meta["message_id"].clone()))
+}
+
+async fn kill_holder(person: &CommandLine, expected: &Host) -> Result<()> {
+    let serving = holder(&broker_dir(person))?["pid"].as_u64().context("a process id")?;
+    assert_eq!(serving, pid(expected), "the first session serves");
+    send_signal(serving, Signal::KILL)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_answered_although_the_holder_died_meanwhile() -> Result<()> {
+    let person = program()?;
+    let cid = session(&person, "s-cid", "Cid").await?;
+    let mut ann = session(&person, "s-ann", "Ann").await?;
+    let mut bob = session(&person, "s-bob", "Bob").await?;
+    let (call, id) = question(&mut ann, &mut bob, "which port?").await?;
+    kill_holder(&person, &cid).await?;
+    let reply = bob.tool("reply_to_peer", json!({"message_id": id, "answer": "7900"})).await?;
+    assert!(!reply.is_error, "{}", reply.text);
+    let answer = ann.finish(call).await?;
+    assert_eq!(answer.structured["status"], "answered", "{}", answer.text);
+    assert_eq!(answer.structured["answer"], "7900");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_to_a_holder_that_died_is_answered_when_its_session_is_back() -> Result<()> {
+    let person = program()?;
+    let mut bob = session(&person, "s-bob", "Bob").await?;
+    let mut ann = session(&person, "s-ann", "Ann").await?;
+    let (call, id) = question(&mut ann, &mut bob, "still there?").await?;
+    kill_holder(&person, &bob).await?;
+    drop(bob);
+    let mut bob = session(&person, "s-bob", "Bob").await?;
+    let pending = bob.tool("poll_inbox", json!({})).await?;
+    assert!(pending.text.contains("still there?"), "{}", pending.text);
+    let reply = bob.tool("reply_to_peer", json!({"message_id": id, "answer": "again"})).await?;
+    assert!(!reply.is_error, "{}", reply.text);
+    assert_eq!(ann.finish(call).await?.structured["answer"], "again");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asker_that_served_and_died_gets_its_answer_when_it_is_back() -> Result<()> {
+    let person = program()?;
+    let mut ann = session(&person, "s-ann", "Ann").await?;
+    let mut bob = session(&person, "s-bob", "Bob").await?;
+    let (_, id) = question(&mut ann, &mut bob, "are you sure?").await?;
+    kill_holder(&person, &ann).await?;
+    drop(ann);
+    let reply = bob.tool("reply_to_peer", json!({"message_id": id, "answer": "quite sure"})).await?;
+    assert!(!reply.is_error, "{}", reply.text);
+    let mut ann = session(&person, "s-ann", "Ann").await?;
+    let note = ann.channel_with("quite sure").await?;
+    assert_eq!(note.meta["reply_to_id"], id);
     Ok(())
 }
 
