@@ -37,7 +37,10 @@ fn main() -> ExitCode {
         Err(exit) => return exit.into(),
     };
     let cx = Context::new(Env::of_process(), &global);
-    match dispatch(&cx, verb) {
+    let done = dispatch(&cx, verb);
+    // When this verb served the mesh of this machine: in good order, so that nothing is left behind.
+    claudemesh::local::release();
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             cx.out.fail(&error);

@@ -9,7 +9,7 @@ use crate::cli::Context;
 use crate::config::{Config, MeshEntry, broker_http};
 use crate::install::edits::quote;
 use crate::launch::choices::ProjectFile;
-use crate::{files, launch, paths};
+use crate::{files, local, paths};
 
 /// How long a broker may take to answer.
 const BROKER_PATIENCE: Duration = Duration::from_secs(5);
@@ -22,7 +22,9 @@ pub(super) fn checks(cx: &Context) -> Vec<Check> {
     checks.extend(project_file(cx));
     if let Some(config) = config {
         checks.extend(config.meshes.iter().map(keys));
-        checks.extend(brokers(&config));
+        let (here, elsewhere): (Vec<_>, Vec<_>) = config.meshes.into_iter().partition(local::is_local);
+        checks.extend(here.iter().map(served));
+        checks.extend(brokers(&elsewhere));
     }
     checks.push(sessions(cx));
     checks.extend(sockets(cx));
@@ -39,6 +41,9 @@ fn config(cx: &Context) -> (Vec<Check>, Option<Config>) {
         }
     };
     let mut checks = vec![match config.meshes.len() {
+        0 if local::wanted(&config, &cx.env, cx.store.dir(), None).is_some() => {
+            Check::ok("config", "no mesh is joined: sessions use one of this machine")
+        }
         0 => Check::failure("config", "no mesh is joined", "claudemesh join <link>"),
         count => Check::ok("config", format!("{} ({count} joined: {})", path.display(), config.slugs().join(", "))),
     }];
@@ -79,9 +84,25 @@ fn keys(mesh: &MeshEntry) -> Check {
     }
 }
 
+/// Who serves a mesh of this machine. Nobody is fine: whoever needs it next does.
+fn served(entry: &MeshEntry) -> Check {
+    let Some(note) = local::store::Store::of_entry(entry).and_then(|store| store.holder()) else {
+        return Check::ok(
+            "broker",
+            format!("{} (this machine): served by the next session or verb that needs it", entry.slug),
+        );
+    };
+    let place = format!("{} (this machine): {}, process {}, {}", entry.slug, note.kind.as_str(), note.pid, note.url);
+    let started = Instant::now();
+    match health(&note.url) {
+        Ok(_) => Check::ok("broker", format!("{place}: {} ms", started.elapsed().as_millis())),
+        Err(reason) => Check::failure("broker", format!("{place}: {reason}"), format!("kill {}", note.pid)),
+    }
+}
+
 /// Asks every distinct broker at the same time whether it is there.
-fn brokers(config: &Config) -> Vec<Check> {
-    let mut urls: Vec<&str> = config.meshes.iter().map(|mesh| mesh.broker_url.as_str()).collect();
+fn brokers(meshes: &[MeshEntry]) -> Vec<Check> {
+    let mut urls: Vec<&str> = meshes.iter().map(|mesh| mesh.broker_url.as_str()).collect();
     urls.sort_unstable();
     urls.dedup();
     let (sender, receiver) = mpsc::channel();
@@ -100,16 +121,10 @@ fn brokers(config: &Config) -> Vec<Check> {
         answers.push(answer);
     }
     let check = |url: &&str| {
-        let slugs = config.meshes.iter().filter(|mesh| mesh.broker_url == *url).map(|mesh| mesh.slug.as_str());
+        let slugs = meshes.iter().filter(|mesh| mesh.broker_url == *url).map(|mesh| mesh.slug.as_str());
         let place = format!("{} ({url})", slugs.collect::<Vec<_>>().join(", "));
-        let local = config.meshes.iter().any(|mesh| mesh.broker_url == *url && launch::local::is_local(mesh));
         let failed = |reason: &str| {
-            if local {
-                let detail = format!("{place}: {reason}; a launch starts it");
-                Check::warning("broker", detail, "claudemesh up")
-            } else {
-                Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
-            }
+            Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
         };
         match answers.iter().find(|(answered, _)| answered == url) {
             Some((_, Ok((_, elapsed)))) => Check::ok("broker", format!("{place}: {} ms", elapsed.as_millis())),
@@ -159,6 +174,10 @@ fn sockets(cx: &Context) -> Option<Check> {
     let dead: Vec<PathBuf> = all_sockets(cx.store.dir(), MAX_DEPTH)
         .into_iter()
         .filter(|path| {
+            // The socket of a local mesh stays when its last holder is killed; the next one replaces it.
+            if path.ends_with("broker.sock") {
+                return false;
+            }
             let refused = std::os::unix::net::UnixStream::connect(path).err().map(|error| error.kind());
             refused == Some(std::io::ErrorKind::ConnectionRefused)
         })

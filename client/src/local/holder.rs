@@ -3,6 +3,7 @@
 //! Called by [`super::takeover`] with the lock of the store in hand; never decides who serves.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Instant;
 
 use claudemesh_broker::config::Config as BrokerConfig;
@@ -19,6 +20,8 @@ use crate::files;
 const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7900);
 /// Any free port, when the usual one is somebody else's.
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// The table in which our migrations are noted.
+const MIGRATIONS: &str = "__diesel_schema_migrations";
 /// Threads of the broker: it shares the machine with the sessions it serves.
 const MAX_WORKERS: usize = 2;
 
@@ -148,8 +151,34 @@ pub(super) fn prepare(plan: &Plan) -> std::io::Result<()> {
     options.open(database).map(drop)
 }
 
+/// `MESH_DB_PATH` was the variable of another program, too: its database is left alone.
+fn refuse_foreign(database: &Path) -> Result<(), StartError> {
+    use diesel::prelude::*;
+    use diesel::sql_types::Text;
+    /// A table's name, from the catalogue, which has no diesel table.
+    #[derive(QueryableByName)]
+    struct Table {
+        #[diesel(sql_type = Text)]
+        name: String,
+    }
+    let Some(path) = database.to_str().filter(|_| std::fs::metadata(database).is_ok_and(|meta| meta.len() > 0)) else {
+        return Ok(());
+    };
+    // What cannot be read at all is the broker's to report: it says why.
+    let Ok(mut connection) = SqliteConnection::establish(path) else { return Ok(()) };
+    let tables =
+        diesel::sql_query("SELECT name FROM sqlite_master WHERE type = 'table'").load::<Table>(&mut connection);
+    let Ok(tables) = tables else { return Ok(()) };
+    if tables.is_empty() || tables.iter().any(|table| table.name == MIGRATIONS) {
+        return Ok(());
+    }
+    let message = format!("{path} holds the tables of another program; let MESH_DB_PATH name a file of its own");
+    Err(StartError::Io(std::io::Error::other(message)))
+}
+
 /// Starts the broker at the first address that is free.
 async fn start(plan: &Plan, lock: &DataDirLock) -> Result<RunningBroker, StartError> {
+    refuse_foreign(plan.store.database())?;
     let addresses = addresses(plan);
     let mut socket = plan.store.socket();
     let mut at = 0;
@@ -257,6 +286,22 @@ mod tests {
         assert_eq!(outside_url("10.1.2.3:7900".parse().unwrap()).as_deref(), Some("ws://10.1.2.3:7900/ws"));
         assert_eq!(reachable("ws://0.0.0.0:7900/ws"), "ws://127.0.0.1:7900/ws");
         assert_eq!(reachable("ws://127.0.0.1:7900/ws"), "ws://127.0.0.1:7900/ws");
+    }
+
+    #[test]
+    fn a_database_of_another_program_is_left_alone() {
+        use diesel::connection::SimpleConnection;
+        use diesel::{Connection, SqliteConnection};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mesh.db");
+        assert!(refuse_foreign(&path).is_ok(), "none yet");
+        std::fs::write(&path, "").unwrap();
+        assert!(refuse_foreign(&path).is_ok(), "empty");
+        let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        connection.batch_execute("CREATE TABLE messages (id INTEGER)").unwrap();
+        assert!(refuse_foreign(&path).unwrap_err().to_string().contains("another program"));
+        connection.batch_execute("CREATE TABLE __diesel_schema_migrations (version TEXT)").unwrap();
+        assert!(refuse_foreign(&path).is_ok(), "ours");
     }
 
     #[test]

@@ -54,10 +54,10 @@ pub struct Failure {
 impl Failure {
     fn of(error: &StartError) -> Self {
         let exit = match error {
-            StartError::DataDir { .. } | StartError::Db(_) => ExitCode::Io,
+            StartError::DataDir { .. } | StartError::Db(_) | StartError::Io(_) => ExitCode::Io,
             StartError::Config(_) => ExitCode::InvalidArgs,
             StartError::Locked(_) => ExitCode::AlreadyExists,
-            StartError::Listen { .. } | StartError::ListenUnix { .. } | StartError::Io(_) => ExitCode::Network,
+            StartError::Listen { .. } | StartError::ListenUnix { .. } => ExitCode::Network,
         };
         Self { exit, message: crate::error::sentence(&error.to_string()) }
     }

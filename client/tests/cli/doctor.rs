@@ -63,8 +63,7 @@ fn rows_for_people() {
     ! permission   Claude Code asks before each call: no rule mcp__claudemesh__*
                    → claudemesh install
     ✓ channels     no switch turns them off; whether the account has them shows in a session
-    ✗ config       no mesh is joined
-                   → claudemesh join <link>
+    ✓ config       no mesh is joined: sessions use one of this machine
     ✓ sessions     no leftovers
     ");
 }

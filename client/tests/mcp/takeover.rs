@@ -290,6 +290,21 @@ async fn mesh_db_path_is_one_store_for_several_config_folders() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_used_is_told_by_the_tools_and_mended_without_a_restart() -> Result<()> {
+    let person = program()?;
+    let blocked = person.home().join("blocked");
+    std::fs::write(&blocked, "a file where a folder should be")?;
+    let database = blocked.join("mesh.db").display().to_string();
+    let mut ann = Host::start(options(&person, "s-ann", "Ann").env("MESH_DB_PATH", database)).await?;
+    let answer = ann.tool("list_peers", json!({})).await?;
+    assert!(answer.is_error && answer.text.contains("blocked"), "{}", answer.text);
+    std::fs::remove_file(&blocked)?;
+    let answer = ann.tool("list_peers", json!({})).await?;
+    assert!(!answer.is_error, "{}", answer.text);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_broker_is_started_when_a_mesh_is_joined_unless_it_is_asked_for() -> Result<()> {
     let team = super::team::Team::start().await?;
     let mut ann = session(&team.ann, "s-ann", "Ann").await?;
