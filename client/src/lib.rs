@@ -16,6 +16,7 @@ pub mod install;
 pub mod launch;
 pub mod local;
 pub mod mcp;
+pub mod notify;
 pub mod output;
 pub mod paths;
 pub mod session;

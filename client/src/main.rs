@@ -72,6 +72,7 @@ fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
             status_line::run(&cx.env, &cx.store, args.wrap);
             Ok(done(()))
         }
+        Some(Verb::Notify(args)) => claudemesh::notify::cli::run(cx, &args).map(done),
         Some(Verb::Launch(args)) => launch::run(cx, &args, &cli::wire::join_for_launch),
         Some(Verb::Doctor(args)) => doctor::run(cx, &args).map(|exit| exit as u8),
         Some(Verb::Completions(args)) => cli::shell_files::completions(cx, &args).map(done),

@@ -266,6 +266,13 @@ pub enum Verb {
                             claudemesh status-line --wrap '~/.claude/my-line.sh'"
     )]
     StatusLine(StatusLineArgs),
+    /// Show or set how you are told, outside of Claude Code, that a question waits. Off by default.
+    #[command(
+        after_help = "Examples:\n  claudemesh notify desktop --test\n  claudemesh notify 'tmux display-message \"$1: $2\"'\n  \
+                            claudemesh notify off\n\nAt most one in 30 seconds; names who asks, never what. Running sessions take it up\n\
+                            at their next start. CLAUDEMESH_NOTIFY decides instead of the setting."
+    )]
+    Notify(crate::notify::cli::NotifyArgs),
     /// Start Claude Code in a mesh. Flags that claudemesh does not know go to `claude`.
     #[command(
         visible_alias = "connect",

@@ -6,8 +6,8 @@ use super::Context;
 use crate::error::CliError;
 
 /// Verbs that are for people and programs, not for an agent in a session.
-const NOT_FOR_AGENTS: [&str; 10] =
-    ["hook", "mcp", "status-line", "completions", "man", "skill", "install", "uninstall", "launch", "help"];
+const NOT_FOR_AGENTS: [&str; 11] =
+    ["hook", "mcp", "status-line", "notify", "completions", "man", "skill", "install", "uninstall", "launch", "help"];
 
 /// Prints the skill.
 ///

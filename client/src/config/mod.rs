@@ -226,6 +226,9 @@ pub struct Config {
     /// How messages reach sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_mode: Option<MessageMode>,
+    /// How a person is told that a question waits, see [`crate::notify`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
     /// Keys that this version does not know; written back as they were.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -244,6 +247,7 @@ impl Default for Config {
             role: None,
             groups: None,
             message_mode: None,
+            notify: None,
             extra: Map::new(),
         }
     }

@@ -241,6 +241,7 @@ impl Hub {
         self.routes.touch();
         tokio::spawn(channel::run(Arc::clone(self), one.clone()));
         tokio::spawn(crate::status_line::refresh::run(Arc::clone(self), one.clone()));
+        tokio::spawn(crate::notify::watch::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));
         Ok(())
     }

@@ -37,6 +37,7 @@ fn help_of_every_verb() {
         "uninstall",
         "hook",
         "status-line",
+        "notify",
         "launch",
         "doctor",
         "mcp",

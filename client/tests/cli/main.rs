@@ -10,6 +10,7 @@ mod launch;
 #[cfg(feature = "local-broker")]
 mod local;
 mod meshes;
+mod notify;
 mod plugin;
 mod server;
 mod status_line;

@@ -5,6 +5,7 @@
 mod channel;
 mod hooks;
 mod local;
+mod notify;
 mod questions;
 mod routes;
 mod sdk_client;

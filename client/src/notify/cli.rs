@@ -1,0 +1,60 @@
+//! `claudemesh notify`: shows, sets and tries the notification.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Notifier, VARIABLE};
+use crate::cli::Context;
+use crate::error::{CliError, ExitCode};
+use crate::output::clean;
+
+/// `claudemesh notify`
+#[derive(Args, Clone, Debug, Default)]
+pub struct NotifyArgs {
+    /// `desktop`, `off`, or a shell line that gets title and text as `$1` and `$2`; without it: show what is set.
+    pub setting: Option<String>,
+    /// Send one now and wait for it.
+    #[arg(long)]
+    pub test: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Exit 10 when the config cannot be written or the notifier cannot be started, exit 1 when it fails.
+pub fn run(cx: &Context, args: &NotifyArgs) -> Result<(), CliError> {
+    if let Some(setting) = &args.setting {
+        let notifier = Notifier::parse(setting);
+        cx.store.update(|config| {
+            config.notify = notifier.as_ref().map(|notifier| notifier.setting().to_owned());
+            Ok::<_, CliError>(())
+        })?;
+    }
+    let notifier = Notifier::of(&cx.env, &cx.store);
+    let by_variable = cx.env.text(VARIABLE).is_some();
+    if args.test {
+        let notifier = notifier.as_ref().ok_or_else(|| {
+            CliError::invalid_args("Notifications are off.").hint("Turn them on with `claudemesh notify desktop`.")
+        })?;
+        try_it(cx, notifier)?;
+    }
+    let setting = notifier.as_ref().map_or("off", Notifier::setting);
+    let answer = json!({"notify": setting, "by_variable": by_variable, "tested": args.test});
+    cx.out.answer(&answer, |_| {
+        let because = if by_variable { format!("  ({VARIABLE} is set)") } else { String::new() };
+        format!("notify: {}{because}\n", clean(setting))
+    })
+}
+
+fn try_it(cx: &Context, notifier: &Notifier) -> Result<(), CliError> {
+    let started = notifier.command(&cx.env, "claudemesh", "This is what a question looks like.");
+    let status = started.and_then(|mut command| command.status()).map_err(|error| {
+        CliError::io(format!("The notification cannot be shown: {error}."))
+            .hint("Install notify-send (libnotify-bin), or set a line of your own: claudemesh notify '<line>'.")
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    let message = format!("The notifier ended with {status}.");
+    Err(CliError::new(ExitCode::Cancelled, "notifier_failed", message).hint("Run its line by hand to see why."))
+}

@@ -1,0 +1,66 @@
+//! Notices questions that arrive for a session and notifies the person, when notifications are on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{Notifier, Outcome, notify};
+use crate::config::MessageMode;
+use crate::connection::MailEvent;
+use crate::inbox::questions::Question;
+use crate::mcp::Hub;
+use crate::mcp::hub::Bound;
+
+/// Open questions that are looked at; more say nothing more.
+const LOOKED_AT: i64 = 100;
+
+/// Watches one mesh until the session ends. Ends at once when notifications are off.
+pub async fn run(hub: Arc<Hub>, bound: Bound) {
+    let Some(notifier) = Notifier::of(hub.env(), hub.store()) else { return };
+    let Some(mut events) = bound.connection.mail_events() else { return };
+    let stop = hub.stopped();
+    let mut known = HashSet::new();
+    loop {
+        let reader = bound.reader();
+        match bound.mailbox.run(move |inbox| inbox.pending_questions(&reader, LOOKED_AT)).await {
+            Ok(open) => look(&hub, &bound, &notifier, &open, &mut known).await,
+            Err(error) => tracing::debug!(mesh.slug = bound.tag.slug, %error, "questions cannot be looked at"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.recv() => match event {
+                Ok(MailEvent::Stored(_) | MailEvent::System(_)) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+async fn look(hub: &Hub, bound: &Bound, notifier: &Notifier, open: &[Question], known: &mut HashSet<String>) {
+    let new: Vec<&Question> = open.iter().filter(|question| !known.contains(&question.message.message_id)).collect();
+    let Some(newest) = new.last() else {
+        // Answered ones are forgotten.
+        known.retain(|id| open.iter().any(|question| question.message.message_id == *id));
+        return;
+    };
+    if hub.mode() == MessageMode::Off || hub.is_quiet() {
+        return;
+    }
+    let title = format!("{} asks in {}", newest.message.from_name(), bound.tag.slug);
+    let text = match open.len() {
+        1 => format!("A question waits for {}.", hub.identity().name),
+        count => format!("{count} questions wait for {}.", hub.identity().name),
+    };
+    let ids: Vec<String> = new.iter().map(|question| question.message.message_id.clone()).collect();
+    let (env, store, notifier) = (hub.env().clone(), hub.store().clone(), notifier.clone());
+    match tokio::task::spawn_blocking(move || notify(&env, &store, &notifier, &title, &text)).await {
+        // Too soon: they stay new and are told with the next message.
+        Ok(Outcome::TooSoon) | Err(_) => {}
+        Ok(Outcome::Started) => known.extend(ids),
+        Ok(Outcome::Failed(error)) => {
+            known.extend(ids);
+            tracing::warn!(%error, "the notification cannot be shown");
+        }
+    }
+}
