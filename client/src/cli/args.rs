@@ -425,6 +425,9 @@ pub struct McpArgs {
     /// How messages reach the session.
     #[arg(long, value_enum)]
     pub message_mode: Option<MessageMode>,
+    /// Which tools are offered [default: $CLAUDEMESH_MCP_SURFACE or full]
+    #[arg(long, value_enum)]
+    pub surface: Option<crate::mcp::surface::Surface>,
 }
 
 /// A parsed list of groups.

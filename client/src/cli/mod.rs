@@ -285,7 +285,9 @@ pub enum Verb {
     #[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --no-loopback --json")]
     Doctor(DoctorArgs),
     /// Run the MCP server on standard input and output. Started by Claude Code.
-    #[command(after_help = "Examples:\n  claudemesh mcp\n  claudemesh mcp --mesh team")]
+    #[command(
+        after_help = "Examples:\n  claudemesh mcp\n  claudemesh mcp --mesh team\n  claudemesh mcp --surface lean"
+    )]
     Mcp(args::McpArgs),
     /// Print completions for a shell.
     #[command(

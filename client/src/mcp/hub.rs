@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
@@ -17,6 +17,7 @@ use super::channel::{self, Gate};
 use super::identity::SessionIdentity;
 use super::notes::MeshTag;
 use super::routes::{PULL, Routes};
+use super::surface::{Remarks, Surface};
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, Identity, State};
@@ -25,7 +26,7 @@ use crate::features::one_shot::hostname;
 use crate::features::questions::wait::Waits;
 use crate::inbox::{KEEP, Mailbox};
 use crate::local;
-use crate::paths::Env;
+use crate::paths::{self, Env};
 
 /// Time between two reports of counters.
 const STATS_EVERY: Duration = Duration::from_secs(60);
@@ -88,6 +89,10 @@ pub struct Hub {
     read: Mutex<Vec<(Bound, Vec<String>)>>,
     /// Opened by `notifications/initialized`.
     pub gate: Gate,
+    /// Which tools are offered, once that is decided.
+    surface: OnceLock<Surface>,
+    /// What was said about soft-deprecated tools.
+    pub(super) remarks: Remarks,
     /// Counters.
     pub counters: Counters,
     /// The ways into the session.
@@ -129,11 +134,25 @@ impl Hub {
             trouble: RwLock::new(trouble),
             read: Mutex::default(),
             gate: Gate::default(),
+            surface: OnceLock::new(),
+            remarks: Remarks::default(),
             counters: Counters::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),
             local: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Decides which tools are offered; a later choice changes nothing.
+    pub fn choose_surface(&self, flag: Option<Surface>) {
+        let session = SessionInfo::of_env(&self.env).ok().flatten().and_then(|info| info.mcp_surface);
+        let chosen = Surface::resolve(flag, session.as_deref(), self.env.text(paths::MCP_SURFACE));
+        self.surface.get_or_init(|| chosen);
+    }
+
+    /// Which tools are offered.
+    pub fn surface(&self) -> Surface {
+        self.surface.get().copied().unwrap_or_default()
     }
 
     /// The environment of this process.

@@ -22,6 +22,7 @@ pub mod notes;
 pub mod routes;
 pub mod server;
 pub mod session;
+pub mod surface;
 pub mod transport;
 
 pub use hub::Hub;
@@ -42,6 +43,7 @@ pub fn run(cx: &Context, args: &McpArgs) -> Result<ExitCode, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::internal(format!("No async runtime: {error}.")))?;
     let hub = Hub::new(cx.env.clone(), cx.store.clone(), cx.mesh.clone(), args.message_mode);
+    hub.choose_surface(args.surface);
     let served = runtime.block_on(async move {
         let (input, output) = rmcp::transport::io::stdio_pipes();
         tokio::select! {

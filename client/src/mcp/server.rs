@@ -10,7 +10,7 @@ use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, ExperimentalCapabilities,
     Implementation, InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, MetaObject,
-    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig,
+    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::Value;
@@ -53,12 +53,20 @@ pub struct MeshServer {
 impl MeshServer {
     /// A server over a hub.
     pub fn new(hub: Arc<Hub>) -> Self {
-        let tools = Self::messaging_tools()
+        Self { hub, tools: Arc::new(Self::tools()) }
+    }
+
+    fn tools() -> ToolRouter<Self> {
+        Self::messaging_tools()
             + Self::question_tools()
             + Self::presence_tools()
             + Self::group_tools()
-            + Self::info_tools();
-        Self { hub, tools: Arc::new(tools) }
+            + Self::info_tools()
+    }
+
+    /// Every tool of every feature.
+    pub fn all_tools() -> Vec<Tool> {
+        Self::tools().list_all()
     }
 
     /// Names of all tools, sorted.
@@ -98,7 +106,8 @@ impl ServerHandler for MeshServer {
             .enable_tool_list_changed()
             .build();
         let who = self.hub.identity();
-        let text = instructions::text(&who.name, who.role.as_deref(), &self.hub.slugs(), self.hub.mode());
+        let text =
+            instructions::text(&who.name, who.role.as_deref(), &self.hub.slugs(), self.hub.mode(), self.hub.surface());
         InitializeResult::new(capabilities)
             .with_server_info(Implementation::new("claudemesh", env!("CARGO_PKG_VERSION")))
             .with_protocol_version(NEWEST)
@@ -133,7 +142,9 @@ impl ServerHandler for MeshServer {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(self.tools.list_all()))
+        let surface = self.hub.surface();
+        let tools = self.tools.list_all().into_iter().filter_map(|tool| surface.list(tool)).collect();
+        Ok(ListToolsResult::with_all_items(tools))
     }
 
     async fn call_tool(
@@ -150,6 +161,12 @@ impl ServerHandler for MeshServer {
             let text = format!("Unknown tool: {}", crate::output::clean(&name));
             return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
         }
+        if !self.hub.surface().offers(&name) {
+            counters.errors.fetch_add(1, Ordering::Relaxed);
+            let text = self.hub.surface().refusal(&name);
+            return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
+        }
+        self.hub.remarks.called(&name);
         // Bad arguments are the model's to mend, so it must be able to read what is wrong with them.
         let mut response = match self.tools.call(ToolCallContext::new(self, request, context)).await {
             Ok(response) => response,

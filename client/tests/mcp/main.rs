@@ -11,5 +11,6 @@ mod routes;
 mod sdk_client;
 mod shell;
 mod status_line;
+mod surface;
 mod takeover;
 mod team;
