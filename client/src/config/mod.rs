@@ -30,6 +30,7 @@ use crate::paths::{self, Env};
 pub mod hook_token;
 pub mod last_used;
 pub mod owners;
+pub mod project_file;
 pub mod session_dir;
 pub mod session_keys;
 

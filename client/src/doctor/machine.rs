@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::Check;
 use crate::cli::Context;
+use crate::config::project_file::ProjectFile;
 use crate::config::{Config, MeshEntry, broker_http};
 use crate::install::edits::quote;
-use crate::launch::choices::ProjectFile;
 use crate::{files, local, paths};
 
 /// How long a broker may take to answer.
@@ -164,7 +164,7 @@ fn project_file(cx: &Context) -> Option<Check> {
     }
     Some(match ProjectFile::read(&project) {
         Ok(file) => Check::ok("project-file", format!("{} names {}", path.display(), file.summary())),
-        Err(error) => Check::failure("project-file", error.message, format!("$EDITOR {}", path.display())),
+        Err(error) => Check::failure("project-file", error.to_string(), format!("$EDITOR {}", path.display())),
     })
 }
 

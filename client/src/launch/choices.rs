@@ -1,16 +1,15 @@
 //! Who the session will be: flags first, then what is known, then questions on a terminal.
 
 use std::io::IsTerminal;
-use std::path::Path;
 
 use claudemesh_protocol::features::groups::Group;
 use inquire::{Confirm, InquireError, Select, Text};
-use serde::Deserialize;
 
 use super::LaunchArgs;
 use crate::cli::Context;
 use crate::cli::args::parse_groups;
 use crate::config::last_used::LastUsed;
+use crate::config::project_file::{NameSources, ProjectFile};
 use crate::config::{Config, MeshEntry, MessageMode};
 use crate::error::CliError;
 use crate::paths;
@@ -33,58 +32,6 @@ pub struct Choices {
     pub mode: MessageMode,
 }
 
-/// `.claude-mesh.json` in the project: defaults that a team shares.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
-pub struct ProjectFile {
-    /// Display name.
-    pub name: Option<String>,
-    /// Role.
-    pub role: Option<String>,
-    /// `name:role,name2` or a list of names.
-    pub groups: Option<serde_json::Value>,
-    /// Mesh slug.
-    pub mesh: Option<String>,
-}
-
-impl ProjectFile {
-    /// Reads it; a missing file is empty.
-    ///
-    /// # Errors
-    /// Exit 10 when it is not JSON of this shape.
-    pub fn read(project: &Path) -> Result<Self, CliError> {
-        let path = project.join(".claude-mesh.json");
-        let failed = |reason: String| {
-            CliError::io(format!("{} cannot be used: {reason}.", path.display())).hint("Mend or delete it.")
-        };
-        match crate::files::read_limited(&path, 64 * 1024) {
-            Ok(None) => Ok(Self::default()),
-            Ok(Some(bytes)) => serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string())),
-            Err(error) => Err(failed(error.to_string())),
-        }
-    }
-
-    /// What it decides, for people.
-    pub fn summary(&self) -> String {
-        let named = [("name", self.name.is_some()), ("role", self.role.is_some()), ("groups", self.groups.is_some())];
-        let named = named.into_iter().chain([("mesh", self.mesh.is_some())]).filter(|(_, there)| *there);
-        let words: Vec<&str> = named.map(|(word, _)| word).collect();
-        if words.is_empty() { "nothing".into() } else { words.join(", ") }
-    }
-
-    fn groups(&self) -> Result<Option<Vec<Group>>, CliError> {
-        let text = match &self.groups {
-            None => return Ok(None),
-            Some(serde_json::Value::String(text)) => text.clone(),
-            Some(serde_json::Value::Array(names)) => {
-                names.iter().filter_map(|name| name.as_str()).collect::<Vec<_>>().join(",")
-            }
-            Some(_) => return Err(CliError::invalid_args("`groups` in .claude-mesh.json is no text and no list.")),
-        };
-        parse_groups(&text).map(|groups| Some(groups.0)).map_err(CliError::invalid_args)
-    }
-}
-
 /// Whether a person can be asked.
 pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
@@ -102,7 +49,9 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
     let mesh = choose_mesh(config, wished.or(file.mesh.as_deref()), &last, ask)?;
 
     let known_name = args.name.clone().or_else(|| cx.env.text(paths::DISPLAY_NAME).map(str::to_owned));
-    let default_name = config.display_name.clone().or(file.name.clone()).unwrap_or_else(|| project_name(&project));
+    let default_name =
+        NameSources { config: config.display_name.clone(), file: file.name.clone(), ..NameSources::default() }
+            .name(&project);
     let name = match known_name {
         Some(name) => name,
         None if ask => {
@@ -121,7 +70,7 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
         }
         None => default_role,
     };
-    let default_groups = config.groups.clone().or(file.groups()?);
+    let default_groups = config.groups.clone().or(file.groups.clone());
     let groups = match &args.groups {
         Some(groups) => groups.0.clone(),
         None if ask => {
@@ -192,12 +141,6 @@ fn answer<T>(result: Result<T, InquireError>) -> Result<T, CliError> {
         error => CliError::io(format!("The terminal cannot be used for questions: {error}."))
             .hint("Give the answers as flags; see `claudemesh launch --help`."),
     })
-}
-
-/// The name of the project's folder.
-fn project_name(project: &Path) -> String {
-    let path = project.canonicalize().unwrap_or_else(|_| project.to_path_buf());
-    path.file_name().map_or_else(|| "session".into(), |name| name.to_string_lossy().into_owned())
 }
 
 /// `name:role,name2`

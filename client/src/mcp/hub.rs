@@ -18,6 +18,7 @@ use super::identity::SessionIdentity;
 use super::notes::MeshTag;
 use super::routes::{PULL, Routes};
 use super::surface::{Remarks, Surface};
+use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, Identity, State};
@@ -315,10 +316,19 @@ impl Hub {
         let meshes = self.meshes();
         if meshes.is_empty() {
             let trouble = self.trouble.read().unwrap_or_else(PoisonError::into_inner).clone();
-            return Err(match (trouble, &self.only_mesh) {
-                (Some(trouble), _) => trouble,
-                (None, Some(slug)) => format!("no joined mesh is called '{slug}'; run `claudemesh list` in a shell"),
-                (None, None) => {
+            return Err(match (trouble, &self.only_mesh, &self.identity.mesh_slug) {
+                (Some(trouble), ..) => trouble,
+                (None, Some(slug), _) => {
+                    format!("no joined mesh is called '{slug}'; run `claudemesh list` in a shell")
+                }
+                // Not another mesh instead: nobody asked for this session to be seen there.
+                (None, None, Some(slug)) => format!(
+                    "this session or project ({}) belongs to the mesh '{slug}', which is not joined; run `claudemesh join \
+                     <invite-link>` in a shell, then call again",
+                    project_file::FILE,
+                    slug = super::notes::harmless_value(slug),
+                ),
+                (None, None, None) => {
                     "no mesh is joined; run `claudemesh join <invite-link>` in a shell, then call again".into()
                 }
             });

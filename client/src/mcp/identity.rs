@@ -1,16 +1,11 @@
 //! Who this session is: the launched session's folder first, the environment second, the config third.
 
-use std::path::Path;
-
 use claudemesh_protocol::features::groups::Group;
-use serde::Deserialize;
 
+use crate::config::project_file::{NameSources, ProjectFile, filled};
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, MessageMode};
 use crate::paths::{self, Env};
-
-/// Largest `.claude-mesh.json` that is read.
-const MAX_PROJECT_FILE: u64 = 64 * 1024;
 
 /// What a session tells about itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,36 +28,35 @@ pub struct SessionIdentity {
     pub model: Option<String>,
 }
 
-/// `.claude-mesh.json` of a project.
-#[derive(Debug, Default, Deserialize)]
-struct ProjectFile {
-    #[serde(default)]
-    name: Option<String>,
-}
-
 impl SessionIdentity {
     /// Puts it together. `mode` is the flag of the command line, which wins.
     pub fn resolve(env: &Env, session: Option<&SessionInfo>, config: &Config, mode: Option<MessageMode>) -> Self {
         let cwd = paths::project_dir(env);
-        let filled = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        let name = filled(session.and_then(|info| info.display_name.clone()))
-            .or_else(|| filled(env.text(paths::DISPLAY_NAME).map(str::to_owned)))
-            .or_else(|| filled(config.display_name.clone()))
-            .or_else(|| filled(project_name(&cwd)))
-            .or_else(|| cwd.file_name().map(|name| name.to_string_lossy().into_owned()))
-            .unwrap_or_else(|| "claude".into());
+        let file = ProjectFile::read(&cwd).unwrap_or_else(|error| {
+            // A session without its defaults is better than none; `claudemesh doctor` shows it too.
+            tracing::warn!(%error, "the project's defaults are left out");
+            ProjectFile::default()
+        });
+        let name = NameSources {
+            chosen: session.and_then(|info| info.display_name.clone()),
+            env: env.text(paths::DISPLAY_NAME).map(str::to_owned),
+            config: config.display_name.clone(),
+            file: file.name,
+        }
+        .name(&cwd);
         let session_groups = session.map(|info| info.groups.clone()).filter(|groups| !groups.is_empty());
         Self {
             name,
             role: filled(session.and_then(|info| info.role.clone()))
                 .or_else(|| filled(env.text(paths::ROLE).map(str::to_owned)))
-                .or_else(|| filled(config.role.clone())),
-            groups: session_groups.or_else(|| config.groups.clone()),
+                .or_else(|| filled(config.role.clone()))
+                .or(file.role),
+            groups: session_groups.or_else(|| config.groups.clone()).or(file.groups),
             mode: mode
                 .or_else(|| session.and_then(|info| info.message_mode))
                 .or(config.message_mode)
                 .unwrap_or_default(),
-            mesh_slug: session.and_then(|info| info.mesh_slug.clone()),
+            mesh_slug: session.and_then(|info| info.mesh_slug.clone()).or(file.mesh),
             session_id: session
                 .and_then(|info| info.claude_session_id.clone())
                 .or_else(|| env.text(paths::SESSION_ID).map(str::to_owned))
@@ -71,11 +65,6 @@ impl SessionIdentity {
             model: env.text("CLAUDE_MODEL").map(str::to_owned),
         }
     }
-}
-
-fn project_name(dir: &Path) -> Option<String> {
-    let bytes = crate::files::read_limited(&dir.join(".claude-mesh.json"), MAX_PROJECT_FILE).ok()??;
-    serde_json::from_slice::<ProjectFile>(&bytes).ok()?.name
 }
 
 #[cfg(test)]

@@ -106,3 +106,42 @@ async fn one_entry_per_mesh_is_one_session() -> Result<()> {
     assert!(second.untaken().iter().all(|note| !note.content.contains("by the first")));
     Ok(())
 }
+
+#[tokio::test]
+async fn the_projects_file_names_the_session_its_role_groups_and_mesh() -> Result<()> {
+    let team = Team::start().await?;
+    team.ann.json(&["create", "second", "--broker", &team.broker.url(), "--name", "Ann", "--json"])?;
+    let file = team.ann.project().join(".claude-mesh.json");
+    let start = async || -> Result<Host> {
+        let mut settings = options(&team.ann, "ann-1", "");
+        settings.env.retain(|(name, _)| name != "CLAUDEMESH_DISPLAY_NAME");
+        Host::start(settings).await
+    };
+    std::fs::write(&file, r#"{"name": "backend", "role": "api", "groups": ["qa:lead"], "mesh": "team"}"#)?;
+    let mut ann = start().await?;
+    let note = ann.channel_with("Connected to mesh").await?;
+    assert_eq!((note.meta["mesh_slug"].as_str(), note.meta["self_display_name"].as_str()), ("team", "backend"));
+    let listed = ann.tool("list_peers", json!({})).await?;
+    assert_eq!(listed.structured["meshes"].as_array().map(Vec::len), Some(1));
+    let me = &listed.structured["meshes"][0]["peers"][0];
+    assert_eq!(me["groups"], json!([{"name": "qa", "role": "lead"}]));
+    ann.end().await?;
+    // A mesh that is not joined: no other one in its place.
+    std::fs::write(&file, r#"{"mesh": "elsewhere"}"#)?;
+    let mut ann = start().await?;
+    let answer = ann.tool("list_peers", json!({})).await?;
+    assert!(
+        answer.is_error && answer.text.contains("'elsewhere'") && answer.text.contains("claudemesh join"),
+        "{}",
+        answer.text
+    );
+    ann.end().await?;
+    // Damaged: said on stderr, and the session works as if it were not there.
+    std::fs::write(&file, "{ not json")?;
+    let mut ann = start().await?;
+    let listed = ann.tool("list_peers", json!({"mesh_slug": "team"})).await?;
+    assert!(!listed.is_error, "{}", listed.text);
+    let stderr = ann.end().await?.stderr;
+    assert!(stderr.contains(".claude-mesh.json"), "{stderr}");
+    Ok(())
+}
