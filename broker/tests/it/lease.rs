@@ -26,6 +26,20 @@ async fn until_away(watcher: &mut TestPeer, name: &str) -> Result<()> {
 }
 
 broker_suite! {
+    async fn a_member_is_not_told_of_its_own_sessions(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let bob = mesh.member("bob")?;
+        let mut first = broker.connect(&bob.session("one")).await?;
+        let _second = broker.connect(&bob.session("two")).await?;
+        let carol = broker.join(&mesh.member("carol")?).await?;
+        // The first event that Bob hears is of somebody else.
+        let heard = first.event("peer_joined").await?;
+        assert_eq!(heard["name"], "carol");
+        drop(carol);
+        Ok(())
+    }
+
     async fn a_return_within_the_grace_is_silent_and_keeps_the_presence(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
