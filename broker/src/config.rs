@@ -200,7 +200,15 @@ impl Config {
     /// The file is missing, is not TOML, or has unknown keys.
     pub fn from_file(path: &std::path::Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.into(), error })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.into(), error: Box::new(error) })
+        Self::parse(&text, path)
+    }
+
+    /// Reads TOML text over the defaults; `path` is only named in the error.
+    ///
+    /// # Errors
+    /// The text is not TOML, or has unknown keys.
+    pub fn parse(text: &str, path: &std::path::Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Parse { path: path.into(), error: Box::new(error) })
     }
 
     /// Checks what types cannot.

@@ -4,6 +4,8 @@
 //! sanitizer is used, so no nightly is needed.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -30,60 +32,82 @@ impl FuzzArgs {
 
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code -Cdebug-assertions";
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions";
+
+/// Packages with targets. The second links client and broker, so it takes longer to build.
+const PACKAGES: [&str; 2] = ["protocol/fuzz", "client/fuzz"];
 
 /// Builds the targets, then runs each with the committed seeds; what it finds lands in `<target>/fuzz/artifacts`.
 ///
 /// # Errors
-/// The build failed, or an input made a target panic.
+/// The build failed, no target has the wished name, or an input made a target panic.
 pub(crate) fn run(shell: &Shell, args: &FuzzArgs) -> Result<()> {
-    let folder = shell.root.join("protocol/fuzz");
-    let out = shell.target.join("fuzz");
     // An explicit --target keeps the flags away from build scripts and proc macros.
     let triple = host_triple()?;
-    phase("fuzz build", || {
-        let manifest = folder.join("Cargo.toml");
-        let mut command = shell.cargo(["build", "--release", "--target", &triple, "--manifest-path"]);
-        shell::run(command.arg(manifest).arg("--target-dir").arg(&out).env("RUSTFLAGS", COVERAGE))
-    })?;
-    let mut targets: Vec<String> = fs::read_dir(folder.join("fuzz_targets"))
-        .context("reading protocol/fuzz/fuzz_targets")?
+    let out = shell.target.join("fuzz");
+    let mut runs = 0;
+    for package in PACKAGES {
+        let folder = shell.root.join(package);
+        let targets = targets(&folder, args.target.as_deref())?;
+        if targets.is_empty() {
+            continue;
+        }
+        phase(&format!("fuzz build {package}"), || {
+            let manifest = folder.join("Cargo.toml");
+            let mut command = shell.cargo(["build", "--release", "--target", &triple, "--manifest-path"]);
+            shell::run(command.arg(manifest).arg("--target-dir").arg(&out).env("RUSTFLAGS", COVERAGE))
+        })?;
+        for name in &targets {
+            let program = out.join(&triple).join("release").join(name);
+            phase(&format!("fuzz {name}"), || fuzz(&program, name, &folder.join("seeds").join(name), &out, args))?;
+            runs += 1;
+        }
+    }
+    if runs == 0 {
+        bail!("no fuzz target is called {}", args.target.as_deref().unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Names of a package's targets, in order.
+fn targets(folder: &Path, only: Option<&str>) -> Result<Vec<String>> {
+    let folder = folder.join("fuzz_targets");
+    let mut targets: Vec<String> = fs::read_dir(&folder)
+        .with_context(|| format!("reading {}", folder.display()))?
         .flatten()
         .filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()))
-        .filter(|name| args.target.as_ref().is_none_or(|only| only == name))
+        .filter(|name| only.is_none_or(|only| only == name))
         .collect();
     targets.sort();
-    for name in targets {
-        phase(&format!("fuzz {name}"), || {
-            let corpus = out.join("corpus").join(&name);
-            let artifacts = out.join("artifacts");
-            fs::create_dir_all(&corpus)?;
-            fs::create_dir_all(&artifacts)?;
-            let mut command = std::process::Command::new(out.join(&triple).join("release").join(&name));
-            command.arg(format!("-max_total_time={}", args.seconds));
-            command.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
-            command.args(["-timeout=5", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1", "-verbosity=0"]);
-            command.arg(corpus);
-            let seeds = folder.join("seeds").join(&name);
-            if seeds.is_dir() {
-                command.arg(seeds);
-            }
-            let report = command.output().with_context(|| format!("starting the fuzz target {name}"))?;
-            let text = String::from_utf8_lossy(&report.stderr);
-            if !report.status.success() {
-                bail!("{}: a finding is in {}\n{text}", report.status, artifacts.display());
-            }
-            for line in text.lines().filter(|line| line.contains("number_of_executed_units")) {
-                eprintln!("   {line}");
-            }
-            Ok(())
-        })?;
+    Ok(targets)
+}
+
+/// Runs one target for its time over its seeds and what earlier runs have found.
+fn fuzz(program: &Path, name: &str, seeds: &Path, out: &Path, args: &FuzzArgs) -> Result<()> {
+    let (corpus, artifacts) = (out.join("corpus").join(name), out.join("artifacts"));
+    fs::create_dir_all(&corpus)?;
+    fs::create_dir_all(&artifacts)?;
+    let mut command = Command::new(program);
+    command.arg(format!("-max_total_time={}", args.seconds));
+    command.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
+    command.args(["-timeout=5", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1", "-verbosity=0"]);
+    command.arg(corpus);
+    if seeds.is_dir() {
+        command.arg(seeds);
+    }
+    let report = command.output().with_context(|| format!("starting the fuzz target {name}"))?;
+    let text = String::from_utf8_lossy(&report.stderr);
+    if !report.status.success() {
+        bail!("{}: a finding is in {}\n{text}", report.status, artifacts.display());
+    }
+    for line in text.lines().filter(|line| line.contains("number_of_executed_units")) {
+        eprintln!("   {line}");
     }
     Ok(())
 }
 
 fn host_triple() -> Result<String> {
-    let version = shell::run_quiet(std::process::Command::new("rustc").arg("-vV"))?;
+    let version = shell::run_quiet(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc -vV names no host")?.to_owned())
 }

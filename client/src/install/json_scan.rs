@@ -78,6 +78,10 @@ pub fn members_of_prefix(text: &str) -> Vec<Member> {
     let mut found = vec![];
     let start = Scan { text, bytes: text.as_bytes() }.space(0);
     let _ = walk_members(text, start, |member| found.push(member));
+    // A number has no end of its own: one that reaches the end of the text may be the first half of another.
+    if text.ends_with(|last: char| last.is_ascii_digit()) {
+        found.pop_if(|last| last.value.end == text.len());
+    }
     found
 }
 
@@ -333,6 +337,10 @@ mod tests {
         let found = members_of_prefix(text);
         assert_eq!(found.iter().map(|member| member.key.as_str()).collect::<Vec<_>>(), ["session_id", "cwd"]);
         assert_eq!(&text[found[1].value.clone()], "\"/a\"");
+        let names = |text| members_of_prefix(text).into_iter().map(|member| member.key).collect::<Vec<_>>();
+        assert_eq!(names(r#"{"a":1,"pid":47"#), ["a"], "half of a number is none");
+        assert_eq!(names(r#"{"a":1,"pid":47 "#), ["a", "pid"]);
+        assert_eq!(names(r#"{"a":1,"b":"x7""#), ["a", "b"]);
     }
 
     proptest::proptest! {

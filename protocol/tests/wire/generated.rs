@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use claudemesh_protocol::testing::{client_samples, docs, server_samples};
+use claudemesh_protocol::testing::{client_samples, docs, http_samples, server_samples};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
@@ -38,6 +38,11 @@ fn fuzz_seeds_are_current() {
         if name.ends_with("/full") || !name.contains('/') {
             check(&folder.join(target).join(format!("{}.json", name.replace('/', "-"))), &text);
         }
+    }
+    for (route, what, body) in http_samples() {
+        let name: String =
+            format!("{route} {what}").chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        check(&folder.join("http_body").join(format!("{name}.json")), &body.to_string());
     }
 }
 

@@ -1,0 +1,26 @@
+//! The small languages of the command line: durations, groups, recipients, slugs, addresses.
+#![no_main]
+
+use claudemesh::cli::args::{self, SendArgs};
+use claudemesh::config::broker_http;
+use claudemesh::features::enrolment;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Ok(duration) = args::parse_duration(text) {
+        assert!(!duration.is_zero() && duration.as_secs() <= 315_360_000);
+    }
+    if let Ok(groups) = args::parse_groups(text) {
+        assert!(groups.0.iter().all(|group| !group.name.is_empty()));
+    }
+    let words: Vec<String> = text.lines().map(str::to_owned).collect();
+    let send = SendArgs { words, ..SendArgs::default() };
+    if let Ok((recipients, body)) = send.recipients_and_text() {
+        assert!(!recipients.is_empty() && recipients.iter().all(|name| !name.is_empty()));
+        assert!(body.is_none_or(|body| !body.is_empty()));
+    }
+    let _ = enrolment::check_slug(text);
+    assert!(enrolment::broker_ws(text).starts_with("ws"));
+    assert!(broker_http(text).starts_with("http"));
+    let _ = enrolment::is_exposed(text);
+});
