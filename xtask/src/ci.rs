@@ -1,8 +1,10 @@
 //! `cargo xtask ci`: what has to hold before a change is merged, and the generated pages.
 
+use std::process::Command;
+
 use anyhow::Result;
 
-use crate::shell::{self, Shell, phase};
+use crate::shell::{self, Shell, phase, which};
 use crate::test;
 
 /// Cheap checks first, then the tests.
@@ -25,8 +27,22 @@ pub(crate) fn run(shell: &Shell) -> Result<()> {
     phase("client without the local broker", || {
         shell::run(&mut shell.cargo(["check", "-p", "claudemesh", "--lib", "--bins", "--no-default-features"]))
     })?;
+    phase("spelling", || optional("typos", "typos-cli", &mut Command::new("typos"), shell))?;
+    phase("licences and sources of dependencies", || {
+        // `cargo deny check advisories` needs a database from elsewhere, so it is not part of this.
+        optional("cargo-deny", "cargo-deny", &mut shell.cargo(["deny", "check", "licenses", "bans", "sources"]), shell)
+    })?;
     test::run(shell, &test::TestArgs::default())?;
     docs(shell, true)
+}
+
+/// Runs a tool that not every machine has; says so when it is missing.
+fn optional(tool: &str, package: &str, command: &mut Command, shell: &Shell) -> Result<()> {
+    if which(tool).is_none() {
+        eprintln!("   SKIPPING: {tool} is missing; cargo install --locked {package}");
+        return Ok(());
+    }
+    shell::run(command.current_dir(&shell.root))
 }
 
 /// Writes (or with `check` compares) `docs/errors.md`, `docs/wire.md` and the plug-in in `deploy/plugin`.

@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask setup|test|ci|bench|torture|fuzz|docs`.
+//! Development tasks: `cargo xtask setup|test|ci|bench|torture|fuzz|image|docs`.
 //!
 //! Everything a task needs beyond the Rust toolchain is found, or installed on Debian when it runs as root. What it
 //! starts, it stops again, also when it is interrupted.
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod ci;
 mod fuzz;
+mod image;
 mod npm;
 mod postgres;
 mod setup;
@@ -39,6 +40,8 @@ enum Task {
     Torture(bench::TortureArgs),
     /// Runs every fuzz target for a while
     Fuzz(fuzz::FuzzArgs),
+    /// Builds the broker's container image, and with --check tries it and the compose file
+    Image(image::ImageArgs),
     /// Rewrites the generated reference pages in docs/
     Docs {
         /// Fails when a page would change, instead of writing it
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
         Task::Bench(args) => bench::run(&shell, &args),
         Task::Torture(args) => bench::torture(&shell, &args),
         Task::Fuzz(args) => fuzz::run(&shell, &args),
+        Task::Image(args) => image::run(&shell, &args),
         Task::Docs { check } => ci::docs(&shell, check),
     }
 }

@@ -57,7 +57,7 @@ impl Postgres {
         ] {
             command.arg("-c").arg(setting);
         }
-        die_with_us(&mut command);
+        die_with_us(&mut command, libc::SIGQUIT);
         let mut server = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -112,25 +112,21 @@ fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
     command
 }
 
-/// Asks the kernel to stop the child when we die, however that happens.
+/// Asks the kernel to send the child a signal when we die, however that happens.
 #[expect(
     unsafe_code,
     reason = "pre_exec and prctl have no safe form; prctl is async-signal-safe and touches no memory"
 )]
-fn die_with_us(command: &mut Command) {
+pub(crate) fn die_with_us(command: &mut Command, signal: i32) {
     unsafe {
-        command.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT) == 0 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, signal) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         });
     }
 }
 
 #[expect(unsafe_code, reason = "kill(2) has no safe form in std; the pid is that of our own unreaped child")]
-fn signal(pid: u32, signal: i32) {
+pub(crate) fn signal(pid: u32, signal: i32) {
     if let Ok(pid) = i32::try_from(pid) {
         unsafe {
             libc::kill(pid, signal);

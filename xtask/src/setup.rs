@@ -17,6 +17,8 @@ pub(crate) struct Tools {
     pub(crate) namespaces: bool,
     /// Whether a C++ compiler is there (the fuzzing runtime is C++).
     pub(crate) cxx: bool,
+    /// Whether a Docker daemon answers or can be started, and compose files can be read.
+    pub(crate) docker: bool,
 }
 
 struct Need {
@@ -52,6 +54,12 @@ const NEEDS: &[Need] = &[
         found: || which("unshare").is_some(),
     },
     Need { what: "tmux", packages: &["tmux"], why: "Claude Code in a terminal", found: || which("tmux").is_some() },
+    Need {
+        what: "Docker with compose",
+        packages: &["docker.io", "docker-compose", "debootstrap"],
+        why: "the container image and the compose file",
+        found: docker,
+    },
     Need { what: "a C++ compiler", packages: &["g++"], why: "the fuzz targets", found: || cxx() },
 ];
 
@@ -82,6 +90,7 @@ fn find_tools() -> Result<Tools> {
         npm: which("node").is_some() && which("npm").is_some(),
         namespaces: namespaces(),
         cxx: cxx(),
+        docker: docker(),
     })
 }
 
@@ -101,6 +110,11 @@ fn apt() -> Command {
 
 fn can_install() -> bool {
     crate::postgres::is_root() && Path::new("/etc/debian_version").exists() && which("apt-get").is_some()
+}
+
+fn docker() -> bool {
+    let plugin = || Command::new("docker").args(["compose", "version"]).output().is_ok_and(|out| out.status.success());
+    crate::image::can_run() && (which("docker-compose").is_some() || plugin())
 }
 
 fn cxx() -> bool {
@@ -123,7 +137,7 @@ fn namespaces() -> bool {
 }
 
 /// The newest PostgreSQL whose server binaries are here.
-fn postgres_bin() -> Option<PathBuf> {
+pub(crate) fn postgres_bin() -> Option<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

@@ -6,7 +6,7 @@ use clap::Args;
 use crate::fuzz::{self, FuzzArgs};
 use crate::postgres::Postgres;
 use crate::shell::{self, Shell, phase};
-use crate::{npm, setup};
+use crate::{image, npm, setup};
 
 /// Arguments of `test`.
 #[derive(Args)]
@@ -50,6 +50,9 @@ pub(crate) fn run_all(shell: &Shell, args: &TestArgs) -> Result<()> {
     drop(postgres);
     if tools.npm {
         npm::real_clients(shell, tools.namespaces)?;
+    }
+    if tools.docker {
+        image::test(shell)?;
     }
     if tools.cxx {
         fuzz::run(shell, &FuzzArgs::seconds(args.fuzz_seconds))?;
