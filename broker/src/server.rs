@@ -272,7 +272,7 @@ impl RunningBroker {
 /// Once an hour: ends what expired, deletes what nobody will ask for again.
 async fn upkeep(db: Db, clock: SharedClock) {
     loop {
-        let now = clock.now_ms();
+        let now = clock.believed_ms();
         let kept = now - journal::store::QUEUE_KEPT_MS;
         let done = async {
             let expired = journal::store::expire(&db, now).await?;

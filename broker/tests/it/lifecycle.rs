@@ -62,6 +62,30 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_wall_clock_that_runs_ahead_expires_nothing(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut sender = broker.join(&alice).await?;
+        let kept = sender.say(&bob.pubkey(), "for a week", json!({})).await?;
+        sender.say(&bob.pubkey(), "for a minute", json!({"expires_in_ms": 60_000})).await?;
+        broker.clock.step_wall(30 * 86_400_000);
+        // The hourly look has been there when the short one is no longer counted.
+        let mut sent = 2;
+        for hour in 1.. {
+            broker.pass(Duration::from_secs(3_900), &mut sender).await?;
+            let ack = sender.say(&bob.pubkey(), "?", json!({})).await?;
+            sent += 1;
+            if ack["recipients"][0]["waiting"].as_u64().expect("the ack says how many wait") < sent {
+                break;
+            }
+            assert!(hour < 20, "nothing expires: {ack}");
+        }
+        let mut receiver = broker.join(&bob).await?;
+        assert_eq!(receiver.message().await?["messageId"], kept["messageId"]);
+        Ok(())
+    }
+
     async fn a_kicked_peer_has_left_for_the_others(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

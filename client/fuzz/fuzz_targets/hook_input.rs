@@ -1,6 +1,7 @@
 //! What Claude Code writes to a hook's stdin, whole or cut off anywhere.
 #![no_main]
 
+use claudemesh::hook::input;
 use claudemesh::install::json_scan;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
@@ -11,6 +12,8 @@ fuzz_target!(|text: &str| {
         let value = &text[member.value.clone()];
         assert!(json_scan::root(value).is_ok(), "a found value is complete: {value}");
     }
+    let hook = input::parse("stop", text);
+    assert!(hook.session_id.is_none_or(|id| !id.is_empty()));
     // What the full parser reads, the reader of prefixes reads, too.
     if let Ok(whole) = serde_json::from_str::<Map<String, Value>>(text) {
         for (key, value) in &whole {

@@ -2,7 +2,9 @@
 #![no_main]
 
 use claudemesh::install::edits::{self, Change};
+use claudemesh::install::hooks;
 use claudemesh::install::json_edit::{Document, EditError, Receipt};
+use claudemesh::install::status_line;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -27,14 +29,19 @@ fuzz_target!(|text: &str| {
 });
 
 fn add(doc: &mut Document) -> Result<(), EditError> {
-    edits::add_server(doc, "claudemesh", false)?;
-    edits::add_permission(doc)?;
-    edits::add_hooks(doc, "/opt/my tools/claudemesh")?;
+    for mesh in [None, Some("team")] {
+        edits::add_server(doc, "claudemesh", mesh, false)?;
+        edits::add_permission(doc, &edits::server_name(mesh))?;
+    }
+    hooks::add_hooks(doc, "/opt/my tools/claudemesh", true)?;
+    status_line::add(doc, "claudemesh", false)?;
     Ok(())
 }
 
 /// How many things of ours were there, a stranger's server of our name included.
 fn remove(doc: &mut Document) -> usize {
-    let servers = usize::from(edits::remove_servers(doc) != Change::Absent);
-    servers + edits::remove_permissions(doc) + edits::remove_hooks(doc)
+    let (servers, names) = edits::remove_servers(doc);
+    let hooks = edits::remove_permissions(doc, &names) + hooks::remove_hooks(doc);
+    let line = status_line::remove(doc);
+    [servers, line].iter().filter(|change| **change != Change::Absent).count() + hooks
 }

@@ -191,11 +191,12 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
             refill(memory, cx, at);
         }
     }
-    let mono = cx.mono_ms();
+    // Asked every second, so that a step of the wall clock is seen as one.
+    let (mono, believed) = (cx.mono_ms(), cx.core.clock.believed_ms());
     let due = memory.expired_mono_ms.is_none_or(|last| mono - last >= EXPIRY_MS);
     if due {
         memory.expired_mono_ms = Some(mono);
-        let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+        let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), believed);
         let future = async move {
             store::expire(&db, now).await?;
             let counts = store::pending_counts(&db, &mesh).await?;
@@ -440,7 +441,7 @@ fn push_rows(
     pulled: bool,
 ) -> PushedRows {
     let mut count = 0;
-    let now = cx.now_ms();
+    let now = cx.core.clock.believed_ms();
     for message in rows {
         let Some(peer) = cx.core.roster.get_mut(at) else { break };
         let lane = peer.outbox.lane(message.priority);

@@ -31,37 +31,6 @@ const PENDING: &str = "deliveries.stage = 0";
 /// Receipts read for one message.
 const MAX_RECEIPTS: i64 = 1_000;
 
-/// What waits for one recipient, in sending order: deliveries at `stored`, at most as unimportant as `max_priority`, after
-/// `after_seq` (0 for all).
-///
-/// # Errors
-/// Storage fails.
-pub async fn load_pending(
-    db: &Db,
-    mesh: &MeshId,
-    recipient: &PublicKey,
-    after_seq: i64,
-    max_priority: Priority,
-    limit: u32,
-) -> Result<Vec<StoredMessage>, DbError> {
-    let recipient = recipient.to_hex();
-    let rows = with_conn!(db, |conn| deliveries::table
-        .inner_join(
-            messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
-        )
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
-        .filter(deliveries::recipient_key.eq(&recipient))
-        .filter(sql::<Bool>(PENDING))
-        .filter(deliveries::seq.gt(after_seq))
-        .filter(deliveries::priority.le(convert::priority_number(max_priority)))
-        .order(deliveries::seq)
-        .limit(i64::from(limit))
-        .select(MessageRow::as_select())
-        .load(conn)
-        .await?);
-    messages_of(rows)
-}
-
 /// What waits for one recipient in one class of urgency, in sending order: one range of the index of queues.
 ///
 /// # Errors
@@ -179,27 +148,6 @@ pub async fn pending_counts(db: &Db, mesh: &MeshId) -> Result<HashMap<PublicKey,
         entry.counts[place] += convert::count(count);
     }
     Ok(found)
-}
-
-/// The message a sender stored under its idempotency key.
-///
-/// # Errors
-/// Storage fails.
-pub async fn find_by_client_id(
-    db: &Db,
-    mesh: &MeshId,
-    sender: &MemberId,
-    client_message_id: &str,
-) -> Result<Option<StoredMessage>, DbError> {
-    let row = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
-        .filter(messages::sender_member_id.eq(sender.as_str()))
-        .filter(messages::client_message_id.eq(client_message_id))
-        .select(MessageRow::as_select())
-        .first(conn)
-        .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
 }
 
 /// Messages of a mesh whose id starts with `prefix`, by id. Ids are ASCII: any other prefix finds nothing.

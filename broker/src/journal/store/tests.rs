@@ -69,9 +69,15 @@ async fn acknowledge(db: &Db, stages: Vec<StageUpdate>) {
     write_batch(db, Arc::new(Batch { stages, ..Batch::default() })).await.unwrap();
 }
 
+/// Seqs of everything that waits for a recipient.
 async fn pending(db: &Db, mesh: &MeshId, recipient: &PublicKey) -> Vec<i64> {
-    let rows = load_pending(db, mesh, recipient, 0, Priority::Low, 1_000).await.unwrap();
-    rows.into_iter().map(|message| message.seq).collect()
+    let mut seqs = Vec::new();
+    for priority in Priority::ALL {
+        let rows = load_pending_class(db, mesh, recipient, priority, 0, 1_000).await.unwrap();
+        seqs.extend(rows.into_iter().map(|message| message.seq));
+    }
+    seqs.sort_unstable();
+    seqs
 }
 
 store_suite! {
@@ -91,10 +97,12 @@ store_suite! {
         };
         let bob = key();
         write(&db, &[full.clone(), message(&mesh, 2)], vec![delivery(&full, bob, RecipientKind::Session)]).await;
-        assert_eq!(load_pending(&db, &mesh, &bob, 0, Priority::Low, 10).await.unwrap(), vec![full.clone()]);
-        assert_eq!(find_by_client_id(&db, &mesh, &"sender".into(), "c1").await.unwrap(), Some(full.clone()));
-        assert_eq!(find_by_client_id(&db, &mesh, &"other".into(), "c1").await.unwrap(), None);
-        assert_eq!(find_by_client_id(&db, &"n".into(), &"sender".into(), "c1").await.unwrap(), None);
+        let waiting = load_pending_class(&db, &mesh, &bob, full.priority, 0, 10).await.unwrap();
+        assert_eq!(waiting, vec![full.clone()]);
+        assert!(load_pending_class(&db, &"n".into(), &bob, full.priority, 0, 10).await.unwrap().is_empty());
+        let keys = recent_client_ids(&db, &mesh, 10).await.unwrap();
+        assert_eq!(keys, [(full.id.clone(), 1, "sender".into(), "c1".into(), Some("f".into()))]);
+        assert!(recent_client_ids(&db, &"n".into(), 10).await.unwrap().is_empty());
         let found = message_by_id_prefix(&db, &mesh, &full.id.as_str()[..8], 3).await.unwrap();
         assert_eq!(found, vec![full.clone()]);
         assert!(message_by_id_prefix(&db, &"n".into(), &full.id.as_str()[..8], 3).await.unwrap().is_empty());
@@ -130,9 +138,7 @@ store_suite! {
         write(&db, &messages, deliveries).await;
         assert_eq!(pending(&db, &mesh, &bob).await, [1, 2, 3, 4, 5]);
         let seqs = |rows: Vec<StoredMessage>| rows.into_iter().map(|row| row.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(load_pending(&db, &mesh, &bob, 0, Priority::Now, 9).await.unwrap()), [2]);
-        assert_eq!(seqs(load_pending(&db, &mesh, &bob, 2, Priority::Next, 9).await.unwrap()), [3, 5]);
-        assert_eq!(seqs(load_pending(&db, &mesh, &bob, 1, Priority::Low, 2).await.unwrap()), [2, 3]);
+        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Now, 0, 9).await.unwrap()), [2]);
         assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Low, 0, 9).await.unwrap()), [1, 4]);
         assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Next, 3, 9).await.unwrap()), [5]);
         assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Low, 0, 1).await.unwrap()), [1]);
