@@ -13,6 +13,13 @@ use claudemesh_broker::{Broker, Deps, http, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Gives back what this thread has freed. The allocator does so by itself only while it is called, so after a storm of
+/// hellos the memory would stay until the next one.
+#[expect(unsafe_code, reason = "a foreign function without arguments that matter; safe to call at any time")]
+fn give_memory_back() {
+    unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
 /// The claudemesh broker: lets many Claude Code sessions work as one team.
 #[derive(Parser)]
 #[command(name = "claudemesh-broker", version, args_conflicts_with_subcommands = true)]
@@ -131,7 +138,7 @@ fn serve(options: Options) -> anyhow::Result<()> {
     let system = actix_rt::System::new();
     system.block_on(async move {
         let public = !config.loopback_only();
-        let broker = Broker::start(config, Deps::default()).await?;
+        let broker = Broker::start(config, Deps { on_quiet: give_memory_back, ..Deps::default() }).await?;
         if public && let Some(token) = &broker.operator_token {
             println!("operator token (shown once, needed to create meshes): {token}");
         }

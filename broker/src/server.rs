@@ -19,6 +19,7 @@ use crate::lock::DataDirLock;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::{Arbiters, Directory};
 use crate::mesh::hooks::HookBoard;
+use crate::quiet::tell_when_quiet;
 use crate::session::SessionDeps;
 use crate::traffic::Traffic;
 #[cfg(unix)]
@@ -46,11 +47,14 @@ pub struct Deps {
     pub clock: SharedClock,
     /// The lock of the data directory, when the embedder has it already: it waited for it, or it is handed on.
     pub lock: Option<DataDirLock>,
+    /// Called on each thread of the broker when it has become quiet after a lot of work: the moment to give freed memory
+    /// back to the system. Nothing by default: only a program knows its allocator.
+    pub on_quiet: fn(),
 }
 
 impl Default for Deps {
     fn default() -> Self {
-        Self { clock: SystemClock::shared(), lock: None }
+        Self { clock: SystemClock::shared(), lock: None, on_quiet: || () }
     }
 }
 
@@ -111,6 +115,7 @@ pub struct RunningBroker {
     traffic: Traffic,
     #[cfg(unix)]
     _socket_file: Option<SocketFile>,
+    quiet: tokio::task::JoinHandle<()>,
     _exclusive: Exclusive,
     _lock: Option<DataDirLock>,
 }
@@ -166,6 +171,7 @@ impl Broker {
             traffic: Traffic::default(),
         };
         let traffic = sessions.traffic.clone();
+        let quiet = tokio::spawn(tell_when_quiet(deps.on_quiet));
         let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));
         let state = http::state(AppState {
             db,
@@ -182,6 +188,7 @@ impl Broker {
             let requests = requests.clone();
             // Meshes run on the workers' own threads: half of the frames of two workers never change threads.
             arbiters.add(Arbiter::current());
+            actix_rt::spawn(tell_when_quiet(deps.on_quiet));
             App::new()
                 .app_data(state.clone())
                 .app_data(web::PayloadConfig::new(claudemesh_protocol::limits::MAX_HTTP_BODY_BYTES))
@@ -231,6 +238,7 @@ impl Broker {
             traffic,
             #[cfg(unix)]
             _socket_file: socket_file,
+            quiet,
             _exclusive: exclusive,
             _lock: lock,
         })
@@ -261,6 +269,7 @@ impl RunningBroker {
         tokio::time::sleep(FLUSH).await;
         self.server.stop(false).await;
         self.upkeep.abort();
+        self.quiet.abort();
         drop(self.directory);
         if tokio::time::timeout(DRAIN_DEADLINE, self.journal).await.is_err() {
             tracing::warn!("the journal did not end in time");

@@ -130,7 +130,14 @@ impl PublicKey {
 
     /// 64 lower-case hex digits.
     pub fn to_hex(&self) -> String {
-        hex::encode(self.0)
+        self.digits(str::to_owned)
+    }
+
+    /// Hands over the 64 digits without a heap allocation of their own.
+    fn digits<T>(&self, take: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; 64];
+        hex::encode_to_slice(self.0, &mut text).expect("64 digits hold 32 bytes");
+        take(std::str::from_utf8(&text).expect("hex digits are ASCII"))
     }
 
     /// The first 12 hex digits, for people.
@@ -141,7 +148,7 @@ impl PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.to_hex())
+        self.digits(|text| out.write_str(text))
     }
 }
 
@@ -153,9 +160,7 @@ impl fmt::Debug for PublicKey {
 
 impl Serialize for PublicKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = [0; 64];
-        hex::encode_to_slice(self.0, &mut text).expect("64 digits hold 32 bytes");
-        serializer.serialize_str(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+        self.digits(|text| serializer.serialize_str(text))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The ceiling: every frame passes through one actor to the connection that its first four digits name, on the
-//! broker's HTTP and websocket stack.
+//! The ceiling: every frame passes through one actor to the connection that its first four digits name, or with `back` in
+//! their place to the one it came from, on the broker's HTTP and websocket stack.
 //!
 //! What the broker does per frame beyond this (decode, route, store, answer) is its own cost.
 
@@ -33,7 +33,9 @@ async fn connect(
     body: web::Payload,
     relay: web::Data<Addr<Relay>>,
 ) -> actix_web::Result<HttpResponse> {
-    ws::WsResponseBuilder::new(Session { relay: (**relay).clone() }, &request, body).frame_size(1 << 20).start()
+    ws::WsResponseBuilder::new(Session { relay: (**relay).clone(), own: None }, &request, body)
+        .frame_size(1 << 20)
+        .start()
 }
 
 /// The one actor: connections in the order of their arrival.
@@ -56,7 +58,7 @@ struct Join(Recipient<Outbound>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Inbound(Bytes);
+struct Inbound(Bytes, Option<Recipient<Outbound>>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -73,7 +75,11 @@ impl Handler<Join> for Relay {
 impl Handler<Inbound> for Relay {
     type Result = ();
 
-    fn handle(&mut self, Inbound(frame): Inbound, _: &mut Self::Context) {
+    fn handle(&mut self, Inbound(frame, from): Inbound, _: &mut Self::Context) {
+        if let Some(session) = from {
+            session.try_send(Outbound(frame)).ok();
+            return;
+        }
         let digits = frame.get(..4).and_then(|digits| std::str::from_utf8(digits).ok());
         let index = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
         if let Some(session) = index.and_then(|index| self.sessions.get(index)) {
@@ -85,6 +91,7 @@ impl Handler<Inbound> for Relay {
 
 struct Session {
     relay: Addr<Relay>,
+    own: Option<Recipient<Outbound>>,
 }
 
 impl Actor for Session {
@@ -92,6 +99,7 @@ impl Actor for Session {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(8192);
+        self.own = Some(ctx.address().recipient());
         self.relay.try_send(Join(ctx.address().recipient())).ok();
     }
 }
@@ -108,7 +116,8 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Session {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
         match message {
             Ok(ws::Message::Text(text)) => {
-                let inbound = Inbound(text.into_bytes());
+                let from = if text.starts_with("back") { self.own.clone() } else { None };
+                let inbound = Inbound(text.into_bytes(), from);
                 if let Err(SendError::Full(inbound)) = self.relay.try_send(inbound) {
                     let (relay, retry) = (self.relay.clone(), Duration::from_micros(200));
                     ctx.run_later(retry, move |_, _| {

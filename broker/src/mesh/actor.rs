@@ -3,7 +3,9 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, WrapFuture,
+};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::HookSetStatus;
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
@@ -111,7 +113,7 @@ pub struct Mesh {
     pub(super) shared: Shared,
     directory: Directory,
     lanes: Lanes,
-    flush_armed: bool,
+    flush_armed: Option<(FlushWanted, SpawnHandle)>,
     writing: bool,
     next_tick_mono_ms: i64,
     empty_since_mono_ms: Option<i64>,
@@ -130,7 +132,7 @@ impl Mesh {
             shared,
             directory,
             lanes: Lanes::default(),
-            flush_armed: false,
+            flush_armed: None,
             writing: false,
             next_tick_mono_ms: now + TICK_MS,
             empty_since_mono_ms: Some(now),
@@ -268,25 +270,32 @@ impl Mesh {
         match self.core.flush_wanted {
             FlushWanted::No => {}
             FlushWanted::Now => self.flush(ctx),
-            FlushWanted::Soon if self.flush_armed => {}
-            FlushWanted::Soon => {
-                self.flush_armed = true;
+            wanted if self.flush_armed.is_some_and(|(armed, _)| armed >= wanted) => {}
+            wanted => {
+                if let Some((_, later)) = self.flush_armed.take() {
+                    ctx.cancel_future(later);
+                }
+                let window = match wanted {
+                    FlushWanted::Expected => Duration::from_millis(self.features.messaging.hold.period_ms),
+                    FlushWanted::No | FlushWanted::Soon | FlushWanted::Now => BATCH_WINDOW,
+                };
                 // The batch window is real time even under a manual clock: it is about the disk, not about the mesh.
-                ctx.run_later(BATCH_WINDOW, |mesh, ctx| {
-                    mesh.flush_armed = false;
+                let timer = ctx.run_later(window, |mesh, ctx| {
+                    mesh.flush_armed = None;
                     if !mesh.writing {
                         mesh.flush(ctx);
                     }
                 });
+                self.flush_armed = Some((wanted, timer));
             }
         }
     }
 
     /// Hands what is pending to the journal; one batch at a time, so that batches of a mesh commit in order.
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        self.core.flush_wanted = FlushWanted::No;
+        let wanted = std::mem::take(&mut self.core.flush_wanted);
         let (mut cx, features) = self.context(None);
-        let (batch, ticket) = journaling::take_batch(&mut features.messaging, &mut cx);
+        let (batch, ticket) = journaling::take_batch(&mut features.messaging, &mut cx, wanted);
         if batch.is_empty() {
             self.committed(ticket, Ok(()), ctx);
             return;

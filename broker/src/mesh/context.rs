@@ -76,6 +76,8 @@ pub enum FlushWanted {
     /// Nothing to write.
     #[default]
     No,
+    /// All that is pending is on its way to recipients that acknowledge, and then needs no row: give it a moment.
+    Expected,
     /// Within the batch window.
     Soon,
     /// At once: the batch is full or somebody waits for storage to catch up.

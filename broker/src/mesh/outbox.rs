@@ -1,10 +1,10 @@
 //! What is on its way to one peer: the window of unacknowledged pushes and where the backlog in storage begins.
 
-use std::collections::HashMap;
-
 use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::features::presence::PeerStatus;
 use claudemesh_protocol::limits;
+
+use crate::hash::FastMap;
 
 /// A pushed message that was not acknowledged.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl Lane {
 /// The window and the lanes.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    in_flight: HashMap<String, InFlight>,
+    in_flight: FastMap<String, InFlight>,
     bytes: usize,
     lanes: [Lane; 3],
     /// A read of the backlog is under way.

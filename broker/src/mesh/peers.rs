@@ -3,8 +3,6 @@
 //! Plain data without actix. Every lookup that a frame needs is a hash map access; nothing here walks all peers except
 //! audiences and lists, which have to.
 
-use std::collections::HashMap;
-
 use actix::Recipient;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::members::Grant;
@@ -13,6 +11,7 @@ use claudemesh_protocol::id::{MemberId, PresenceId, PublicKey};
 use claudemesh_protocol::target::group_covers;
 
 use super::outbox::Outbox;
+use crate::hash::FastMap;
 use crate::session::Out;
 
 /// Handle of a peer inside one mesh; never reused while the mesh is in memory.
@@ -159,15 +158,16 @@ pub struct KnownSession {
 /// Members and peers with their indexes.
 #[derive(Default)]
 pub struct Roster {
-    peers: HashMap<PeerRef, Peer>,
+    /// Boxed: a map keeps up to half of its places empty, and a record is large.
+    peers: FastMap<PeerRef, Box<Peer>>,
     order: std::collections::BTreeSet<PeerRef>,
     next: u64,
-    by_key: HashMap<PublicKey, Vec<PeerRef>>,
-    by_member: HashMap<MemberId, Vec<PeerRef>>,
-    members: HashMap<MemberId, Member>,
-    member_by_key: HashMap<PublicKey, MemberId>,
+    by_key: FastMap<PublicKey, Vec<PeerRef>>,
+    by_member: FastMap<MemberId, Vec<PeerRef>>,
+    members: FastMap<MemberId, Member>,
+    member_by_key: FastMap<PublicKey, MemberId>,
     /// Sessions by key, connected or not.
-    pub known: HashMap<PublicKey, KnownSession>,
+    pub known: FastMap<PublicKey, KnownSession>,
 }
 
 impl Roster {
@@ -185,7 +185,7 @@ impl Roster {
             self.by_member.entry(peer.member.clone()).or_default().push(at);
         }
         self.order.insert(at);
-        self.peers.insert(at, peer);
+        self.peers.insert(at, Box::new(peer));
     }
 
     /// Removes a peer.
@@ -204,22 +204,22 @@ impl Roster {
         if self.by_member.get(&peer.member).is_some_and(Vec::is_empty) {
             self.by_member.remove(&peer.member);
         }
-        Some(peer)
+        Some(*peer)
     }
 
     /// A peer.
     pub fn get(&self, at: PeerRef) -> Option<&Peer> {
-        self.peers.get(&at)
+        self.peers.get(&at).map(Box::as_ref)
     }
 
     /// A peer, to change.
     pub fn get_mut(&mut self, at: PeerRef) -> Option<&mut Peer> {
-        self.peers.get_mut(&at)
+        self.peers.get_mut(&at).map(Box::as_mut)
     }
 
     /// All peers, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.order.iter().filter_map(|at| self.peers.get(at))
+        self.order.iter().filter_map(|at| self.get(*at))
     }
 
     /// Handles of all peers, oldest first.

@@ -219,16 +219,26 @@ impl TestMesh {
                 let _ = self.step(None, |features, cx| apply(features, cx));
             }
         }
-        // Sinks run on this thread: let them.
+        self.settle_frames().await;
+    }
+
+    /// Lets the sinks, which run on this thread, take what was pushed.
+    pub async fn settle_frames(&self) {
         for _ in 0..32 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Writes one batch.
+    /// Writes one batch of all that is pending.
     pub async fn commit(&mut self) {
+        self.commit_wanted(FlushWanted::Now).await;
+    }
+
+    /// Writes one batch of what a flush with this urgency takes.
+    pub async fn commit_wanted(&mut self, wanted: FlushWanted) {
         self.core.flush_wanted = FlushWanted::No;
-        let (batch, ticket) = self.step(None, |features, cx| journaling::take_batch(&mut features.messaging, cx));
+        let (batch, ticket) =
+            self.step(None, |features, cx| journaling::take_batch(&mut features.messaging, cx, wanted));
         let batch = crate::journal::Batch { id: uuid::Uuid::new_v4().to_string(), ..batch };
         store::write_batch(&self.core.db, Arc::new(batch)).await.unwrap();
         self.step(None, |features, cx| journaling::committed(&mut features.messaging, cx, ticket, Ok(())));

@@ -45,6 +45,23 @@ impl Drop for RelayProcess {
     }
 }
 
+/// Sends its frame again when it has come back: one round trip at a time.
+struct Caller {
+    count: Rc<Cell<u64>>,
+    padding: Rc<Vec<u8>>,
+}
+
+impl Peer for Caller {
+    fn frame(&mut self, _text: &[u8], out: &mut Out) {
+        self.count.set(self.count.get() + 1);
+        out.text(&[b"back", &self.padding]);
+    }
+
+    fn phase(&mut self, _phase: u32, out: &mut Out) {
+        out.text(&[b"back", &self.padding]);
+    }
+}
+
 /// Answers each frame with one to a random connection: the number of frames under way stays what it was.
 struct Passer {
     count: Rc<Cell<u64>>,
@@ -77,17 +94,37 @@ const WINDOW: u32 = 32;
 /// What a `send` of 300 bytes is on the wire: sealed, in base64, with its address and ids.
 pub const FRAME: usize = 670;
 
+/// Round trips per second client - actor - the same client, with 100 connections that each wait for their frame of
+/// [`FRAME`] bytes before they send it again.
+///
+/// # Errors
+/// The relay failed.
+pub async fn round_trips(address: SocketAddr, time: Duration) -> Result<f64> {
+    measure(address, time, |_, count, padding| Caller { count, padding }).await
+}
+
 /// Frames per second that travel client - actor - other client, with 100 connections and 32 frames of [`FRAME`] bytes
 /// under way for each.
 ///
 /// # Errors
 /// The relay failed.
-pub async fn round_trips(address: SocketAddr, time: Duration) -> Result<f64> {
+pub async fn passed_on(address: SocketAddr, time: Duration) -> Result<f64> {
+    measure(address, time, |index, count, padding| {
+        let random = SmallRng::seed_from_u64(u64::from(index));
+        Passer { count, random, padding }
+    })
+    .await
+}
+
+async fn measure<P: Peer + 'static>(
+    address: SocketAddr,
+    time: Duration,
+    peer: impl Fn(u16, Rc<Cell<u64>>, Rc<Vec<u8>>) -> P,
+) -> Result<f64> {
     let (count, padding) = (Rc::new(Cell::new(0)), Rc::new(vec![b'x'; FRAME - 4]));
     let mut fleet = Fleet::new(address, 64);
     for index in 0..CONNECTIONS {
-        let random = SmallRng::seed_from_u64(u64::from(index));
-        fleet.add(None, Passer { count: count.clone(), random, padding: padding.clone() }, None);
+        fleet.add(None, peer(index, count.clone(), padding.clone()), None);
     }
     fleet.ready().await?;
     fleet.phase(1);

@@ -43,13 +43,20 @@ pub struct Ticket {
     awaiting: HashMap<PeerRef, Awaiting>,
 }
 
-/// Takes what is pending as one batch.
-pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) -> (Batch, Ticket) {
+/// Takes what is pending as one batch; only what has waited long enough for its acknowledgement when nothing more was wanted.
+pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: FlushWanted) -> (Batch, Ticket) {
+    let expected_only = wanted <= FlushWanted::Expected && !memory.urgent;
+    let ripe_upto = if expected_only { memory.hold.ripe_upto() } else { i64::MAX };
     let mut batch = Batch::default();
     let mut seqs = Vec::new();
     let mut upto = memory.next_seq - 1;
     let mut taken = (0, 0);
-    while let Some(seq) = memory.pending.pop_front() {
+    while let Some(seq) = memory.pending.front().copied() {
+        if seq > ripe_upto {
+            upto = seq - 1;
+            break;
+        }
+        memory.pending.pop_front();
         let Some(open) = memory.open.get_mut(&seq) else { continue };
         open.journaled = Journaled::Writing;
         taken.0 += open.message.ciphertext.len() + open.message.nonce.len();
@@ -71,6 +78,11 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) -> (Ba
             upto = memory.pending.front().map_or(upto, |next| next - 1);
             break;
         }
+    }
+    if expected_only {
+        memory.hold.next_period(memory.next_seq - 1, seqs.len());
+    } else if memory.pending.is_empty() {
+        memory.urgent = false;
     }
     memory.pending_live = memory.pending_live.saturating_sub(seqs.len());
     memory.pending_bytes = memory.pending_bytes.saturating_sub(taken.0);
@@ -148,7 +160,7 @@ pub fn committed(
         refill(memory, cx, at);
     }
     if !memory.pending.is_empty() {
-        cx.flush(FlushWanted::Now);
+        cx.flush(if memory.urgent { FlushWanted::Now } else { FlushWanted::Expected });
     }
 }
 

@@ -27,6 +27,9 @@ use crate::mesh::topics;
 use crate::metrics::METRICS;
 use crate::session::Out;
 
+/// Rows after which a batch is handed over although all of it is about to be acknowledged.
+const MANY_EXPECTED_ROWS: usize = 16_384;
+
 /// Handles `send`. Refusals that are about the message itself are `ack {queued:false}`, as clients expect them.
 pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send) -> Result<Outcome, Reject> {
     let reply = cx.reply_to();
@@ -257,15 +260,20 @@ fn admit(
     let now = cx.now_ms();
     let mut recipients = Vec::with_capacity(routed.len());
     let mut remaining = 0;
+    let keep = message.topic_id.is_some();
+    let mut urgent = keep;
     for (slot, routed) in routed.into_iter().enumerate() {
         let mut recipient = routed.recipient;
         memory.count_waiting(recipient.key, priority);
+        let mut on_its_way = false;
         for at in &routed.peers {
-            let pushed = offer(cx, *at, &message, &frame, Some(slot));
-            if pushed == Offered::Left {
-                recipient.received = true;
+            match offer(cx, *at, &message, &frame, Some(slot)) {
+                Offered::Left => recipient.received = true,
+                Offered::Pushed => on_its_way = true,
+                Offered::Stored => {}
             }
         }
+        urgent |= !on_its_way && !recipient.received;
         if recipient.received {
             memory.count_delivered(&recipient.key, priority);
         } else {
@@ -286,7 +294,6 @@ fn admit(
         stored: false,
     };
     memory.remember_receipt(&id, receipt);
-    let keep = message.topic_id.is_some();
     let bytes = message.ciphertext.len() + message.nonce.len();
     let open = Open {
         message: Arc::new(message),
@@ -298,13 +305,17 @@ fn admit(
         keep,
     };
     memory.open.insert(seq, open);
-    memory.enqueue(seq, bytes, remaining + 1);
+    memory.enqueue(seq, bytes, remaining + 1, urgent);
     if remaining == 0 && !keep {
         journaling::settle_received(memory, cx, seq);
         return;
     }
-    let when = if memory.pending_rows >= BATCH_ROWS { FlushWanted::Now } else { FlushWanted::Soon };
-    cx.flush(when);
+    cx.flush(match memory.pending_rows {
+        rows if rows >= MANY_EXPECTED_ROWS => FlushWanted::Now,
+        _ if !memory.urgent => FlushWanted::Expected,
+        rows if rows >= BATCH_ROWS => FlushWanted::Now,
+        _ => FlushWanted::Soon,
+    });
 }
 
 fn entry_of(recipient: &Recipient, now: i64) -> Entry {

@@ -7,6 +7,7 @@ use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 
 use crate::features::presence::store::StatsDelta;
+use crate::hash::FastMap;
 use crate::journal::types::{NewMessage, RecipientKind, StageUpdate};
 use crate::mesh::outcome::ReplyTo;
 use crate::mesh::peers::PeerRef;
@@ -115,6 +116,58 @@ pub struct Awaiting {
     pub pulls: Vec<(Option<ReplyTo>, u32)>,
 }
 
+/// How long messages that are on their way wait for their acknowledgement before they are written.
+///
+/// A message waits one to two periods. The period follows the load: under little of it the shortest is kept, so that a
+/// sender never waits long for a slow recipient; when many are written although their acknowledgement was already on its
+/// way, it doubles, because each such row costs more than the whole delivery.
+#[derive(Debug)]
+pub struct Hold {
+    /// Milliseconds of one period.
+    pub period_ms: u64,
+    /// Everything up to here has waited for one period.
+    upto: i64,
+    /// Messages that were admitted before `upto`, and since then.
+    admitted: (usize, usize),
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { period_ms: Self::SHORTEST_MS, upto: 0, admitted: (0, 0) }
+    }
+}
+
+impl Hold {
+    /// As long as any other message waits for company.
+    const SHORTEST_MS: u64 = crate::journal::BATCH_WINDOW.as_millis() as u64;
+    /// Sessions keep at most some thousand messages in flight, which takes about this long at full load.
+    const LONGEST_MS: u64 = 32;
+    /// Messages in a period that are worth a longer one.
+    const LOADED: usize = 64;
+
+    /// Newest message that has waited long enough.
+    pub fn ripe_upto(&self) -> i64 {
+        self.upto
+    }
+
+    /// So many messages more are pending.
+    pub fn admit(&mut self, count: usize) {
+        self.admitted.1 += count;
+    }
+
+    /// A period is over; `late` messages of the one before it had to be written.
+    pub fn next_period(&mut self, newest: i64, late: usize) {
+        let (before, now) = self.admitted;
+        if before >= Self::LOADED && late * 4 > before {
+            self.period_ms = (self.period_ms * 2).min(Self::LONGEST_MS);
+        } else if before < Self::LOADED || late * 16 < before {
+            self.period_ms = (self.period_ms / 2).max(Self::SHORTEST_MS);
+        }
+        self.admitted = (now, 0);
+        self.upto = newest;
+    }
+}
+
 /// Memory of messaging in one mesh.
 #[derive(Debug, Default)]
 pub struct MessagingMemory {
@@ -132,6 +185,10 @@ pub struct MessagingMemory {
     pub pending_bytes: usize,
     /// Delivery rows among the pending, for the batch size.
     pub pending_rows: usize,
+    /// Something pending has to be written: a recipient is away, or it belongs to a topic.
+    pub urgent: bool,
+    /// When the others are written.
+    pub hold: Hold,
     /// Receipts to be written.
     pub stages: Vec<StageUpdate>,
     /// Counters to be written.
@@ -141,11 +198,11 @@ pub struct MessagingMemory {
     /// Undelivered messages per recipient key.
     pub waiting: HashMap<PublicKey, Counts>,
     /// Retries.
-    pub dedup: HashMap<(MemberId, String), Known>,
+    pub dedup: FastMap<(MemberId, String), Known>,
     /// Oldest first.
     pub dedup_order: VecDeque<(MemberId, String)>,
     /// Receipts by message id.
-    pub receipts: HashMap<String, Receipt>,
+    pub receipts: FastMap<String, Receipt>,
     /// Oldest first, with their number of entries.
     pub receipt_order: VecDeque<(String, usize)>,
     /// Entries in `receipts`.
@@ -228,7 +285,9 @@ impl MessagingMemory {
     }
 
     /// A message waits for its row.
-    pub fn enqueue(&mut self, seq: i64, bytes: usize, rows: usize) {
+    pub fn enqueue(&mut self, seq: i64, bytes: usize, rows: usize, urgent: bool) {
+        self.urgent |= urgent;
+        self.hold.admit(1);
         self.pending.push_back(seq);
         self.pending_live += 1;
         self.pending_bytes += bytes;

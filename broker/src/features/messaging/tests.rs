@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::resolve::{Resolved, resolve_name};
+use super::state::Hold;
+use crate::mesh::context::FlushWanted;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{PeerRef, StatusSource};
 use crate::mesh::testing::{Frames, TestMesh, key};
@@ -246,10 +248,68 @@ async fn low_waits_until_it_is_pulled_and_is_counted_at_idle() {
     assert_eq!(texts(&pushes(&frames)), ["later"]);
 }
 
+/// Messages that have a row.
+async fn stored(mesh: &TestMesh) -> i64 {
+    crate::journal::store::max_seq(&mesh.core.db, &mesh.core.id).await.unwrap()
+}
+
+#[actix_rt::test]
+async fn a_message_on_its_way_is_written_only_when_its_acknowledgement_stays_out() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, acks) = mesh.peer(&alice, "alice", Some(11));
+    let (to, frames) = mesh.peer(&bob, "bob", Some(21));
+    mesh.settle().await;
+    // Acknowledged within its period: no row, and the sender has its ack.
+    mesh.send(from, &key(21).to_hex(), Priority::Now, "quick").unwrap();
+    assert_eq!(mesh.core.flush_wanted, FlushWanted::Expected);
+    mesh.commit_wanted(FlushWanted::Expected).await;
+    mesh.settle_frames().await;
+    acknowledge(&mut mesh, to, &pushes(&frames));
+    for _ in 0..3 {
+        mesh.commit_wanted(FlushWanted::Expected).await;
+    }
+    mesh.settle_frames().await;
+    assert_eq!(TestMesh::take(&acks, "ack").len(), 1);
+    assert_eq!(stored(&mesh).await, 0);
+    // Not acknowledged: written after one whole period, at most two.
+    mesh.send(from, &key(21).to_hex(), Priority::Now, "slow").unwrap();
+    mesh.commit_wanted(FlushWanted::Expected).await;
+    assert_eq!(stored(&mesh).await, 0);
+    mesh.commit_wanted(FlushWanted::Expected).await;
+    assert_eq!(stored(&mesh).await, 2);
+    mesh.settle_frames().await;
+    assert_eq!(TestMesh::take(&acks, "ack").len(), 1);
+    // Somebody is away: nothing waits.
+    mesh.disconnect(to);
+    mesh.send(from, &key(21).to_hex(), Priority::Now, "away").unwrap();
+    assert_eq!(mesh.core.flush_wanted, FlushWanted::Soon);
+    mesh.commit_wanted(FlushWanted::Expected).await;
+    assert_eq!(stored(&mesh).await, 3);
+}
+
+#[test]
+fn the_period_follows_the_load() {
+    let mut hold = Hold::default();
+    let shortest = hold.period_ms;
+    let mut periods = |count: usize, admitted: usize, late: usize| {
+        for _ in 0..count {
+            hold.admit(admitted);
+            hold.next_period(0, late);
+        }
+        hold.period_ms
+    };
+    assert_eq!(periods(5, 10, 10), shortest, "a few slow ones keep no sender waiting");
+    assert!(periods(3, 1_000, 900) > shortest);
+    assert_eq!(periods(20, 1_000, 900), 32, "bounded");
+    assert_eq!(periods(20, 1_000, 0), shortest);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Send(Priority),
     Commit,
+    Ripen,
     Settle,
     Acknowledge(usize),
     Drop,
@@ -264,6 +324,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => priority.prop_map(Step::Send),
         2 => Just(Step::Commit),
+        2 => Just(Step::Ripen),
         2 => Just(Step::Settle),
         4 => (0usize..4).prop_map(Step::Acknowledge),
         1 => Just(Step::Drop),
@@ -301,6 +362,7 @@ async fn run(steps: Vec<Step>) {
                 sent.push((priority, text));
             }
             Step::Commit => mesh.commit().await,
+            Step::Ripen => mesh.commit_wanted(FlushWanted::Expected).await,
             Step::Settle => mesh.settle().await,
             Step::Acknowledge(count) => {
                 collect(&frames, &mut unacknowledged, &mut seen);

@@ -1,0 +1,8 @@
+//! The hasher of maps that every frame looks into.
+//!
+//! Keyed at random in each process, like the standard library's: keys of peers and idempotency keys are chosen by others.
+
+use std::collections::HashMap;
+
+/// A map with a fast hasher.
+pub type FastMap<K, V> = HashMap<K, V, foldhash::quality::RandomState>;
