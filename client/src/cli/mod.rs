@@ -458,6 +458,29 @@ mod tests {
     }
 
     #[test]
+    fn an_option_never_eats_the_next_word() {
+        fn check(command: &clap::Command, path: &str) {
+            for argument in command.get_arguments().filter(|argument| !argument.is_positional()) {
+                let values = argument.get_num_args().unwrap_or_default();
+                // `--resume [id]` is Claude Code's own, and `launch` takes no words that it could eat.
+                let own = format!("{path} --{}", argument.get_id()) != "claudemesh launch --resume";
+                let optional = argument.get_action().takes_values() && values.min_values() == 0 && own;
+                assert!(!optional || argument.is_require_equals_set(), "{path} --{}", argument.get_id());
+                assert!(values.max_values() <= 1, "{path} --{} takes several words", argument.get_id());
+            }
+            for verb in command.get_subcommands() {
+                check(verb, &format!("{path} {}", verb.get_name()));
+            }
+        }
+        let mut tree = command();
+        tree.build();
+        check(&tree, "claudemesh");
+        let cli = Cli::try_parse_from(["claudemesh", "send", "--self", "Bob", "--json", "hello"]).unwrap();
+        let Some(Verb::Send(args)) = cli.verb else { panic!("send") };
+        assert_eq!((args.to_self, args.words), (true, vec!["Bob".to_owned(), "hello".to_owned()]));
+    }
+
+    #[test]
     fn every_verb_and_argument_is_explained() {
         fn check(command: &clap::Command, path: &str) {
             for argument in command.get_arguments() {

@@ -194,7 +194,7 @@ impl Shower<'_> {
         let unread = self.bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.unwrap_or(0);
         let name = match connection.hello_ack() {
             Ok(ack) => ack.member_display_name.clone(),
-            Err(_) => self.hub.identity().name.clone(),
+            Err(_) => self.hub.name(),
         };
         let welcome = Welcome { name: &name, pubkey: own.to_hex(), peers: others, unread };
         self.write(&notes::welcome(&welcome, &self.bound.tag)).await;

@@ -81,6 +81,8 @@ pub struct Hub {
     only_mesh: Option<String>,
     mode_flag: Option<MessageMode>,
     identity: SessionIdentity,
+    /// Another name than the identity's, once a tool gave one.
+    renamed: RwLock<Option<String>>,
     /// Used when the host gives no session id: lives as long as this process.
     throw_away: SecretKey,
     pub(super) throw_away_id: String,
@@ -129,6 +131,7 @@ impl Hub {
             only_mesh,
             mode_flag,
             identity,
+            renamed: RwLock::default(),
             throw_away: SecretKey::random(&mut rand::rngs::OsRng),
             throw_away_id: uuid::Uuid::new_v4().to_string(),
             bound: RwLock::default(),
@@ -159,6 +162,29 @@ impl Hub {
     /// The environment of this process.
     pub fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// The display name of this session.
+    pub fn name(&self) -> String {
+        let renamed = self.renamed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        renamed.unwrap_or_else(|| self.identity.name.clone())
+    }
+
+    /// Gives the session another name: connects again under the same keys, so queued mail, groups and status stay. Nothing
+    /// happens when it has that name.
+    ///
+    /// # Errors
+    /// A mesh that cannot be bound again, or no config.
+    pub async fn rename(self: &Arc<Self>, name: String) -> Result<(), ToolError> {
+        if name == self.name() {
+            return Ok(());
+        }
+        *self.renamed.write().unwrap_or_else(PoisonError::into_inner) = Some(name);
+        for bound in self.meshes() {
+            let entry = self.entry(&bound)?;
+            self.rebind(&bound, &entry).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// Who this session is.
@@ -278,7 +304,7 @@ impl Hub {
         identity.pid = parent_pid();
         let description = &mut identity.description;
         description.capabilities = [CAP_CLIENT_ACK, CAP_PULL].map(str::to_owned).to_vec();
-        description.display_name = Some(who.name.clone());
+        description.display_name = Some(self.name());
         description.hostname = hostname();
         description.peer_type = Some("ai".into());
         description.channel = Some("claude-code".into());

@@ -59,6 +59,7 @@ impl MeshServer {
     fn tools() -> ToolRouter<Self> {
         Self::messaging_tools()
             + Self::question_tools()
+            + Self::register_tools()
             + Self::presence_tools()
             + Self::group_tools()
             + Self::info_tools()

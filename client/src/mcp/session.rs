@@ -151,7 +151,11 @@ impl Hub {
         }
     }
 
-    async fn rebind(self: &Arc<Self>, bound: &Bound, entry: &crate::config::MeshEntry) -> Result<(), CliError> {
+    pub(super) async fn rebind(
+        self: &Arc<Self>,
+        bound: &Bound,
+        entry: &crate::config::MeshEntry,
+    ) -> Result<(), CliError> {
         self.unbind(bound);
         bound.connection.close().await;
         self.bind_one(entry).await
@@ -262,7 +266,7 @@ impl Hub {
     }
 
     /// The session's id as the host last told it, else one of our own.
-    pub(super) fn session_id(&self) -> String {
+    pub fn session_id(&self) -> String {
         self.routes.session_id().unwrap_or_else(|| self.throw_away_id.clone())
     }
 }

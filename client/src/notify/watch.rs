@@ -49,8 +49,8 @@ async fn look(hub: &Hub, bound: &Bound, notifier: &Notifier, open: &[Question], 
     }
     let title = format!("{} asks in {}", newest.message.from_name(), bound.tag.slug);
     let text = match open.len() {
-        1 => format!("A question waits for {}.", hub.identity().name),
-        count => format!("{count} questions wait for {}.", hub.identity().name),
+        1 => format!("A question waits for {}.", hub.name()),
+        count => format!("{count} questions wait for {}.", hub.name()),
     };
     let ids: Vec<String> = new.iter().map(|question| question.message.message_id.clone()).collect();
     let (env, store, notifier) = (hub.env().clone(), hub.store().clone(), notifier.clone());

@@ -62,7 +62,7 @@ pub async fn run(hub: Arc<Hub>, bound: Bound) {
         }
         // Not connected: the row says how old the numbers are.
         let Ok(peers) = bound.connection.list_peers().await else { continue };
-        let (slug, you) = (bound.tag.slug.clone(), hub.identity().name.clone());
+        let (slug, you) = (bound.tag.slug.clone(), hub.name());
         let online = peers.iter().filter(|peer| peer.online).count();
         let written =
             tokio::task::spawn_blocking(move || cache::record(&store, &slug, online, peers.len(), &you)).await;

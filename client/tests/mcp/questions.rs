@@ -450,3 +450,26 @@ async fn members_that_are_away_are_listed_with_their_age() -> Result<()> {
     assert!(!ann.tool("list_peers", json!({})).await?.text.contains("Bob"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_session_is_registered_already_and_can_be_renamed() -> Result<()> {
+    let team = Team::start().await?;
+    let mut ann = session(&team.ann, "ann-1", "AnnS").await?;
+    let mut bob = session(&team.bob, "bob-1", "BobS").await?;
+    let first = bob.tool("register", json!({})).await?;
+    assert_eq!((&first.structured["name"], &first.structured["session_id"]), (&json!("BobS"), &json!("bob-1")));
+    bob.tool("join_group", json!({"name": "qa"})).await?;
+    let renamed = bob.tool("register", json!({"name": "Reviewer"})).await?;
+    assert_eq!(renamed.structured["name"], "Reviewer", "{}", renamed.text);
+    assert_eq!(renamed.structured["meshes"], first.structured["meshes"], "the keys stay");
+    let again = bob.tool("register", json!({"name": "Reviewer"})).await?;
+    assert_eq!(again.structured, renamed.structured);
+    let peers = ann.tool("list_peers", json!({})).await?;
+    assert!(peers.text.contains("**Reviewer**") && !peers.text.contains("BobS"), "{}", peers.text);
+    assert!(peers.text.contains("@qa"), "groups stay: {}", peers.text);
+    let call = ann.start_tool("ask_peer", json!({"to": "Reviewer", "question": "by the new name?"})).await?;
+    let note = bob.channel_with("by the new name?").await?;
+    bob.tool("reply_to_peer", json!({"message_id": note.meta["message_id"], "answer": "yes"})).await?;
+    assert_eq!(ann.finish(call).await?.structured["from"], "Reviewer");
+    Ok(())
+}

@@ -73,6 +73,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("message_status", json!({"id": id})),
         ("ping_mesh", json!({})),
         ("poll_inbox", json!({})),
+        ("register", json!({"name": "BobS"})),
         ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
         ("send_message", json!({"to": ["AnnS", "*"], "message": "to all", "priority": "low"})),
         ("set_profile", json!({"title": "QA", "capabilities": ["tests"]})),

@@ -8,6 +8,7 @@ use crate::mcp::hub::{Bound, Hub};
 
 pub mod ask;
 pub mod cli;
+pub mod register;
 pub mod reply;
 pub mod text;
 pub mod tools;
