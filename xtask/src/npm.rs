@@ -13,6 +13,35 @@ const SDK: (&str, &str) = ("@modelcontextprotocol/sdk", "1.32.2");
 /// The pinned versions of Claude Code: the newest, and the one that older node versions get.
 const CLAUDE_VERSIONS: [&str; 2] = ["2.1.329", "2.1.197"];
 
+/// Other hosts: variable, package, version, program.
+const HOSTS: [(&str, &str, &str, &str); 3] = [
+    ("CLAUDEMESH_TEST_CODEX", "@openai/codex", "0.169.0", "codex"),
+    ("CLAUDEMESH_TEST_GEMINI", "@google/gemini-cli", "0.61.0", "gemini"),
+    ("CLAUDEMESH_TEST_OPENCODE", "opencode-ai", "1.18.33", "opencode"),
+];
+
+/// Installs other hosts (some 900 MB) and lets them start `claudemesh mcp` as `docs/other-hosts.md` has it.
+///
+/// # Errors
+/// An installation or a test failed.
+pub(crate) fn other_hosts(shell: &Shell) -> Result<()> {
+    let mut command = ignored_test(shell, "real_hosts");
+    for (variable, package, version, program) in HOSTS {
+        let folder = phase(&format!("install {package} {version}"), || {
+            install(shell, program, &format!("{package}@{version}"))
+        })?;
+        command.env(variable, folder.join("node_modules/.bin").join(program));
+    }
+    command.env(runner_variable()?, loopback_only(shell));
+    phase("other hosts", || shell::run(&mut command))
+}
+
+/// Runs a program so that it sees loopback only.
+fn loopback_only(shell: &Shell) -> String {
+    let runner = if crate::postgres::is_root() { "unshare -n" } else { "unshare -rn" };
+    format!("{runner} sh {}", shell.root.join("xtask/loopback-only.sh").display())
+}
+
 /// Installs the clients and runs the tests that drive `claudemesh mcp` with them.
 ///
 /// # Errors
@@ -40,9 +69,7 @@ pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
             let mut command = ignored_test(shell, "real_claude");
             command.env("CLAUDEMESH_TEST_CLAUDE", folder.join("node_modules/.bin/claude"));
             // The test binary, and with it broker, model and client, sees loopback only.
-            let runner = if crate::postgres::is_root() { "unshare -n" } else { "unshare -rn" };
-            let runner = format!("{runner} sh {}", shell.root.join("xtask/loopback-only.sh").display());
-            shell::run(command.env(runner_variable()?, runner))
+            shell::run(command.env(runner_variable()?, loopback_only(shell)))
         })?;
     }
     Ok(())

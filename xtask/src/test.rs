@@ -17,6 +17,9 @@ pub(crate) struct TestArgs {
     /// Seconds for each fuzz target
     #[arg(long, default_value_t = 5)]
     fuzz_seconds: u32,
+    /// Also start other hosts (Codex, Gemini CLI, OpenCode; some 900 MB from npm) with our server
+    #[arg(long)]
+    hosts: bool,
     /// Only `cargo test`, with this filter
     #[arg(long)]
     only: Option<String>,
@@ -50,6 +53,9 @@ pub(crate) fn run_all(shell: &Shell, args: &TestArgs) -> Result<()> {
     drop(postgres);
     if tools.npm {
         npm::real_clients(shell, tools.namespaces)?;
+        if args.hosts {
+            npm::other_hosts(shell)?;
+        }
     }
     if tools.docker {
         image::test(shell)?;
@@ -70,7 +76,7 @@ pub(crate) fn run(shell: &Shell, args: &TestArgs) -> Result<()> {
 
 impl Default for TestArgs {
     fn default() -> Self {
-        Self { torture_runs: 50, fuzz_seconds: 5, only: None }
+        Self { torture_runs: 50, fuzz_seconds: 5, hosts: false, only: None }
     }
 }
 

@@ -6,6 +6,7 @@ mod channel;
 mod hooks;
 mod local;
 mod notify;
+mod other_hosts;
 mod questions;
 mod routes;
 mod sdk_client;
