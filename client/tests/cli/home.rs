@@ -122,7 +122,18 @@ pub(crate) fn entry(slug: &str, broker_url: &str, seed: u8) -> Value {
 
 /// Runs a command to its end.
 pub(crate) fn finish(mut command: Command, input: &str) -> Ran {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A program that was written a moment ago may still be open for writing in a child that another test forked in between.
+    let busy = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ExecutableFileBusy;
+    let mut spawned = command.spawn();
+    for _ in 0..100 {
+        if !spawned.as_ref().is_err_and(busy) {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+        spawned = command.spawn();
+    }
+    let mut child = spawned.unwrap();
     // The program may end without reading.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
