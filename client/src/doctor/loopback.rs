@@ -404,6 +404,9 @@ fn session(server: &Record, report: &Report) -> Check {
     if report.monitor {
         ways.push("a monitor follows".into());
     }
+    if report.inbox_socket == "open" {
+        ways.push("inbox socket for our own sessions".into());
+    }
     if report.unshown > 0 {
         ways.push(format!("{} messages wait", report.unshown));
     }

@@ -186,6 +186,9 @@ impl Inbox {
             if pick.urgent_only {
                 next = next.filter(messages::priority.eq(Priority::Now.as_str()));
             }
+            if let Some(member) = &pick.only_from {
+                next = next.filter(messages::sender_member.eq(member));
+            }
             if !pick.muted.is_empty() {
                 next = next.filter(messages::sender_member.ne_all(&pick.muted));
             }
@@ -411,6 +414,8 @@ pub struct Pick {
     pub accepted_only: bool,
     /// Only priority `now`.
     pub urgent_only: bool,
+    /// Only what this member (key) wrote.
+    pub only_from: Option<String>,
     /// Member keys of senders whose messages stay.
     pub muted: Vec<String>,
 }

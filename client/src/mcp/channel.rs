@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::frame::{self, HOOK_BUDGET_CHARS, WHOLE_CHARS};
 use super::hub::{Bound, Hub};
 use super::notes::{self, ChannelNote, Welcome};
-use super::routes::{self, CHANNEL, Handed, MONITOR, REWAKE, Taker, Way, hooks};
+use super::routes::inbox_socket::InboxSocket;
+use super::routes::{self, CHANNEL, Handed, MONITOR, REWAKE, SOCKET, Taker, Way, hooks};
 use crate::config::MessageMode;
 use crate::connection::{Closed, MailEvent, State};
 use crate::features::questions;
@@ -223,6 +224,7 @@ impl Shower<'_> {
                     used
                 }
                 Way::Monitor(taker) => self.give(&taker, MONITOR).await?,
+                Way::Socket(socket) => self.post(&socket).await?,
                 Way::Later => false,
             };
             if !goes_on {
@@ -233,7 +235,8 @@ impl Shower<'_> {
 
     /// Frames what waits and gives it to a hook or a monitor; `false` when there is nothing or it was not printed.
     async fn give(&mut self, taker: &Taker, route: &'static str) -> Result<bool, InboxError> {
-        let Some((text, mut handed)) = hooks::claim(self.hub, self.bound, HOOK_BUDGET_CHARS).await? else {
+        let Some((text, mut handed)) = hooks::claim(self.hub, self.bound, HOOK_BUDGET_CHARS, hooks::all()).await?
+        else {
             return Ok(false);
         };
         handed.route = route;
@@ -247,6 +250,27 @@ impl Shower<'_> {
         Ok(printed)
     }
 
+    /// Posts what our own member wrote to the session's inbox socket, one message at a time.
+    async fn post(&mut self, socket: &InboxSocket) -> Result<bool, InboxError> {
+        let own = self.bound.connection.identity().member.public().to_hex();
+        let pick = Pick { limit: 1, accepted_only: true, only_from: Some(own), ..Pick::default() };
+        let Some((text, mut handed)) = hooks::claim(self.hub, self.bound, HOOK_BUDGET_CHARS, pick).await? else {
+            return Ok(false);
+        };
+        handed.route = SOCKET;
+        let posted = match handed.message_ids.first() {
+            Some(id) => socket.post(id, &text).await,
+            None => false,
+        };
+        let answer = hooks::Answer { handed: vec![handed], ..hooks::Answer::default() };
+        if posted {
+            answer.printed(self.hub).await;
+        } else {
+            answer.lost(self.hub).await;
+        }
+        Ok(posted)
+    }
+
     /// Writes what waits as notes; `false` when nothing more can be written now.
     async fn write_notes(&mut self) -> Result<bool, InboxError> {
         let taking = self.bound.taking.lock().await;
@@ -256,7 +280,8 @@ impl Shower<'_> {
         let (dir, tag) = (self.hub.config_dir().to_path_buf(), self.bound.tag.clone());
         let taken = self.bound.mailbox.run(move |inbox| {
             let waiting = inbox.count_unshown(&reader)?;
-            let pick = Pick { limit: BATCH, accepted_only: true, urgent_only: waiting > BACKLOG, muted };
+            let pick =
+                Pick { limit: BATCH, accepted_only: true, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
             let claimed = inbox.claim(&reader, CHANNEL, &pick, now)?;
             let notes: Vec<(Message, ChannelNote)> = claimed
                 .into_iter()

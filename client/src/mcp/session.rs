@@ -92,7 +92,13 @@ impl Hub {
         if let routes::Channel::Off(reason) = &channel {
             tracing::info!(reason, "messages do not go over the channel");
         }
-        self.routes.greeted(format!("{name} {version}"), channel);
+        let project = std::path::PathBuf::from(&self.identity().cwd);
+        let socket = routes::inbox_socket::InboxSocket::allowed(&self.env, &project);
+        if let Some(id) = self.routes.session_id() {
+            let transcripts = crate::paths::ClaudeFiles::locate(&self.env).transcripts(&project);
+            self.routes.expect_transcript(transcripts.join(format!("{id}.jsonl")));
+        }
+        self.routes.greeted(format!("{name} {version}"), channel, socket);
     }
 
     /// Counts messages that were shown.

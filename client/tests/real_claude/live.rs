@@ -81,18 +81,28 @@ impl Stage {
         found
     }
 
-    /// Waits until that many messages wait in the session's server for a way in.
-    pub(crate) async fn arrived(&self, count: i64) -> Result<()> {
+    /// How the routes of the session stand, as its server says on the local socket.
+    fn routes(&self) -> Result<Value> {
         use std::io::{BufRead, BufReader, Write};
         let store = claudemesh::config::ConfigStore::at(&self.lab.program.config_dir());
+        let server = store.servers().pop().context("the session has a server")?;
+        let mut stream = std::os::unix::net::UnixStream::connect(&server.socket)?;
+        stream.write_all(b"{\"op\":\"routes\"}\n")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Whether the session's inbox socket is used.
+    pub(crate) fn inbox_socket(&self) -> Result<bool> {
+        Ok(self.routes()?["inbox_socket"] == "open")
+    }
+
+    /// Waits until that many messages wait in the session's server for a way in.
+    pub(crate) async fn arrived(&self, count: i64) -> Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let server = store.servers().pop().context("the session has a server")?;
-            let mut stream = std::os::unix::net::UnixStream::connect(&server.socket)?;
-            stream.write_all(b"{\"op\":\"routes\"}\n")?;
-            let mut line = String::new();
-            BufReader::new(stream).read_line(&mut line)?;
-            let report: Value = serde_json::from_str(&line)?;
+            let report = self.routes()?;
             if report["unshown"].as_i64() >= Some(count) {
                 return Ok(());
             }

@@ -87,3 +87,28 @@ async fn the_stop_hook_makes_it_answer_a_question() -> Result<()> {
     session.result().await?;
     session.end().await
 }
+
+/// Where no hooks are installed, the inbox socket wakes the session with what its own user wrote, and with nothing else.
+#[tokio::test]
+#[ignore = "needs Claude Code from npm and a network namespace; `cargo xtask test` has both and runs this"]
+async fn without_hooks_the_inbox_socket_brings_what_the_user_wrote() -> Result<()> {
+    let mut stage = Stage::new().await?;
+    let settings = stage.lab.config().join("settings.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&std::fs::read(&settings)?)?;
+    value.as_object_mut().context("settings")?.remove("hooks");
+    std::fs::write(&settings, value.to_string())?;
+    let model = live::model(vec![Turn::text("Read.").when("from my own shell")]).await?;
+    let mut session = Live::start(&stage, &model, &[]).await?;
+    let key = stage.key().await?;
+    if !stage.inbox_socket()? {
+        println!("this version has no inbox socket");
+        return session.end().await;
+    }
+    stage.watcher.say(&key, "from a stranger", json!({})).await?;
+    stage.arrived(1).await?;
+    stage.lab.program.json(&["send", &key, "from my own shell", "--self", "--json"])?;
+    let body = model.asked("> from my own shell").await?["messages"].to_string();
+    assert!(!body.contains("from a stranger"), "the host would vouch for it: {body}");
+    session.result().await?;
+    session.end().await
+}

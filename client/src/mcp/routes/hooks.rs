@@ -142,7 +142,7 @@ async fn messages(hub: &Arc<Hub>, mut budget: usize) -> Answer {
         let text = match hub.mode() {
             MessageMode::Off => None,
             MessageMode::Inbox => notice(hub, &bound).await,
-            MessageMode::Push => match claim(hub, &bound, budget).await {
+            MessageMode::Push => match claim(hub, &bound, budget, all()).await {
                 Ok(Some((text, handed))) => {
                     budget = budget.saturating_sub(text.chars().count());
                     answer.handed.push(handed);
@@ -177,20 +177,25 @@ async fn notice(hub: &Hub, bound: &Bound) -> Option<String> {
 ///
 /// # Errors
 /// [`InboxError`]
-pub async fn claim(hub: &Arc<Hub>, bound: &Bound, budget: usize) -> Result<Option<(String, Handed)>, InboxError> {
+pub async fn claim(
+    hub: &Arc<Hub>,
+    bound: &Bound,
+    budget: usize,
+    pick: Pick,
+) -> Result<Option<(String, Handed)>, InboxError> {
     let taking = bound.taking.lock().await;
     crate::inbound::apply(hub, bound).await?;
     crate::features::questions::settle(hub, bound).await;
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
-    let claimed = bound
-        .mailbox
-        .run(move |inbox| {
-            inbox.claim(&reader, HOOK, &Pick { limit: BATCH, accepted_only: true, ..Pick::default() }, now)
-        })
-        .await?;
+    let claimed = bound.mailbox.run(move |inbox| inbox.claim(&reader, HOOK, &pick, now)).await?;
     let framed = frame_of(hub, bound, claimed, budget).await?;
     drop(taking);
     Ok(framed)
+}
+
+/// Everything that the rule for incoming messages lets through.
+pub fn all() -> Pick {
+    Pick { limit: BATCH, accepted_only: true, ..Pick::default() }
 }
 
 async fn frame_of(

@@ -5,11 +5,11 @@
 //! out within two turns, what it swallowed is given to another route, and it is not used again.
 //!
 //! Order of preference: while the session works, the context of its next hook, because that interrupts the turn; else the
-//! channel; else the waiting hook, whose end wakes the session; else a monitor's line. Without any of them tool results say
-//! that something waits, and `check_messages` reads it.
+//! channel; else the waiting hook, whose end wakes the session; else a monitor's line; else, for what our own member wrote,
+//! the session's inbox socket. Without any of them tool results say that something waits, and `check_messages` reads it.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,9 +18,11 @@ use tokio::time::Instant;
 
 use super::hub::Bound;
 use crate::session::Hook;
+use inbox_socket::InboxSocket;
 
 pub mod hooks;
 pub mod host;
+pub mod inbox_socket;
 pub mod proof;
 
 /// Name of the route in receipts and in the inbox.
@@ -31,6 +33,8 @@ pub const HOOK: &str = "hook";
 pub const REWAKE: &str = "rewake";
 /// A line of the plug-in's monitor.
 pub const MONITOR: &str = "monitor";
+/// The session's own inbox socket.
+pub const SOCKET: &str = "inbox-socket";
 /// `check_messages`.
 pub const PULL: &str = "pull";
 
@@ -96,6 +100,8 @@ pub enum Way {
     Rewake(Taker),
     /// Give them to the monitor.
     Monitor(Taker),
+    /// Post what our own member wrote to the session's inbox socket.
+    Socket(Arc<InboxSocket>),
     /// A hook or a tool will fetch them.
     Later,
 }
@@ -131,6 +137,8 @@ pub struct Report {
     pub waiting: bool,
     /// A monitor follows.
     pub monitor: bool,
+    /// `open`, or why the session's inbox socket is not used.
+    pub inbox_socket: String,
     /// The session is in a turn.
     pub busy: bool,
     /// Messages that wait for a route or a pull.
@@ -153,6 +161,8 @@ struct State {
     /// A waiting hook was there at least once: the session can be woken between turns.
     wakes: bool,
     monitor: Option<Taker>,
+    /// The session's inbox socket, or why it is not used.
+    socket: Result<Arc<InboxSocket>, String>,
     transcript: Option<PathBuf>,
     session_id: Option<String>,
     permission_mode: Option<String>,
@@ -178,6 +188,7 @@ impl Routes {
             waiter: None,
             wakes: false,
             monitor: None,
+            socket: Err("the host has not greeted yet".into()),
             transcript: None,
             session_id,
             permission_mode: None,
@@ -214,9 +225,12 @@ impl Routes {
         if let Some(waiter) = state.waiter.take().filter(|waiter| !waiter.is_closed()) {
             return Way::Rewake(waiter);
         }
-        match state.monitor.clone().filter(|monitor| !monitor.is_closed()) {
-            Some(monitor) => Way::Monitor(monitor),
-            None => Way::Later,
+        if let Some(monitor) = state.monitor.clone().filter(|monitor| !monitor.is_closed()) {
+            return Way::Monitor(monitor);
+        }
+        match &state.socket {
+            Ok(socket) => Way::Socket(Arc::clone(socket)),
+            Err(_) => Way::Later,
         }
     }
 
@@ -261,11 +275,17 @@ impl Routes {
         state.last_hook = Some(Instant::now());
     }
 
+    /// Where the host's transcript will be; what a hook says counts more.
+    pub fn expect_transcript(&self, path: PathBuf) {
+        self.state().transcript.get_or_insert(path);
+    }
+
     /// What the host is, told by its greeting.
-    pub fn greeted(&self, host: String, channel: Channel) {
+    pub fn greeted(&self, host: String, channel: Channel, socket: Result<InboxSocket, String>) {
         let mut state = self.state();
         state.host = Some(host);
         state.channel = channel;
+        state.socket = socket.map(Arc::new);
         drop(state);
         self.touch();
     }
@@ -336,6 +356,7 @@ impl Routes {
             last_hook_s: state.last_hook.map(|at| at.elapsed().as_secs()),
             waiting: state.waiter.as_ref().is_some_and(|waiter| !waiter.is_closed()),
             monitor: state.monitor.as_ref().is_some_and(|monitor| !monitor.is_closed()),
+            inbox_socket: state.socket.as_ref().map_or_else(Clone::clone, |_| "open".into()),
             busy: state.in_turn(),
             unshown,
             unconfirmed: state.handed.iter().map(|handed| handed.message_ids.len()).sum(),
@@ -379,7 +400,7 @@ mod tests {
         assert!(matches!(routes.way(), Way::Later));
         tokio::time::advance(TURN_SILENCE).await;
         assert!(matches!(routes.way(), Way::Channel));
-        routes.greeted("claude-code 1".into(), Channel::Off("no flag".into()));
+        routes.greeted("claude-code 1".into(), Channel::Off("no flag".into()), Err("none".into()));
         assert!(matches!(routes.way(), Way::Later));
         let (waiter, _keep) = mpsc::channel(1);
         routes.waiter_came(waiter);
@@ -395,7 +416,7 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_that_is_gone_is_no_way() {
         let routes = Routes::new(None);
-        routes.greeted("x".into(), Channel::Off("other host".into()));
+        routes.greeted("x".into(), Channel::Off("other host".into()), Err("none".into()));
         let (waiter, gone) = mpsc::channel(1);
         drop(gone);
         routes.waiter_came(waiter);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::Stage;
 
-use super::{CHANNEL, Channel, Handed, Routes};
+use super::{CHANNEL, Channel, Handed, Routes, SOCKET};
 use crate::mcp::hub::Hub;
 
 /// How much of the transcript's end is read: far more than one turn writes.
@@ -17,21 +17,28 @@ const ARRIVAL: Duration = Duration::from_millis(1_500);
 /// Looks in vain at a session at rest before a route counts as dead.
 const MAX_MISSES: u8 = 2;
 
+impl Handed {
+    /// Only the transcript shows that it arrived.
+    fn needs_proof(&self) -> bool {
+        self.route == CHANNEL || self.route == SOCKET
+    }
+}
+
 impl Routes {
     /// Takes out what hooks, waits and pulls handed over: a hook that fires afterwards shows that the model had its turn.
     pub fn take_confirmed(&self) -> Vec<Handed> {
         let mut state = self.state();
-        let (rest, confirmed) =
-            std::mem::take(&mut state.handed).into_iter().partition(|handed| handed.route == CHANNEL);
+        let (rest, confirmed) = std::mem::take(&mut state.handed).into_iter().partition(Handed::needs_proof);
         state.handed = rest;
         confirmed
     }
 
-    /// What the channel handed over and nothing has confirmed, with the transcript that would show it.
+    /// What was handed over and nothing has confirmed, with the transcript that would show it.
     fn unproven(&self) -> Option<(PathBuf, Vec<String>)> {
         let state = self.state();
         let transcript = state.transcript.clone()?;
-        let ids: Vec<String> = state.handed.iter().flat_map(|handed| handed.message_ids.clone()).collect();
+        let unproven = state.handed.iter().filter(|handed| handed.needs_proof());
+        let ids: Vec<String> = unproven.flat_map(|handed| handed.message_ids.clone()).collect();
         if ids.is_empty() { None } else { Some((transcript, ids)) }
     }
 
@@ -42,20 +49,34 @@ impl Routes {
         for mut handed in std::mem::take(&mut state.handed) {
             if handed.message_ids.iter().all(|id| found.contains(id)) {
                 seen.push(handed);
+            } else if !handed.needs_proof() {
+                rest.push(handed);
             } else {
-                if at_rest && handed.at.elapsed() >= ARRIVAL {
+                // Without hooks nobody knows whether a turn is under way, and it may arrive after it.
+                if at_rest && state.last_hook.is_some() && handed.at.elapsed() >= ARRIVAL {
                     handed.misses += 1;
                 }
                 if handed.misses >= MAX_MISSES { lost.push(handed) } else { rest.push(handed) }
             }
         }
-        if !seen.is_empty() {
+        let by = |list: &[Handed], route: &str| list.iter().any(|handed| handed.route == route);
+        if by(&seen, CHANNEL) {
             state.channel = Channel::Proven;
         }
-        if !lost.is_empty() {
-            state.channel = Channel::Dead("notes were written and are not in the session's transcript".into());
-            // What is still on its way goes another way too.
-            lost.append(&mut rest);
+        for route in [CHANNEL, SOCKET] {
+            if !by(&lost, route) {
+                continue;
+            }
+            let reason = "what was written is not in the session's transcript".to_owned();
+            if route == CHANNEL {
+                state.channel = Channel::Dead(reason);
+            } else {
+                state.socket = Err(reason);
+            }
+            // What is still on its way there goes another way too.
+            let (more, keep) = rest.into_iter().partition(|handed: &Handed| handed.route == route);
+            rest = keep;
+            lost.extend::<Vec<Handed>>(more);
         }
         state.handed = rest;
         (seen, lost)
@@ -77,7 +98,12 @@ pub async fn look(hub: &Hub) {
         confirm(&handed).await;
     }
     for handed in lost {
-        tracing::warn!(mesh.slug = handed.bound.tag.slug, count = handed.seqs.len(), "the channel swallowed messages");
+        tracing::warn!(
+            mesh.slug = handed.bound.tag.slug,
+            route = handed.route,
+            count = handed.seqs.len(),
+            "messages were swallowed"
+        );
         let reader = handed.bound.reader();
         let seqs = handed.seqs.clone();
         if let Err(error) = handed.bound.mailbox.run(move |inbox| inbox.unclaim(&reader, &seqs)).await {
