@@ -19,6 +19,8 @@ use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
 use crate::inbound::Verdict;
 
+pub mod answers;
+pub mod awaits;
 mod held;
 pub mod questions;
 #[cfg(test)]
@@ -71,7 +73,7 @@ impl From<InboxError> for CliError {
 /// One open inbox. Blocking; [`Mailbox`] is the form for async code.
 pub struct Inbox {
     db: SqliteConnection,
-    awaits: questions::Awaits,
+    awaits: awaits::Awaits,
 }
 
 impl Inbox {
@@ -98,7 +100,7 @@ impl Inbox {
                 .map_err(|error| failed(error.to_string()))?;
             db.run_pending_migrations(MIGRATIONS).map_err(|error| failed(error.to_string()))?;
         }
-        Ok(Self { db, awaits: questions::Awaits::default() })
+        Ok(Self { db, awaits: awaits::Awaits::default() })
     }
 
     /// Stores messages and notes that `reader` received them, all or nothing. A message that is known (same id, or same
@@ -479,7 +481,7 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
 #[derive(Clone)]
 pub struct Mailbox {
     inbox: Arc<Mutex<Inbox>>,
-    awaits: questions::Awaits,
+    awaits: awaits::Awaits,
 }
 
 impl Mailbox {
@@ -489,7 +491,7 @@ impl Mailbox {
     }
 
     /// What this process waits for.
-    pub fn awaits(&self) -> &questions::Awaits {
+    pub fn awaits(&self) -> &awaits::Awaits {
         &self.awaits
     }
 

@@ -5,8 +5,6 @@
 //! question, whichever session or shell of this member gives it; everything else is per reader. Nothing here sends.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use claudemesh_protocol::features::messaging::Stage;
 use diesel::prelude::*;
@@ -25,9 +23,6 @@ pub const REPLY: &str = "reply";
 pub const QUESTION_TTL_MS: i64 = 24 * 3_600 * 1_000;
 /// How often one question may keep a session from stopping.
 pub const MAX_STOP_BLOCKS: i32 = 2;
-/// An answer that was begun this long ago and never finished belongs to a process that died.
-const ANSWER_LEASE_MS: i64 = 30_000;
-
 /// Where a question stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuestionState {
@@ -72,120 +67,6 @@ pub struct Question {
     pub stop_blocks: i32,
     /// Whether that reader was given its text on request.
     pub polled: bool,
-}
-
-/// What became of the wish to answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AnswerClaim {
-    /// Send it, under this idempotency key.
-    Granted(String),
-    /// Somebody answered at this time (Unix ms).
-    Answered(i64),
-    /// Another process is answering right now.
-    UnderWay,
-}
-
-/// Whose answer a wait is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Key the question went to: of a session or of a member.
-    pub key: String,
-    /// Key of the member behind it.
-    pub member: String,
-}
-
-impl Asked {
-    /// Whether a message may be the answer: the member that was asked wrote it, from that session, another or the shell.
-    fn may_answer(&self, message: &Message) -> bool {
-        message.sender_pubkey == self.key || message.sender_member == self.member
-    }
-
-    /// Whether a message ends the wait for the answer to this question.
-    fn ends_wait(&self, message: &Message, question_id: &str) -> bool {
-        if message.reply_to_id.as_deref() == Some(question_id) {
-            return self.may_answer(message);
-        }
-        message.subtype.as_deref() == Some(QUESTION) && self.is_sender(message)
-    }
-
-    /// Whether a message comes from the very peer that was asked: that session, or any when the member was asked.
-    fn is_sender(&self, message: &Message) -> bool {
-        message.sender_pubkey == self.key || (self.key == self.member && message.sender_member == self.member)
-    }
-}
-
-/// What this process waits for: messages that no route may show before the wait had a chance to take them. In memory, so
-/// that a process that dies holds nothing back.
-#[derive(Clone, Default)]
-pub struct Awaits {
-    list: Arc<Mutex<Vec<Await>>>,
-    next: Arc<AtomicU64>,
-}
-
-struct Await {
-    number: u64,
-    /// Unknown until the broker has accepted the question; its answer may be here sooner.
-    question_id: Option<String>,
-    asked: Asked,
-}
-
-impl Awaits {
-    /// A question is being sent: its peer's answers and questions are awaited.
-    pub fn add(&self, asked: Asked) -> u64 {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().push(Await { number, question_id: None, asked });
-        number
-    }
-
-    /// The question has this id now.
-    pub fn name(&self, number: u64, question_id: &str) {
-        if let Some(one) = self.lock().iter_mut().find(|one| one.number == number) {
-            one.question_id = Some(question_id.to_owned());
-        }
-    }
-
-    /// Lets go.
-    pub fn remove(&self, number: u64) {
-        self.lock().retain(|one| one.number != number);
-    }
-
-    /// Whether a message belongs to a wait.
-    fn awaits(&self, message: &Message) -> bool {
-        if message.kind != Kind::Direct.as_str() {
-            return false;
-        }
-        self.lock().iter().any(|one| match &one.question_id {
-            Some(id) => one.asked.ends_wait(message, id),
-            None => one.asked.may_answer(message) && message.subtype.is_some(),
-        })
-    }
-
-    /// Whether there is any.
-    fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Await>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a wait was woken by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// The answer.
-    Answer(Message),
-    /// A question of the very peer that was asked.
-    CounterQuestion(Message),
-}
-
-impl Taken {
-    /// The message itself.
-    pub fn message(&self) -> &Message {
-        match self {
-            Self::Answer(message) | Self::CounterQuestion(message) => message,
-        }
-    }
 }
 
 #[derive(Queryable, Selectable)]
@@ -288,208 +169,6 @@ impl Inbox {
         list.retain(|question| all || question.state.is_open());
         Ok(list)
     }
-
-    /// As [`Inbox::claim_unshown`], for direct messages of one subtype only.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]; nothing is marked then.
-    pub fn claim_unshown_of(
-        &mut self,
-        reader: &str,
-        subtype: &str,
-        route: &str,
-        limit: i64,
-        now_ms: i64,
-    ) -> Result<Vec<Message>, InboxError> {
-        let awaited = self.awaited(reader)?;
-        let taken = self.db.immediate_transaction(|db| {
-            let taken: Vec<Message> = deliveries::table
-                .inner_join(messages::table)
-                .filter(deliveries::reader.eq(reader))
-                .filter(deliveries::shown_at_ms.is_null())
-                .filter(deliveries::seq.ne_all(awaited))
-                .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
-                .filter(messages::kind.eq(Kind::Direct.as_str()))
-                .filter(messages::subtype.is_not_null().and(messages::subtype.assume_not_null().eq(subtype)))
-                .order(messages::seq)
-                .limit(limit.clamp(1, MAX_LIST))
-                .select(Message::as_select())
-                .load(db)?;
-            let seqs: Vec<i64> = taken.iter().map(|message| message.seq).collect();
-            mark_shown(db, reader, &seqs, route, now_ms)?;
-            QueryResult::Ok(taken)
-        })?;
-        Ok(taken)
-    }
-
-    /// Claims the right to answer a question. Of several that want to, one is granted it.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn begin_answer(&mut self, seq: i64, now_ms: i64) -> Result<AnswerClaim, InboxError> {
-        let claim = self.db.immediate_transaction(|db| {
-            let known = answers::table
-                .filter(answers::seq.eq(seq))
-                .select((answers::client_message_id, answers::begun_at_ms, answers::answered_at_ms))
-                .first::<(String, i64, Option<i64>)>(db)
-                .optional()?;
-            match known {
-                Some((_, _, Some(at))) => Ok(AnswerClaim::Answered(at)),
-                // A clock that was set back must not lock the question for ever.
-                Some((_, begun, None)) if (begun..begun.saturating_add(ANSWER_LEASE_MS)).contains(&now_ms) => {
-                    Ok(AnswerClaim::UnderWay)
-                }
-                Some((key, _, None)) => {
-                    let row = answers::table.filter(answers::seq.eq(seq));
-                    diesel::update(row).set(answers::begun_at_ms.eq(now_ms)).execute(db)?;
-                    Ok(AnswerClaim::Granted(key))
-                }
-                None => {
-                    let key = uuid::Uuid::new_v4().to_string();
-                    let row =
-                        (answers::seq.eq(seq), answers::client_message_id.eq(&key), answers::begun_at_ms.eq(now_ms));
-                    diesel::insert_into(answers::table).values(row).execute(db)?;
-                    QueryResult::Ok(AnswerClaim::Granted(key))
-                }
-            }
-        })?;
-        Ok(claim)
-    }
-
-    /// The answer was accepted.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn finish_answer(&mut self, seq: i64, now_ms: i64) -> Result<(), InboxError> {
-        let row = answers::table.filter(answers::seq.eq(seq));
-        diesel::update(row).set(answers::answered_at_ms.eq(now_ms)).execute(&mut self.db)?;
-        Ok(())
-    }
-
-    /// The answer was not accepted. `open`: the broker may have it all the same, so the next attempt keeps the key.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn give_up_answer(&mut self, seq: i64, open: bool) -> Result<(), InboxError> {
-        let row = answers::table.filter(answers::seq.eq(seq)).filter(answers::answered_at_ms.is_null());
-        if open {
-            diesel::update(row).set(answers::begun_at_ms.eq(i64::MIN)).execute(&mut self.db)?;
-        } else {
-            diesel::delete(row).execute(&mut self.db)?;
-        }
-        Ok(())
-    }
-
-    /// A message answered this one by another way than a claimed answer (an ordinary message that refers to it).
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn note_answered(&mut self, seq: i64, now_ms: i64) -> Result<(), InboxError> {
-        self.db.immediate_transaction(|db| {
-            let row = (
-                answers::seq.eq(seq),
-                answers::client_message_id.eq(""),
-                answers::begun_at_ms.eq(now_ms),
-                answers::answered_at_ms.eq(now_ms),
-            );
-            diesel::insert_or_ignore_into(answers::table).values(row).execute(db)
-        })?;
-        Ok(())
-    }
-
-    /// Takes what ends a wait of `reader` for the answer to `question_id`: the answer, also when another route has shown it
-    /// meanwhile; else a question, not shown yet, from the peer that was asked, which waits for us as we wait for it. `ruled`:
-    /// only what the rule for incoming messages has let through; a shell has no such rule.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]; nothing is marked then.
-    pub fn take_for_wait(
-        &mut self,
-        reader: &str,
-        question_id: &str,
-        asked: &Asked,
-        ruled: bool,
-        route: &str,
-        now_ms: i64,
-    ) -> Result<Option<Taken>, InboxError> {
-        let is_answer =
-            messages::reply_to_id.is_not_null().and(messages::reply_to_id.assume_not_null().eq(question_id));
-        let is_question = messages::subtype
-            .is_not_null()
-            .and(messages::subtype.assume_not_null().eq(QUESTION))
-            .and(deliveries::shown_at_ms.is_null());
-        let taken = self.db.immediate_transaction(|db| {
-            let rows: Vec<(Message, Option<String>)> = deliveries::table
-                .inner_join(messages::table)
-                .filter(deliveries::reader.eq(reader))
-                .filter(messages::kind.eq(Kind::Direct.as_str()))
-                .filter(messages::body.is_not_null())
-                .filter(is_answer.or(is_question))
-                .order(messages::seq)
-                .limit(MAX_LIST)
-                .select((Message::as_select(), deliveries::inbound))
-                .load(db)?;
-            let let_through = |verdict: &Option<String>| match verdict.as_deref() {
-                None => !ruled,
-                Some(verdict) => verdict == Verdict::Accept.as_str(),
-            };
-            let mut found: Vec<Message> = rows
-                .into_iter()
-                .filter(|(message, verdict)| let_through(verdict) && asked.ends_wait(message, question_id))
-                .map(|(message, _)| message)
-                .collect();
-            let answer = found.iter().position(|message| message.reply_to_id.as_deref() == Some(question_id));
-            let taken = match answer {
-                Some(at) => Taken::Answer(found.swap_remove(at)),
-                None if found.is_empty() => return Ok(None),
-                None => Taken::CounterQuestion(found.swap_remove(0)),
-            };
-            let seq = taken.message().seq;
-            mark_shown(db, reader, &[seq], route, now_ms)?;
-            if let Taken::CounterQuestion(_) = &taken {
-                note_polled(db, reader, seq, now_ms)?;
-            }
-            QueryResult::Ok(Some(taken))
-        })?;
-        Ok(taken)
-    }
-
-    /// What this process waits for.
-    pub fn awaits(&self) -> Awaits {
-        self.awaits.clone()
-    }
-
-    /// Deliveries of `reader`, not shown, that calls of this process wait for.
-    pub(super) fn awaited(&mut self, reader: &str) -> QueryResult<Vec<i64>> {
-        if self.awaits.is_empty() {
-            return Ok(vec![]);
-        }
-        let list: Vec<Message> = deliveries::table
-            .inner_join(messages::table)
-            .filter(deliveries::reader.eq(reader))
-            .filter(deliveries::shown_at_ms.is_null())
-            .filter(messages::kind.eq(Kind::Direct.as_str()))
-            .filter(messages::reply_to_id.is_not_null().or(messages::subtype.is_not_null()))
-            .order(messages::seq)
-            .limit(MAX_LIST)
-            .select(Message::as_select())
-            .load(&mut self.db)?;
-        Ok(list.iter().filter(|message| self.awaits.awaits(message)).map(|message| message.seq).collect())
-    }
-
-    /// Undoes [`Inbox::take_for_wait`]: whoever waited has gone, so another route must show the message.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn give_back(&mut self, reader: &str, seq: i64) -> Result<(), InboxError> {
-        self.unclaim(reader, &[seq])?;
-        diesel::update(question_readers::table)
-            .filter(question_readers::reader.eq(reader))
-            .filter(question_readers::seq.eq(seq))
-            .set(question_readers::polled_at_ms.eq(None::<i64>))
-            .execute(&mut self.db)?;
-        Ok(())
-    }
 }
 
 fn seqs(questions: &[Question]) -> Vec<i64> {
@@ -564,7 +243,7 @@ fn questions_of(db: &mut SqliteConnection, reader: Option<&str>, now_ms: i64) ->
     Ok(list.into_iter().map(question).collect())
 }
 
-fn note_polled(db: &mut SqliteConnection, reader: &str, seq: i64, now_ms: i64) -> QueryResult<()> {
+pub(super) fn note_polled(db: &mut SqliteConnection, reader: &str, seq: i64, now_ms: i64) -> QueryResult<()> {
     let row = (
         question_readers::reader.eq(reader),
         question_readers::seq.eq(seq),
@@ -580,7 +259,13 @@ fn note_polled(db: &mut SqliteConnection, reader: &str, seq: i64, now_ms: i64) -
     Ok(())
 }
 
-fn mark_shown(db: &mut SqliteConnection, reader: &str, seqs: &[i64], route: &str, now_ms: i64) -> QueryResult<()> {
+pub(super) fn mark_shown(
+    db: &mut SqliteConnection,
+    reader: &str,
+    seqs: &[i64],
+    route: &str,
+    now_ms: i64,
+) -> QueryResult<()> {
     diesel::update(deliveries::table)
         .filter(deliveries::reader.eq(reader))
         .filter(deliveries::seq.eq_any(seqs))

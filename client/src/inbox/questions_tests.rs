@@ -1,8 +1,8 @@
 use std::path::Path;
 
-use super::questions::{
-    AnswerClaim, Asked, MAX_STOP_BLOCKS, QUESTION, QUESTION_TTL_MS, Question, QuestionState, REPLY, Taken,
-};
+use super::answers::AnswerClaim;
+use super::awaits::{Asked, Taken};
+use super::questions::{MAX_STOP_BLOCKS, QUESTION, QUESTION_TTL_MS, Question, QuestionState, REPLY};
 use super::*;
 
 const ANN: &str = "aa";

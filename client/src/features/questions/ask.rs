@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::wait::{self, Waits};
 use crate::connection::{Connection, ConnectionError, MailEvent, State};
 use crate::features::messaging::Draft;
-use crate::inbox::questions::{Asked, QUESTION, QUESTION_TTL_MS, Taken};
+use crate::inbox::awaits::{Asked, Taken};
+use crate::inbox::questions::{QUESTION, QUESTION_TTL_MS};
 use crate::inbox::{Mailbox, Message};
 
 /// How long a caller waits that says nothing, when its host allows.

@@ -8,7 +8,8 @@ use claudemesh_protocol::target::TargetField;
 use crate::connection::{Connection, ConnectionError};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::{Draft, exchange};
-use crate::inbox::questions::{AnswerClaim, QUESTION, REPLY};
+use crate::inbox::answers::AnswerClaim;
+use crate::inbox::questions::{QUESTION, REPLY};
 use crate::inbox::{InboxError, Mailbox, Message};
 
 /// Why an answer was not sent.

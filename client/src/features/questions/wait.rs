@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::connection::Connection;
-use crate::inbox::questions::{Asked, Taken};
+use crate::inbox::awaits::{Asked, Taken};
 use crate::inbox::{InboxError, Mailbox};
 
 /// The route of messages that ended a wait, in receipts and in the inbox.
