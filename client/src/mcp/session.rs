@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use claudemesh_protocol::features::presence::{self, PeerStatus};
 use claudemesh_protocol::message::ClientMessage;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::hub::{Bound, Hub};
 use super::routes::{self, Report, proof};
@@ -17,6 +19,8 @@ use crate::features::questions::text;
 use crate::inbox::questions::{Question, QuestionState};
 use crate::inbox::{Inbox, InboxError};
 
+/// A status that stays the same is told again after this long, well before the broker lets `working` expire.
+const REPEAT_STATUS: Duration = Duration::from_secs(60);
 /// Questions that one hook looks at.
 const MAX_QUESTIONS: i64 = 20;
 
@@ -36,12 +40,18 @@ pub(super) async fn tend(hub: Arc<Hub>) {
 async fn report_statuses(hub: Arc<Hub>) {
     let stop = hub.stopped();
     let mut statuses = hub.hook_status.subscribe();
+    let mut told: Option<(&str, Instant)> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = statuses.changed() => if changed.is_err() { return },
         }
         let Some(status) = *statuses.borrow_and_update() else { continue };
+        // Each tool call says that the session works; the broker needs it now and then.
+        if told.is_some_and(|(last, at)| last == status && at.elapsed() < REPEAT_STATUS) {
+            continue;
+        }
+        told = Some((status, Instant::now()));
         let token = match hub.store().hook_token_or_create() {
             Ok(token) => token,
             Err(error) => {

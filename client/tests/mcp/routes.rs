@@ -465,3 +465,27 @@ async fn the_doctor_sends_itself_a_message_over_every_route() -> Result<()> {
     assert!(!text.contains("loopback"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_long_text_is_shown_by_its_beginning_and_lies_whole_in_a_private_file() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let team = Team::start().await?;
+    let mut bob = session(&team.bob, "bob-1", "BobS").await?;
+    let long = "0123456789 line of a long text\n".repeat(3_000);
+    let file = team.ann.project().join("long.txt");
+    std::fs::write(&file, &long)?;
+    let path = file.display().to_string();
+    team.ann.json(&["send", "BobS", "--file", &path, "--json"])?;
+    let note = bob.channel_with("0123456789").await?;
+    assert!(note.content.chars().count() < 5_000);
+    let whole = std::path::PathBuf::from(&note.meta["whole_file"]);
+    assert_eq!(std::fs::read_to_string(&whole)?, long.trim_end_matches('\n'));
+    assert_eq!(std::fs::metadata(&whole)?.permissions().mode() & 0o777, 0o600);
+    let again = bob.tool("check_messages", json!({"again": true})).await?;
+    let shown = &again.structured["messages"][0];
+    assert_eq!(shown["whole_file"].as_str(), whole.to_str(), "{again:?}");
+    assert!(shown["text"].as_str().is_some_and(|text| text.chars().count() < 5_000));
+    // In the text form nothing that a peer writes stands at the start of a line.
+    assert!(again.text.lines().filter(|line| line.contains("line of a long text")).all(|line| line.starts_with("> ")));
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! `send_message`, `check_messages`, `message_status`.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use claudemesh_protocol::error::ErrorCode;
@@ -15,11 +16,14 @@ use serde_json::{Value, json};
 use super::{Draft, Outcome, ack_words, exchange};
 use crate::features::questions;
 use crate::inbox::{Message, Pick};
+use crate::mcp::frame::{self, Body, WHOLE_CHARS, quote};
 use crate::mcp::hub::{Bound, ToolError};
 use crate::mcp::notes::{harmless, harmless_value};
 use crate::mcp::routes::{CHANNEL, PULL};
 use crate::mcp::server::{Answer, MeshServer, always_load};
 
+/// Characters of one `check_messages`, so that hosts show the answer whole.
+const MAX_ANSWER_CHARS: usize = 40_000;
 /// Messages of one `check_messages`.
 const MAX_MESSAGES: i64 = 50;
 
@@ -272,6 +276,7 @@ impl MeshServer {
             }
             crate::inbound::apply(&self.hub, &bound).await.map_err(|error| error.to_string())?;
             let (reader, now, again) = (bound.reader(), crate::clock::now_ms(), args.again.unwrap_or(false));
+            let (dir, mesh_id) = (self.hub.config_dir().to_path_buf(), bound.tag.id.clone());
             let taken = bound.mailbox.run(move |inbox| {
                 let mut list = if again { inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)? } else { vec![] };
                 list.extend(inbox.claim(
@@ -280,7 +285,9 @@ impl MeshServer {
                     &Pick { limit: MAX_MESSAGES, accepted_only: true, ..Pick::default() },
                     now,
                 )?);
-                let seqs: Vec<i64> = list.iter().map(|message| message.seq).collect();
+                let (list, rest) = that_fit(list, &dir, &mesh_id);
+                let seqs: Vec<i64> = list.iter().map(|(message, _)| message.seq).collect();
+                inbox.unclaim(&reader, &rest)?;
                 inbox.set_stage(&reader, &seqs, Stage::Handed)?;
                 inbox.mark_seen(&seqs, now)?;
                 let unsure = inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)?.len();
@@ -289,9 +296,9 @@ impl MeshServer {
             let (list, unsure, left) = taken.await.map_err(|error| error.to_string())?;
             drop(taking);
             self.hub.counters.messages_in.fetch_add(list.len() as u64, Ordering::Relaxed);
-            blocks.extend(list.iter().map(|message| block(message, &bound.tag.slug)));
-            data.extend(list.iter().map(|message| message_data(message, &bound.tag.slug)));
-            self.hub.answered_with(&bound, list.into_iter().map(|message| message.message_id).collect());
+            blocks.extend(list.iter().map(|(message, body)| block(message, body, &bound.tag.slug)));
+            data.extend(list.iter().map(|(message, body)| shown_data(message, body, &bound.tag.slug)));
+            self.hub.answered_with(&bound, list.into_iter().map(|(message, _)| message.message_id).collect());
             if left > 0 {
                 notes.push(format!("{}: {left} more are unread, call again", bound.tag.slug));
             }
@@ -354,20 +361,54 @@ fn outcome_line(outcome: &Outcome) -> Result<String, String> {
     }
 }
 
-fn block(message: &Message, slug: &str) -> String {
+/// As many messages as an answer may hold, at least one, each with the text to show; and the numbers of the rest.
+fn that_fit(list: Vec<Message>, config_dir: &Path, mesh_id: &str) -> (Vec<(Message, Body)>, Vec<i64>) {
+    let whole = if list.len() == 1 { MAX_ANSWER_CHARS } else { WHOLE_CHARS };
+    let (mut fitting, mut rest, mut length) = (Vec::new(), Vec::new(), 0);
+    for message in list {
+        if !rest.is_empty() || length >= MAX_ANSWER_CHARS {
+            rest.push(message.seq);
+            continue;
+        }
+        let body = frame::body(config_dir, mesh_id, &message, whole);
+        length += body.text.chars().count();
+        fitting.push((message, body));
+    }
+    (fitting, rest)
+}
+
+/// [`message_data`] with the text that is shown and, of a longer one, where the whole is.
+fn shown_data(message: &Message, body: &Body, slug: &str) -> Value {
+    let mut data = message_data(message, slug);
+    data["text"] = harmless(&body.text).into();
+    if let Some(chars) = body.chars {
+        data["whole_chars"] = chars.into();
+        data["whole_file"] = body.file.as_ref().map(|file| file.to_string_lossy().into_owned()).into();
+    }
+    data
+}
+
+fn block(message: &Message, body: &Body, slug: &str) -> String {
     let reminder = if message.subtype.as_deref() == Some("reminder") { " [REMINDER]" } else { "" };
     let key: String = message.sender_pubkey.chars().take(12).collect();
     let to = match (message.kind.as_str(), &message.target_spec) {
         ("broadcast" | "channel", Some(target)) => format!(" to {}", harmless_value(target)),
         _ => String::new(),
     };
+    let whole = match (body.chars, &body.file) {
+        (Some(chars), Some(file)) => {
+            format!(", beginning of {chars} characters, whole in {}", harmless_value(&file.to_string_lossy()))
+        }
+        (Some(chars), None) => format!(", beginning of {chars} characters"),
+        (None, _) => String::new(),
+    };
     format!(
-        "[{slug}]{reminder} from {} ({key}){to} ({}, {}, id {}):\n{}",
+        "[{slug}]{reminder} from {} ({key}){to} ({}, {}, id {}{whole}):\n{}",
         harmless_value(&message.from_name()),
         message.priority,
         harmless_value(&message.created_at),
         message.message_id,
-        harmless(&message.text())
+        quote(&body.text).trim_end()
     )
 }
 

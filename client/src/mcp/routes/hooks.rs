@@ -80,11 +80,14 @@ pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
     if subagent {
         return Answer::default();
     }
-    hub.confirm_read();
-    for handed in hub.routes.take_confirmed() {
-        proof::confirm(&handed).await;
+    // The model had its turn after what was handed over before; a start or an end of the session shows nothing.
+    if matches!(event, Event::Prompt | Event::PostTool | Event::Stop) {
+        hub.confirm_read();
+        for handed in hub.routes.take_confirmed() {
+            proof::confirm(&handed).await;
+        }
+        proof::look(hub).await;
     }
-    proof::look(hub).await;
     match event {
         Event::Prompt => {
             hub.routes.state().stop_blocks = 0;
