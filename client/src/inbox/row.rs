@@ -54,98 +54,70 @@ impl RecipientKind {
     }
 }
 
-/// A message to store.
-#[derive(Clone, Debug, PartialEq, Eq, Insertable)]
-#[diesel(table_name = messages)]
-pub struct NewMessage {
-    /// `push.messageId`
-    pub message_id: String,
-    /// The sender's idempotency key.
-    pub client_message_id: Option<String>,
-    /// Key to answer to.
-    pub sender_pubkey: String,
-    /// Member key, or the only known key.
-    pub sender_member: String,
-    /// Name at the time of sending.
-    pub sender_name: Option<String>,
-    /// What the sender addressed.
-    pub target_spec: Option<String>,
-    /// A word of [`Kind`].
-    pub kind: String,
-    /// A word of [`RecipientKind`].
-    pub recipient_kind: String,
-    /// Key the body was sealed to, when it was sealed.
-    pub recipient_pubkey: Option<String>,
-    /// Topic name.
-    pub topic: Option<String>,
-    /// Id of the message it answers.
-    pub reply_to_id: Option<String>,
-    /// `now`, `next` or `low`.
-    pub priority: String,
-    /// `question`, `reply`, `reminder`, `webhook` …
-    pub subtype: Option<String>,
-    /// Name of an event.
-    pub event: Option<String>,
-    /// Its JSON.
-    pub event_data: Option<String>,
-    /// Exchange it belongs to.
-    pub trace_id: Option<String>,
-    /// Its place there.
-    pub trace_hop: i32,
-    /// Text; `None` when it cannot be opened.
-    pub body: Option<String>,
-    /// ISO time of acceptance by the broker.
-    pub created_at: String,
-    /// Unix ms.
-    pub received_at_ms: i64,
+/// The columns that a message brings and keeps, told once for both rows.
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        /// A message to store.
+        #[derive(Clone, Debug, PartialEq, Eq, Insertable)]
+        #[diesel(table_name = messages)]
+        pub struct NewMessage {
+            $($(#[$doc])* pub $name: $type,)*
+            /// Key the body was sealed to, when it was sealed.
+            pub recipient_pubkey: Option<String>,
+        }
+
+        /// A stored message.
+        #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
+        #[diesel(table_name = messages, check_for_backend(diesel::sqlite::Sqlite))]
+        pub struct Message {
+            /// Local order of arrival.
+            pub seq: i64,
+            $($(#[$doc])* pub $name: $type,)*
+            /// Unix ms when a human or a model had it before it.
+            pub seen_at_ms: Option<i64>,
+        }
+    };
 }
 
-/// A stored message.
-#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
-#[diesel(table_name = messages, check_for_backend(diesel::sqlite::Sqlite))]
-pub struct Message {
-    /// Local order of arrival.
-    pub seq: i64,
+rows! {
     /// `push.messageId`
-    pub message_id: String,
+    message_id: String,
     /// The sender's idempotency key.
-    pub client_message_id: Option<String>,
+    client_message_id: Option<String>,
     /// Key to answer to.
-    pub sender_pubkey: String,
+    sender_pubkey: String,
     /// Member key, or the only known key.
-    pub sender_member: String,
+    sender_member: String,
     /// Name at the time of sending.
-    pub sender_name: Option<String>,
+    sender_name: Option<String>,
     /// What the sender addressed.
-    pub target_spec: Option<String>,
+    target_spec: Option<String>,
     /// A word of [`Kind`].
-    pub kind: String,
+    kind: String,
     /// A word of [`RecipientKind`].
-    pub recipient_kind: String,
+    recipient_kind: String,
     /// Topic name.
-    pub topic: Option<String>,
+    topic: Option<String>,
     /// Id of the message it answers.
-    pub reply_to_id: Option<String>,
+    reply_to_id: Option<String>,
     /// `now`, `next` or `low`.
-    pub priority: String,
+    priority: String,
     /// `question`, `reply`, `reminder`, `webhook` …
-    pub subtype: Option<String>,
+    subtype: Option<String>,
     /// Name of an event.
-    pub event: Option<String>,
+    event: Option<String>,
     /// Its JSON.
-    pub event_data: Option<String>,
+    event_data: Option<String>,
     /// Exchange it belongs to.
-    pub trace_id: Option<String>,
+    trace_id: Option<String>,
     /// Its place there.
-    pub trace_hop: i32,
+    trace_hop: i32,
     /// Text; `None` when it cannot be opened.
-    pub body: Option<String>,
+    body: Option<String>,
     /// ISO time of acceptance by the broker.
-    pub created_at: String,
+    created_at: String,
     /// Unix ms.
-    pub received_at_ms: i64,
-    /// Unix ms when a human or a model had it before it.
-    pub seen_at_ms: Option<i64>,
+    received_at_ms: i64,
 }
 
 impl Message {
