@@ -380,6 +380,10 @@ pub enum GroupAction {
 #[derive(Args, Clone, Debug, Default)]
 pub struct InfoArgs {}
 
+/// `claudemesh stats`
+#[derive(Args, Clone, Debug, Default)]
+pub struct StatsArgs {}
+
 /// `claudemesh ping`
 #[derive(Args, Clone, Debug, Default)]
 pub struct PingArgs {}

@@ -224,6 +224,9 @@ pub enum Verb {
     /// Show facts about a mesh.
     #[command(after_help = "Example:\n  claudemesh info --json")]
     Info(args::InfoArgs),
+    /// Show what each peer has sent, received and called.
+    #[command(after_help = "Examples:\n  claudemesh stats\n  claudemesh stats --json")]
+    Stats(args::StatsArgs),
     /// Measure the way to the broker and back.
     #[command(after_help = "Example:\n  claudemesh ping")]
     Ping(args::PingArgs),

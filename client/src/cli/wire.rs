@@ -29,6 +29,7 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Profile(args) => presence::cli::profile(cx, &args),
         Verb::Group(args) => groups::cli::run(cx, &args),
         Verb::Info(_) => info::cli::info(cx),
+        Verb::Stats(_) => presence::cli::stats(cx),
         Verb::Ping(_) => presence::cli::ping(cx),
         Verb::Kick(args) => moderation::cli::kick(cx, &args),
         Verb::Disconnect(args) => moderation::cli::disconnect(cx, &args),

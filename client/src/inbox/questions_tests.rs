@@ -231,6 +231,21 @@ fn no_route_shows_what_a_wait_of_this_process_may_end_with() {
 }
 
 #[test]
+fn what_the_rule_holds_or_has_not_seen_ends_no_wait_of_a_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut inbox = open(dir.path());
+    let asked = Asked { key: BOB.into(), member: format!("{BOB}-member") };
+    let take = |inbox: &mut Inbox, ruled: bool| inbox.take_for_wait("s1", "q1", &asked, ruled, "ask", 5).unwrap();
+    inbox.store("s1", &[message("answer", Some(REPLY), Some("q1"), BOB, 0)]).unwrap();
+    let seq = inbox.undecided("s1").unwrap()[0].seq;
+    assert_eq!(take(&mut inbox, true), None, "not looked at yet");
+    inbox.decide("s1", &[(seq, Verdict::Hold)], 1).unwrap();
+    assert_eq!((take(&mut inbox, true), take(&mut inbox, false)), (None, None));
+    inbox.settle_held(&[seq], Verdict::Accept, 2).unwrap();
+    assert!(matches!(take(&mut inbox, true), Some(Taken::Answer(_))));
+}
+
+#[test]
 fn the_member_may_answer_from_anywhere_but_only_the_asked_peer_interrupts() {
     let dir = tempfile::tempdir().unwrap();
     let mut inbox = open(dir.path());

@@ -144,10 +144,6 @@ mod tests {
         let tools = crate::mcp::MeshServer::all_tools();
         let tree = crate::cli::command();
         for (name, verb) in SOFT_DEPRECATED.iter().filter(|(name, _)| tools.iter().any(|tool| tool.name == *name)) {
-            // `mesh_stats` came before its verb.
-            if *name == "mesh_stats" {
-                continue;
-            }
             let word = verb.split(' ').nth(1).unwrap();
             assert!(tree.find_subcommand(word).is_some(), "{name}: no verb `{word}`");
         }

@@ -145,3 +145,15 @@ async fn the_projects_file_names_the_session_its_role_groups_and_mesh() -> Resul
     assert!(stderr.contains(".claude-mesh.json"), "{stderr}");
     Ok(())
 }
+
+#[tokio::test]
+async fn stats_are_told_in_the_shell_as_by_the_tool() -> Result<()> {
+    let team = Team::start().await?;
+    let mut bob = session(&team.bob, "bob-1", "BobS").await?;
+    bob.tool("set_summary", json!({"summary": "counting"})).await?;
+    let stats = team.ann.json(&["stats", "--json"])?;
+    assert_eq!((&stats["mesh"], &stats["peers"][0]["name"]), (&json!("team"), &json!("BobS")));
+    let shown = team.ann.run(&["stats"])?;
+    assert!(super::team::stdout(&shown).contains("BobS: "), "{}", super::team::stdout(&shown));
+    Ok(())
+}

@@ -43,6 +43,46 @@ pub fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
     cx.out.answer(&value, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, out)).collect())
 }
 
+/// Runs `stats`: the counters that each peer reported, per mesh.
+///
+/// # Errors
+/// Of the connection.
+pub fn stats(cx: &Context) -> Result<(), CliError> {
+    let mut meshes = Vec::new();
+    for entry in cx.mesh_entries()? {
+        let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+        let list: Vec<Value> = peers
+            .iter()
+            .map(|peer| json!({"name": peer.display_name, "pubkey": peer.pubkey, "stats": peer.stats}))
+            .collect();
+        meshes.push(json!({"mesh": entry.slug, "peers": list}));
+    }
+    let value = match meshes.as_slice() {
+        [only] => only.clone(),
+        all => Value::Array(all.to_vec()),
+    };
+    cx.out.answer(&value, |out| meshes.iter().map(|mesh| stats_text(mesh, out)).collect())
+}
+
+fn stats_text(mesh: &Value, out: &Output) -> String {
+    let peers = mesh["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let head = format!("{} ({})", clean(mesh["mesh"].as_str().unwrap_or_default()), peers.len());
+    let mut text = format!("{}\n", out.paint(Style::Bold, &head));
+    for peer in peers {
+        let number =
+            |name: &str| peer["stats"][name].as_f64().map_or_else(|| "-".into(), |value| format!("{value:.0}"));
+        text += &format!(
+            "  {}: {} in, {} out, {} tool calls, {} errors\n",
+            clean(peer["name"].as_str().unwrap_or_default()),
+            number("messagesIn"),
+            number("messagesOut"),
+            number("toolCalls"),
+            number("errors")
+        );
+    }
+    text
+}
+
 /// A peer for scripts: the wire's fields, plus `name`, `mesh` and whether it is of our member.
 fn peer_json(peer: &Peer, entry: &MeshEntry) -> Value {
     let mut value = serde_json::to_value(peer).unwrap_or_default();
