@@ -84,7 +84,7 @@ impl Stage {
     /// How the routes of the session stand, as its server says on the local socket.
     fn routes(&self) -> Result<Value> {
         use std::io::{BufRead, BufReader, Write};
-        let store = claudemesh::config::ConfigStore::at(&self.lab.program.config_dir());
+        let store = claudemesh::config::ConfigStore::at(self.lab.program.config_dir());
         let server = store.servers().pop().context("the session has a server")?;
         let mut stream = std::os::unix::net::UnixStream::connect(&server.socket)?;
         stream.write_all(b"{\"op\":\"routes\"}\n")?;
