@@ -1,7 +1,7 @@
 //! From "somebody needs the mesh" to "it is served and in the config".
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::holder::Plan;
 use super::mesh::{self, LocalMesh};
@@ -16,9 +16,6 @@ use crate::paths::Env;
 
 /// How long a start or a takeover may last; the very first start makes the tables.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// Attempts to find the mesh when the holder dies right then.
-const ATTEMPTS: u32 = 3;
-
 /// Kept until the process ends: a verb that found nobody serving serves for as long as it runs. Ending without a word is
 /// as safe as being killed.
 static KEPT: Mutex<Option<Candidate>> = Mutex::new(None);
@@ -32,12 +29,15 @@ pub(super) fn mesh_of(
     name: Option<&str>,
     auto: bool,
 ) -> Result<LocalMesh, CliError> {
-    let mut attempt = 1;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let url = candidate.served(PATIENCE)?;
         let wish = mesh::Wish { env, config, store, broker_url: &url, name, auto };
         match mesh::ensure(&wish) {
-            Err(error) if error.exit == ExitCode::Network && attempt < ATTEMPTS => attempt += 1,
+            // The holder died right then; the next one is under way.
+            Err(error) if error.exit == ExitCode::Network && Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
             other => return other,
         }
     }

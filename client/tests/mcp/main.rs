@@ -7,6 +7,7 @@ mod hooks;
 mod local;
 mod notify;
 mod other_hosts;
+mod one_machine;
 mod questions;
 mod routes;
 mod sdk_client;
