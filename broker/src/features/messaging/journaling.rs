@@ -209,12 +209,14 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
     if due {
         memory.expired_mono_ms = Some(mono);
         let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), believed);
+        let next_seq = memory.next_seq;
         let future = async move {
             store::expire(&db, now).await?;
             let counts = store::pending_counts(&db, &mesh).await?;
             Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
-                // What is in memory only is not in these counts; it is counted again when it expires or arrives.
-                if memory.open.is_empty() {
+                // What is in memory only is not in these counts, nor what was written since they were read: who attaches in
+                // that moment would not be told of it. Counts that are too high only cost a look.
+                if memory.open.is_empty() && memory.next_seq == next_seq {
                     memory.waiting = counts.into_iter().map(|(key, found)| (key, found.counts)).collect();
                 }
                 Ok(Outcome::Silent)

@@ -7,11 +7,12 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{
     Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Response, Send, Stage, Trace,
 };
-use claudemesh_protocol::id::MessageId;
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::target::{Target, TargetField};
 use claudemesh_protocol::time::iso;
+use sha2::{Digest, Sha256};
 
 use super::resolve::{Route, Routed};
 use super::state::{Entry, Journaled, Known, MessagingMemory, Open, Receipt, Recipient};
@@ -180,6 +181,17 @@ fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Vec<R
     Ok((route.routed, topic))
 }
 
+/// The id of a new message. With an idempotency key it follows from the key: a push may reach its recipient although the broker
+/// is killed before the message is stored, and the retry that the sender makes on the next broker must be the same message to
+/// whoever has it already, answers it, or acknowledges it.
+pub(super) fn message_id(mesh: &MeshId, sender: &MemberId, client_id: Option<&str>) -> MessageId {
+    let Some(client_id) = client_id else { return MessageId::random(&mut rand::thread_rng()) };
+    let mut hash = Sha256::new();
+    // Ids have no line breaks, so no two triples make one text.
+    hash.update(format!("message\n{mesh}\n{sender}\n{client_id}"));
+    MessageId::from(hex::encode(&hash.finalize()[..16]))
+}
+
 fn build(
     memory: &mut MessagingMemory,
     cx: &MeshContext<'_>,
@@ -195,7 +207,7 @@ fn build(
     Ok(NewMessage {
         mesh_id: cx.core.id.clone(),
         seq,
-        id: MessageId::random(&mut rand::thread_rng()),
+        id: message_id(&cx.core.id, &sender.member, send.client_message_id.as_deref()),
         sender_member_id: sender.member.clone(),
         sender_key: sender.key().to_hex(),
         sender_member_key: sender.member_key.to_hex(),

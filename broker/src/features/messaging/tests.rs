@@ -26,6 +26,17 @@ fn acknowledge(mesh: &mut TestMesh, at: PeerRef, pushes: &[Value]) {
     mesh.ask(at, ClientAck { message_ids, ..ClientAck::default() }).unwrap();
 }
 
+#[test]
+fn a_retry_has_the_id_of_its_first_attempt_even_on_a_broker_that_never_saw_it() {
+    let id = |mesh: &str, member: &str, client: Option<&str>| {
+        super::send::message_id(&mesh.into(), &member.into(), client).to_string()
+    };
+    assert_eq!(id("m", "a", Some("1")), id("m", "a", Some("1")));
+    let others = [id("m", "a", Some("2")), id("m", "b", Some("1")), id("n", "a", Some("1")), id("m", "a", None)];
+    assert!(others.iter().all(|other| *other != id("m", "a", Some("1")) && other.len() == 32), "{others:?}");
+    assert_ne!(id("m", "a", None), id("m", "a", None));
+}
+
 fn refusal(outcome: Outcome) -> Value {
     let Outcome::Answer(message) = outcome else { panic!("expected an answer") };
     serde_json::from_str(&message.write(None)).unwrap()
