@@ -1,0 +1,350 @@
+//! What one message costs inside a mesh, without sockets and disk, and what a batch costs on disk.
+//! `cargo bench -p claudemesh-broker`.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Context, Handler};
+use actix_rt::System;
+use claudemesh_broker::clock::SystemClock;
+use claudemesh_broker::config::{Connections, Limits};
+use claudemesh_broker::db::{Db, DbOptions, meshes};
+use claudemesh_broker::features::messaging::{Messaging, MessagingMemory};
+use claudemesh_broker::journal::types::{NewDelivery, NewMessage, RecipientKind};
+use claudemesh_broker::journal::{Batch, Journal, store};
+use claudemesh_broker::mesh::context::{Caller, Core, FlushWanted, MeshContext, PRESENCE_FRAMES_PER_SECOND};
+use claudemesh_broker::mesh::dispatch::Feature;
+use claudemesh_broker::mesh::outbox::Outbox;
+use claudemesh_broker::mesh::peers::{Member, Peer, PeerRef, Role, Roster, StatusSource};
+use claudemesh_broker::mesh::topics::TopicBook;
+use claudemesh_broker::session::Out;
+use claudemesh_protocol::features::messaging::{ClientAck, Priority, Request, Send};
+use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
+use claudemesh_protocol::id::{MemberId, MeshId, PresenceId, PublicKey};
+use claudemesh_protocol::session::SelfEditable;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+/// Base64 of a sealed body of 300 bytes.
+const BODY_CHARS: usize = 424;
+
+/// A socket that is always ready.
+struct Drain;
+
+impl Actor for Drain {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(512);
+    }
+}
+
+impl Handler<Out> for Drain {
+    type Result = ();
+
+    fn handle(&mut self, _: Out, _: &mut Self::Context) {}
+}
+
+struct Fixture {
+    core: Core,
+    memory: MessagingMemory,
+    _data: tempfile::TempDir,
+}
+
+fn key(number: u16) -> PublicKey {
+    let mut bytes = [7; 32];
+    bytes[..2].copy_from_slice(&number.to_be_bytes());
+    PublicKey::from_bytes(bytes)
+}
+
+async fn database() -> (Db, tempfile::TempDir) {
+    let data = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite:{}", data.path().join("bench.db").display());
+    let db = Db::open(&url, DbOptions::default()).await.expect("a new file opens");
+    db.migrate().await.expect("a new file is migrated");
+    (db, data)
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let (db, data) = database().await;
+        let (journal, _) = Journal::start(db.clone());
+        let core = Core {
+            id: "mesh".into(),
+            slug: "mesh".into(),
+            owner_key: key(0),
+            self_editable: SelfEditable::default(),
+            roster: Roster::default(),
+            topics: TopicBook::default(),
+            clock: SystemClock::shared(),
+            db,
+            journal,
+            limits: Limits::off(),
+            connections: Connections::default(),
+            hooks: Arc::default(),
+            events: VecDeque::new(),
+            work: Vec::new(),
+            dirty: HashSet::new(),
+            flush_wanted: FlushWanted::No,
+            presence_budget: PRESENCE_FRAMES_PER_SECOND,
+            presence_skipped: 0,
+        };
+        Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![]), _data: data }
+    }
+
+    /// A member with one connected session.
+    fn join(&mut self, number: u16, acks: bool) -> PeerRef {
+        let member = MemberId::from(format!("member-{number}"));
+        self.core.roster.put_member(Member {
+            id: member.clone(),
+            mesh_id: self.core.id.clone(),
+            pubkey: key(number),
+            display_name: format!("peer {number}"),
+            role: Role::Member,
+            role_tag: None,
+            default_groups: vec![],
+            message_mode: "push".into(),
+            grants: Default::default(),
+            joined_at_ms: 0,
+            last_seen_at_ms: None,
+            revoked_at_ms: None,
+        });
+        let at = self.core.roster.next_ref();
+        self.core.roster.insert(Peer {
+            at,
+            presence: PresenceId::from(format!("presence-{number}")),
+            member,
+            member_key: key(number),
+            session_key: Some(key(number + 10_000)),
+            proven: true,
+            session_id: format!("session-{number}"),
+            name: format!("peer {number}"),
+            pid: u64::from(number),
+            cwd: "/work".into(),
+            hostname: None,
+            peer_type: Some("ai".into()),
+            channel: None,
+            model: None,
+            hook_token_hash: None,
+            ephemeral: false,
+            acks,
+            pulls: true,
+            control_plane: false,
+            groups: vec![],
+            profile: Profile::default(),
+            visible: true,
+            summary: None,
+            stats: Stats::default(),
+            counted: Stats::default(),
+            status: PeerStatus::Idle,
+            status_source: StatusSource::Initial,
+            status_mono_ms: 0,
+            connected_at_ms: 0,
+            last_seen_ms: 0,
+            heard_mono_ms: 0,
+            socket: Some(Drain.start().recipient()),
+            socket_no: u64::from(number),
+            lease_ends_mono_ms: None,
+            outbox: Outbox::default(),
+        });
+        at
+    }
+
+    fn ask(&mut self, peer: PeerRef, request: impl Into<Request>) {
+        let caller = Caller { peer, req_id: None, id: Some("1".into()) };
+        let mut cx = MeshContext { core: &mut self.core, caller: Some(caller) };
+        if Messaging::handle(&mut self.memory, &mut cx, request.into()).is_err() {
+            panic!("the request was refused");
+        }
+        self.core.events.clear();
+    }
+
+    /// Id of the message that was admitted last.
+    fn last_id(&self) -> String {
+        let (_, open) = self.memory.open.last_key_value().expect("a message waits for its acknowledgement");
+        open.message.id.to_string()
+    }
+}
+
+fn send(target: &str) -> Send {
+    Send {
+        target_spec: target.into(),
+        priority: Priority::Next,
+        nonce: "A".repeat(32),
+        ciphertext: "A".repeat(BODY_CHARS),
+        ..Send::default()
+    }
+}
+
+/// Lets the sockets take what was handed to them.
+async fn breathe() {
+    for _ in 0..4 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// `send` and the `client_ack` that settles it.
+fn dispatch(c: &mut Criterion) {
+    let system = System::new();
+    let mut fixture = system.block_on(Fixture::new());
+    let (from, to) = system.block_on(async { (fixture.join(1, true), fixture.join(2, true)) });
+    let frame = send(&key(10_002).to_hex());
+    c.bench_function("dispatch/send and client_ack", |bencher| {
+        bencher.iter_custom(|rounds| {
+            system.block_on(async {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    let start = Instant::now();
+                    fixture.ask(from, frame.clone());
+                    let id = fixture.last_id();
+                    fixture.ask(to, ClientAck { broker_message_id: Some(id), ..ClientAck::default() });
+                    spent += start.elapsed();
+                    breathe().await;
+                }
+                spent
+            })
+        });
+    });
+    assert!(fixture.memory.open.is_empty(), "every message was settled");
+}
+
+/// One message to everybody, handed to every mailbox.
+fn fan_out(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fan-out");
+    for receivers in [10_u16, 100, 1_000] {
+        let system = System::new();
+        let mut fixture = system.block_on(Fixture::new());
+        let from = system.block_on(async {
+            for number in 2..receivers + 2 {
+                // Without acknowledgements a delivery is settled when the mailbox has it.
+                fixture.join(number, false);
+            }
+            fixture.join(1, true)
+        });
+        let frame = send("*");
+        group.throughput(Throughput::Elements(receivers.into()));
+        group.bench_with_input(BenchmarkId::from_parameter(receivers), &receivers, |bencher, _| {
+            bencher.iter_custom(|rounds| {
+                system.block_on(async {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..rounds {
+                        let start = Instant::now();
+                        fixture.ask(from, frame.clone());
+                        spent += start.elapsed();
+                        breathe().await;
+                    }
+                    spent
+                })
+            });
+        });
+        assert!(fixture.memory.open.is_empty(), "every delivery was taken");
+    }
+    group.finish();
+}
+
+fn batch(mesh: &MeshId, first: i64, count: i64) -> Batch {
+    let messages: Vec<Arc<NewMessage>> = (first..first + count)
+        .map(|seq| {
+            Arc::new(NewMessage {
+                mesh_id: mesh.clone(),
+                seq,
+                id: format!("{seq:032}").into(),
+                sender_member_id: "member-1".into(),
+                sender_key: key(1).to_hex(),
+                sender_member_key: key(1).to_hex(),
+                sender_name: "peer 1".into(),
+                target_spec: key(2).to_hex(),
+                priority: Priority::Next,
+                nonce: "A".repeat(32),
+                ciphertext: "A".repeat(BODY_CHARS),
+                created_at_ms: 1_700_000_000_000,
+                expires_at_ms: 1_800_000_000_000,
+                client_message_id: None,
+                request_fingerprint: None,
+                reply_to_id: None,
+                subtype: None,
+                topic_id: None,
+                topic_name: None,
+                body_version: 1,
+                trace_id: None,
+                trace_hop: 0,
+            })
+        })
+        .collect();
+    let deliveries = messages
+        .iter()
+        .map(|message| NewDelivery {
+            mesh_id: mesh.clone(),
+            seq: message.seq,
+            recipient_key: key(2),
+            kind: RecipientKind::Session,
+            member_id: "member-2".into(),
+            priority: message.priority,
+            size_bytes: 700,
+        })
+        .collect();
+    Batch { id: uuid::Uuid::new_v4().to_string(), messages, deliveries, ..Batch::default() }
+}
+
+/// A batch of messages with their deliveries on SQLite as the journal writes it, and the backlog of one recipient.
+fn disk(c: &mut Criterion) {
+    let system = System::new();
+    let (db, _data) = system.block_on(database());
+    let record = meshes::MeshRecord {
+        id: "mesh".into(),
+        slug: "mesh".into(),
+        name: "mesh".into(),
+        owner_pubkey: key(0),
+        self_editable: SelfEditable::default(),
+        created_at_ms: 0,
+        archived_at_ms: None,
+    };
+    let creator = Member {
+        id: "member-1".into(),
+        mesh_id: record.id.clone(),
+        pubkey: key(1),
+        display_name: "peer 1".into(),
+        role: Role::Owner,
+        role_tag: None,
+        default_groups: vec![],
+        message_mode: "push".into(),
+        grants: Default::default(),
+        joined_at_ms: 0,
+        last_seen_at_ms: None,
+        revoked_at_ms: None,
+    };
+    system.block_on(meshes::create(&db, &record, &creator)).expect("a new mesh is stored");
+    let mut next = 1;
+    let mut group = c.benchmark_group("store");
+    group.sample_size(20);
+    for count in [1_i64, 64, 512] {
+        group.throughput(Throughput::Elements(count.unsigned_abs()));
+        group.bench_with_input(BenchmarkId::new("write and sync", count), &count, |bencher, &count| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    let batch = Arc::new(batch(&record.id, next, count));
+                    next += count;
+                    let start = Instant::now();
+                    system.block_on(store::write_batch(&db, batch)).expect("the batch is written");
+                    spent += start.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.throughput(Throughput::Elements(256));
+    group.bench_function("read a backlog of 256", |bencher| {
+        bencher.iter(|| {
+            let recipient = key(2);
+            let read = store::load_pending_class(&db, &record.id, &recipient, Priority::Next, 0, 256);
+            assert_eq!(system.block_on(read).expect("the backlog is read").len(), 256);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, dispatch, fan_out, disk);
+criterion_main!(benches);
