@@ -20,6 +20,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Waits for something that must wake the session, writes it to stderr and answers 2; 0 when the wait is over without.
 pub(super) fn wait(env: &Env, store: &ConfigStore, hook: &Hook, log: &Log) -> u8 {
+    if is_one_prompt(env) {
+        log.say(|| "the host answers one prompt and ends".into());
+        return 0;
+    }
     let request = Request::Wait(hook.clone());
     let print = |text: &str| {
         let mut err = std::io::stderr().lock();
@@ -29,6 +33,24 @@ pub(super) fn wait(env: &Env, store: &ConfigStore, hook: &Hook, log: &Log) -> u8
         let printed = print(text);
         (printed, Some(if printed { WAKE } else { 0 }))
     })
+}
+
+/// Whether the host was started for one prompt (`claude -p`): it waits for its hooks before it ends, and nothing would
+/// ever end ours. One that reads prompts from a stream is idle between them and wants to be woken.
+fn is_one_prompt(env: &Env) -> bool {
+    if env.text("CLAUDE_CODE_ENTRYPOINT") != Some("sdk-cli") {
+        return false;
+    }
+    let told = env.text("CLAUDE_PID").and_then(|pid| pid.parse().ok());
+    let hosts = told.into_iter().chain(crate::session::registry::ancestors());
+    let lines: Vec<Vec<String>> = hosts.filter_map(crate::mcp::routes::host::command_line).collect();
+    // Where no command line can be read, a session that ends is worth more than one that is woken.
+    !lines.iter().any(|words| reads_stream(words))
+}
+
+fn reads_stream(words: &[String]) -> bool {
+    words.iter().any(|word| word == "--input-format=stream-json")
+        || words.windows(2).any(|pair| pair[0] == "--input-format" && pair[1] == "stream-json")
 }
 
 /// Writes a line for each thing that comes until the session ends.
@@ -118,5 +140,25 @@ fn listen(server: &Record, request: &Request, sender: &mpsc::Sender<(Line, Strin
             Ok(_) => {}
             Err(_) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_prompt_is_told_from_a_stream_of_prompts() {
+        let reads = |line: &str| reads_stream(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(reads("claude -p --input-format stream-json --verbose") && reads("claude --input-format=stream-json"));
+        assert!(
+            !reads("claude -p hi")
+                && !reads("claude -p --output-format stream-json")
+                && !reads("claude --input-format")
+        );
+        // In a terminal the entry point is another one, and the command line does not matter.
+        assert!(!is_one_prompt(&Env::of(&[("CLAUDE_CODE_ENTRYPOINT", "cli")])));
+        assert!(!is_one_prompt(&Env::of(&[])));
+        assert!(is_one_prompt(&Env::of(&[("CLAUDE_CODE_ENTRYPOINT", "sdk-cli")])));
     }
 }

@@ -49,7 +49,7 @@ fn is_claude(words: &[String]) -> bool {
 }
 
 /// The words of a process's command line, where the system tells them.
-fn command_line(pid: u32) -> Option<Vec<String>> {
+pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
