@@ -257,9 +257,9 @@ pub enum Verb {
     /// Remove what `install` added, and nothing else.
     #[command(after_help = "Example:\n  claudemesh uninstall\n\nKeys and joined meshes stay; see `claudemesh leave`.")]
     Uninstall(UninstallArgs),
-    /// Report the status of a session to the broker. Called by Claude Code's hooks.
-    #[command(after_help = "Reads the hook's JSON from standard input, prints nothing and always exits 0.\n\
-                            Set CLAUDEMESH_HOOK_DEBUG=1 to see on standard error what it does.\n\nExample:\n  \
+    /// Bring messages into a session and report its status. Called by Claude Code's hooks.
+    #[command(after_help = "Reads the hook's JSON from standard input, prints what Claude Code shall show to the model, and exits 0;\n\
+                            `wait` exits 2 to wake the session. Set CLAUDEMESH_HOOK_DEBUG=1 to see on standard error what it does.\n\nExample:\n  \
                             echo '{\"session_id\":\"...\"}' | claudemesh hook idle")]
     Hook(HookArgs),
     /// Print a row about the mesh for Claude Code's status line. Set up by `install --status-line`.

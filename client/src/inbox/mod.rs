@@ -192,7 +192,7 @@ impl Inbox {
                 next = next.filter(messages::sender_member.eq(member));
             }
             if !pick.muted.is_empty() {
-                next = next.filter(messages::sender_member.ne_all(&pick.muted));
+                next = next.filter(messages::sender_pubkey.ne_all(&pick.muted));
             }
             let next: Vec<i64> = next.load(db)?;
             let mut taken: Vec<i64> = diesel::update(deliveries::table)
@@ -418,7 +418,7 @@ pub struct Pick {
     pub urgent_only: bool,
     /// Only what this member (key) wrote.
     pub only_from: Option<String>,
-    /// Member keys of senders whose messages stay.
+    /// Keys of senders whose messages stay: sessions of one member are heard one by one.
     pub muted: Vec<String>,
 }
 

@@ -307,7 +307,7 @@ impl Shower<'_> {
             if !self.write(note).await {
                 break;
             }
-            self.loud.heard(&message.sender_member);
+            self.loud.heard(&message.sender_pubkey);
             written += 1;
         }
         self.hub.count_in(written);
