@@ -25,6 +25,7 @@ struct Vectors {
     invite_v1: InviteV1,
     invite_v2: InviteV2,
     http: Http,
+    permission: Permission,
     fingerprint: Fingerprint,
     weak_keys: Vec<String>,
 }
@@ -132,6 +133,24 @@ struct Http {
     key: String,
     canonical: String,
     signature: String,
+}
+
+#[derive(Deserialize)]
+struct Permission {
+    mesh: String,
+    request: String,
+    session: String,
+    digest: String,
+    behavior: String,
+    expires_at: i64,
+    signed_at: i64,
+    key: String,
+    canonical: String,
+    signature: String,
+    record: String,
+    audit_canonical: String,
+    audit_signature: String,
+    safety_number: String,
 }
 
 #[derive(Deserialize)]
@@ -466,4 +485,32 @@ fn secrets_never_print() {
     let key = vectors().key("alice");
     assert_eq!(format!("{key:?}"), "SecretKey(…)");
     assert!(!format!("{:?}", Some(&key)).contains(&key.to_hex()[..8]));
+}
+
+#[test]
+fn permission_words_and_records_agree() {
+    let vectors = vectors();
+    let case = &vectors.permission;
+    let (key, session) = (vectors.key(&case.key), vectors.key(&case.session).public());
+    let mesh = MeshId::from(case.mesh.as_str());
+    let word = signed::PermissionWord {
+        mesh: &mesh,
+        request: &case.request,
+        session: &session,
+        digest: &case.digest,
+        behavior: &case.behavior,
+        expires_at_ms: case.expires_at,
+        signed_at_ms: case.signed_at,
+    };
+    let text = signed::permission(&word);
+    assert_eq!(text, case.canonical);
+    assert_eq!(key.sign(text.as_bytes()), case.signature);
+    keys::verify(&key.public(), text.as_bytes(), &case.signature).unwrap();
+    let denied = signed::permission(&signed::PermissionWord { behavior: "deny", ..word });
+    assert_eq!(keys::verify(&key.public(), denied.as_bytes(), &case.signature), Err(KeyError::BadSignature));
+    assert_eq!(signed::audit(&case.record), case.audit_canonical);
+    assert_eq!(key.sign(case.audit_canonical.as_bytes()), case.audit_signature);
+    let bob = vectors.key("bob").public();
+    assert_eq!(keys::safety_number(&key.public(), &bob), case.safety_number);
+    assert_eq!(keys::safety_number(&bob, &key.public()), case.safety_number);
 }

@@ -103,6 +103,7 @@ pub struct Host {
     child: Child,
     link: Arc<Link>,
     notes: mpsc::UnboundedReceiver<ChannelNote>,
+    decisions: mpsc::UnboundedReceiver<(String, String)>,
     stderr: Option<tokio::task::JoinHandle<String>>,
     reader: Option<tokio::task::JoinHandle<()>>,
     next_id: u64,
@@ -114,6 +115,7 @@ struct Link {
     stdin: tokio::sync::Mutex<Option<ChildStdin>>,
     state: Mutex<State>,
     notes: mpsc::UnboundedSender<ChannelNote>,
+    decisions: mpsc::UnboundedSender<(String, String)>,
     /// How many signs of life each call gave.
     heard: watch::Sender<HashMap<u64, usize>>,
     cwd: PathBuf,
@@ -129,6 +131,10 @@ struct State {
     violations: Vec<String>,
     greeted: bool,
     channel: bool,
+    /// The server relays permission questions.
+    relays: bool,
+    /// Ids of questions that are open in the dialog.
+    asked: HashSet<String>,
     lists_changed: u32,
 }
 
@@ -169,10 +175,12 @@ impl Host {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("starting {}", options.program.display()))?;
         let (notes_in, notes) = mpsc::unbounded_channel();
+        let (decisions_in, decisions) = mpsc::unbounded_channel();
         let link = Arc::new(Link {
             stdin: tokio::sync::Mutex::new(child.stdin.take()),
             state: Mutex::default(),
             notes: notes_in,
+            decisions: decisions_in,
             heard: watch::Sender::default(),
             cwd: options.cwd.clone(),
         });
@@ -188,6 +196,7 @@ impl Host {
             child,
             link,
             notes,
+            decisions,
             stderr: Some(stderr),
             reader: Some(reader),
             next_id: 0,
@@ -224,6 +233,14 @@ impl Host {
                 state.breach(format!("instructions over {MAX_DESCRIPTION} bytes are cut by the host"));
             }
             state.channel = result["capabilities"]["experimental"]["claude/channel"].is_object();
+            state.relays = match &result["capabilities"]["experimental"]["claude/channel/permission"] {
+                Value::Null => false,
+                Value::Object(_) => true,
+                other => {
+                    state.breach(format!("older hosts take `{other}` for a declared permission relay"));
+                    false
+                }
+            };
             // From the moment the notification is written, the server may speak.
             state.greeted = true;
         }
@@ -389,6 +406,35 @@ impl Host {
             if note.content.contains(text) {
                 return Ok(note);
             }
+        }
+    }
+
+    /// Whether the server takes permission questions: the host sends them to no other.
+    pub fn relays_permissions(&self) -> bool {
+        self.link.state().relays
+    }
+
+    /// Opens a permission dialog and tells the server of it.
+    ///
+    /// # Errors
+    /// The server is gone, or takes no such questions.
+    pub async fn ask_permission(&mut self, id: &str, tool: &str, preview: &str) -> Result<()> {
+        anyhow::ensure!(self.relays_permissions(), "the server has not declared that it relays permissions");
+        self.link.state().asked.insert(id.to_owned());
+        let params = json!({
+            "request_id": id, "tool_name": tool, "description": "What it does", "input_preview": preview,
+        });
+        self.notify("notifications/claude/channel/permission_request", params).await
+    }
+
+    /// The next decision that counts in a dialog: id and behaviour.
+    ///
+    /// # Errors
+    /// None comes.
+    pub async fn permission(&mut self) -> Result<(String, String)> {
+        match tokio::time::timeout(PATIENCE, self.decisions.recv()).await {
+            Ok(Some(decision)) => Ok(decision),
+            _ => bail!("no permission decision within {PATIENCE:?}; breaches so far: {:?}", self.violations()),
         }
     }
 
@@ -559,6 +605,7 @@ impl Link {
         let params = &frame["params"];
         match method {
             "notifications/claude/channel" => self.note(params),
+            "notifications/claude/channel/permission" => self.decided(params),
             "notifications/tools/list_changed" => self.state().lists_changed += 1,
             "notifications/prompts/list_changed" | "notifications/resources/list_changed" => {}
             "notifications/resources/updated" | "notifications/message" => {}
@@ -566,6 +613,27 @@ impl Link {
             "notifications/cancelled" => {}
             other => self.state().breach(format!("the host does not know `{other}`")),
         }
+    }
+
+    fn decided(&self, params: &Value) {
+        let mut state = self.state();
+        if !state.relays {
+            state.breach("a permission without the capability experimental[\"claude/channel/permission\"]".into());
+        }
+        let (Some(id), Some(behavior), Some(2)) =
+            (params["request_id"].as_str(), params["behavior"].as_str(), params.as_object().map(serde_json::Map::len))
+        else {
+            return state.breach(format!("a permission has request_id and behavior, both strings: {params}"));
+        };
+        if !matches!(behavior, "allow" | "deny") {
+            state.breach(format!("behavior is allow or deny: {params}"));
+        }
+        // The host ignores an id that it does not wait for; a server that sends one has lost count.
+        if !state.asked.remove(id) {
+            state.breach(format!("a permission nobody asked for: {params}"));
+        }
+        drop(state);
+        self.decisions.send((id.to_owned(), behavior.to_owned())).ok();
     }
 
     fn progress(&self, params: &Value) {

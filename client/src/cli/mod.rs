@@ -199,6 +199,18 @@ pub enum Verb {
         after_help = "Examples:\n  claudemesh held\n  claudemesh held release 8fK2mQ7d\n  claudemesh held drop --all"
     )]
     Held(crate::inbound::cli::HeldArgs),
+    /// Show or choose who may decide over permission questions of your sessions. Nobody, until you name somebody.
+    #[command(after_help = "Examples:\n  claudemesh approvers\n  claudemesh approvers add 1a2b3c4d5e6f7a8b\n  \
+                            claudemesh approvers --quorum 2 --expires 5m\n  claudemesh approvers remove 1a2b3c4d5e6f7a8b\n\n\
+                            Then `claudemesh install --permission-relay`. See docs/permissions.md for who can do what.")]
+    Approvers(crate::features::permissions::cli::ApproversArgs),
+    /// List what other people's sessions ask your permission for, or allow or deny it.
+    #[command(after_help = "Examples:\n  claudemesh permit\n  claudemesh permit qwert allow\n  \
+                            claudemesh permit qwert deny --reason \"not on a Friday\"")]
+    Permit(crate::features::permissions::cli::PermitArgs),
+    /// Show the log of permission questions and answers, or check that nobody has changed it.
+    #[command(after_help = "Examples:\n  claudemesh audit\n  claudemesh audit --verify --json")]
+    Audit(crate::features::permissions::cli::AuditArgs),
     /// Show how far a message got: stored, received, handed to the session, seen, answered.
     #[command(after_help = "Example:\n  claudemesh msg-status 8fK2mQ7d")]
     MsgStatus(args::MsgStatusArgs),
@@ -342,7 +354,7 @@ pub struct UninstallArgs {}
 /// `claudemesh hook`
 #[derive(Args, Clone, Debug, Default)]
 pub struct HookArgs {
-    /// `session-start`, `prompt`, `post-tool`, `stop`, `session-end`, `wait`, `monitor`; or a status: `idle`, `working`, `dnd`.
+    /// `session-start`, `prompt`, `post-tool`, `stop`, `session-end`, `permission`, `wait`, `monitor`; or a status: `idle`, `working`, `dnd`.
     pub event: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Context, Verb, meshes};
 use crate::error::{CliError, ExitCode};
-use crate::features::{enrolment, groups, info, messaging, moderation, presence, questions};
+use crate::features::{enrolment, groups, info, messaging, moderation, permissions, presence, questions};
 
 /// Runs a verb.
 ///
@@ -22,6 +22,9 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Inbox(args) => messaging::cli::inbox(cx, &args),
         Verb::Inbound(args) => crate::inbound::cli::inbound(cx, &args),
         Verb::Held(args) => crate::inbound::cli::held(cx, &args),
+        Verb::Approvers(args) => permissions::cli::approvers(cx, &args),
+        Verb::Permit(args) => permissions::cli::permit(cx, &args),
+        Verb::Audit(args) => return permissions::cli::audit(cx, &args),
         Verb::MsgStatus(args) => messaging::cli::msg_status(cx, &args),
         Verb::Status(args) => return presence::cli::status(cx, &args),
         Verb::Summary(args) => presence::cli::summary(cx, &args),

@@ -59,6 +59,11 @@ pub fn parse(event: &str, text: &str) -> Hook {
             "permission_mode" => &mut hook.permission_mode,
             "agent_id" => &mut hook.agent_id,
             "tool_name" => &mut hook.tool_name,
+            // Only where it is needed: it may be as long as a file.
+            "tool_input" if event == super::Event::Permission.as_str() => {
+                hook.tool_input = serde_json::from_str(&text[member.value]).ok();
+                continue;
+            }
             "stop_hook_active" => {
                 hook.stop_hook_active = &text[member.value] == "true";
                 continue;

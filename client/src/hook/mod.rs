@@ -3,7 +3,7 @@
 //! Runs inside the user's turn, so it is quick, silent and never fails: no async runtime, no logging set-up, at most half a
 //! second for the input and one second for everything else. The session's own server ([`crate::session`]) knows what there
 //! is to say; without one the brokers are told the status and that is all. The exit code is 0 whatever happens, but for
-//! `wait`: 2 is how the host is told to wake the session.
+//! `wait`: 2 is how the host is told to wake the session. `permission` waits as long as approvers may take.
 
 use std::io::Write;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::session::registry::Record;
 use crate::session::{Hook, Reply, Request};
 
 pub mod input;
+mod permission;
 pub mod report;
 mod wake;
 
@@ -36,6 +37,10 @@ pub fn run(env: &Env, store: &ConfigStore, event: Option<&str>) -> u8 {
     match event {
         Event::Wait => wake::wait(env, store, &hook, &log),
         Event::Monitor => wake::monitor(env, store, &log),
+        Event::Permission => {
+            permission::run(env, store, &hook, &log);
+            0
+        }
         event => {
             tell(env, store, event, &hook, &log);
             0
@@ -75,6 +80,8 @@ pub enum Event {
     Stop,
     /// The session ends.
     SessionEnd,
+    /// The host asks its user whether a tool may run.
+    Permission,
     /// In the background: wake the session when something comes.
     Wait,
     /// In the background: a line for each thing that comes.
@@ -82,7 +89,7 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Idle,
         Self::Working,
         Self::Dnd,
@@ -91,6 +98,7 @@ impl Event {
         Self::PostTool,
         Self::Stop,
         Self::SessionEnd,
+        Self::Permission,
         Self::Wait,
         Self::Monitor,
     ];
@@ -106,6 +114,7 @@ impl Event {
             Self::PostTool => "post-tool",
             Self::Stop => "stop",
             Self::SessionEnd => "session-end",
+            Self::Permission => "permission",
             Self::Wait => "wait",
             Self::Monitor => "monitor",
         }
@@ -124,7 +133,7 @@ impl Event {
             // The session is compacted in the middle of a turn and goes on working.
             Self::SessionStart if hook.source.as_deref() == Some("compact") => None,
             Self::Idle | Self::SessionStart | Self::Stop | Self::SessionEnd => Some("idle"),
-            Self::Wait | Self::Monitor => None,
+            Self::Permission | Self::Wait | Self::Monitor => None,
         }
     }
 
@@ -242,7 +251,7 @@ mod tests {
 
     #[test]
     fn answers_are_what_the_host_understands() {
-        let reply = HookReply { context: Some("c".into()), block: Some("b".into()), notify: None };
+        let reply = HookReply { context: Some("c".into()), block: Some("b".into()), ..HookReply::default() };
         let value = |event, reply: &HookReply| -> serde_json::Value {
             serde_json::from_str(&answer(event, reply).unwrap()).unwrap()
         };

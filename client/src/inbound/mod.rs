@@ -138,6 +138,7 @@ impl Rules {
 /// # Errors
 /// [`InboxError`]
 pub async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
+    crate::features::permissions::settle(hub, bound).await;
     let reader = bound.reader();
     let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
     if fresh.is_empty() {

@@ -22,6 +22,7 @@ use crate::inbound::Verdict;
 pub mod answers;
 pub mod awaits;
 mod held;
+mod permissions;
 pub mod questions;
 #[cfg(test)]
 mod questions_tests;

@@ -131,6 +131,9 @@ impl Message {
 
     /// The text to show: the body, the event, or what is wrong. Never ciphertext.
     pub fn text(&self) -> String {
+        if let Some(text) = crate::features::permissions::text::shown(self) {
+            return text;
+        }
         match (&self.body, &self.event) {
             (Some(body), _) => body.clone(),
             (None, Some(event)) => format!("{event} {}", self.event_data.as_deref().unwrap_or("{}")),

@@ -24,6 +24,7 @@ use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, Identity, State};
 use crate::error::CliError;
 use crate::features::one_shot::hostname;
+use crate::features::permissions::board::Board;
 use crate::features::questions::wait::Waits;
 use crate::inbox::{KEEP, Mailbox};
 use crate::local;
@@ -31,6 +32,8 @@ use crate::paths::{self, Env};
 
 /// Time between two reports of counters.
 const STATS_EVERY: Duration = Duration::from_secs(60);
+/// How long approvers may take to hear that nothing is asked any more.
+const WITHDRAW_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two cleanings of the inbox.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a tool waits for a connection that is being made: right after the start, not later.
@@ -100,6 +103,8 @@ pub struct Hub {
     pub counters: Counters,
     /// The ways into the session.
     pub routes: Routes,
+    /// Permission questions that approvers are asked.
+    pub permissions: Board,
     /// What mode `inbox` last said of each mesh (by id).
     pub(super) noticed: Mutex<HashMap<String, i64>>,
     /// The status that hooks last reported.
@@ -122,6 +127,7 @@ impl Hub {
         let routes = Routes::new(identity.session_id.clone());
         Arc::new(Self {
             routes,
+            permissions: Board::default(),
             noticed: Mutex::default(),
             hook_status: watch::Sender::new(None),
             dnd: AtomicBool::new(false),
@@ -428,6 +434,8 @@ impl Hub {
 
     /// Closes every connection in good order.
     pub async fn close(&self) {
+        self.permissions.withdraw(None);
+        self.permissions.emptied(WITHDRAW_PATIENCE).await;
         self.stop.cancel();
         self.socket_closed().await;
         futures_util::future::join_all(self.meshes().iter().map(|bound| bound.connection.close())).await;

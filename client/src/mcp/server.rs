@@ -8,15 +8,16 @@ use rmcp::ServerHandler;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, ExperimentalCapabilities,
-    Implementation, InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, MetaObject,
-    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomNotification, ErrorData,
+    ExperimentalCapabilities, Implementation, InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult,
+    MetaObject, PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::Value;
 
 use super::hub::{Hub, ToolError};
 use super::instructions;
+use crate::features::permissions;
 
 /// The capability without which the host drops every note.
 const CHANNEL: &str = "claude/channel";
@@ -60,6 +61,7 @@ impl MeshServer {
         Self::messaging_tools()
             + Self::question_tools()
             + Self::register_tools()
+            + Self::permission_tools()
             + Self::presence_tools()
             + Self::group_tools()
             + Self::info_tools()
@@ -101,6 +103,9 @@ impl ServerHandler for MeshServer {
     fn get_info(&self) -> ServerConfig {
         let mut experimental = ExperimentalCapabilities::new();
         experimental.insert(CHANNEL.into(), JsonObject::new());
+        if permissions::channel::is_on(self.hub.store()) {
+            experimental.insert(permissions::channel::CAPABILITY.into(), JsonObject::new());
+        }
         let capabilities = ServerCapabilities::builder()
             .enable_experimental_with(experimental)
             .enable_tools()
@@ -136,6 +141,12 @@ impl ServerHandler for MeshServer {
         let (name, version) = client.map(|client| (client.name, client.version)).unwrap_or_default();
         self.hub.greeted(&name, &version);
         self.hub.gate.open(context.peer);
+    }
+
+    async fn on_custom_notification(&self, notification: CustomNotification, context: NotificationContext<RoleServer>) {
+        if !permissions::channel::notified(&self.hub, &notification, context.peer) {
+            tracing::debug!(method = notification.method, "a notification that nobody knows");
+        }
     }
 
     async fn list_tools(

@@ -7,6 +7,7 @@ use claudemesh_protocol::session::HelloAck;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StoredSecret;
+use crate::features::permissions::wire::Behavior;
 
 /// Longest line: a message of the largest size, sealed and in base64, with room for its frame.
 pub const MAX_LINE_BYTES: usize = 4 << 20;
@@ -68,6 +69,8 @@ pub struct Hook {
     pub agent_id: Option<String>,
     /// Tool of a tool event.
     pub tool_name: Option<String>,
+    /// What the tool is asked to do, on permission requests only.
+    pub tool_input: Option<serde_json::Value>,
 }
 
 /// What the server answers.
@@ -111,6 +114,19 @@ pub struct HookReply {
     pub block: Option<String>,
     /// One line for the user's terminal notification.
     pub notify: Option<String>,
+    /// What approvers decided about a permission request.
+    pub permission: Option<Permission>,
+    /// A line for the user, where the host shows it.
+    pub notice: Option<String>,
+}
+
+/// A decision about a permission request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permission {
+    /// What.
+    pub behavior: Behavior,
+    /// Why, for the model; on denials.
+    pub message: Option<String>,
 }
 
 /// A session on one mesh, for a process that acts as it.

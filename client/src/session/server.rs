@@ -11,10 +11,15 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::protocol::{Attached, Hook, MAX_LINE_BYTES, Reply, Request};
+use super::protocol::{Attached, Hook, HookReply, MAX_LINE_BYTES, Permission, Reply, Request};
 use super::registry::{Entry, Record};
 use crate::config::StoredSecret;
 use crate::connection::ConnectionError;
+use crate::features::permissions::ask::{self, Call, Ended};
+use crate::features::permissions::board::Form;
+use crate::features::permissions::preview;
+use crate::features::permissions::wire::{self, Behavior};
+use crate::hook::Event;
 use crate::mcp::hub::{Bound, Hub};
 use crate::mcp::routes::{PRINT_PATIENCE, Parcel, hooks};
 
@@ -126,6 +131,9 @@ async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
     let mut attached: Option<Bound> = None;
     while let Some(request) = talk.hear().await {
         let goes_on = match request {
+            Ok(Request::Hook(hook)) if hook.event == Event::Permission.as_str() => {
+                permission_line(hub, &mut talk, &hook).await
+            }
             Ok(Request::Hook(hook)) => hook_line(hub, &mut talk, &hook).await,
             Ok(Request::Wait(hook)) => {
                 // The hook itself, which fires beside this one, tells what happened.
@@ -179,6 +187,37 @@ async fn hook_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
         }
     }
     said
+}
+
+/// Asks approvers as long as the hook waits. Its end says that the host does not need their word any more.
+async fn permission_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
+    hooks::answer(hub, hook).await;
+    hub.permissions.hooked();
+    let ended = tokio::select! {
+        ended = ask_for(hub, hook) => ended,
+        _ = talk.hear() => return false,
+    };
+    let mut reply = HookReply::default();
+    match ended {
+        Ended::Decided(decision) => {
+            let message = (decision.behavior == Behavior::Deny).then(|| ask::denial(&decision));
+            reply.permission = Some(Permission { behavior: decision.behavior, message });
+        }
+        Ended::Open(notice) => reply.notice = notice,
+    }
+    talk.say(&Reply::Hook(reply)).await
+}
+
+async fn ask_for(hub: &Arc<Hub>, hook: &Hook) -> Ended {
+    let (Some(tool), Some(input)) = (&hook.tool_name, &hook.tool_input) else { return Ended::Open(None) };
+    let call = Call {
+        tool: tool.clone(),
+        preview: preview::of_input(input),
+        digest: wire::digest(tool, input),
+        id: None,
+        form: Form::Hook,
+    };
+    ask::ask(hub, call).await
 }
 
 /// Passes parcels on until there are no more: once for a hook that ends with the first, for ever for a monitor.

@@ -8,6 +8,7 @@ mod local;
 mod notify;
 mod other_hosts;
 mod one_machine;
+mod permissions;
 mod questions;
 mod routes;
 mod sdk_client;

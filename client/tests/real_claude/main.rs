@@ -7,6 +7,7 @@ mod lab;
 mod life;
 mod live;
 mod messages;
+mod permissions;
 mod routes;
 mod setup;
 mod terminal;

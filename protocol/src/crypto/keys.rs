@@ -5,6 +5,7 @@ use std::fmt;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rand::{CryptoRng, RngCore};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::id::PublicKey;
@@ -140,4 +141,18 @@ pub fn to_x25519(key: &PublicKey) -> Result<crypto_box::PublicKey, KeyError> {
         return Err(KeyError::BadPublic);
     }
     Ok(crypto_box::PublicKey::from(verifying.to_montgomery().to_bytes()))
+}
+
+/// A number that two members compare by another way than the mesh: six groups of five digits from both keys, the same for
+/// both of them.
+pub fn safety_number(one: &PublicKey, other: &PublicKey) -> String {
+    let (first, second) = if one.as_bytes() <= other.as_bytes() { (one, other) } else { (other, one) };
+    let digest = Sha256::new().chain_update(first.as_bytes()).chain_update(second.as_bytes()).finalize();
+    // 120 bits: six times 20.
+    let groups = (0..6).map(|group| {
+        let bits = (0..20).map(|bit| group * 20 + bit);
+        let value = bits.fold(0_u32, |value, bit| value << 1 | u32::from(digest[bit / 8] >> (7 - bit % 8) & 1));
+        format!("{:05}", value % 100_000)
+    });
+    groups.collect::<Vec<_>>().join(" ")
 }

@@ -31,3 +31,34 @@ pub fn claim(code: &str, peer: &PublicKey, recipient_x25519: &str) -> String {
 pub fn http(method: &str, path_and_query: &str, timestamp_ms: i64, body_sha256_hex: &str) -> String {
     format!("claudemesh-http|{method}|{path_and_query}|{timestamp_ms}|{body_sha256_hex}")
 }
+
+/// What an approver's member key signs to answer a permission request of another member's session. It binds the answer to
+/// one call (`digest`, SHA-256 in hex), one asking session, one mesh and one time; times in Unix milliseconds.
+pub fn permission(word: &PermissionWord<'_>) -> String {
+    let PermissionWord { mesh, request, session, digest, behavior, expires_at_ms, signed_at_ms } = word;
+    format!("claudemesh-permission|{mesh}|{request}|{session}|{digest}|{behavior}|{expires_at_ms}|{signed_at_ms}")
+}
+
+/// The fields of [`permission`].
+#[derive(Clone, Copy, Debug)]
+pub struct PermissionWord<'a> {
+    /// Row id of the mesh.
+    pub mesh: &'a MeshId,
+    /// Five letters.
+    pub request: &'a str,
+    /// Key of the session that asks.
+    pub session: &'a PublicKey,
+    /// SHA-256 of the call, in hex.
+    pub digest: &'a str,
+    /// `allow` or `deny`.
+    pub behavior: &'a str,
+    /// When the request ends.
+    pub expires_at_ms: i64,
+    /// When the approver decided, by its clock.
+    pub signed_at_ms: i64,
+}
+
+/// What a member signs for one record of its permission log: SHA-256 of the record without its signature, in hex.
+pub fn audit(record_sha256_hex: &str) -> String {
+    format!("claudemesh-audit|{record_sha256_hex}")
+}

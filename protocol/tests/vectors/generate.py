@@ -189,6 +189,35 @@ def http():
     }
 
 
+def permission():
+    digest = hashlib.sha256(b"Bash\0" + b'{"command":"make deploy"}').hexdigest()
+    expires, signed = 1775642103000, 1775641990000
+    text = f"claudemesh-permission|{MESH}|qwert|{SESSION.public.hex()}|{digest}|allow|{expires}|{signed}"
+    record = hashlib.sha256(b"record").hexdigest()
+    return {
+        "mesh": MESH,
+        "request": "qwert",
+        "session": "session",
+        "digest": digest,
+        "behavior": "allow",
+        "expires_at": expires,
+        "signed_at": signed,
+        "key": "alice",
+        "canonical": text,
+        "signature": ALICE.sign(text),
+        "record": record,
+        "audit_canonical": f"claudemesh-audit|{record}",
+        "audit_signature": ALICE.sign(f"claudemesh-audit|{record}"),
+        "safety_number": safety_number(ALICE.public, BOB.public),
+    }
+
+
+def safety_number(one, other):
+    digest = hashlib.sha256(min(one, other) + max(one, other)).digest()
+    bits = int.from_bytes(digest[:15], "big")
+    return " ".join(f"{(bits >> (100 - 20 * group) & 0xFFFFF) % 100000:05}" for group in range(6))
+
+
 def fingerprint():
     body = TEXTS["unicode"]
     parts = "\0".join(["1", "dm", BOB.public.hex(), "", "next", ""]) + "\0"
@@ -232,6 +261,7 @@ vectors = {
     "invite_v1": invite_v1(),
     "invite_v2": invite_v2(),
     "http": http(),
+    "permission": permission(),
     "fingerprint": fingerprint(),
     "weak_keys": list(weak_keys()),
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{HOOK, Handed, proof};
 use crate::config::MessageMode;
+use crate::features::permissions::board::Form;
 use crate::hook::Event;
 use crate::inbox::{InboxError, Message, Pick};
 use crate::mcp::frame::{self, HOOK_BUDGET_CHARS};
@@ -79,6 +80,10 @@ pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
     }
     if subagent {
         return Answer::default();
+    }
+    // The user has decided meanwhile, or the turn has gone on without: the host tells nobody.
+    if matches!(event, Event::Prompt | Event::Stop | Event::SessionEnd) {
+        hub.permissions.withdraw(Some(Form::Channel));
     }
     // The model had its turn after what was handed over before; a start or an end of the session shows nothing.
     if matches!(event, Event::Prompt | Event::PostTool | Event::Stop) {

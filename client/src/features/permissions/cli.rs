@@ -1,0 +1,418 @@
+//! `approvers` (who may decide for me), `permit` (what others ask me), `audit` (what was decided).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use claudemesh_protocol::crypto::keys::safety_number;
+use claudemesh_protocol::features::members::MemberView;
+use claudemesh_protocol::id::PublicKey;
+use serde_json::{Value, json};
+
+use super::answer::{self, GiveError, Waiting};
+use super::audit;
+use super::rules::{MAX_APPROVERS, MAX_EXPIRES, MIN_EXPIRES, MeshRules, Rules};
+use super::wire::Behavior;
+use crate::cli::Context;
+use crate::cli::args::parse_duration;
+use crate::config::MeshEntry;
+use crate::error::{CliError, ExitCode, sentence};
+use crate::features::enrolment;
+use crate::features::messaging::cli::pull_all;
+use crate::features::one_shot::{self, Purpose};
+use crate::inbox::Mailbox;
+use crate::output::{Style, clean, clean_lines};
+
+/// Records of the log that are listed, the newest.
+const MAX_LISTED: usize = 1_000;
+
+/// `claudemesh approvers`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ApproversArgs {
+    /// What to do; without it the approvers are listed.
+    #[command(subcommand)]
+    pub action: Option<ApproversAction>,
+    /// How many approvals a call needs, in the mesh given by --mesh.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub quorum: Option<u32>,
+    /// How long a request is open, 10s to 9m.
+    #[arg(long, value_name = "TIME", value_parser = parse_expires)]
+    pub expires: Option<Duration>,
+}
+
+/// What `approvers` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ApproversAction {
+    /// Let a member decide over permission questions of your sessions.
+    #[command(
+        after_help = "Examples:\n  claudemesh approvers add 1a2b3c4d5e6f7a8b\n  claudemesh approvers add Ann --mesh team\n\n\
+                            Compare the safety number with them by another way than the mesh."
+    )]
+    Add {
+        /// Member key, 8 or more digits of it, or a name that only one member has.
+        member: String,
+    },
+    /// Take the right away again.
+    #[command(after_help = "Example:\n  claudemesh approvers remove 1a2b3c4d5e6f7a8b")]
+    Remove {
+        /// Member key, or 8 or more digits of it.
+        key: String,
+    },
+}
+
+/// `claudemesh permit`
+#[derive(Args, Clone, Debug, Default)]
+pub struct PermitArgs {
+    /// The request's five letters; without them the open requests are listed.
+    #[arg(requires = "behavior")]
+    pub id: Option<String>,
+    /// Your decision.
+    #[arg(value_enum)]
+    pub behavior: Option<Behavior>,
+    /// Told to the asking session.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// 8 or more digits of the asking session's key, when two requests have one id.
+    #[arg(long, value_name = "KEY")]
+    pub from: Option<String>,
+}
+
+/// `claudemesh audit`
+#[derive(Args, Clone, Debug, Default)]
+pub struct AuditArgs {
+    /// Check every record: order, links, signatures. Exit 1 when something is wrong.
+    #[arg(long)]
+    pub verify: bool,
+}
+
+fn parse_expires(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if (MIN_EXPIRES..=MAX_EXPIRES).contains(&time) { Ok(time) } else { Err("expected 10s to 9m".into()) }
+}
+
+/// Runs `approvers`.
+///
+/// # Errors
+/// Exit 5 for an unknown member, 7 inside a session, 3 for a name that several have or a key of one's own, 10 when the file cannot be used.
+pub fn approvers(cx: &Context, args: &ApproversArgs) -> Result<(), CliError> {
+    let changes = args.action.is_some() || args.quorum.is_some() || args.expires.is_some();
+    if !changes {
+        return list_approvers(cx);
+    }
+    needs_a_person(cx, "Name approvers in a terminal of your own.")?;
+    let entry = cx.mesh_entry()?;
+    // Asked before the lock is taken: a broker may take its time.
+    let added = match &args.action {
+        Some(ApproversAction::Add { member }) => Some(find_member(&entry, member)?),
+        _ => None,
+    };
+    let _lock = cx.store.lock()?;
+    let mut rules = Rules::load(&cx.store)?;
+    let mesh = rules.meshes.entry(entry.mesh_id.clone()).or_default();
+    if let Some(member) = &added {
+        if mesh.approvers.contains(&member.pubkey) {
+            return Err(CliError::new(
+                ExitCode::AlreadyExists,
+                "already_exists",
+                "That member is an approver already.",
+            ));
+        }
+        if mesh.approvers.len() >= MAX_APPROVERS {
+            return Err(CliError::invalid_args(format!("At most {MAX_APPROVERS} approvers.")));
+        }
+        mesh.approvers.push(member.pubkey);
+    }
+    if let Some(ApproversAction::Remove { key }) = &args.action {
+        let key = key.trim().to_ascii_lowercase();
+        let fits = |known: &PublicKey| key.len() >= 8 && known.to_hex().starts_with(&key);
+        if mesh.approvers.iter().filter(|known| fits(known)).count() != 1 {
+            return Err(CliError::not_found("No approver, or not exactly one, has that key.")
+                .hint("`claudemesh approvers` lists them with their whole keys."));
+        }
+        mesh.approvers.retain(|known| !fits(known));
+    }
+    if let Some(quorum) = args.quorum {
+        mesh.quorum = quorum;
+    }
+    if let Some(expires) = args.expires {
+        mesh.expires_s = expires.as_secs();
+    }
+    let mesh = mesh.clone();
+    if mesh == MeshRules::default() {
+        rules.meshes.remove(&entry.mesh_id);
+    }
+    rules.save(&cx.store)?;
+    let names: Vec<MemberView> = added.into_iter().collect();
+    let value = mesh_json(&entry, &mesh, &names);
+    cx.out.answer(&value, |out| {
+        let mut text = format!("{} saved\n{}", out.tick(), mesh_text(&entry, &mesh, &names));
+        text += "Running sessions follow at their next question; hosts with channels need a restart.\n";
+        text
+    })
+}
+
+fn list_approvers(cx: &Context) -> Result<(), CliError> {
+    let rules = Rules::load(&cx.store)?;
+    let (mut list, mut text) = (vec![], String::new());
+    for entry in cx.mesh_entries()? {
+        let Some(mesh) = rules.meshes.get(&entry.mesh_id) else { continue };
+        // Names are for people only; without the broker the keys are shown alone.
+        let names = enrolment::members(&entry).unwrap_or_default();
+        list.push(mesh_json(&entry, mesh, &names));
+        text += &mesh_text(&entry, mesh, &names);
+    }
+    let nobody = list.is_empty();
+    cx.out.answer(&Value::Array(list), |out| match nobody {
+        true if out.is_quiet() => String::new(),
+        true => "nobody may decide for your sessions; `claudemesh approvers add <key>` names somebody\n".into(),
+        false => text,
+    })
+}
+
+fn own_key(entry: &MeshEntry) -> Option<PublicKey> {
+    PublicKey::parse(&entry.pubkey)
+}
+
+fn mesh_json(entry: &MeshEntry, mesh: &MeshRules, names: &[MemberView]) -> Value {
+    let approvers: Vec<Value> = mesh
+        .approvers
+        .iter()
+        .map(|key| {
+            let member = names.iter().find(|member| member.pubkey == *key);
+            json!({
+                "pubkey": key, "name": member.map(|member| &member.display_name),
+                "safetyNumber": own_key(entry).map(|own| safety_number(&own, key)),
+            })
+        })
+        .collect();
+    json!({
+        "mesh": entry.slug, "on": mesh.can_decide(), "quorum": mesh.quorum, "expiresSeconds": mesh.expires().as_secs(),
+        "approvers": approvers,
+    })
+}
+
+fn mesh_text(entry: &MeshEntry, mesh: &MeshRules, names: &[MemberView]) -> String {
+    let state = if mesh.can_decide() {
+        format!("{} of {} must allow, within {} s", mesh.quorum, mesh.approvers.len(), mesh.expires().as_secs())
+    } else {
+        format!("off: {} approvals are needed and {} approvers named", mesh.quorum, mesh.approvers.len())
+    };
+    let mut text = format!("{}: {state}\n", clean(&entry.slug));
+    for key in &mesh.approvers {
+        let name = names.iter().find(|member| member.pubkey == *key).map(|member| member.display_name.as_str());
+        let number = own_key(entry).map(|own| safety_number(&own, key)).unwrap_or_default();
+        text +=
+            &format!("  {key}  {}\n    safety number {number}\n", clean(name.unwrap_or("(not listed by the broker)")));
+    }
+    text
+}
+
+/// The member that a key, the beginning of one, or a name means.
+fn find_member(entry: &MeshEntry, wanted: &str) -> Result<MemberView, CliError> {
+    let wanted = wanted.trim();
+    let prefix = wanted.to_ascii_lowercase();
+    let is_prefix = (8..=64).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let members = enrolment::members(entry)?;
+    let fits = |member: &&MemberView| {
+        (is_prefix && member.pubkey.to_hex().starts_with(&prefix)) || member.display_name == wanted
+    };
+    let mut found: Vec<MemberView> = members.iter().filter(fits).cloned().collect();
+    if found.len() > 1 {
+        let keys: Vec<String> = found.iter().map(|member| member.pubkey.to_hex()).collect();
+        return Err(
+            CliError::invalid_args("Several members fit.").hint(format!("Use a whole key: {}.", keys.join(", ")))
+        );
+    }
+    let Some(member) = found.pop() else {
+        return Err(CliError::not_found(format!("No member of {} fits '{}'.", clean(&entry.slug), clean(wanted)))
+            .hint("`claudemesh peers --all` lists them with their keys."));
+    };
+    if member.pubkey.to_hex() == entry.pubkey {
+        return Err(CliError::invalid_args("That is you: what runs as you could allow itself.")
+            .hint("Your own sessions ask you in their own dialog."));
+    }
+    Ok(member)
+}
+
+/// Refuses in the shell of a session: a text that talks a model into it must get neither an approval nor an approver.
+/// Whoever may run anything can take the variables away; this stops what was not meant.
+fn needs_a_person(cx: &Context, hint: &str) -> Result<(), CliError> {
+    if !cx.env.flag("CLAUDECODE") && !cx.env.is_set("CLAUDE_CODE_SESSION_ID") {
+        return Ok(());
+    }
+    let message = "Permissions are a person's to give, and this shell belongs to a Claude Code session.";
+    Err(CliError::new(ExitCode::PermissionDenied, "needs_a_person", message).hint(hint))
+}
+
+/// A request with its mesh.
+struct Found {
+    entry: MeshEntry,
+    mailbox: Mailbox,
+    waiting: Waiting,
+}
+
+/// Runs `permit`.
+///
+/// # Errors
+/// Exit 5 when no such request is open, 3 when an id is not unique, 6 when it was answered, 7 inside a session, 10 when
+/// the answer cannot be written down; of the connection.
+pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
+    let (Some(id), Some(behavior)) = (&args.id, args.behavior) else {
+        let found = one_shot::block_on(collect(cx))?;
+        let list = found.iter().map(found_json).collect();
+        return cx.out.answer(&Value::Array(list), |out| {
+            if found.is_empty() {
+                return if out.is_quiet() { String::new() } else { "nobody waits for your permission\n".into() };
+            }
+            found.iter().map(|one| found_text(one, out)).collect()
+        });
+    };
+    needs_a_person(cx, "Run it in a terminal of your own, or confirm the tool answer_permission.")?;
+    let id = id.trim().to_ascii_lowercase();
+    let (one, ack) = one_shot::block_on(async {
+        let found = collect(cx).await?;
+        let fits = |one: &Found| {
+            let key = &one.waiting.message.sender_pubkey;
+            one.waiting.request.id == id
+                && args
+                    .from
+                    .as_deref()
+                    .is_none_or(|from| from.len() >= 8 && key.starts_with(&from.to_ascii_lowercase()))
+        };
+        let mut found: Vec<Found> = found.into_iter().filter(fits).collect();
+        if found.len() > 1 {
+            let keys: Vec<&str> = found.iter().map(|one| one.waiting.message.sender_pubkey.as_str()).collect();
+            return Err(CliError::new(
+                ExitCode::InvalidArgs,
+                "ambiguous_request",
+                "Several sessions ask under that id.",
+            )
+            .hint(format!("Look at `claudemesh permit` and add --from with one of: {}.", keys.join(", "))));
+        }
+        let one = found.pop().ok_or_else(|| {
+            CliError::not_found(format!("No request {} is open.", clean(&id)))
+                .hint("`claudemesh permit` lists the open ones; they expire within minutes.")
+        })?;
+        let connection = one_shot::connect(cx, &one.entry, Purpose::Ask).await?;
+        let given =
+            answer::give(&connection, &one.mailbox, &cx.store, &one.waiting, behavior, args.reason.as_deref()).await;
+        connection.close().await;
+        Ok((one, given?))
+    })?;
+    let value = json!({
+        "ok": true, "id": id, "behavior": behavior, "mesh": one.entry.slug, "to": one.waiting.message.from_name(),
+        "messageId": ack.message_id, "online": ack.online,
+    });
+    cx.out.answer(&value, |out| {
+        let away = if ack.online == Some(0) { "; the session is away, so it will hardly count" } else { "" };
+        let name = one.waiting.message.from_name();
+        format!("{} {} sent to {}{away}\n", out.tick(), behavior.as_str(), clean(&name))
+    })
+}
+
+impl From<GiveError> for CliError {
+    fn from(error: GiveError) -> Self {
+        let message = sentence(error.to_string().trim_start_matches("already_answered: "));
+        match error {
+            GiveError::AlreadyAnswered(_) | GiveError::UnderWay => {
+                Self::new(ExitCode::AlreadyExists, "already_answered", message)
+            }
+            GiveError::NoPeer => Self::invalid_args(message),
+            GiveError::Audit(_) => Self::io(message).hint("What cannot be written down is not answered."),
+            GiveError::Inbox(error) => error.into(),
+            GiveError::Connection(error) => error.into(),
+        }
+    }
+}
+
+/// The open requests of all meshes, after taking in what waits at the brokers.
+async fn collect(cx: &Context) -> Result<Vec<Found>, CliError> {
+    let mut all = vec![];
+    for entry in cx.mesh_entries()? {
+        let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+        let fetched = async {
+            let connection = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await?;
+            let pulled = pull_all(&connection).await;
+            connection.close().await;
+            pulled
+        };
+        if let Err(error) = fetched.await {
+            cx.out.warn(&format!("{}: {}", clean(&entry.slug), clean(&error.message)));
+        }
+        let (mesh, now) = (entry.mesh_id.to_string(), crate::clock::now_ms());
+        let list = mailbox.run(move |inbox| answer::waiting(inbox, &mesh, now)).await?;
+        let found = |waiting| Found { entry: entry.clone(), mailbox: mailbox.clone(), waiting };
+        all.extend(list.into_iter().map(found));
+    }
+    Ok(all)
+}
+
+fn found_json(one: &Found) -> Value {
+    let Waiting { message, request } = &one.waiting;
+    json!({
+        "id": request.id, "mesh": one.entry.slug, "from": message.from_name(), "fromPubkey": message.sender_pubkey,
+        "fromMember": message.sender_member, "tool": request.tool, "preview": request.preview, "digest": request.digest,
+        "expiresAt": claudemesh_protocol::time::iso(request.expires_at_ms), "quorum": request.quorum, "of": request.of,
+    })
+}
+
+fn found_text(one: &Found, out: &crate::output::Output) -> String {
+    let Waiting { message, request } = &one.waiting;
+    let (name, key) = (message.from_name(), message.sender_pubkey.chars().take(16).collect::<String>());
+    let head = format!("{}  {} in {}: {}", request.id, clean(&name), clean(&one.entry.slug), clean(&request.tool));
+    let preview: String = clean_lines(&request.preview).lines().map(|line| format!("  > {line}\n")).collect();
+    format!(
+        "{}\n  session {}, until {}\n{preview}",
+        out.paint(Style::Bold, &head),
+        clean(&key),
+        claudemesh_protocol::time::iso(request.expires_at_ms)
+    )
+}
+
+/// Runs `audit`. The exit code is 1 when `--verify` finds something.
+///
+/// # Errors
+/// Exit 10 when the log cannot be read.
+pub fn audit(cx: &Context, args: &AuditArgs) -> Result<ExitCode, CliError> {
+    let own: Vec<PublicKey> = cx.store.load()?.meshes.iter().filter_map(own_key).collect();
+    let (mut count, mut records) = (0_u64, VecDeque::new());
+    let each = |record: &Value| {
+        count += 1;
+        if records.len() == MAX_LISTED {
+            records.pop_front();
+        }
+        records.push_back(record.clone());
+    };
+    let faults =
+        audit::walk(&audit::path(&cx.store), &own, each).map_err(|error| CliError::io(sentence(&error.to_string())))?;
+    if !args.verify {
+        let text: String = records.iter().map(record_text).collect();
+        cx.out.answer(&Value::Array(records.into()), |_| text)?;
+        return Ok(ExitCode::Success);
+    }
+    let list: Vec<Value> = faults.iter().map(|fault| json!({"line": fault.line, "what": fault.what})).collect();
+    let value = json!({"ok": faults.is_empty(), "records": count, "faults": list});
+    cx.out.answer(&value, |out| {
+        if faults.is_empty() {
+            return format!("{} {} records, unbroken\n", out.tick(), count);
+        }
+        faults.iter().map(|fault| format!("✗ line {}: {}\n", fault.line, fault.what)).collect()
+    })?;
+    Ok(if faults.is_empty() { ExitCode::Success } else { ExitCode::Cancelled })
+}
+
+fn record_text(record: &Value) -> String {
+    let word = |value: &Value| clean(value.as_str().unwrap_or_default()).into_owned();
+    let data = &record["data"];
+    let mut text = format!("{}  {:<9} {:<5}", word(&record["at"]), word(&record["event"]), word(&data["request"]));
+    for name in ["tool", "behavior", "name", "why", "reason"] {
+        let value = word(&data[name]);
+        if !value.is_empty() {
+            text += &format!("  {name} {value}");
+        }
+    }
+    if let Some(member) = data["member"].as_str().or_else(|| data["by"].as_str()) {
+        text += &format!("  key {}", clean(&member.chars().take(16).collect::<String>()));
+    }
+    text + "\n"
+}
