@@ -270,9 +270,11 @@ pub enum Verb {
     #[command(after_help = "Example:\n  claudemesh uninstall\n\nKeys and joined meshes stay; see `claudemesh leave`.")]
     Uninstall(UninstallArgs),
     /// Bring messages into a session and report its status. Called by Claude Code's hooks.
-    #[command(after_help = "Reads the hook's JSON from standard input, prints what Claude Code shall show to the model, and exits 0;\n\
+    #[command(
+        after_help = "Reads the hook's JSON from standard input, prints what Claude Code shall show to the model, and exits 0;\n\
                             `wait` exits 2 to wake the session. Set CLAUDEMESH_HOOK_DEBUG=1 to see on standard error what it does.\n\nExample:\n  \
-                            echo '{\"session_id\":\"...\"}' | claudemesh hook idle")]
+                            echo '{\"session_id\":\"...\"}' | claudemesh hook idle"
+    )]
     Hook(HookArgs),
     /// Print a row about the mesh for Claude Code's status line. Set up by `install --status-line`.
     #[command(
