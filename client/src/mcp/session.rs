@@ -126,10 +126,15 @@ impl Hub {
         self.dnd.load(Ordering::Relaxed)
     }
 
-    /// Notes what this session writes about itself, from tools and from the shell.
+    /// Notes the status that the session gave itself.
+    pub fn note_own_status(&self, status: PeerStatus) {
+        self.dnd.store(status == PeerStatus::Dnd, Ordering::Relaxed);
+    }
+
+    /// Notes what the session's shell writes about it.
     pub fn note_own_write(&self, message: &ClientMessage) {
         if let ClientMessage::Presence(presence::Request::SetStatus(write)) = message {
-            self.dnd.store(write.status == PeerStatus::Dnd, Ordering::Relaxed);
+            self.note_own_status(write.status);
         }
     }
 

@@ -489,3 +489,20 @@ async fn a_long_text_is_shown_by_its_beginning_and_lies_whole_in_a_private_file(
     assert!(again.text.lines().filter(|line| line.contains("line of a long text")).all(|line| line.starts_with("> ")));
     Ok(())
 }
+
+#[tokio::test]
+async fn who_does_not_want_to_be_disturbed_gets_what_is_urgent_and_no_events() -> Result<()> {
+    let team = Team::start().await?;
+    let mut bob = session(&team.bob, "bob-1", "BobS").await?;
+    bob.tool("set_status", json!({"status": "dnd"})).await?;
+    // Somebody comes, and writes once without and once with urgency.
+    let ann = session(&team.ann, "ann-1", "AnnS").await?;
+    team.ann.json(&["send", "BobS", "in your own time", "--json"])?;
+    team.ann.json(&["send", "BobS", "the building burns", "--priority", "now", "--json"])?;
+    bob.channel_with("the building burns").await?;
+    bob.tool("set_status", json!({"status": "idle"})).await?;
+    let note = bob.channel_with("").await?;
+    assert_eq!(note.content, "in your own time", "neither the arrival of Ann nor anything else came before");
+    ann.end().await?;
+    Ok(())
+}

@@ -142,6 +142,9 @@ impl MeshServer {
         };
         let set = |connection: Connection| async move { connection.set_status(status, None).await };
         let done = self.everywhere(args.mesh_slug.as_deref(), set).await;
+        if done.is_ok() {
+            self.hub.note_own_status(status);
+        }
         Self::finish("set_status", done.map(|count| Answer::text(format!("Status: {} ({count})", status.as_str()))))
     }
 
