@@ -1,11 +1,14 @@
-//! Files of the config folder with any content: they are read or refused by name, never half, and a refused one stays.
+//! Files of the config folder and of the project, and lines of the local socket, with any content: they are read or refused by name, never half, and a refused one stays.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use claudemesh::config::ConfigStore;
+use claudemesh::config::project_file::ProjectFile;
 use claudemesh::config::session_dir::SessionInfo;
+use claudemesh::inbound::Rules;
 use claudemesh::paths::Env;
+use claudemesh::session::{Reply, Request};
 use libfuzzer_sys::fuzz_target;
 
 /// In memory where the system has such a place: a disk would allow some hundred files a second.
@@ -16,8 +19,18 @@ fuzz_target!(|input: (u8, &[u8])| {
     let (which, bytes) = input;
     let store = ConfigStore::at(FOLDER.path());
     let mesh = "mesh-1".into();
-    let name = ["config.json", "owners.json", "hook-token", "last-used.json", "session.json", "sessions/mesh-1/s.json"]
-        [usize::from(which % 6)];
+    let names = [
+        "config.json",
+        "owners.json",
+        "hook-token",
+        "last-used.json",
+        "session.json",
+        "sessions/mesh-1/s.json",
+        "inbound.json",
+        ".claude-mesh.json",
+        "line",
+    ];
+    let name = names[usize::from(which) % names.len()];
     let file = FOLDER.path().join(name);
     std::fs::create_dir_all(file.parent().expect("a folder")).expect("the folder can be made");
     std::fs::write(&file, bytes).expect("the file can be written");
@@ -50,6 +63,24 @@ fuzz_target!(|input: (u8, &[u8])| {
             if let Ok(Some(info)) = SessionInfo::read(FOLDER.path()) {
                 let _ = info.is_alive();
             }
+        }
+        "inbound.json" => {
+            if let Ok(rules) = Rules::load(&store) {
+                rules.save(&store).expect("what was read can be written");
+                assert_eq!(Rules::load(&store).expect("what we write can be read"), rules);
+            }
+        }
+        ".claude-mesh.json" => {
+            if let Ok(project) = ProjectFile::read(FOLDER.path()) {
+                let _ = project.summary();
+            }
+        }
+        "line" => {
+            if let Ok(request) = serde_json::from_slice::<Request>(bytes) {
+                let text = serde_json::to_vec(&request).expect("a request can be written");
+                assert!(serde_json::from_slice::<Request>(&text).is_ok(), "what we write can be read");
+            }
+            let _ = serde_json::from_slice::<Reply>(bytes);
         }
         _ => {
             // A damaged key is an error, not a reason for a new one: mail may wait for the old one.

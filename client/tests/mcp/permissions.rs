@@ -2,7 +2,7 @@
 
 use std::process::Child;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use claudemesh::config::ConfigStore;
 use claudemesh::connection::{Connection, Identity};
 use claudemesh::features::messaging::Draft;
@@ -12,11 +12,11 @@ use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_testkit::cli::CommandLine;
-use claudemesh_testkit::host::{Host, PATIENCE};
+use claudemesh_testkit::host::Host;
 use serde_json::{Value, json};
 
 use super::hooks::{self, input};
-use super::team::{Team, options, program, session, stderr, stdout};
+use super::team::{Team, options, program, session, stderr, stdout, until};
 
 /// Ann and Cid may decide for Bob's sessions.
 struct Relay {
@@ -68,17 +68,6 @@ async fn open(person: &CommandLine) -> Result<Value> {
         Ok(list.as_array().filter(|list| !list.is_empty()).map(|list| list[0].clone()))
     })
     .await
-}
-
-async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while tokio::time::Instant::now() < deadline {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    bail!("{what}: not within {PATIENCE:?}")
 }
 
 /// Events in somebody's log, which must be unbroken.

@@ -2,13 +2,13 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use claudemesh_testkit::cli::CommandLine;
-use claudemesh_testkit::host::{Host, PATIENCE};
+use claudemesh_testkit::host::Host;
 use serde_json::{Value, json};
 
 use super::hooks::{self, context, input};
-use super::team::{Team, options, session, stderr, stdout};
+use super::team::{Team, options, session, stderr, stdout, until};
 
 /// A session whose host shows no notes.
 async fn without_channel(person: &CommandLine, session_id: &str, name: &str) -> Result<Host> {
@@ -16,18 +16,6 @@ async fn without_channel(person: &CommandLine, session_id: &str, name: &str) -> 
     let mut host = Host::start(options).await?;
     host.tool("ping_mesh", json!({})).await?;
     Ok(host)
-}
-
-/// Asks until the answer fits: the state of another process changes when it changes.
-async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while tokio::time::Instant::now() < deadline {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    bail!("{what} did not happen within {PATIENCE:?}")
 }
 
 fn receipt(person: &CommandLine, id: &str) -> Result<(String, String)> {
