@@ -75,6 +75,7 @@ diesel::table! {
         stats -> Text,
         first_seen_at_ms -> BigInt,
         last_seen_at_ms -> BigInt,
+        proven -> Bool,
     }
 }
 

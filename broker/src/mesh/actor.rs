@@ -491,10 +491,10 @@ impl Handler<HookStatus> for Mesh {
             .collect();
         let best = fits.iter().map(|(fit, _)| *fit).max().unwrap_or(Match::No);
         let chosen: Vec<PeerRef> = fits.iter().filter(|(fit, _)| *fit == best).map(|(_, peer)| *peer).collect();
-        // A directory alone decides only when one session is in it; and never against a session id that was given.
+        // A directory alone decides only when one session is in it.
         let sure = match best {
             Match::No => false,
-            Match::Directory => chosen.len() == 1 && status.session_id.is_none(),
+            Match::Directory => chosen.len() == 1,
             Match::Process | Match::Session => true,
         };
         if !sure {

@@ -106,13 +106,14 @@ pub enum Match {
     Session,
 }
 
-/// Compares by session id first, then (pid, cwd), then cwd.
+/// Compares by session id first, then (pid, cwd), then cwd. A call that names another session is for that one, even when it
+/// comes from the same directory.
 pub fn matches(status: &HookSetStatus, session_id: &str, pid: u64, cwd: &str) -> Match {
     if status.session_id.as_deref() == Some(session_id) {
         Match::Session
     } else if status.pid == Some(pid) && status.cwd == cwd {
         Match::Process
-    } else if status.cwd == cwd {
+    } else if status.session_id.is_none() && status.cwd == cwd {
         Match::Directory
     } else {
         Match::No
@@ -134,6 +135,8 @@ mod tests {
         assert_eq!(matches(&status(None, Some(1), "/x"), "s", 1, "/x"), Match::Process);
         assert_eq!(matches(&status(None, Some(3), "/x"), "s", 1, "/x"), Match::Directory);
         assert_eq!(matches(&status(None, None, "/z"), "s", 1, "/x"), Match::No);
+        assert_eq!(matches(&status(Some("other"), Some(1), "/x"), "s", 1, "/x"), Match::Process, "after /clear");
+        assert_eq!(matches(&status(Some("other"), Some(3), "/x"), "s", 1, "/x"), Match::No);
     }
 
     #[test]
@@ -145,6 +148,10 @@ mod tests {
         assert!(board.claim("t", "s", 1, "/y", 1).is_none(), "claimed once");
         board.park("t".into(), status(Some("s"), None, "/x"), 0);
         assert!(board.claim("t", "s", 1, "/x", 10_000).is_none());
+        // Two sessions start in one directory: each gets its own, whichever says hello first.
+        board.park("t".into(), status(Some("s"), Some(1), "/x"), 0);
+        assert!(board.claim("t", "neighbour", 2, "/x", 1).is_none());
+        assert!(board.claim("t", "s", 9, "/y", 1).is_some());
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Loaded {
                     visible: session.visible,
                     summary: session.summary,
                     cwd: session.cwd,
-                    proven: false,
+                    proven: session.proven,
                 },
             );
         }

@@ -46,6 +46,13 @@ impl TopicBook {
         self.by_name.insert(topic.name.clone(), topic);
     }
 
+    /// Forgets a topic that could not be stored.
+    pub fn remove(&mut self, id: &TopicId) {
+        if let Some(name) = self.names.remove(id) {
+            self.by_name.remove(&name);
+        }
+    }
+
     /// By id, then by name.
     pub fn find(&self, text: &str) -> Option<&TopicState> {
         let text = text.trim().trim_start_matches('#');

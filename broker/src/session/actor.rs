@@ -155,6 +155,12 @@ impl PeerSession {
         let (req_id, id) = (bounded(head.req_id), bounded(head.id));
         let message = match message {
             Ok(message) => message,
+            Err(error) if matches!(self.state, State::Fresh) && is_hello(head.tag.as_deref()) => {
+                METRICS.connections_rejected.with_label_values(&[ErrorCode::Malformed.as_str()]).inc();
+                let frame = ErrorFrame { id, ..ErrorFrame::new(ErrorCode::Malformed, error.to_string()) };
+                ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
+                return self.end(CloseReason::Refused(ErrorCode::Malformed.as_str()), ctx);
+            }
             Err(error) => {
                 // Before a hello, anything else gets `no_hello`, as older brokers answer.
                 let code = if matches!(self.state, State::Fresh) { ErrorCode::NoHello } else { error.code() };
@@ -311,6 +317,10 @@ async fn join(
         }
     }
     Err(ErrorCode::Busy)
+}
+
+fn is_hello(tag: Option<&str>) -> bool {
+    matches!(tag, Some("hello" | "session_hello"))
 }
 
 /// Whether some text of the frame holds U+0000, which PostgreSQL cannot store. Nearly every frame ends at the search.

@@ -1,6 +1,7 @@
 //! Every form of target reaches whom it means, once, in order, also after an absence.
 
 use anyhow::Result;
+use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::broker_suite;
 use claudemesh_testkit::peer::TestPeer;
@@ -37,6 +38,7 @@ broker_suite! {
         for session in &mut sessions {
             let push = session.message().await?;
             assert_eq!(push["messageId"], ack["messageId"]);
+            assert_eq!(session.open(&push)?, "for both");
             assert_eq!(session.waiting_messages().await?.len(), 0);
         }
         Ok(())
@@ -95,10 +97,10 @@ broker_suite! {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
         let mut sender = broker.join(&mesh.member("alice")?).await?;
-        for target in ["nobody", &"ab".repeat(32)] {
-            let ack = sender.say(target, "hello?", json!({})).await;
-            // A key of nobody may be no point of the curve; then there is nothing to seal to.
-            let Ok(ack) = ack else { continue };
+        let nobody = SecretKey::random(&mut rand::thread_rng()).public().to_hex();
+        // A group or mesh without anybody else is no target either: `queued` would be a promise to nobody.
+        for target in ["nobody", &nobody, &nobody[..8], "@empty", "*"] {
+            let ack = sender.say(target, "hello?", json!({})).await?;
             assert_eq!(ack["queued"], false, "{ack}");
             assert_eq!(ack["code"], "unknown_target", "{ack}");
             assert!(ack["error"].as_str().unwrap_or_default().starts_with("unknown_target"), "{ack}");
@@ -208,6 +210,40 @@ broker_suite! {
         let mut receiver = broker.connect(&session).await?;
         assert_eq!(receiver.text().await?, "again");
         assert_eq!(receiver.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_push_that_comes_again_is_word_for_word_the_first(database: Database) -> Result<()> {
+        let mut broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let session = bob.session("one");
+        let mut sender = broker.join(&alice).await?;
+        let mut receiver = broker.connect(&session).await?;
+        receiver.acknowledge = false;
+        sender.call(json!({"type": "topic_create", "name": "design"}), "topic_created").await?;
+        receiver.send(&json!({"type": "topic_join", "topic": "design"})).await?;
+        receiver.settle().await?;
+        let extra = json!({
+            "replyToId": "earlier", "subtype": "question", "trace": {"id": "t", "hop": 2}, "client_message_id": "c-1",
+            "request_fingerprint": "ab".repeat(32), "priority": "now",
+        });
+        sender.say(&session.pubkey(), "direct", extra).await?;
+        sender.say("#design", "to the topic", json!({"replyToId": "earlier"})).await?;
+        let first = [receiver.message().await?, receiver.message().await?];
+        let (direct, topic) = (&first[0], &first[1]);
+        assert_eq!((&direct["senderName"], &direct["replyToId"]), (&json!("alice"), &json!("earlier")), "{direct}");
+        assert_eq!((&direct["subtype"], &direct["trace"]["hop"]), (&json!("question"), &json!(2)), "{direct}");
+        assert_eq!((&topic["topic"], &topic["senderMemberPubkey"]), (&json!("design"), &json!(alice.pubkey())), "{topic}");
+        receiver.settle().await?;
+        receiver.close().await?;
+        // From memory on the next socket, and from the database after a restart.
+        let mut receiver = broker.connect(&session).await?;
+        receiver.acknowledge = false;
+        assert_eq!([receiver.message().await?, receiver.message().await?], first);
+        broker.restart().await?;
+        let mut receiver = broker.connect(&session).await?;
+        assert_eq!([receiver.message().await?, receiver.message().await?], first);
         Ok(())
     }
 

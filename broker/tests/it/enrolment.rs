@@ -1,7 +1,10 @@
 //! Meshes, invites, claims: signed, counted, and safe against races.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use claudemesh_protocol::crypto::keys::SecretKey;
+use claudemesh_protocol::crypto::signed;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::{broker_suite, enrol};
 use serde_json::json;
@@ -50,13 +53,24 @@ broker_suite! {
         let mesh = broker.mesh("team")?;
         let invite = mesh.invite("member", 1)?;
         let (guest, thief) = (key(), key());
-        let body = json!({
-            "recipient_x25519_pubkey": "A".repeat(43), "peer_pubkey": guest.public().to_hex(),
-            "signature": thief.sign(b"something else"), "display_name": "guest",
-        });
-        let answer = enrol::post(&broker.base(), &format!("/invites/{}/claim", invite.code), &body, None)?;
-        assert!(matches!(answer.status, 400..=403), "{answer:?}");
-        enrol::claim(&broker.base(), &invite.code, guest, "guest")?;
+        let recipient = "A".repeat(43);
+        let word = |code: &str| signed::claim(code, &guest.public(), &recipient);
+        let claim = |recipient: &str, signature: String| -> Result<(u16, String)> {
+            let body = json!({
+                "recipient_x25519_pubkey": recipient, "peer_pubkey": guest.public().to_hex(), "signature": signature,
+                "display_name": "guest",
+            });
+            let answer = enrol::post(&broker.base(), &format!("/invites/{}/claim", invite.code), &body, None)?;
+            Ok((answer.status, answer.code().to_owned()))
+        };
+        let bad = (401, "bad_signature".to_owned());
+        // The right words by another key; the right key over another code; the guest's own claim with the thief's box key.
+        assert_eq!(claim(&recipient, thief.sign(word(&invite.code).as_bytes()))?, bad);
+        assert_eq!(claim(&recipient, guest.sign(word("ABCDEFGH").as_bytes()))?, bad);
+        assert_eq!(claim(&"E".repeat(43), guest.sign(word(&invite.code).as_bytes()))?, bad);
+        // None of them used up the one use, and the key that is enrolled can say hello.
+        let member = Arc::new(enrol::claim(&broker.base(), &invite.code, guest.clone(), "guest")?);
+        broker.join(&member).await?.settle().await?;
         Ok(())
     }
 

@@ -1,10 +1,13 @@
 //! No frame without an answer, and the socket stays open.
 
 use anyhow::Result;
-use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_protocol::crypto::signed;
+use claudemesh_protocol::limits;
+use claudemesh_testkit::broker::{Builder, Database, TestBroker};
 use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::identity::Member;
 use claudemesh_testkit::peer::TestPeer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 broker_suite! {
     async fn every_bad_frame_is_answered_with_its_code_and_ids(database: Database) -> Result<()> {
@@ -88,18 +91,46 @@ broker_suite! {
         let session = alice.session("one");
         let hello = |extra| session.hello_at(now, extra);
         let other = alice.session("other").hello_at(now, json!({}));
+        let attested = |expires_at: i64, by: &Member| {
+            let text = signed::attestation(&alice.pubkey(), &session.pubkey(), &expires_at.to_string());
+            json!({"parentAttestation": {
+                "sessionPubkey": session.pubkey(), "parentMemberPubkey": alice.pubkey(), "expiresAt": expires_at,
+                "signature": by.key.sign(text.as_bytes()),
+            }})
+        };
+        let mut unreadable = attested(now + 60_000, &alice);
+        unreadable["parentAttestation"]["signature"] = "nothex".into();
+        let plain = |extra| alice.hello_at(now, "c", extra);
+        // What is signed in a hello; a member who signs for another's id has a valid signature.
+        let mut for_bob = (*alice).clone();
+        for_bob.id = bob.id.clone();
         for (frame, code) in [
             (hello(json!({"sessionPubkey": "nothex"})), "bad_session_pubkey"),
+            (hello(json!({"sessionPubkey": session.pubkey().to_uppercase()})), "bad_session_pubkey"),
             (hello(json!({"parentMemberPubkey": "nothex"})), "bad_parent_pubkey"),
+            (hello(json!({"parentMemberPubkey": alice.pubkey().to_uppercase()})), "bad_parent_pubkey"),
             (hello(json!({"parentAttestation": null})), "attestation_mismatch"),
             (hello(json!({"parentAttestation": other["parentAttestation"]})), "attestation_mismatch"),
+            (hello(attested(now, &alice)), "expired"),
+            (hello(attested(now + limits::MAX_ATTESTATION_TTL_MS + 1, &alice)), "ttl_too_long"),
+            (hello(unreadable), "malformed"),
+            (hello(attested(now + 60_000, &bob)), "bad_signature"),
             (hello(json!({"signature": "00".repeat(64)})), "bad_signature"),
             (hello(json!({"signature": "nothex"})), "malformed"),
-            (session.hello_at(now - 120_000, json!({})), "timestamp_skew"),
+            (session.hello_at(now - 60_001, attested(now + 60_000, &alice)), "timestamp_skew"),
+            (session.hello_at(now + 61_001, json!({})), "timestamp_skew"),
             (hello(json!({"parentMemberId": bob.id})), "parent_member_id_mismatch"),
-            (alice.hello_at(now, "c", json!({"signature": "00".repeat(64)})), "bad_signature"),
-            (alice.hello_at(now - 120_000, "c", json!({})), "timestamp_skew"),
-            (alice.hello_at(now, "c", json!({"pubkey": "xyz"})), "malformed"),
+            (hello(json!({"cwd": null})), "malformed"),
+            (plain(json!({"sessionPubkey": "nothex"})), "bad_session_pubkey"),
+            (alice.hello_at(now - 60_001, "c", json!({})), "timestamp_skew"),
+            (alice.hello_at(now + 61_001, "c", json!({})), "timestamp_skew"),
+            (plain(json!({"pubkey": "xyz"})), "malformed"),
+            (plain(json!({"signature": "nothex"})), "malformed"),
+            (plain(json!({"signature": "00".repeat(64)})), "bad_signature"),
+            (plain(json!({"memberId": bob.id})), "bad_signature"),
+            (for_bob.hello_at(now, "c", json!({})), "member_id_mismatch"),
+            (plain(json!({"sessionId": null})), "malformed"),
+            (plain(json!({"pid": "one"})), "malformed"),
         ] {
             let mut peer = TestPeer::connect(&broker.url()).await?;
             peer.send(&frame).await?;
@@ -109,6 +140,72 @@ broker_suite! {
             assert_eq!(closed.code, 1008, "{code}");
             assert_eq!(closed.reason, code);
         }
+        // What is just within the bounds is let in; an empty session key is none.
+        for frame in [
+            alice.session("s").hello_at(now - 60_000, json!({})),
+            bob.hello_at(now - 60_000, "old", json!({})),
+            bob.hello_at(now + 60_000, "new", json!({"sessionPubkey": ""})),
+            hello(attested(now + limits::MAX_ATTESTATION_TTL_MS, &alice)),
+            hello(json!({"parentMemberId": ""})),
+        ] {
+            let mut peer = TestPeer::connect(&broker.url()).await?;
+            peer.send(&frame).await?;
+            peer.expect("hello_ack").await?;
+        }
+        Ok(())
+    }
+
+    async fn the_first_check_that_fails_is_the_one_that_is_told(database: Database) -> Result<()> {
+        let broker = Builder::new(database).config(|config| config.connections.max_per_mesh = 1).start().await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut owner = broker.connect(&mesh.creator.session("owner")).await?;
+        let now = broker.now_ms();
+        let session = alice.session("one");
+        let told = async |frame: &Value| {
+            let mut peer = TestPeer::connect(&broker.url()).await?;
+            peer.send(frame).await?;
+            anyhow::Ok(peer.next().await?["code"].as_str().unwrap_or("none").to_owned())
+        };
+        // Everything is wrong at first; one fault after the other is mended.
+        let right = |at: i64| session.hello_at(at, json!({}));
+        let mut frame = right(now - 120_000);
+        let good = frame.clone();
+        frame["sessionPubkey"] = "x".into();
+        frame["parentMemberPubkey"] = "x".into();
+        frame["parentAttestation"]["expiresAt"] = 0.into();
+        frame["parentAttestation"]["signature"] = "x".into();
+        frame["signature"] = "x".into();
+        frame["parentMemberId"] = json!(bob.id);
+        assert_eq!(told(&frame).await?, "bad_session_pubkey");
+        frame["sessionPubkey"] = good["sessionPubkey"].clone();
+        assert_eq!(told(&frame).await?, "bad_parent_pubkey");
+        frame["parentMemberPubkey"] = bob.pubkey().into();
+        assert_eq!(told(&frame).await?, "attestation_mismatch");
+        frame["parentMemberPubkey"] = good["parentMemberPubkey"].clone();
+        assert_eq!(told(&frame).await?, "expired");
+        frame["parentAttestation"]["expiresAt"] = (now + limits::MAX_ATTESTATION_TTL_MS + 1).into();
+        assert_eq!(told(&frame).await?, "ttl_too_long");
+        frame["parentAttestation"]["expiresAt"] = good["parentAttestation"]["expiresAt"].clone();
+        assert_eq!(told(&frame).await?, "malformed");
+        frame["parentAttestation"]["signature"] = "00".repeat(64).into();
+        assert_eq!(told(&frame).await?, "bad_signature");
+        frame["parentAttestation"] = good["parentAttestation"].clone();
+        assert_eq!(told(&frame).await?, "timestamp_skew");
+        let good = right(now);
+        frame["timestamp"] = good["timestamp"].clone();
+        frame["parentAttestation"] = good["parentAttestation"].clone();
+        assert_eq!(told(&frame).await?, "malformed");
+        frame["signature"] = "00".repeat(64).into();
+        assert_eq!(told(&frame).await?, "bad_signature");
+        frame["signature"] = good["signature"].clone();
+        assert_eq!(told(&frame).await?, "parent_member_id_mismatch");
+        // Only who may come in learns that there is no room.
+        assert_eq!(told(&right(now)).await?, "capacity");
+        assert_eq!(told(&alice.hello_at(now, "c", json!({}))).await?, "capacity");
+        owner.call(json!({"type": "ban", "target": "alice"}), "ban_ack").await?;
+        assert_eq!(told(&session.hello_at(now, json!({"parentMemberId": bob.id}))).await?, "revoked");
+        assert_eq!(told(&alice.hello_at(now, "c", json!({}))).await?, "revoked");
         Ok(())
     }
 

@@ -42,6 +42,33 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_hook_reaches_every_mesh_of_its_session_and_no_neighbour(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let extra = json!({"hookTokenHash": sha256_hex(TOKEN.as_bytes())});
+        let mut peers = Vec::new();
+        for slug in ["red", "blue"] {
+            let bob = broker.mesh(slug)?.member("bob")?;
+            for name in ["one", "two"] {
+                let session = bob.session(name);
+                let hello = session.hello_at(broker.now_ms(), extra.clone());
+                peers.push(TestPeer::hello(&broker.url(), hello, session.key.clone()).await?);
+            }
+        }
+        let body = json!({"cwd": "/tmp/test", "session_id": "two", "status": "working"});
+        assert_eq!(hook(&broker.base(), Some(TOKEN), &body)?.body["sessions"], 2);
+        // A session of the same directory that is in no mesh: nobody else is taken for it, now or at the next hello.
+        let stranger = json!({"cwd": "/tmp/test", "session_id": "three", "status": "dnd"});
+        assert_eq!(hook(&broker.base(), Some(TOKEN), &stranger)?.body["pending"], true);
+        for peer in &mut peers {
+            assert_eq!((status_of(peer, "one").await?, status_of(peer, "two").await?), ("idle".into(), "working".into()));
+        }
+        let late = broker.mesh("green")?.member("bob")?.session("four");
+        let hello = late.hello_at(broker.now_ms(), extra);
+        let mut late = TestPeer::hello(&broker.url(), hello, late.key.clone()).await?;
+        assert_eq!(status_of(&mut late, "four").await?, "idle");
+        Ok(())
+    }
+
     async fn a_hook_without_the_token_changes_nothing(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
@@ -50,9 +77,14 @@ broker_suite! {
         let mut peer = TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
         let body = json!({"cwd": "/tmp/test", "pid": std::process::id(), "session_id": "one", "status": "dnd"});
         assert_eq!(hook(&broker.base(), None, &body)?.status, 401);
-        let answer = hook(&broker.base(), Some("00"), &body)?;
-        assert!(answer.status == 401 || answer.body["pending"] == true, "{answer:?}");
+        assert_eq!(hook(&broker.base(), Some("00"), &body)?.status, 401, "too short to be a token");
+        // A token of the right shape, but of another person; nothing tells it that the session exists.
+        let other = TOKEN.replace('0', "f");
+        let answer = hook(&broker.base(), Some(&other), &body)?;
+        assert_eq!((answer.status, &answer.body), (200, &json!({"ok": true, "pending": true})));
         assert_eq!(status_of(&mut peer, "one").await?, "idle");
+        assert_eq!(hook(&broker.base(), Some(TOKEN), &body)?.body["sessions"], 1);
+        assert_eq!(status_of(&mut peer, "one").await?, "dnd");
         Ok(())
     }
 

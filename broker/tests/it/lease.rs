@@ -126,22 +126,42 @@ broker_suite! {
     }
 
     async fn a_claimed_session_key_does_not_take_over_its_owner(database: Database) -> Result<()> {
-        let broker = TestBroker::start(database).await?;
+        let mut broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
         let (bob, mallory) = (mesh.member("bob")?, mesh.member("mallory")?);
         let mut sender = broker.join(&mesh.member("alice")?).await?;
         let session = bob.session("one");
-        broker.connect(&session).await?.close().await?;
+        let captured = session.hello_at(broker.now_ms(), json!({}));
+        TestPeer::hello(&broker.url(), captured.clone(), session.key.clone()).await?.close().await?;
         sender.say(&session.pubkey(), "secret", json!({})).await?;
-        // An unproven claim through `hello`: the wire allows the field, the broker must not believe it.
-        let mut thief = TestPeer::connect(&broker.url()).await?;
-        thief.send(&mallory.hello_at(broker.now_ms(), "one", json!({"sessionPubkey": session.pubkey()}))).await?;
-        let answer = thief.next().await?;
-        if answer["type"] == "hello_ack" {
-            assert_eq!(thief.waiting_messages().await?.len(), 0, "the queue of another session");
+        let refused = async |broker: &TestBroker, hello: Value, code: &str| {
+            let mut thief = TestPeer::connect(&broker.url()).await?;
+            thief.send(&hello).await?;
+            let answer = thief.next().await?;
+            assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{answer}");
+            assert_eq!(thief.closed().await?.code, 1008);
+            anyhow::Ok(())
+        };
+        // Unproven claims through `hello`: the wire allows the field, the broker must not believe it. The second is what
+        // somebody makes of a hello of Bob's own member that he captured: its signature does not cover the session.
+        let claim = json!({"sessionPubkey": session.pubkey()});
+        for thief in [&mallory, &bob] {
+            refused(&broker, thief.hello_at(broker.now_ms(), "one", claim.clone()), "attestation_mismatch").await?;
+        }
+        // A proof works once, and only with the key that it names.
+        refused(&broker, captured, "replayed").await?;
+        let attested = mallory.session("one").hello_at(broker.now_ms(), claim.clone());
+        refused(&broker, attested, "attestation_mismatch").await?;
+        // A broker that was started anew knows which keys were proved.
+        broker.restart().await?;
+        for thief in [&mallory, &bob] {
+            refused(&broker, thief.hello_at(broker.now_ms(), "one", claim.clone()), "attestation_mismatch").await?;
         }
         let mut owner = broker.connect(&session).await?;
         assert_eq!(owner.text().await?, "secret");
+        // The owner is connected now: a claim does not push it off its place either.
+        refused(&broker, bob.hello_at(broker.now_ms(), "one", claim), "attestation_mismatch").await?;
+        owner.settle().await?;
         Ok(())
     }
 }

@@ -162,8 +162,14 @@ broker_suite! {
         enrol::post(&broker.base(), &path, &blocked, Some(&bob.key))?.read::<serde_json::Value>()?;
         let ack = sender.say(&blocker.pubkey(), "let me in", json!({})).await?;
         assert_eq!((ack["queued"].as_bool(), ack["code"].as_str()), (Some(false), Some("blocked")), "{ack}");
-        sender.say("*", "to all", json!({})).await?;
+        let ack = sender.say("*", "to all", json!({})).await?;
+        assert_eq!((&ack["online"], ack["recipients"].as_array().map(Vec::len)), (&json!(1), Some(1)), "{ack}");
         assert_eq!(other.text().await?, "to all");
+        // An audience of nobody but blockers is no audience.
+        blocker.send(&json!({"type": "join_group", "name": "quiet"})).await?;
+        blocker.settle().await?;
+        let ack = sender.say("@quiet", "let me in", json!({})).await?;
+        assert_eq!((ack["queued"].as_bool(), ack["code"].as_str()), (Some(false), Some("blocked")), "{ack}");
         // Away and back: nothing of it was queued either.
         assert_eq!(blocker.waiting_messages().await?.len(), 0);
         blocker.close().await?;

@@ -12,8 +12,11 @@ broker_suite! {
         let mesh = broker.mesh("team")?;
         let mut member = broker.join(&mesh.member("alice")?).await?;
         let mut victim = broker.join(&mesh.member("bob")?).await?;
-        for kind in ["disconnect", "kick", "ban"] {
+        for kind in ["disconnect", "kick", "ban", "unban"] {
             assert_eq!(member.refused(json!({"type": kind, "target": "bob"})).await?, "forbidden", "{kind}");
+        }
+        for everyone in [json!({"type": "kick", "all": true}), json!({"type": "disconnect", "stale": 0})] {
+            assert_eq!(member.refused(everyone.clone()).await?, "forbidden", "{everyone}");
         }
         victim.settle().await
     }
@@ -48,6 +51,10 @@ broker_suite! {
         let invite = mesh.invite("member", 5)?;
         let answer = enrol::claim_answer(&broker.base(), &invite.code, &bob.key, "bob")?;
         assert!(answer.status >= 400, "{answer:?}");
+        // Nor can it do by HTTP what its signature allowed before.
+        let members = format!("/mesh/{}/members", mesh.id);
+        let answer = enrol::get(&broker.base(), &members, Some(&bob.key))?;
+        assert!(matches!(answer.status, 401 | 403), "{answer:?}");
         let bans = owner.call(json!({"type": "list_bans"}), "list_bans_result").await?;
         assert_eq!(bans["bans"][0]["pubkey"], bob.pubkey(), "{bans}");
         owner.call(json!({"type": "unban", "target": bob.pubkey()}), "unban_ack").await?;
@@ -65,8 +72,21 @@ broker_suite! {
         let bob = mesh.member("bob")?;
         let mut victim = broker.join(&bob).await?;
         assert_eq!(admin.refused(json!({"type": "ban", "target": mesh.creator.pubkey()})).await?, "forbidden");
-        let code = admin.refused(json!({"type": "ban", "target": &bob.pubkey()[..4]})).await?;
-        assert!(matches!(code.as_str(), "peer_not_found" | "not_found" | "unknown_target"), "{code}");
-        victim.settle().await
+        for kind in ["ban", "kick", "disconnect", "unban"] {
+            assert_eq!(admin.refused(json!({"type": kind, "target": &bob.pubkey()[..7]})).await?, "not_found", "{kind}");
+        }
+        // A second Bob: the name means two, and neither is hit by guess.
+        let mut namesake = broker.join(&mesh.member("bob")?).await?;
+        for kind in ["ban", "kick", "disconnect"] {
+            let frame = admin.ask(json!({"type": kind, "target": "bob"})).await?;
+            assert_eq!((&frame["type"], &frame["code"]), (&json!("error"), &json!("ambiguous_target")), "{frame}");
+            assert_eq!(frame["candidates"].as_array().map(Vec::len), Some(2), "{frame}");
+        }
+        for peer in [&mut victim, &mut namesake] {
+            peer.settle().await?;
+        }
+        let bans = admin.call(json!({"type": "list_bans"}), "list_bans_result").await?;
+        assert_eq!(bans["bans"], json!([]));
+        Ok(())
     }
 }

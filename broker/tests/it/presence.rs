@@ -1,5 +1,7 @@
 //! What peers say about themselves, and who hears of it.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::broker_suite;
@@ -33,19 +35,44 @@ broker_suite! {
     }
 
     async fn two_sessions_of_a_member_do_not_show_each_others_data(database: Database) -> Result<()> {
-        let broker = TestBroker::start(database).await?;
+        let mut broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
         let bob = mesh.member("bob")?;
-        let (mut one, mut two) = (broker.connect(&bob.session("one")).await?, broker.connect(&bob.session("two")).await?);
-        one.send(&json!({"type": "set_summary", "summary": "first"})).await?;
-        two.send(&json!({"type": "set_summary", "summary": "second"})).await?;
-        one.settle().await?;
-        two.settle().await?;
-        let list = one.call(json!({"type": "list_peers"}), "peers_list").await?;
-        for peer in list["peers"].as_array().into_iter().flatten() {
-            let expected = if peer["sessionId"] == "one" { "first" } else { "second" };
-            assert_eq!(peer["summary"], expected, "{list}");
+        let sessions = [bob.session("one"), bob.session("two")];
+        for session in &sessions {
+            let mut peer = broker.connect(session).await?;
+            let name = session.id.as_str();
+            peer.send(&json!({"type": "set_summary", "summary": format!("summary of {name}")})).await?;
+            peer.send(&json!({"type": "join_group", "name": name, "role": "lead"})).await?;
+            peer.call(json!({"type": "set_profile", "title": format!("title of {name}")}), "ack").await?;
+            peer.call(json!({"type": "set_visible", "visible": name == "two"}), "ack").await?;
+            peer.close().await?;
         }
+        // Their leases end, and the broker is started anew: each comes back as itself, not as its sibling.
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        broker.pass(Duration::from_secs(180), &mut watcher).await?;
+        broker.restart().await?;
+        let (mut one, _two) = (broker.connect(&sessions[0]).await?, broker.connect(&sessions[1]).await?);
+        assert_eq!((&one.hello_ack["restored"], &one.hello_ack["reattached"]), (&json!(true), &Value::Null));
+        assert_eq!(one.hello_ack["lastSummary"], "summary of one");
+        assert_eq!(one.hello_ack["restoredGroups"], json!([{"name": "one", "role": "lead"}]));
+        let list = one.call(json!({"type": "list_peers"}), "peers_list").await?;
+        let peers = list["peers"].as_array().cloned().unwrap_or_default();
+        assert_eq!(peers.len(), 2, "{list}");
+        for peer in peers {
+            let name = peer["sessionId"].as_str().unwrap_or_default();
+            assert_eq!(peer["summary"], format!("summary of {name}"), "{list}");
+            assert_eq!(peer["groups"], json!([{"name": name, "role": "lead"}]), "{list}");
+            assert_eq!(peer["profile"]["title"], format!("title of {name}"), "{list}");
+            assert_eq!(peer["visible"], name == "two", "{list}");
+        }
+        // A third session of the member has nothing of either.
+        let third = broker.connect(&bob.session("three")).await?;
+        assert_eq!(third.hello_ack["restored"], Value::Null, "{}", third.hello_ack);
+        let list = one.call(json!({"type": "list_peers"}), "peers_list").await?;
+        let third = list["peers"].as_array().into_iter().flatten().find(|peer| peer["sessionId"] == "three");
+        let third = third.expect("it is listed");
+        assert_eq!((&third["visible"], &third["groups"], &third["summary"]), (&json!(true), &json!([]), &Value::Null));
         Ok(())
     }
 

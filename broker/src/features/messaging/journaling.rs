@@ -125,6 +125,7 @@ fn session_record(cx: &MeshContext<'_>, key: &PublicKey) -> Option<SessionRecord
         stats: peer.map(|peer| peer.stats).unwrap_or_default(),
         first_seen_at_ms: cx.now_ms(),
         last_seen_at_ms: peer.map_or(known.last_seen_ms, |peer| peer.last_seen_ms),
+        proven: known.proven,
     })
 }
 

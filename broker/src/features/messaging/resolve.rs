@@ -195,6 +195,11 @@ impl<'a> Route<'a> {
         Self { roster, sender, exclude, routed: Vec::new(), seen: HashSet::new(), blocked: 0 }
     }
 
+    /// Everybody whom the targets mean takes no such messages from this sender. A topic is none of these: its history keeps them.
+    pub fn all_blocked(&self) -> bool {
+        self.routed.is_empty() && self.blocked > 0
+    }
+
     /// Adds the recipients of one target. `subscribers` are those of the topic, for topic targets.
     ///
     /// # Errors

@@ -178,6 +178,9 @@ fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Vec<R
         }
         route.add(target, &subscribers)?;
     }
+    if topic.is_none() && route.all_blocked() {
+        return Err(Reject::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
+    }
     Ok((route.routed, topic))
 }
 

@@ -43,6 +43,8 @@ pub struct SessionRecord {
     pub first_seen_at_ms: i64,
     /// Unix milliseconds.
     pub last_seen_at_ms: i64,
+    /// Whether its key was proved once; then only a proof opens it again.
+    pub proven: bool,
 }
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -63,6 +65,7 @@ pub(crate) struct SessionRow {
     stats: String,
     first_seen_at_ms: i64,
     last_seen_at_ms: i64,
+    proven: bool,
 }
 
 impl From<&SessionRecord> for SessionRow {
@@ -83,6 +86,7 @@ impl From<&SessionRecord> for SessionRow {
             stats: convert::to_json(&session.stats),
             first_seen_at_ms: session.first_seen_at_ms,
             last_seen_at_ms: session.last_seen_at_ms,
+            proven: session.proven,
         }
     }
 }
@@ -107,6 +111,7 @@ impl TryFrom<SessionRow> for SessionRecord {
             summary: row.summary,
             first_seen_at_ms: row.first_seen_at_ms,
             last_seen_at_ms: row.last_seen_at_ms,
+            proven: row.proven,
         })
     }
 }
@@ -120,7 +125,7 @@ macro_rules! session_changes {
     () => {
         $crate::features::presence::store::session_changes!(
             member_id, session_id, display_name, cwd, hostname, groups, profile, visible, summary, status, stats,
-            last_seen_at_ms
+            last_seen_at_ms, proven
         )
     };
 }

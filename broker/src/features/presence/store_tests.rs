@@ -18,6 +18,7 @@ fn session(key: PublicKey, seen: i64) -> SessionRecord {
         stats: Stats { messages_in: Some(2.0), ..Stats::default() },
         first_seen_at_ms: seen,
         last_seen_at_ms: seen,
+        proven: false,
     }
 }
 
@@ -30,6 +31,7 @@ store_suite! {
             visible: false,
             summary: Some("reviewing".into()),
             hostname: None,
+            proven: true,
             ..session(laptop, NOW + 2)
         };
         upsert(&db, &changed).await.unwrap();

@@ -142,19 +142,19 @@ fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome
     if create.description.as_ref().is_some_and(|text| text.chars().count() > limits::MAX_TEXT_CHARS) {
         return Err(Reject::new(ErrorCode::InvalidArgs, "`description`: expected at most 1024 characters"));
     }
-    let exists = cx.core.topics.find(&name).is_some();
-    if !exists && cx.core.topics.iter().count() >= MAX_TOPICS {
+    let known = cx.core.topics.find(&name).map(|topic| topic.id.clone());
+    if known.is_none() && cx.core.topics.iter().count() >= MAX_TOPICS {
         return Err(Reject::new(ErrorCode::Limit, format!("a mesh can have {MAX_TOPICS} topics at most")));
     }
     let own = cx.peer()?.member.clone();
-    if exists {
+    if known.is_some() {
         // The name of a topic that the caller may not see is taken, and that is all it learns.
         readable(&cx.core.topics, &own, &name)
             .map_err(|_| Reject::new(ErrorCode::AlreadyExists, "that name is taken"))?;
     }
     let now = cx.now_ms();
     let topic = store::Topic {
-        id: TopicId::random(&mut rand::thread_rng()),
+        id: known.clone().unwrap_or_else(|| TopicId::random(&mut rand::thread_rng())),
         mesh_id: cx.core.id.clone(),
         name,
         description: create.description,
@@ -162,19 +162,30 @@ fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome
         created_by: own.clone(),
         created_at_ms: now,
     };
+    let state = TopicState {
+        id: topic.id.clone(),
+        name: topic.name.clone(),
+        description: topic.description.clone(),
+        visibility: topic.visibility,
+        created_at_ms: now,
+        subscribers: vec![own],
+    };
+    if known.is_none() {
+        // Known from now on, so that the next frame of the same socket may name it; its lane stores it before that frame's work.
+        cx.core.topics.put(state.clone());
+    }
     let db = cx.core.db.clone();
-    Ok(Outcome::work::<Topics, _, _>(Lane("topics", String::new()), async move {
-        let (topic, created) = store::create(&db, &topic).await?;
+    Ok(Outcome::work::<Topics, _, _>(Lane("topic", topic.id.to_string()), async move {
+        let stored = store::create(&db, &topic).await;
         Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
-            if created {
-                cx.core.topics.put(TopicState {
-                    id: topic.id.clone(),
-                    name: topic.name.clone(),
-                    description: topic.description,
-                    visibility: topic.visibility,
-                    created_at_ms: topic.created_at_ms,
-                    subscribers: vec![own],
-                });
+            let (topic, created) = stored.inspect_err(|_| {
+                if known.is_none() {
+                    cx.core.topics.remove(&topic.id);
+                }
+            })?;
+            // The one who made it first may have failed after this one had seen it.
+            if created && cx.core.topics.get_mut(&topic.id).is_none() {
+                cx.core.topics.put(state);
             }
             let topic = TopicRef { id: topic.id, name: topic.name, visibility: topic.visibility };
             Ok(answer(TopicCreated { topic, created }))
