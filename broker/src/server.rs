@@ -40,6 +40,8 @@ const FLUSH: Duration = Duration::from_millis(20);
 
 /// Time between two rounds of upkeep.
 const UPKEEP_MS: i64 = 3_600_000;
+/// The same after one that failed.
+const UPKEEP_RETRY_MS: i64 = 60_000;
 
 /// Parts that tests and embedders replace.
 pub struct Deps {
@@ -294,7 +296,11 @@ async fn upkeep(db: Db, clock: SharedClock) {
             Ok((expired, purged, forgotten)) => {
                 tracing::info!(expired, purged, forgotten, "old messages and sessions removed");
             }
-            Err(error) => tracing::warn!(error = %error, "old messages could not be removed; trying again in an hour"),
+            Err(error) => {
+                tracing::warn!(error = %error, "old messages could not be removed; trying again in a minute");
+                clock.sleep_until(clock.mono_ms() + UPKEEP_RETRY_MS).await;
+                continue;
+            }
         }
         clock.sleep_until(clock.mono_ms() + UPKEEP_MS).await;
     }

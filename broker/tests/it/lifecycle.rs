@@ -70,7 +70,8 @@ broker_suite! {
         let kept = sender.say(&bob.pubkey(), "for a week", json!({})).await?;
         sender.say(&bob.pubkey(), "for a minute", json!({"expires_in_ms": 60_000})).await?;
         broker.clock.step_wall(30 * 86_400_000);
-        // The hourly look has been there when the short one is no longer counted.
+        // The hourly look has been there when the short one is no longer counted. A busy database lets it skip some hours,
+        // but not the week of the other one.
         let mut sent = 2;
         for hour in 1.. {
             broker.pass(Duration::from_secs(3_900), &mut sender).await?;
@@ -79,7 +80,7 @@ broker_suite! {
             if ack["recipients"][0]["waiting"].as_u64().expect("the ack says how many wait") < sent {
                 break;
             }
-            assert!(hour < 20, "nothing expires: {ack}");
+            assert!(hour < 150, "nothing expires: {ack}");
         }
         let mut receiver = broker.join(&bob).await?;
         assert_eq!(receiver.message().await?["messageId"], kept["messageId"]);

@@ -269,11 +269,28 @@ fn outside(listen: SocketAddr) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, listen.port()))
 }
 
-/// The address that this machine would use towards others. Connecting a datagram socket sends nothing.
+/// The address that this machine would use towards others; in a network that leads nowhere else, the one it has there.
 fn outside_address() -> Option<IpAddr> {
+    routed_address().or_else(|| {
+        let interfaces = if_addrs::get_if_addrs().inspect_err(|error| tracing::warn!(%error, "no list of interfaces"));
+        first_outside(interfaces.ok()?.iter().map(if_addrs::Interface::ip))
+    })
+}
+
+/// Towards an address that nobody has (RFC 5737). Connecting a datagram socket sends nothing.
+fn routed_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
     socket.connect(("192.0.2.1", 9)).ok()?;
     socket.local_addr().ok().map(|address| address.ip())
+}
+
+/// One that others can use as it is: link-local ones mean nothing without an interface. IPv4 first, because it can be dictated.
+fn first_outside(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+    let usable = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    addresses.filter(usable).min_by_key(IpAddr::is_ipv6)
 }
 
 #[cfg(test)]
@@ -286,6 +303,15 @@ mod tests {
         assert_eq!(outside_url("10.1.2.3:7900".parse().unwrap()).as_deref(), Some("ws://10.1.2.3:7900/ws"));
         assert_eq!(reachable("ws://0.0.0.0:7900/ws"), "ws://127.0.0.1:7900/ws");
         assert_eq!(reachable("ws://127.0.0.1:7900/ws"), "ws://127.0.0.1:7900/ws");
+    }
+
+    #[test]
+    fn a_link_carries_an_address_that_works_from_elsewhere() {
+        let first = |addresses: &[&str]| first_outside(addresses.iter().map(|text| text.parse().unwrap()));
+        assert_eq!(first(&["127.0.0.1", "::1"]), None);
+        assert_eq!(first(&["169.254.7.7", "fe80::1"]), None);
+        assert_eq!(first(&["127.0.0.1", "fd00::5", "fe80::1", "10.77.0.1"]), "10.77.0.1".parse().ok());
+        assert_eq!(first(&["::1", "fd00::5"]), "fd00::5".parse().ok());
     }
 
     #[test]

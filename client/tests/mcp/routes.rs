@@ -1,10 +1,9 @@
 //! The ways into a session when the channel is closed, swallows, or the session is in the middle of a turn.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
 use claudemesh_testkit::cli::CommandLine;
 use claudemesh_testkit::host::Host;
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use super::hooks::{self, context, input};
@@ -150,8 +149,7 @@ async fn a_waiting_hook_that_is_killed_loses_nothing() -> Result<()> {
     assert_eq!(hooks::end(third).await?.status.code(), Some(0));
     // The session ends: so does its waiting hook.
     bob.end().await?;
-    let ended = Command::new("kill").arg(fourth.id().to_string()).status()?;
-    assert!(ended.success());
+    rustix::process::kill_process(Pid::from_child(&fourth), Signal::TERM)?;
     hooks::end(fourth).await?;
     Ok(())
 }
