@@ -21,6 +21,7 @@ use claudemesh_broker::mesh::outbox::Outbox;
 use claudemesh_broker::mesh::peers::{Member, Peer, PeerRef, Role, Roster, StatusSource};
 use claudemesh_broker::mesh::topics::TopicBook;
 use claudemesh_broker::session::Out;
+use claudemesh_broker::session::queue::{Load, Outlet};
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Request, Send};
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
 use claudemesh_protocol::id::{MemberId, MeshId, PresenceId, PublicKey};
@@ -31,7 +32,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const BODY_CHARS: usize = 424;
 
 /// A socket that is always ready.
-struct Drain;
+struct Drain(Arc<Load>);
 
 impl Actor for Drain {
     type Context = Context<Self>;
@@ -44,7 +45,12 @@ impl Actor for Drain {
 impl Handler<Out> for Drain {
     type Result = ();
 
-    fn handle(&mut self, _: Out, _: &mut Self::Context) {}
+    fn handle(&mut self, out: Out, _: &mut Self::Context) {
+        if let Out::Text(frame) = out {
+            self.0.taken(&frame);
+            self.0.left();
+        }
+    }
 }
 
 struct Fixture {
@@ -111,6 +117,7 @@ impl Fixture {
             last_seen_at_ms: None,
             revoked_at_ms: None,
         });
+        let load = Arc::<Load>::default();
         let at = self.core.roster.next_ref();
         self.core.roster.insert(Peer {
             at,
@@ -144,7 +151,7 @@ impl Fixture {
             connected_at_ms: 0,
             last_seen_ms: 0,
             heard_mono_ms: 0,
-            socket: Some(Drain.start().recipient()),
+            socket: Some(Outlet::new(Drain(load.clone()).start().recipient(), load)),
             socket_no: u64::from(number),
             lease_ends_mono_ms: None,
             outbox: Outbox::default(),

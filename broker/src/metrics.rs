@@ -29,6 +29,8 @@ pub struct Metrics {
     pub dropped_by_grant: IntCounterVec,
     /// Ephemeral events dropped because a queue was full.
     pub events_dropped: IntCounter,
+    /// Answers that did not fit: their sockets were closed.
+    pub answers_dropped: IntCounter,
     /// Journal transactions.
     pub journal_commits: IntCounter,
     /// Rows per journal transaction.
@@ -92,6 +94,7 @@ impl Metrics {
             ),
             dropped_by_grant: counters("messages_dropped_by_grant_total", "Deliveries refused by grants", &["grant"]),
             events_dropped: counter("events_dropped_total", "Ephemeral events dropped on a full queue"),
+            answers_dropped: counter("answers_dropped_total", "Answers whose peer did not read and was closed"),
             journal_commits: counter("journal_commits_total", "Journal transactions"),
             journal_rows: histogram(
                 "journal_rows",

@@ -61,6 +61,11 @@ pub const QUEUE_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub const MAX_IN_FLIGHT: usize = 256;
 /// Bytes of unacknowledged pushes per session.
 pub const MAX_IN_FLIGHT_BYTES: usize = 1 << 20;
+/// Bytes of messages and events that wait for one socket: the pushes in flight, and events beside them. More messages wait
+/// in storage, more events are dropped.
+pub const MAX_QUEUED_PUSH_BYTES: usize = 2 << 20;
+/// The same with the answers to its own requests, which are never dropped: beyond it the socket is closed.
+pub const MAX_QUEUED_BYTES: usize = 8 << 20;
 /// Connections per mesh unless the operator says otherwise.
 pub const MAX_CONNECTIONS_PER_MESH: usize = 10_000;
 /// Messages of one trace in [`TRACE_WINDOW`] before it is stopped: agents answering each other for ever.

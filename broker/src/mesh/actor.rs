@@ -3,9 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, WrapFuture,
-};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::HookSetStatus;
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
@@ -21,8 +19,9 @@ use super::peers::{PeerRef, StatusSource};
 use crate::features::messaging::journaling;
 use crate::journal::BATCH_WINDOW;
 use crate::metrics::METRICS;
+use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
-use crate::session::{CloseReason, Out};
+use crate::session::queue::Outlet;
 
 /// Frames that may wait for a mesh before its sessions stop reading their sockets.
 const MAILBOX: usize = 4_096;
@@ -58,7 +57,7 @@ pub struct Attach {
     /// `_reqId` of the hello.
     pub req_id: Option<String>,
     /// The socket.
-    pub socket: Recipient<Out>,
+    pub socket: Outlet,
     /// Its number.
     pub socket_no: u64,
 }

@@ -11,7 +11,7 @@ use claudemesh_protocol::time::iso;
 use claudemesh_protocol::version::{BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL, PROTOCOL_VERSION};
 
 use super::actor::{Attach, Mesh};
-use super::context::{FlushWanted, MeshContext, send_text};
+use super::context::{FlushWanted, MeshContext, answer_text};
 use super::events::MeshEvent;
 use super::outbox::Outbox;
 use super::peers::{KnownSession, Member, Peer, PeerRef, StatusSource};
@@ -19,6 +19,7 @@ use crate::features::messaging::journaling;
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
+use crate::session::queue::Outlet;
 
 impl Mesh {
     /// Lets a verified hello in, or says why not.
@@ -133,13 +134,7 @@ impl Mesh {
         }
     }
 
-    fn take_over(
-        &mut self,
-        at: PeerRef,
-        hello: &VerifiedHello,
-        socket: actix::Recipient<crate::session::Out>,
-        socket_no: u64,
-    ) -> PeerRef {
+    fn take_over(&mut self, at: PeerRef, hello: &VerifiedHello, socket: Outlet, socket_no: u64) -> PeerRef {
         MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         if let Some(peer) = self.core.roster.get_mut(at) {
@@ -174,7 +169,7 @@ impl Mesh {
         hello: &VerifiedHello,
         member: &Member,
         known: Option<&KnownSession>,
-        socket: actix::Recipient<crate::session::Out>,
+        socket: Outlet,
         socket_no: u64,
     ) -> PeerRef {
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
@@ -272,7 +267,7 @@ impl Mesh {
             restored_stats: restored.then(|| event_data(&totals)),
             services: vec![],
         };
-        send_text(peer, ServerMessage::from(Response::from(ack)).write(req_id).into());
+        answer_text(peer, ServerMessage::from(Response::from(ack)).write(req_id).into());
     }
 
     /// Notes the session so that it can be addressed while it is away.

@@ -23,7 +23,7 @@ use crate::config::{Connections, Limits};
 use crate::db::Db;
 use crate::journal::Journal;
 use crate::metrics::METRICS;
-use crate::session::{CloseReason, Out};
+use crate::session::CloseReason;
 
 /// Frames a second that one mesh may spend on presence events; beyond it peers get one `roster_changed` instead.
 ///
@@ -162,7 +162,7 @@ impl MeshContext<'_> {
         if let Some(peer) = self.core.roster.get(to.peer)
             && peer.socket_no == to.socket_no
         {
-            send_text(peer, message.write(to.req_id.as_deref()).into());
+            answer_text(peer, message.write(to.req_id.as_deref()).into());
         }
     }
 
@@ -241,16 +241,23 @@ impl MeshContext<'_> {
     /// Closes a peer's socket with a reason. The record stays until it is evicted.
     pub fn close(&self, peer: PeerRef, reason: CloseReason) {
         if let Some(socket) = self.core.roster.get(peer).and_then(|peer| peer.socket.as_ref()) {
-            // A full queue means that the peer does not read; the TCP user timeout ends such a socket.
-            let _ = socket.try_send(Out::Close(reason));
+            // Of a peer that does not read, the TCP user timeout ends the socket.
+            socket.close(reason);
         }
     }
 }
 
-/// Hands text to a peer's socket.
+/// Hands the answer to a request to the socket that asked.
+pub fn answer_text(peer: &Peer, frame: ByteString) {
+    if let Some(socket) = &peer.socket {
+        socket.answer(frame);
+    }
+}
+
+/// Hands an event to a peer's socket.
 pub fn send_text(peer: &Peer, frame: ByteString) -> bool {
     let Some(socket) = &peer.socket else { return false };
-    let sent = socket.try_send(Out::Text(frame)).is_ok();
+    let sent = socket.push(frame);
     if !sent {
         METRICS.events_dropped.inc();
     }

@@ -91,6 +91,11 @@ impl Outbox {
         self.in_flight.is_empty()
     }
 
+    /// Whether this message was pushed and is not acknowledged.
+    pub fn has(&self, id: &str) -> bool {
+        self.in_flight.contains_key(id)
+    }
+
     /// Where a class stands.
     pub fn lane(&self, priority: Priority) -> Lane {
         self.lanes[lane_of(priority)]

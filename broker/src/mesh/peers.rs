@@ -3,7 +3,6 @@
 //! Plain data without actix. Every lookup that a frame needs is a hash map access; nothing here walks all peers except
 //! audiences and lists, which have to.
 
-use actix::Recipient;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::members::Grant;
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
@@ -12,7 +11,7 @@ use claudemesh_protocol::target::group_covers;
 
 use super::outbox::Outbox;
 use crate::hash::FastMap;
-use crate::session::Out;
+use crate::session::queue::Outlet;
 
 /// Handle of a peer inside one mesh; never reused while the mesh is in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,7 +103,7 @@ pub struct Peer {
     /// Monotonic ms of the last frame or pong.
     pub heard_mono_ms: i64,
     /// The socket; `None` in lease grace.
-    pub socket: Option<Recipient<Out>>,
+    pub socket: Option<Outlet>,
     /// Number of the socket, so that the end of an old one cannot end a new one.
     pub socket_no: u64,
     /// Monotonic ms when the lease ends; set while there is no socket.

@@ -22,14 +22,22 @@ use crate::features::messaging::{Messaging, MessagingMemory, journaling};
 use crate::journal::{Journal, store};
 use crate::mesh::dispatch::{Feature, Features};
 use crate::session::Out;
+use crate::session::queue::{Load, Outlet};
 
 /// Frames a socket got.
 pub type Frames = Arc<Mutex<Vec<Value>>>;
 
-struct Sink(Frames);
+struct Sink {
+    frames: Frames,
+    load: Arc<Load>,
+}
 
 impl Actor for Sink {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(crate::session::socket::MAILBOX);
+    }
 }
 
 impl Handler<Out> for Sink {
@@ -37,7 +45,9 @@ impl Handler<Out> for Sink {
 
     fn handle(&mut self, out: Out, _: &mut Self::Context) {
         if let Out::Text(text) = out {
-            self.0.lock().unwrap().push(serde_json::from_str(&text).unwrap());
+            self.load.taken(&text);
+            self.load.left();
+            self.frames.lock().unwrap().push(serde_json::from_str(&text).unwrap());
         }
     }
 }
@@ -161,11 +171,12 @@ impl TestMesh {
     /// Opens a new socket for a record, as a (re-)attach does.
     pub fn connect(&mut self, at: PeerRef) -> Frames {
         let frames = Frames::default();
-        let sink = Sink(frames.clone()).start().recipient();
+        let load = Arc::<Load>::default();
+        let sink = Sink { frames: frames.clone(), load: load.clone() }.start().recipient();
         self.sockets += 1;
         let number = self.sockets;
         let peer = self.core.roster.get_mut(at).unwrap();
-        peer.socket = Some(sink);
+        peer.socket = Some(Outlet::new(sink, load));
         peer.socket_no = number;
         peer.outbox.rewind();
         self.step(None, |features, cx| journaling::attached(&mut features.messaging, cx, at));

@@ -13,6 +13,7 @@ use claudemesh_protocol::session::Request as SessionRequest;
 
 use super::bucket::Bucket;
 use super::hello::{self, SeenHellos, VerifiedHello};
+use super::queue::{Load, Outlet};
 use super::socket::{Socket, SocketContext};
 use super::{CloseReason, Out};
 use crate::clock::SharedClock;
@@ -64,12 +65,13 @@ pub struct PeerSession {
     counted_pending: bool,
     deadline: Option<SpawnHandle>,
     fragments: Vec<u8>,
+    load: Arc<Load>,
     _open: Open,
 }
 
 impl PeerSession {
-    /// A session for a socket that was just upgraded.
-    pub fn new(deps: SessionDeps) -> Self {
+    /// A session for a socket that was just upgraded; what is held for it is counted in `load`.
+    pub fn new(deps: SessionDeps, load: Arc<Load>) -> Self {
         deps.pending.fetch_add(1, Ordering::Relaxed);
         METRICS.connections_pending.inc();
         let socket_no = deps.next_socket.fetch_add(1, Ordering::Relaxed) as u64;
@@ -85,6 +87,7 @@ impl PeerSession {
             counted_pending: true,
             deadline: None,
             fragments: Vec::new(),
+            load,
         }
     }
 
@@ -222,7 +225,13 @@ impl PeerSession {
     /// What the mesh hands over.
     pub fn out(&mut self, out: Out, ctx: &mut SocketContext) {
         match out {
-            Out::Text(frame) => ctx.text(frame),
+            Out::Text(frame) => {
+                self.load.taken(&frame);
+                match self.load.closing() {
+                    Some(reason) => self.end(reason, ctx),
+                    None => ctx.text(frame),
+                }
+            }
             Out::Close(reason) => self.end(reason, ctx),
         }
     }
@@ -240,7 +249,8 @@ impl PeerSession {
         }
         hello::trim(&mut verified.description);
         self.state = State::Joining;
-        let (directory, socket_no, socket) = (self.deps.directory.clone(), self.socket_no, ctx.recipient());
+        let socket = Outlet::new(ctx.recipient(), Arc::clone(&self.load));
+        let (directory, socket_no) = (self.deps.directory.clone(), self.socket_no);
         let joining = join(directory, verified, req_id, socket, socket_no).into_actor(self);
         let joined = joining.map(|joined, session, ctx| match joined {
             Ok((mesh, peer)) => {
@@ -303,7 +313,7 @@ async fn join(
     directory: Directory,
     hello: VerifiedHello,
     req_id: Option<String>,
-    socket: actix::Recipient<Out>,
+    socket: Outlet,
     socket_no: u64,
 ) -> Result<(Addr<Mesh>, PeerRef), ErrorCode> {
     for _ in 0..20 {

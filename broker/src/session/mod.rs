@@ -3,6 +3,7 @@
 mod actor;
 pub mod bucket;
 pub mod hello;
+pub mod queue;
 pub mod socket;
 
 use actix::Message;
@@ -47,6 +48,8 @@ pub enum CloseReason {
     Archived,
     /// The mesh failed and is being rebuilt: connect again.
     Restarting,
+    /// It asked for more than it reads.
+    SlowReader,
 }
 
 impl CloseReason {
@@ -65,6 +68,7 @@ impl CloseReason {
             Self::TooLarge => (1009, "frame too large"),
             Self::Archived => (1008, "mesh_archived"),
             Self::Restarting => (1012, "restarting"),
+            Self::SlowReader => (1013, "answers are not read"),
         }
     }
 }

@@ -3,16 +3,26 @@
 //! Its context is polled by the HTTP connection: a socket that cannot be written stops the session's mailbox, `try_send`
 //! answers `Full`, and that is the back-pressure signal of the mesh.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Handler, Recipient, SpawnHandle, StreamHandler};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws;
+use bytes::Bytes;
 use bytestring::ByteString;
 use claudemesh_protocol::limits;
+use futures_util::Stream;
 
+use super::queue::{FRAME_OVERHEAD_BYTES, Load};
 use super::{CloseReason, Out, PeerSession, SessionDeps};
 
-/// Frames that may wait for one socket. Beyond it durable messages stay in storage and events are dropped.
-const MAILBOX: usize = 512;
+/// Frames that may wait for one socket: never the first bound to be met, bytes are.
+pub(crate) const MAILBOX: usize = limits::MAX_QUEUED_BYTES / FRAME_OVERHEAD_BYTES;
+/// Bytes handed to the HTTP server at once. It takes more as soon as less than 32 KiB are unwritten, and copies what it
+/// takes into a buffer that never shrinks.
+const PIECE: usize = 32 * 1024;
 
 /// What a session may do with its socket.
 pub type SocketContext = ws::WebsocketContext<PeerSession>;
@@ -64,9 +74,34 @@ pub fn upgrade(
     payload: web::Payload,
     deps: SessionDeps,
 ) -> Result<HttpResponse, actix_web::Error> {
-    ws::WsResponseBuilder::new(PeerSession::new(deps), request, payload)
-        .codec(actix_http::ws::Codec::new().max_size(limits::MAX_FRAME_BYTES))
-        .start()
+    let load = Arc::<Load>::default();
+    let codec = actix_http::ws::Codec::new().max_size(limits::MAX_FRAME_BYTES);
+    let frames = ws::WebsocketContext::with_codec(PeerSession::new(deps, Arc::clone(&load)), payload, codec);
+    Ok(ws::handshake(request)?.streaming(Paced { frames: Box::pin(frames), chunk: Bytes::new(), load }))
+}
+
+/// Hands the encoded frames over in pieces, and says when they have left.
+struct Paced<S> {
+    frames: Pin<Box<S>>,
+    chunk: Bytes,
+    load: Arc<Load>,
+}
+
+impl<S: Stream<Item = Result<Bytes, actix_web::Error>>> Stream for Paced<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.chunk.is_empty() {
+            // To be asked for more is the sign that the last piece was written, but for what the server's buffer holds.
+            self.load.left();
+            match ready!(self.frames.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) => self.chunk = chunk,
+                end => return Poll::Ready(end),
+            }
+        }
+        let bytes = self.chunk.len().min(PIECE);
+        Poll::Ready(Some(Ok(self.chunk.split_to(bytes))))
+    }
 }
 
 impl Actor for PeerSession {
@@ -137,5 +172,47 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for PeerSession {
 
     fn finished(&mut self, ctx: &mut Self::Context) {
         ctx.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_protocol::limits::MAX_QUEUED_PUSH_BYTES;
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+    use crate::session::queue::Outlet;
+
+    struct Silent;
+
+    impl Actor for Silent {
+        type Context = actix::Context<Self>;
+    }
+
+    impl Handler<Out> for Silent {
+        type Result = ();
+
+        fn handle(&mut self, _: Out, _: &mut Self::Context) {}
+    }
+
+    /// Frames that were encoded count until the server asks for what comes after them, and it gets them in small pieces.
+    #[actix_rt::test]
+    async fn encoded_frames_are_held_until_the_server_has_taken_them() {
+        let load = Arc::<Load>::default();
+        let outlet = Outlet::new(Silent.start().recipient(), Arc::clone(&load));
+        let frame = ByteString::from("x".repeat(3 * PIECE));
+        assert!(outlet.push(frame.clone()));
+        load.taken(&frame);
+        let chunks = stream::iter([Ok(frame.clone().into_bytes()), Ok(Bytes::from_static(b"more"))]);
+        let mut paced = Paced { frames: Box::pin(chunks), chunk: frame.into_bytes(), load: Arc::clone(&load) };
+        for _ in 0..3 {
+            let piece = paced.next().await.unwrap().unwrap();
+            assert_eq!(piece.len(), PIECE);
+            assert!(outlet.held_bytes() > 3 * PIECE, "the server may not have written it");
+            assert!(!outlet.push("y".repeat(MAX_QUEUED_PUSH_BYTES - 3 * PIECE).into()));
+        }
+        let next = paced.next().await.unwrap().unwrap();
+        assert_eq!(next.len(), PIECE);
+        assert_eq!(outlet.held_bytes(), 0);
     }
 }

@@ -26,7 +26,6 @@ use crate::mesh::outcome::{Outcome, Reject, ReplyTo};
 use crate::mesh::peers::{PeerRef, Roster};
 use crate::mesh::topics;
 use crate::metrics::METRICS;
-use crate::session::Out;
 
 /// Rows after which a batch is handed over although all of it is about to be acknowledged.
 const MANY_EXPECTED_ROWS: usize = 16_384;
@@ -382,7 +381,7 @@ pub(super) fn hand_over(
     slot: Option<usize>,
 ) -> Offered {
     let Some(socket) = &peer.socket else { return Offered::Stored };
-    if socket.try_send(Out::Text(frame.clone())).is_err() {
+    if !socket.push(frame.clone()) {
         return Offered::Stored;
     }
     METRICS.deliveries_pushed.inc();

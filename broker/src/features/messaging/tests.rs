@@ -2,6 +2,7 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::messaging::{ClientAck, InboxPull, Priority, Send, Stage, Trace};
 use claudemesh_protocol::features::presence::PeerStatus;
+use claudemesh_protocol::limits;
 use claudemesh_protocol::target::TargetField;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -40,6 +41,47 @@ fn a_retry_has_the_id_of_its_first_attempt_even_on_a_broker_that_never_saw_it() 
 fn refusal(outcome: Outcome) -> Value {
     let Outcome::Answer(message) = outcome else { panic!("expected an answer") };
     serde_json::from_str(&message.write(None)).unwrap()
+}
+
+/// Everything that memory holds for one peer: its queue, and the messages in its window that have no row yet.
+fn held_for(mesh: &TestMesh, at: PeerRef) -> (usize, usize) {
+    let peer = mesh.core.roster.get(at).unwrap();
+    let open = &mesh.features.messaging.open;
+    let rows = open.values().filter(|open| open.recipients.iter().any(|one| one.key == peer.key() && !one.received));
+    (peer.socket.as_ref().unwrap().held_bytes(), rows.map(|open| open.message.ciphertext.len()).sum())
+}
+
+#[actix_rt::test]
+async fn a_peer_that_never_reads_is_held_a_fixed_amount_for_and_misses_nothing() {
+    for acks in [true, false] {
+        let mut mesh = TestMesh::new().await;
+        let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+        let (from, _) = mesh.peer(&alice, "alice", Some(11));
+        let (to, frames) = mesh.peer(&bob, "bob", Some(12));
+        mesh.core.roster.get_mut(to).unwrap().acks = acks;
+        // Sinks take what they got whenever the test waits; storage is written without waiting for them.
+        let body = "x".repeat(16 * 1024);
+        for _ in 0..300 {
+            mesh.send(from, &key(12).to_hex(), Priority::Next, &body).unwrap();
+            let (queue, rows) = held_for(&mesh, to);
+            let most = if acks { limits::MAX_IN_FLIGHT_BYTES } else { limits::MAX_QUEUED_PUSH_BYTES };
+            assert!(queue <= most, "{queue} bytes in the queue, acks: {acks}");
+            // Those that were not pushed are handed to the journal within one window, whatever becomes of the peer.
+            assert!(mesh.features.messaging.urgent || rows <= limits::MAX_IN_FLIGHT_BYTES, "{rows} bytes without row");
+        }
+        let mut got = 0;
+        for _ in 0..100 {
+            mesh.settle().await;
+            let found = pushes(&frames);
+            got += found.len();
+            if acks && !found.is_empty() {
+                acknowledge(&mut mesh, to, &found);
+            }
+            mesh.step(None, |features, cx| super::journaling::refill(&mut features.messaging, cx, to));
+        }
+        assert_eq!(got, 300, "acks: {acks}");
+        assert_eq!(held_for(&mesh, to), (0, 0));
+    }
 }
 
 #[actix_rt::test]

@@ -1,0 +1,195 @@
+//! What is held in memory for one socket: counted in bytes from the moment the mesh hands a frame over until the HTTP
+//! server has taken it, so that a peer that does not read costs a fixed amount whatever the size of its frames.
+//!
+//! The mesh holds the [`Outlet`], the session the [`Load`], and `socket.rs` says when a frame has left.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use actix::Recipient;
+use bytestring::ByteString;
+use claudemesh_protocol::limits;
+
+use super::{CloseReason, Out};
+use crate::metrics::METRICS;
+
+/// What a frame costs beside its text: its place in the mailbox and the header on the wire. Also bounds their number.
+pub const FRAME_OVERHEAD_BYTES: usize = 128;
+
+/// Bytes on their way to one socket.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// In the mailbox, being encoded, or encoded and not taken by the HTTP server.
+    held_bytes: AtomicUsize,
+    /// The part of it that has left the mailbox.
+    taken_bytes: AtomicUsize,
+    /// Why the socket has to be closed although no notice of it fitted into the mailbox.
+    closing: OnceLock<CloseReason>,
+}
+
+impl Load {
+    /// Bytes held now.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::Acquire)
+    }
+
+    /// The session took a frame out of its mailbox; it is encoded with whatever else is there.
+    pub fn taken(&self, frame: &ByteString) {
+        self.taken_bytes.fetch_add(cost_of(frame), Ordering::AcqRel);
+    }
+
+    /// Everything that was taken so far has left for the HTTP server's buffer.
+    pub fn left(&self) {
+        let bytes = self.taken_bytes.swap(0, Ordering::AcqRel);
+        self.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// A reason to close that did not fit into the mailbox.
+    pub fn closing(&self) -> Option<CloseReason> {
+        self.closing.get().copied()
+    }
+}
+
+/// The mesh's end of a socket.
+#[derive(Clone)]
+pub struct Outlet {
+    socket: Recipient<Out>,
+    load: Arc<Load>,
+}
+
+impl Outlet {
+    /// Frames for that session, counted there.
+    pub fn new(socket: Recipient<Out>, load: Arc<Load>) -> Self {
+        Self { socket, load }
+    }
+
+    /// Bytes held for this socket.
+    pub fn held_bytes(&self) -> usize {
+        self.load.held_bytes()
+    }
+
+    /// Hands over a message or an event; `false` when the peer has too much before it. A message then waits in storage, an
+    /// event is lost. One frame always fits an empty queue, whatever its size.
+    pub fn push(&self, frame: ByteString) -> bool {
+        let cost = cost_of(&frame);
+        let held = self.load.held_bytes();
+        (held == 0 || held + cost <= limits::MAX_QUEUED_PUSH_BYTES) && self.hand_over(frame, cost)
+    }
+
+    /// Hands over an answer. A peer that asks on and on without reading is closed: an answer that is left out without a word
+    /// would make its client wait for ever.
+    pub fn answer(&self, frame: ByteString) -> bool {
+        let cost = cost_of(&frame);
+        let fits = self.load.held_bytes() < limits::MAX_QUEUED_BYTES && self.hand_over(frame, cost);
+        if !fits {
+            METRICS.answers_dropped.inc();
+            self.close(CloseReason::SlowReader);
+        }
+        fits
+    }
+
+    /// Closes the socket after what was handed over before; at once when the notice does not fit.
+    pub fn close(&self, reason: CloseReason) {
+        if self.socket.try_send(Out::Close(reason)).is_err() {
+            // The first reason stays: the later ones follow from it.
+            let _ = self.load.closing.set(reason);
+        }
+    }
+
+    fn hand_over(&self, frame: ByteString, cost: usize) -> bool {
+        // Counted first: the session may take it before this returns.
+        self.load.held_bytes.fetch_add(cost, Ordering::AcqRel);
+        let sent = self.socket.try_send(Out::Text(frame)).is_ok();
+        if !sent {
+            self.load.held_bytes.fetch_sub(cost, Ordering::AcqRel);
+        }
+        sent
+    }
+}
+
+fn cost_of(frame: &ByteString) -> usize {
+    frame.len() + FRAME_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::{Actor, Context, Handler};
+
+    use super::*;
+
+    /// A session whose mailbox is not looked at as long as the test does not yield.
+    #[derive(Default)]
+    struct Silent;
+
+    impl Actor for Silent {
+        type Context = Context<Self>;
+
+        fn started(&mut self, ctx: &mut Self::Context) {
+            ctx.set_mailbox_capacity(crate::session::socket::MAILBOX);
+        }
+    }
+
+    impl Handler<Out> for Silent {
+        type Result = ();
+
+        fn handle(&mut self, _: Out, _: &mut Self::Context) {}
+    }
+
+    async fn outlet() -> Outlet {
+        let socket = Silent.start();
+        // `started` has run when the first message is handled.
+        socket.send(Out::Close(CloseReason::Disconnected)).await.unwrap();
+        Outlet::new(socket.recipient(), Arc::default())
+    }
+
+    fn frame(bytes: usize) -> ByteString {
+        "x".repeat(bytes).into()
+    }
+
+    #[actix_rt::test]
+    async fn what_is_held_for_a_peer_never_passes_the_bound_whatever_the_size_of_its_frames() {
+        for size in [0, 100, 16 * 1024, 300_000, limits::MAX_FRAME_BYTES] {
+            let outlet = outlet().await;
+            let mut pushed = 0;
+            while outlet.push(frame(size)) {
+                pushed += 1;
+                let held = outlet.held_bytes();
+                assert!(held <= limits::MAX_QUEUED_PUSH_BYTES, "{pushed} frames of {size} bytes hold {held}");
+            }
+            assert!(
+                pushed * (size + FRAME_OVERHEAD_BYTES) + size + FRAME_OVERHEAD_BYTES > limits::MAX_QUEUED_PUSH_BYTES
+            );
+        }
+    }
+
+    #[actix_rt::test]
+    async fn answers_have_room_when_pushes_have_none_and_one_too_many_ends_the_socket() {
+        let outlet = outlet().await;
+        while outlet.push(frame(1_000)) {}
+        let mut answered = 0;
+        while outlet.answer(frame(1_000)) {
+            answered += 1;
+            assert!(outlet.held_bytes() <= limits::MAX_QUEUED_BYTES + 1_000 + FRAME_OVERHEAD_BYTES);
+        }
+        assert!(answered > 1_000, "{answered}");
+    }
+
+    #[actix_rt::test]
+    async fn a_frame_counts_until_it_has_left() {
+        let outlet = outlet().await;
+        let (first, second) = (frame(1_000), frame(500));
+        assert!(outlet.push(first.clone()) && outlet.push(second.clone()));
+        outlet.load.taken(&first);
+        assert_eq!(outlet.held_bytes(), 1_500 + 2 * FRAME_OVERHEAD_BYTES, "encoded is not gone");
+        outlet.load.left();
+        assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES);
+        outlet.load.left();
+        assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "nothing more was taken");
+        outlet.load.taken(&second);
+        outlet.load.left();
+        assert_eq!(outlet.held_bytes(), 0);
+        // Even what passes every bound goes out when nothing is before it.
+        assert!(outlet.push(frame(limits::MAX_QUEUED_BYTES)));
+        assert!(!outlet.push(frame(1)));
+    }
+}
