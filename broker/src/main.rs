@@ -183,12 +183,27 @@ fn migrate(options: Options) -> anyhow::Result<()> {
 fn check_config(options: Options) -> anyhow::Result<()> {
     let mut config = options.load()?;
     // A URL may hold a password, and configurations are pasted into bug reports.
-    config.database_url = config.database_url.map(|url| match url.split_once('@') {
-        Some((_, rest)) => format!("postgres://…@{rest}"),
-        None => url,
-    });
+    config.database_url = config.database_url.map(without_secrets);
     print!("{}", toml::to_string_pretty(&config)?);
     Ok(())
+}
+
+/// A database URL without what may stand before its host, and without values of options but those that hold no secret.
+fn without_secrets(url: String) -> String {
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres")) else {
+        return url;
+    };
+    let (hidden, rest) = rest.split_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
+    let (host, options) = rest.split_once('?').map_or((rest, ""), |(host, options)| (host, options));
+    let shown = |pair: &str| match pair.split_once('=') {
+        Some((key, _)) if !["sslmode", "sslrootcert", "host", "port", "user", "dbname", "options"].contains(&key) => {
+            format!("{key}=…")
+        }
+        _ => pair.to_owned(),
+    };
+    let options: Vec<String> = options.split('&').filter(|pair| !pair.is_empty()).map(shown).collect();
+    let mark = if options.is_empty() { "" } else { "?" };
+    format!("{scheme}://{hidden}{host}{mark}{}", options.join("&"))
 }
 
 fn operator_token(options: Options) -> anyhow::Result<()> {
@@ -205,4 +220,20 @@ fn operator_token(options: Options) -> anyhow::Result<()> {
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn a_printed_database_url_has_no_password_wherever_it_stood() {
+        for (url, shown) in [
+            ("postgresql://u:secret@db/mesh?sslmode=require", "postgresql://…@db/mesh?sslmode=require"),
+            ("postgres:///mesh?host=/run&password=secret", "postgres:///mesh?host=/run&password=…"),
+            ("sqlite:/var/lib/at@home.db", "sqlite:/var/lib/at@home.db"),
+        ] {
+            assert_eq!(without_secrets(url.into()), shown);
+        }
+    }
 }

@@ -149,6 +149,7 @@ impl Broker {
         if !applied.is_empty() {
             tracing::info!(backend = db.backend(), count = applied.len(), "database migrated");
         }
+        exclusive.sign().await?;
         let operator_token = http::auth::first_operator_token(&db).await?;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let arbiters = Arbiters::default();

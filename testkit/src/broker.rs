@@ -29,13 +29,19 @@ pub enum Database {
 /// How the broker under test is set up.
 pub struct Builder {
     database: Database,
+    url: Option<String>,
     config: Config,
 }
 
 impl Builder {
     /// Default configuration on that database, without rate limits.
     pub fn new(database: Database) -> Self {
-        Self { database, config: Config { limits: LimitsMode::Off, workers: Some(1), ..Config::default() } }
+        Self { database, url: None, config: Config { limits: LimitsMode::Off, workers: Some(1), ..Config::default() } }
+    }
+
+    /// The same on the database of this URL.
+    pub fn at(url: String) -> Self {
+        Self { url: Some(url), ..Self::new(Database::Postgres) }
     }
 
     /// Changes the configuration.
@@ -53,12 +59,13 @@ impl Builder {
         let data = tempfile::tempdir()?;
         let schema = match self.database {
             Database::Sqlite => None,
+            Database::Postgres if self.url.is_some() => None,
             Database::Postgres => Some(Schema::create().await?),
         };
         let mut config = self.config;
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.data_dir = data.path().to_owned();
-        config.database_url = schema.as_ref().map(|schema| schema.url.clone());
+        config.database_url = self.url.or_else(|| schema.as_ref().map(|schema| schema.url.clone()));
         let clock = ManualClock::at(now_ms());
         let running = Running::start(config.clone(), clock.clone()).await?;
         Ok(TestBroker { running: Some(running), clock, config, _data: data, schema })

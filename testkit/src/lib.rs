@@ -9,10 +9,12 @@
 //! | [`host`] | plays Claude Code's side of the MCP and channel contract |
 //! | [`model`] | a scripted Messages API on loopback |
 //! | [`enrol`], [`identity`] | meshes, members and sessions with real keys and signatures |
+//! | [`postgres`] | a PostgreSQL of one's own, to break |
 //! | [`load`], [`relay`], [`wire`] | measuring: scenarios, the ceiling they are compared with, a cheap client |
 //! | [`torture`] | kill, restart, compare what was promised with what arrives |
 
 pub mod broker;
+mod child;
 pub mod cli;
 pub mod clock;
 pub mod docs;
@@ -22,6 +24,7 @@ pub mod identity;
 pub mod load;
 pub mod model;
 pub mod peer;
+pub mod postgres;
 pub mod process;
 pub mod relay;
 pub mod torture;

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+use crate::child::die_with_us;
 
 /// A running `claudemesh-broker`; killed on drop.
 pub struct BrokerProcess {
@@ -115,7 +116,7 @@ fn spawn(binary: &Path, data_dir: &Path, address: SocketAddr, args: &Vec<String>
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
     let log = std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("broker.log"))?;
     command.stderr(log);
-    die_with_us(&mut command);
+    die_with_us(&mut command, libc::SIGKILL);
     let mut child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
     let stdout = child.stdout.take().context("stdout was piped")?;
     let mut lines = BufReader::new(stdout).lines();
@@ -134,23 +135,6 @@ fn spawn(binary: &Path, data_dir: &Path, address: SocketAddr, args: &Vec<String>
     // The rest is read so that the broker never blocks on a full pipe.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     Ok(child)
-}
-
-/// Asks the kernel to kill the child when the thread that starts it ends.
-#[expect(
-    unsafe_code,
-    reason = "pre_exec and prctl have no safe form; prctl is async-signal-safe and touches no memory"
-)]
-pub(crate) fn die_with_us(command: &mut Command) {
-    unsafe {
-        command.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
-        });
-    }
 }
 
 /// Raises the limit of open files to what the system allows; children inherit it.

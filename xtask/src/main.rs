@@ -7,10 +7,14 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bench;
+#[path = "../../testkit/src/child.rs"]
+mod child;
 mod ci;
 mod fuzz;
 mod image;
 mod npm;
+#[path = "../../testkit/src/postgres.rs"]
+#[expect(dead_code, unreachable_pub, reason = "tests of the broker do more with it, from another crate")]
 mod postgres;
 mod setup;
 mod shell;

@@ -38,7 +38,7 @@ pub(crate) fn other_hosts(shell: &Shell) -> Result<()> {
 
 /// Runs a program so that it sees loopback only.
 fn loopback_only(shell: &Shell) -> String {
-    let runner = if crate::postgres::is_root() { "unshare -n" } else { "unshare -rn" };
+    let runner = if crate::child::is_root() { "unshare -n" } else { "unshare -rn" };
     format!("{runner} sh {}", shell.root.join("xtask/loopback-only.sh").display())
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::postgres;
 use crate::shell::{self, strict, which};
 
 /// What was found; a phase whose tool is missing says so and is left out (never with `CI=true`).
@@ -33,7 +34,7 @@ const NEEDS: &[Need] = &[
         what: "PostgreSQL",
         packages: &["postgresql"],
         why: "the suites on PostgreSQL",
-        found: || postgres_bin().is_some(),
+        found: || postgres::programs().is_some(),
     },
     Need {
         what: "node and npm",
@@ -86,7 +87,7 @@ fn find_tools() -> Result<Tools> {
         eprintln!("   SKIPPING {}: {} is missing; on Debian: apt-get install {packages}", need.why, need.what);
     }
     Ok(Tools {
-        postgres: postgres_bin(),
+        postgres: postgres::programs(),
         npm: which("node").is_some() && which("npm").is_some(),
         namespaces: namespaces(),
         cxx: cxx(),
@@ -109,7 +110,7 @@ fn apt() -> Command {
 }
 
 fn can_install() -> bool {
-    crate::postgres::is_root() && Path::new("/etc/debian_version").exists() && which("apt-get").is_some()
+    crate::child::is_root() && Path::new("/etc/debian_version").exists() && which("apt-get").is_some()
 }
 
 fn docker() -> bool {
@@ -126,7 +127,7 @@ fn namespaces() -> bool {
         return false;
     }
     let works = Command::new("unshare")
-        .args(if crate::postgres::is_root() { ["-n"] } else { ["-rn"] })
+        .args(if crate::child::is_root() { ["-n"] } else { ["-rn"] })
         .args(["ip", "link", "set", "lo", "up"])
         .output()
         .is_ok_and(|output| output.status.success());
@@ -134,18 +135,4 @@ fn namespaces() -> bool {
         eprintln!("   SKIPPING Claude Code: this machine allows no network namespace");
     }
     works
-}
-
-/// The newest PostgreSQL whose server binaries are here.
-pub(crate) fn postgres_bin() -> Option<PathBuf> {
-    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-        .filter(|(_, bin)| bin.join("initdb").is_file())
-        .collect();
-    versions.sort();
-    let packaged = versions.pop().map(|(_, bin)| bin);
-    packaged.or_else(|| which("initdb").and_then(|file| file.parent().map(Path::to_owned)))
 }

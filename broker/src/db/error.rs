@@ -14,6 +14,21 @@ pub enum DbError {
     /// The backend was left out of this build.
     #[error("this build has no support for {0}")]
     NotCompiled(&'static str),
+    /// The URL names a backend, but cannot be used.
+    #[error("the database URL's `{option}`: expected {expected}")]
+    BadUrl {
+        /// The part of it.
+        option: &'static str,
+        /// What belongs there.
+        expected: &'static str,
+        /// Why, when known.
+        #[source]
+        source: Option<Source>,
+    },
+    /// No connection that is as safe as the URL asks for.
+    #[cfg(feature = "postgres")]
+    #[error("there is no safe connection to storage: {0}")]
+    Tls(super::postgres::TlsFault, #[source] Source),
     /// No connection, or it broke.
     #[error("storage cannot be reached")]
     Unavailable(#[source] Source),
@@ -63,12 +78,15 @@ impl DbError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) | Self::Crossed(_) => ErrorCode::Unavailable,
+            #[cfg(feature = "postgres")]
+            Self::Tls(..) => ErrorCode::Unavailable,
             Self::Busy | Self::InUse => ErrorCode::Busy,
             Self::Full(_) => ErrorCode::StorageFull,
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::BadText(_) => ErrorCode::InvalidArgs,
             Self::NotFound => ErrorCode::NotFound,
             Self::UnknownScheme(_)
+            | Self::BadUrl { .. }
             | Self::NotCompiled(_)
             | Self::Corrupt { .. }
             | Self::TooNew(_)
@@ -80,6 +98,18 @@ impl DbError {
     /// Whether repeating the same transaction at once may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Crossed(_))
+    }
+
+    /// For a URL whose part has a value that is none.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn bad_option(option: &'static str, expected: &'static str) -> Self {
+        Self::BadUrl { option, expected, source: None }
+    }
+
+    /// For a URL with a part that somebody else could not read.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn bad_url(option: &'static str, expected: &'static str, source: impl Into<Source>) -> Self {
+        Self::BadUrl { option, expected, source: Some(source.into()) }
     }
 
     /// For values that this broker cannot have written.

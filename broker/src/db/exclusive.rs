@@ -10,15 +10,18 @@ use super::{Db, DbError};
 const WAIT: Duration = Duration::from_secs(10);
 #[cfg(feature = "postgres")]
 const AGAIN: Duration = Duration::from_millis(250);
+/// `broker_meta` key of the broker that had the lock last.
+#[cfg(feature = "postgres")]
+const HOLDER: &str = "exclusive.holder";
 
 /// Held as long as the broker lives.
 pub struct Exclusive {
     /// A lock file beside the SQLite file: two data directories may name the same database.
     #[cfg(feature = "sqlite")]
     _file: Option<std::fs::File>,
-    /// The advisory lock belongs to this connection.
+    /// The journal's connection holds the advisory lock: without the lock there is no connection to write with.
     #[cfg(feature = "postgres")]
-    _connection: Option<diesel_async::AsyncPgConnection>,
+    fenced: Option<super::PostgresDb>,
 }
 
 impl Db {
@@ -32,24 +35,56 @@ impl Db {
             Self::Sqlite(backend) => Ok(Exclusive {
                 _file: lock_beside(backend.path())?,
                 #[cfg(feature = "postgres")]
-                _connection: None,
+                fenced: None,
             }),
             #[cfg(feature = "postgres")]
             Self::Postgres(backend) => {
-                let fail = |error: diesel::ConnectionError| DbError::Unavailable(error.into());
-                let mut connection = super::postgres::connect(backend.url()).await.map_err(fail)?;
-                for _ in 0..WAIT.as_millis() / AGAIN.as_millis() {
-                    if try_lock(&mut connection).await? {
-                        return Ok(Exclusive {
-                            #[cfg(feature = "sqlite")]
-                            _file: None,
-                            _connection: Some(connection),
-                        });
+                let mut waited = Duration::ZERO;
+                loop {
+                    match backend.fence().await {
+                        Ok(()) => break,
+                        Err(DbError::InUse) if waited < WAIT => {
+                            waited += AGAIN;
+                            tokio::time::sleep(AGAIN).await;
+                        }
+                        Err(error) => {
+                            backend.unfence();
+                            return Err(error);
+                        }
                     }
-                    tokio::time::sleep(AGAIN).await;
                 }
-                Err(DbError::InUse)
+                Ok(Exclusive {
+                    #[cfg(feature = "sqlite")]
+                    _file: None,
+                    fenced: Some(backend.clone()),
+                })
             }
+        }
+    }
+}
+
+impl Exclusive {
+    /// Signs the database, once its schema is up to date: should the lock be lost for a while, the signature tells whether
+    /// another broker has written since, whose messages this one does not know of.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn sign(&self) -> Result<(), DbError> {
+        #[cfg(feature = "postgres")]
+        if let Some(backend) = &self.fenced {
+            let holder = uuid::Uuid::new_v4().to_string();
+            super::meta::set(&Db::Postgres(backend.clone()), HOLDER, &holder).await?;
+            backend.signed(holder);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        if let Some(backend) = &self.fenced {
+            backend.unfence();
         }
     }
 }
@@ -73,14 +108,28 @@ fn lock_beside(path: &str) -> Result<Option<std::fs::File>, DbError> {
     }
 }
 
-/// The lock is per schema, so that several brokers can share one server and database.
+/// Takes the lock for this connection and checks that nobody else had it since we signed. The lock is per schema, so that
+/// several brokers can share one server and database.
 #[cfg(feature = "postgres")]
-async fn try_lock(connection: &mut diesel_async::AsyncPgConnection) -> Result<bool, DbError> {
-    use diesel::sql_types::Text;
+pub(super) async fn lock(
+    connection: &mut diesel_async::AsyncPgConnection,
+    holder: Option<&str>,
+) -> Result<(), DbError> {
+    use diesel::prelude::*;
+    use diesel::sql_types::{Integer, Text};
     use diesel_async::RunQueryDsl;
+
+    use super::schema::broker_meta;
     // Advisory locks have no diesel expression.
-    diesel::define_sql_function!(fn hashtext(text: Text) -> diesel::sql_types::Integer);
-    diesel::define_sql_function!(fn pg_try_advisory_lock(class: diesel::sql_types::Integer, key: diesel::sql_types::Integer) -> diesel::sql_types::Bool);
+    diesel::define_sql_function!(fn hashtext(text: Text) -> Integer);
+    diesel::define_sql_function!(fn pg_try_advisory_lock(class: Integer, key: Integer) -> diesel::sql_types::Bool);
     let schema = diesel::dsl::sql::<Text>("'claudemesh:' || current_schema()");
-    Ok(diesel::select(pg_try_advisory_lock(0x0c1a_0de0, hashtext(schema))).get_result(connection).await?)
+    let locked: bool =
+        diesel::select(pg_try_advisory_lock(0x0c1a_0de0, hashtext(schema))).get_result(connection).await?;
+    if !locked {
+        return Err(DbError::InUse);
+    }
+    let Some(holder) = holder else { return Ok(()) };
+    let signed = broker_meta::table.find(HOLDER).select(broker_meta::value).first::<String>(connection).await?;
+    if signed == holder { Ok(()) } else { Err(DbError::InUse) }
 }

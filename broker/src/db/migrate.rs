@@ -60,9 +60,7 @@ fn run_blocking(db: &Db, direction: Direction) -> Result<Vec<String>, DbError> {
                 .build()
                 .map_err(|error| DbError::Migration(error.into()))?;
             let _entered = runtime.enter();
-            let conn = runtime
-                .block_on(super::postgres::connect(backend.url()))
-                .map_err(|error| DbError::Unavailable(error.into()))?;
+            let conn = runtime.block_on(backend.server().connect())?;
             let mut conn = AsyncConnectionWrapper::<_>::from(conn);
             diesel::Connection::transaction(&mut conn, |conn| {
                 conn.batch_execute(&format!("SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({LOCK})"))?;

@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use error::DbError;
 pub use exclusive::Exclusive;
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresDb;
+pub use postgres::{PostgresDb, TlsFault};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDb;
 
@@ -112,13 +112,17 @@ impl Db {
         migrate::up(self).await
     }
 
-    /// One round trip, for readiness.
+    /// One round trip, for readiness; and whether messages can be written.
     ///
     /// # Errors
-    /// [`DbError::Busy`] or [`DbError::Unavailable`].
+    /// [`DbError::Busy`], [`DbError::Unavailable`], or [`DbError::InUse`] when another broker took the database meanwhile.
     pub async fn ping(&self) -> Result<(), DbError> {
         use diesel_async::SimpleAsyncConnection;
         crate::with_conn!(self, |conn| conn.batch_execute("SELECT 1").await?);
+        #[cfg(feature = "postgres")]
+        if let Self::Postgres(backend) = self {
+            backend.check_fence().await?;
+        }
         Ok(())
     }
 

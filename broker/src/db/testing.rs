@@ -50,7 +50,7 @@ pub(crate) async fn on_postgres<F: Future<Output = ()>>(body: impl FnOnce(Db) ->
     use futures_util::FutureExt;
 
     let Some((url, schema)) = postgres_url() else { return };
-    let mut admin = super::postgres::connect(&url).await.expect("PostgreSQL answers");
+    let mut admin = super::postgres::Server::parse(&url).expect("a URL").connect().await.expect("PostgreSQL answers");
     admin.batch_execute(&format!("CREATE SCHEMA {schema}")).await.expect("a schema can be made");
     let separator = if url.contains('?') { '&' } else { '?' };
     let url = format!("{url}{separator}options=-csearch_path%3D{schema}");

@@ -27,6 +27,11 @@ const MAX_TRANSACTION_ROWS: usize = 8_192;
 const QUEUE: usize = 1_024;
 /// Attempts of a transaction that failed for a passing reason.
 const ATTEMPTS: u32 = 3;
+/// How long a transaction is repeated when storage goes away under it: a database server that restarts is back by then, and
+/// nobody has to be told. While storage stays away, later transactions are tried once.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// First and longest pause between these attempts.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 struct Entry {
     batch: Batch,
@@ -50,7 +55,7 @@ impl Journal {
     ///
     /// # Errors
     /// The code for whoever waits for the batch. Nothing of a failed batch was kept, unless the connection broke during
-    /// the commit (`unavailable`): then a retry with the same idempotency key finds out.
+    /// the commit and storage stayed away (`unavailable`): then a retry with the same idempotency key finds out.
     pub async fn commit(&self, batch: Batch) -> Result<(), ErrorCode> {
         let (done, written) = oneshot::channel();
         self.queue.send(Entry { batch, done }).await.map_err(|_| ErrorCode::ShuttingDown)?;
@@ -59,6 +64,7 @@ impl Journal {
 }
 
 async fn write(db: Db, mut entries: mpsc::Receiver<Entry>) {
+    let mut patience = PATIENCE;
     while let Some(first) = entries.recv().await {
         let mut rows = first.batch.rows();
         let mut turn = vec![first];
@@ -68,11 +74,12 @@ async fn write(db: Db, mut entries: mpsc::Receiver<Entry>) {
             rows += next.batch.rows();
             turn.push(next);
         }
-        let together = commit(&db, merge(&turn)).await;
+        let together = commit(&db, merge(&turn), patience).await;
+        patience = if matches!(together, Err(code) if is_about_storage(code)) { Duration::ZERO } else { PATIENCE };
         let apart = turn.len() > 1 && matches!(together, Err(code) if !is_about_storage(code));
         for entry in turn {
             // One mesh's rows that storage refuses must not fail the others that shared the transaction.
-            let result = if apart { commit(&db, entry.batch).await } else { together };
+            let result = if apart { commit(&db, entry.batch, patience).await } else { together };
             // Whoever no longer waits does not need the answer.
             let _ = entry.done.send(result);
         }
@@ -85,11 +92,11 @@ fn is_about_storage(code: ErrorCode) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures how long a transaction takes; decides nothing")]
-async fn commit(db: &Db, mut batch: Batch) -> Result<(), ErrorCode> {
+async fn commit(db: &Db, mut batch: Batch, patience: Duration) -> Result<(), ErrorCode> {
     let rows = batch.rows();
     batch.id = uuid::Uuid::new_v4().to_string();
     let started = Instant::now();
-    let result = write_with_retries(db, Arc::new(batch)).await;
+    let result = write_with_retries(db, Arc::new(batch), patience).await;
     METRICS.journal_commits.inc();
     METRICS.journal_rows.observe(rows as f64);
     METRICS.journal_seconds.observe(started.elapsed().as_secs_f64());
@@ -97,14 +104,22 @@ async fn commit(db: &Db, mut batch: Batch) -> Result<(), ErrorCode> {
     result
 }
 
-async fn write_with_retries(db: &Db, batch: Arc<Batch>) -> Result<(), ErrorCode> {
-    let mut attempt = 1;
+async fn write_with_retries(db: &Db, batch: Arc<Batch>, patience: Duration) -> Result<(), ErrorCode> {
+    let (mut attempt, mut pause) = (1, PAUSE.0);
+    let give_up = tokio::time::Instant::now() + patience;
     loop {
         match store::write_batch(db, Arc::clone(&batch)).await {
             Ok(()) => return Ok(()),
             Err(error) if attempt < ATTEMPTS && passing(&error) => {
                 tracing::warn!(error = %error, attempt, "journal transaction failed, trying again");
                 attempt += 1;
+            }
+            // The outcome may be unknown, but the batch is the same: repeating it finds out.
+            Err(error) if gone(&error) && tokio::time::Instant::now() + pause < give_up => {
+                tracing::warn!(error = %error, "storage went away under a journal transaction, trying again");
+                METRICS.db_healthy.set(0);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
             }
             Err(error) => {
                 tracing::error!(error = %error, source = ?std::error::Error::source(&error), rows = batch.rows(), "journal transaction failed");
@@ -116,6 +131,11 @@ async fn write_with_retries(db: &Db, batch: Arc<Batch>) -> Result<(), ErrorCode>
 
 fn passing(error: &DbError) -> bool {
     error.is_transient() || matches!(error, DbError::Busy)
+}
+
+/// The connection broke, or there is none; on PostgreSQL the lock may still be with the one that broke.
+fn gone(error: &DbError) -> bool {
+    matches!(error, DbError::Unavailable(_) | DbError::InUse)
 }
 
 fn merge(entries: &[Entry]) -> Batch {

@@ -12,6 +12,8 @@ mod lease;
 mod lifecycle;
 mod limits;
 mod moderation;
+mod postgres_faults;
+mod postgres_tls;
 mod presence;
 mod receipts;
 mod retry;

@@ -29,7 +29,7 @@ impl RelayProcess {
     pub fn start() -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("relay").stdin(Stdio::null()).stdout(Stdio::piped());
-        crate::process::die_with_us(&mut command);
+        crate::child::die_with_us(&mut command, libc::SIGKILL);
         let mut child = command.spawn().context("starting the relay")?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("stdout was piped")?).read_line(&mut line)?;

@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::daemon::Docker;
-use crate::setup::postgres_bin;
 use crate::shell::{Shell, run_quiet, which};
 
 /// Debian's release that the image is made for; a program that was compiled here needs this machine's release or a later one.
@@ -72,7 +71,7 @@ pub(super) fn postgres(shell: &Shell, docker: &Docker, official: &str) -> Result
     let release =
         own_release().context("this machine is no Debian, so its PostgreSQL fits into no image we can make")?;
     let base = debian(shell, docker, &release, "ca-certificates")?;
-    let bin = postgres_bin().context("PostgreSQL is not on this machine")?;
+    let bin = crate::postgres::programs().context("PostgreSQL is not on this machine")?;
     let version = bin.parent().and_then(Path::file_name).context("the server lies in a folder of its version")?;
     let share = Path::new("/usr/share/postgresql").join(version);
     let context = tempfile::tempdir()?;
@@ -121,7 +120,7 @@ fn debian(shell: &Shell, docker: &Docker, release: &str, packages: &str) -> Resu
     fs::create_dir_all(&folder)?;
     let kept = folder.join(format!("{name}.tar"));
     if !kept.exists() {
-        if which("debootstrap").is_none() || !crate::postgres::is_root() {
+        if which("debootstrap").is_none() || !crate::child::is_root() {
             bail!("no image can be pulled, and to make one needs root and debootstrap");
         }
         let work = tempfile::Builder::new().prefix("claudemesh-debian-").tempdir()?;

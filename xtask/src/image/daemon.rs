@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::postgres::{die_with_us, is_root, signal};
+use crate::child::{die_with_us, is_root, signal};
 use crate::shell::{run_quiet, which};
 
 /// How long a daemon may take to answer; it takes half a second.

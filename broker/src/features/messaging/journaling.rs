@@ -146,6 +146,7 @@ pub fn committed(
         cx.reply(&reply, &ServerMessage::from(Response::from(ack)));
     }
     memory.committed = memory.committed.max(ticket.upto);
+    memory.doubtful |= matches!(result, Err(ErrorCode::Unavailable | ErrorCode::Internal));
     for (at, wait) in ticket.awaiting {
         if wait.claim {
             claim(cx, at);
@@ -197,6 +198,9 @@ pub fn is_settled(memory: &MessagingMemory, cx: &MeshContext<'_>) -> bool {
 pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
     if !memory.stages.is_empty() || !memory.stats.is_empty() || !cx.core.dirty.is_empty() {
         cx.flush(FlushWanted::Soon);
+    }
+    if memory.doubtful {
+        super::recount::recount(memory, cx);
     }
     // A socket whose queue was full may have drained without any acknowledgement to wake its backlog.
     for at in cx.core.roster.refs() {
@@ -460,7 +464,8 @@ fn push_rows(
     for message in rows {
         let Some(peer) = cx.core.roster.get_mut(at) else { break };
         let lane = peer.outbox.lane(message.priority);
-        if message.seq <= lane.pushed {
+        // What is on its way already is acknowledged or pushed again later.
+        if message.seq <= lane.pushed || peer.outbox.has(message.id.as_str()) {
             continue;
         }
         let free = pulled || passes(peer.status, message.priority, peer.pulls);

@@ -3,6 +3,7 @@
 pub mod journaling;
 mod quota;
 mod receipts;
+mod recount;
 pub mod resolve;
 mod send;
 pub mod state;

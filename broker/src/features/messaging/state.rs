@@ -217,6 +217,8 @@ pub struct MessagingMemory {
     pub pair_rates: HashMap<(MemberId, PublicKey), Bucket>,
     /// Messages per trace: count and monotonic start of the window.
     pub traces: HashMap<String, (u32, i64)>,
+    /// The outcome of a transaction is unknown: storage may hold messages that their senders believe refused.
+    pub doubtful: bool,
     /// Monotonic ms of the last expiry run.
     pub expired_mono_ms: Option<i64>,
 }

@@ -1,8 +1,9 @@
 //! The hot path: one batch, one transaction.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::types::Batch;
+use super::super::types::{Batch, NewDelivery, NewMessage};
 use crate::db::{Db, DbError};
 
 /// `broker_meta` key of the last batch whose counters were added.
@@ -11,10 +12,12 @@ const LAST_BATCH: &str = "journal.last_batch";
 /// Writes a batch in one transaction and returns once it is on stable storage.
 ///
 /// Repeating it after an error whose outcome is unknown is safe: messages and deliveries that exist are left alone, a
-/// stage only climbs, counters are added once per [`Batch::id`].
+/// stage only climbs, counters are added once per [`Batch::id`]. A message whose id exists under another place in the order is
+/// one that its sender repeats: the first one stays, with its own deliveries.
 ///
 /// # Errors
-/// Nothing was kept: [`DbError::Full`], [`DbError::Busy`]. Unknown: [`DbError::Unavailable`].
+/// Nothing was kept: [`DbError::Full`], [`DbError::Busy`]; [`DbError::InUse`] when somebody else wrote at these places in the
+/// order. Unknown: [`DbError::Unavailable`].
 pub async fn write_batch(db: &Db, batch: Arc<Batch>) -> Result<(), DbError> {
     if batch.is_empty() {
         return Ok(());
@@ -25,7 +28,7 @@ pub async fn write_batch(db: &Db, batch: Arc<Batch>) -> Result<(), DbError> {
             let _turn = backend.writer_turn().await?;
             let mut conn = backend.journal().await?;
             // One hop to a blocking thread for the whole batch; a hop per row would cost more than the row.
-            Ok(conn.spawn_blocking(move |conn| sqlite::write_all(conn, &batch)).await?)
+            conn.spawn_blocking(move |conn| Ok(sqlite::write_all(conn, &batch))).await?
         }
         #[cfg(feature = "postgres")]
         Db::Postgres(backend) => {
@@ -33,13 +36,45 @@ pub async fn write_batch(db: &Db, batch: Arc<Batch>) -> Result<(), DbError> {
             loop {
                 let mut guard = backend.journal().await?;
                 backend.begin(&mut guard).await?;
-                let result = postgres::write(&mut guard, &batch).await.map_err(DbError::from);
+                let result = postgres::write(&mut guard, &batch).await;
                 match backend.finish(&mut guard, result).await {
                     Err(error) if error.is_transient() && attempt < 3 => attempt += 1,
                     done => return done,
                 }
             }
         }
+    }
+}
+
+/// Messages of a batch that exist already, elsewhere in the order: their deliveries are there, too.
+#[derive(Default)]
+struct Known<'a> {
+    places: HashSet<(&'a str, i64)>,
+}
+
+impl<'a> Known<'a> {
+    /// `found` has mesh, place and id of the rows at the places of these messages.
+    ///
+    /// # Errors
+    /// Another message is at one of them.
+    fn among(messages: &'a [Arc<NewMessage>], found: &[(String, i64, String)]) -> Result<Self, DbError> {
+        let found: HashMap<(&str, i64), &str> =
+            found.iter().map(|(mesh, seq, id)| ((mesh.as_str(), *seq), id.as_str())).collect();
+        let mut places = HashSet::new();
+        for message in messages {
+            let place = (message.mesh_id.as_str(), message.seq);
+            match found.get(&place) {
+                Some(id) if *id == message.id.as_str() => {}
+                // Dropping ours without a word would lose what is about to be promised.
+                Some(_) => return Err(DbError::InUse),
+                None => drop(places.insert(place)),
+            }
+        }
+        Ok(Self { places })
+    }
+
+    fn has(&self, delivery: &NewDelivery) -> bool {
+        !self.places.is_empty() && self.places.contains(&(delivery.mesh_id.as_str(), delivery.seq))
     }
 }
 
@@ -50,7 +85,8 @@ mod sqlite {
     use diesel::sqlite::SqliteConnection;
 
     use super::super::rows::{NewDeliveryRow, NewMessageRow};
-    use super::LAST_BATCH;
+    use super::{Arc, Known, LAST_BATCH};
+    use crate::db::DbError;
     use crate::db::convert;
     use crate::db::schema::{broker_meta, deliveries, member_stats, members, messages, sessions};
     use crate::features::presence::store::{SessionRow, session_changes};
@@ -58,10 +94,10 @@ mod sqlite {
 
     /// By hand rather than `immediate_transaction`: a full disk makes SQLite roll back by itself, and that one would then
     /// report its own failed rollback instead of the full disk.
-    pub(super) fn write_all(conn: &mut SqliteConnection, batch: &Batch) -> QueryResult<()> {
+    pub(super) fn write_all(conn: &mut SqliteConnection, batch: &Batch) -> Result<(), DbError> {
         AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?;
         match write(conn, batch) {
-            Ok(()) => AnsiTransactionManager::commit_transaction(conn),
+            Ok(()) => Ok(AnsiTransactionManager::commit_transaction(conn)?),
             Err(error) => {
                 // When it fails, the pool finds the connection broken and makes another.
                 let _ = AnsiTransactionManager::rollback_transaction(conn);
@@ -72,14 +108,24 @@ mod sqlite {
 
     /// Row by row: diesel keeps each statement prepared, and a step of a prepared statement is cheaper in SQLite than
     /// parsing one large statement.
-    fn write(conn: &mut SqliteConnection, batch: &Batch) -> QueryResult<()> {
+    fn write(conn: &mut SqliteConnection, batch: &Batch) -> Result<(), DbError> {
+        let mut refused = Vec::new();
         for message in &batch.messages {
-            diesel::insert_into(messages::table)
+            let inserted = diesel::insert_into(messages::table)
                 .values(NewMessageRow::from(&**message))
                 .on_conflict_do_nothing()
                 .execute(conn)?;
+            if inserted == 0 {
+                refused.push(Arc::clone(message));
+            }
         }
-        for delivery in &batch.deliveries {
+        let mut found = Vec::new();
+        for message in &refused {
+            let place = messages::table.find((message.mesh_id.as_str(), message.seq));
+            found.extend(place.select((messages::mesh_id, messages::seq, messages::id)).first(conn).optional()?);
+        }
+        let known = Known::among(&refused, &found)?;
+        for delivery in batch.deliveries.iter().filter(|delivery| !known.has(delivery)) {
             diesel::insert_into(deliveries::table)
                 .values(NewDeliveryRow::from(delivery))
                 .on_conflict_do_nothing()
@@ -158,7 +204,8 @@ mod postgres {
     use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
     use super::super::rows::{NewDeliveryRow, NewMessageRow, highest_stages};
-    use super::LAST_BATCH;
+    use super::{Known, LAST_BATCH};
+    use crate::db::DbError;
     use crate::db::convert;
     use crate::db::schema::{broker_meta, deliveries, member_stats, members, messages, sessions};
     use crate::features::presence::store::{SessionRow, StatsRow, session_changes};
@@ -169,13 +216,17 @@ mod postgres {
     const DELIVERIES_PER_STATEMENT: usize = 2_000;
 
     /// Many rows a statement: here a round trip costs more than anything else.
-    pub(super) async fn write(conn: &mut AsyncPgConnection, batch: &Batch) -> QueryResult<()> {
+    pub(super) async fn write(conn: &mut AsyncPgConnection, batch: &Batch) -> Result<(), DbError> {
+        let mut inserted = 0;
         for chunk in batch.messages.chunks(MESSAGES_PER_STATEMENT) {
             let rows: Vec<_> = chunk.iter().map(|message| NewMessageRow::from(&**message)).collect();
-            diesel::insert_into(messages::table).values(&rows).on_conflict_do_nothing().execute(conn).await?;
+            let insert = diesel::insert_into(messages::table).values(&rows).on_conflict_do_nothing();
+            inserted += insert.execute(conn).await?;
         }
-        for chunk in batch.deliveries.chunks(DELIVERIES_PER_STATEMENT) {
-            let rows: Vec<_> = chunk.iter().map(NewDeliveryRow::from).collect();
+        let known = if inserted == batch.messages.len() { Known::default() } else { known(conn, batch).await? };
+        let deliveries: Vec<_> = batch.deliveries.iter().filter(|delivery| !known.has(delivery)).collect();
+        for chunk in deliveries.chunks(DELIVERIES_PER_STATEMENT) {
+            let rows: Vec<_> = chunk.iter().map(|delivery| NewDeliveryRow::from(*delivery)).collect();
             diesel::insert_into(deliveries::table).values(&rows).on_conflict_do_nothing().execute(conn).await?;
         }
         if !batch.stages.is_empty() {
@@ -216,6 +267,20 @@ mod postgres {
                 .await?;
         }
         Ok(())
+    }
+
+    async fn known<'a>(conn: &mut AsyncPgConnection, batch: &'a Batch) -> Result<Known<'a>, DbError> {
+        let mut found = Vec::new();
+        for chunk in batch.messages.chunks(MESSAGES_PER_STATEMENT) {
+            let meshes: Vec<_> = chunk.iter().map(|message| message.mesh_id.as_str()).collect();
+            let seqs: Vec<_> = chunk.iter().map(|message| message.seq).collect();
+            // Also finds places of other meshes in the batch, which are asked for anyway.
+            let rows = messages::table
+                .filter(messages::mesh_id.eq_any(meshes).and(messages::seq.eq_any(seqs)))
+                .select((messages::mesh_id, messages::seq, messages::id));
+            found.extend(rows.load::<(String, i64, String)>(conn).await?);
+        }
+        Known::among(&batch.messages, &found)
     }
 
     /// All receipts in one statement. Raw SQL, because diesel's DSL has no `UPDATE … FROM UNNEST(…)`; a statement per
