@@ -70,17 +70,20 @@ broker_suite! {
         let kept = sender.say(&bob.pubkey(), "for a week", json!({})).await?;
         sender.say(&bob.pubkey(), "for a minute", json!({"expires_in_ms": 60_000})).await?;
         broker.clock.step_wall(30 * 86_400_000);
-        // The hourly look has been there when the short one is no longer counted. A busy database lets it skip some hours,
-        // but not the week of the other one.
+        // The hourly look has been there when the short one is no longer counted. It skips an hour in which something was sent
+        // while the database answered; within a day, because then the clock is believed.
         let mut sent = 2;
         for hour in 1.. {
             broker.pass(Duration::from_secs(3_900), &mut sender).await?;
+            for _ in 0..100 * hour {
+                sender.settle().await?;
+            }
             let ack = sender.say(&bob.pubkey(), "?", json!({})).await?;
             sent += 1;
             if ack["recipients"][0]["waiting"].as_u64().expect("the ack says how many wait") < sent {
                 break;
             }
-            assert!(hour < 150, "nothing expires: {ack}");
+            assert!(hour < 20, "nothing expires: {ack}");
         }
         let mut receiver = broker.join(&bob).await?;
         assert_eq!(receiver.message().await?["messageId"], kept["messageId"]);
