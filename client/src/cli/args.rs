@@ -207,9 +207,12 @@ pub struct AskArgs {
 pub struct ReplyArgs {
     /// Id of the question, or 8 and more characters of it.
     pub id: String,
-    /// The answer.
-    #[arg(required = true)]
+    /// The answer; with --decline the reason, which may be left out.
+    #[arg(required_unless_present = "decline")]
     pub text: Vec<String>,
+    /// Tell whoever asked that there will be no answer, so that nobody waits for it.
+    #[arg(long)]
+    pub decline: bool,
 }
 
 /// `claudemesh inbox`
@@ -407,7 +410,7 @@ pub struct SelectionArgs {
 pub struct BanArgs {
     /// Name, key, or 8 and more digits of a key.
     pub peer: String,
-    /// Kept in the log.
+    /// Why; the broker writes it into its log.
     #[arg(long)]
     pub reason: Option<String>,
 }

@@ -180,8 +180,9 @@ pub enum Verb {
                             claudemesh ask Bob \"may I merge?\" --timeout 60 --json\n  \
                             claudemesh ask Bob \"what did the audit say?\" --wait-offline")]
     Ask(args::AskArgs),
-    /// Answer a question that a peer asked.
-    #[command(after_help = "Example:\n  claudemesh reply 8fK2mQ7d \"port 7900\"\n\n\
+    /// Answer a question that a peer asked, or decline it.
+    #[command(after_help = "Examples:\n  claudemesh reply 8fK2mQ7d \"port 7900\"\n  \
+                            claudemesh reply 8fK2mQ7d --decline \"ask Cid, who wrote it\"\n\n\
                             `claudemesh inbox --questions` lists the open questions with their ids.")]
     Reply(args::ReplyArgs),
     /// Show new messages. They are kept and shown once.
@@ -443,6 +444,11 @@ pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
             let (mut details, mut hint) = (vec![], None);
             for line in rest {
                 match line.strip_prefix("tip: ") {
+                    // What clap proposes does not help where an option wants a value, and that is the usual case.
+                    Some(tip) if tip.contains("use '-- -") && !tip.contains("use '-- --") => {
+                        let tip = "a value that begins with '-' is written with '=', as in --name=-x; what stands after -- is text";
+                        hint = Some(crate::error::sentence(tip));
+                    }
                     Some(tip) => hint = Some(crate::error::sentence(tip)),
                     None if line.starts_with("Usage: ") => {
                         hint.get_or_insert_with(|| line.to_owned());

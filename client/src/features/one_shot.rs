@@ -16,11 +16,12 @@ use crate::paths;
 /// What a verb needs the connection for.
 #[derive(Clone)]
 pub enum Purpose {
-    /// Requests only: not listed, receives nothing, claims nothing that is queued.
+    /// Requests only: not listed, receives nothing, claims nothing that is queued. Inside a session: as that session.
     Ask,
-    /// Receives the member's messages into this inbox.
+    /// Receives the member's messages into this inbox. Inside a session: what is for that session.
     Receive(Mailbox),
-    /// Sends and receives into this inbox under a key of its own, that of a session as short as the verb.
+    /// Sends and receives into this inbox under a key of its own, that of a session as short as the verb; for who is in no
+    /// session.
     Converse(Mailbox),
 }
 
@@ -41,8 +42,9 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T,
 pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Result<Connection, CliError> {
     // A mesh of this machine may have lost its holder since it was chosen.
     let entry = &crate::local::reach(cx, entry.clone())?;
-    // Inside a session its own connection serves: no handshake, and the others see the session, not a stranger.
-    if matches!(purpose, Purpose::Ask)
+    // Inside a session its own connection serves: no handshake, and the others see the session, not a stranger. Its mail
+    // comes into the same inbox.
+    if matches!(purpose, Purpose::Ask | Purpose::Receive(_))
         && let Some(connection) = crate::session::attach::attach(cx, entry).await
     {
         return Ok(connection);

@@ -54,13 +54,15 @@ impl Inbox {
         Ok(claim)
     }
 
-    /// The answer was accepted.
+    /// The answer was accepted. `declined`: it says that there will be none.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn finish_answer(&mut self, seq: i64, now_ms: i64) -> Result<(), InboxError> {
+    pub fn finish_answer(&mut self, seq: i64, declined: bool, now_ms: i64) -> Result<(), InboxError> {
         let row = answers::table.filter(answers::seq.eq(seq));
-        diesel::update(row).set(answers::answered_at_ms.eq(now_ms)).execute(&mut self.db)?;
+        diesel::update(row)
+            .set((answers::answered_at_ms.eq(now_ms), answers::declined.eq(declined)))
+            .execute(&mut self.db)?;
         Ok(())
     }
 

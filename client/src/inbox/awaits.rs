@@ -118,14 +118,14 @@ impl Taken {
 }
 
 impl Inbox {
-    /// As [`Inbox::claim_unshown`], for direct messages of one subtype only.
+    /// As [`Inbox::claim_unshown`], for direct messages of these subtypes only.
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is marked then.
     pub fn claim_unshown_of(
         &mut self,
         reader: &str,
-        subtype: &str,
+        subtypes: &[&str],
         route: &str,
         limit: i64,
         now_ms: i64,
@@ -139,7 +139,7 @@ impl Inbox {
                 .filter(deliveries::seq.ne_all(awaited))
                 .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
                 .filter(messages::kind.eq(Kind::Direct.as_str()))
-                .filter(messages::subtype.is_not_null().and(messages::subtype.assume_not_null().eq(subtype)))
+                .filter(messages::subtype.is_not_null().and(messages::subtype.assume_not_null().eq_any(subtypes)))
                 .order(messages::seq)
                 .limit(limit.clamp(1, MAX_LIST))
                 .select(Message::as_select())

@@ -309,6 +309,28 @@ impl Inbox {
         Ok(list)
     }
 
+    /// What `reader` got and its rule let through, oldest first: the newest `limit` of all, or of those that no route has
+    /// shown. Nothing is marked.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn of_reader(&mut self, reader: &str, unshown_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let mut query = deliveries::table
+            .inner_join(messages::table)
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
+            .order(messages::seq.desc())
+            .select(Message::as_select())
+            .into_boxed();
+        if unshown_only {
+            let awaited = self.awaited(reader)?;
+            query = query.filter(deliveries::shown_at_ms.is_null()).filter(deliveries::seq.ne_all(awaited));
+        }
+        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
+        list.reverse();
+        Ok(list)
+    }
+
     /// Takes the oldest `limit` unseen messages and marks them seen in the same step: of several readers at the shell,
     /// each message goes to exactly one. They count as shown to the member's own reader too.
     ///

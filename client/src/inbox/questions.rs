@@ -1,7 +1,7 @@
 //! Questions in the inbox: which are open, which were brought up with whom, and who answers.
 //!
 //! A question is a direct message with the subtype `question`. It is *pending* until it was shown to a reader, *delivered*
-//! then, and ends as *answered*, *declined* (the session stopped twice over it) or *expired*. An answer belongs to the
+//! then, and ends as *answered*, *declined* (in so many words, or the session stopped over it twice) or *expired*. An answer belongs to the
 //! question, whichever session or shell of this member gives it; everything else is per reader. Nothing here sends.
 
 use std::collections::HashMap;
@@ -12,13 +12,15 @@ use diesel::sqlite::SqliteConnection;
 
 use super::row::{Kind, Message};
 use super::schema::{answers, deliveries, messages, question_readers};
-use super::{Inbox, InboxError, MAX_LIST};
+use super::{Inbox, InboxError, MAX_LIST, MEMBER_READER};
 use crate::inbound::Verdict;
 
 /// Subtype of a message that asks.
 pub const QUESTION: &str = "question";
 /// Subtype of a message that answers a question.
 pub const REPLY: &str = "reply";
+/// Subtype of a message that says, instead of an answer, that there will be none, and why.
+pub const DECLINE: &str = "decline";
 /// How long a question stays open after it arrived. The asker lets an undelivered one live as long.
 pub const QUESTION_TTL_MS: i64 = 24 * 3_600 * 1_000;
 /// How often one question may keep a session from stopping.
@@ -32,7 +34,8 @@ pub enum QuestionState {
     Delivered,
     /// Answered by some session or shell of this member.
     Answered,
-    /// The session stopped without an answer although it was reminded twice. It can still be answered.
+    /// Refused with a word to the asker; or the session stopped without an answer although it was reminded twice, then it
+    /// can still be answered.
     Declined,
     /// Too old to be brought up. It can still be answered.
     Expired,
@@ -69,6 +72,15 @@ pub struct Question {
     pub polled: bool,
 }
 
+/// What questions have to say about a session that wants to stop.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stopping {
+    /// Those that keep it from stopping, oldest first.
+    pub blocking: Vec<Question>,
+    /// Those that it has just given up, and that no other session of the member may still answer: their askers wait in vain.
+    pub declined: Vec<Question>,
+}
+
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = question_readers, check_for_backend(diesel::sqlite::Sqlite))]
 struct ReaderRow {
@@ -96,9 +108,9 @@ impl Inbox {
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is marked then.
-    pub fn block_for_questions(&mut self, reader: &str, now_ms: i64) -> Result<Vec<Question>, InboxError> {
-        let blocking = self.db.immediate_transaction(|db| {
-            let mut blocking = Vec::new();
+    pub fn block_for_questions(&mut self, reader: &str, now_ms: i64) -> Result<Stopping, InboxError> {
+        let stopping = self.db.immediate_transaction(|db| {
+            let mut stopping = Stopping::default();
             for mut question in questions_of(db, Some(reader), now_ms)? {
                 if !question.state.is_open() {
                     continue;
@@ -121,14 +133,16 @@ impl Inbox {
                     .do_update()
                     .set(changed)
                     .execute(db)?;
-                if !declines {
-                    blocking.push(question);
+                match declines {
+                    false => stopping.blocking.push(question),
+                    true if !others_may_answer(db, question.message.seq)? => stopping.declined.push(question),
+                    true => {}
                 }
             }
-            mark_shown(db, reader, &seqs(&blocking), "stop", now_ms)?;
-            QueryResult::Ok(blocking)
+            mark_shown(db, reader, &seqs(&stopping.blocking), "stop", now_ms)?;
+            QueryResult::Ok(stopping)
         })?;
-        Ok(blocking)
+        Ok(stopping)
     }
 
     /// Open questions for `reader`, each once: those that it was not given by an earlier call, or all again. They count as
@@ -160,15 +174,29 @@ impl Inbox {
         Ok(taken)
     }
 
-    /// Questions of the member whoever of its sessions got them, oldest first: the open ones, or all that are kept.
+    /// Questions of one reader, or of the member whoever of its sessions got them, oldest first: the open ones, or all that
+    /// are kept.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn questions(&mut self, all: bool, now_ms: i64) -> Result<Vec<Question>, InboxError> {
-        let mut list = questions_of(&mut self.db, None, now_ms)?;
+    pub fn questions(&mut self, reader: Option<&str>, all: bool, now_ms: i64) -> Result<Vec<Question>, InboxError> {
+        let mut list = questions_of(&mut self.db, reader, now_ms)?;
         list.retain(|question| all || question.state.is_open());
         Ok(list)
     }
+}
+
+/// Whether a session of the member has the question and has not given it up.
+fn others_may_answer(db: &mut SqliteConnection, seq: i64) -> QueryResult<bool> {
+    let gave_up = question_readers::table
+        .filter(question_readers::seq.eq(deliveries::seq))
+        .filter(question_readers::reader.eq(deliveries::reader))
+        .filter(question_readers::declined_at_ms.is_not_null());
+    let open = deliveries::table
+        .filter(deliveries::seq.eq(seq))
+        .filter(deliveries::reader.ne(MEMBER_READER))
+        .filter(diesel::dsl::not(diesel::dsl::exists(gave_up)));
+    diesel::select(diesel::dsl::exists(open)).get_result(db)
 }
 
 fn seqs(questions: &[Question]) -> Vec<i64> {
@@ -200,11 +228,13 @@ fn questions_of(db: &mut SqliteConnection, reader: Option<&str>, now_ms: i64) ->
         return Ok(vec![]);
     }
     let seqs: Vec<i64> = list.iter().map(|message| message.seq).collect();
-    let answered: HashMap<i64, Option<i64>> = answers::table
+    let answered: HashMap<i64, QuestionState> = answers::table
         .filter(answers::seq.eq_any(&seqs))
-        .select((answers::seq, answers::answered_at_ms))
-        .load::<(i64, Option<i64>)>(db)?
+        .filter(answers::answered_at_ms.is_not_null())
+        .select((answers::seq, answers::declined))
+        .load::<(i64, bool)>(db)?
         .into_iter()
+        .map(|(seq, declined)| (seq, if declined { QuestionState::Declined } else { QuestionState::Answered }))
         .collect();
     let mut known = question_readers::table.filter(question_readers::seq.eq_any(&seqs)).into_boxed();
     let mut shown = deliveries::table
@@ -226,8 +256,8 @@ fn questions_of(db: &mut SqliteConnection, reader: Option<&str>, now_ms: i64) ->
     }
     let question = |message: Message| {
         let row = of_readers.get(&message.seq);
-        let state = if answered.get(&message.seq).is_some_and(Option::is_some) {
-            QuestionState::Answered
+        let state = if let Some(state) = answered.get(&message.seq) {
+            *state
         } else if row.is_some_and(|row| row.declined_at_ms.is_some()) {
             QuestionState::Declined
         } else if now_ms.saturating_sub(message.received_at_ms) >= QUESTION_TTL_MS {

@@ -46,7 +46,7 @@ fn ids(list: &[Question]) -> Vec<&str> {
 }
 
 fn states(inbox: &mut Inbox, now_ms: i64) -> Vec<QuestionState> {
-    inbox.questions(true, now_ms).unwrap().iter().map(|question| question.state).collect()
+    inbox.questions(None, true, now_ms).unwrap().iter().map(|question| question.state).collect()
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn only_readable_direct_questions_of_this_reader_wait() {
     assert_eq!(ids(&inbox.pending_questions("s1", 10).unwrap()), ["q1", "q2"]);
     assert_eq!(ids(&inbox.pending_questions("s1", 1).unwrap()), ["q1"]);
     assert_eq!(ids(&inbox.pending_questions("s2", 10).unwrap()), ["q2", "q3"]);
-    assert_eq!(ids(&inbox.questions(false, now).unwrap()), ["q1", "q2", "q3"]);
+    assert_eq!(ids(&inbox.questions(None, false, now).unwrap()), ["q1", "q2", "q3"]);
     // Asking for the list marks nothing.
     assert_eq!(inbox.count_unshown("s1").unwrap(), 5);
 }
@@ -74,17 +74,17 @@ fn a_question_blocks_twice_and_is_declined_then_for_that_reader_only() {
     inbox.store("s1", &[question("q1", 0)]).unwrap();
     inbox.store("s2", &[question("q1", 0)]).unwrap();
     for round in 1..=MAX_STOP_BLOCKS {
-        let blocking = inbox.block_for_questions("s1", 10).unwrap();
+        let blocking = inbox.block_for_questions("s1", 10).unwrap().blocking;
         assert_eq!((ids(&blocking), blocking[0].stop_blocks), (vec!["q1"], round));
     }
     // It was in the reason, so the channel does not show it too.
     assert!(inbox.claim_unshown("s1", "channel", 10, 11).unwrap().is_empty());
     inbox.store("s1", &[question("q2", 0)]).unwrap();
-    assert_eq!(ids(&inbox.block_for_questions("s1", 10).unwrap()), ["q2"]);
-    assert_eq!(ids(&inbox.block_for_questions("s1", 10).unwrap()), ["q2"]);
-    assert!(inbox.block_for_questions("s1", 10).unwrap().is_empty());
+    assert_eq!(ids(&inbox.block_for_questions("s1", 10).unwrap().blocking), ["q2"]);
+    assert_eq!(ids(&inbox.block_for_questions("s1", 10).unwrap().blocking), ["q2"]);
+    assert!(inbox.block_for_questions("s1", 10).unwrap().blocking.is_empty());
     assert_eq!(states(&mut inbox, 10), [QuestionState::Declined, QuestionState::Declined]);
-    assert_eq!(ids(&inbox.block_for_questions("s2", 10).unwrap()), ["q1"]);
+    assert_eq!(ids(&inbox.block_for_questions("s2", 10).unwrap().blocking), ["q1"]);
     // Declined is not closed: it can still be answered.
     let seq = inbox.find("q1").unwrap().unwrap().seq;
     assert!(matches!(inbox.begin_answer(seq, 20).unwrap(), AnswerClaim::Granted(_)));
@@ -96,9 +96,9 @@ fn a_flood_of_questions_cannot_hold_a_session() {
     let mut inbox = open(dir.path());
     let flood: Vec<NewMessage> = (0..500).map(|number| question(&format!("q{number}"), 0)).collect();
     inbox.store("s1", &flood).unwrap();
-    assert_eq!(inbox.block_for_questions("s1", 10).unwrap().len(), 500);
-    assert_eq!(inbox.block_for_questions("s1", 10).unwrap().len(), 500);
-    assert!(inbox.block_for_questions("s1", 10).unwrap().is_empty());
+    assert_eq!(inbox.block_for_questions("s1", 10).unwrap().blocking.len(), 500);
+    assert_eq!(inbox.block_for_questions("s1", 10).unwrap().blocking.len(), 500);
+    assert!(inbox.block_for_questions("s1", 10).unwrap().blocking.is_empty());
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn questions_expire() {
     inbox.store("s1", &[question("q1", 1_000)]).unwrap();
     assert_eq!(states(&mut inbox, QUESTION_TTL_MS), [QuestionState::Pending]);
     assert_eq!(states(&mut inbox, QUESTION_TTL_MS + 1_000), [QuestionState::Expired]);
-    assert!(inbox.block_for_questions("s1", QUESTION_TTL_MS + 1_000).unwrap().is_empty());
+    assert!(inbox.block_for_questions("s1", QUESTION_TTL_MS + 1_000).unwrap().blocking.is_empty());
     assert!(inbox.pending_questions("s1", 10).unwrap().is_empty(), "1970 is long ago");
 }
 
@@ -136,7 +136,7 @@ fn one_answer_per_question_over_processes_and_crashes() {
     let dir = tempfile::tempdir().unwrap();
     let (mut one, mut two) = (open(dir.path()), open(dir.path()));
     one.store("s1", &[question("q1", 0)]).unwrap();
-    let seq = one.questions(true, 0).unwrap()[0].message.seq;
+    let seq = one.questions(None, true, 0).unwrap()[0].message.seq;
     let AnswerClaim::Granted(key) = one.begin_answer(seq, 1_000).unwrap() else { panic!("nobody has answered") };
     assert_eq!(two.begin_answer(seq, 2_000).unwrap(), AnswerClaim::UnderWay);
     // The first process died: the next one takes over, under the same key.
@@ -149,12 +149,12 @@ fn one_answer_per_question_over_processes_and_crashes() {
     assert_ne!(fresh, key);
     // A clock that goes back does not lock it.
     assert_eq!(two.begin_answer(seq, 10).unwrap(), AnswerClaim::Granted(fresh));
-    one.finish_answer(seq, 50_000).unwrap();
+    one.finish_answer(seq, false, 50_000).unwrap();
     assert_eq!(two.begin_answer(seq, 60_000).unwrap(), AnswerClaim::Answered(50_000));
     two.give_up_answer(seq, false).unwrap();
     assert_eq!(two.begin_answer(seq, 60_000).unwrap(), AnswerClaim::Answered(50_000), "an answer stays given");
     assert_eq!(states(&mut two, 60_000), [QuestionState::Answered]);
-    assert!(one.block_for_questions("s1", 10).unwrap().is_empty());
+    assert!(one.block_for_questions("s1", 10).unwrap().blocking.is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Rows of the inbox and their words.
 
 use diesel::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::schema::{deliveries, messages};
@@ -66,8 +66,8 @@ macro_rules! rows {
             pub recipient_pubkey: Option<String>,
         }
 
-        /// A stored message.
-        #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
+        /// A stored message. Its JSON form is for the local socket only; lists have [`Message::to_json`].
+        #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Serialize, Deserialize)]
         #[diesel(table_name = messages, check_for_backend(diesel::sqlite::Sqlite))]
         pub struct Message {
             /// Local order of arrival.

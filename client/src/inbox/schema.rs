@@ -45,6 +45,7 @@ diesel::table! {
         client_message_id -> Text,
         begun_at_ms -> BigInt,
         answered_at_ms -> Nullable<BigInt>,
+        declined -> Bool,
     }
 }
 

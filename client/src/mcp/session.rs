@@ -15,7 +15,7 @@ use super::hub::{Bound, Hub};
 use super::routes::{self, Report, proof};
 use crate::config::{MessageMode, broker_http};
 use crate::error::CliError;
-use crate::features::questions::text;
+use crate::features::questions::{reply, text};
 use crate::inbox::questions::{Question, QuestionState};
 use crate::inbox::{Inbox, InboxError};
 
@@ -23,6 +23,9 @@ use crate::inbox::{Inbox, InboxError};
 const REPEAT_STATUS: Duration = Duration::from_secs(60);
 /// Questions that one hook looks at.
 const MAX_QUESTIONS: i64 = 20;
+
+/// Askers that one stop writes to: a flood of questions must not become a flood of answers.
+const MAX_DECLINED: usize = 20;
 
 /// What runs beside the MCP server until the session ends: the local socket, the look for proof, the status reports.
 pub(super) async fn tend(hub: Arc<Hub>) {
@@ -185,23 +188,32 @@ impl Hub {
     /// Context for the next prompt: questions that were shown before and still wait for their answer.
     pub async fn question_reminder(&self) -> Option<String> {
         let open = |inbox: &mut Inbox, reader: &str| inbox.pending_questions(reader, MAX_QUESTIONS);
-        let mut list = self.questions(open).await;
+        let found = self.questions(open).await;
+        let slugged =
+            |(bound, list): (Bound, Vec<Question>)| list.into_iter().map(move |one| (bound.tag.slug.clone(), one));
+        let mut list: Vec<(String, Question)> = found.into_iter().flat_map(slugged).collect();
         // What was not shown yet comes as a message, with the same hook.
         list.retain(|(_, question)| question.state == QuestionState::Delivered);
         Some(text::reminder(&list)).filter(|text| !text.is_empty())
     }
 
-    /// Why the model must not stop yet: questions that wait for an answer. Each may do so twice.
+    /// Why the model must not stop yet: questions that wait for an answer. Each may do so twice; then whoever asked is told
+    /// that the session has stopped over it.
     pub async fn questions_before_stop(&self) -> Option<String> {
-        let blocking = |inbox: &mut Inbox, reader: &str| inbox.block_for_questions(reader, crate::clock::now_ms());
-        let list = self.questions(blocking).await;
+        let stopping = self.questions(|inbox, reader| inbox.block_for_questions(reader, crate::clock::now_ms())).await;
+        let mut list = vec![];
+        for (bound, stopping) in stopping {
+            list.extend(stopping.blocking.into_iter().map(|question| (bound.tag.slug.clone(), question)));
+            // The host does not wait for it.
+            tokio::spawn(decline(bound, stopping.declined));
+        }
         Some(text::stop_reason(&list)).filter(|text| !text.is_empty())
     }
 
-    async fn questions(
+    async fn questions<T: Send + 'static>(
         &self,
-        ask: fn(&mut Inbox, &str) -> Result<Vec<Question>, InboxError>,
-    ) -> Vec<(String, Question)> {
+        ask: fn(&mut Inbox, &str) -> Result<T, InboxError>,
+    ) -> Vec<(Bound, T)> {
         let mut list = vec![];
         if self.mode() == MessageMode::Off {
             return list;
@@ -213,7 +225,7 @@ impl Hub {
                 Err(error) => Err(error),
             };
             match found {
-                Ok(found) => list.extend(found.into_iter().map(|question| (bound.tag.slug.clone(), question))),
+                Ok(found) => list.push((bound, found)),
                 Err(error) => tracing::error!(mesh.slug = bound.tag.slug, %error, "questions cannot be read"),
             }
         }
@@ -289,5 +301,14 @@ impl Hub {
     /// The session's id as the host last told it, else one of our own.
     pub fn session_id(&self) -> String {
         self.routes.session_id().unwrap_or_else(|| self.throw_away_id.clone())
+    }
+}
+
+/// Tells askers that their questions were given up. Not connected, or too many at once: their own time ends their wait.
+async fn decline(bound: Bound, questions: Vec<Question>) {
+    for question in questions.iter().take(MAX_DECLINED) {
+        if let Err(error) = reply::tell_stopped(&bound.connection, &question.message).await {
+            tracing::warn!(mesh.slug = bound.tag.slug, %error, "an asker was not told that its question was given up");
+        }
     }
 }

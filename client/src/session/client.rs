@@ -43,6 +43,20 @@ impl Line {
         return Err(io::ErrorKind::Unsupported.into());
     }
 
+    /// Changes the patience for later replies; `None` waits for ever.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
+        #[cfg(unix)]
+        return self.stream.get_ref().set_read_timeout(patience);
+        #[cfg(not(unix))]
+        {
+            let _ = patience;
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
     /// Says something.
     ///
     /// # Errors

@@ -6,11 +6,15 @@
 //!
 //! [`registry`] finds the server of the session a process runs in, [`server`] answers, [`client`] asks.
 
+#[cfg(unix)]
+mod asking;
 pub mod attach;
 pub mod client;
 pub mod protocol;
 pub mod registry;
 #[cfg(unix)]
 pub mod server;
+#[cfg(unix)]
+mod talk;
 
 pub use protocol::{Hook, Reply, Request};

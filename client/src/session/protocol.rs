@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::StoredSecret;
 use crate::features::permissions::wire::Behavior;
+use crate::features::questions::ask::{Outcome, Rejected};
 
 /// Longest line: a message of the largest size, sealed and in base64, with room for its frame.
 pub const MAX_LINE_BYTES: usize = 4 << 20;
@@ -35,6 +36,10 @@ pub enum Request {
         /// The frame's text.
         frame: String,
     },
+    /// Ask a peer as this session and wait. Answered by [`Reply::Taken`] at once, by [`Reply::Asked`] when the question is
+    /// out, and by [`Reply::Outcome`] or [`Reply::Rejected`] in the end; [`Request::Printed`] confirms the outcome. Whoever
+    /// hangs up before leaves the answer to the session.
+    Ask(Question),
     /// How the routes stand. Answered by [`Reply::Routes`].
     Routes,
     /// Sends this session a message of its own over one route, to see that it comes through. Answered by
@@ -73,6 +78,21 @@ pub struct Hook {
     pub tool_input: Option<serde_json::Value>,
 }
 
+/// A question of the session's shell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Row id of the mesh.
+    pub mesh_id: String,
+    /// One peer.
+    pub to: String,
+    /// The text.
+    pub text: String,
+    /// Ask although the peer is away.
+    pub wait_offline: bool,
+    /// How long to wait.
+    pub wait_ms: u64,
+}
+
 /// What the server answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
@@ -93,6 +113,14 @@ pub enum Reply {
         /// The frame's text.
         frame: String,
     },
+    /// The question was read: from here on nobody else may ask it.
+    Taken,
+    /// The question is out.
+    Asked,
+    /// How the wait for the answer ended.
+    Outcome(Box<Outcome>),
+    /// The question was not sent.
+    Rejected(Rejected),
     /// How the routes stand.
     Routes(Box<crate::mcp::routes::Report>),
     /// It cannot be done.

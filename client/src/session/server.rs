@@ -6,22 +6,24 @@ use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::messaging;
 use claudemesh_protocol::frame::Head;
 use claudemesh_protocol::message::{ClientMessage, Failure, ServerMessage};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use claudemesh_protocol::target::TargetField;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::protocol::{Attached, Hook, HookReply, MAX_LINE_BYTES, Permission, Reply, Request};
+use super::asking;
+use super::protocol::{Attached, Hook, HookReply, Permission, Reply, Request};
 use super::registry::{Entry, Record};
+use super::talk::Talk;
 use crate::config::StoredSecret;
 use crate::connection::ConnectionError;
+use crate::features::messaging::exchange;
 use crate::features::permissions::ask::{self, Call, Ended};
 use crate::features::permissions::board::Form;
 use crate::features::permissions::preview;
 use crate::features::permissions::wire::{self, Behavior};
 use crate::hook::Event;
 use crate::mcp::hub::{Bound, Hub};
-use crate::mcp::routes::{PRINT_PATIENCE, Parcel, hooks};
+use crate::mcp::routes::{Parcel, hooks};
 
 /// Lines that are served at once: hooks, waiting hooks, monitors and verbs of one session.
 const MAX_LINES: usize = 64;
@@ -92,42 +94,8 @@ async fn accept(hub: &Arc<Hub>, listener: &UnixListener, mut entry: Entry) {
     }
 }
 
-/// One line of a hook, monitor or verb.
-struct Talk {
-    reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
-}
-
-impl Talk {
-    async fn hear(&mut self) -> Option<Result<Request, String>> {
-        let mut line = Vec::new();
-        let limit = MAX_LINE_BYTES as u64 + 1;
-        (&mut self.reader).take(limit).read_until(b'\n', &mut line).await.ok()?;
-        if line.last() != Some(&b'\n') {
-            return None;
-        }
-        Some(serde_json::from_slice(&line).map_err(|error| error.to_string()))
-    }
-
-    async fn say(&mut self, reply: &Reply) -> bool {
-        let Ok(mut line) = serde_json::to_vec(reply) else { return false };
-        line.push(b'\n');
-        self.writer.write_all(&line).await.is_ok()
-    }
-
-    async fn refuse(&mut self, code: ErrorCode, message: impl Into<String>) -> bool {
-        self.say(&Reply::Error { code: code.as_str().into(), message: message.into() }).await
-    }
-
-    /// Whether the other end says within the patience that it has printed.
-    async fn printed(&mut self) -> bool {
-        matches!(tokio::time::timeout(PRINT_PATIENCE, self.hear()).await, Ok(Some(Ok(Request::Printed))))
-    }
-}
-
 async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
-    let (reader, writer) = stream.into_split();
-    let mut talk = Talk { reader: BufReader::new(reader), writer };
+    let mut talk = Talk::new(stream);
     let mut attached: Option<Bound> = None;
     while let Some(request) = talk.hear().await {
         let goes_on = match request {
@@ -161,6 +129,7 @@ async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
                 },
                 None => talk.refuse(ErrorCode::NoHello, "attach first").await,
             },
+            Ok(Request::Ask(question)) => asking::ask_line(hub, &mut talk, question).await,
             Ok(Request::Routes) => talk.say(&Reply::Routes(Box::new(hub.report().await))).await,
             Ok(Request::Probe { route }) => match hub.probe(&route).await {
                 Ok(()) => talk.say(&Reply::Routes(Box::new(hub.report().await))).await,
@@ -191,8 +160,9 @@ async fn hook_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
 
 /// Asks approvers as long as the hook waits. Its end says that the host does not need their word any more.
 async fn permission_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
-    hooks::answer(hub, hook).await;
+    // First: a notification of the same call may be waiting to know.
     hub.permissions.hooked();
+    hooks::answer(hub, hook).await;
     let ended = tokio::select! {
         ended = ask_for(hub, hook) => ended,
         _ = talk.hear() => return false,
@@ -261,11 +231,21 @@ fn attach(hub: &Arc<Hub>, mesh_id: &str) -> Result<(Bound, Attached), String> {
 async fn forward(hub: &Hub, bound: &Bound, frame: &str) -> Option<String> {
     let head = Head::read(frame).ok()?;
     let req_id = head.req_id.as_deref().map(str::to_owned);
-    let message = match ClientMessage::read(&head, frame) {
+    let mut message = match ClientMessage::read(&head, frame) {
         Ok(message) => message,
         Err(error) => return Some(refusal(ErrorCode::UnknownType, error.to_string(), req_id.as_deref())),
     };
     hub.note_own_write(&message);
+    if let ClientMessage::Messaging(messaging::Request::Send(send)) = &mut message
+        && send.reply_to_id.is_none()
+    {
+        // Only a person starts an exchange anew: a model must not leave the limit of its loops through its shell.
+        let targets = match &send.target_spec {
+            TargetField::One(target) => std::slice::from_ref(target),
+            TargetField::Many(targets) => targets,
+        };
+        send.trace = Some(exchange::trace_for(&bound.mailbox, targets).await);
+    }
     let Some(req_id) = req_id else {
         if let Err(error) = bound.connection.tell(message) {
             tracing::debug!(%error, "a frame of the shell was not told");

@@ -2,49 +2,20 @@ use std::fmt::Write;
 
 use crate::home::Home;
 
+/// The words of every verb, its own verbs after it.
+fn walk(command: &clap::Command, path: &str, out: &mut Vec<String>) {
+    out.push(path.to_owned());
+    for verb in command.get_subcommands() {
+        walk(verb, format!("{path} {}", verb.get_name()).trim(), out);
+    }
+}
+
 #[test]
 fn help_of_every_verb() {
     let home = Home::new();
     let mut text = String::new();
-    let verbs = [
-        "",
-        "up",
-        "create",
-        "invite",
-        "join",
-        "list",
-        "leave",
-        "peers",
-        "send",
-        "inbox",
-        "msg-status",
-        "status",
-        "status set",
-        "summary",
-        "visible",
-        "profile",
-        "group",
-        "group join",
-        "group leave",
-        "info",
-        "ping",
-        "kick",
-        "disconnect",
-        "ban",
-        "unban",
-        "bans",
-        "install",
-        "uninstall",
-        "hook",
-        "status-line",
-        "notify",
-        "launch",
-        "doctor",
-        "mcp",
-        "completions",
-        "skill",
-        "man",
-    ];
+    let mut verbs = vec![];
+    walk(&claudemesh::cli::command(), "", &mut verbs);
     for verb in verbs {
         let mut args: Vec<&str> = verb.split_whitespace().collect();
         args.push("--help");

@@ -4,6 +4,7 @@
 
 mod channel;
 mod hooks;
+mod inside;
 mod local;
 mod notify;
 mod one_machine;

@@ -327,6 +327,39 @@ async fn the_hosts_own_relay_asks_the_same_people() -> Result<()> {
 }
 
 #[tokio::test]
+async fn one_call_is_asked_about_once_although_the_host_asks_in_both_forms() -> Result<()> {
+    let relay = Relay::start(1).await?;
+    let mut bob = session(relay.bob(), "bob-1", "BobS").await?;
+    // The very first question of a session: notification and hook come together, in whatever order.
+    bob.ask_permission("abcde", "Bash", "make deploy").await?;
+    let hook = hooks::start(relay.bob(), "permission", &asks("bob-1", "make deploy"))?;
+    let asked = open(relay.ann()).await?;
+    let id = asked["id"].as_str().context("an id")?;
+    assert_ne!(id, "abcde", "the hook's form, which has the whole input");
+    // By now the notification would have been passed on.
+    bob.ask_permission("mnopq", "Bash", "ls").await?;
+    relay.ann().json(&["permit", id, "allow", "--json"])?;
+    assert_eq!(*decision(&printed(hook).await?), json!({"behavior": "allow"}));
+    assert_eq!(events(relay.bob())?, ["asked", "answered", "decided"]);
+    bob.end().await?;
+    // A hook that is so late that the notification was passed on replaces that.
+    let mut bob = session(relay.bob(), "bob-2", "BobS").await?;
+    bob.ask_permission("fghij", "Bash", "make deploy").await?;
+    assert_eq!(open(relay.ann()).await?["id"], "fghij");
+    let hook = hooks::start(relay.bob(), "permission", &asks("bob-2", "make deploy"))?;
+    let only = until("only the hook's question is open", || {
+        let list = relay.ann().json(&["permit", "--json"])?;
+        let ids: Vec<String> =
+            list.as_array().into_iter().flatten().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+        Ok((ids.len() == 1 && ids[0] != "fghij").then(|| ids[0].clone()))
+    })
+    .await?;
+    relay.ann().json(&["permit", &only, "deny", "--json"])?;
+    assert_eq!(decision(&printed(hook).await?)["behavior"], "deny");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_person_confirms_in_a_session_that_asks_its_user() -> Result<()> {
     let relay = Relay::start(1).await?;
     let mut ann = session(relay.ann(), "ann-1", "AnnS").await?;
@@ -376,5 +409,29 @@ async fn approvers_are_other_members_and_as_many_as_are_needed() -> Result<()> {
     let host = Host::start(options(relay.bob(), "bob-2", "BobT")).await?;
     assert!(!host.relays_permissions());
     host.end().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_requests_with_one_id_the_key_decides() -> Result<()> {
+    let relay = Relay::start(1).await?;
+    let mut one = session(relay.bob(), "bob-1", "BobS").await?;
+    let mut two = session(relay.bob(), "bob-2", "BobTwo").await?;
+    // The host chooses the ids of its own relay; two hosts may choose the same.
+    one.ask_permission("abcde", "Bash", "make one").await?;
+    two.ask_permission("abcde", "Bash", "make two").await?;
+    let both = until("both are open", || {
+        let list = relay.ann().json(&["permit", "--json"])?;
+        Ok(list.as_array().filter(|list| list.len() == 2).cloned())
+    })
+    .await?;
+    let unclear = relay.ann().run(&["permit", "abcde", "allow", "--json"])?;
+    let refused: Value = serde_json::from_slice(&unclear.stdout)?;
+    assert_eq!((unclear.status.code(), &refused["error"]), (Some(3), &json!("ambiguous_request")), "{refused}");
+    let of = |name: &str| both.iter().find(|one| one["from"] == name).and_then(|one| one["fromPubkey"].as_str());
+    let key = of("BobTwo").context("its key")?;
+    relay.ann().json(&["permit", "abcde", "deny", "--from", &key[..16], "--json"])?;
+    assert_eq!(two.permission().await?, ("abcde".into(), "deny".into()));
+    assert_eq!(open(relay.ann()).await?["fromPubkey"].as_str(), of("BobS"), "the other one is still open");
     Ok(())
 }

@@ -217,7 +217,7 @@ pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<(), CliError> {
     cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))
 }
 
-/// What waits for the session this runs in. What is read here comes by no other route.
+/// What waits for the session this runs in, or with --all what it ever got. What is read as news comes by no other route.
 async fn fetch_of_session(
     connection: &Connection,
     mailbox: &Mailbox,
@@ -228,7 +228,12 @@ async fn fetch_of_session(
     loop {
         connection.inbox_pull(None).await?;
         let (reader, pick, now) = (connection.identity().reader(), pick.clone(), crate::clock::now_ms());
+        let (all, peek, limit) = (args.all, args.peek, i64::from(args.limit));
         let taken = mailbox.run(move |inbox| {
+            if all || peek {
+                // Looking takes nothing away from the other routes.
+                return inbox.of_reader(&reader, !all, limit);
+            }
             let taken = inbox.claim(&reader, SHELL, &pick, now)?;
             let seqs: Vec<i64> = taken.iter().map(|message| message.seq).collect();
             inbox.set_stage(&reader, &seqs, Stage::Seen)?;
@@ -237,6 +242,9 @@ async fn fetch_of_session(
         });
         let taken = taken.await?;
         if !taken.is_empty() || Instant::now() >= deadline {
+            if all || peek {
+                return Ok(taken);
+            }
             let ids = taken.iter().map(|message| message.message_id.clone()).collect();
             connection.acknowledge(ids, Stage::Seen, SHELL);
             return Ok(taken);
@@ -248,11 +256,8 @@ async fn fetch_of_session(
 
 async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetched, CliError> {
     let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
-    // The whole history is the member's; news inside a session are the session's.
-    if !args.all
-        && !args.peek
-        && let Some(connection) = crate::session::attach::attach(cx, &entry).await
-    {
+    // Inside a session its shell reads what the session got, never what its rule holds back or what is for others.
+    if let Some(connection) = crate::session::attach::attach(cx, &entry).await {
         let fetched = fetch_of_session(&connection, &mailbox, args).await;
         connection.close().await;
         let (messages, trouble) = match fetched {

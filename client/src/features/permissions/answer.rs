@@ -106,7 +106,7 @@ pub async fn give(
             if !done {
                 return inbox.give_up_answer(seq, open);
             }
-            inbox.finish_answer(seq, now)?;
+            inbox.finish_answer(seq, false, now)?;
             inbox.mark_seen(&[seq], now).map(drop)
         })
         .await;

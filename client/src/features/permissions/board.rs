@@ -1,7 +1,6 @@
 //! The open questions of one session: where answers are counted and whoever waits hears of the end.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,7 +77,19 @@ struct Inner {
     /// One counts at a time: judged, written down, counted.
     settling: tokio::sync::Mutex<()>,
     refused: Mutex<VecDeque<Instant>>,
-    hooked: AtomicBool,
+    hooks: watch::Sender<Hooks>,
+}
+
+/// Whether the host asks by hooks as well as by notifications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Hooks {
+    /// Not known before the first question.
+    #[default]
+    Unknown,
+    /// It does.
+    Yes,
+    /// A question came and no hook with it.
+    No,
 }
 
 impl Board {
@@ -124,14 +135,27 @@ impl Board {
         let _ = tokio::time::timeout(patience, count.wait_for(|count| *count == 0)).await;
     }
 
-    /// The host asks by hooks: notifications of the same questions are not needed.
+    /// The host asks by hooks: notifications of the same questions are not needed, not even one that was taken for the only
+    /// one because its hook was late.
     pub fn hooked(&self) {
-        self.inner.hooked.store(true, Ordering::Relaxed);
+        if self.inner.hooks.send_replace(Hooks::Yes) != Hooks::Yes {
+            self.withdraw(Some(Form::Channel));
+        }
     }
 
-    /// Whether the host asks by hooks.
-    pub fn is_hooked(&self) -> bool {
-        self.inner.hooked.load(Ordering::Relaxed)
+    /// Whether the host asks by hooks, too. The first notification waits up to `patience` for its hook, later ones know.
+    pub async fn is_hooked(&self, patience: Duration) -> bool {
+        let mut hooks = self.inner.hooks.subscribe();
+        let known = hooks.wait_for(|hooks| *hooks != Hooks::Unknown);
+        let _ = tokio::time::timeout(patience, known).await;
+        self.inner.hooks.send_if_modified(|hooks| {
+            let silent = *hooks == Hooks::Unknown;
+            if silent {
+                *hooks = Hooks::No;
+            }
+            silent
+        });
+        *self.inner.hooks.borrow() == Hooks::Yes
     }
 
     fn judge(&self, mesh: &str, answer: &Answer, now_ms: i64) -> Result<(Step, Poll), Refusal> {

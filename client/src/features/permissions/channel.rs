@@ -1,6 +1,7 @@
 //! The host's own relay: `notifications/claude/channel/permission_request` in, `…/permission` out, strings only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rmcp::model::{CustomNotification, ServerNotification};
 use rmcp::service::{Peer, RoleServer};
@@ -17,6 +18,8 @@ use crate::mcp::hub::Hub;
 /// The capability that tells the host that we relay. Declared only when somebody may decide: the host shows every question
 /// to whoever declares it.
 pub const CAPABILITY: &str = "claude/channel/permission";
+/// How long the first notification waits for the hook of the same call. The host starts both at once.
+const HOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// The host asks.
 pub const REQUESTED: &str = "notifications/claude/channel/permission_request";
 /// We answer.
@@ -32,8 +35,7 @@ pub fn notified(hub: &Arc<Hub>, notification: &CustomNotification, peer: Peer<Ro
     if notification.method != REQUESTED {
         return false;
     }
-    // The hook has the whole input and hears when the user decides.
-    if hub.permissions.is_hooked() || !is_on(hub.store()) {
+    if !is_on(hub.store()) {
         return true;
     }
     let Some(call) = notification.params.as_ref().and_then(call_of) else {
@@ -42,6 +44,10 @@ pub fn notified(hub: &Arc<Hub>, notification: &CustomNotification, peer: Peer<Ro
     };
     let (hub, id) = (Arc::clone(hub), call.id.clone().unwrap_or_default());
     tokio::spawn(async move {
+        // The hook has the whole input and hears when the user decides; one call is asked about once.
+        if hub.permissions.is_hooked(HOOK_PATIENCE).await {
+            return;
+        }
         let Ended::Decided(decision) = ask(&hub, call).await else { return };
         let params = json!({"request_id": id, "behavior": decision.behavior.as_str()});
         let note = ServerNotification::CustomNotification(CustomNotification::new(DECIDED, Some(params)));

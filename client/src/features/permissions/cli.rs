@@ -383,20 +383,20 @@ pub fn audit(cx: &Context, args: &AuditArgs) -> Result<ExitCode, CliError> {
         }
         records.push_back(record.clone());
     };
-    let faults =
-        audit::walk(&audit::path(&cx.store), &own, each).map_err(|error| CliError::io(sentence(&error.to_string())))?;
+    let faults = audit::walk(&cx.store, &own, each).map_err(|error| CliError::io(sentence(&error.to_string())))?;
     if !args.verify {
         let text: String = records.iter().map(record_text).collect();
         cx.out.answer(&Value::Array(records.into()), |_| text)?;
         return Ok(ExitCode::Success);
     }
-    let list: Vec<Value> = faults.iter().map(|fault| json!({"line": fault.line, "what": fault.what})).collect();
+    let list: Vec<Value> =
+        faults.iter().map(|fault| json!({"file": fault.file, "line": fault.line, "what": fault.what})).collect();
     let value = json!({"ok": faults.is_empty(), "records": count, "faults": list});
     cx.out.answer(&value, |out| {
         if faults.is_empty() {
             return format!("{} {} records, unbroken\n", out.tick(), count);
         }
-        faults.iter().map(|fault| format!("✗ line {}: {}\n", fault.line, fault.what)).collect()
+        faults.iter().map(|fault| format!("✗ {} line {}: {}\n", fault.file, fault.line, fault.what)).collect()
     })?;
     Ok(if faults.is_empty() { ExitCode::Success } else { ExitCode::Cancelled })
 }

@@ -10,6 +10,7 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{Candidate, Priority, Trace};
 use claudemesh_protocol::target::Target;
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ use super::wait::{self, Waits};
 use crate::connection::{Connection, ConnectionError, MailEvent, State};
 use crate::features::messaging::Draft;
 use crate::inbox::awaits::{Asked, Taken};
-use crate::inbox::questions::{QUESTION, QUESTION_TTL_MS};
+use crate::inbox::questions::{DECLINE, QUESTION, QUESTION_TTL_MS};
 use crate::inbox::{Mailbox, Message};
 
 /// How long a caller waits that says nothing, when its host allows.
@@ -83,11 +84,24 @@ pub struct Ask {
     pub trace: Trace,
 }
 
+impl Outcome {
+    /// The message that ended the wait.
+    pub fn message(&self) -> Option<&Message> {
+        match &self.ended {
+            Ended::Answered(message) | Ended::Declined(message) | Ended::Interrupted(message) => Some(message),
+            Ended::TimedOut | Ended::Pending | Ended::Cancelled => None,
+        }
+    }
+}
+
 /// How it ended.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "how", content = "message", rename_all = "snake_case")]
 pub enum Ended {
     /// With the answer.
     Answered(Message),
+    /// The peer will not answer; the message is its reason.
+    Declined(Message),
     /// The peer asked us first.
     Interrupted(Message),
     /// The caller's time is over.
@@ -99,7 +113,7 @@ pub enum Ended {
 }
 
 /// A question that was sent, and how the wait for its answer ended.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// Id of the question.
     pub message_id: String,
@@ -112,7 +126,7 @@ pub struct Outcome {
 }
 
 /// Why a question was not sent.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rejected {
     /// Stable word: a code of the wire, `offline`, `self` or `not_one_peer`.
     pub reason: String,
@@ -228,6 +242,7 @@ async fn wait_for(
         tokio::select! {
             biased;
             taken = wait.woken() => return match taken {
+                Some(Taken::Answer(message)) if message.subtype.as_deref() == Some(DECLINE) => Ended::Declined(message),
                 Some(Taken::Answer(message)) => Ended::Answered(message),
                 Some(Taken::CounterQuestion(message)) => Ended::Interrupted(message),
                 None => Ended::Cancelled,

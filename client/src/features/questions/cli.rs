@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::ask::{self, Ask, AskError, Desk, Ended, Outcome, Rejected, Window};
-use super::reply;
+use super::reply::{self, Word};
 use super::wait::{self, Waits};
 use crate::cli::Context;
 use crate::cli::args::{AskArgs, ReplyArgs};
@@ -20,6 +20,7 @@ use crate::features::one_shot::{self, Purpose};
 use crate::inbox::questions::Question;
 use crate::inbox::{Mailbox, Message};
 use crate::output::{Output, Style, clean, clean_lines};
+use crate::session::{attach, protocol};
 
 /// Runs `ask`: sends the question, waits, prints the answer.
 ///
@@ -32,25 +33,55 @@ pub fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
         return Err(CliError::invalid_args("The question is empty."));
     }
     let entry = cx.mesh_entry()?;
-    let outcome = one_shot::block_on(async {
-        let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
-        // With a key of its own, so that the answer comes to this process and not to every session of the member.
-        let connection = one_shot::connect(cx, &entry, Purpose::Converse(mailbox.clone())).await?;
-        let asked = ask_on(cx, args, text, &connection, &mailbox).await;
-        connection.close().await;
-        asked
-    })?;
+    let question = protocol::Question {
+        mesh_id: entry.mesh_id.to_string(),
+        to: args.to.trim().to_owned(),
+        text,
+        wait_offline: args.wait_offline,
+        wait_ms: Duration::from_secs_f64(args.timeout).as_millis().try_into().unwrap_or(u64::MAX),
+    };
+    let out = |who: &str| {
+        cx.out.remark(&format!(
+            "Asked {}; waiting up to {} s. After Ctrl-C the answer comes to {who}.",
+            clean(&args.to),
+            args.timeout.ceil()
+        ));
+    };
+    // As the session this runs in; else with a key of its own.
+    let asked = attach::ask(cx, &entry, &question, || out("the session")).map_err(failure)?;
+    let (outcome, asked) = match asked {
+        Some(asked) => (asked.outcome.clone(), Some(asked)),
+        None => (ask_alone(cx, &entry, question, || out("`claudemesh inbox`"))?, None),
+    };
     let answered = matches!(outcome.ended, Ended::Answered(_));
     cx.out.answer(&outcome_json(&outcome, &entry), |out| outcome_text(&outcome, out))?;
+    if let Some(asked) = asked {
+        asked.confirm();
+    }
     Ok(if answered { ExitCode::Success } else { ExitCode::Cancelled })
 }
 
-async fn ask_on(
+/// Asks with a key of its own, so that the answer comes to this process and not to every session of the member.
+fn ask_alone(
     cx: &Context,
-    args: &AskArgs,
-    text: String,
+    entry: &MeshEntry,
+    question: protocol::Question,
+    out: impl Fn() + Sync,
+) -> Result<Outcome, CliError> {
+    one_shot::block_on(async {
+        let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+        let connection = one_shot::connect(cx, entry, Purpose::Converse(mailbox.clone())).await?;
+        let asked = ask_on(question, &connection, &mailbox, &out).await;
+        connection.close().await;
+        asked
+    })
+}
+
+async fn ask_on(
+    question: protocol::Question,
     connection: &Connection,
     mailbox: &Mailbox,
+    out: &(impl Fn() + Sync),
 ) -> Result<Outcome, CliError> {
     let waits = Waits::default();
     let settle = || {
@@ -61,35 +92,33 @@ async fn ask_on(
         .boxed()
     };
     let desk = Desk { connection, mailbox, waits: &waits, settle: &settle };
-    let wait = Duration::from_secs_f64(args.timeout);
     let ask = Ask {
-        to: args.to.trim().to_owned(),
-        text,
-        wait_offline: args.wait_offline,
-        window: Window { wait, cut_short: false },
+        to: question.to,
+        text: question.text,
+        wait_offline: question.wait_offline,
+        window: Window { wait: Duration::from_millis(question.wait_ms), cut_short: false },
         trace: new_trace(),
     };
     let progress = |elapsed: Duration| {
         if elapsed < ask::PROGRESS_EVERY {
-            cx.out.remark(&format!(
-                "Asked {}; waiting up to {} s. After Ctrl-C the answer comes to `claudemesh inbox`.",
-                clean(&args.to),
-                wait.as_secs()
-            ));
+            out();
         }
         std::future::ready(()).boxed()
     };
-    let outcome = match ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await {
-        Ok(outcome) => outcome,
-        Err(AskError::Rejected(rejected)) => return Err(refusal(rejected)),
-        Err(AskError::Connection(error)) => return Err(error.into()),
-    };
-    if let Ended::Answered(message) | Ended::Interrupted(message) = &outcome.ended {
+    let outcome = ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await.map_err(failure)?;
+    if let Some(message) = outcome.message() {
         let (seq, now) = (message.seq, crate::clock::now_ms());
         mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await?;
         connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, wait::ROUTE);
     }
     Ok(outcome)
+}
+
+fn failure(error: AskError) -> CliError {
+    match error {
+        AskError::Rejected(rejected) => refusal(rejected),
+        AskError::Connection(error) => error.into(),
+    }
 }
 
 fn refusal(rejected: Rejected) -> CliError {
@@ -127,6 +156,12 @@ fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Value {
             value["answerId"] = answer.message_id.clone().into();
             "answered"
         }
+        Ended::Declined(word) => {
+            value["from"] = word.from_name().into();
+            value["reason"] = "declined".into();
+            value["message"] = word.text().into();
+            "rejected"
+        }
         Ended::Interrupted(question) => {
             value["question"] = question.to_json(&entry.slug);
             "interrupted"
@@ -142,6 +177,9 @@ fn outcome_text(outcome: &Outcome, out: &Output) -> String {
     let peer = clean(&outcome.peer.name).into_owned();
     match &outcome.ended {
         Ended::Answered(answer) => format!("{}\n", clean_lines(&answer.text())),
+        Ended::Declined(word) => {
+            format!("{} {peer} will not answer:\n{}", out.paint(Style::Yellow, "!"), indented(word))
+        }
         Ended::Interrupted(question) => format!(
             "{peer} asked you meanwhile, and may be waiting for you too:\n{}\nAnswer with `claudemesh reply {} <text>`; your \
              question stays open.\n",
@@ -165,9 +203,14 @@ fn indented(message: &Message) -> String {
 /// Exit 5 when no such message was received, 6 `already_answered`, or of the connection.
 pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
     let text = args.text.join(" ");
-    if text.trim().is_empty() {
-        return Err(CliError::invalid_args("The answer is empty."));
-    }
+    let word = match args.decline {
+        true => Word::Decline(&text),
+        false if text.trim().is_empty() => {
+            return Err(CliError::invalid_args("The answer is empty.")
+                .hint("To tell the asker that there will be none: claudemesh reply <id> --decline [reason]"));
+        }
+        false => Word::Answer(&text),
+    };
     let id = args.id.trim();
     if id.len() < 8 {
         return Err(CliError::invalid_args("Expected the id of the question, or its first 8 and more characters."));
@@ -186,16 +229,17 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
                 let wanted = id.to_owned();
                 let Some(question) = mailbox.run(move |inbox| inbox.find(&wanted)).await? else { continue };
                 let connection = one_shot::connect(cx, entry, Purpose::Ask).await?;
-                let sent = reply::reply(&connection, &mailbox, &question, &text).await;
+                let sent = reply::reply(&connection, &mailbox, &question, word).await;
                 connection.close().await;
                 let ack = sent?;
                 let value = json!({
                     "ok": true, "messageId": question.message_id, "answerId": ack.message_id,
-                    "to": question.from_name(), "mesh": entry.slug, "status": ack.stage.map(Stage::as_str),
+                    "declined": args.decline, "to": question.from_name(), "mesh": entry.slug, "status": ack.stage.map(Stage::as_str),
                     "online": ack.online,
                 });
                 let name = clean(&question.from_name()).into_owned();
-                return cx.out.answer(&value, |out| format!("{} answered {name} ({})\n", out.tick(), ack_words(&ack)));
+                let did = if args.decline { "declined the question of" } else { "answered" };
+                return cx.out.answer(&value, |out| format!("{} {did} {name} ({})\n", out.tick(), ack_words(&ack)));
             }
         }
         let error = CliError::not_found(format!("No message {} was received.", clean(id)));
@@ -225,8 +269,9 @@ pub fn list(cx: &Context, all: bool) -> Result<(), CliError> {
             if let Err(error) = take_in(cx, entry, &mailbox).await {
                 trouble = Some((entry.slug.clone(), error));
             }
-            let now = crate::clock::now_ms();
-            lists.push((entry.slug.clone(), mailbox.run(move |inbox| inbox.questions(all, now)).await?));
+            let (reader, now) = (session_reader(cx, entry).await, crate::clock::now_ms());
+            let list = mailbox.run(move |inbox| inbox.questions(reader.as_deref(), all, now)).await?;
+            lists.push((entry.slug.clone(), list));
         }
         Ok(())
     })?;
@@ -238,6 +283,14 @@ pub fn list(cx: &Context, all: bool) -> Result<(), CliError> {
     let value = lists.iter().flat_map(|(slug, list)| list.iter().map(|one| question_json(one, slug))).collect();
     cx.out
         .answer(&Value::Array(value), |out| lists.iter().map(|(slug, list)| questions_text(slug, list, out)).collect())
+}
+
+/// The reader whose questions are meant: that of the session this runs in, else the member's.
+async fn session_reader(cx: &Context, entry: &MeshEntry) -> Option<String> {
+    let connection = attach::attach(cx, entry).await?;
+    let reader = connection.identity().reader();
+    connection.close().await;
+    Some(reader)
 }
 
 fn question_json(question: &Question, slug: &str) -> Value {

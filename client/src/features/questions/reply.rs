@@ -1,4 +1,5 @@
-//! Answering a question, once, so that whoever asked gets it: the asking session, else any session of its member.
+//! Answering a question, once, so that whoever asked gets it: the asking session, else any session of its member. Saying that
+//! there will be no answer goes the same way.
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{Ack, Priority};
@@ -9,8 +10,23 @@ use crate::connection::{Connection, ConnectionError};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::{Draft, exchange};
 use crate::inbox::answers::AnswerClaim;
-use crate::inbox::questions::{QUESTION, REPLY};
+use crate::inbox::questions::{DECLINE, QUESTION, REPLY};
 use crate::inbox::{InboxError, Mailbox, Message};
+
+/// What an asker reads when the asked side gives no reason.
+const NO_REASON: &str = "(no reason given)";
+/// What an asker reads when a session stopped over its question.
+const STOPPED: &str =
+    "The session has stopped without an answer, although it was reminded. One may still come later, as a message.";
+
+/// What the asker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word<'a> {
+    /// The answer.
+    Answer(&'a str),
+    /// There will be none, for this reason if any.
+    Decline(&'a str),
+}
 
 /// Why an answer was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +37,9 @@ pub enum ReplyError {
     /// Another process of this member is sending its answer at this moment.
     #[error("already_answered: another session of yours is answering it right now")]
     UnderWay,
+    /// Other messages want no answer, so there is nothing to decline.
+    #[error("only a question can be declined, and that message is none")]
+    NoQuestion,
     /// A message of the broker or of a webhook.
     #[error("nobody can be answered: the message does not come from a peer")]
     NoPeer,
@@ -40,14 +59,14 @@ impl From<ReplyError> for CliError {
                 Self::new(ExitCode::AlreadyExists, ErrorCode::AlreadyAnswered.as_str(), message)
                     .hint("`claudemesh send` writes to the peer what is left to say.")
             }
-            ReplyError::NoPeer => Self::invalid_args(message),
+            ReplyError::NoPeer | ReplyError::NoQuestion => Self::invalid_args(message),
             ReplyError::Connection(error) => error.into(),
             ReplyError::Inbox(error) => error.into(),
         }
     }
 }
 
-/// Sends the answer to a message of the inbox. A question is answered once over all sessions and shells of this member on
+/// Sends the answer to a message of the inbox. A question is answered or declined once over all sessions and shells of this member on
 /// this machine; other messages may be answered any number of times.
 ///
 /// # Errors
@@ -56,18 +75,15 @@ pub async fn reply(
     connection: &Connection,
     mailbox: &Mailbox,
     message: &Message,
-    text: &str,
+    word: Word<'_>,
 ) -> Result<Ack, ReplyError> {
-    let (asker, member) = (PublicKey::parse(&message.sender_pubkey), PublicKey::parse(&message.sender_member));
-    let asker = asker.or(member).ok_or(ReplyError::NoPeer)?;
-    let mut draft = Draft {
-        reply_to: Some(message.message_id.clone()),
-        subtype: Some(REPLY),
-        trace: exchange::next_hop(message),
-        ..Draft::new(text, Priority::Now)
-    };
+    let (asker, member) = asker(message).ok_or(ReplyError::NoPeer)?;
+    let mut draft = draft(message, word);
     if message.subtype.as_deref() != Some(QUESTION) {
-        return Ok(deliver(connection, asker, member, &draft).await?);
+        return match word {
+            Word::Answer(_) => Ok(deliver(connection, asker, member, &draft).await?),
+            Word::Decline(_) => Err(ReplyError::NoQuestion),
+        };
     }
     let (seq, now) = (message.seq, crate::clock::now_ms());
     match mailbox.run(move |inbox| inbox.begin_answer(seq, now)).await? {
@@ -81,9 +97,9 @@ pub async fn reply(
     // The broker has another answer under this key: one that was sent before a crash.
     let earlier = matches!(&sent, Err(error) if error.code() == Some(ErrorCode::AlreadyExists));
     let (done, open) = (sent.is_ok() || earlier, matches!(&sent, Err(error) if error.is_open()));
-    let now = crate::clock::now_ms();
+    let (declined, now) = (matches!(word, Word::Decline(_)), crate::clock::now_ms());
     let noted = mailbox
-        .run(move |inbox| if done { inbox.finish_answer(seq, now) } else { inbox.give_up_answer(seq, open) })
+        .run(move |inbox| if done { inbox.finish_answer(seq, declined, now) } else { inbox.give_up_answer(seq, open) })
         .await;
     if let Err(error) = noted {
         // The lease of the claim ends by itself.
@@ -93,6 +109,35 @@ pub async fn reply(
         return Err(ReplyError::AlreadyAnswered("an earlier time".into()));
     }
     Ok(sent?)
+}
+
+/// Tells the asker that a session stopped over its question. The question stays as it is: whoever returns may answer it.
+///
+/// # Errors
+/// [`ReplyError`]; the asker then waits until its time is over.
+pub async fn tell_stopped(connection: &Connection, message: &Message) -> Result<Ack, ReplyError> {
+    let (asker, member) = asker(message).ok_or(ReplyError::NoPeer)?;
+    Ok(deliver(connection, asker, member, &draft(message, Word::Decline(STOPPED))).await?)
+}
+
+/// Key to answer to, and the member behind it.
+fn asker(message: &Message) -> Option<(PublicKey, Option<PublicKey>)> {
+    let member = PublicKey::parse(&message.sender_member);
+    PublicKey::parse(&message.sender_pubkey).or(member).map(|asker| (asker, member))
+}
+
+fn draft(message: &Message, word: Word<'_>) -> Draft {
+    let (subtype, text) = match word {
+        Word::Answer(text) => (REPLY, text),
+        Word::Decline(reason) if reason.trim().is_empty() => (DECLINE, NO_REASON),
+        Word::Decline(reason) => (DECLINE, reason),
+    };
+    Draft {
+        reply_to: Some(message.message_id.clone()),
+        subtype: Some(subtype),
+        trace: exchange::next_hop(message),
+        ..Draft::new(text, Priority::Now)
+    }
 }
 
 /// To the session that asked while it is there. Else to it and to its member, sealed for the member, whose sessions can all

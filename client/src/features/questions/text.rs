@@ -25,7 +25,7 @@ pub fn reminder(list: &[(String, Question)]) -> String {
         1 => "A mesh peer waits for your answer to a question.".to_owned(),
         count => format!("Mesh peers wait for your answers to {count} questions."),
     };
-    let how = "Answer with reply_to_peer (message_id, answer), in a few sentences, or say there that you cannot; then go on with what your user asked for.";
+    let how = "Answer with reply_to_peer (message_id, answer), in a few sentences; if you cannot, give the reason there with decline=true; then go on with what your user asked for.";
     listed(&format!("{head} {how} {UNTRUSTED}"), list)
 }
 
@@ -36,8 +36,7 @@ pub fn stop_reason(list: &[(String, Question)]) -> String {
         1 => "Before you stop: a mesh peer waits for your answer to a question.".to_owned(),
         count => format!("Before you stop: mesh peers wait for your answers to {count} questions."),
     };
-    let how =
-        "Answer with reply_to_peer (message_id, answer), in a few sentences, or say there that you cannot; then stop.";
+    let how = "Answer with reply_to_peer (message_id, answer), in a few sentences; if you cannot, give the reason there with decline=true; then stop.";
     listed(&format!("{head} {how} {UNTRUSTED}"), list)
 }
 

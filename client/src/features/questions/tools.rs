@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ask::{self, Ask, AskError, Desk, Ended, Outcome, Rejected, Window};
-use super::reply::{self, ReplyError};
+use super::reply::{self, ReplyError, Word};
 use super::{settle, text};
 use crate::features::messaging::{ack_words, exchange};
 use crate::inbox::Message;
-use crate::inbox::questions::{Question, REPLY};
+use crate::inbox::questions::{DECLINE, Question, REPLY};
 use crate::mcp::hub::{Bound, ToolError};
 use crate::mcp::notes::{harmless, harmless_value};
 use crate::mcp::routes::PULL;
@@ -49,8 +49,12 @@ pub(crate) struct AskPeer {
 pub(crate) struct ReplyToPeer {
     /// message_id of the question, or its first 8+ characters.
     message_id: String,
-    /// The answer.
+    /// The answer; with decline the reason, which may be empty.
+    #[serde(default)]
     answer: String,
+    /// Tell the asker that there will be no answer, so that it does not wait [default: false].
+    #[serde(default)]
+    decline: Option<bool>,
     /// Only this mesh.
     #[serde(default)]
     mesh_slug: Option<String>,
@@ -71,7 +75,7 @@ pub(crate) struct PollInbox {
 impl MeshServer {
     #[tool(
         name = "ask_peer",
-        description = "Ask one mesh peer (another Claude Code session or a person) a question and wait for the answer. status: answered; timed_out or pending (the answer will arrive as a message or by poll_inbox; do not ask again); interrupted (the peer asked you first: reply_to_peer, your question stays open); rejected (reason, candidates). Questions expire after a day.",
+        description = "Ask one mesh peer (another Claude Code session or a person) a question and wait for the answer. status: answered; timed_out or pending (the answer will arrive as a message or by poll_inbox; do not ask again); interrupted (the peer asked you first: reply_to_peer, your question stays open); rejected (not asked: reason, candidates; or the peer declined). Questions expire after a day.",
         annotations(destructive_hint = false, open_world_hint = true)
     )]
     async fn ask_peer_tool(
@@ -85,7 +89,7 @@ impl MeshServer {
 
     #[tool(
         name = "reply_to_peer",
-        description = "Answer a mesh peer's question by its message_id. The peer may be waiting for it; a question can be answered once.",
+        description = "Answer a mesh peer's question by its message_id. The peer may be waiting for it; a question can be answered once. If you cannot or will not answer, say so at once with decline=true and the reason.",
         meta = always_load(),
         annotations(destructive_hint = false, open_world_hint = true)
     )]
@@ -180,6 +184,14 @@ impl MeshServer {
                 data["answer_id"] = answer.message_id.clone().into();
                 ("answered", format!("{from} answered after {} s:\n{}", elapsed_ms / 1_000, harmless(&answer.text())))
             }
+            Ended::Declined(word) => {
+                self.received(bound, word).await;
+                let from = harmless_value(&word.from_name());
+                data["from"] = from.clone().into();
+                data["reason"] = "declined".into();
+                data["message"] = harmless(&word.text()).into();
+                ("rejected", format!("{from} will not answer. Its words: {}", harmless(&word.text())))
+            }
             Ended::Interrupted(question) => {
                 self.received(bound, question).await;
                 data["question"] = message_data(question, &bound.tag.slug);
@@ -218,15 +230,17 @@ impl MeshServer {
         if id.len() < 8 {
             return Err("message_id: expected the id of the question, or its first 8 and more characters".into());
         }
-        if args.answer.trim().is_empty() {
-            return Err("the answer is empty".into());
-        }
+        let word = match args.decline {
+            Some(true) => Word::Decline(&args.answer),
+            _ if args.answer.trim().is_empty() => return Err("the answer is empty".into()),
+            _ => Word::Answer(&args.answer),
+        };
         for bound in self.hub.select(args.mesh_slug.as_deref()).await? {
             let wanted = id.clone();
             let found = bound.mailbox.run(move |inbox| inbox.find(&wanted)).await.map_err(|error| error.to_string())?;
             let Some(question) = found else { continue };
             let connection = self.hub.connected(&bound).await?;
-            let sent = reply::reply(&connection, &bound.mailbox, &question, &args.answer).await;
+            let sent = reply::reply(&connection, &bound.mailbox, &question, word).await;
             let ack = match sent {
                 Ok(ack) => ack,
                 Err(ReplyError::Connection(error)) if error.is_open() => {
@@ -237,11 +251,12 @@ impl MeshServer {
             self.hub.counters.messages_out.fetch_add(1, Ordering::Relaxed);
             let name = harmless_value(&question.from_name());
             let data = json!({
-                "status": "sent", "message_id": question.message_id, "answer_id": ack.message_id, "to": name,
+                "status": if args.decline == Some(true) { "declined" } else { "sent" }, "message_id": question.message_id, "answer_id": ack.message_id, "to": name,
                 "stage": ack.stage.map(claudemesh_protocol::features::messaging::Stage::as_str),
                 "online": ack.online, "mesh_slug": bound.tag.slug,
             });
-            let text = format!("✓ answered {name} → {} ({})", ack.message_id, ack_words(&ack));
+            let did = if args.decline == Some(true) { "declined the question of" } else { "answered" };
+            let text = format!("✓ {did} {name} → {} ({})", ack.message_id, ack_words(&ack));
             return Ok(Answer::data(text, data));
         }
         Err(format!("no message {} was received here; poll_inbox lists the open questions", harmless_value(&id)))
@@ -262,7 +277,7 @@ impl MeshServer {
             let (reader, now) = (bound.reader(), crate::clock::now_ms());
             let taken = bound.mailbox.run(move |inbox| {
                 let (asked, others) = inbox.poll_questions(&reader, again, MAX_POLLED, PULL, now)?;
-                let replies = inbox.claim_unshown_of(&reader, REPLY, PULL, MAX_POLLED as i64, now)?;
+                let replies = inbox.claim_unshown_of(&reader, &[REPLY, DECLINE], PULL, MAX_POLLED as i64, now)?;
                 let seqs = asked.iter().map(|one| one.message.seq).chain(replies.iter().map(|reply| reply.seq));
                 inbox.mark_seen(&seqs.collect::<Vec<i64>>(), now)?;
                 Ok((asked, others, replies))
@@ -277,7 +292,8 @@ impl MeshServer {
                 questions.push(question_data(question, &slug));
             }
             for reply in &replies {
-                blocks.push(block("answers", reply, &slug));
+                let verb = if reply.subtype.as_deref() == Some(DECLINE) { "declines" } else { "answers" };
+                blocks.push(block(verb, reply, &slug));
                 answers.push(message_data(reply, &slug));
             }
             let shown = asked.into_iter().map(|one| one.message).chain(replies);

@@ -4,11 +4,12 @@
 //! was changed, removed or put in between is found. The end of the log can be cut off by whoever may write the file; no
 //! log on one machine can prevent that, and approvers keep records of their own answers.
 //!
-//! Several processes write: one at a time, under a lock, synced before anything is decided on it.
+//! Several processes write: one at a time, under a lock, synced before anything is decided on it. A file that has grown is
+//! put aside and the chain goes on in the next one; the oldest file is given up when there are many, which the chain says.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::{self, SecretKey};
@@ -21,8 +22,14 @@ use super::wire::canonical;
 use crate::config::ConfigStore;
 use crate::files::{self, FileLock};
 
+mod archives;
+
 /// Longest record: a bounded preview and some keys.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
+/// A file of this size is put aside.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+/// Files that were put aside and are kept: some ten thousand questions.
+const MAX_ARCHIVES: usize = 8;
 /// How long one writer waits for another.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,6 +69,8 @@ pub enum Event {
     Gave,
     /// A line that was cut off when a process died was removed.
     Mended,
+    /// The oldest file was given up; the record says where the chain begins since.
+    Pruned,
 }
 
 impl Event {
@@ -76,6 +85,7 @@ impl Event {
             Self::Refused => "refused",
             Self::Gave => "gave",
             Self::Mended => "mended",
+            Self::Pruned => "pruned",
         }
     }
 }
@@ -97,18 +107,37 @@ pub fn append(store: &ConfigStore, key: &SecretKey, mesh: &str, event: Event, da
     };
     files::create_private_dir(store.dir()).map_err(failed("made"))?;
     let _lock = FileLock::take(&path.with_extension("lock"), LOCK_PATIENCE).map_err(failed("locked"))?;
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, files::PRIVATE_FILE);
-    let mut file = options.open(&path).map_err(failed("opened"))?;
-    let end = Tail::read(&mut file).map_err(failed("read"))?;
-    let mut lines = String::new();
-    let mut last = end.last;
-    if end.torn > 0 {
+    let mut file = open(&path).map_err(failed("opened"))?;
+    let mut end = Tail::read(&mut file).map_err(failed("read"))?;
+    let torn = end.torn;
+    if torn > 0 {
         // A process died in the middle of its line: whatever it wanted to decide on it was not decided.
         file.set_len(end.whole).map_err(failed("mended"))?;
-        add(&mut lines, &mut last, key, mesh, Event::Mended, json!({"bytes": end.torn}));
+    }
+    if end.whole >= MAX_FILE_BYTES
+        && let Some(last) = &end.last
+    {
+        match archives::put_aside(&path, last.seq) {
+            Ok(()) => {
+                file = open(&path).map_err(failed("opened"))?;
+                end.whole = 0;
+            }
+            // Too long is better than not written.
+            Err(error) => tracing::warn!(%error, "the permission log cannot be put aside and grows on"),
+        }
+    }
+    if end.last.is_none() {
+        // The file before it was put aside, and the process that did it went no further.
+        end.last = archives::newest(&path).map_err(failed("read"))?;
+    }
+    let (mut lines, mut last) = (String::new(), end.last);
+    if torn > 0 {
+        add(&mut lines, &mut last, key, mesh, Event::Mended, json!({"bytes": torn}));
+    }
+    let given_up = archives::too_many(&path, MAX_ARCHIVES).map_err(failed("read"))?;
+    for (_, end) in &given_up {
+        let data = json!({"through": end.seq, "hash": end.hash});
+        add(&mut lines, &mut last, key, mesh, Event::Pruned, data);
     }
     add(&mut lines, &mut last, key, mesh, event, data);
     let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
@@ -116,7 +145,23 @@ pub fn append(store: &ConfigStore, key: &SecretKey, mesh: &str, event: Event, da
         // A full disk may have taken half a line.
         let _ = file.set_len(end.whole);
         failed("written")(error)
-    })
+    })?;
+    // Only now: what is missing must be written down first.
+    for (old, _) in given_up {
+        if let Err(error) = std::fs::remove_file(&old) {
+            tracing::warn!(path = %old.display(), %error, "an old permission log stays");
+        }
+    }
+    Ok(())
+}
+
+/// Opens the file that is written, 0600.
+fn open(path: &std::path::Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, files::PRIVATE_FILE);
+    options.open(path)
 }
 
 fn add(lines: &mut String, last: &mut Option<Last>, key: &SecretKey, mesh: &str, event: Event, data: Value) {
@@ -175,51 +220,96 @@ impl Tail {
 /// Something that is wrong with a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Line, from 1 on.
+    /// Name of the file.
+    pub file: String,
+    /// Line in it, from 1 on.
     pub line: u64,
     /// What.
     pub what: String,
 }
 
-/// Goes through the log, oldest first, and answers what is wrong with it. `own` are the member keys that may sign.
+/// Goes through the log, all its files, oldest first, and answers what is wrong with it. `own` are the member keys that may
+/// sign.
 ///
 /// # Errors
 /// [`AuditError`] when it cannot be read.
-pub fn walk(path: &Path, own: &[PublicKey], mut each: impl FnMut(&Value)) -> Result<Vec<Fault>, AuditError> {
-    let failed = |error| AuditError { path: path.to_path_buf(), action: "read", error };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut reader = BufReader::new(file);
-    let (mut faults, mut number, mut prev, mut seq) = (vec![], 0, String::new(), 0);
-    loop {
-        let mut line = Vec::new();
-        if reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(failed)? == 0 {
-            return Ok(faults);
+pub fn walk(store: &ConfigStore, own: &[PublicKey], mut each: impl FnMut(&Value)) -> Result<Vec<Fault>, AuditError> {
+    let path = path(store);
+    let failed = |error| AuditError { path: path.clone(), action: "read", error };
+    let mut walk = Walk { own, faults: vec![], chain: None, before: None };
+    for (name, file, length) in archives::open_all(&path, LOCK_PATIENCE).map_err(failed)? {
+        walk.file(&name, BufReader::new(file.take(length)), &mut each).map_err(failed)?;
+    }
+    if let Some((file, _)) = walk.before {
+        let what = "the records before it are missing, and none says that they were given up".to_owned();
+        walk.faults.insert(0, Fault { file, line: 1, what });
+    }
+    Ok(walk.faults)
+}
+
+struct Walk<'a> {
+    own: &'a [PublicKey],
+    faults: Vec<Fault>,
+    /// Hash and number of the last record.
+    chain: Option<(String, u64)>,
+    /// File that begins in the middle of the chain, with the record that should be before it. A later one may explain it.
+    before: Option<(String, (u64, String))>,
+}
+
+impl Walk<'_> {
+    fn file(&mut self, name: &str, mut reader: impl BufRead, each: &mut impl FnMut(&Value)) -> std::io::Result<()> {
+        let mut number = 0;
+        loop {
+            let mut line = Vec::new();
+            if reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            number += 1;
+            self.line(name, number, line, each);
         }
-        number += 1;
-        let mut fault = |what: &str| faults.push(Fault { line: number, what: what.to_owned() });
+    }
+
+    fn line(&mut self, file: &str, number: u64, mut line: Vec<u8>, each: &mut impl FnMut(&Value)) {
+        let faults = &mut self.faults;
+        let mut fault = |what: &str| faults.push(Fault { file: file.to_owned(), line: number, what: what.to_owned() });
         if line.pop_if(|byte| *byte == b'\n').is_none() {
             fault("it is cut off");
         }
         let Ok(record) = serde_json::from_slice::<Value>(&line) else {
             fault("it is no record");
-            prev = sha256(&line);
-            continue;
+            let seq = self.chain.as_ref().map_or(0, |(_, seq)| *seq);
+            self.chain = Some((sha256(&line), seq));
+            return;
         };
-        if record["prev"] != prev.as_str() {
-            fault("the line before it was changed or removed");
+        let (prev, own_seq) = (record["prev"].as_str().unwrap_or_default(), record["seq"].as_u64());
+        match &self.chain {
+            // The very first line of all: the beginning, or what is left of it.
+            None if own_seq > Some(1) => {
+                let before = (own_seq.unwrap_or(1) - 1, prev.to_owned());
+                self.before = Some((file.to_owned(), before));
+            }
+            None if own_seq != Some(1) || !prev.is_empty() => fault("it is not the beginning of a log"),
+            None => {}
+            Some((hash, seq)) => {
+                if prev != hash {
+                    fault("the line before it was changed or removed");
+                }
+                if own_seq != Some(seq + 1) {
+                    fault("its number does not follow");
+                }
+            }
         }
-        if record["seq"] != seq + 1 {
-            fault("its number does not follow");
-        }
-        if let Err(what) = check(&record, own) {
-            fault(what);
+        match check(&record, self.own) {
+            Err(what) => fault(what),
+            Ok(()) if record["event"] == Event::Pruned.as_str() => {
+                let (through, hash) = (&record["data"]["through"], &record["data"]["hash"]);
+                self.before.take_if(|(_, (seq, before))| through == &json!(seq) && hash == before.as_str());
+            }
+            Ok(()) => {}
         }
         each(&record);
-        (prev, seq) = (sha256(&line), record["seq"].as_u64().unwrap_or(seq + 1));
+        let seq = own_seq.unwrap_or_else(|| self.chain.as_ref().map_or(1, |(_, seq)| seq + 1));
+        self.chain = Some((sha256(&line), seq));
     }
 }
 
@@ -258,90 +348,4 @@ fn check_answer(record: &Value) -> Option<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key() -> SecretKey {
-        SecretKey::from_seed([7; 32])
-    }
-
-    fn log(count: usize) -> (tempfile::TempDir, ConfigStore) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = ConfigStore::at(dir.path());
-        for number in 0..count {
-            append(&store, &key(), "m", Event::Asked, json!({"number": number})).unwrap();
-        }
-        (dir, store)
-    }
-
-    fn faults(store: &ConfigStore) -> Vec<Fault> {
-        walk(&path(store), &[key().public()], |_| {}).unwrap()
-    }
-
-    #[test]
-    fn any_change_inside_the_log_is_found() {
-        let (_dir, store) = log(4);
-        assert_eq!(faults(&store), vec![]);
-        assert_eq!(files::mode_of(&path(&store)), Some(0o600));
-        let whole = std::fs::read_to_string(path(&store)).unwrap();
-        let lines: Vec<&str> = whole.lines().collect();
-        let changed = whole.replacen("\"number\":1", "\"number\":9", 1);
-        let removed = [lines[0], lines[2], lines[3], ""].join("\n");
-        let swapped = [lines[1], lines[0], lines[2], lines[3], ""].join("\n");
-        let doubled = [lines[0], lines[0], lines[1], ""].join("\n");
-        let headless = [lines[1], lines[2], ""].join("\n");
-        let garbage = [lines[0], "nonsense", lines[1], ""].join("\n");
-        for text in [changed, removed, swapped, doubled, headless, garbage] {
-            std::fs::write(path(&store), &text).unwrap();
-            assert!(!faults(&store).is_empty(), "{text}");
-        }
-        // Signed by somebody else, in a chain that fits.
-        let (_dir, store) = log(1);
-        append(&store, &SecretKey::from_seed([8; 32]), "m", Event::Asked, json!({})).unwrap();
-        assert_eq!(faults(&store).len(), 1);
-    }
-
-    #[test]
-    fn a_line_cut_off_by_a_crash_is_removed_and_told() {
-        let (_dir, store) = log(2);
-        let whole = std::fs::read(path(&store)).unwrap();
-        let torn = [&whole[..], b"{\"seq\":3,\"at\""].concat();
-        std::fs::write(path(&store), torn).unwrap();
-        assert_eq!(faults(&store).first().map(|fault| fault.line), Some(3));
-        append(&store, &key(), "m", Event::Expired, json!({})).unwrap();
-        let mut events = vec![];
-        let faults = walk(&path(&store), &[key().public()], |record| events.push(record["event"].clone())).unwrap();
-        assert_eq!((faults, events), (vec![], vec!["asked".into(), "asked".into(), json!("mended"), "expired".into()]));
-    }
-
-    #[test]
-    fn writers_at_once_make_one_chain() {
-        let (_dir, store) = log(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for number in 0..5 {
-                        append(&store, &key(), "m", Event::Refused, json!({"number": number})).unwrap();
-                    }
-                });
-            }
-        });
-        let mut count = 0;
-        assert_eq!(walk(&path(&store), &[key().public()], |_| count += 1).unwrap(), vec![]);
-        assert_eq!(count, 20);
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_written_is_an_error() {
-        let (_dir, store) = log(0);
-        std::fs::create_dir(path(&store)).unwrap();
-        assert!(append(&store, &key(), "m", Event::Asked, json!({})).is_err());
-        #[cfg(target_os = "linux")]
-        {
-            std::fs::remove_dir(path(&store)).unwrap();
-            // A disk without room.
-            std::os::unix::fs::symlink("/dev/full", path(&store)).unwrap();
-            assert!(append(&store, &key(), "m", Event::Asked, json!({})).is_err());
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,69 @@
+//! One line of a hook, monitor or verb, on the server's side: requests in, replies out.
+
+use claudemesh_protocol::error::ErrorCode;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::protocol::{MAX_LINE_BYTES, Reply, Request};
+use crate::mcp::routes::PRINT_PATIENCE;
+
+/// One line of a hook, monitor or verb.
+pub(super) struct Talk {
+    /// What it says.
+    pub(super) ear: Ear,
+    /// What it is told.
+    pub(super) mouth: Mouth,
+}
+
+/// The half that hears.
+pub(super) struct Ear(BufReader<OwnedReadHalf>);
+
+/// The half that speaks.
+pub(super) struct Mouth(OwnedWriteHalf);
+
+impl Ear {
+    /// The next request; `None` when the other end is gone. Not safe to give up half-way and begin again.
+    pub(super) async fn hear(&mut self) -> Option<Result<Request, String>> {
+        let mut line = Vec::new();
+        let limit = MAX_LINE_BYTES as u64 + 1;
+        (&mut self.0).take(limit).read_until(b'\n', &mut line).await.ok()?;
+        if line.last() != Some(&b'\n') {
+            return None;
+        }
+        Some(serde_json::from_slice(&line).map_err(|error| error.to_string()))
+    }
+}
+
+impl Mouth {
+    /// Answers whether the other end is still there.
+    pub(super) async fn say(&mut self, reply: &Reply) -> bool {
+        let Ok(mut line) = serde_json::to_vec(reply) else { return false };
+        line.push(b'\n');
+        self.0.write_all(&line).await.is_ok()
+    }
+}
+
+impl Talk {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self { ear: Ear(BufReader::new(reader)), mouth: Mouth(writer) }
+    }
+
+    pub(super) async fn hear(&mut self) -> Option<Result<Request, String>> {
+        self.ear.hear().await
+    }
+
+    pub(super) async fn say(&mut self, reply: &Reply) -> bool {
+        self.mouth.say(reply).await
+    }
+
+    pub(super) async fn refuse(&mut self, code: ErrorCode, message: impl Into<String>) -> bool {
+        self.say(&Reply::Error { code: code.as_str().into(), message: message.into() }).await
+    }
+
+    /// Whether the other end says within the patience that it has printed.
+    pub(super) async fn printed(&mut self) -> bool {
+        matches!(tokio::time::timeout(PRINT_PATIENCE, self.hear()).await, Ok(Some(Ok(Request::Printed))))
+    }
+}
