@@ -22,6 +22,8 @@ pub const MCP_SURFACE: &str = "CLAUDEMESH_MCP_SURFACE";
 
 /// Switch for the mesh of this machine: `1` uses it beside meshes that are joined, `0` never serves one.
 pub const LOCAL: &str = "CLAUDEMESH_LOCAL";
+/// Seconds that the holder of this machine's mesh may answer nothing before another process ends it; 0: it is left alone.
+pub const HOLDER_PATIENCE: &str = "CLAUDEMESH_HOLDER_PATIENCE";
 /// Variable that moves the database of this machine's mesh.
 pub const MESH_DB_PATH: &str = "MESH_DB_PATH";
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::args::LeaveArgs;
 use crate::error::{CliError, ExitCode};
+use crate::local;
 use crate::output::{Style, clean};
 
 /// Prints the joined meshes.
@@ -23,7 +24,7 @@ pub fn list(cx: &Context) -> Result<(), CliError> {
             json!({
                 "slug": mesh.slug, "name": mesh.name, "meshId": mesh.mesh_id, "memberId": mesh.member_id,
                 "pubkey": mesh.pubkey, "brokerUrl": mesh.broker_url, "joinedAt": mesh.joined_at,
-                "owner": is_owner(&mesh.mesh_id),
+                "owner": is_owner(&mesh.mesh_id), "lostOutsideUrl": local::store::lost_outside(mesh).map(|(url, _)| url),
             })
         })
         .collect();
@@ -44,6 +45,13 @@ pub fn list(cx: &Context) -> Result<(), CliError> {
                 &format!("  mesh    {}\n  member  {}", clean(mesh.mesh_id.as_str()), clean(mesh.member_id.as_str()));
             text += &format!("  key {}\n", clean(mesh.pubkey.get(..16).unwrap_or(&mesh.pubkey)));
             text += &format!("  broker  {}\n", clean(&mesh.broker_url));
+            if let Some((url, fix)) = local::store::lost_outside(mesh) {
+                text += &format!(
+                    "  note    other machines cannot reach it any more at {}; run `{}`\n",
+                    clean(url),
+                    clean(&fix)
+                );
+            }
             if !mesh.joined_at.is_empty() {
                 text += &format!("  joined  {}\n", clean(mesh.joined_at.get(..10).unwrap_or(&mesh.joined_at)));
             }

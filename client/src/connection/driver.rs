@@ -124,8 +124,12 @@ impl Driver {
                     error
                 }
             };
-            if let Some(store) = &local {
-                store.wake_holder();
+            if let Some(store) = local.clone() {
+                let looked = tokio::task::spawn_blocking(move || crate::local::hung::look(&store));
+                tokio::select! {
+                    _ = looked => {}
+                    () = self.shared.stop.cancelled() => break Closed::ByUs,
+                }
             }
             let taken_over = local.is_some() && lost.is_none() && started.elapsed() < TAKEOVER_PATIENCE;
             if self.once && !(taken_over && matches!(error, ConnectionError::Unreachable { .. })) {

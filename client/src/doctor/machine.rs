@@ -24,6 +24,7 @@ pub(super) fn checks(cx: &Context) -> Vec<Check> {
         checks.extend(config.meshes.iter().map(keys));
         let (here, elsewhere): (Vec<_>, Vec<_>) = config.meshes.into_iter().partition(local::is_local);
         checks.extend(here.iter().map(served));
+        checks.extend(here.iter().filter_map(reachable));
         checks.extend(brokers(&elsewhere));
     }
     checks.push(sessions(cx));
@@ -96,8 +97,16 @@ fn served(entry: &MeshEntry) -> Check {
     let started = Instant::now();
     match health(&note.url) {
         Ok(_) => Check::ok("broker", format!("{place}: {} ms", started.elapsed().as_millis())),
-        Err(reason) => Check::failure("broker", format!("{place}: {reason}"), format!("kill {}", note.pid)),
+        // It does not hear a polite word; whoever waits takes over.
+        Err(reason) => Check::failure("broker", format!("{place}: {reason}"), format!("kill -9 {}", note.pid)),
     }
+}
+
+/// Whether other machines were cut off when the process that listened for them died.
+fn reachable(entry: &MeshEntry) -> Option<Check> {
+    let (url, fix) = local::store::lost_outside(entry)?;
+    let detail = format!("{} (this machine): other machines cannot reach it any more at {url}", entry.slug);
+    Some(Check::warning("listening", detail, fix))
 }
 
 /// Asks every distinct broker at the same time whether it is there.

@@ -85,6 +85,11 @@ pub(super) async fn serve(
         () = stop.cancelled() => Ended::Stopped,
         () = claimed.came() => Ended::GaveWay,
     };
+    if plan.kind == HolderKind::Up
+        && let Err(error) = plan.store.note_end()
+    {
+        tracing::warn!(%error, "the note of who serves cannot be written");
+    }
     broker.shutdown().await;
     tracing::info!(?ended, "this process serves the local mesh no longer");
     Ok(ended)
@@ -211,7 +216,7 @@ fn addresses(plan: &Plan) -> Vec<SocketAddr> {
         return vec![asked];
     }
     let before = plan.store.last_holder().and_then(|note| {
-        let address = note.url.strip_prefix("ws://")?.split('/').next()?.parse::<SocketAddr>().ok()?;
+        let address = note.address()?;
         address.ip().is_loopback().then_some(address)
     });
     let mut addresses: Vec<SocketAddr> = before.into_iter().chain([USUAL, ANY]).collect();

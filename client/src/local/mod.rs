@@ -4,13 +4,14 @@
 //! as long as it runs. The others are candidates; when the holder goes, one of them serves within a moment. The rest of the
 //! client connects to the holder as to any broker. The only place of the client that knows the broker.
 //!
-//! - [`store`]: where the data are, who serves. In every build.
+//! - [`store`]: where the data are, who serves. [`hung`]: what becomes of a holder that does not answer. In every build.
 //! - `takeover`: the queue of those who may serve. `holder`: serving. `mesh`: the mesh itself. `serve`, `demo`: the verb `up`.
 
 #[cfg(feature = "local-broker")]
 mod demo;
 #[cfg(feature = "local-broker")]
 mod holder;
+pub mod hung;
 #[cfg(feature = "local-broker")]
 mod mesh;
 #[cfg(feature = "local-broker")]

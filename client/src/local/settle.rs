@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::holder::Plan;
+use super::hung;
 use super::mesh::{self, LocalMesh};
 use super::store;
 use super::store::HolderKind;
@@ -14,8 +15,8 @@ use crate::config::{ConfigStore, MeshEntry};
 use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
 
-/// How long a start or a takeover may last; the very first start makes the tables.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a start or a takeover may last: the very first start makes the tables, and a holder that hangs is given up first.
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 /// Kept until the process ends: a verb that found nobody serving serves for as long as it runs. Ending without a word is
 /// as safe as being killed.
 static KEPT: Mutex<Option<Candidate>> = Mutex::new(None);
@@ -36,6 +37,8 @@ pub(super) fn mesh_of(
         match mesh::ensure(&wish) {
             // The holder died right then; the next one is under way.
             Err(error) if error.exit == ExitCode::Network && Instant::now() < deadline => {
+                // Or it hangs.
+                hung::look(store);
                 std::thread::park_timeout(Duration::from_millis(20));
             }
             other => return other,

@@ -22,6 +22,8 @@ const AUTO: &str = "madeByItself";
 const STORE: &str = "localStore";
 /// How other machines reach the broker, when it listens for them.
 const OUTSIDE: &str = "outsideUrl";
+/// How they did before the process that listened for them died.
+const LOST: &str = "lostOutsideUrl";
 /// Systems take about a hundred bytes as the address of a Unix socket.
 const MAX_SOCKET_PATH: usize = 100;
 /// Largest note of a holder.
@@ -49,6 +51,9 @@ pub struct HolderNote {
     /// WebSocket URL for other machines, when it listens for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside_url: Option<String>,
+    /// Where a holder listened for other machines that died without a word, when nobody does since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_outside_url: Option<String>,
     /// ISO time since which it serves.
     pub since: String,
 }
@@ -63,6 +68,13 @@ pub enum HolderKind {
     Up,
     /// Another verb, for as long as it runs.
     Command,
+}
+
+impl HolderNote {
+    /// The address on this machine.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.url.strip_prefix("ws://")?.split('/').next()?.parse().ok()
+    }
 }
 
 impl HolderKind {
@@ -141,7 +153,11 @@ impl Store {
     /// The note cannot be written.
     pub fn note_holder(&self, kind: HolderKind, url: &str, outside_url: Option<&str>) -> std::io::Result<()> {
         let pid = std::process::id();
+        // Only who was told to listens for other machines; that they are cut off since is for people to know.
+        // Whoever runs `up` has chosen anew.
+        let before = self.last_holder().filter(|_| kind != HolderKind::Up);
         let note = HolderNote {
+            lost_outside_url: before.and_then(|note| note.outside_url.or(note.lost_outside_url)),
             pid,
             start_time: start_time(pid).unwrap_or(0),
             kind,
@@ -150,6 +166,25 @@ impl Store {
             since: crate::clock::now_iso(),
         };
         crate::files::write_private(&self.note_path(), &serde_json::to_vec(&note)?)
+    }
+
+    /// This process ends in good order: whoever ran it knows that other machines are cut off.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_end(&self) -> std::io::Result<()> {
+        match self.last_holder().filter(|note| note.pid == std::process::id()) {
+            Some(note) => {
+                let note = HolderNote { outside_url: None, lost_outside_url: None, ..note };
+                crate::files::write_private(&self.note_path(), &serde_json::to_vec(&note)?)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The lock of whoever serves.
+    pub fn lock_path(&self) -> PathBuf {
+        self.dir.join("broker.lock")
     }
 
     /// The keys of the mesh, for every config folder of this user that uses the store.
@@ -194,20 +229,6 @@ impl Store {
     fn claim_path(&self) -> PathBuf {
         self.dir.join("claim.json")
     }
-
-    /// Lets a holder that was stopped (Ctrl-Z, `kill -STOP`) go on: nobody can take over from it, because it is not dead.
-    /// Answers whether there was one. Does nothing to a process that runs.
-    pub fn wake_holder(&self) -> bool {
-        #[cfg(target_os = "linux")]
-        if let Some(note) = self.holder()
-            && is_stopped(note.pid)
-            && let Some(pid) = i32::try_from(note.pid).ok().and_then(rustix::process::Pid::from_raw)
-        {
-            tracing::warn!(pid = note.pid, "the process that serves the local mesh is stopped; continuing it");
-            return rustix::process::kill_process(pid, rustix::process::Signal::CONT).is_ok();
-        }
-        false
-    }
 }
 
 /// A claim to be the holder; given up on drop.
@@ -220,13 +241,6 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
-}
-
-/// State `T` in the process table.
-#[cfg(target_os = "linux")]
-fn is_stopped(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -257,15 +271,25 @@ pub fn is_auto(entry: &MeshEntry) -> bool {
 /// Puts into an entry where its holder is, for this machine and for others.
 pub fn follow(entry: &mut MeshEntry, note: &HolderNote) {
     entry.broker_url.clone_from(&note.url);
-    match note.outside_url.as_deref() {
-        Some(url) => entry.extra.insert(OUTSIDE.into(), url.into()),
-        None => entry.extra.remove(OUTSIDE),
-    };
+    for (name, url) in [(OUTSIDE, &note.outside_url), (LOST, &note.lost_outside_url)] {
+        match url.as_deref() {
+            Some(url) => entry.extra.insert(name.into(), url.into()),
+            None => entry.extra.remove(name),
+        };
+    }
 }
 
 /// The broker's URL as others can use it: an address of this machine only is of no use in a link.
 pub fn outside_url(entry: &MeshEntry) -> &str {
     entry.extra.get(OUTSIDE).and_then(Value::as_str).unwrap_or(&entry.broker_url)
+}
+
+/// Where other machines cannot reach the broker any more, and the command that lets them: `up --listen` died, and a session
+/// serves for this machine only.
+pub fn lost_outside(entry: &MeshEntry) -> Option<(&str, String)> {
+    let url = entry.extra.get(LOST).and_then(Value::as_str)?;
+    let address = url.strip_prefix("ws://").unwrap_or(url).split('/').next().unwrap_or_default();
+    Some((url, format!("claudemesh up --listen {address}")))
 }
 
 /// Leaves out the meshes that are meant only when they are named: one that a session made by itself, once the user has
@@ -391,7 +415,32 @@ mod tests {
         note.start_time += 1;
         crate::files::write_private(&store.note_path(), &serde_json::to_vec(&note).unwrap()).unwrap();
         assert_eq!(store.holder(), None);
-        assert!(!store.wake_holder());
+    }
+
+    #[test]
+    fn who_died_listening_for_other_machines_is_remembered_until_somebody_does_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        let lost = |store: &Store| {
+            let mut entry = local("local", store, false);
+            follow(&mut entry, &store.holder().unwrap());
+            lost_outside(&entry).map(|(url, fix)| (url.to_owned(), fix))
+        };
+        let note = |kind, outside: Option<&str>| store.note_holder(kind, "ws://127.0.0.1:7900/ws", outside).unwrap();
+        note(HolderKind::Up, Some("ws://10.1.2.3:7900/ws"));
+        assert_eq!(lost(&store), None);
+        // Two sessions take over, one after the other.
+        for _ in 0..2 {
+            note(HolderKind::Session, None);
+            let expected = ("ws://10.1.2.3:7900/ws".to_owned(), "claudemesh up --listen 10.1.2.3:7900".to_owned());
+            assert_eq!(lost(&store), Some(expected));
+        }
+        note(HolderKind::Up, Some("ws://10.1.2.3:7901/ws"));
+        assert_eq!(lost(&store), None);
+        // An end in good order is no loss.
+        store.note_end().unwrap();
+        note(HolderKind::Session, None);
+        assert_eq!(lost(&store), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::holder::{self, Ended, Plan};
+use super::hung;
 use super::store::{HolderNote, Store};
 use crate::error::{CliError, ExitCode};
 
@@ -164,10 +165,9 @@ pub(super) fn answering(store: &Store) -> Option<HolderNote> {
     if let Some(path) = store.socket()
         && path.exists()
     {
-        return std::os::unix::net::UnixStream::connect(path).is_ok().then_some(note);
+        return hung::connect(&path).is_ok().then_some(note);
     }
-    let address = note.url.strip_prefix("ws://")?.split('/').next()?.parse().ok()?;
-    std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok().then_some(note)
+    std::net::TcpStream::connect_timeout(&note.address()?, Duration::from_secs(1)).is_ok().then_some(note)
 }
 
 fn run(plan: &Plan, stop: &CancellationToken, role: &watch::Sender<Role>) {

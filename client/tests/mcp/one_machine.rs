@@ -184,3 +184,36 @@ async fn up_stands_by_while_a_session_serves_and_takes_the_place_with_an_address
     bob.channel_with("and without it").await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_one_that_listened_for_other_machines_dies_people_are_told() -> Result<()> {
+    let person = program()?;
+    let dir = broker_dir(&person);
+    let up = Up::start(&person, &[])?;
+    // As on a machine with another address than loopback, which a test may not have.
+    let mut note = holder(&dir)?;
+    note["outsideUrl"] = "ws://10.1.2.3:7900/ws".into();
+    std::fs::write(dir.join("holder.json"), note.to_string())?;
+    let ann = session(&person, "s-ann", "Ann").await?;
+    send_signal(u64::from(up.pid()), Signal::KILL)?;
+    let next = other_holder(&dir, u64::from(up.pid())).await?;
+    assert_eq!(next["pid"], pid(&ann));
+    assert!(next["url"].as_str().is_some_and(|url| url.starts_with("ws://127.0.0.1:")), "{next}: this machine only");
+    let fix = "claudemesh up --listen 10.1.2.3:7900";
+    super::team::until("the config follows", || {
+        Ok((person.json(&["list", "--json"])?[0]["lostOutsideUrl"] == "ws://10.1.2.3:7900/ws").then_some(()))
+    })
+    .await?;
+    let listed = person.run(&["list"])?;
+    assert!(super::team::stdout(&listed).contains(fix), "{}", super::team::stdout(&listed));
+    let report: Value = serde_json::from_slice(&person.run(&["doctor", "--no-loopback", "--json"])?.stdout)?;
+    let row = report["checks"].as_array().into_iter().flatten().find(|row| row["name"] == "listening").cloned();
+    assert_eq!(row.context("a row")?["fix"], fix);
+    // Whoever listens again mends it; one that ends in good order leaves nothing to say.
+    drop(up);
+    let again = Up::start(&person, &[])?;
+    assert_eq!(person.json(&["list", "--json"])?[0]["lostOutsideUrl"], Value::Null);
+    again.stop()?;
+    assert_eq!(person.json(&["list", "--json"])?[0]["lostOutsideUrl"], Value::Null);
+    Ok(())
+}

@@ -32,7 +32,11 @@ pub(super) fn holder(store: &Path) -> Result<Value> {
 
 /// Waits until a process other than `but` serves the store, and answers its note.
 pub(super) async fn other_holder(store: &Path, but: u64) -> Result<Value> {
-    let deadline = Instant::now() + PATIENCE;
+    other_holder_within(store, but, PATIENCE).await
+}
+
+async fn other_holder_within(store: &Path, but: u64, patience: Duration) -> Result<Value> {
+    let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         // A file tells nobody that it changed; the yield lets the other tasks of the test run.
         match holder(store) {
@@ -336,5 +340,72 @@ async fn a_stopped_holder_is_continued() -> Result<()> {
         assert!(Instant::now() < deadline, "nobody continued it");
     }
     assert_eq!(holder(&dir)?["pid"], serving, "still the same holder: it was never dead");
+    Ok(())
+}
+
+/// Keeps a process stopped whatever continues it, until it is gone.
+fn keep_stopped(victim: u64) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let stat = std::path::PathBuf::from(format!("/proc/{victim}/stat"));
+        let state = || -> Option<char> {
+            let stat = std::fs::read_to_string(&stat).ok()?;
+            stat.rsplit_once(')')?.1.trim_start().chars().next()
+        };
+        while let Some(state) = state().filter(|state| *state != 'Z') {
+            if state != 'T' && send_signal(victim, Signal::STOP).is_err() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_hangs_is_ended_and_another_session_serves() -> Result<()> {
+    let person = program()?;
+    let dir = broker_dir(&person);
+    let patient = |id: &str, name: &str| options(&person, id, name).env("CLAUDEMESH_HOLDER_PATIENCE", "2");
+    let mut ann = Host::start(patient("s-ann", "Ann")).await?;
+    super::team::welcomed(&mut ann).await?;
+    let mut bob = Host::start(patient("s-bob", "Bob")).await?;
+    super::team::welcomed(&mut bob).await?;
+    let serving = holder(&dir)?["pid"].as_u64().context("a process id")?;
+    let (hangs, mut other) = if serving == pid(&ann) { (ann, bob) } else { (bob, ann) };
+    assert!(tell(&mut other, "*", "before").await?);
+    let stopper = keep_stopped(serving);
+    // About 12 s until the silence is noticed; then it is continued twice before it is given up.
+    let note = other_holder_within(&dir, serving, 3 * PATIENCE).await?;
+    assert_eq!(note["pid"], pid(&other), "the one that waited serves");
+    stopper.join().map_err(|_| anyhow::anyhow!("the stopper panicked"))?;
+    // One writer: the hanging one is gone for good, and the other says why.
+    drop(hangs);
+    let listed = other.tool("list_peers", json!({})).await?;
+    assert!(!listed.is_error, "{}", listed.text);
+    let ended = other.end().await?;
+    assert!(ended.stderr.contains("hangs and was ended"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("continuing it"), "first it was continued: {}", ended.stderr);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_names_a_holder_that_hangs_and_how_to_end_it() -> Result<()> {
+    let person = program()?;
+    let dir = broker_dir(&person);
+    let ann = session(&person, "s-ann", "Ann").await?;
+    let serving = pid(&ann);
+    // Nobody else is there to look after it.
+    send_signal(serving, Signal::STOP)?;
+    let doctor = person.run(&["doctor", "--no-loopback", "--json"])?;
+    let report: Value = serde_json::from_slice(&doctor.stdout)?;
+    let rows = report["checks"].as_array().context("rows")?;
+    let broker = rows.iter().find(|row| row["name"] == "broker").context("the broker's row")?;
+    assert_eq!(
+        (&broker["level"], &broker["fix"]),
+        (&json!("failure"), &json!(format!("kill -9 {serving}"))),
+        "{broker}"
+    );
+    send_signal(serving, Signal::KILL)?;
+    let bob = session(&person, "s-bob", "Bob").await?;
+    assert_eq!(holder(&dir)?["pid"], pid(&bob));
     Ok(())
 }
