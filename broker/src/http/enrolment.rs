@@ -23,7 +23,7 @@ use crate::db::DbError;
 use crate::db::meshes::{self, MeshRecord};
 use crate::features::enrolment::rules::{self, RuleError};
 use crate::features::enrolment::store::{self, Candidate, Enrolled, Invite};
-use crate::features::members::store::{Member, Role};
+use crate::features::members::store::{self as members, Member, Role};
 
 type Answer = Result<HttpResponse, HttpFailure>;
 
@@ -104,19 +104,41 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
     };
     match meshes::create(&state.db, &mesh, &creator).await {
         Err(DbError::Conflict(_)) => {
+            if let Some(made) = made_before(&state, &mesh, &creator).await? {
+                // The answer to an earlier request of the same owner was lost.
+                return Ok(created(&state, &request, made));
+            }
             let message = format!("the slug `{}` is taken on this broker; choose another", mesh.slug);
             return Err(HttpFailure::new(ErrorCode::AlreadyExists, message));
         }
         other => other?,
     }
     tracing::info!(mesh.id = %mesh.id, "mesh created");
-    Ok(HttpResponse::Created().json(MeshCreated {
+    Ok(created(&state, &request, (mesh, creator.id)))
+}
+
+/// The mesh of this slug, when this very owner and creator made it. The request is signed by the owner's key.
+async fn made_before(
+    state: &State,
+    wanted: &MeshRecord,
+    creator: &Member,
+) -> Result<Option<(MeshRecord, MemberId)>, DbError> {
+    let Some(mesh) = meshes::by_slug(&state.db, &wanted.slug).await? else { return Ok(None) };
+    if mesh.owner_pubkey != wanted.owner_pubkey || mesh.archived_at_ms.is_some() {
+        return Ok(None);
+    }
+    let member = members::by_key(&state.db, &mesh.id, &creator.pubkey).await?;
+    Ok(member.filter(|member| member.revoked_at_ms.is_none()).map(|member| (mesh, member.id)))
+}
+
+fn created(state: &State, request: &HttpRequest, (mesh, member_id): (MeshRecord, MemberId)) -> HttpResponse {
+    HttpResponse::Created().json(MeshCreated {
         mesh_id: mesh.id,
         slug: mesh.slug,
         name: mesh.name,
-        member_id: creator.id,
-        broker_url: Links::of(&state, &request).websocket(),
-    }))
+        member_id,
+        broker_url: Links::of(state, request).websocket(),
+    })
 }
 
 async fn archive_mesh(state: State, path: web::Path<String>, signed: Signed) -> Answer {

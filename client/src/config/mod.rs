@@ -3,6 +3,7 @@
 //! Layout of `CLAUDEMESH_CONFIG_DIR` (default `~/.claudemesh`, 0700; every file 0600):
 //!
 //! - `config.json`: joined meshes with member keys, defaults for names and groups. See [`Config`].
+//! - `drafts.json`: keys of what was asked for and is not here yet. See [`drafts`].
 //! - `owners.json`: keys of meshes made on this machine. See [`owners`].
 //! - `hook-token`: proves that a status hook runs as this user. See [`hook_token`].
 //! - `sessions/<mesh id>/<session id>.json`: session keys. See [`session_keys`].
@@ -27,6 +28,7 @@ use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
 use crate::paths::{self, Env};
 
+pub mod drafts;
 pub mod hook_token;
 pub mod last_used;
 pub mod owners;
@@ -74,6 +76,9 @@ impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let message = crate::error::sentence(&error.to_string());
         match error {
+            ConfigError::Io { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => {
+                Self::io(message).hint("The disk is full. Make room and run it again: nothing was lost.")
+            }
             ConfigError::Io { path, .. } => {
                 Self::io(message).hint(format!("Check owner and rights of {}.", path.display()))
             }

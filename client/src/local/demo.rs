@@ -7,6 +7,7 @@ use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_PULL};
 
 use super::mesh::LocalMesh;
 use crate::cli::Context;
+use crate::config::drafts::Keys;
 use crate::config::{ConfigStore, MeshEntry};
 use crate::connection::{Connection, ConnectionError, Identity, open_mailbox};
 use crate::error::CliError;
@@ -148,7 +149,8 @@ fn enrol(store: &ConfigStore, local: &LocalMesh, name: &str) -> Result<MeshEntry
     }
     let wish = InviteWish { role: "member", uses: 1, lifetime: Duration::from_secs(600), preset: None };
     let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
-    let joined = enrolment::join(&store.load()?, &invite.view.url, name, None, |_| None)?;
+    let joined =
+        enrolment::join(&store.load()?, &invite.view.url, name, None, |_| None, |_, _| Ok(Keys::random().member))?;
     let mut entry = joined.entry;
     entry.broker_url.clone_from(&local.entry.broker_url);
     store.update(|config| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::store::{self, Store};
+use crate::config::drafts::Keys;
 use crate::config::owners::OwnerEntry;
 use crate::config::{ConfigStore, MeshEntry};
 use crate::error::{CliError, ExitCode};
@@ -145,6 +146,7 @@ fn make(wish: &Wish<'_>) -> Result<LocalMesh, CliError> {
             title: None,
             display_name: &name,
             operator_token: token.as_ref().map(|token| token.as_str()),
+            keys: &Keys::random(),
         };
         match enrolment::create_mesh(&mesh) {
             Err(error) if error.code == "already_exists" && number < MAX_ATTEMPTS => number += 1,

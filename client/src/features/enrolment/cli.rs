@@ -1,6 +1,7 @@
 //! `create`, `invite`, `join`.
 
 use claudemesh_protocol::features::enrolment::{InvitePreset, InviteView};
+use claudemesh_protocol::id::{MeshId, PublicKey};
 use serde_json::json;
 
 use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, is_exposed};
@@ -27,16 +28,19 @@ pub fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
     }
     let name = args.name.clone().unwrap_or_else(|| default_name(cx));
     let broker_url = args.broker.as_deref().unwrap_or(DEFAULT_BROKER);
+    let keys = cx.store.draft(&format!("create {broker_url} {}", args.slug))?;
     let made = super::create_mesh(&MeshWish {
         broker_url,
         slug: &args.slug,
         title: args.title.as_deref(),
         display_name: &name,
         operator_token: args.operator_token.as_deref(),
+        keys: &keys,
     })?;
     // The owner key first: a mesh without it can never invite anybody.
     cx.store.put_owner(made.owner)?;
     let slug = cx.store.update(|config| Ok::<_, crate::config::ConfigError>(config.put_mesh(made.entry)))?;
+    settle(cx, &keys.member.public());
     warn_if_exposed(cx, broker_url);
     let value = json!({
         "schema_version": "1.0", "slug": slug, "id": made.created.mesh_id, "mesh_id": made.created.mesh_id,
@@ -183,7 +187,8 @@ pub fn join_link(cx: &Context, link: &str, name: Option<&str>, slug: Option<&str
         let bytes = crate::files::read_limited(&path, 64 * 1024).ok().flatten()?;
         String::from_utf8(bytes).ok()
     };
-    let joined = super::join(&config, link, &name, cx.env.text(BROKER_URL), used_link)?;
+    let fresh = |purpose: &str, mesh: Option<&MeshId>| Ok(cx.store.draft_of_member(purpose, mesh)?);
+    let joined = super::join(&config, link, &name, cx.env.text(BROKER_URL), used_link, fresh)?;
     let mut entry = joined.entry;
     if let Some(slug) = slug {
         slug.clone_into(&mut entry.slug);
@@ -194,11 +199,21 @@ pub fn join_link(cx: &Context, link: &str, name: Option<&str>, slug: Option<&str
         let kept = config.by_id(&mesh_id).cloned();
         kept.ok_or_else(|| CliError::internal("The joined mesh is not in the config."))
     })?;
+    if let Some(key) = PublicKey::parse(&entry.pubkey) {
+        settle(cx, &key);
+    }
     if let Err(error) = cx.store.save_invite(&entry.slug, link.trim()) {
         cx.out.warn(&format!("the link could not be kept: {error}"));
     }
     warn_if_exposed(cx, &entry.broker_url);
     Ok(Kept { entry, name, already_member: joined.already_member, role: joined.role })
+}
+
+/// The keys are in the config now. A draft that stays does no harm.
+fn settle(cx: &Context, member: &PublicKey) {
+    if let Err(error) = cx.store.settle_draft(member) {
+        tracing::warn!(%error, "the draft of the keys stays");
+    }
 }
 
 fn warn_if_exposed(cx: &Context, broker_url: &str) {

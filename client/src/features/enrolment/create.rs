@@ -1,11 +1,10 @@
 //! Making a mesh: its keys are made here and never leave.
 
-use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::features::enrolment::{CreateMesh, MeshCreated};
-use rand::rngs::OsRng;
 
 use super::address::{check_broker_url, check_slug};
 use super::call::Call;
+use crate::config::drafts::Keys;
 use crate::config::owners::OwnerEntry;
 use crate::config::{MeshEntry, broker_http};
 use crate::error::CliError;
@@ -32,16 +31,18 @@ pub struct MeshWish<'a> {
     pub display_name: &'a str,
     /// Needed unless the broker listens on loopback only.
     pub operator_token: Option<&'a str>,
+    /// Keys of the mesh and of its creator. With those of an earlier attempt a mesh that was made then is found again.
+    pub keys: &'a Keys,
 }
 
-/// Makes a mesh with new keys. Nothing is written here; the caller keeps both entries.
+/// Makes a mesh. Nothing is written here; the caller keeps both entries.
 ///
 /// # Errors
 /// Exit 3 for a bad slug or URL, 6 when the slug is taken, 2 without the operator's token, 4 for the network.
 pub fn create_mesh(wish: &MeshWish<'_>) -> Result<NewMesh, CliError> {
     check_slug(wish.slug)?;
     check_broker_url(wish.broker_url)?;
-    let (owner, member) = (SecretKey::random(&mut OsRng), SecretKey::random(&mut OsRng));
+    let Keys { owner, member } = wish.keys;
     let base = broker_http(wish.broker_url);
     let body = CreateMesh {
         slug: wish.slug.to_owned(),
@@ -50,7 +51,7 @@ pub fn create_mesh(wish: &MeshWish<'_>) -> Result<NewMesh, CliError> {
         member_pubkey: member.public(),
         display_name: wish.display_name.to_owned(),
     };
-    let call = Call { base: &base, path: "/mesh", key: Some(&owner), bearer: wish.operator_token };
+    let call = Call { base: &base, path: "/mesh", key: Some(owner), bearer: wish.operator_token };
     let created: MeshCreated = call.post(&body).map_err(|error| match error.code.as_str() {
         "unauthorized" if wish.operator_token.is_none() => {
             error.hint("This broker wants its operator's token: --operator-token, or CLAUDEMESH_OPERATOR_TOKEN.")
@@ -58,14 +59,14 @@ pub fn create_mesh(wish: &MeshWish<'_>) -> Result<NewMesh, CliError> {
         _ => error,
     })?;
     // The address that reached it is the one that works from here; the broker may know itself by another name.
-    let owner_entry = OwnerEntry::new(created.mesh_id.clone(), wish.slug, &owner, wish.broker_url);
+    let owner_entry = OwnerEntry::new(created.mesh_id.clone(), wish.slug, owner, wish.broker_url);
     let entry = MeshEntry {
         mesh_id: created.mesh_id.clone(),
         member_id: created.member_id.clone(),
         slug: wish.slug.to_owned(),
         name: created.name.clone(),
         pubkey: member.public().to_hex(),
-        secret_key: (&member).into(),
+        secret_key: member.into(),
         broker_url: wish.broker_url.to_owned(),
         joined_at: crate::clock::now_iso(),
         root_key: None,

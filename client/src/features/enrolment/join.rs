@@ -27,7 +27,8 @@ pub struct JoinedMesh {
 }
 
 /// Joins with any form of invite. An existing key of ours for the same mesh is used again, so that joining twice does
-/// not leave a dead member behind; `used_link` answers the link that a mesh was joined with. Nothing is written here.
+/// not leave a dead member behind; `used_link` answers the link that a mesh was joined with. `fresh` gives the key for a new
+/// membership, by what it is for and in which mesh: it must be kept before it is returned. Nothing is written here.
 ///
 /// # Errors
 /// Exit 3 for a damaged link, 2 for a signature that does not verify or an expired invite, 4 for the network.
@@ -37,9 +38,10 @@ pub fn join(
     name: &str,
     default_broker: Option<&str>,
     used_link: impl Fn(&MeshEntry) -> Option<String>,
+    fresh: impl FnOnce(&str, Option<&MeshId>) -> Result<SecretKey, CliError>,
 ) -> Result<JoinedMesh, CliError> {
     match InviteLink::parse(link)? {
-        InviteLink::V1 { token } => join_v1(config, &token, name),
+        InviteLink::V1 { token } => join_v1(config, &token, name, fresh),
         InviteLink::V2 { code, base } => {
             let base = base.unwrap_or_else(|| broker_http(default_broker.unwrap_or(DEFAULT_BROKER)));
             let used_before = |code: &str| {
@@ -48,12 +50,17 @@ pub fn join(
                     matches!(link, Some(InviteLink::V2 { code: used, .. }) if used.eq_ignore_ascii_case(code))
                 })
             };
-            join_v2(config, &code, &base, name, used_before)
+            join_v2(config, &code, &base, name, used_before, fresh)
         }
     }
 }
 
-fn join_v1(config: &Config, token: &str, name: &str) -> Result<JoinedMesh, CliError> {
+fn join_v1(
+    config: &Config,
+    token: &str,
+    name: &str,
+    fresh: impl FnOnce(&str, Option<&MeshId>) -> Result<SecretKey, CliError>,
+) -> Result<JoinedMesh, CliError> {
     let invite = InviteV1::read(token)?;
     if invite.expires_at * 1_000 <= crate::clock::now_ms() {
         return Err(CliError::new(ExitCode::Auth, "invite_expired", "The invite has expired.")
@@ -61,7 +68,8 @@ fn join_v1(config: &Config, token: &str, name: &str) -> Result<JoinedMesh, CliEr
     }
     check_broker_url(&invite.broker_url)?;
     let known = config.by_id(&invite.mesh_id);
-    let member = known.map_or_else(|| Ok(SecretKey::random(&mut OsRng)), member_key)?;
+    let member =
+        known.map_or_else(|| fresh(&format!("join mesh {}", invite.mesh_id), Some(&invite.mesh_id)), member_key)?;
     let base = broker_http(&invite.broker_url);
     let body = Join {
         invite_token: token.to_owned(),
@@ -93,12 +101,17 @@ fn join_v2<'a>(
     base: &str,
     name: &str,
     used_before: impl FnOnce(&str) -> Option<&'a MeshEntry>,
+    fresh: impl FnOnce(&str, Option<&MeshId>) -> Result<SecretKey, CliError>,
 ) -> Result<JoinedMesh, CliError> {
     // Which mesh a code is for is known after the claim; a broker that tells before spares us a second member there.
     let preview = Call { base, path: &format!("/invites/{code}"), key: None, bearer: None }.get::<Preview>().ok();
-    let known = preview.and_then(|preview| config.by_id(&preview.mesh_id));
+    let known = preview.as_ref().and_then(|preview| config.by_id(&preview.mesh_id));
     let known = known.or_else(|| used_before(code));
-    let member = known.map_or_else(|| Ok(SecretKey::random(&mut OsRng)), member_key)?;
+    let purpose = match &preview {
+        Some(preview) => format!("join mesh {}", preview.mesh_id),
+        None => format!("join {base} {}", code.to_ascii_uppercase()),
+    };
+    let member = known.map_or_else(|| fresh(&purpose, preview.as_ref().map(|preview| &preview.mesh_id)), member_key)?;
     // A key for this one answer: the root key is sealed to it.
     let receiver = SecretKey::random(&mut OsRng).to_x25519();
     let recipient = URL_SAFE_NO_PAD.encode(receiver.public_key().as_bytes());
