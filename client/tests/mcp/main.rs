@@ -4,6 +4,7 @@
 
 mod channel;
 mod enrolment;
+mod flags;
 mod hooks;
 mod inside;
 mod local;

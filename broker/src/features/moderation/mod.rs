@@ -57,6 +57,8 @@ impl Feature for Moderation {
             }
             Request::Ban(ban) => {
                 cx.require(Role::Admin)?;
+                // The one place where it is kept: the roster has no column for it.
+                tracing::info!(mesh.id = %cx.core.id, target = ?ban.target, reason = ?ban.reason, "a member is to be banned");
                 ban_member(cx, &ban.target)
             }
             Request::Unban(unban) => {

@@ -1,0 +1,138 @@
+//! Every flag of every verb, and the test that shows what it does. A new flag without a line here, a line without its test,
+//! and a test that does not use the flag fail.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Verb and flag, then file and function of a test of its effect.
+const SHOWN: &[(&str, &str, &str)] = &[
+    ("", "--mesh", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
+    ("", "--json", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
+    ("", "--quiet", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
+    ("", "--config-dir", "cli/meshes.rs::config_dir_flag_and_variable_choose_the_folder"),
+    ("up", "--listen", "mcp/flags.rs::the_operators_token_opens_a_broker_that_others_reach"),
+    ("up", "--demo", "mcp/local.rs::up_serves_the_mesh_local_and_keeps_it"),
+    ("up", "--data-dir", "mcp/flags.rs::the_operators_token_opens_a_broker_that_others_reach"),
+    ("up", "--name", "mcp/flags.rs::the_operators_token_opens_a_broker_that_others_reach"),
+    ("create", "--broker", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
+    ("create", "--name", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
+    ("create", "--title", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
+    ("create", "--operator-token", "mcp/flags.rs::the_operators_token_opens_a_broker_that_others_reach"),
+    ("invite", "--role", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
+    ("invite", "--uses", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
+    ("invite", "--expires", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
+    ("invite", "--list", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
+    ("invite", "--revoke", "mcp/shell.rs::bad_links_and_used_up_invites_say_so"),
+    ("invite", "--for-name", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
+    ("invite", "--groups", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
+    ("join", "--name", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
+    ("join", "--slug", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
+    ("peers", "--all", "mcp/shell.rs::info_ping_and_status_tell_about_the_mesh"),
+    ("send", "--to", "mcp/flags.rs::a_file_goes_to_several_and_the_answer_refers_to_its_question"),
+    ("send", "--file", "mcp/flags.rs::a_file_goes_to_several_and_the_answer_refers_to_its_question"),
+    ("send", "--priority", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
+    ("send", "--self", "mcp/shell.rs::ids_and_json_errors_have_their_shapes"),
+    ("send", "--reply-to", "mcp/flags.rs::a_file_goes_to_several_and_the_answer_refers_to_its_question"),
+    ("ask", "--timeout", "mcp/questions.rs::the_shell_waits_in_vain_and_reads_the_answer_later"),
+    ("ask", "--wait-offline", "mcp/flags.rs::a_question_of_the_shell_waits_for_who_is_away"),
+    ("reply", "--decline", "mcp/inside.rs::who_will_not_answer_says_so_and_the_asker_hears_it_at_once"),
+    ("inbox", "--wait", "mcp/shell.rs::a_message_waits_is_read_once_and_its_receipt_follows"),
+    ("inbox", "--all", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
+    ("inbox", "--limit", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
+    ("inbox", "--peek", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
+    ("inbox", "--questions", "mcp/questions.rs::a_session_asks_and_the_shell_answers_once"),
+    ("inbound set", "--from", "mcp/routes.rs::what_is_held_or_refused_reaches_no_route_until_it_is_released"),
+    ("held release", "--all", "mcp/flags.rs::what_is_held_is_released_or_dropped_at_once"),
+    ("held drop", "--all", "mcp/flags.rs::what_is_held_is_released_or_dropped_at_once"),
+    ("approvers", "--quorum", "mcp/permissions.rs::approvers_are_other_members_and_as_many_as_are_needed"),
+    ("approvers", "--expires", "mcp/permissions.rs::without_approvers_an_answer_in_time_or_a_log_the_dialog_decides"),
+    ("permit", "--reason", "mcp/permissions.rs::one_denial_denies_and_the_model_reads_who_and_why"),
+    ("permit", "--from", "mcp/permissions.rs::of_two_requests_with_one_id_the_key_decides"),
+    ("audit", "--verify", "mcp/permissions.rs::two_approvers_allow_a_call_and_the_log_shows_it"),
+    ("status set", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("summary", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("visible", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("profile", "--avatar", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("profile", "--title", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("profile", "--bio", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("profile", "--capabilities", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("profile", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("group join", "--role", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("group join", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("group leave", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
+    ("kick", "--stale", "mcp/flags.rs::moderation_takes_one_the_silent_or_everyone_else"),
+    ("kick", "--all", "mcp/flags.rs::moderation_takes_one_the_silent_or_everyone_else"),
+    ("disconnect", "--stale", "mcp/flags.rs::moderation_takes_one_the_silent_or_everyone_else"),
+    ("disconnect", "--all", "mcp/flags.rs::moderation_takes_one_the_silent_or_everyone_else"),
+    ("ban", "--reason", "mcp/flags.rs::the_reason_of_a_ban_is_in_the_brokers_log"),
+    ("install", "--mesh", "cli/install.rs::a_mesh_can_have_a_server_of_its_own"),
+    ("install", "--no-hooks", "cli/install.rs::print_and_no_hooks_do_less"),
+    ("install", "--status-line", "cli/status_line.rs::another_line_keeps_its_place_above_ours"),
+    ("install", "--permission-relay", "cli/install.rs::the_permission_hook_comes_when_it_is_asked_for_and_stays"),
+    ("install", "--print", "cli/install.rs::print_and_no_hooks_do_less"),
+    ("install", "--plugin-dir", "cli/plugin.rs::a_program_without_the_repository_writes_the_plugin_itself"),
+    ("install", "--force", "cli/install.rs::other_programs_entry_is_replaced_only_with_force"),
+    ("status-line", "--wrap", "cli/status_line.rs::another_line_keeps_its_place_above_ours"),
+    ("notify", "--test", "cli/notify.rs::it_is_off_until_it_is_set_and_can_be_tried"),
+    ("launch", "--join", "mcp/flags.rs::a_launch_joins_first"),
+    ("launch", "--name", "cli/launch.rs::every_flag_shows_in_the_session"),
+    ("launch", "--role", "cli/launch.rs::every_flag_shows_in_the_session"),
+    ("launch", "--groups", "cli/launch.rs::every_flag_shows_in_the_session"),
+    ("launch", "--message-mode", "cli/launch.rs::every_flag_shows_in_the_session"),
+    ("launch", "--surface", "cli/launch.rs::the_surface_reaches_the_server"),
+    ("launch", "--system-prompt", "cli/launch.rs::every_flag_shows_in_the_session"),
+    ("launch", "--yes", "cli/wizard.rs::yes_and_quiet_ask_nothing"),
+    ("launch", "--resume", "cli/launch.rs::conversations_are_resumed_and_continued"),
+    ("launch", "--continue", "cli/launch.rs::conversations_are_resumed_and_continued"),
+    ("launch", "--session-id", "cli/launch.rs::every_flag_shows_in_the_session"),
+    ("doctor", "--no-loopback", "mcp/routes.rs::the_doctor_sends_itself_a_message_over_every_route"),
+    ("mcp", "--message-mode", "mcp/channel.rs::off_mode_shows_nothing_and_keeps_everything"),
+    ("mcp", "--surface", "mcp/surface.rs::lean_keeps_what_the_shell_cannot_do_as_well"),
+    ("man", "--dir", "cli/help.rs::completions_and_manual_pages_cover_every_verb"),
+];
+
+/// The flags of a command and of those below it, by the words that lead there.
+fn flags_of(command: &clap::Command, path: &str, out: &mut BTreeMap<(String, String), ()>) {
+    for argument in command.get_arguments() {
+        let inherited = argument.is_global_set() && !path.is_empty();
+        let known = matches!(argument.get_id().as_str(), "help" | "version");
+        if let Some(long) = argument.get_long().filter(|_| !inherited && !known) {
+            out.insert((path.to_owned(), format!("--{long}")), ());
+        }
+    }
+    for verb in command.get_subcommands() {
+        flags_of(verb, format!("{path} {}", verb.get_name()).trim(), out);
+    }
+}
+
+/// The text of one test, from its name to the next function.
+fn body<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let from = text.find(&format!("fn {name}("))?;
+    let rest = &text[from..];
+    let end = rest.find("\n}\n").unwrap_or(rest.len());
+    Some(&rest[..end])
+}
+
+#[test]
+fn every_flag_has_a_test_of_its_effect() {
+    let mut flags = BTreeMap::new();
+    flags_of(&claudemesh::cli::command(), "", &mut flags);
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut faults = vec![];
+    for (verb, flag, place) in SHOWN {
+        if flags.remove(&((*verb).to_owned(), (*flag).to_owned())).is_none() {
+            faults.push(format!("{verb} {flag} is twice here, or the program has no such flag"));
+        }
+        let (file, name) = place.split_once("::").unwrap();
+        let text = std::fs::read_to_string(tests.join(file)).unwrap_or_default();
+        match body(&text, name) {
+            None => faults.push(format!("{verb} {flag}: {place} does not exist")),
+            Some(body) if !body.contains(&format!("\"{flag}")) => {
+                faults.push(format!("{verb} {flag}: {place} does not use it"));
+            }
+            Some(_) => {}
+        }
+    }
+    faults.extend(flags.keys().map(|(verb, flag)| format!("{verb} {flag}: no test shows what it does")));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
