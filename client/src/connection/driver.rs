@@ -197,6 +197,9 @@ impl Driver {
             tracing::info!(mesh.slug = self.shared.identity.slug, gap_ms, "connected again");
             *self.shared.back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
+        if let Some(store) = &self.shared.identity.local {
+            crate::local::hung::answered(store);
+        }
         self.shared.state.send_replace(State::Ready(Arc::new(ack)));
         self.serve(&mut link).await
     }

@@ -27,7 +27,7 @@ const MIN_PROBES: u32 = 3;
 /// How often one stopped holder is continued before it counts as one that hangs: somebody stops it again each time.
 const MAX_WAKES: u32 = 2;
 /// Looks further apart than this belong to different silences.
-const MAX_GAP: Duration = Duration::from_secs(15);
+const MAX_GAP: Duration = Duration::from_secs(60);
 
 /// How long one holder has been silent, as far as this process has seen.
 struct Silence {
@@ -90,6 +90,11 @@ pub fn look(store: &Store) {
         Step::Continue => proceed(&note),
         Step::End => end(store, &note),
     }
+}
+
+/// The holder has answered: a silence after this is a new one.
+pub fn answered(store: &Store) {
+    forget(store);
 }
 
 fn forget(store: &Store) {
@@ -215,16 +220,21 @@ fn is_holder(store: &Store, note: &HolderNote) -> Result<(), &'static str> {
     if note.start_time == 0 || crate::config::session_dir::start_time(note.pid) != Some(note.start_time) {
         return Err("it is another process than the one that noted itself");
     }
-    let program = std::fs::read_link(proc.join("exe")).map_err(|_| "its program cannot be told")?;
-    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // An update replaced the file under it.
-    let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
-    if name != env!("CARGO_PKG_NAME") {
+    let program = program_of(&proc).ok_or("its program cannot be told")?;
+    if program != env!("CARGO_PKG_NAME") && Some(program) != program_of(Path::new("/proc/self")) {
         return Err("it is no claudemesh");
     }
     let inode = std::fs::metadata(store.lock_path()).map_err(|_| "the lock cannot be looked at")?.ino();
     let locks = std::fs::read_to_string("/proc/locks").map_err(|_| "the system does not tell who holds the lock")?;
     if holds(&locks, note.pid, inode) { Ok(()) } else { Err("it does not hold the lock") }
+}
+
+/// Name of the program that a process runs; an update may have replaced the file under it.
+#[cfg(target_os = "linux")]
+fn program_of(proc: &Path) -> Option<String> {
+    let program = std::fs::read_link(proc.join("exe")).ok()?;
+    let name = program.file_name()?.to_str()?;
+    Some(name.strip_suffix(" (deleted)").unwrap_or(name).to_owned())
 }
 
 /// Whether a line of `/proc/locks` says so: `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`. Those who wait have `->`.
@@ -269,7 +279,7 @@ mod tests {
         // Another process, and a silence long after the last one, begin anew.
         assert_eq!((step(8, false, 21), step(8, false, 30), step(8, false, 40)), (Step::Wait, Step::Wait, Step::Wait));
         assert_eq!(step(8, false, 41), Step::End);
-        assert_eq!((step(8, false, 60), step(8, false, 70)), (Step::Wait, Step::Wait));
+        assert_eq!((step(8, false, 102), step(8, false, 110)), (Step::Wait, Step::Wait));
         // Too few questions, and nobody to be ended.
         let mut silence = Silence::of(&note(7), start);
         assert_eq!(silence.unanswered(&note(7), false, at(14), Some(Duration::from_secs(1))), Step::Wait);
@@ -293,8 +303,10 @@ mod tests {
         let me = std::process::id();
         let started = crate::config::session_dir::start_time(me).unwrap();
         assert!(is_holder(&store, &HolderNote { start_time: started + 1, ..note(me) }).is_err());
-        // This test is no claudemesh, and it holds no lock.
-        assert!(is_holder(&store, &HolderNote { start_time: started, ..note(me) }).is_err());
+        assert_eq!(
+            is_holder(&store, &HolderNote { start_time: started, ..note(me) }),
+            Err("it does not hold the lock")
+        );
         let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let started = crate::config::session_dir::start_time(other.id()).unwrap();
         let theirs = HolderNote { start_time: started, ..note(other.id()) };

@@ -15,8 +15,10 @@ use crate::config::{ConfigStore, MeshEntry};
 use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
 
-/// How long a start or a takeover may last: the very first start makes the tables, and a holder that hangs is given up first.
-pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+/// How long a start or a takeover may last; the very first start makes the tables.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// The same when a holder that hangs has to be given up first.
+const HUNG_PATIENCE: Duration = Duration::from_secs(60);
 /// Kept until the process ends: a verb that found nobody serving serves for as long as it runs. Ending without a word is
 /// as safe as being killed.
 static KEPT: Mutex<Option<Candidate>> = Mutex::new(None);
@@ -30,7 +32,7 @@ pub(super) fn mesh_of(
     name: Option<&str>,
     auto: bool,
 ) -> Result<LocalMesh, CliError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + HUNG_PATIENCE;
     loop {
         let url = candidate.served(PATIENCE)?;
         let wish = mesh::Wish { env, config, store, broker_url: &url, name, auto };
