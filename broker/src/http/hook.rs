@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use claudemesh_protocol::crypto::http::sha256_hex;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult};
 
 use super::State;
+use super::auth::Body;
 use crate::metrics::METRICS;
 use crate::session::bucket::Bucket;
 
@@ -37,14 +38,14 @@ impl Rates {
     }
 }
 
-pub(super) async fn set_status(request: HttpRequest, body: web::Bytes, state: State) -> HttpResponse {
+pub(super) async fn set_status(request: HttpRequest, body: Body, state: State) -> HttpResponse {
     METRICS.hook_requests.inc();
     let Some(token) = bearer(&request).filter(|token| (32..=256).contains(&token.len())) else {
         return refuse(ErrorCode::Unauthorized, "expected `Authorization: Bearer <hook token>`", None);
     };
-    let status: HookSetStatus = match serde_json::from_slice(&body) {
+    let status: HookSetStatus = match body.json() {
         Ok(status) => status,
-        Err(error) => return refuse(ErrorCode::InvalidArgs, &error.to_string(), None),
+        Err(failure) => return failure.error_response(),
     };
     let token_hash = sha256_hex(token.as_bytes());
     let rate = state.config.effective_limits().hook_per_minute;

@@ -15,6 +15,7 @@ use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::crypto::{envelope, signed};
 use claudemesh_protocol::features::enrolment::{Claim, Claimed, CreateInvite, CreateMesh, MeshCreated};
 use claudemesh_protocol::id::{InviteId, MeshId, random_code};
+use claudemesh_protocol::limits;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -308,8 +309,26 @@ async fn a_captured_request_cannot_be_used_again_or_elsewhere() {
 async fn a_large_body_is_refused() {
     let bench = bench(|_| {}).await;
     let app = app!(bench);
-    let large = Call { body: vec![b' '; 70_000], ..call("POST", "/join") };
-    assert_eq!(code(&send(&app, large).await), (413, "payload_too_large"));
+    let body = vec![b' '; limits::MAX_HTTP_BODY_BYTES + 1];
+    for path in ["/join", "/invites/ABCDEF23/claim", "/hook/set-status"] {
+        let large = Call { body: body.clone(), ..call("POST", path) };
+        assert_eq!(code(&send(&app, large).await), (413, "payload_too_large"), "{path}");
+    }
+    // Whoever may sign is held to it, too; whoever signs nothing is not even read.
+    let owner = key();
+    for (method, path) in [
+        ("POST", "/mesh"),
+        ("POST", "/mesh/x/archive"),
+        ("POST", "/mesh/x/invites"),
+        ("POST", "/mesh/x/invites/y/revoke"),
+        ("POST", "/mesh/x/grants"),
+        ("PATCH", "/mesh/x/member/y"),
+        ("PATCH", "/mesh/x/settings"),
+    ] {
+        let large = || Call { body: body.clone(), ..call(method, path) };
+        assert_eq!(code(&send(&app, large()).await), (401, "unauthorized"), "{path}");
+        assert_eq!(code(&send(&app, large().by(&owner)).await), (413, "payload_too_large"), "{path}");
+    }
 }
 
 #[actix_rt::test]
@@ -510,9 +529,17 @@ async fn link_pages_show_the_command_and_nothing_else() {
     let (status, page) = send(&app, call("GET", "/i/ABCDEF23")).await;
     assert_eq!(status, 200);
     assert!(page.as_str().unwrap().contains("claudemesh join https://mesh.example.org/i/ABCDEF23 "));
+    // The page of a code that exists says no more, and the code alone tells which mesh it is for, no key and no token.
+    let team = team(&app, "team").await;
+    let invite = invite_request(&team, "member", 1);
+    let made = send(&app, call("POST", format!("/mesh/{}/invites", team.id)).json(&invite).by(&team.owner)).await;
+    assert_eq!(made.0, 201);
+    let (_, of_invite) = send(&app, call("GET", format!("/i/{}", invite.code))).await;
+    assert_eq!(of_invite.as_str().unwrap().replace(&invite.code, "ABCDEF23"), page.as_str().unwrap());
+    let told = send(&app, call("GET", format!("/invites/{}", invite.code))).await;
+    assert_eq!(told, (200, json!({"mesh_id": team.id})));
     assert_eq!(send(&app, call("GET", "/i/%3Cscript%3E")).await.0, 404);
     let (status, page) = send(&app, call("GET", format!("/join/{}", "e".repeat(40)))).await;
     assert_eq!(status, 200);
     assert!(page.as_str().unwrap().contains("https://mesh.example.org/join/eee"));
-    assert_eq!(bench.state.clock.now_ms(), NOW);
 }

@@ -1,5 +1,7 @@
 //! Every form of target reaches whom it means, once, in order, also after an absence.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_testkit::broker::{Database, TestBroker};
@@ -111,23 +113,35 @@ broker_suite! {
     async fn a_group_reaches_its_subtree_and_never_the_sender(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
-        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let alice = mesh.member("alice")?;
+        let (mut sender, mut sibling) = (broker.join(&alice).await?, broker.connect(&alice.session("other")).await?);
         let mut inside = broker.join(&mesh.member("bob")?).await?;
         let mut below = broker.join(&mesh.member("carol")?).await?;
         let mut outside = broker.join(&mesh.member("dave")?).await?;
-        for (peer, group) in [(&mut sender, "dev"), (&mut inside, "dev"), (&mut below, "dev/web"), (&mut outside, "developers")] {
+        for (peer, group) in [
+            (&mut sender, "dev"),
+            (&mut sibling, "dev"),
+            (&mut inside, "dev"),
+            (&mut below, "dev/web"),
+            (&mut outside, "developers"),
+        ] {
             peer.send(&json!({"type": "join_group", "name": group})).await?;
             peer.settle().await?;
         }
         let ack = sender.say("@dev", "to the subtree", json!({})).await?;
         assert_eq!(ack["queued"], true, "{ack}");
-        for peer in [&mut inside, &mut below] {
+        // The connection that sends is left out, not its member: another session of Alice is as much in the group as Bob.
+        for peer in [&mut inside, &mut below, &mut sibling] {
             assert_eq!(peer.text().await?, "to the subtree");
+        }
+        for target in [sibling.pubkey(), alice.pubkey()] {
+            sender.say(&target, "to my other session", json!({})).await?;
+            assert_eq!(sibling.text().await?, "to my other session");
         }
         let ack = sender.say("@dev/web", "to the leaf", json!({})).await?;
         assert_eq!(ack["queued"], true, "{ack}");
         assert_eq!(below.text().await?, "to the leaf");
-        for peer in [&mut sender, &mut inside, &mut outside] {
+        for peer in [&mut sender, &mut sibling, &mut inside, &mut outside] {
             assert_eq!(peer.waiting_messages().await?.len(), 0);
         }
         Ok(())
@@ -147,6 +161,45 @@ broker_suite! {
         }
         assert_eq!(hidden.waiting_messages().await?.len(), 0);
         assert_eq!(sender.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn an_audience_counts_those_who_are_just_away_and_a_topic_all_its_subscribers(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut sender = broker.join(&mesh.member("alice")?).await?;
+        let (gone, away) = (mesh.member("bob")?.session("one"), mesh.member("carol")?.session("one"));
+        sender.call(json!({"type": "topic_create", "name": "design"}), "topic_created").await?;
+        for session in [&gone, &away] {
+            let mut peer = broker.connect(session).await?;
+            peer.send(&json!({"type": "join_group", "name": "dev"})).await?;
+            peer.send(&json!({"type": "topic_join", "topic": "design"})).await?;
+            peer.call(json!({"type": "topic_members", "topic": "design"}), "topic_members_response").await?;
+            peer.close().await?;
+            if session.id == gone.id && session.pubkey() == gone.pubkey() {
+                broker.pass(Duration::from_secs(120), &mut sender).await?;
+                sender.event("peer_left").await?;
+            }
+        }
+        // Carol's lease runs; Bob has left.
+        let ack = sender.say("@dev", "to the group", json!({})).await?;
+        assert_eq!((&ack["online"], &ack["waiting"]), (&json!(0), &json!(1)), "{ack}");
+        let ack = sender.say("#design", "to the topic", json!({})).await?;
+        assert_eq!((&ack["online"], &ack["waiting"]), (&json!(0), &json!(2)), "{ack}");
+        let (mut gone, mut away) = (broker.connect(&gone).await?, broker.connect(&away).await?);
+        assert_eq!((away.text().await?.as_str(), away.text().await?.as_str()), ("to the group", "to the topic"));
+        assert_eq!(gone.text().await?, "to the topic");
+        for peer in [&mut gone, &mut away] {
+            assert_eq!(peer.waiting_messages().await?.len(), 0);
+        }
+        // How far a member has read is kept per member.
+        gone.send(&json!({"type": "topic_mark_read", "topic": "design"})).await?;
+        let members = gone.call(json!({"type": "topic_members", "topic": "design"}), "topic_members_response").await?;
+        let read = |name: &str| {
+            let mut list = members["members"].as_array().into_iter().flatten();
+            list.find(|one| one["displayName"] == name).map(|one| one["lastReadAt"].is_string())
+        };
+        assert_eq!((read("bob"), read("carol")), (Some(true), Some(false)), "{members}");
         Ok(())
     }
 

@@ -62,10 +62,13 @@ broker_suite! {
         for peer in &mut peers {
             assert_eq!((status_of(peer, "one").await?, status_of(peer, "two").await?), ("idle".into(), "working".into()));
         }
-        let late = broker.mesh("green")?.member("bob")?.session("four");
-        let hello = late.hello_at(broker.now_ms(), extra);
-        let mut late = TestPeer::hello(&broker.url(), hello, late.key.clone()).await?;
-        assert_eq!(status_of(&mut late, "four").await?, "idle");
+        let green = broker.mesh("green")?.member("bob")?;
+        for (name, status) in [("four", "idle"), ("three", "dnd")] {
+            let late = green.session(name);
+            let hello = late.hello_at(broker.now_ms(), extra.clone());
+            let mut late = TestPeer::hello(&broker.url(), hello, late.key.clone()).await?;
+            assert_eq!(status_of(&mut late, name).await?, status, "{name}");
+        }
         Ok(())
     }
 
@@ -78,8 +81,11 @@ broker_suite! {
         let body = json!({"cwd": "/tmp/test", "pid": std::process::id(), "session_id": "one", "status": "dnd"});
         assert_eq!(hook(&broker.base(), None, &body)?.status, 401);
         assert_eq!(hook(&broker.base(), Some("00"), &body)?.status, 401, "too short to be a token");
-        // A token of the right shape, but of another person; nothing tells it that the session exists.
+        // A token of the right shape, but of another member of the mesh; nothing tells it that the session exists.
         let other = TOKEN.replace('0', "f");
+        let mallory = mesh.member("mallory")?.session("other");
+        let hello = mallory.hello_at(broker.now_ms(), json!({"hookTokenHash": sha256_hex(other.as_bytes()), "cwd": "/elsewhere", "pid": 1}));
+        let _mallory = TestPeer::hello(&broker.url(), hello, mallory.key.clone()).await?;
         let answer = hook(&broker.base(), Some(&other), &body)?;
         assert_eq!((answer.status, &answer.body), (200, &json!({"ok": true, "pending": true})));
         assert_eq!(status_of(&mut peer, "one").await?, "idle");

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::identity::Member;
 use claudemesh_testkit::peer::TestPeer;
 use serde_json::{Value, json};
 
@@ -31,12 +33,15 @@ broker_suite! {
         let mesh = broker.mesh("team")?;
         let bob = mesh.member("bob")?;
         let mut first = broker.connect(&bob.session("one")).await?;
-        let _second = broker.connect(&bob.session("two")).await?;
+        let second = broker.connect(&bob.session("two")).await?;
         let carol = broker.join(&mesh.member("carol")?).await?;
-        // The first event that Bob hears is of somebody else.
-        let heard = first.event("peer_joined").await?;
-        assert_eq!(heard["name"], "carol");
-        drop(carol);
+        // The first event that Bob hears is of somebody else, of coming and of going.
+        assert_eq!(first.event("peer_joined").await?["name"], "carol");
+        second.close().await?;
+        carol.close().await?;
+        broker.pass(Duration::from_secs(120), &mut first).await?;
+        assert_eq!(first.event("peer_left").await?["name"], "carol");
+        assert_eq!(peers(&mut first).await?.len(), 1);
         Ok(())
     }
 
@@ -70,6 +75,29 @@ broker_suite! {
             told.push(frame);
         }
         assert_eq!(events(&told), Vec::<String>::new(), "a silent return");
+        Ok(())
+    }
+
+    async fn an_older_client_comes_back_by_member_and_session_id(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        let (bob, mallory) = (mesh.member("bob")?, mesh.member("mallory")?);
+        let connect = async |member: &Member, id: &str| {
+            let hello = member.hello_at(broker.now_ms(), id, json!({}));
+            TestPeer::hello(&broker.url(), hello, member.key.clone()).await
+        };
+        let first = connect(&bob, "same").await?;
+        let presence = first.hello_ack["presenceId"].clone();
+        first.close().await?;
+        until_away(&mut watcher, "bob").await?;
+        let stranger = connect(&mallory, "same").await?;
+        assert_ne!(stranger.hello_ack["presenceId"], presence, "the id alone opens nothing");
+        let other = connect(&bob, "other").await?;
+        assert_ne!(other.hello_ack["presenceId"], presence);
+        let back = connect(&bob, "same").await?;
+        assert_eq!((&back.hello_ack["presenceId"], &back.hello_ack["reattached"]), (&presence, &json!(true)));
+        assert!(back.hello_ack["memberProfile"].is_object(), "older clients take their settings from it each time");
         Ok(())
     }
 
@@ -148,6 +176,11 @@ broker_suite! {
         for thief in [&mallory, &bob] {
             refused(&broker, thief.hello_at(broker.now_ms(), "one", claim.clone()), "attestation_mismatch").await?;
         }
+        // A key that was never proved, as older clients have it, is its member's all the same.
+        let older = json!({"sessionPubkey": SecretKey::random(&mut rand::thread_rng()).public().to_hex()});
+        let hello = bob.hello_at(broker.now_ms(), "older", older.clone());
+        TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?.close().await?;
+        refused(&broker, mallory.hello_at(broker.now_ms(), "older", older), "attestation_mismatch").await?;
         // A proof works once, and only with the key that it names.
         refused(&broker, captured, "replayed").await?;
         let attested = mallory.session("one").hello_at(broker.now_ms(), claim.clone());

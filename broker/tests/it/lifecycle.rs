@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use claudemesh_broker::config::LimitsMode;
 use claudemesh_testkit::broker::{Builder, Database, TestBroker};
-use claudemesh_testkit::peer::TestPeer;
+use claudemesh_testkit::peer::{PATIENCE, TestPeer};
 use claudemesh_testkit::{broker_suite, enrol};
 use serde_json::json;
 
@@ -35,7 +35,12 @@ broker_suite! {
         broker.advance(Duration::from_secs(11));
         stranger.closed().await?;
         // The place is free when the broker has seen the end of the socket, a moment after we did.
-        member.settle().await
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while let Err(error) = TestPeer::connect(&broker.url()).await {
+            assert!(tokio::time::Instant::now() < deadline, "the place is never free again: {error:#}");
+            member.settle().await?;
+        }
+        Ok(())
     }
 
     async fn a_flood_of_frames_is_limited_and_free_again_after_the_wait(database: Database) -> Result<()> {

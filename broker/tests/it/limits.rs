@@ -35,6 +35,31 @@ broker_suite! {
         Ok(())
     }
 
+    async fn the_sessions_of_a_member_share_its_rate_and_others_have_their_own(database: Database) -> Result<()> {
+        let limited = |config: &mut claudemesh_broker::config::Config| {
+            config.limits = LimitsMode::Default;
+            config.limit.member_per_minute = 4;
+        };
+        let broker = Builder::new(database).config(limited).start().await?;
+        let mesh = broker.mesh("team")?;
+        let alice = mesh.member("alice")?;
+        let (mut one, mut two) = (broker.join(&alice).await?, broker.connect(&alice.session("two")).await?);
+        let mut other = broker.join(&mesh.member("bob")?).await?;
+        for _ in 0..2 {
+            assert_eq!(one.say("*", "from one", json!({})).await?["queued"], true);
+            assert_eq!(two.say("*", "from the other", json!({})).await?["queued"], true);
+        }
+        for session in [&mut one, &mut two] {
+            let ack = session.say("*", "too much", json!({})).await?;
+            assert_eq!((&ack["queued"], &ack["code"]), (&json!(false), &json!("rate_limited")), "{ack}");
+            assert!((1..=60_000).contains(&ack["retry_after_ms"].as_u64().unwrap_or_default()), "{ack}");
+        }
+        assert_eq!(other.say("*", "not mine", json!({})).await?["queued"], true);
+        broker.advance(Duration::from_secs(15));
+        assert_eq!(two.say("*", "again", json!({})).await?["queued"], true);
+        Ok(())
+    }
+
     async fn a_loop_of_agents_runs_out_of_its_trace_budget(database: Database) -> Result<()> {
         let limited = |config: &mut claudemesh_broker::config::Config| {
             config.limits = LimitsMode::Default;

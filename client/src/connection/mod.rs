@@ -43,6 +43,9 @@ const TAKEOVER_SETTLES: Duration = Duration::from_millis(500);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of a send: it may wait for the disk of the broker.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a session's request waits for the successor of a holder that died. The next one is there within a fraction of a
+/// second; on a machine that has no time for it, waiting is better than an error that the model has to understand.
+pub(crate) const TAKEOVER_WAIT: Duration = Duration::from_secs(15);
 
 /// A handle to the connection of one identity to its mesh. When the last handle is dropped the socket is closed.
 #[derive(Clone)]
@@ -216,7 +219,7 @@ impl Connection {
         if self.identity().local.is_none() {
             return self.call(message, limit).await;
         }
-        let deadline = tokio::time::Instant::now() + limit;
+        let deadline = tokio::time::Instant::now() + limit.max(TAKEOVER_WAIT);
         loop {
             let answer = self.call(message.clone(), limit).await;
             let between = matches!(answer, Err(ConnectionError::Lost(_) | ConnectionError::NotConnected(_)));

@@ -92,8 +92,16 @@ fn list_peers() -> ClientMessage {
 async fn session_hello_is_signed_by_the_session_and_attested_by_the_member() {
     let broker = FakeBroker::start().await;
     let connection = Connection::start(identity(&broker.url()), None);
-    let (_socket, hello) = broker.greet().await;
+    let (mut socket, mut hello) = broker.greet().await;
     connection.ready(PATIENCE).await.unwrap();
+    // Not minted once: each connection brings a word and a proof of its own time.
+    let first = hello.clone();
+    while hello["timestamp"] == first["timestamp"] {
+        drop(socket);
+        (socket, hello) = broker.greet().await;
+    }
+    assert_ne!(hello["parentAttestation"]["expiresAt"], first["parentAttestation"]["expiresAt"]);
+    assert_ne!(hello["signature"], first["signature"]);
     assert_eq!(hello["type"], "session_hello");
     let who = identity("");
     let (parent, session) = (who.member.public(), who.own_public());

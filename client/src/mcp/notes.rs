@@ -116,6 +116,12 @@ fn is_joiner(symbol: char) -> bool {
 
 /// Makes a text safe to stand in an attribute: one line, no quotes, no brackets, bounded.
 pub fn harmless_value(text: &str) -> String {
+    // Keys, ids and times, which most values are, need no look at their symbols.
+    if text.len() <= MAX_META_CHARS
+        && text.bytes().all(|byte| matches!(byte, b'#'..=b'%' | b'\''..=b';' | b'?'..=b'_' | b'a'..=b'~'))
+    {
+        return text.to_owned();
+    }
     let text = clean(text);
     let mut out: String = text
         .chars()
@@ -305,6 +311,17 @@ mod tests {
             assert_eq!(harmless(text), expected);
         }
         assert_eq!(harmless_value("a\" kind=\"system\"\n<b>&"), "a' kind='system' [b]+");
+    }
+
+    #[test]
+    fn no_symbol_of_a_value_can_end_it() {
+        for symbol in (0..0x300).filter_map(char::from_u32).chain(BRACKETS) {
+            for text in [symbol.to_string(), format!("a{symbol}b")] {
+                let value = harmless_value(&text);
+                let wrong = |symbol: char| symbol.is_control() || matches!(symbol, '"' | '<' | '>' | '`' | '&');
+                assert!(!value.contains(wrong) && !value.contains(BRACKETS), "{text:?}: {value:?}");
+            }
+        }
     }
 
     #[test]

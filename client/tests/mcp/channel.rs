@@ -65,6 +65,29 @@ async fn many_messages_arrive_in_order() -> Result<()> {
     Ok(())
 }
 
+/// A broker that takes the connection and says nothing: the handshake of the host does not wait for it.
+#[tokio::test]
+async fn the_handshake_is_answered_although_no_broker_answers() -> Result<()> {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let team = Team::start().await?;
+    let path = team.bob.config_dir().join("config.json");
+    let config = std::fs::read_to_string(&path)?;
+    let address = format!("ws://{}/ws", mute.local_addr()?);
+    std::fs::write(&path, config.replace(&team.broker.url(), &address))?;
+    let mut bob = Host::spawn(&options(&team.bob, "bob-1", "BobS"))?;
+    let started = std::time::Instant::now();
+    bob.initialize("2025-11-25").await?;
+    let tools = bob.request("tools/list", json!({})).await?;
+    assert!(tools["result"]["tools"].as_array().is_some_and(|tools| tools.len() >= 13), "{tools}");
+    // Less than our own patience with a broker, so it cannot have been waited for.
+    assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
+    let (_socket, _) = mute.accept()?;
+    let answer = bob.tool("list_peers", json!({})).await?;
+    assert!(answer.is_error && answer.text.starts_with("list_peers: "), "{}", answer.text);
+    bob.end().await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn nothing_is_shown_before_initialized_and_nothing_is_lost() -> Result<()> {
     let team = Team::start().await?;

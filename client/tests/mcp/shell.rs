@@ -81,6 +81,44 @@ async fn long_texts_come_from_files_and_standard_input() -> Result<()> {
     Ok(())
 }
 
+/// Whatever a person and a session leave in the config folder, only they can read it: keys, messages, sockets, logs.
+#[cfg(unix)]
+#[tokio::test]
+async fn everything_in_the_config_folder_is_private() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let team = Team::start().await?;
+    let bob = session(&team.bob, "bob-1", "BobS").await?;
+    let mut ann = session(&team.ann, "ann-1", "AnnS").await?;
+    // Long enough for a file of its own.
+    team.bob.json(&["send", "AnnS", &"long ".repeat(2_000), "--json"])?;
+    ann.channel_with("long ").await?;
+    team.ann.json(&["inbox", "--json"])?;
+    let mut names = Vec::new();
+    let mut folders = vec![team.ann.config_dir(), team.bob.config_dir()];
+    while let Some(folder) = folders.pop() {
+        let mode = std::fs::metadata(&folder)?.permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{}", folder.display());
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            // A file may go while we look: temporary ones are renamed.
+            let Ok(metadata) = entry.metadata() else { continue };
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{}", entry.path().display());
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    for wanted in ["config.json", "hook-token", ".txt", ".db", ".sock"] {
+        assert!(names.iter().any(|name| name.ends_with(wanted)), "{wanted}: {names:?}");
+    }
+    ann.end().await?;
+    bob.end().await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn presence_writes_reach_the_running_session() -> Result<()> {
     let team = Team::start().await?;

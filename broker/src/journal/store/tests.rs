@@ -342,3 +342,32 @@ async fn a_full_disk_keeps_nothing_of_the_batch() {
     write(&db, std::slice::from_ref(&small), vec![delivery(&small, bob, RecipientKind::Session)]).await;
     assert_eq!(pending(&db, &mesh, &bob).await, [1, 2]);
 }
+
+/// What waits for a recipient is found without looking at anything else, however much the tables hold.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_queue_is_one_range_of_its_index() {
+    #[derive(diesel::deserialize::QueryableByName)]
+    struct Step {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        detail: String,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("queue.db").display());
+    let db = Db::open(&url, crate::db::DbOptions::default()).await.unwrap();
+    db.migrate().await.unwrap();
+    let Db::Sqlite(backend) = &db else { panic!("a SQLite URL") };
+    // The conditions of `load_pending_class`.
+    let query = format!(
+        "EXPLAIN QUERY PLAN SELECT messages.* FROM deliveries \
+         JOIN messages ON messages.mesh_id = deliveries.mesh_id AND messages.seq = deliveries.seq \
+         WHERE deliveries.mesh_id = 'm' AND deliveries.recipient_key = 'k' AND {PENDING} AND deliveries.priority = 1 \
+         AND deliveries.seq > 7 ORDER BY deliveries.seq LIMIT 10"
+    );
+    let plan: Vec<Step> = diesel::sql_query(query).load(&mut *backend.get().await.unwrap()).await.unwrap();
+    let plan: Vec<String> = plan.into_iter().map(|step| step.detail).collect();
+    assert_eq!(plan.len(), 2, "two searches and no sort: {plan:?}");
+    let range = "INDEX deliveries_pending (mesh_id=? AND recipient_key=? AND priority=? AND seq>?)";
+    assert!(plan[0].starts_with("SEARCH") && plan[0].contains(range), "{plan:?}");
+    assert!(plan[1].starts_with("SEARCH messages") && plan[1].ends_with("(mesh_id=? AND seq=?)"), "{plan:?}");
+}

@@ -14,7 +14,7 @@ use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::target::{Target, TargetField};
 use tokio::time::Instant;
 
-use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEOUT, unexpected};
+use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEOUT, TAKEOVER_WAIT, unexpected};
 
 pub mod cli;
 pub mod exchange;
@@ -244,9 +244,10 @@ impl Connection {
     /// Sends a frame that carries its idempotency key. When the socket is lost before the answer, it is sent again on the
     /// next one under the same key, so it is one message however often it travels.
     async fn send_frame(&self, send: Send) -> Result<Ack, ConnectionError> {
-        let deadline = Instant::now() + SEND_TIMEOUT;
+        let patience = if self.identity().local.is_some() { TAKEOVER_WAIT } else { SEND_TIMEOUT };
+        let deadline = Instant::now() + patience;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now()).min(SEND_TIMEOUT);
             let error = match self.call(Request::from(send.clone()), left).await {
                 Ok(ServerMessage::Messaging(Response::Ack(ack))) => return accepted(ack),
                 Ok(other) => return Err(unexpected("ack", &other)),
