@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::{Log, servers};
+use super::{Log, host_input, servers};
 use crate::config::ConfigStore;
 use crate::paths::Env;
 use crate::session::client::Line;
@@ -17,10 +17,13 @@ const WAKE: u8 = 2;
 const SEARCH: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Pause between two looks at the input of a host that ends with it: nothing tells of its end.
+const INPUT_EVERY: Duration = Duration::from_millis(200);
 
 /// Waits for something that must wake the session, writes it to stderr and answers 2; 0 when the wait is over without.
 pub(super) fn wait(env: &Env, store: &ConfigStore, hook: &Hook, log: &Log) -> u8 {
-    if is_one_prompt(env) {
+    let prompts = Prompts::of_host(env);
+    if prompts == Prompts::One {
         log.say(|| "the host answers one prompt and ends".into());
         return 0;
     }
@@ -29,23 +32,56 @@ pub(super) fn wait(env: &Env, store: &ConfigStore, hook: &Hook, log: &Log) -> u8
         let mut err = std::io::stderr().lock();
         err.write_all(text.as_bytes()).and_then(|()| err.flush()).is_ok()
     };
-    follow(env, store, hook, &request, log, |text| {
+    follow(env, store, hook, &request, prompts, log, |text| {
         let printed = print(text);
         (printed, Some(if printed { WAKE } else { 0 }))
     })
 }
 
-/// Whether the host was started for one prompt (`claude -p`): it waits for its hooks before it ends, and nothing would
-/// ever end ours. One that reads prompts from a stream is idle between them and wants to be woken.
-fn is_one_prompt(env: &Env) -> bool {
-    if env.text("CLAUDE_CODE_ENTRYPOINT") != Some("sdk-cli") {
-        return false;
+/// Where the host gets its prompts from, and so when it ends. It gives its hooks in the background half a minute then, so
+/// ours have to end by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prompts {
+    /// From a person: it ends when the person says so.
+    Person,
+    /// `claude -p`: it ends after one.
+    One,
+    /// From the standard input of this process: it is idle between prompts and wants to be woken, and ends with its input.
+    Stream(u32),
+}
+
+impl Prompts {
+    fn of_host(env: &Env) -> Self {
+        let told = env.text("CLAUDE_PID").and_then(|pid| pid.parse().ok());
+        let hosts = told.into_iter().chain(crate::session::registry::ancestors());
+        let lines = hosts.filter_map(|pid| Some((pid, crate::mcp::routes::host::command_line(pid)?)));
+        Self::of(env, lines)
     }
-    let told = env.text("CLAUDE_PID").and_then(|pid| pid.parse().ok());
-    let hosts = told.into_iter().chain(crate::session::registry::ancestors());
-    let lines: Vec<Vec<String>> = hosts.filter_map(crate::mcp::routes::host::command_line).collect();
-    // Where no command line can be read, a session that ends is worth more than one that is woken.
-    !lines.iter().any(|words| reads_stream(words))
+
+    /// `lines`: the processes that may be the host, nearest first, with their command lines.
+    fn of(env: &Env, lines: impl IntoIterator<Item = (u32, Vec<String>)>) -> Self {
+        let entry = env.text("CLAUDE_CODE_ENTRYPOINT").unwrap_or_default();
+        // A session in a terminal may have been started by one that reads a stream.
+        if !entry.starts_with("sdk-") {
+            return Self::Person;
+        }
+        match lines.into_iter().find(|(_, words)| reads_stream(words)) {
+            Some((pid, _)) => Self::Stream(pid),
+            // Where no command line can be read, a session that ends is worth more than one that is woken.
+            None if entry == "sdk-cli" => Self::One,
+            None => Self::Person,
+        }
+    }
+
+    /// Pause between two looks at where they come from.
+    fn look_every(self) -> Duration {
+        if matches!(self, Self::Stream(_)) { INPUT_EVERY } else { Duration::from_secs(3_600) }
+    }
+
+    /// Whether the host will get no prompt any more.
+    fn are_over(self) -> bool {
+        matches!(self, Self::Stream(pid) if host_input::is_over(pid))
+    }
 }
 
 fn reads_stream(words: &[String]) -> bool {
@@ -56,7 +92,7 @@ fn reads_stream(words: &[String]) -> bool {
 /// Writes a line for each thing that comes until the session ends.
 pub(super) fn monitor(env: &Env, store: &ConfigStore, log: &Log) -> u8 {
     let hook = Hook::default();
-    follow(env, store, &hook, &Request::Monitor, log, |text| {
+    follow(env, store, &hook, &Request::Monitor, Prompts::Person, log, |text| {
         // One line is one notification for the host.
         let line = text.replace('\n', " ⏎ ");
         let mut out = std::io::stdout().lock();
@@ -72,12 +108,13 @@ fn follow(
     store: &ConfigStore,
     hook: &Hook,
     request: &Request,
+    prompts: Prompts,
     log: &Log,
     mut print: impl FnMut(&str) -> (bool, Option<u8>),
 ) -> u8 {
     loop {
-        let Some(list) = search(env, store, hook) else {
-            log.say(|| "no server of this session".into());
+        let Some(list) = search(env, store, hook, prompts) else {
+            log.say(|| "no server of this session, or no prompt for it any more".into());
             return 0;
         };
         let (sender, receiver) = mpsc::channel::<(Line, String)>();
@@ -91,7 +128,16 @@ fn follow(
         }
         drop((sender, ends));
         // The channel ends when all servers are gone.
-        for (mut line, text) in receiver {
+        loop {
+            let (mut line, text) = match receiver.recv_timeout(prompts.look_every()) {
+                Ok(told) => told,
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) if prompts.are_over() => {
+                    log.say(|| "the host gets no prompt any more".into());
+                    return 0;
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => continue,
+            };
             let (printed, code) = print(&text);
             if printed {
                 let _ = line.say(&Request::Printed);
@@ -107,9 +153,12 @@ fn follow(
     }
 }
 
-fn search(env: &Env, store: &ConfigStore, hook: &Hook) -> Option<Vec<Record>> {
+fn search(env: &Env, store: &ConfigStore, hook: &Hook, prompts: Prompts) -> Option<Vec<Record>> {
     let deadline = Instant::now() + SEARCH;
     loop {
+        if prompts.are_over() {
+            return None;
+        }
         let list = servers(env, store, hook);
         if !list.is_empty() {
             return Some(list);
@@ -156,9 +205,19 @@ mod tests {
                 && !reads("claude -p --output-format stream-json")
                 && !reads("claude --input-format")
         );
+        let of = |entry: &str, line: &str| {
+            let env = Env::of(&[("CLAUDE_CODE_ENTRYPOINT", entry)]);
+            let words = line.split(' ').map(str::to_owned).collect();
+            Prompts::of(&env, [(7, vec!["/bin/sh".into(), "-c".into()]), (8, words)])
+        };
         // In a terminal the entry point is another one, and the command line does not matter.
-        assert!(!is_one_prompt(&Env::of(&[("CLAUDE_CODE_ENTRYPOINT", "cli")])));
-        assert!(!is_one_prompt(&Env::of(&[])));
-        assert!(is_one_prompt(&Env::of(&[("CLAUDE_CODE_ENTRYPOINT", "sdk-cli")])));
+        assert_eq!(of("cli", "claude -p hi"), Prompts::Person);
+        assert_eq!(of("sdk-cli", "claude -p hi"), Prompts::One);
+        for entry in ["sdk-cli", "sdk-ts", "sdk-py"] {
+            assert_eq!(of(entry, "claude -p --input-format stream-json"), Prompts::Stream(8));
+        }
+        assert_eq!(of("sdk-ts", "a program that was renamed"), Prompts::Person);
+        assert_eq!(Prompts::of(&Env::of(&[]), []), Prompts::Person);
+        assert_eq!(Prompts::of(&Env::of(&[("CLAUDE_CODE_ENTRYPOINT", "sdk-cli")]), []), Prompts::One);
     }
 }

@@ -125,6 +125,9 @@ impl Stage {
     }
 }
 
+/// How long a session may take to end with its input, beside other work.
+const QUICK_END: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// A running session.
 pub(crate) struct Live {
     pub(crate) child: Child,
@@ -175,7 +178,8 @@ impl Live {
     /// Ends the session as a user who closes it.
     pub(crate) async fn end(mut self) -> Result<()> {
         self.stdin.take();
-        let ended = tokio::time::timeout(2 * PATIENCE, self.child.wait()).await.context("claude does not end")??;
+        // It gives hooks in the background half a minute: ours must not need it.
+        let ended = tokio::time::timeout(QUICK_END, self.child.wait()).await.context("claude does not end")??;
         anyhow::ensure!(ended.success(), "{ended}");
         Ok(())
     }
