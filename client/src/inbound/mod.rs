@@ -14,6 +14,9 @@ use crate::mcp::hub::{Bound, Hub};
 
 pub mod cli;
 
+/// `permission_mode` of a session that asks nobody before its tools run.
+pub const BYPASS: &str = "bypassPermissions";
+
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -149,7 +152,7 @@ pub async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
         tracing::error!(%error, "the rule for incoming messages cannot be read: everything is held");
     }
     let own_member = bound.connection.identity().member.public().to_hex();
-    let bypass = hub.routes.permission_mode().as_deref() == Some("bypassPermissions");
+    let bypass = hub.routes.permission_mode().as_deref() == Some(BYPASS);
     let verdict = |message: &Message| match &rules {
         Ok(rules) => rules.decide(&Case {
             sender_pubkey: &message.sender_pubkey,
@@ -163,6 +166,16 @@ pub async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
     let decided: Vec<(i64, Verdict)> = fresh.iter().map(|message| (message.seq, verdict(message))).collect();
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
     bound.mailbox.run(move |inbox| inbox.decide(&reader, &decided, now)).await
+}
+
+/// The session asks nobody any more: what was let through before, and not shown yet, is looked at again.
+pub async fn reconsider(hub: &Hub) {
+    for bound in hub.meshes() {
+        let reader = bound.reader();
+        if let Err(error) = bound.mailbox.run(move |inbox| inbox.reconsider(&reader)).await {
+            tracing::error!(mesh.slug = bound.tag.slug, %error, "messages that wait keep the verdict of another mode");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::inbound::Verdict;
 
 pub mod answers;
 pub mod awaits;
+mod claims;
 mod held;
 mod permissions;
 pub mod questions;
@@ -221,7 +222,11 @@ impl Inbox {
         diesel::update(deliveries::table)
             .filter(deliveries::reader.eq(reader))
             .filter(deliveries::seq.eq_any(seqs))
-            .set((deliveries::shown_at_ms.eq(None::<i64>), deliveries::route.eq(None::<String>)))
+            .set((
+                deliveries::shown_at_ms.eq(None::<i64>),
+                deliveries::route.eq(None::<String>),
+                deliveries::stage.eq(Stage::Received.as_str()),
+            ))
             .execute(&mut self.db)?;
         Ok(())
     }

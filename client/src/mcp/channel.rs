@@ -83,7 +83,7 @@ async fn show(hub: &Arc<Hub>, bound: &Bound) {
         shower.welcome().await;
     }
     let mut state = bound.connection.watch();
-    let mut routes = hub.routes.watch();
+    let mut changes = hub.routes.watch();
     // Senders over their rate and turns that nothing is heard of are looked at again without an event.
     let mut tick = tokio::time::interval(Duration::from_secs(10));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -106,8 +106,12 @@ async fn show(hub: &Arc<Hub>, bound: &Bound) {
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             },
-            changed = routes.changed() => if changed.is_err() { return },
-            _ = tick.tick() => {}
+            changed = changes.changed() => if changed.is_err() { return },
+            _ = tick.tick() => {
+                if let Err(error) = routes::recover::claims(hub, bound).await {
+                    tracing::error!(mesh.slug = bound.tag.slug, %error, "what an ended process took stays unshown");
+                }
+            }
             changed = state.changed() => {
                 if changed.is_err() {
                     return;
@@ -191,8 +195,7 @@ impl Shower<'_> {
         };
         let others =
             peers.into_iter().filter(|peer| peer.pubkey != own && peer.online).map(|peer| peer.display_name).collect();
-        let reader = self.bound.reader();
-        let unread = self.bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.unwrap_or(0);
+        let unread = self.hub.waiting(self.bound).await;
         let name = match connection.hello_ack() {
             Ok(ack) => ack.member_display_name.clone(),
             Err(_) => self.hub.name(),
@@ -235,11 +238,8 @@ impl Shower<'_> {
 
     /// Frames what waits and gives it to a hook or a monitor; `false` when there is nothing or it was not printed.
     async fn give(&mut self, taker: &Taker, route: &'static str) -> Result<bool, InboxError> {
-        let Some((text, mut handed)) = hooks::claim(self.hub, self.bound, HOOK_BUDGET_CHARS, hooks::all()).await?
-        else {
-            return Ok(false);
-        };
-        handed.route = route;
+        let claimed = hooks::claim(self.hub, self.bound, route, HOOK_BUDGET_CHARS, hooks::all()).await?;
+        let Some((text, handed)) = claimed else { return Ok(false) };
         let printed = routes::hand_over(taker, text).await;
         let answer = hooks::Answer { handed: vec![handed], ..hooks::Answer::default() };
         if printed {
@@ -254,10 +254,8 @@ impl Shower<'_> {
     async fn post(&mut self, socket: &InboxSocket) -> Result<bool, InboxError> {
         let own = self.bound.connection.identity().member.public().to_hex();
         let pick = Pick { limit: 1, accepted_only: true, only_from: Some(own), ..Pick::default() };
-        let Some((text, mut handed)) = hooks::claim(self.hub, self.bound, HOOK_BUDGET_CHARS, pick).await? else {
-            return Ok(false);
-        };
-        handed.route = SOCKET;
+        let claimed = hooks::claim(self.hub, self.bound, SOCKET, HOOK_BUDGET_CHARS, pick).await?;
+        let Some((text, handed)) = claimed else { return Ok(false) };
         let posted = match handed.message_ids.first() {
             Some(id) => socket.post(id, &text).await,
             None => false,
@@ -326,6 +324,7 @@ impl Shower<'_> {
                 route: CHANNEL,
                 at: Instant::now(),
                 misses: 0,
+                batch_of_prompt: None,
             });
         }
         let (shown, rest) = (seqs(shown), seqs(rest));
@@ -350,6 +349,7 @@ impl Shower<'_> {
     }
 
     async fn notice(&mut self) -> Result<(), InboxError> {
+        crate::inbound::apply(self.hub, self.bound).await?;
         let reader = self.bound.reader();
         let (newest, waiting) = self
             .bound

@@ -1,6 +1,7 @@
 //! The meshes of one session: connections in the background, and which of them a tool means.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{self, Gate};
 use super::identity::SessionIdentity;
 use super::notes::MeshTag;
-use super::routes::{PULL, Routes};
+use super::routes::proof::{self, Occasion};
+use super::routes::{Handed, PULL, Routes, host};
 use super::surface::{Remarks, Surface};
 use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
@@ -26,7 +28,8 @@ use crate::error::CliError;
 use crate::features::one_shot::hostname;
 use crate::features::permissions::board::Board;
 use crate::features::questions::wait::Waits;
-use crate::inbox::{KEEP, Mailbox};
+use crate::inbound;
+use crate::inbox::{KEEP, Mailbox, Message};
 use crate::local;
 use crate::paths::{self, Env};
 
@@ -91,8 +94,6 @@ pub struct Hub {
     pub(super) throw_away_id: String,
     pub(super) bound: RwLock<Vec<Bound>>,
     trouble: RwLock<Option<String>>,
-    /// What `check_messages` answered and no later tool call has confirmed yet.
-    read: Mutex<Vec<(Bound, Vec<String>)>>,
     /// Opened by `notifications/initialized`.
     pub gate: Gate,
     /// Which tools are offered, once that is decided.
@@ -125,6 +126,9 @@ impl Hub {
         let (session, config, trouble) = read(&env, &store);
         let identity = SessionIdentity::resolve(&env, session.as_ref(), &config, mode_flag);
         let routes = Routes::new(identity.session_id.clone());
+        if host::bypasses(&env, Path::new(&identity.cwd)) {
+            routes.expect_permission_mode(inbound::BYPASS);
+        }
         Arc::new(Self {
             routes,
             permissions: Board::default(),
@@ -142,7 +146,6 @@ impl Hub {
             throw_away_id: uuid::Uuid::new_v4().to_string(),
             bound: RwLock::default(),
             trouble: RwLock::new(trouble),
-            read: Mutex::default(),
             gate: Gate::default(),
             surface: OnceLock::new(),
             remarks: Remarks::default(),
@@ -402,16 +405,26 @@ impl Hub {
     }
 
     /// Notes that messages went into a tool's answer.
-    pub fn answered_with(&self, bound: &Bound, message_ids: Vec<String>) {
+    pub fn answered_with<'a>(&self, bound: &Bound, messages: impl IntoIterator<Item = &'a Message>) {
+        let (seqs, message_ids): (Vec<i64>, Vec<String>) =
+            messages.into_iter().map(|message| (message.seq, message.message_id.clone())).unzip();
         bound.connection.acknowledge(message_ids.clone(), Stage::Handed, PULL);
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).push((bound.clone(), message_ids));
+        self.routes.handed(Handed {
+            bound: bound.clone(),
+            message_ids,
+            seqs,
+            route: PULL,
+            at: Instant::now(),
+            misses: 0,
+            // Without hooks the next call is the only sign there is.
+            batch_of_prompt: self.routes.has_hooks().then(|| self.routes.prompts()),
+        });
     }
 
-    /// A tool is called: the model had its turn after the answers before, so what was in them is seen.
-    pub fn confirm_read(&self) {
-        let read = std::mem::take(&mut *self.read.lock().unwrap_or_else(PoisonError::into_inner));
-        for (bound, ids) in read {
-            bound.connection.acknowledge(ids, Stage::Seen, PULL);
+    /// A tool is called. Where no hooks tell more, the model had its turn after the answers before.
+    pub async fn called(&self) {
+        if !self.routes.has_hooks() {
+            proof::look(self, Occasion::Tool).await;
         }
     }
 

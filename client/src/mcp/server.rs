@@ -166,7 +166,7 @@ impl ServerHandler for MeshServer {
     ) -> Result<CallToolResponse, ErrorData> {
         let counters = &self.hub.counters;
         counters.tool_calls.fetch_add(1, Ordering::Relaxed);
-        self.hub.confirm_read();
+        self.hub.called().await;
         let name = request.name.clone();
         if !self.tools.has_route(&name) {
             counters.errors.fetch_add(1, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::hub::{Bound, Hub};
-use super::routes::{self, Report, proof};
+use super::routes::{self, Handed, Report, proof};
 use crate::config::{MessageMode, broker_http};
 use crate::error::CliError;
 use crate::features::questions::{reply, text};
@@ -197,17 +197,29 @@ impl Hub {
         Some(text::reminder(&list)).filter(|text| !text.is_empty())
     }
 
-    /// Why the model must not stop yet: questions that wait for an answer. Each may do so twice; then whoever asked is told
-    /// that the session has stopped over it.
-    pub async fn questions_before_stop(&self) -> Option<String> {
+    /// Why the model must not stop yet: questions that wait for an answer, and those of them that no route has shown before.
+    /// Each may do so twice; then whoever asked is told that the session has stopped over it.
+    pub async fn questions_before_stop(&self) -> Option<(String, Vec<Handed>)> {
         let stopping = self.questions(|inbox, reader| inbox.block_for_questions(reader, crate::clock::now_ms())).await;
-        let mut list = vec![];
+        let (mut list, mut shown) = (vec![], vec![]);
         for (bound, stopping) in stopping {
+            let fresh = stopping.blocking.iter().filter(|question| question.state == QuestionState::Pending);
+            let (seqs, message_ids) =
+                fresh.map(|question| (question.message.seq, question.message.message_id.clone())).unzip();
+            shown.push(Handed {
+                bound: bound.clone(),
+                message_ids,
+                seqs,
+                route: routes::STOP,
+                at: Instant::now(),
+                misses: 0,
+                batch_of_prompt: None,
+            });
             list.extend(stopping.blocking.into_iter().map(|question| (bound.tag.slug.clone(), question)));
             // The host does not wait for it.
             tokio::spawn(decline(bound, stopping.declined));
         }
-        Some(text::stop_reason(&list)).filter(|text| !text.is_empty())
+        Some((text::stop_reason(&list), shown)).filter(|(text, _)| !text.is_empty())
     }
 
     async fn questions<T: Send + 'static>(
@@ -236,10 +248,25 @@ impl Hub {
     pub async fn report(&self) -> Report {
         let mut unshown = 0;
         for bound in self.meshes() {
-            let reader = bound.reader();
-            unshown += bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.unwrap_or(0);
+            unshown += self.waiting(&bound).await;
         }
         self.routes.report(unshown)
+    }
+
+    /// How many messages a pull would bring. What the rule for incoming messages keeps back does not wait for the session,
+    /// and a number would tell of it.
+    pub async fn waiting(&self, bound: &Bound) -> i64 {
+        let counted = match crate::inbound::apply(self, bound).await {
+            Ok(()) => {
+                let reader = bound.reader();
+                bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await
+            }
+            Err(error) => Err(error),
+        };
+        counted.unwrap_or_else(|error| {
+            tracing::error!(mesh.slug = bound.tag.slug, %error, "what waits cannot be counted");
+            0
+        })
     }
 
     /// What a tool's answer says besides: messages wait and nothing else will bring them.
@@ -249,8 +276,7 @@ impl Hub {
         }
         let mut waiting: HashMap<String, i64> = HashMap::new();
         for bound in self.meshes() {
-            let reader = bound.reader();
-            let count = bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.unwrap_or(0);
+            let count = self.waiting(&bound).await;
             if count > 0 {
                 waiting.insert(bound.tag.slug, count);
             }

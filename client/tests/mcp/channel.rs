@@ -167,6 +167,13 @@ async fn inbox_mode_only_says_that_something_came() -> Result<()> {
     let read = bob.tool("check_messages", json!({})).await?;
     assert_eq!(read.structured["messages"][0]["text"], "the text");
     assert_eq!(bob.tool("check_messages", json!({})).await?.structured["count"], 0);
+    // Of what the user refuses nothing is told, neither who wrote it nor that it came.
+    let ann = team.ann.json(&["list", "--json"])?[0]["pubkey"].as_str().context("a key")?.to_owned();
+    team.bob.json(&["inbound", "set", "refuse", "--from", &ann[..16], "--json"])?;
+    team.ann.json(&["send", "BobS", "refused", "--json"])?;
+    team.bob.json(&["send", "BobS", "from my own shell", "--self", "--json"])?;
+    let notice = bob.channel().await?;
+    assert!(notice.content.starts_with("New message from Bob; 1 waiting."), "{}", notice.content);
     Ok(())
 }
 

@@ -298,7 +298,7 @@ impl MeshServer {
             self.hub.counters.messages_in.fetch_add(list.len() as u64, Ordering::Relaxed);
             blocks.extend(list.iter().map(|(message, body)| block(message, body, &bound.tag.slug)));
             data.extend(list.iter().map(|(message, body)| shown_data(message, body, &bound.tag.slug)));
-            self.hub.answered_with(&bound, list.into_iter().map(|(message, _)| message.message_id).collect());
+            self.hub.answered_with(&bound, list.iter().map(|(message, _)| message));
             if left > 0 {
                 notes.push(format!("{}: {left} more are unread, call again", bound.tag.slug));
             }

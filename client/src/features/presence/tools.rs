@@ -370,8 +370,8 @@ impl MeshServer {
                 }
             };
             let (echo, peers) = (connection.echo().await, connection.list_peers().await);
-            let (reader, own) = (bound.reader(), connection.identity().own_public());
-            let unread = bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await;
+            let own = connection.identity().own_public();
+            let unread = self.hub.waiting(&bound).await;
             match (echo, peers) {
                 (Ok((echo, time)), Ok(peers)) => {
                     reached += 1;
@@ -384,7 +384,7 @@ impl MeshServer {
                         echo.waiting.now,
                         echo.waiting.next,
                         echo.waiting.low,
-                        unread.unwrap_or_default()
+                        unread
                     );
                     if echo.status != PeerStatus::Idle {
                         line += "; your status holds messages of priority next back";

@@ -222,7 +222,7 @@ impl MeshServer {
         if let Err(error) = bound.mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await {
             tracing::warn!(mesh.slug = bound.tag.slug, %error, "a message that was shown cannot be marked");
         }
-        self.hub.answered_with(bound, vec![message.message_id.clone()]);
+        self.hub.answered_with(bound, [message]);
     }
 
     async fn reply_to_peer(&self, args: ReplyToPeer) -> Result<Answer, ToolError> {
@@ -296,8 +296,7 @@ impl MeshServer {
                 blocks.push(block(verb, reply, &slug));
                 answers.push(message_data(reply, &slug));
             }
-            let shown = asked.into_iter().map(|one| one.message).chain(replies);
-            self.hub.answered_with(&bound, shown.map(|message| message.message_id).collect());
+            self.hub.answered_with(&bound, asked.iter().map(|one| &one.message).chain(&replies));
         }
         let mut text = match (questions.len(), answers.len()) {
             (0, 0) => "No new questions or answers.".to_owned(),

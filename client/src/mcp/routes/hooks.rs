@@ -5,10 +5,12 @@ use std::sync::Arc;
 use claudemesh_protocol::features::messaging::Stage;
 use tokio::time::Instant;
 
-use super::{HOOK, Handed, proof};
+use super::proof::{self, Occasion};
+use super::{HOOK, Handed, STOP};
 use crate::config::MessageMode;
 use crate::features::permissions::board::Form;
 use crate::hook::Event;
+use crate::inbound;
 use crate::inbox::{InboxError, Message, Pick};
 use crate::mcp::frame::{self, HOOK_BUDGET_CHARS};
 use crate::mcp::hub::{Bound, Hub};
@@ -71,9 +73,13 @@ pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
         Event::SessionStart if hook.source.as_deref() != Some("compact") => Some(false),
         _ => None,
     };
+    let bypassed = hub.routes.permission_mode().as_deref() == Some(inbound::BYPASS);
     // A subagent's hooks say that the session works, nothing more: it is not the one that reads its mail.
     if let Some((before, now)) = hub.routes.hook(hook, if subagent { Some(true) } else { busy }) {
         hub.session_changed(before, now, hook.source.as_deref()).await;
+    }
+    if !bypassed && hub.routes.permission_mode().as_deref() == Some(inbound::BYPASS) {
+        inbound::reconsider(hub).await;
     }
     if let Some(status) = event.status(hook) {
         hub.report_status(status);
@@ -85,25 +91,27 @@ pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
     if matches!(event, Event::Prompt | Event::Stop | Event::SessionEnd) {
         hub.permissions.withdraw(Some(Form::Channel));
     }
-    // The model had its turn after what was handed over before; a start or an end of the session shows nothing.
-    if matches!(event, Event::Prompt | Event::PostTool | Event::Stop) {
-        hub.confirm_read();
-        for handed in hub.routes.take_confirmed() {
-            proof::confirm(&handed).await;
+    // A start or an end of the session shows nothing, and before a prompt the model had no turn.
+    match event {
+        Event::PostTool => proof::look(hub, Occasion::Tool).await,
+        Event::Stop => proof::look(hub, Occasion::Stop).await,
+        Event::Prompt => {
+            hub.routes.prompted();
+            proof::look(hub, Occasion::Time).await;
         }
-        proof::look(hub).await;
+        _ => {}
     }
     match event {
         Event::Prompt => {
             hub.routes.state().stop_blocks = 0;
             let reminder = hub.question_reminder().await;
             let room = HOOK_BUDGET_CHARS.saturating_sub(reminder.as_ref().map_or(0, |text| text.chars().count()));
-            let mut answer = messages(hub, room).await;
+            let mut answer = messages(hub, HOOK, room, None).await;
             answer.reply.context =
                 [reminder, answer.reply.context.take()].into_iter().flatten().reduce(|a, b| a + "\n\n" + &b);
             answer
         }
-        Event::PostTool => messages(hub, HOOK_BUDGET_CHARS).await,
+        Event::PostTool => messages(hub, HOOK, HOOK_BUDGET_CHARS, Some(hub.routes.prompts())).await,
         Event::Stop => stop(hub, hook).await,
         _ => Answer::default(),
     }
@@ -111,8 +119,9 @@ pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
 
 async fn stop(hub: &Arc<Hub>, hook: &Hook) -> Answer {
     let mut answer = Answer::default();
-    if let Some(reason) = hub.questions_before_stop().await {
+    if let Some((reason, shown)) = hub.questions_before_stop().await {
         answer.reply.block = Some(reason);
+        answer.handed = shown;
         // The turn goes on.
         hub.routes.state().busy = true;
         return answer;
@@ -127,7 +136,7 @@ async fn stop(hub: &Arc<Hub>, hook: &Hook) -> Answer {
         closed && state.stop_blocks < MAX_STOP_BLOCKS
     };
     if may_block {
-        answer = messages(hub, HOOK_BUDGET_CHARS).await;
+        answer = messages(hub, STOP, HOOK_BUDGET_CHARS, None).await;
         if let Some(text) = answer.reply.context.take() {
             answer.reply.block = Some(text);
             let mut state = hub.routes.state();
@@ -138,8 +147,8 @@ async fn stop(hub: &Arc<Hub>, hook: &Hook) -> Answer {
     answer
 }
 
-/// Takes what waits, in mode `push`; in mode `inbox` says how much it is.
-async fn messages(hub: &Arc<Hub>, mut budget: usize) -> Answer {
+/// Takes what waits, in mode `push`; in mode `inbox` says how much it is. `batch_of_prompt`: see [`Handed`].
+async fn messages(hub: &Arc<Hub>, route: &'static str, mut budget: usize, batch_of_prompt: Option<u64>) -> Answer {
     let mut answer = Answer::default();
     let mut texts = Vec::new();
     for bound in hub.meshes() {
@@ -150,10 +159,10 @@ async fn messages(hub: &Arc<Hub>, mut budget: usize) -> Answer {
         let text = match hub.mode() {
             MessageMode::Off => None,
             MessageMode::Inbox => notice(hub, &bound).await,
-            MessageMode::Push => match claim(hub, &bound, budget, all()).await {
+            MessageMode::Push => match claim(hub, &bound, route, budget, all()).await {
                 Ok(Some((text, handed))) => {
                     budget = budget.saturating_sub(text.chars().count());
-                    answer.handed.push(handed);
+                    answer.handed.push(Handed { batch_of_prompt, ..handed });
                     Some(text)
                 }
                 Ok(None) => None,
@@ -172,8 +181,7 @@ async fn messages(hub: &Arc<Hub>, mut budget: usize) -> Answer {
 }
 
 async fn notice(hub: &Hub, bound: &Bound) -> Option<String> {
-    let reader = bound.reader();
-    let waiting = bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await.ok()?;
+    let waiting = hub.waiting(bound).await;
     let news =
         hub.noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(bound.tag.id.clone(), waiting)
             != Some(waiting);
@@ -181,22 +189,23 @@ async fn notice(hub: &Hub, bound: &Bound) -> Option<String> {
         .then(|| format!("{waiting} mesh messages wait in {}; check_messages reads them.", bound.tag.slug))
 }
 
-/// Claims what fits and frames it; what does not fit is given back.
+/// Claims what fits for a route and frames it; what does not fit is given back.
 ///
 /// # Errors
 /// [`InboxError`]
 pub async fn claim(
     hub: &Arc<Hub>,
     bound: &Bound,
+    route: &'static str,
     budget: usize,
     pick: Pick,
 ) -> Result<Option<(String, Handed)>, InboxError> {
     let taking = bound.taking.lock().await;
-    crate::inbound::apply(hub, bound).await?;
+    inbound::apply(hub, bound).await?;
     crate::features::questions::settle(hub, bound).await;
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
-    let claimed = bound.mailbox.run(move |inbox| inbox.claim(&reader, HOOK, &pick, now)).await?;
-    let framed = frame_of(hub, bound, claimed, budget).await?;
+    let claimed = bound.mailbox.run(move |inbox| inbox.claim(&reader, route, &pick, now)).await?;
+    let framed = frame_of(hub, bound, route, claimed, budget).await?;
     drop(taking);
     Ok(framed)
 }
@@ -209,6 +218,7 @@ pub fn all() -> Pick {
 async fn frame_of(
     hub: &Arc<Hub>,
     bound: &Bound,
+    route: &'static str,
     claimed: Vec<Message>,
     budget: usize,
 ) -> Result<Option<(String, Handed)>, InboxError> {
@@ -231,9 +241,10 @@ async fn frame_of(
         bound: bound.clone(),
         message_ids: shown.iter().map(|message| message.message_id.clone()).collect(),
         seqs: shown.iter().map(|message| message.seq).collect(),
-        route: HOOK,
+        route,
         at: Instant::now(),
         misses: 0,
+        batch_of_prompt: None,
     };
     Ok(Some((framed.text, handed)))
 }

@@ -9,20 +9,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::paths::{ClaudeFiles, Env};
+use crate::paths::Env;
 
 /// How long the host may take to accept a line.
 #[cfg(unix)]
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Largest settings file that is read.
-const MAX_SETTINGS: u64 = 2 << 20;
-/// Variables in which the host names the socket and its token.
-const SOCKET: &str = "CLAUDE_CODE_MESSAGING_SOCKET";
-const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
+/// Variable in which the host names the socket.
+pub const SOCKET: &str = "CLAUDE_CODE_MESSAGING_SOCKET";
+/// Variable in which the host names the socket's token.
+pub const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
 /// Switch of ours: `off` leaves this way out.
-const SWITCH: &str = "CLAUDEMESH_INBOX_SOCKET";
+pub const SWITCH: &str = "CLAUDEMESH_INBOX_SOCKET";
 
 /// The socket of this session.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,21 +49,18 @@ impl InboxSocket {
             (Some(path), Some(token)) => (path, token.to_owned()),
             _ => return Err("the host gave no inbox socket".into()),
         };
-        let user = ClaudeFiles::locate(env).settings;
-        let project = ["settings.json", "settings.local.json"].map(|name| project.join(".claude").join(name));
-        let managed = PathBuf::from("/etc/claude-code/managed-settings.json");
-        for file in [user, managed].into_iter().chain(project) {
-            let read = crate::files::read_limited(&file, MAX_SETTINGS);
-            let settings = match read {
-                Ok(None) => continue,
-                Ok(Some(bytes)) => serde_json::from_slice::<Value>(&bytes).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
+        for (file, read) in super::host::settings(env, project) {
             // What cannot be read may forbid it.
-            let settings = settings.map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+            let settings = read.map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
             match settings["crossSessionInbound"].as_str() {
                 None | Some("accept") => {}
-                Some(other) => return Err(format!("crossSessionInbound is {}", crate::output::clean(other))),
+                Some(other) => {
+                    return Err(format!(
+                        "crossSessionInbound is {} in {}",
+                        crate::output::clean(other),
+                        file.display()
+                    ));
+                }
             }
         }
         Ok(Self { path, token })

@@ -24,11 +24,15 @@ pub mod hooks;
 pub mod host;
 pub mod inbox_socket;
 pub mod proof;
+pub mod recover;
+mod transcript;
 
 /// Name of the route in receipts and in the inbox.
 pub const CHANNEL: &str = "channel";
 /// The context of a hook.
 pub const HOOK: &str = "hook";
+/// The reason of the stop hook.
+pub const STOP: &str = "stop";
 /// The hook that waits in the background and wakes the session.
 pub const REWAKE: &str = "rewake";
 /// A line of the plug-in's monitor.
@@ -37,9 +41,15 @@ pub const MONITOR: &str = "monitor";
 pub const SOCKET: &str = "inbox-socket";
 /// `check_messages`.
 pub const PULL: &str = "pull";
+/// What a tool's answer says besides, where nothing else brings messages: it shows that they wait, not what they are.
+pub const NOTICE: &str = "notice";
+/// A question, which the stop hook puts before the session until it is answered.
+pub const QUESTION: &str = "question";
 
 /// A turn that no hook was heard of for this long is not taken for one: a user's interrupt fires no hook.
 const TURN_SILENCE: Duration = Duration::from_secs(60);
+/// Parcels that are kept until something confirms them.
+const MAX_UNCONFIRMED: usize = 1_000;
 /// How long whoever prints may take to say that it has.
 pub const PRINT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -121,6 +131,9 @@ pub struct Handed {
     pub at: Instant,
     /// How often they were looked for in vain in a session at rest.
     pub misses: u8,
+    /// Set when they came with the answer of a tool call, to how many prompts the session had had: the next calls may be of
+    /// the same batch, which the model wrote before it read this.
+    pub batch_of_prompt: Option<u64>,
 }
 
 /// How the routes stand, for the doctor and for tests.
@@ -168,6 +181,8 @@ struct State {
     permission_mode: Option<String>,
     host: Option<String>,
     handed: Vec<Handed>,
+    /// How many prompts the session has had.
+    prompts: u64,
     /// Messages given as the reason not to stop, in a row.
     stop_blocks: u32,
 }
@@ -194,6 +209,7 @@ impl Routes {
             permission_mode: None,
             host: None,
             handed: vec![],
+            prompts: 0,
             stop_blocks: 0,
         };
         Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
@@ -315,6 +331,16 @@ impl Routes {
         changed
     }
 
+    /// The host's transcript as last told.
+    pub fn transcript(&self) -> Option<PathBuf> {
+        self.state().transcript.clone()
+    }
+
+    /// The mode that the host was started in; what a hook says counts more.
+    pub fn expect_permission_mode(&self, mode: &str) {
+        self.state().permission_mode.get_or_insert_with(|| mode.to_owned());
+    }
+
     /// Claude's session id as last told.
     pub fn session_id(&self) -> Option<String> {
         self.state().session_id.clone()
@@ -327,9 +353,30 @@ impl Routes {
 
     /// Notes that messages were handed over by a route.
     pub fn handed(&self, handed: Handed) {
-        if !handed.message_ids.is_empty() {
-            self.state().handed.push(handed);
+        if handed.message_ids.is_empty() {
+            return;
         }
+        let mut state = self.state();
+        // Where nothing ever confirms anything, the oldest are given up: they stay `handed`.
+        if state.handed.len() >= MAX_UNCONFIRMED {
+            state.handed.remove(0);
+        }
+        state.handed.push(handed);
+    }
+
+    /// A prompt came.
+    pub fn prompted(&self) {
+        self.state().prompts += 1;
+    }
+
+    /// How many prompts the session has had.
+    pub fn prompts(&self) -> u64 {
+        self.state().prompts
+    }
+
+    /// Whether the host has run a hook of ours.
+    pub fn has_hooks(&self) -> bool {
+        self.state().last_hook.is_some()
     }
 
     /// Shows a line over one route, to see whether it comes through.

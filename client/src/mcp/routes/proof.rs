@@ -1,70 +1,111 @@
-//! Proof that messages arrived: the host's transcript holds their ids. Without it a channel that swallows is found out.
+//! Proof that messages arrived and were read: the host's transcript holds their ids, and words of the model after them.
+//!
+//! Without it a channel that swallows is found out. Where there is no transcript that can be read, hooks are the proof: a
+//! turn that ends, and a tool call where it cannot be of the batch that the message was shown in.
 
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::Stage;
 
-use super::{CHANNEL, Channel, Handed, Routes, SOCKET};
+use super::transcript::{self, Sign};
+use super::{CHANNEL, Channel, Handed, MONITOR, REWAKE, Routes, SOCKET};
 use crate::mcp::hub::Hub;
 
-/// How much of the transcript's end is read: far more than one turn writes.
-const TAIL_BYTES: u64 = 4 << 20;
 /// How long a session at rest may take to begin the turn for a note.
 const ARRIVAL: Duration = Duration::from_millis(1_500);
 /// Looks in vain at a session at rest before a route counts as dead.
 const MAX_MISSES: u8 = 2;
+
+/// Why it is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Time has passed, or a prompt came: the model has not had its turn for it yet.
+    Time,
+    /// A tool was called.
+    Tool,
+    /// The turn is over.
+    Stop,
+}
+
+/// What the transcript says of what was handed over.
+#[derive(Default)]
+struct Evidence {
+    /// There is one to look into.
+    looked: bool,
+    /// It holds what the model says.
+    known: bool,
+    signs: HashMap<String, Sign>,
+}
+
+impl Evidence {
+    /// The weakest sign of the messages of one parcel.
+    fn of(&self, handed: &Handed) -> Option<Sign> {
+        let signs = handed.message_ids.iter().map(|id| self.signs.get(id).copied());
+        signs.min().flatten()
+    }
+}
 
 impl Handed {
     /// Only the transcript shows that it arrived.
     fn needs_proof(&self) -> bool {
         self.route == CHANNEL || self.route == SOCKET
     }
+
+    /// The host may keep it for later while a turn of its own accord is under way.
+    fn may_be_kept(&self) -> bool {
+        self.route == REWAKE || self.route == MONITOR
+    }
+
+    /// Whether the model had its turn after it. `prompts`: how many prompts the session has had.
+    fn was_read(&self, occasion: Occasion, evidence: &Evidence, prompts: u64) -> bool {
+        let sign = evidence.of(self);
+        if sign == Some(Sign::Read) {
+            return true;
+        }
+        if self.needs_proof() {
+            return false;
+        }
+        match occasion {
+            Occasion::Time => false,
+            Occasion::Stop => !evidence.known || !self.may_be_kept() || sign == Some(Sign::InContext),
+            // One of several that the model called at once tells nothing: it had called them all before.
+            Occasion::Tool => !evidence.known && self.batch_of_prompt.is_none_or(|of| of < prompts),
+        }
+    }
 }
 
 impl Routes {
-    /// Takes out what hooks, waits and pulls handed over: a hook that fires afterwards shows that the model had its turn.
-    pub fn take_confirmed(&self) -> Vec<Handed> {
-        let mut state = self.state();
-        let (rest, confirmed) = std::mem::take(&mut state.handed).into_iter().partition(Handed::needs_proof);
-        state.handed = rest;
-        confirmed
-    }
-
     /// What was handed over and nothing has confirmed, with the transcript that would show it.
-    fn unproven(&self) -> Option<(PathBuf, Vec<String>)> {
+    fn unproven(&self) -> (Option<PathBuf>, Vec<String>) {
         let state = self.state();
-        let transcript = state.transcript.clone()?;
-        let unproven = state.handed.iter().filter(|handed| handed.needs_proof());
-        let ids: Vec<String> = unproven.flat_map(|handed| handed.message_ids.clone()).collect();
-        if ids.is_empty() { None } else { Some((transcript, ids)) }
+        (state.transcript.clone(), state.handed.iter().flat_map(|handed| handed.message_ids.clone()).collect())
     }
 
-    /// Takes out what was found. Answers it, and what must be given to another route because the channel is dead.
-    fn settle(&self, found: &[String], at_rest: bool) -> (Vec<Handed>, Vec<Handed>) {
+    /// Takes out what was read. Answers it, and what must be given to another route because one is dead.
+    fn settle(&self, occasion: Occasion, evidence: &Evidence) -> (Vec<Handed>, Vec<Handed>) {
         let mut state = self.state();
+        let (at_rest, prompts) = (!state.in_turn(), state.prompts);
         let (mut seen, mut rest, mut lost) = (vec![], vec![], vec![]);
         for mut handed in std::mem::take(&mut state.handed) {
-            if handed.message_ids.iter().all(|id| found.contains(id)) {
-                seen.push(handed);
-            } else if !handed.needs_proof() {
-                rest.push(handed);
-            } else {
-                // Without hooks nobody knows whether a turn is under way, and it may arrive after it.
-                if at_rest && state.last_hook.is_some() && handed.at.elapsed() >= ARRIVAL {
-                    handed.misses += 1;
-                }
-                if handed.misses >= MAX_MISSES { lost.push(handed) } else { rest.push(handed) }
+            if handed.route == CHANNEL && evidence.of(&handed).is_some() {
+                state.channel = Channel::Proven;
             }
-        }
-        let by = |list: &[Handed], route: &str| list.iter().any(|handed| handed.route == route);
-        if by(&seen, CHANNEL) {
-            state.channel = Channel::Proven;
+            if handed.was_read(occasion, evidence, prompts) {
+                seen.push(handed);
+                continue;
+            }
+            // Without hooks nobody knows whether a turn is under way, and it may arrive after it.
+            let overdue = at_rest && state.last_hook.is_some() && handed.at.elapsed() >= ARRIVAL;
+            if handed.needs_proof() && evidence.looked && overdue && evidence.of(&handed).is_none() {
+                handed.misses += 1;
+            }
+            if handed.misses >= MAX_MISSES { lost.push(handed) } else { rest.push(handed) }
         }
         for route in [CHANNEL, SOCKET] {
-            if !by(&lost, route) {
+            if !lost.iter().any(|handed| handed.route == route) {
                 continue;
             }
             let reason = "what was written is not in the session's transcript".to_owned();
@@ -81,19 +122,26 @@ impl Routes {
         state.handed = rest;
         (seen, lost)
     }
-
-    fn at_rest(&self) -> bool {
-        !self.state().in_turn()
-    }
 }
 
-/// Looks for what the channel wrote in the transcript, and acts on what is found. Called at hooks and after notes.
-pub async fn look(hub: &Hub) {
-    let Some((transcript, ids)) = hub.routes.unproven() else { return };
-    let at_rest = hub.routes.at_rest();
-    let wanted = ids.clone();
-    let Ok(found) = tokio::task::spawn_blocking(move || find(&transcript, &wanted)).await else { return };
-    let (seen, lost) = hub.routes.settle(&found, at_rest);
+/// Looks what of the handed messages was read, and acts on it. Called at hooks and as time goes by.
+pub async fn look(hub: &Hub, occasion: Occasion) {
+    let (transcript, ids) = hub.routes.unproven();
+    if ids.is_empty() {
+        return;
+    }
+    let evidence = match transcript {
+        Some(transcript) => {
+            let read = tokio::task::spawn_blocking(move || {
+                let (known, signs) = transcript::read(&transcript, &ids);
+                Evidence { looked: true, known, signs }
+            });
+            let Ok(evidence) = read.await else { return };
+            evidence
+        }
+        None => Evidence::default(),
+    };
+    let (seen, lost) = hub.routes.settle(occasion, &evidence);
     for handed in seen {
         confirm(&handed).await;
     }
@@ -113,9 +161,8 @@ pub async fn look(hub: &Hub) {
     }
 }
 
-/// Tells the sender that the messages were seen, and the inbox.
+/// Notes that the messages were seen, and tells the sender.
 pub async fn confirm(handed: &Handed) {
-    handed.bound.connection.acknowledge(handed.message_ids.clone(), Stage::Seen, handed.route);
     let (reader, seqs, now) = (handed.bound.reader(), handed.seqs.clone(), crate::clock::now_ms());
     let noted = handed.bound.mailbox.run(move |inbox| {
         inbox.set_stage(&reader, &seqs, Stage::Seen)?;
@@ -124,6 +171,8 @@ pub async fn confirm(handed: &Handed) {
     if let Err(error) = noted.await {
         tracing::warn!(mesh.slug = handed.bound.tag.slug, %error, "the inbox does not know what was seen");
     }
+    // Last: whoever hears of it may end us.
+    handed.bound.connection.acknowledge(handed.message_ids.clone(), Stage::Seen, handed.route);
 }
 
 /// Looks again whenever a note could have arrived since, until the session ends.
@@ -135,40 +184,7 @@ pub async fn watch(hub: Arc<Hub>) {
         tokio::select! {
             () = stop.cancelled() => return,
             // Costs a lock when nothing is unproven.
-            _ = tick.tick() => look(&hub).await,
+            _ = tick.tick() => look(&hub, Occasion::Time).await,
         }
-    }
-}
-
-/// Which of the ids stand in the end of the file. An id is a random word, so finding it means finding the message.
-fn find(transcript: &Path, ids: &[String]) -> Vec<String> {
-    let Ok(mut file) = std::fs::File::open(transcript) else { return vec![] };
-    let length = file.metadata().map(|meta| meta.len()).unwrap_or(0);
-    if file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).is_err() {
-        return vec![];
-    }
-    let mut tail = Vec::new();
-    if file.take(TAIL_BYTES).read_to_end(&mut tail).is_err() {
-        return vec![];
-    }
-    let holds = |id: &&String| memchr::memmem::find(&tail, id.as_bytes()).is_some();
-    ids.iter().filter(holds).cloned().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_found_in_the_end_of_the_transcript() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.jsonl");
-        let ids = ["early1234567".to_owned(), "late12345678".to_owned(), "none12345678".to_owned()];
-        let mut text = "early1234567\n".to_owned();
-        text.push_str(&"x".repeat(TAIL_BYTES as usize));
-        text.push_str("\n{\"id\":\"late12345678\"}\n");
-        std::fs::write(&path, text).unwrap();
-        assert_eq!(find(&path, &ids), [ids[1].clone()]);
-        assert!(find(&dir.path().join("missing"), &ids).is_empty());
     }
 }
