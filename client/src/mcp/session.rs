@@ -204,7 +204,7 @@ impl Hub {
         let (mut list, mut shown) = (vec![], vec![]);
         for (bound, stopping) in stopping {
             let fresh = stopping.blocking.iter().filter(|question| question.state == QuestionState::Pending);
-            let (seqs, message_ids) =
+            let (seqs, message_ids): (Vec<i64>, Vec<String>) =
                 fresh.map(|question| (question.message.seq, question.message.message_id.clone())).unzip();
             shown.push(Handed {
                 bound: bound.clone(),

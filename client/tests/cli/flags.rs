@@ -85,7 +85,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("launch", "--resume", "cli/launch.rs::conversations_are_resumed_and_continued"),
     ("launch", "--continue", "cli/launch.rs::conversations_are_resumed_and_continued"),
     ("launch", "--session-id", "cli/launch.rs::every_flag_shows_in_the_session"),
-    ("doctor", "--no-loopback", "mcp/routes.rs::the_doctor_sends_itself_a_message_over_every_route"),
+    ("doctor", "--no-loopback", "mcp/doctor.rs::the_doctor_sends_itself_a_message_over_every_route"),
     ("mcp", "--message-mode", "mcp/channel.rs::off_mode_shows_nothing_and_keeps_everything"),
     ("mcp", "--surface", "mcp/surface.rs::lean_keeps_what_the_shell_cannot_do_as_well"),
     ("man", "--dir", "cli/help.rs::completions_and_manual_pages_cover_every_verb"),
