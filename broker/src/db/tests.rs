@@ -84,6 +84,30 @@ store_suite! {
         assert_eq!(tables(&db).await, declared());
     }
 
+    /// Public keys and signatures only: there is no column that a secret key of an owner, member or mesh could be in.
+    async fn no_table_has_a_place_for_a_secret(db: Db) {
+        let tables = tables(&db).await;
+        let keys: Vec<String> = tables
+            .iter()
+            .flat_map(|(table, columns)| columns.keys().map(move |column| format!("{table}.{column}")))
+            .filter(|name| ["key", "secret", "seed", "private", "token"].iter().any(|word| name.contains(word)))
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "broker_meta.key",
+                "deliveries.recipient_key",
+                "invites.created_by_key",
+                "invites.token_hash",
+                "members.pubkey",
+                "meshes.owner_pubkey",
+                "messages.sender_key",
+                "messages.sender_member_key",
+                "sessions.session_key",
+            ]
+        );
+    }
+
     async fn up_down_up_leaves_the_same_schema(db: Db) {
         let before = tables(&db).await;
         assert_eq!(migrate::down(&db).await.unwrap().len(), MIGRATIONS);

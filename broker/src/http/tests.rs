@@ -252,8 +252,16 @@ async fn a_mesh_is_made_by_whoever_signs_as_its_owner() {
     let made = send(&app, call("POST", "/mesh").json(&request).by(&owner)).await;
     assert_eq!(made.0, 201);
     assert_eq!(made.1["broker_url"], "ws://localhost:8080/ws");
-    let taken = send(&app, call("POST", "/mesh").json(&request).by(&owner)).await;
-    assert_eq!(code(&taken), (409, "already_exists"));
+    // The answer may have been lost: the very same request gets the same mesh. Anybody else, or another creator, finds the name taken.
+    let again = send(&app, call("POST", "/mesh").json(&request).by(&owner)).await;
+    assert_eq!((again.0, &again.1["mesh_id"], &again.1["member_id"]), (201, &made.1["mesh_id"], &made.1["member_id"]));
+    let stranger = key();
+    for (request, signer) in
+        [(mesh_request("team", &stranger, &creator), &stranger), (mesh_request("team", &owner, &stranger), &owner)]
+    {
+        let taken = send(&app, call("POST", "/mesh").json(&request).by(signer)).await;
+        assert_eq!(code(&taken), (409, "already_exists"));
+    }
     let bad = send(&app, call("POST", "/mesh").json(&mesh_request("Bad Slug", &owner, &creator)).by(&owner)).await;
     assert_eq!(code(&bad), (400, "invalid_name"));
     let broken = Call { body: b"{".to_vec(), ..call("POST", "/mesh") };
@@ -303,6 +311,34 @@ async fn a_captured_request_cannot_be_used_again_or_elsewhere() {
     let late = call("GET", path).by(&team.creator);
     bench.clock.advance(std::time::Duration::from_secs(62));
     assert_eq!(code(&send(&app, late).await), (401, "timestamp_skew"));
+}
+
+/// What others of this kind have and nobody should: tokens, devices and permissions without a signature, bridges that take keys.
+#[actix_rt::test]
+async fn there_are_no_accounts_and_no_page_of_another_origin_is_let_in() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let body = json!({"user_id": "ada", "email": "ada@example.org", "requester_id": "ada", "member_id": "ada"});
+    for (method, path) in [
+        ("POST", "/cli/token"),
+        ("POST", "/cli/device-code"),
+        ("POST", "/cli/device-code/ABCD-EFGH/approve"),
+        ("GET", "/cli/sessions?user_id=ada"),
+        ("GET", "/cli/mesh/team/permissions"),
+        ("POST", "/cli/mesh/team/permissions"),
+        ("POST", "/tg/token"),
+    ] {
+        assert_eq!(send(&app, call(method, path).json(&body)).await.0, 404, "{method} {path}");
+    }
+    for path in ["/health", "/mesh", "/join", "/hook/set-status"] {
+        for method in ["GET", "POST", "OPTIONS"] {
+            let request = TestRequest::with_uri(path).method(method.parse().unwrap());
+            let request = request.insert_header(("origin", "https://elsewhere.example"));
+            let answer = call_service(&app, request.to_request()).await;
+            let cors = answer.headers().keys().any(|name| name.as_str().starts_with("access-control-"));
+            assert!(!cors, "{method} {path}: {:?}", answer.headers());
+        }
+    }
 }
 
 #[actix_rt::test]
