@@ -75,13 +75,23 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
 /// Reads a whole file that may have at most `limit` bytes; `None` when it does not exist.
 ///
 /// # Errors
-/// `FileTooLarge` over the limit; otherwise what the system says (a folder in its place, no permission …).
+/// `FileTooLarge` over the limit, `InvalidInput` for a pipe or a device, which may never end; otherwise what the system says
+/// (a folder in its place, no permission …).
 pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // Opening a pipe waits for its writer otherwise. Files do not care.
+    #[cfg(unix)]
+    options.custom_flags(libc::O_NONBLOCK);
+    let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let kind = file.metadata()?;
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

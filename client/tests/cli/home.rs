@@ -143,3 +143,18 @@ pub(crate) fn finish(mut command: Command, input: &str) -> Ran {
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
+
+/// The end of a program that must not wait for anything; killed when it does.
+pub(crate) fn ended(child: &mut std::process::Child) -> std::process::ExitStatus {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if std::time::Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("it waits");
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+}

@@ -144,6 +144,34 @@ fn a_file_that_cannot_be_edited_stops_everything() {
     assert!(!home.path(".claude/backups").exists());
 }
 
+/// What is no file may never end: it is refused, not waited for.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let home = Home::new();
+    for place in [".claude.json", ".claudemesh/config.json"] {
+        let path = home.path(place);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let verbs: &[&str] =
+            if place.ends_with("config.json") { &["list", "status-line"] } else { &["install", "uninstall"] };
+        for verb in verbs {
+            let mut command = home.command(&[verb]);
+            command
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null());
+            let mut child = command.spawn().unwrap();
+            let status = crate::home::ended(&mut child);
+            assert_eq!(
+                status.code(),
+                Some(if *verb == "status-line" { 0 } else { 10 }),
+                "{verb} with a pipe at {place}"
+            );
+        }
+        fs::remove_file(path).unwrap();
+    }
+}
+
 #[test]
 fn two_installs_at_once_do_not_lose_each_other() {
     let home = Home::new();
