@@ -123,12 +123,16 @@ pub fn answers(store: &Store, note: &HolderNote) -> bool {
     if let Some(path) = store.socket()
         && path.exists()
     {
-        let asked = connect(&path).and_then(|stream| {
-            stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
-            stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
-            ask(stream)
-        });
-        return asked.is_ok();
+        match connect(&path) {
+            Ok(stream) => {
+                let patience = Some(ANSWER_PATIENCE);
+                let set = stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience));
+                return set.and_then(|()| ask(stream)).is_ok();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // Nobody listens there, or somebody has put another thing into its place: that says nothing of the process.
+            Err(_) => {}
+        }
     }
     let _ = store;
     let Some(address) = note.address() else { return false };
