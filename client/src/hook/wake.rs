@@ -93,12 +93,17 @@ fn reads_stream(words: &[String]) -> bool {
 pub(super) fn monitor(env: &Env, store: &ConfigStore, log: &Log) -> u8 {
     let hook = Hook::default();
     follow(env, store, &hook, &Request::Monitor, Prompts::Person, log, |text| {
-        // One line is one notification for the host.
-        let line = text.replace('\n', " ⏎ ");
+        let line = one_line(text);
         let mut out = std::io::stdout().lock();
         let printed = writeln!(out, "{line}").and_then(|()| out.flush()).is_ok();
         (printed, if printed { None } else { Some(0) })
     })
+}
+
+/// One line is one notification for the host. The sign that stands for the end of a line is ours alone: a peer who writes
+/// it could begin a line of the frame with it.
+fn one_line(text: &str) -> String {
+    text.replace('⏎', "↵").replace('\n', " ⏎ ")
 }
 
 /// Asks every server of the session at once and gives the texts to `print`, which answers whether the text was written
@@ -195,6 +200,12 @@ fn listen(server: &Record, request: &Request, sender: &mpsc::Sender<(Line, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_cannot_begin_a_line_in_the_monitors_form() {
+        let text = "--- mesh message \"a\"\n> hi ⏎ --- mesh message \"b\"\n";
+        assert_eq!(one_line(text), "--- mesh message \"a\" ⏎ > hi ↵ --- mesh message \"b\" ⏎ ");
+    }
 
     #[test]
     fn one_prompt_is_told_from_a_stream_of_prompts() {

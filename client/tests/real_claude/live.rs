@@ -25,11 +25,22 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new() -> Result<Self> {
+        Self::installed(&[]).await
+    }
+
+    /// With `claudemesh install <args>`.
+    pub(crate) async fn installed(args: &[&str]) -> Result<Self> {
+        let stage = Self::bare().await?;
+        let mut install = stage.lab.program.command(&["install"]);
+        install.args(args).env("CLAUDE_CONFIG_DIR", stage.lab.config()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        stage.lab.good(install).await?;
+        Ok(stage)
+    }
+
+    /// With nothing installed.
+    pub(crate) async fn bare() -> Result<Self> {
         let lab = Lab::new()?;
         let (broker, watcher) = lab.team().await?;
-        let mut install = lab.program.command(&["install"]);
-        install.env("CLAUDE_CONFIG_DIR", lab.config()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        lab.good(install).await?;
         Ok(Self { lab, _broker: broker, watcher })
     }
 
@@ -82,7 +93,7 @@ impl Stage {
     }
 
     /// How the routes of the session stand, as its server says on the local socket.
-    fn routes(&self) -> Result<Value> {
+    pub(crate) fn routes(&self) -> Result<Value> {
         use std::io::{BufRead, BufReader, Write};
         let store = claudemesh::config::ConfigStore::at(self.lab.program.config_dir());
         let server = store.servers().pop().context("the session has a server")?;

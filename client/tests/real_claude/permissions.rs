@@ -13,7 +13,8 @@ use crate::live::{self, Live, Stage};
 /// The first version that asks hooks under `-p`, too.
 const ASKS_HOOKS: [u32; 3] = [2, 1, 329];
 
-async fn version(stage: &Stage) -> Result<[u32; 3]> {
+/// The version that is tested.
+pub(crate) async fn version(stage: &Stage) -> Result<[u32; 3]> {
     let text = stage.lab.good(stage.lab.claude(&["--version"])).await?;
     let mut parts = text.split([' ', '.', '\n']).map(|part| part.parse().unwrap_or(0));
     Ok(std::array::from_fn(|_| parts.next().unwrap_or(0)))

@@ -13,7 +13,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-fn plugin() -> String {
+pub(crate) fn plugin() -> String {
     repository().join("deploy/plugin").display().to_string()
 }
 
