@@ -3,7 +3,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,17 +14,14 @@ use claudemesh_broker::db::{Db, DbOptions, meshes};
 use claudemesh_broker::features::messaging::{Messaging, MessagingMemory};
 use claudemesh_broker::journal::types::{NewDelivery, NewMessage, RecipientKind};
 use claudemesh_broker::journal::{Batch, Journal, store};
-use claudemesh_broker::mesh::context::{Caller, Core, FlushWanted, MeshContext, PRESENCE_FRAMES_PER_SECOND};
+use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
-use claudemesh_broker::mesh::outbox::Outbox;
-use claudemesh_broker::mesh::peers::{Member, Peer, PeerRef, Role, Roster, StatusSource};
+use claudemesh_broker::mesh::peers::{At, Member, Peer, PeerRef, Role, Roster};
 use claudemesh_broker::mesh::topics::TopicBook;
 use claudemesh_broker::session::Out;
 use claudemesh_broker::session::queue::{Load, Outlet};
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Request, Send};
-use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
-use claudemesh_protocol::id::{MemberId, MeshId, PresenceId, PublicKey};
-use claudemesh_protocol::session::SelfEditable;
+use claudemesh_protocol::id::{MeshId, PublicKey};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Base64 of a sealed body of 300 bytes.
@@ -65,6 +61,15 @@ fn key(number: u16) -> PublicKey {
     PublicKey::from_bytes(bytes)
 }
 
+fn mesh() -> meshes::MeshRecord {
+    meshes::MeshRecord::new("mesh".into(), "mesh", key(0), 0)
+}
+
+fn member(number: u16, role: Role) -> Member {
+    let name = format!("peer {number}");
+    Member::new(format!("member-{number}").into(), &"mesh".into(), key(number), &name, role, 0)
+}
+
 async fn database() -> (Db, tempfile::TempDir) {
     let data = tempfile::tempdir().expect("a folder");
     let url = format!("sqlite:{}", data.path().join("bench.db").display());
@@ -77,84 +82,31 @@ impl Fixture {
     async fn new() -> Self {
         let (db, data) = database().await;
         let (journal, _) = Journal::start(db.clone());
-        let core = Core {
-            id: "mesh".into(),
-            slug: "mesh".into(),
-            owner_key: key(0),
-            self_editable: SelfEditable::default(),
-            roster: Roster::default(),
-            topics: TopicBook::default(),
+        let shared = Shared {
             clock: SystemClock::shared(),
             db,
             journal,
             limits: Limits::off(),
             connections: Connections::default(),
             hooks: Arc::default(),
-            events: VecDeque::new(),
-            work: Vec::new(),
-            dirty: HashSet::new(),
-            flush_wanted: FlushWanted::No,
-            presence_budget: PRESENCE_FRAMES_PER_SECOND,
-            presence_skipped: 0,
         };
+        let core = Core::new(mesh(), Roster::default(), TopicBook::default(), &shared);
         Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![]), _data: data }
     }
 
     /// A member with one connected session.
     fn join(&mut self, number: u16, acks: bool) -> PeerRef {
-        let member = MemberId::from(format!("member-{number}"));
-        self.core.roster.put_member(Member {
-            id: member.clone(),
-            mesh_id: self.core.id.clone(),
-            pubkey: key(number),
-            display_name: format!("peer {number}"),
-            role: Role::Member,
-            role_tag: None,
-            default_groups: vec![],
-            message_mode: "push".into(),
-            grants: Default::default(),
-            joined_at_ms: 0,
-            last_seen_at_ms: None,
-            revoked_at_ms: None,
-        });
+        let member = member(number, Role::Member);
+        self.core.roster.put_member(member.clone());
         let load = Arc::<Load>::default();
         let at = self.core.roster.next_ref();
         self.core.roster.insert(Peer {
-            at,
-            presence: PresenceId::from(format!("presence-{number}")),
-            member,
-            member_key: key(number),
-            session_key: Some(key(number + 10_000)),
             proven: true,
-            session_id: format!("session-{number}"),
-            name: format!("peer {number}"),
-            pid: u64::from(number),
-            cwd: "/work".into(),
-            hostname: None,
-            peer_type: Some("ai".into()),
-            channel: None,
-            model: None,
-            hook_token_hash: None,
-            ephemeral: false,
             acks,
             pulls: true,
-            control_plane: false,
-            groups: vec![],
-            profile: Profile::default(),
-            visible: true,
-            summary: None,
-            stats: Stats::default(),
-            counted: Stats::default(),
-            status: PeerStatus::Idle,
-            status_source: StatusSource::Initial,
-            status_mono_ms: 0,
-            connected_at_ms: 0,
-            last_seen_ms: 0,
-            heard_mono_ms: 0,
             socket: Some(Outlet::new(Drain(load.clone()).start().recipient(), load)),
             socket_no: u64::from(number),
-            lease_ends_mono_ms: None,
-            outbox: Outbox::default(),
+            ..Peer::new(at, &member, Some(key(number + 10_000)), At::default())
         });
         at
     }
@@ -299,30 +251,8 @@ fn batch(mesh: &MeshId, first: i64, count: i64) -> Batch {
 fn disk(c: &mut Criterion) {
     let system = System::new();
     let (db, _data) = system.block_on(database());
-    let record = meshes::MeshRecord {
-        id: "mesh".into(),
-        slug: "mesh".into(),
-        name: "mesh".into(),
-        owner_pubkey: key(0),
-        self_editable: SelfEditable::default(),
-        created_at_ms: 0,
-        archived_at_ms: None,
-    };
-    let creator = Member {
-        id: "member-1".into(),
-        mesh_id: record.id.clone(),
-        pubkey: key(1),
-        display_name: "peer 1".into(),
-        role: Role::Owner,
-        role_tag: None,
-        default_groups: vec![],
-        message_mode: "push".into(),
-        grants: Default::default(),
-        joined_at_ms: 0,
-        last_seen_at_ms: None,
-        revoked_at_ms: None,
-    };
-    system.block_on(meshes::create(&db, &record, &creator)).expect("a new mesh is stored");
+    let record = mesh();
+    system.block_on(meshes::create(&db, &record, &member(1, Role::Owner))).expect("a new mesh is stored");
     let mut next = 1;
     let mut group = c.benchmark_group("store");
     group.sample_size(20);

@@ -29,6 +29,21 @@ pub struct MeshRecord {
     pub archived_at_ms: Option<i64>,
 }
 
+impl MeshRecord {
+    /// A mesh that is called like its slug.
+    pub fn new(id: MeshId, slug: &str, owner_pubkey: PublicKey, created_at_ms: i64) -> Self {
+        Self {
+            id,
+            slug: slug.into(),
+            name: slug.into(),
+            owner_pubkey,
+            self_editable: SelfEditable::default(),
+            created_at_ms,
+            archived_at_ms: None,
+        }
+    }
+}
+
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = meshes)]
 struct MeshRow {

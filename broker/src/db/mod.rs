@@ -119,11 +119,12 @@ impl Db {
     pub async fn ping(&self) -> Result<(), DbError> {
         use diesel_async::SimpleAsyncConnection;
         crate::with_conn!(self, |conn| conn.batch_execute("SELECT 1").await?);
-        #[cfg(feature = "postgres")]
-        if let Self::Postgres(backend) = self {
-            backend.check_fence().await?;
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(backend) => backend.check_fence().await,
         }
-        Ok(())
     }
 
     /// For logs: the kind of database, without its address.

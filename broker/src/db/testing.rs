@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::id::{MeshId, PublicKey, random_id};
-use claudemesh_protocol::session::SelfEditable;
 
 use super::meshes::{self, MeshRecord};
 use super::{Db, DbOptions};
@@ -93,33 +92,13 @@ pub(crate) fn key() -> PublicKey {
 /// A member that is not stored yet; members made later joined later.
 pub(crate) fn member(mesh: &MeshId, name: &str, role: Role) -> Member {
     static JOINED: AtomicI64 = AtomicI64::new(NOW);
-    Member {
-        id: random_id(&mut rand::rngs::OsRng).into(),
-        mesh_id: mesh.clone(),
-        pubkey: key(),
-        display_name: name.into(),
-        role,
-        role_tag: None,
-        default_groups: vec![],
-        message_mode: "push".into(),
-        grants: Default::default(),
-        joined_at_ms: JOINED.fetch_add(1, Ordering::Relaxed),
-        last_seen_at_ms: None,
-        revoked_at_ms: None,
-    }
+    let id = random_id(&mut rand::rngs::OsRng).into();
+    Member::new(id, mesh, key(), name, role, JOINED.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Stores a mesh with its owner.
 pub(crate) async fn mesh(db: &Db, slug: &str, owner_key: PublicKey) -> (MeshRecord, Member) {
-    let mesh = MeshRecord {
-        id: random_id(&mut rand::rngs::OsRng).into(),
-        slug: slug.into(),
-        name: slug.into(),
-        owner_pubkey: owner_key,
-        self_editable: SelfEditable::default(),
-        created_at_ms: NOW,
-        archived_at_ms: None,
-    };
+    let mesh = MeshRecord::new(random_id(&mut rand::rngs::OsRng).into(), slug, owner_key, NOW);
     let owner = member(&mesh.id, "owner", Role::Owner);
     meshes::create(db, &mesh, &owner).await.expect("a mesh can be stored");
     (mesh, owner)

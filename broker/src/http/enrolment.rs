@@ -13,7 +13,6 @@ use claudemesh_protocol::features::enrolment::{
     Claim, Claimed, CreateInvite, CreateMesh, InviteList, InviteView, Join, Joined, MeshCreated,
 };
 use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
-use claudemesh_protocol::session::SelfEditable;
 use claudemesh_protocol::time::iso;
 
 use super::auth::{Body, Signed, client_address, require_operator};
@@ -79,29 +78,9 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
     state.auth.accept(&signed)?;
     let now_ms = state.clock.now_ms();
     let mut rng = rand::rngs::OsRng;
-    let mesh = MeshRecord {
-        id: MeshId::random(&mut rng),
-        slug,
-        name,
-        owner_pubkey: asked.owner_pubkey,
-        self_editable: SelfEditable::default(),
-        created_at_ms: now_ms,
-        archived_at_ms: None,
-    };
-    let creator = Member {
-        id: MemberId::random(&mut rng),
-        mesh_id: mesh.id.clone(),
-        pubkey: asked.member_pubkey,
-        display_name,
-        role: Role::Owner,
-        role_tag: None,
-        default_groups: vec![],
-        message_mode: "push".into(),
-        grants: Default::default(),
-        joined_at_ms: now_ms,
-        last_seen_at_ms: None,
-        revoked_at_ms: None,
-    };
+    let mesh = MeshRecord { name, ..MeshRecord::new(MeshId::random(&mut rng), &slug, asked.owner_pubkey, now_ms) };
+    let creator =
+        Member::new(MemberId::random(&mut rng), &mesh.id, asked.member_pubkey, &display_name, Role::Owner, now_ms);
     match meshes::create(&state.db, &mesh, &creator).await {
         Err(DbError::Conflict(_)) => {
             if let Some(made) = made_before(&state, &mesh, &creator).await? {

@@ -3,121 +3,44 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::presence::HookSetStatus;
-use claudemesh_protocol::message::{ClientMessage, ServerMessage};
+use claudemesh_protocol::message::ServerMessage;
 
-use super::context::{Caller, Core, FlushWanted, MeshContext, PRESENCE_FRAMES_PER_SECOND, Shared, system_push};
+use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
 use super::directory::Directory;
 use super::dispatch::Features;
 use super::hooks::{Match, matches};
 use super::lanes::Lanes;
 use super::load::Loaded;
+use super::messages::{Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, Snapshot};
 use super::outcome::{Apply, Lane, Outcome, Reject, Work};
 use super::peers::{PeerRef, StatusSource};
-use crate::features::messaging::journaling;
-use crate::journal::BATCH_WINDOW;
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
-use crate::session::hello::VerifiedHello;
-use crate::session::queue::Outlet;
 
 /// Frames that may wait for a mesh before its sessions stop reading their sockets.
 const MAILBOX: usize = 4_096;
 /// How often leases, expiries and silent sockets are looked at.
-const TICK_MS: i64 = 1_000;
+pub(super) const TICK_MS: i64 = 1_000;
 /// A piece of slow work is given up after this time.
 const WORK_DEADLINE: Duration = Duration::from_secs(30);
 /// A handler that takes longer is worth a warning.
 const SLOW_HANDLER: Duration = Duration::from_millis(5);
-
-/// A client frame.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Inbound {
-    /// Who.
-    pub peer: PeerRef,
-    /// On which socket.
-    pub socket_no: u64,
-    /// `_reqId`.
-    pub req_id: Option<String>,
-    /// `id`.
-    pub id: Option<String>,
-    /// What.
-    pub message: ClientMessage,
-}
-
-/// A session with a verified hello wants in. `Err(None)`: ask the directory again.
-#[derive(Message)]
-#[rtype(result = "Result<PeerRef, Option<ErrorCode>>")]
-pub struct Attach {
-    /// The hello.
-    pub hello: VerifiedHello,
-    /// `_reqId` of the hello.
-    pub req_id: Option<String>,
-    /// The socket.
-    pub socket: Outlet,
-    /// Its number.
-    pub socket_no: u64,
-}
-
-/// A socket closed.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Detach {
-    /// Who.
-    pub peer: PeerRef,
-    /// Which socket.
-    pub socket_no: u64,
-}
-
-/// A sign of life without a frame.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Heartbeat {
-    /// Who.
-    pub peer: PeerRef,
-    /// Which socket.
-    pub socket_no: u64,
-}
-
-/// A status from a hook whose token was checked. Answers the presences that changed.
-#[derive(Message)]
-#[rtype(result = "Vec<String>")]
-pub struct HookStatus {
-    /// SHA-256 of the token.
-    pub token_hash: String,
-    /// What the hook says.
-    pub status: HookSetStatus,
-}
-
-/// What a [`Snapshot`] runs.
-pub type Look = Box<dyn FnOnce(&mut Core, &mut Features) + Send>;
-
-/// A read for HTTP and tests: runs in the actor.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Snapshot(pub Look);
-
-/// Write everything and close every socket. Answers when the journal has it.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Drain(pub CloseReason);
 
 /// The actor of one mesh.
 pub struct Mesh {
     pub(super) core: Core,
     pub(super) features: Features,
     pub(super) shared: Shared,
-    directory: Directory,
-    lanes: Lanes,
-    flush_armed: Option<(FlushWanted, SpawnHandle)>,
-    writing: bool,
-    next_tick_mono_ms: i64,
-    empty_since_mono_ms: Option<i64>,
-    retiring: bool,
-    draining: Option<Vec<tokio::sync::oneshot::Sender<()>>>,
+    pub(super) directory: Directory,
+    pub(super) lanes: Lanes,
+    pub(super) flush_armed: Option<(FlushWanted, SpawnHandle)>,
+    pub(super) writing: bool,
+    pub(super) next_tick_mono_ms: i64,
+    pub(super) empty_since_mono_ms: Option<i64>,
+    pub(super) retiring: bool,
+    pub(super) draining: Option<Vec<tokio::sync::oneshot::Sender<()>>>,
 }
 
 impl Mesh {
@@ -260,135 +183,6 @@ impl Mesh {
         }
         self.run_lanes(ctx);
         self.arm_flush(ctx);
-    }
-
-    fn arm_flush(&mut self, ctx: &mut Context<Self>) {
-        if self.writing {
-            return;
-        }
-        match self.core.flush_wanted {
-            FlushWanted::No => {}
-            FlushWanted::Now => self.flush(ctx),
-            wanted if self.flush_armed.is_some_and(|(armed, _)| armed >= wanted) => {}
-            wanted => {
-                if let Some((_, later)) = self.flush_armed.take() {
-                    ctx.cancel_future(later);
-                }
-                let window = match wanted {
-                    FlushWanted::Expected => Duration::from_millis(self.features.messaging.hold.period_ms),
-                    FlushWanted::No | FlushWanted::Soon | FlushWanted::Now => BATCH_WINDOW,
-                };
-                // The batch window is real time even under a manual clock: it is about the disk, not about the mesh.
-                let timer = ctx.run_later(window, |mesh, ctx| {
-                    mesh.flush_armed = None;
-                    if !mesh.writing {
-                        mesh.flush(ctx);
-                    }
-                });
-                self.flush_armed = Some((wanted, timer));
-            }
-        }
-    }
-
-    /// Hands what is pending to the journal; one batch at a time, so that batches of a mesh commit in order.
-    fn flush(&mut self, ctx: &mut Context<Self>) {
-        let wanted = std::mem::take(&mut self.core.flush_wanted);
-        let (mut cx, features) = self.context(None);
-        let (batch, ticket) = journaling::take_batch(&mut features.messaging, &mut cx, wanted);
-        if batch.is_empty() {
-            self.committed(ticket, Ok(()), ctx);
-            return;
-        }
-        self.writing = true;
-        let journal = self.core.journal.clone();
-        let job = tokio::spawn(async move { journal.commit(batch).await });
-        ctx.spawn(job.into_actor(self).map(move |done, mesh, ctx| {
-            mesh.writing = false;
-            mesh.committed(ticket, done.unwrap_or(Err(ErrorCode::Internal)), ctx);
-        }));
-    }
-
-    fn committed(&mut self, ticket: journaling::Ticket, result: Result<(), ErrorCode>, ctx: &mut Context<Self>) {
-        self.step(ctx, None, |features, cx| journaling::committed(&mut features.messaging, cx, ticket, result));
-        if let Some(waiting) = self.draining.take() {
-            let (cx, features) = self.context(None);
-            if journaling::is_settled(&features.messaging, &cx) {
-                for done in waiting {
-                    // Whoever gave up waiting for the drain does not need the answer.
-                    let _ = done.send(());
-                }
-                ctx.stop();
-            } else {
-                self.draining = Some(waiting);
-                self.core.flush_wanted = FlushWanted::Now;
-                self.arm_flush(ctx);
-            }
-        }
-    }
-
-    fn arm_tick(&mut self, ctx: &mut Context<Self>) {
-        let sleep = self.core.clock.sleep_until(self.next_tick_mono_ms);
-        ctx.spawn(sleep.into_actor(self).map(|(), mesh, ctx| {
-            mesh.tick(ctx);
-            mesh.next_tick_mono_ms = mesh.core.clock.mono_ms() + TICK_MS;
-            mesh.arm_tick(ctx);
-        }));
-    }
-
-    fn tick(&mut self, ctx: &mut Context<Self>) {
-        let mono = self.core.clock.mono_ms();
-        self.core.presence_budget = PRESENCE_FRAMES_PER_SECOND;
-        self.expire_leases(mono, ctx);
-        self.expire_working(mono, ctx);
-        self.step(ctx, None, |features, cx| journaling::tick(&mut features.messaging, cx));
-        if self.core.presence_skipped > 0 {
-            let data = serde_json::json!({ "peers": self.core.roster.len(), "changes": self.core.presence_skipped });
-            self.core.presence_skipped = 0;
-            let frame = system_push(&self.core.id, "roster_changed", data, self.core.clock.now_ms());
-            let (cx, _) = self.context(None);
-            cx.push_all(&frame, |_| false);
-        }
-        self.retire_when_idle(mono, ctx);
-    }
-
-    fn expire_working(&mut self, mono: i64, ctx: &mut Context<Self>) {
-        let ttl = i64::from(self.core.connections.working_ttl_seconds) * 1_000;
-        let expired: Vec<PeerRef> = self
-            .core
-            .roster
-            .iter()
-            .filter(|peer| {
-                peer.status == claudemesh_protocol::features::presence::PeerStatus::Working
-                    && mono - peer.status_mono_ms >= ttl
-            })
-            .map(|peer| peer.at)
-            .collect();
-        for peer in expired {
-            METRICS.ttl_expired.inc();
-            self.step(ctx, None, |_, cx| {
-                cx.set_status(peer, claudemesh_protocol::features::presence::PeerStatus::Idle, StatusSource::Expired);
-            });
-        }
-    }
-
-    /// A mesh without peers leaves memory after a while; storage has everything.
-    fn retire_when_idle(&mut self, mono: i64, ctx: &mut Context<Self>) {
-        if !self.core.roster.is_empty() {
-            self.empty_since_mono_ms = None;
-            return;
-        }
-        let since = *self.empty_since_mono_ms.get_or_insert(mono);
-        let (cx, features) = self.context(None);
-        let settled = journaling::is_settled(&features.messaging, &cx);
-        if self.retiring || !settled || self.writing || !self.lanes.is_empty() {
-            return;
-        }
-        if mono - since < i64::from(self.core.connections.idle_mesh_seconds) * 1_000 {
-            return;
-        }
-        self.retiring = true;
-        let (directory, id) = (self.directory.clone(), self.core.id.clone());
-        ctx.spawn(async move { directory.retire(&id).await }.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }
 

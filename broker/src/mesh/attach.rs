@@ -2,19 +2,18 @@
 
 use actix::Context;
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::presence::{PeerEvent, PeerStatus, Profile, Stats, event_data};
-use claudemesh_protocol::id::PresenceId;
+use claudemesh_protocol::features::presence::{PeerEvent, PeerStatus, Profile, event_data};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::session::{HelloAck, MemberProfile, MeshPolicy, Response, Waiting};
 use claudemesh_protocol::time::iso;
 use claudemesh_protocol::version::{BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL, PROTOCOL_VERSION};
 
-use super::actor::{Attach, Mesh};
+use super::actor::Mesh;
 use super::context::{FlushWanted, MeshContext, answer_text};
 use super::events::MeshEvent;
-use super::outbox::Outbox;
-use super::peers::{KnownSession, Member, Peer, PeerRef, StatusSource};
+use super::messages::Attach;
+use super::peers::{At, KnownSession, Member, Peer, PeerRef, StatusSource};
 use crate::features::messaging::journaling;
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
@@ -179,15 +178,11 @@ impl Mesh {
         let groups = given
             .or_else(|| known.map(|known| known.groups.clone()).filter(|groups| !groups.is_empty()))
             .unwrap_or_else(|| member.default_groups.clone());
+        let fresh = Peer::new(at, member, hello.session_key, At { mono_ms: mono, wall_ms: now });
         self.core.roster.insert(Peer {
-            at,
-            presence: PresenceId::random(&mut rand::thread_rng()),
-            member: member.id.clone(),
-            member_key: member.pubkey,
-            session_key: hello.session_key,
             proven: hello.proven,
             session_id: cut(&hello.session_id),
-            name: description.display_name.clone().unwrap_or_else(|| member.display_name.clone()),
+            name: description.display_name.clone().unwrap_or(fresh.name),
             pid: hello.pid,
             cwd: cut(&hello.cwd),
             hostname: description.hostname.clone(),
@@ -203,18 +198,9 @@ impl Mesh {
             profile: known.map_or_else(Profile::default, |known| known.profile.clone()),
             visible: known.is_none_or(|known| known.visible),
             summary: known.and_then(|known| known.summary.clone()),
-            stats: Stats::default(),
-            counted: Stats::default(),
-            status: PeerStatus::Idle,
-            status_source: StatusSource::Initial,
-            status_mono_ms: mono,
-            connected_at_ms: now,
-            last_seen_ms: now,
-            heard_mono_ms: mono,
             socket: Some(socket),
             socket_no,
-            lease_ends_mono_ms: None,
-            outbox: Outbox::default(),
+            ..fresh
         });
         at
     }

@@ -21,6 +21,7 @@ use super::topics::TopicBook;
 use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
+use crate::db::meshes::MeshRecord;
 use crate::journal::Journal;
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
@@ -68,6 +69,32 @@ pub struct Core {
     pub presence_budget: u64,
     /// Presence events that were left out since the last `roster_changed`.
     pub presence_skipped: u64,
+}
+
+impl Core {
+    /// A mesh with nothing under way.
+    pub fn new(mesh: MeshRecord, roster: Roster, topics: TopicBook, shared: &Shared) -> Self {
+        Self {
+            id: mesh.id,
+            slug: mesh.slug,
+            owner_key: mesh.owner_pubkey,
+            self_editable: mesh.self_editable,
+            roster,
+            topics,
+            clock: shared.clock.clone(),
+            db: shared.db.clone(),
+            journal: shared.journal.clone(),
+            limits: shared.limits.clone(),
+            connections: shared.connections.clone(),
+            hooks: shared.hooks.clone(),
+            events: VecDeque::new(),
+            work: Vec::new(),
+            dirty: HashSet::new(),
+            flush_wanted: FlushWanted::No,
+            presence_budget: PRESENCE_FRAMES_PER_SECOND,
+            presence_skipped: 0,
+        }
+    }
 }
 
 /// How urgent the journal is.

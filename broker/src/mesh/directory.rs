@@ -9,10 +9,11 @@ use claudemesh_protocol::features::presence::HookSetStatus;
 use claudemesh_protocol::id::{MeshId, PublicKey};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::actor::{Drain, HookStatus, Mesh, Snapshot};
+use super::actor::Mesh;
 use super::context::{Core, Shared};
 use super::dispatch::Features;
 use super::load;
+use super::messages::{Drain, HookStatus, Snapshot};
 use crate::session::CloseReason;
 
 /// A loaded mesh, or the turn of whoever loads it.

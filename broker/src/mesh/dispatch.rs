@@ -3,6 +3,7 @@
 use super::context::MeshContext;
 use super::events::MeshEvent;
 use super::outcome::{Outcome, Reject};
+use crate::features::messaging::MessagingMemory;
 
 /// One feature of a mesh: plain synchronous code on its own memory.
 pub trait Feature: Sized + 'static {
@@ -69,3 +70,10 @@ macro_rules! feature_table {
 }
 
 pub use crate::features::Features;
+
+impl Features {
+    /// Memory of a mesh: only messaging has any that is loaded.
+    pub fn new(messaging: MessagingMemory) -> Self {
+        Self { messaging, presence: (), groups: (), topics: (), info: (), moderation: () }
+    }
+}

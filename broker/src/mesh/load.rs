@@ -1,12 +1,10 @@
 //! Builds a mesh from storage: at first use, after a crash, after a sleep. Always the same path.
 
-use std::collections::{HashSet, VecDeque};
-
 use claudemesh_protocol::id::{MemberId, MeshId};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::session::SelfEditable;
 
-use super::context::{Core, FlushWanted, PRESENCE_FRAMES_PER_SECOND, Shared};
+use super::context::{Core, Shared};
 use super::dispatch::Features;
 use super::peers::{KnownSession, Member, Roster};
 use super::topics::{TopicBook, TopicState};
@@ -145,34 +143,7 @@ impl Loaded {
                 topic.subscribers.push(subscription.member_id);
             }
         }
-        let core = Core {
-            id: self.mesh.id,
-            slug: self.mesh.slug,
-            owner_key: self.mesh.owner_pubkey,
-            self_editable: self.mesh.self_editable,
-            roster,
-            topics: book,
-            clock: shared.clock.clone(),
-            db: shared.db.clone(),
-            journal: shared.journal.clone(),
-            limits: shared.limits.clone(),
-            connections: shared.connections.clone(),
-            hooks: shared.hooks.clone(),
-            events: VecDeque::new(),
-            work: Vec::new(),
-            dirty: HashSet::new(),
-            flush_wanted: FlushWanted::No,
-            presence_budget: PRESENCE_FRAMES_PER_SECOND,
-            presence_skipped: 0,
-        };
-        let features = Features {
-            messaging: MessagingMemory::new(self.max_seq, self.waiting, self.totals, self.recent),
-            presence: (),
-            groups: (),
-            topics: (),
-            info: (),
-            moderation: (),
-        };
-        (core, features)
+        let memory = MessagingMemory::new(self.max_seq, self.waiting, self.totals, self.recent);
+        (Core::new(self.mesh, roster, book, shared), Features::new(memory))
     }
 }

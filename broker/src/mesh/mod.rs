@@ -6,13 +6,16 @@ pub mod context;
 pub mod directory;
 pub mod dispatch;
 pub mod events;
+mod flush;
 pub mod hooks;
 pub mod lanes;
 pub mod load;
+pub mod messages;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
 #[cfg(test)]
 #[allow(unreachable_pub, reason = "only this crate's tests see it")]
 pub(crate) mod testing;
+mod tick;
 pub mod topics;

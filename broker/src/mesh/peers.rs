@@ -38,6 +38,15 @@ pub enum StatusSource {
     Expired,
 }
 
+/// A moment, on both clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct At {
+    /// Monotonic ms.
+    pub mono_ms: i64,
+    /// Wall ms.
+    pub wall_ms: i64,
+}
+
 /// One connection record: a session with an open socket or in lease grace.
 pub struct Peer {
     /// Handle.
@@ -113,6 +122,47 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// A session of a member that has said nothing of itself: idle, visible, without a socket.
+    pub fn new(at: PeerRef, member: &Member, session_key: Option<PublicKey>, now: At) -> Self {
+        Self {
+            at,
+            presence: PresenceId::random(&mut rand::thread_rng()),
+            member: member.id.clone(),
+            member_key: member.pubkey,
+            session_key,
+            proven: false,
+            session_id: String::new(),
+            name: member.display_name.clone(),
+            pid: 0,
+            cwd: String::new(),
+            hostname: None,
+            peer_type: None,
+            channel: None,
+            model: None,
+            hook_token_hash: None,
+            ephemeral: false,
+            acks: false,
+            pulls: false,
+            control_plane: false,
+            groups: vec![],
+            profile: Profile::default(),
+            visible: true,
+            summary: None,
+            stats: Stats::default(),
+            counted: Stats::default(),
+            status: PeerStatus::Idle,
+            status_source: StatusSource::Initial,
+            status_mono_ms: now.mono_ms,
+            connected_at_ms: now.wall_ms,
+            last_seen_ms: now.wall_ms,
+            heard_mono_ms: now.mono_ms,
+            socket: None,
+            socket_no: 0,
+            lease_ends_mono_ms: None,
+            outbox: Outbox::default(),
+        }
+    }
+
     /// Key to send to and to answer to.
     pub fn key(&self) -> PublicKey {
         self.session_key.unwrap_or(self.member_key)

@@ -1,22 +1,19 @@
 //! A mesh without sockets and timers for unit tests: real roster, real storage, peers that collect their frames.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Context, Handler};
 use claudemesh_protocol::features::messaging::{Priority, Send};
-use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
 use claudemesh_protocol::id::{MemberId, MeshId, PresenceId, PublicKey};
-use claudemesh_protocol::session::SelfEditable;
 use serde_json::Value;
 
-use super::context::{Caller, Core, FlushWanted, MeshContext, PRESENCE_FRAMES_PER_SECOND};
-use super::outbox::Outbox;
+use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
 use super::outcome::{Outcome, Reject};
-use super::peers::{Member, Peer, PeerRef, Role, Roster, StatusSource};
+use super::peers::{At, Member, Peer, PeerRef, Role, Roster};
 use super::topics::TopicBook;
 use crate::clock::ManualClock;
 use crate::config::{Connections, Limits};
+use crate::db::meshes::{self, MeshRecord};
 use crate::db::{Db, DbOptions};
 use crate::features::messaging::{Messaging, MessagingMemory, journaling};
 use crate::journal::{Journal, store};
@@ -70,44 +67,18 @@ impl TestMesh {
         db.migrate().await.unwrap();
         let clock = ManualClock::at(1_700_000_000_000);
         let (journal, _) = Journal::start(db.clone());
-        let core = Core {
-            id: MeshId::from("mesh"),
-            slug: "mesh".into(),
-            owner_key: key(250),
-            self_editable: SelfEditable::default(),
-            roster: Roster::default(),
-            topics: TopicBook::default(),
+        let shared = Shared {
             clock: clock.clone(),
             db: db.clone(),
             journal,
             limits: Limits::off(),
             connections: Connections::default(),
             hooks: Arc::default(),
-            events: VecDeque::new(),
-            work: Vec::new(),
-            dirty: HashSet::new(),
-            flush_wanted: FlushWanted::No,
-            presence_budget: PRESENCE_FRAMES_PER_SECOND,
-            presence_skipped: 0,
         };
-        let features = Features {
-            messaging: MessagingMemory::new(0, Default::default(), vec![], vec![]),
-            presence: (),
-            groups: (),
-            topics: (),
-            info: (),
-            moderation: (),
-        };
-        let mesh = crate::db::meshes::MeshRecord {
-            id: core.id.clone(),
-            slug: "mesh".into(),
-            name: "mesh".into(),
-            owner_pubkey: key(250),
-            self_editable: SelfEditable::default(),
-            created_at_ms: 0,
-            archived_at_ms: None,
-        };
-        crate::db::meshes::create(&db, &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
+        let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
+        let core = Core::new(mesh.clone(), Roster::default(), TopicBook::default(), &shared);
+        let features = Features::new(MessagingMemory::new(0, Default::default(), vec![], vec![]));
+        meshes::create(&db, &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
         Self { core, features, _clock: clock, sockets: 0, _dir: dir }
     }
 
@@ -125,41 +96,16 @@ impl TestMesh {
         let member = self.core.roster.member(member).unwrap().clone();
         let at = self.core.roster.next_ref();
         self.core.roster.insert(Peer {
-            at,
             presence: PresenceId::from(format!("presence-{}", at.0)),
-            member: member.id,
-            member_key: member.pubkey,
-            session_key: session.map(key),
             proven: session.is_some(),
             session_id: format!("session-{}", at.0),
             name: name.into(),
             pid: at.0,
             cwd: format!("/{name}"),
-            hostname: None,
             peer_type: Some("ai".into()),
-            channel: None,
-            model: None,
-            hook_token_hash: None,
-            ephemeral: false,
             acks: true,
             pulls: true,
-            control_plane: false,
-            groups: vec![],
-            profile: Profile::default(),
-            visible: true,
-            summary: None,
-            stats: Stats::default(),
-            counted: Stats::default(),
-            status: PeerStatus::Idle,
-            status_source: StatusSource::Initial,
-            status_mono_ms: 0,
-            connected_at_ms: 0,
-            last_seen_ms: 0,
-            heard_mono_ms: 0,
-            socket: None,
-            socket_no: 0,
-            lease_ends_mono_ms: None,
-            outbox: Outbox::default(),
+            ..Peer::new(at, &member, session.map(key), At::default())
         });
         let known = super::attach::known_of(self.core.roster.get(at).unwrap());
         let key = self.core.roster.get(at).unwrap().key();
@@ -270,18 +216,5 @@ pub fn key(number: u8) -> PublicKey {
 }
 
 fn member(name: &str, number: u8, role: Role) -> Member {
-    Member {
-        id: MemberId::from(format!("member-{number}")),
-        mesh_id: MeshId::from("mesh"),
-        pubkey: key(number),
-        display_name: name.into(),
-        role,
-        role_tag: None,
-        default_groups: vec![],
-        message_mode: "push".into(),
-        grants: Default::default(),
-        joined_at_ms: 0,
-        last_seen_at_ms: None,
-        revoked_at_ms: None,
-    }
+    Member::new(MemberId::from(format!("member-{number}")), &MeshId::from("mesh"), key(number), name, role, 0)
 }

@@ -387,19 +387,13 @@ async fn try_enrol(
 
 fn new_member(mesh: &MeshRecord, invite: &Invite, candidate: &Candidate, now_ms: i64) -> Member {
     let preset = invite.preset.clone().unwrap_or_default();
+    let name = preset.display_name.as_deref().unwrap_or(&candidate.display_name);
+    let fresh = Member::new(candidate.member_id.clone(), &mesh.id, candidate.pubkey, name, invite.role, now_ms);
     Member {
-        id: candidate.member_id.clone(),
-        mesh_id: mesh.id.clone(),
-        pubkey: candidate.pubkey,
-        display_name: preset.display_name.unwrap_or_else(|| candidate.display_name.clone()),
-        role: invite.role,
         role_tag: preset.role_tag,
         default_groups: preset.groups,
-        message_mode: preset.message_mode.unwrap_or_else(|| "push".into()),
-        grants: Default::default(),
-        joined_at_ms: now_ms,
-        last_seen_at_ms: None,
-        revoked_at_ms: None,
+        message_mode: preset.message_mode.unwrap_or(fresh.message_mode),
+        ..fresh
     }
 }
 

@@ -70,6 +70,26 @@ pub struct Member {
     pub revoked_at_ms: Option<i64>,
 }
 
+impl Member {
+    /// A member without any settings of its own.
+    pub fn new(id: MemberId, mesh: &MeshId, pubkey: PublicKey, name: &str, role: Role, joined_at_ms: i64) -> Self {
+        Self {
+            id,
+            mesh_id: mesh.clone(),
+            pubkey,
+            display_name: name.into(),
+            role,
+            role_tag: None,
+            default_groups: vec![],
+            message_mode: "push".into(),
+            grants: Grants::default(),
+            joined_at_ms,
+            last_seen_at_ms: None,
+            revoked_at_ms: None,
+        }
+    }
+}
+
 #[derive(Insertable)]
 #[diesel(table_name = members, treat_none_as_default_value = false)]
 pub(crate) struct NewMemberRow {

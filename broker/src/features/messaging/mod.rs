@@ -3,7 +3,6 @@
 pub mod journaling;
 mod quota;
 mod receipts;
-mod recount;
 pub mod resolve;
 mod send;
 pub mod state;

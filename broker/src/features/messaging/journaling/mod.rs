@@ -1,0 +1,18 @@
+//! Between the mesh and the journal: batches, commits, backlogs, claims.
+//!
+//! A message is pushed to whoever is there at once and collected for the journal. A delivery that is acknowledged before
+//! its batch is handed over needs no row. What cannot be pushed (recipient away, busy, window full) is read back from
+//! storage when the recipient is ready, in order, and only up to what is committed.
+
+mod backlog;
+mod batch;
+mod received;
+mod totals;
+mod upkeep;
+
+pub(super) use backlog::pull;
+pub use backlog::{attached, became_idle, refill, waiting_for};
+pub use batch::{Ticket, committed, is_settled, take_batch};
+pub(super) use received::{Acknowledged, received, settle_received};
+pub use totals::{count_stats, totals};
+pub use upkeep::tick;

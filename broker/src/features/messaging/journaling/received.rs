@@ -1,0 +1,91 @@
+//! A recipient has a message: its row, or that it needs none, and the answer to the sender.
+
+use claudemesh_protocol::features::messaging::{Priority, Response, Stage};
+use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::message::ServerMessage;
+
+use super::super::receipts;
+use super::super::send::ack_of;
+use super::super::state::{Journaled, MessagingMemory};
+use crate::journal::types::StageUpdate;
+use crate::mesh::context::{FlushWanted, MeshContext};
+use crate::metrics::METRICS;
+
+/// Receipts that make a batch of their own; fewer wait for company until the next tick.
+const MANY_STAGES: usize = 2_048;
+
+/// A recipient acknowledged. Settles the message when it was the last one.
+pub(in crate::features::messaging) fn received(
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    entry: &Acknowledged<'_>,
+) {
+    memory.count_delivered(&entry.key, entry.priority);
+    let now = cx.now_ms();
+    let mut unwritten = false;
+    if let Some(open) = memory.open.get_mut(&entry.seq) {
+        let slot = entry.slot.filter(|slot| open.recipients.get(*slot).is_some_and(|one| one.key == entry.key));
+        let slot = slot.or_else(|| open.recipients.iter().position(|one| one.key == entry.key));
+        if let Some(recipient) = slot.and_then(|slot| open.recipients.get_mut(slot))
+            && !recipient.received
+        {
+            recipient.received = true;
+            open.remaining -= 1;
+            unwritten = open.journaled == Journaled::Pending && !open.keep;
+        }
+    }
+    if unwritten {
+        memory.pending_rows = memory.pending_rows.saturating_sub(1);
+        METRICS.deliveries_unwritten.inc();
+    } else {
+        memory.stages.push(StageUpdate {
+            mesh_id: cx.core.id.clone(),
+            seq: entry.seq,
+            recipient_key: entry.key,
+            stage: Stage::Received,
+            at_ms: now,
+            route: None,
+        });
+        if memory.stages.len() >= MANY_STAGES {
+            cx.flush(FlushWanted::Soon);
+        }
+    }
+    receipts::climb(memory, entry.id, &entry.key, entry.slot, Stage::Received, None, now);
+    settle_received(memory, cx, entry.seq);
+}
+
+/// One acknowledged delivery.
+pub(in crate::features::messaging) struct Acknowledged<'a> {
+    /// Message id.
+    pub id: &'a str,
+    /// Order.
+    pub seq: i64,
+    /// Recipient key.
+    pub key: PublicKey,
+    /// Place among the recipients.
+    pub slot: Option<usize>,
+    /// Urgency.
+    pub priority: Priority,
+}
+
+/// Answers the sender when every recipient has acknowledged; a message that needs no row is done then.
+pub(in crate::features::messaging) fn settle_received(
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    seq: i64,
+) {
+    let Some(open) = memory.open.get_mut(&seq) else { return };
+    if open.remaining > 0 || open.keep {
+        return;
+    }
+    let reply = open.reply.take();
+    if let (Some(reply), Some(open)) = (reply, memory.open.get(&seq)) {
+        let ack = ack_of(memory, &cx.core.roster, open, &reply);
+        cx.reply(&reply, &ServerMessage::from(Response::from(ack)));
+    }
+    if memory.open.get(&seq).is_some_and(|open| open.journaled == Journaled::Pending)
+        && let Some(open) = memory.open.remove(&seq)
+    {
+        memory.dequeue(open.message.ciphertext.len() + open.message.nonce.len(), 1);
+    }
+}

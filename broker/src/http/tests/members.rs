@@ -1,0 +1,98 @@
+//! Members, what they may edit, grants, the end of a mesh.
+
+use super::*;
+
+#[actix_rt::test]
+async fn members_edit_themselves_admins_others_and_nobody_another_mesh() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let (here, there) = (team(&app, "here").await, team(&app, "there").await);
+    let (bob, bob_row) = enrol(&app, &here, "member").await;
+    let (eve, eve_row) = enrol(&app, &here, "member").await;
+    let (admin, _) = enrol(&app, &here, "admin").await;
+    let path = |team: &Team, id: &str| format!("/mesh/{}/member/{id}", team.id);
+    let rename = json!({"displayName": " Robert "});
+    let bob_path = path(&here, bob_row.member_id.as_str());
+    let edited = send(&app, call("PATCH", bob_path.clone()).json(&rename).by(&bob)).await;
+    assert_eq!((edited.0, &edited.1["member"]["displayName"]), (200, &json!("Robert")), "{}", edited.1);
+    assert_eq!(edited.1["changes"], json!({"displayName": "Robert"}));
+    let by_eve = call("PATCH", bob_path.clone()).json(&rename).by(&eve);
+    assert_eq!(code(&send(&app, by_eve).await), (403, "forbidden"));
+    let by_admin = call("PATCH", bob_path.clone()).json(&json!({"roleTag": "ops"})).by(&admin);
+    assert_eq!(send(&app, by_admin).await.1["member"]["roleTag"], "ops");
+    for signer in [&bob, &admin] {
+        let promote = call("PATCH", bob_path.clone()).json(&json!({"permission": "admin"})).by(signer);
+        assert_eq!(code(&send(&app, promote).await), (403, "forbidden"), "only the owner gives roles");
+    }
+    let promote = call("PATCH", bob_path.clone()).json(&json!({"permission": "admin"})).by(&here.creator);
+    assert_eq!(send(&app, promote).await.1["member"]["permission"], "admin");
+    // The owner of another mesh, naming a member of this one through its own mesh.
+    let across = call("PATCH", path(&there, eve_row.member_id.as_str())).json(&rename).by(&there.creator);
+    assert_eq!(code(&send(&app, across).await), (404, "not_found"));
+    let foreign = call("PATCH", path(&here, eve_row.member_id.as_str())).json(&rename).by(&there.creator);
+    assert_eq!(code(&send(&app, foreign).await), (401, "unauthorized"));
+    let header_only = call("PATCH", bob_path.clone()).json(&rename).header("x-member-id", bob_row.member_id.as_str());
+    assert_eq!(code(&send(&app, header_only).await), (401, "unauthorized"));
+    let empty = call("PATCH", bob_path).json(&json!({})).by(&bob);
+    assert_eq!(code(&send(&app, empty).await), (400, "invalid_args"));
+    let listed = send(&app, call("GET", format!("/mesh/{}/members", here.id)).by(&eve)).await;
+    assert_eq!(listed.1["members"].as_array().unwrap().len(), 4);
+    let open = send(&app, call("GET", format!("/mesh/{}/members", here.id))).await;
+    assert_eq!(code(&open), (401, "unauthorized"));
+}
+
+#[actix_rt::test]
+async fn the_policy_limits_what_members_change_of_themselves() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (bob, row) = enrol(&app, &team, "member").await;
+    let policy = json!({"selfEditable": {"displayName": false, "roleTag": true, "groups": true, "messageMode": true}});
+    let settings = format!("/mesh/{}/settings", team.id);
+    let by_member = send(&app, call("PATCH", settings.clone()).json(&policy).by(&bob)).await;
+    assert_eq!(code(&by_member), (403, "forbidden"));
+    assert_eq!(send(&app, call("PATCH", settings).json(&policy).by(&team.owner)).await.0, 200);
+    let path = format!("/mesh/{}/member/{}", team.id, row.member_id);
+    let rename = call("PATCH", path.clone()).json(&json!({"displayName": "Robert"})).by(&bob);
+    assert_eq!(code(&send(&app, rename).await), (403, "forbidden"));
+    let groups = call("PATCH", path).json(&json!({"groups": [{"name": "a/b"}]})).by(&bob);
+    assert_eq!(send(&app, groups).await.1["member"]["groups"], json!([{"name": "a/b"}]));
+}
+
+#[actix_rt::test]
+async fn grants_are_the_callers_own() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (bob, _) = enrol(&app, &team, "member").await;
+    let (path, eve) = (format!("/mesh/{}/grants", team.id), key().public().to_hex());
+    let change = json!({"grants": {eve.clone(): ["dm", "dm"]}});
+    let changed = send(&app, call("POST", path.clone()).json(&change).by(&bob)).await;
+    assert_eq!(changed.1["grants"], json!({eve.clone(): ["dm"]}), "{}", changed.1);
+    assert_eq!(send(&app, call("GET", path.clone()).by(&team.creator)).await.1["grants"], json!({}));
+    let removed = call("POST", path.clone()).json(&json!({"grants": {eve: null}})).by(&bob);
+    assert_eq!(send(&app, removed).await.1["grants"], json!({}));
+    let unknown = call("POST", path).json(&json!({"grants": {"x": ["dm"]}})).by(&bob);
+    assert_eq!(code(&send(&app, unknown).await), (400, "invalid_args"));
+}
+
+#[actix_rt::test]
+async fn an_archived_mesh_accepts_nothing() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let invite = invite_request(&team, "member", 1);
+    let invites = format!("/mesh/{}/invites", team.id);
+    assert_eq!(send(&app, call("POST", invites.clone()).json(&invite).by(&team.owner)).await.0, 201);
+    let archive = format!("/mesh/{}/archive", team.id);
+    assert_eq!(code(&send(&app, call("POST", archive.clone()).by(&team.creator)).await), (403, "forbidden"));
+    assert_eq!(send(&app, call("POST", archive.clone()).by(&team.owner)).await.0, 200);
+    assert_eq!(code(&send(&app, call("POST", archive).by(&team.owner)).await), (410, "mesh_archived"));
+    assert_eq!(code(&send(&app, call("GET", invites).by(&team.owner)).await), (410, "mesh_archived"));
+    let recipient = crypto_box::SecretKey::generate(&mut rand::rngs::OsRng);
+    let claim = claim_request(&invite.code, &key(), &recipient);
+    let late = send(&app, call("POST", format!("/invites/{}/claim", invite.code)).json(&claim)).await;
+    assert_eq!(code(&late), (404, "mesh_not_found"));
+    let unknown = send(&app, call("GET", "/mesh/none/members").by(&team.owner)).await;
+    assert_eq!(code(&unknown), (404, "mesh_not_found"));
+}

@@ -1,0 +1,86 @@
+//! What the actor of a mesh is told.
+
+use actix::Message;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::presence::HookSetStatus;
+use claudemesh_protocol::message::ClientMessage;
+
+use super::context::Core;
+use super::dispatch::Features;
+use super::peers::PeerRef;
+use crate::session::CloseReason;
+use crate::session::hello::VerifiedHello;
+use crate::session::queue::Outlet;
+
+/// A client frame.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Inbound {
+    /// Who.
+    pub peer: PeerRef,
+    /// On which socket.
+    pub socket_no: u64,
+    /// `_reqId`.
+    pub req_id: Option<String>,
+    /// `id`.
+    pub id: Option<String>,
+    /// What.
+    pub message: ClientMessage,
+}
+
+/// A session with a verified hello wants in. `Err(None)`: ask the directory again.
+#[derive(Message)]
+#[rtype(result = "Result<PeerRef, Option<ErrorCode>>")]
+pub struct Attach {
+    /// The hello.
+    pub hello: VerifiedHello,
+    /// `_reqId` of the hello.
+    pub req_id: Option<String>,
+    /// The socket.
+    pub socket: Outlet,
+    /// Its number.
+    pub socket_no: u64,
+}
+
+/// A socket closed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Detach {
+    /// Who.
+    pub peer: PeerRef,
+    /// Which socket.
+    pub socket_no: u64,
+}
+
+/// A sign of life without a frame.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Heartbeat {
+    /// Who.
+    pub peer: PeerRef,
+    /// Which socket.
+    pub socket_no: u64,
+}
+
+/// A status from a hook whose token was checked. Answers the presences that changed.
+#[derive(Message)]
+#[rtype(result = "Vec<String>")]
+pub struct HookStatus {
+    /// SHA-256 of the token.
+    pub token_hash: String,
+    /// What the hook says.
+    pub status: HookSetStatus,
+}
+
+/// What a [`Snapshot`] runs.
+pub type Look = Box<dyn FnOnce(&mut Core, &mut Features) + Send>;
+
+/// A read for HTTP and tests: runs in the actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Snapshot(pub Look);
+
+/// Write everything and close every socket. Answers when the journal has it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drain(pub CloseReason);
