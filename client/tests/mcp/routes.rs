@@ -275,6 +275,25 @@ async fn a_session_that_nothing_can_wake_is_kept_from_stopping_a_bounded_number_
 }
 
 #[tokio::test]
+async fn a_question_that_the_stop_hook_brings_first_is_handed_over_by_it() -> Result<()> {
+    let team = Team::start().await?;
+    let mut bob = without_channel(&team.bob, "bob-1", "BobS").await?;
+    hooks::run(&team.bob, "prompt", &input("bob-1"))?;
+    let mut ask = team.ann.command(&["ask", "BobS", "how far are you?", "--timeout", "20", "--json"]);
+    let asking = ask.stdout(std::process::Stdio::piped()).spawn()?;
+    until("it arrived", || Ok((routes(&team.bob)?["unshown"] == 1).then_some(()))).await?;
+    let answer = hooks::run(&team.bob, "stop", &input("bob-1"))?.context("the hook blocks")?;
+    assert!(answer["reason"].as_str().is_some_and(|reason| reason.contains("> how far are you?")), "{answer}");
+    let open = bob.tool("poll_inbox", json!({"again": true})).await?;
+    let id = open.structured["questions"][0]["message_id"].as_str().context("an id")?.to_owned();
+    until("handed", || Ok((receipt(&team.ann, &id)? == ("handed".into(), "stop".into())).then_some(()))).await?;
+    bob.tool("reply_to_peer", json!({"message_id": id, "answer": "nearly there"})).await?;
+    let told: Value = serde_json::from_slice(&hooks::end(asking).await?.stdout)?;
+    assert_eq!(told["status"], "answered", "{told}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_subagents_hooks_leave_the_mail_to_the_session() -> Result<()> {
     let team = Team::start().await?;
     let _bob = without_channel(&team.bob, "bob-1", "BobS").await?;
