@@ -1,10 +1,8 @@
 //! Once a second: what waited for company, what expired, what storage may hold without memory knowing.
 
-use claudemesh_protocol::features::messaging::Priority;
-
 use super::super::Messaging;
 use super::super::state::MessagingMemory;
-use super::backlog::refill;
+use super::backlog::{attached, refill};
 use crate::journal::store;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
@@ -68,21 +66,17 @@ fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
                 memory.doubtful = true;
                 return Ok(Outcome::Silent);
             };
-            let tail = memory.next_seq - 1;
-            for (key, found) in counted {
+            for (key, found) in &counted {
                 // Never less than memory knows: it counts what is on its way to the disk.
-                let counts = memory.waiting.entry(key).or_default();
+                let counts = memory.waiting.entry(*key).or_default();
                 for (count, stored) in counts.iter_mut().zip(found.counts) {
                     *count = (*count).max(stored);
                 }
-                for at in cx.core.roster.with_key(&key).to_vec() {
-                    let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| peer.online()) else { continue };
-                    for priority in Priority::ALL {
-                        if found.counts[priority as usize] > 0 {
-                            peer.outbox.start_from_storage(priority, tail);
-                        }
-                    }
-                    refill(memory, cx, at);
+            }
+            for at in cx.core.roster.refs() {
+                let here = cx.core.roster.get(at).filter(|peer| peer.online() && !peer.ephemeral);
+                if here.is_some_and(|peer| [peer.key(), peer.member_key].iter().any(|key| counted.contains_key(key))) {
+                    attached(memory, cx, at);
                 }
             }
             Ok(Outcome::Silent)
