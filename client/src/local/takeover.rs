@@ -120,7 +120,8 @@ impl Candidate {
                 Role::Serving { url, .. } => return Ok(url),
                 Role::Failed(failure) => return Err(failure.into()),
                 Role::Waiting => {
-                    if let Some(note) = answering(&self.store) {
+                    // The broker of this process answers a moment before it has its role.
+                    if let Some(note) = answering(&self.store).filter(|note| note.pid != std::process::id()) {
                         return Ok(note.url);
                     }
                 }
@@ -220,4 +221,25 @@ fn pause(system: &actix_rt::SystemRunner, stop: &CancellationToken, time: Durati
             () = stop.cancelled() => {}
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::HolderKind;
+    use super::*;
+
+    #[test]
+    fn the_broker_of_this_process_counts_once_the_process_knows_its_role() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let noted = format!("ws://{}/ws", listener.local_addr().unwrap());
+        store.note_holder(HolderKind::Up, &noted, None).unwrap();
+        assert!(answering(&store).is_some(), "it answers already");
+        let (role_in, role) = watch::channel(Role::Waiting);
+        let candidate = Candidate { store, role, stop: CancellationToken::new() };
+        assert!(candidate.served(Duration::ZERO).is_err());
+        role_in.send_replace(Role::Serving { url: "ws://own/ws".into(), listening: "ws://own/ws".into() });
+        assert_eq!(candidate.served(Duration::ZERO).unwrap(), "ws://own/ws");
+    }
 }
