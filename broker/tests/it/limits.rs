@@ -26,6 +26,15 @@ broker_suite! {
         assert_eq!(ack["code"], "pair_limit", "{ack}");
         let wait = ack["retry_after_ms"].as_u64().unwrap_or_default();
         assert!((1..=60_000).contains(&wait), "{ack}");
+        // Refused for one of two recipients, it costs nothing with the other.
+        let carol = mesh.member("carol")?.pubkey();
+        for _ in 0..5 {
+            let both = json!({"targetSpec": [carol, receiver.pubkey()]});
+            assert_eq!(sender.say(&carol, "too much for one", both).await?["code"], "pair_limit");
+        }
+        for number in 0..5 {
+            assert_eq!(sender.say(&carol, &number.to_string(), json!({})).await?["queued"], true);
+        }
         broker.advance(Duration::from_millis(wait));
         assert_eq!(sender.say(&receiver.pubkey(), "again", json!({})).await?["queued"], true);
         for _ in 0..6 {

@@ -1,5 +1,7 @@
 //! Limits of `send`: per member, per pair, per trace. In memory: a restart forgives.
 
+use std::collections::HashMap;
+
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::Trace;
 use claudemesh_protocol::id::PublicKey;
@@ -10,7 +12,7 @@ use crate::mesh::context::MeshContext;
 use crate::mesh::outcome::Reject;
 use crate::session::bucket::Bucket;
 
-/// Traces and pairs remembered per mesh; beyond it the oldest windows are swept.
+/// Traces and pairs remembered per mesh before the first sweep of what is over.
 const MAX_REMEMBERED: usize = 65_536;
 const MINUTE_MS: i64 = 60_000;
 
@@ -40,17 +42,29 @@ pub(super) fn pairs(memory: &mut MessagingMemory, cx: &MeshContext<'_>, to: &[Pu
         return Ok(());
     }
     let (now, from) = (cx.mono_ms(), cx.peer()?.member.clone());
-    if memory.pair_rates.len() >= MAX_REMEMBERED {
-        // A bucket that had a minute to fill is as good as a new one.
-        memory.pair_rates.retain(|_, bucket| !bucket.is_full(rate, MINUTE_MS, now));
-    }
+    // A bucket that had a minute to fill is as good as a new one.
+    sweep(&mut memory.pair_rates, &mut memory.pairs_left, |bucket| !bucket.is_full(rate, MINUTE_MS, now));
+    let mut taken = Vec::with_capacity(to.len());
     for key in to {
-        let bucket = memory.pair_rates.entry((from.clone(), *key)).or_insert_with(|| Bucket::full(rate, now));
+        let pair = (from.clone(), *key);
+        let mut bucket = memory.pair_rates.get(&pair).copied().unwrap_or_else(|| Bucket::full(rate, now));
         bucket
             .take(rate, MINUTE_MS, rate, now)
             .map_err(|wait| Reject::wait(ErrorCode::PairLimit, "too many messages to this recipient", wait))?;
+        taken.push((pair, bucket));
     }
+    // A message that is refused for one recipient costs nothing with the others.
+    memory.pair_rates.extend(taken);
     Ok(())
+}
+
+/// Forgets what is over once a map has doubled since the last sweep, so that each entry pays for a bounded number of looks,
+/// however many names a sender invents. `left` is what the last sweep left.
+fn sweep<K, V>(map: &mut HashMap<K, V>, left: &mut usize, keep: impl Fn(&V) -> bool) {
+    if map.len() >= MAX_REMEMBERED.max(left.saturating_mul(2)) {
+        map.retain(|_, value| keep(value));
+        *left = map.len();
+    }
 }
 
 /// Takes one message from the budget of an exchange. A message of a human starts it anew.
@@ -66,9 +80,7 @@ pub(super) fn trace(memory: &mut MessagingMemory, cx: &MeshContext<'_>, trace: &
     let human = peer.peer_type.as_deref() == Some("human") || peer.channel.as_deref() == Some("cli");
     let now = cx.mono_ms();
     let window = i64::try_from(limits::TRACE_WINDOW.as_millis()).unwrap_or(i64::MAX);
-    if memory.traces.len() >= MAX_REMEMBERED {
-        memory.traces.retain(|_, (_, start)| now - *start < window);
-    }
+    sweep(&mut memory.traces, &mut memory.traces_left, |(_, start)| now - *start < window);
     let (count, start) = memory.traces.entry(trace.id.clone()).or_insert((0, now));
     if human || now - *start >= window {
         (*count, *start) = (0, now);
@@ -83,4 +95,26 @@ pub(super) fn trace(memory: &mut MessagingMemory, cx: &MeshContext<'_>, trace: &
     }
     *count += 1;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_comes_when_the_map_has_doubled() {
+        let (mut map, mut left) = (HashMap::new(), 0);
+        let looked = std::cell::Cell::new(0_usize);
+        for number in 0..4 * MAX_REMEMBERED {
+            // Nothing is over yet: the case in which every look is for nothing.
+            sweep(&mut map, &mut left, |_: &usize| {
+                looked.set(looked.get() + 1);
+                true
+            });
+            map.insert(number, number);
+        }
+        assert_eq!((map.len(), looked.get()), (4 * MAX_REMEMBERED, 3 * MAX_REMEMBERED));
+        sweep(&mut map, &mut left, |number| number % 2 == 0);
+        assert_eq!((map.len(), left), (2 * MAX_REMEMBERED, 2 * MAX_REMEMBERED));
+    }
 }

@@ -215,8 +215,12 @@ pub struct MessagingMemory {
     pub member_rates: HashMap<MemberId, Bucket>,
     /// Rate of each pair.
     pub pair_rates: HashMap<(MemberId, PublicKey), Bucket>,
+    /// Pairs that the last sweep left.
+    pub pairs_left: usize,
     /// Messages per trace: count and monotonic start of the window.
     pub traces: HashMap<String, (u32, i64)>,
+    /// Traces that the last sweep left.
+    pub traces_left: usize,
     /// The outcome of a transaction is unknown: storage may hold messages that their senders believe refused.
     pub doubtful: bool,
     /// Monotonic ms of the last expiry run.
