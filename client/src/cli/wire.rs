@@ -19,7 +19,7 @@ pub fn run(cx: &Context, verb: Verb) -> Result<ExitCode, CliError> {
         Verb::Send(args) => return messaging::cli::send(cx, &args),
         Verb::Ask(args) => return questions::cli::ask(cx, &args),
         Verb::Reply(args) => questions::cli::reply(cx, &args),
-        Verb::Inbox(args) => messaging::cli::inbox(cx, &args),
+        Verb::Inbox(args) => return messaging::cli::inbox(cx, &args),
         Verb::Inbound(args) => crate::inbound::cli::inbound(cx, &args),
         Verb::Held(args) => crate::inbound::cli::held(cx, &args),
         Verb::Approvers(args) => permissions::cli::approvers(cx, &args),

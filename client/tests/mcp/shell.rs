@@ -340,3 +340,42 @@ async fn many_inboxes_at_once_print_each_message_once() -> Result<()> {
     assert_eq!(all.len(), 20);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_mesh_that_is_not_reached_is_not_said_to_be_empty() -> Result<()> {
+    let team = Team::start().await?;
+    let other = claudemesh_testkit::broker::TestBroker::start(claudemesh_testkit::broker::Database::Sqlite).await?;
+    team.bob.json(&["create", "dead", "--broker", &other.url(), "--name", "Bob", "--json"])?;
+    assert_eq!(team.bob.run(&["inbox", "--wait", "0"])?.status.code(), Some(0));
+    drop(other);
+    for wait in ["0", "1"] {
+        team.ann.json(&["send", "Bob", "from the living", "--json"])?;
+        let read = team.bob.run(&["inbox", "--wait", wait])?;
+        assert_eq!(read.status.code(), Some(4), "{}", stderr(&read));
+        let text = stdout(&read);
+        assert!(text.contains("from the living"), "{text}");
+        assert!(text.contains("dead: not reached; nothing new is here from before\n"), "{text}");
+    }
+    let read = team.bob.run(&["inbox", "--wait", "0", "--json"])?;
+    assert_eq!(read.status.code(), Some(4));
+    let list: Value = serde_json::from_str(&stdout(&read))?;
+    assert_eq!((&list[0]["ok"], &list[0]["mesh"]), (&json!(false), &json!("dead")), "{list}");
+    let questions = team.bob.run(&["inbox", "--questions"])?;
+    assert_eq!(questions.status.code(), Some(4));
+    assert!(stdout(&questions).contains("team: no open questions\ndead: not reached;"), "{}", stdout(&questions));
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_look_into_the_inbox_shows_all_large_messages() -> Result<()> {
+    let team = Team::start().await?;
+    let path = team.ann.home().join("large.txt");
+    for bytes in [400_000, 400_000, 400_000, 400_000, 1_000_000, 1_000_000] {
+        std::fs::write(&path, "x".repeat(bytes))?;
+        team.ann.json(&["send", "Bob", "--file", path.to_str().context("utf-8")?, "--json"])?;
+    }
+    let read = team.bob.json(&["inbox", "--wait", "0", "--json"])?;
+    let lengths: Vec<usize> = texts(&read).iter().map(|text| text.len()).collect();
+    assert_eq!(lengths, [400_000, 400_000, 400_000, 400_000, 1_000_000, 1_000_000]);
+    Ok(())
+}

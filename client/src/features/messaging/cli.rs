@@ -22,6 +22,10 @@ use crate::output::{Output, Style, clean, clean_lines};
 const SHELL: &str = "cli";
 /// Time between two looks of a session's shell that waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Time between two pulls while the broker waits for acknowledgements.
+const PULL_AGAIN: Duration = Duration::from_millis(10);
+/// How long pulls may bring nothing although something remains: what has expired is counted until the broker drops it.
+const PULL_PATIENCE: Duration = Duration::from_secs(2);
 
 impl From<args::Priority> for Priority {
     fn from(priority: args::Priority) -> Self {
@@ -185,11 +189,12 @@ struct Fetched {
     trouble: Option<CliError>,
 }
 
-/// Runs `inbox`: takes in what waits, prints what nobody has seen, marks it seen.
+/// Runs `inbox`: takes in what waits, prints what nobody has seen, marks it seen. The exit code is 4 when a mesh was not
+/// reached: what its broker keeps is not known then.
 ///
 /// # Errors
 /// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is in the inbox.
-pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<(), CliError> {
+pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
     if args.questions {
         return crate::features::questions::cli::list(cx, args.all);
     }
@@ -213,8 +218,29 @@ pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<(), CliError> {
             None => {}
         }
     }
-    let list = fetched.iter().flat_map(|one| one.messages.iter().map(|message| message.to_json(&one.slug))).collect();
-    cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))
+    let rows = |one: &Fetched| one.messages.iter().map(|message| message.to_json(&one.slug)).collect::<Vec<_>>();
+    let mut list: Vec<Value> = fetched.iter().flat_map(rows).collect();
+    let troubles = fetched.iter().filter_map(|one| Some((one.slug.as_str(), one.trouble.as_ref()?)));
+    list.extend(troubles.clone().map(|(slug, error)| not_reached_json(slug, error)));
+    cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))?;
+    Ok(exit_of(troubles.map(|(_, error)| error)))
+}
+
+/// What a script reads in the list of a verb about several meshes, for one that was not reached.
+pub fn not_reached_json(slug: &str, error: &CliError) -> Value {
+    let mut value = error.to_json();
+    value["mesh"] = slug.into();
+    value
+}
+
+/// The exit code of a verb that reads from several meshes and could not ask some of them.
+pub fn exit_of<'a>(troubles: impl Iterator<Item = &'a CliError>) -> ExitCode {
+    troubles.fold(ExitCode::Success, |exit, error| match exit {
+        // A mesh that was not reached may still have something; a refusal is final.
+        ExitCode::Success => error.exit,
+        _ if error.exit == ExitCode::Network => error.exit,
+        exit => exit,
+    })
 }
 
 /// What waits for the session this runs in, or with --all what it ever got. What is read as news comes by no other route.
@@ -225,8 +251,8 @@ async fn fetch_of_session(
 ) -> Result<Vec<Message>, CliError> {
     let deadline = Instant::now() + Duration::from_secs_f64(args.wait);
     let pick = Pick { limit: i64::from(args.limit), accepted_only: true, ..Pick::default() };
+    pull_all(connection).await?;
     loop {
-        connection.inbox_pull(None).await?;
         let (reader, pick, now) = (connection.identity().reader(), pick.clone(), crate::clock::now_ms());
         let (all, peek, limit) = (args.all, args.peek, i64::from(args.limit));
         let taken = mailbox.run(move |inbox| {
@@ -251,6 +277,7 @@ async fn fetch_of_session(
         }
         // The session's server takes the mail in; the shell can only look again.
         tokio::time::sleep(LOOK_AGAIN.min(deadline.saturating_duration_since(Instant::now()))).await;
+        connection.inbox_pull(None).await?;
     }
 }
 
@@ -305,13 +332,24 @@ async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetch
 
 /// Takes in everything that waits at the broker.
 ///
+/// A few large messages fill the broker's window, and then a pull brings nothing until our acknowledgements are there:
+/// only the number that remains tells the end.
+///
 /// # Errors
 /// Of the connection.
 pub async fn pull_all(connection: &Connection) -> Result<(), CliError> {
+    let (mut least, mut last_progress) = (u32::MAX, Instant::now());
     loop {
         let pulled = connection.inbox_pull(None).await?;
-        if pulled.remaining == 0 || pulled.pushed == 0 {
+        if pulled.remaining == 0 {
             return Ok(());
+        }
+        if pulled.pushed > 0 || pulled.remaining < least {
+            (least, last_progress) = (least.min(pulled.remaining), Instant::now());
+        } else if last_progress.elapsed() >= PULL_PATIENCE {
+            return Ok(());
+        } else {
+            tokio::time::sleep(PULL_AGAIN).await;
         }
     }
 }
@@ -346,14 +384,21 @@ fn inbox_text(fetched: &[Fetched], args: &InboxArgs, out: &Output) -> String {
         let count = one.messages.len();
         let kind = if args.all { "" } else { "new " };
         let plural = if count == 1 { "" } else { "s" };
+        let (slug, reached) = (clean(&one.slug), one.trouble.is_none());
         if count == 0 {
-            if !out.is_quiet() {
-                text += &format!("{}: no {kind}messages\n", clean(&one.slug));
+            match (reached, args.all) {
+                _ if out.is_quiet() => {}
+                (true, _) => text += &format!("{slug}: no {kind}messages\n"),
+                (false, true) => text += &format!("{slug}: not reached; nothing is here from before\n"),
+                (false, false) => text += &format!("{slug}: not reached; nothing new is here from before\n"),
             }
             continue;
         }
         if !out.is_quiet() {
-            let header = format!("{}: {count} {kind}message{plural}", clean(&one.slug));
+            let header = match reached {
+                true => format!("{slug}: {count} {kind}message{plural}"),
+                false => format!("{slug}: not reached; {count} {kind}message{plural} from before"),
+            };
             text += &format!("{}\n", out.paint(Style::Bold, &header));
         }
         for message in &one.messages {

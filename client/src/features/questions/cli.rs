@@ -258,31 +258,39 @@ async fn take_in(cx: &Context, entry: &MeshEntry, mailbox: &Mailbox) -> Result<(
 /// Runs `inbox --questions`: lists what waits for an answer; with `all` also what does not any more. Nothing is marked.
 ///
 /// # Errors
-/// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is here.
-pub fn list(cx: &Context, all: bool) -> Result<(), CliError> {
+/// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is here. With the others' lists
+/// the exit code is 4, too, when a mesh was not reached.
+pub fn list(cx: &Context, all: bool) -> Result<ExitCode, CliError> {
     let entries = cx.mesh_entries()?;
-    let mut lists: Vec<(String, Vec<Question>)> = Vec::new();
-    let mut trouble = None;
+    let mut lists: Vec<(String, Vec<Question>, Option<CliError>)> = Vec::new();
     one_shot::block_on(async {
         for entry in &entries {
             let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
-            if let Err(error) = take_in(cx, entry, &mailbox).await {
-                trouble = Some((entry.slug.clone(), error));
-            }
+            let trouble = take_in(cx, entry, &mailbox).await.err();
             let (reader, now) = (session_reader(cx, entry).await, crate::clock::now_ms());
             let list = mailbox.run(move |inbox| inbox.questions(reader.as_deref(), all, now)).await?;
-            lists.push((entry.slug.clone(), list));
+            lists.push((entry.slug.clone(), list, trouble));
         }
         Ok(())
     })?;
-    match trouble {
-        Some((_, error)) if lists.iter().all(|(_, list)| list.is_empty()) => return Err(error),
-        Some((slug, error)) => cx.out.warn(&format!("{slug}: {}", clean(&error.message))),
-        None => {}
+    let lost = lists.iter().all(|(_, list, trouble)| list.is_empty() && trouble.is_some());
+    for (slug, _, trouble) in &lists {
+        match trouble {
+            Some(error) if lost => return Err(error.clone()),
+            Some(error) => cx.out.warn(&format!("{slug}: {}", clean(&error.message))),
+            None => {}
+        }
     }
-    let value = lists.iter().flat_map(|(slug, list)| list.iter().map(|one| question_json(one, slug))).collect();
-    cx.out
-        .answer(&Value::Array(value), |out| lists.iter().map(|(slug, list)| questions_text(slug, list, out)).collect())
+    let rows = |(slug, list, _): &(String, Vec<Question>, _)| {
+        list.iter().map(|one| question_json(one, slug)).collect::<Vec<_>>()
+    };
+    let mut value: Vec<Value> = lists.iter().flat_map(rows).collect();
+    let troubles = lists.iter().filter_map(|(slug, _, trouble)| Some((slug.as_str(), trouble.as_ref()?)));
+    value.extend(troubles.clone().map(|(slug, error)| messages::not_reached_json(slug, error)));
+    cx.out.answer(&Value::Array(value), |out| {
+        lists.iter().map(|(slug, list, trouble)| questions_text(slug, list, trouble.is_none(), out)).collect()
+    })?;
+    Ok(messages::exit_of(troubles.map(|(_, error)| error)))
 }
 
 /// The reader whose questions are meant: that of the session this runs in, else the member's.
@@ -299,12 +307,17 @@ fn question_json(question: &Question, slug: &str) -> Value {
     value
 }
 
-fn questions_text(slug: &str, list: &[Question], out: &Output) -> String {
+fn questions_text(slug: &str, list: &[Question], reached: bool, out: &Output) -> String {
     if list.is_empty() {
-        return if out.is_quiet() { String::new() } else { format!("{}: no open questions\n", clean(slug)) };
+        return match reached {
+            _ if out.is_quiet() => String::new(),
+            true => format!("{}: no open questions\n", clean(slug)),
+            false => format!("{}: not reached; no open question is here from before\n", clean(slug)),
+        };
     }
     let plural = if list.len() == 1 { "" } else { "s" };
-    let header = format!("{}: {} question{plural}", clean(slug), list.len());
+    let before = if reached { "" } else { " from before; not reached" };
+    let header = format!("{}: {} question{plural}{before}", clean(slug), list.len());
     let mut text = format!("{}\n", out.paint(Style::Bold, &header));
     for question in list {
         let from = question.message.from_name();
