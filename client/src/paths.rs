@@ -24,6 +24,8 @@ pub const MCP_SURFACE: &str = "CLAUDEMESH_MCP_SURFACE";
 pub const LOCAL: &str = "CLAUDEMESH_LOCAL";
 /// Seconds that the holder of this machine's mesh may answer nothing before another process ends it; 0: it is left alone.
 pub const HOLDER_PATIENCE: &str = "CLAUDEMESH_HOLDER_PATIENCE";
+/// Set for a session that nobody waits for once it has ended: `doctor`'s own.
+pub const NO_LEASE: &str = "CLAUDEMESH_NO_LEASE";
 /// Variable that moves the database of this machine's mesh.
 pub const MESH_DB_PATH: &str = "MESH_DB_PATH";
 

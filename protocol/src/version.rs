@@ -9,6 +9,8 @@ pub const CAP_CLIENT_ACK: &str = "client_ack";
 pub const CAP_PULL: &str = "pull";
 /// One-shot verb: not listed, not a recipient, claims nothing that is queued.
 pub const CAP_EPHEMERAL: &str = "ephemeral";
+/// The session is over when its socket closes: no grace in which it counts as away.
+pub const CAP_NO_LEASE: &str = "no_lease";
 
 /// What the broker announces in `hello_ack.capabilities`.
 pub const BROKER_CAPABILITIES: &[&str] =

@@ -7,7 +7,9 @@ use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::session::{HelloAck, MemberProfile, MeshPolicy, Response, Waiting};
 use claudemesh_protocol::time::iso;
-use claudemesh_protocol::version::{BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL, PROTOCOL_VERSION};
+use claudemesh_protocol::version::{
+    BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL, PROTOCOL_VERSION,
+};
 
 use super::actor::Mesh;
 use super::context::{FlushWanted, MeshContext, answer_text};
@@ -191,6 +193,7 @@ impl Mesh {
             model: description.model.clone(),
             hook_token_hash: description.hook_token_hash.clone(),
             ephemeral: description.can(CAP_EPHEMERAL),
+            no_lease: description.can(CAP_NO_LEASE),
             acks: acks(hello),
             pulls: description.can(CAP_PULL),
             control_plane: !hello.proven,
@@ -281,6 +284,7 @@ impl Mesh {
             self.core.roster.remove(at);
             return;
         }
+        let no_lease = peer.no_lease;
         peer.lease_ends_mono_ms = Some(lease);
         peer.last_seen_ms = now;
         peer.outbox.rewind();
@@ -289,6 +293,9 @@ impl Mesh {
             journaling::count_stats(&mut features.messaging, cx, at);
             cx.emit(MeshEvent::Detached { peer: at });
         });
+        if no_lease {
+            self.evict(at, true, ctx);
+        }
     }
 
     /// Ends leases, and sockets that were silent for too long (their own timers stop with a blocked socket).

@@ -81,6 +81,8 @@ pub struct Peer {
     pub hook_token_hash: Option<String>,
     /// One-shot verb: neither listed nor a recipient.
     pub ephemeral: bool,
+    /// Leaves with its socket, without grace.
+    pub no_lease: bool,
     /// Sends `client_ack`.
     pub acks: bool,
     /// Pulls `low` itself.
@@ -141,6 +143,7 @@ impl Peer {
             model: None,
             hook_token_hash: None,
             ephemeral: false,
+            no_lease: false,
             acks: false,
             pulls: false,
             control_plane: false,

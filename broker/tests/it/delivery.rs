@@ -7,7 +7,7 @@ use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::broker_suite;
 use claudemesh_testkit::peer::TestPeer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 broker_suite! {
     async fn a_session_key_reaches_that_session_sealed(database: Database) -> Result<()> {
@@ -353,6 +353,41 @@ broker_suite! {
         receiver.settle().await?;
         receiver.close().await?;
         assert_eq!(connect().await?.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn what_a_verb_sends_to_everyone_is_not_for_the_inbox_of_the_same_shell(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let alice = mesh.member("alice")?;
+        let shell = |capabilities: Value| json!({"channel": "cli", "capabilities": capabilities});
+        let inbox = alice.hello_at(broker.now_ms(), "inbox", shell(json!(["client_ack"])));
+        let mut inbox = TestPeer::hello(&broker.url(), inbox, alice.key.clone()).await?;
+        let verb = alice.hello_at(broker.now_ms(), "verb", shell(json!(["client_ack", "ephemeral"])));
+        let mut verb = TestPeer::hello(&broker.url(), verb, alice.key.clone()).await?;
+        assert_ne!(verb.say("*", "alone", json!({})).await?["queued"], true);
+        let (mut own, mut bob) = (broker.join(&alice).await?, broker.join(&mesh.member("bob")?).await?);
+        assert_eq!(verb.say("*", "all of you", json!({})).await?["recipients"].as_array().map(Vec::len), Some(2));
+        for peer in [&mut own, &mut bob] {
+            assert_eq!(peer.message().await?["targetSpec"], "*");
+        }
+        assert_eq!(inbox.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn a_session_without_lease_leaves_with_its_socket(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let bob = mesh.member("bob")?;
+        let mut alice = broker.join(&mesh.member("alice")?).await?;
+        let hello = bob.hello_at(broker.now_ms(), "brief", json!({"capabilities": ["no_lease"]}));
+        let peer = TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;
+        let list = alice.call(json!({"type": "list_peers"}), "peers_list").await?;
+        assert_eq!(list["peers"].as_array().map(Vec::len), Some(2), "{list}");
+        peer.close().await?;
+        assert_eq!(alice.event("peer_left").await?["name"], "bob");
+        let list = alice.call(json!({"type": "list_peers"}), "peers_list").await?;
+        assert_eq!(list["peers"].as_array().map(Vec::len), Some(1), "{list}");
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
-use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_PULL};
+use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL};
 
 use crate::cli::Context;
 use crate::config::MeshEntry;
@@ -67,11 +67,12 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     description.hostname = hostname();
     description.peer_type = Some("human".into());
     description.channel = Some("cli".into());
-    let (capabilities, mailbox) = match purpose {
-        Purpose::Ask => ([CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
-        Purpose::Receive(mailbox) | Purpose::Converse(mailbox) => ([CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
+    let (capabilities, mailbox): (&[&str], _) = match purpose {
+        Purpose::Ask => (&[CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
+        Purpose::Receive(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
+        Purpose::Converse(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE], Some(mailbox)),
     };
-    description.capabilities = capabilities.map(str::to_owned).to_vec();
+    description.capabilities = capabilities.iter().copied().map(str::to_owned).collect();
     Ok(Connection::once(identity, mailbox).await?)
 }
 

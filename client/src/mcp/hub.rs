@@ -9,7 +9,7 @@ use std::time::Duration;
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::features::messaging::Stage;
 use claudemesh_protocol::features::presence::{Profile, Stats};
-use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_PULL};
+use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_NO_LEASE, CAP_PULL};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -313,6 +313,9 @@ impl Hub {
         identity.pid = parent_pid();
         let description = &mut identity.description;
         description.capabilities = [CAP_CLIENT_ACK, CAP_PULL].map(str::to_owned).to_vec();
+        if self.env.text(paths::NO_LEASE).is_some() {
+            description.capabilities.push(CAP_NO_LEASE.to_owned());
+        }
         description.display_name = Some(self.name());
         description.hostname = hostname();
         description.peer_type = Some("ai".into());

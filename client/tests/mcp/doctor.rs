@@ -58,6 +58,12 @@ async fn the_doctor_sends_itself_a_message_over_every_route() -> Result<()> {
     let team = Team::start().await?;
     let rows = loopback(&team.bob, &[]).await?;
     assert_eq!(stops(&rows), []);
+    // Nothing of it is left: neither with the peers nor on the disk.
+    let peers = team.ann.json(&["peers", "--all", "--json"])?.to_string();
+    assert!(!peers.contains("claudemesh-doctor"), "{peers}");
+    let servers = team.bob.config_dir().join("run/servers");
+    let left: Vec<_> = std::fs::read_dir(&servers)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    assert!(left.is_empty(), "{left:?}");
     assert_eq!(rows.iter().map(|row| row.0.as_str()).collect::<Vec<_>>(), ROUTES);
     for (route, _, found, _) in &rows {
         let way = match route.as_str() {

@@ -321,6 +321,9 @@ async fn the_shell_asks_and_a_session_answers() -> Result<()> {
     let output = child.wait_with_output()?;
     assert_eq!(stdout(&output), "plain\n");
     assert!(stderr(&output).starts_with("Asked BobS; waiting up to 300 s."), "{}", stderr(&output));
+    // Who asked is gone with its question; the shell that read its inbox before is away.
+    let peers = team.bob.json(&["peers", "--json"])?.to_string();
+    assert_eq!(peers.matches(r#""channel":"cli""#).count(), 1, "{peers}");
     Ok(())
 }
 

@@ -292,7 +292,10 @@ impl<'a> Route<'a> {
         let blocked = self.blocked;
         let roster = self.roster;
         for peer in roster.iter() {
-            let own = peer.at == self.sender.at;
+            // A verb at the shell and the inbox at the shell are one person, who knows what they wrote.
+            let same_shell =
+                self.sender.ephemeral && peer.channel == self.sender.channel && peer.key() == self.sender.key();
+            let own = peer.at == self.sender.at || same_shell;
             if own || peer.ephemeral || !peer.visible || !belongs(peer) || self.excluded(peer) {
                 continue;
             }

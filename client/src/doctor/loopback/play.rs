@@ -84,6 +84,8 @@ pub(super) struct Play<'a> {
 impl Drop for Play<'_> {
     fn drop(&mut self) {
         end(&mut self.child);
+        // It was not asked, so it left its entry; looking at the list removes what is of the dead.
+        self.cx.store.servers();
     }
 }
 
@@ -98,6 +100,7 @@ impl<'a> Play<'a> {
         let mut env = vec![
             (SWITCH.to_owned(), channel.to_owned()),
             (paths::DISPLAY_NAME.to_owned(), WHO.to_owned()),
+            (paths::NO_LEASE.to_owned(), "1".to_owned()),
             (paths::CONFIG_DIR.to_owned(), cx.store.dir().to_string_lossy().into_owned()),
         ];
         env.extend(KEPT.iter().filter_map(|name| Some(((*name).to_owned(), cx.env.text(name)?.to_owned()))));
