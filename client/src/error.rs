@@ -61,6 +61,9 @@ impl From<ExitCode> for std::process::ExitCode {
     }
 }
 
+/// What to do about a text that is too long to be sent.
+pub const TOO_LARGE: &str = "Split it, or put it into a file that the others can read and send its path.";
+
 /// The failure of a command.
 ///
 /// Printed as `Error: <message>` and `Hint: <hint>` on stderr; with `--json` as
@@ -174,6 +177,9 @@ impl From<ErrorFrame> for CliError {
         let mut error = Self::new(exit, frame.code, sentence(&frame.message));
         if let Some(wait_ms) = frame.retry_after_ms {
             error = error.hint(format!("Try again in {} s.", wait_ms.div_ceil(1000))).field("retry_after_ms", wait_ms);
+        }
+        if error.code == ErrorCode::PayloadTooLarge.as_str() {
+            error = error.hint(TOO_LARGE);
         }
         if !frame.candidates.is_empty() {
             error.fields.insert("candidates".into(), serde_json::to_value(&frame.candidates).unwrap_or_default());

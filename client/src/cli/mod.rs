@@ -435,6 +435,18 @@ pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
             let _ = error.print();
             ExitCode::Success
         }
+        // A verb that wants another word after it: clap shows its help, whose first line would make no message.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !wants_json => {
+            let _ = error.print();
+            ExitCode::InvalidArgs
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let text = error.to_string();
+            let usage = text.lines().find(|line| line.starts_with("Usage: ")).unwrap_or("See `claudemesh --help`.");
+            let failure = CliError::invalid_args("A word is missing after the verb.").hint(usage);
+            Output::new(&Env::of_process(), Format::Json(vec![]), false).fail(&failure);
+            ExitCode::InvalidArgs
+        }
         _ => {
             let text = error.to_string();
             let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':');

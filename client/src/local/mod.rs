@@ -29,11 +29,11 @@ pub use store::is_local;
 #[cfg(feature = "local-broker")]
 pub use serve::up;
 #[cfg(feature = "local-broker")]
-pub use settle::{found, join, reach, release, to_found};
+pub use settle::{found, join, reach, release, serves_now, to_found};
 #[cfg(feature = "local-broker")]
 pub use takeover::Candidate;
 #[cfg(not(feature = "local-broker"))]
-pub use without::{Candidate, found, join, reach, release, to_found, up};
+pub use without::{Candidate, found, join, reach, release, serves_now, to_found, up};
 
 use std::path::Path;
 

@@ -8,7 +8,7 @@ use super::hung;
 use super::mesh::{self, LocalMesh};
 use super::store;
 use super::store::HolderKind;
-use super::takeover::answering;
+use super::takeover::{Role, answering};
 use super::{Candidate, Store, is_local};
 use crate::cli::Context;
 use crate::config::{ConfigStore, MeshEntry};
@@ -83,6 +83,12 @@ pub fn release() {
             tracing::warn!(error = error.message, "the local broker was left without a word");
         }
     }
+}
+
+/// Whether this verb itself serves the mesh of this machine, so that nobody does when it has ended.
+pub fn serves_now() -> bool {
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.as_ref().is_some_and(|candidate| matches!(candidate.role(), Role::Serving { .. }))
 }
 
 /// Makes sure that somebody serves this mesh when it is one of this machine; answers it with its address of now.

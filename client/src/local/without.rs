@@ -53,3 +53,8 @@ pub fn to_found(_: &Context) -> Option<Store> {
 
 /// Nothing to give up.
 pub fn release() {}
+
+/// Never.
+pub fn serves_now() -> bool {
+    false
+}

@@ -91,3 +91,12 @@ fn completions_and_manual_pages_cover_every_verb() {
     assert!(home.read("man1/claudemesh-group-join.1").contains("role"));
     home.run(&["man", "--dir", "/proc/none"]).exits(10);
 }
+
+#[test]
+fn a_verb_that_wants_another_word_shows_its_usage() {
+    let home = Home::new();
+    let bare = home.run(&["group"]).exits(3);
+    assert!(bare.stderr.contains("Usage: claudemesh group") && !bare.stderr.contains("Error:"), "{bare:?}");
+    let bare = home.run(&["group", "--json"]).exits(3).json();
+    assert!(bare["hint"].as_str().unwrap().starts_with("Usage: claudemesh group"), "{bare}");
+}

@@ -42,3 +42,11 @@ fn a_foreign_broker_at_the_usual_port_is_not_taken_for_ours() {
         assert_eq!(info["slug"], "local");
     }
 }
+
+#[test]
+fn an_invite_of_a_mesh_that_nobody_serves_says_so() {
+    let home = Home::new();
+    home.run_with(&["info"], &[("CLAUDEMESH_LOCAL", "1")]).exits(0);
+    let invite = home.run(&["invite"]).exits(0);
+    assert!(invite.stderr.contains("the link works while `claudemesh up` or a session runs"), "{invite:?}");
+}

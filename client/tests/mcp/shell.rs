@@ -379,3 +379,53 @@ async fn one_look_into_the_inbox_shows_all_large_messages() -> Result<()> {
     assert_eq!(lengths, [400_000, 400_000, 400_000, 400_000, 1_000_000, 1_000_000]);
     Ok(())
 }
+
+#[tokio::test]
+async fn who_joins_again_reads_the_name_that_the_mesh_has() -> Result<()> {
+    let team = Team::start().await?;
+    let invite = team.ann.json(&["invite", "--json"])?;
+    let url = invite["url"].as_str().context("a link")?;
+    let again = team.bob.run(&["join", url, "--name", "Dora"])?;
+    let text = stdout(&again);
+    assert!(text.contains("  name    Bob\n") && text.contains("launch --name Dora"), "{text}");
+    assert_eq!(team.bob.json(&["join", url, "--name", "Dora", "--json"])?["name"], "Bob");
+    // The invite has a name for its guest.
+    let invite = team.ann.json(&["invite", "--for-name", "Zoe", "--json"])?;
+    let joined = program()?.json(&["join", invite["url"].as_str().context("a link")?, "--name", "Eve", "--json"])?;
+    assert_eq!(joined["name"], "Zoe");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_away_cannot_be_kicked_and_a_message_is_replied_to() -> Result<()> {
+    let team = Team::start().await?;
+    for verb in ["kick", "disconnect"] {
+        let nobody = team.ann.run(&[verb, "Bob"])?;
+        assert_eq!(nobody.status.code(), Some(5), "{}", stdout(&nobody));
+        assert!(stderr(&nobody).contains("Bob is not connected"), "{}", stderr(&nobody));
+        assert_eq!(team.ann.json(&[verb, "--all", "--json"])?["affected"], json!([]));
+    }
+    let sent = team.bob.json(&["send", "Ann", "not a question", "--json"])?;
+    let reply = team.ann.run(&["reply", sent["messageId"].as_str().context("an id")?, "I see"])?;
+    assert!(stdout(&reply).contains("replied to Bob"), "{}{}", stdout(&reply), stderr(&reply));
+    Ok(())
+}
+
+#[tokio::test]
+async fn hints_of_the_shell_speak_of_the_shell() -> Result<()> {
+    let team = Team::start().await?;
+    let unknown = program()?.run(&["join", &format!("{}/i/NXPE2345", team.broker.base())])?;
+    let text = stderr(&unknown);
+    assert_eq!(unknown.status.code(), Some(5), "{text}");
+    assert!(text.contains("no invite NXPE2345") && text.contains("ask for another"), "{text}");
+    let away = stderr(&team.ann.run(&["ask", "Bob", "there?"])?);
+    assert!(away.contains("--wait-offline") && !away.contains("wait_offline"), "{away}");
+    let path = team.ann.home().join("large.txt");
+    // One is refused by its file, the other one by its ciphertext.
+    for bytes in [1_200_000, 3 << 20] {
+        std::fs::write(&path, vec![b'x'; bytes])?;
+        let long = stderr(&team.ann.run(&["send", "Bob", "--file", path.to_str().context("utf-8")?])?);
+        assert!(long.contains("Hint: Split it"), "{long}");
+    }
+    Ok(())
+}

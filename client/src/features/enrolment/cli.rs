@@ -10,7 +10,8 @@ use crate::cli::args::{CreateArgs, InviteArgs, JoinArgs};
 use crate::config::MeshEntry;
 use crate::config::owners::OwnerEntry;
 use crate::error::{CliError, ExitCode};
-use crate::features::one_shot::hostname;
+use crate::features::one_shot::{self, hostname};
+use crate::local::{is_local, serves_now};
 use crate::output::{Style, clean};
 
 /// The variable with the usual broker.
@@ -104,7 +105,13 @@ pub fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
             clean(&made.view.role),
             clean(&made.view.url),
         )
-    })
+    })?;
+    if is_local(&entry) && serves_now() {
+        cx.out.warn(
+            "nothing serves this mesh when this command has ended: the link works while `claudemesh up` or a session runs.",
+        );
+    }
+    Ok(())
 }
 
 fn invite_line(invite: &InviteView, out: &crate::output::Output) -> String {
@@ -142,9 +149,13 @@ pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     }
     let joined = join_link(cx, &args.link, args.name.as_deref(), args.slug.as_deref())?;
     let entry = &joined.entry;
+    // The invite may have a name for its guest, and a member of before keeps its own: the mesh says which it is.
+    let name =
+        one_shot::ask(cx, entry, |connection| async move { Ok(connection.hello_ack()?.member_display_name.clone()) });
+    let name = name.unwrap_or(joined.name);
     let value = json!({
         "ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "memberId": entry.member_id, "pubkey": entry.pubkey,
-        "brokerUrl": entry.broker_url, "role": joined.role, "alreadyMember": joined.already_member, "name": joined.name,
+        "brokerUrl": entry.broker_url, "role": joined.role, "alreadyMember": joined.already_member, "name": name,
     });
     cx.out.answer(&value, |out| {
         let mut text = format!("{} joined {}", out.tick(), clean(&entry.slug));
@@ -152,8 +163,15 @@ pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
             text += " (this key was a member before)";
         }
         let key: String = entry.pubkey.chars().take(16).collect();
-        text +=
-            &format!("\n  name    {}\n  member  {}  key {key}\n", clean(&joined.name), clean(entry.member_id.as_str()));
+        text += &format!("\n  name    {}\n  member  {}  key {key}\n", clean(&name), clean(entry.member_id.as_str()));
+        if let Some(asked) = args.name.as_deref().map(str::trim).filter(|asked| *asked != name) {
+            let asked = clean(asked);
+            text += &format!(
+                "  note    the mesh knows this member as {}, not as {asked}; a session can be called so: \
+                 claudemesh launch --name {asked}\n",
+                clean(&name)
+            );
+        }
         text += &format!("  broker  {}\n", clean(&entry.broker_url));
         text + "  next: claudemesh peers, claudemesh send <to> <text>, claudemesh inbox, claudemesh launch\n"
     })

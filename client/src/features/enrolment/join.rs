@@ -122,7 +122,15 @@ fn join_v2<'a>(
         display_name: Some(name.to_owned()),
     };
     let path = format!("/invites/{code}/claim");
-    let claimed: Claimed = Call { base, path: &path, key: None, bearer: None }.post(&body)?;
+    let claimed: Result<Claimed, CliError> = Call { base, path: &path, key: None, bearer: None }.post(&body);
+    let claimed = claimed.map_err(|error| match error.exit {
+        ExitCode::NotFound => {
+            let message = format!("The broker at {base} has no invite {code}.");
+            CliError { message, ..error }
+                .hint("It is mistyped, used up or revoked: check the link, or ask for another one.")
+        }
+        _ => error,
+    })?;
     let role = check_claim(&claimed)?;
     let wrong = || unsound("the root key in its answer cannot be opened");
     let sealed = URL_SAFE_NO_PAD.decode(claimed.sealed_root_key.trim_end_matches('=')).map_err(|_| wrong())?;

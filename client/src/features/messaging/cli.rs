@@ -13,7 +13,7 @@ use crate::cli::Context;
 use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
 use crate::config::MeshEntry;
 use crate::connection::{Connection, MailEvent};
-use crate::error::{CliError, ExitCode};
+use crate::error::{CliError, ExitCode, TOO_LARGE};
 use crate::features::one_shot::{self, Purpose};
 use crate::inbox::{KEEP, Mailbox, Message, Pick};
 use crate::output::{Output, Style, clean, clean_lines};
@@ -96,7 +96,8 @@ fn read_text(path: &std::path::Path) -> Result<String, CliError> {
             ExitCode::InvalidArgs,
             "payload_too_large",
             format!("{source} is too long to be sent."),
-        ));
+        )
+        .hint(TOO_LARGE));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| CliError::invalid_args(format!("{source} is not UTF-8 text; messages are text.")))?;

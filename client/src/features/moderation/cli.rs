@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Context;
 use crate::cli::args::{BanArgs, SelectionArgs, UnbanArgs};
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::features::one_shot::ask;
 use crate::output::{Style, clean};
 
@@ -19,6 +19,18 @@ impl From<&SelectionArgs> for Selection {
     }
 }
 
+/// Who was named and has no connection to be closed: nothing was done, and the exit code says so.
+fn nobody_of(args: &SelectionArgs) -> CliError {
+    let who = args.peer.as_deref().map_or_else(|| "The peer".into(), clean);
+    CliError::new(
+        ExitCode::NotFound,
+        "not_connected",
+        format!("{who} is not connected, so there was nothing to close."),
+    )
+    .hint("`claudemesh peers` lists who is there; `claudemesh ban` keeps a member away for good.")
+    .field("affected", Value::Array(vec![]))
+}
+
 fn names(list: &[String]) -> String {
     if list.is_empty() {
         return "nobody".into();
@@ -29,12 +41,15 @@ fn names(list: &[String]) -> String {
 /// Runs `kick`.
 ///
 /// # Errors
-/// Exit 7 without the right, 5 for an unknown peer, or of the connection.
+/// Exit 7 without the right, 5 for an unknown peer and for one that is away, or of the connection.
 pub fn kick(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let selection = Selection::from(args);
     let ack = ask(cx, &entry, |connection| async move { Ok(connection.kick_peers(selection).await?) })?;
     let skipped = ack.skipped_control_plane.unwrap_or_default();
+    if args.peer.is_some() && ack.kicked.is_empty() && skipped.is_empty() {
+        return Err(nobody_of(args));
+    }
     let value = json!({"affected": ack.affected, "kicked": ack.kicked, "skipped_control_plane": skipped});
     cx.out.answer(&value, |out| {
         let mut text = format!("{} kicked {}\n", out.tick(), names(&ack.kicked));
@@ -53,6 +68,9 @@ pub fn disconnect(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let selection = Selection::from(args);
     let affected = ask(cx, &entry, |connection| async move { Ok(connection.disconnect_peers(selection).await?) })?;
+    if args.peer.is_some() && affected.is_empty() {
+        return Err(nobody_of(args));
+    }
     cx.out.answer(&json!({"affected": affected}), |out| format!("{} disconnected {}\n", out.tick(), names(&affected)))
 }
 

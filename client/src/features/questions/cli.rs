@@ -17,7 +17,7 @@ use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::exchange::new_trace;
 use crate::features::messaging::{ack_words, cli as messages};
 use crate::features::one_shot::{self, Purpose};
-use crate::inbox::questions::Question;
+use crate::inbox::questions::{QUESTION, Question};
 use crate::inbox::{Mailbox, Message};
 use crate::output::{Output, Style, clean, clean_lines};
 use crate::session::{attach, protocol};
@@ -129,6 +129,8 @@ fn refusal(rejected: Rejected) -> CliError {
     };
     let mut error = CliError::new(exit, rejected.reason.clone(), sentence(&rejected.message));
     if rejected.reason == "offline" {
+        // The words are those of the tool, whose parameters have other names than our flags.
+        error.message = "The peer is away and nothing was sent.".into();
         error = error.hint("--wait-offline leaves the question for the peer; `claudemesh peers` shows who is there.");
     }
     if !rejected.candidates.is_empty() {
@@ -238,7 +240,11 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
                     "online": ack.online,
                 });
                 let name = clean(&question.from_name()).into_owned();
-                let did = if args.decline { "declined the question of" } else { "answered" };
+                let did = match question.subtype.as_deref() {
+                    _ if args.decline => "declined the question of",
+                    Some(QUESTION) => "answered",
+                    _ => "replied to",
+                };
                 return cx.out.answer(&value, |out| format!("{} {did} {name} ({})\n", out.tick(), ack_words(&ack)));
             }
         }

@@ -53,7 +53,11 @@ pub enum ReplyError {
 
 impl From<ReplyError> for CliError {
     fn from(error: ReplyError) -> Self {
-        let message = sentence(error.to_string().trim_start_matches("already_answered: "));
+        let message = match &error {
+            // What is left to do is in the hint, in the words of the shell.
+            ReplyError::AlreadyAnswered(at) => format!("The question was answered at {at}."),
+            error => sentence(error.to_string().trim_start_matches("already_answered: ")),
+        };
         match error {
             ReplyError::AlreadyAnswered(_) | ReplyError::UnderWay => {
                 Self::new(ExitCode::AlreadyExists, ErrorCode::AlreadyAnswered.as_str(), message)
