@@ -36,8 +36,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
-    let cx = Context::new(Env::of_process(), &global);
-    let done = dispatch(&cx, verb);
+    let mut cx = Context::new(Env::of_process(), &global);
+    let known = verb.as_ref().map_or(&[][..], cli::fields::of);
+    let done = cx.out.expect_fields(known).and_then(|()| dispatch(&cx, verb));
     // When this verb served the mesh of this machine: in good order, so that nothing is left behind.
     claudemesh::local::release();
     match done {

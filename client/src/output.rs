@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::{Map, Value};
 
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
 
 /// How the answer is printed.
@@ -66,13 +66,31 @@ pub struct Output {
     format: Format,
     quiet: bool,
     colour: bool,
+    /// The asked fields were found among those of the verb.
+    fields_checked: bool,
 }
 
 impl Output {
     /// Output of a command: colours only when stdout is a terminal, `NO_COLOR` is unset and `TERM` is not `dumb`.
     pub fn new(env: &Env, format: Format, quiet: bool) -> Self {
         let colour = io::stdout().is_terminal() && !env.is_set("NO_COLOR") && env.text("TERM") != Some("dumb");
-        Self { format, quiet, colour }
+        Self { format, quiet, colour, fields_checked: false }
+    }
+
+    /// Checks the fields of `--json=FIELDS` before the verb runs. Without `known` ones the answer is looked at.
+    ///
+    /// # Errors
+    /// Exit 3 for a field that the verb does not have.
+    pub fn expect_fields(&mut self, known: &[&str]) -> Result<(), CliError> {
+        if let Format::Json(fields) = &self.format
+            && !known.is_empty()
+        {
+            if let Some(unknown) = fields.iter().find(|field| !known.contains(&field.as_str())) {
+                return Err(unknown_field(unknown, known));
+            }
+            self.fields_checked = true;
+        }
+        Ok(())
     }
 
     /// Whether JSON was asked for.
@@ -88,10 +106,13 @@ impl Output {
     /// Prints the answer of a command: `value` as JSON, else what `human` makes of it.
     ///
     /// # Errors
-    /// Exit 10 when stdout cannot be written; a closed pipe is no error.
+    /// Exit 3 for an asked field that nothing in the answer has, 10 when stdout cannot be written; a closed pipe is no error.
     pub fn answer(&self, value: &Value, human: impl FnOnce(&Self) -> String) -> Result<(), CliError> {
         match &self.format {
             Format::Json(fields) => {
+                if !self.fields_checked {
+                    check_fields(value, fields)?;
+                }
                 let text = serde_json::to_string_pretty(&project(value, fields))
                     .map_err(|error| CliError::internal(format!("The answer cannot be written as JSON: {error}.")))?;
                 self.write(&format!("{text}\n"))
@@ -159,9 +180,40 @@ impl Output {
     }
 }
 
-/// Keeps only `fields` of an object or of each object of an array; everything when `fields` is empty.
+fn unknown_field(field: &str, known: &[&str]) -> CliError {
+    CliError::new(ExitCode::InvalidArgs, "unknown_field", format!("There is no field '{}'.", clean(field)))
+        .hint(format!("--json knows {}.", known.join(", ")))
+        .field("field", field)
+        .field("known", known.iter().map(|name| Value::from(*name)).collect::<Vec<_>>())
+}
+
+/// Finds an asked field that no object of an answer has. An empty list tells nothing.
+fn check_fields(value: &Value, fields: &[String]) -> Result<(), CliError> {
+    let rows = match value {
+        Value::Array(rows) => rows.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let rows = rows.iter().filter(|row| !is_failure(row)).filter_map(Value::as_object);
+    let mut known: Vec<&str> = Vec::new();
+    for name in rows.flat_map(Map::keys) {
+        if !known.contains(&name.as_str()) {
+            known.push(name);
+        }
+    }
+    match fields.iter().find(|field| !known.contains(&field.as_str())) {
+        Some(unknown) if !known.is_empty() => Err(unknown_field(unknown, &known)),
+        _ => Ok(()),
+    }
+}
+
+/// What stands in a list for something that could not be done; it has fields of its own.
+fn is_failure(value: &Value) -> bool {
+    value["ok"] == false && value["error"].is_string()
+}
+
+/// Keeps only `fields` of an object or of each object of an array; everything when `fields` is empty, and of a failure.
 pub fn project(value: &Value, fields: &[String]) -> Value {
-    if fields.is_empty() {
+    if fields.is_empty() || is_failure(value) {
         return value.clone();
     }
     match value {
@@ -240,6 +292,18 @@ mod tests {
         let fields = ["c".to_owned(), "a".to_owned()];
         assert_eq!(project(&value, &fields).to_string(), r#"[{"c":3,"a":1},{"a":4}]"#);
         assert_eq!(project(&value, &[]), value);
+    }
+
+    #[test]
+    fn a_field_that_nothing_has_is_an_error_and_a_failure_stays_whole() {
+        let failure = json!({"ok": false, "error": "network_error", "mesh": "x"});
+        let rows = json!([{"a": 1}, {"b": 2}, failure]);
+        let of = |name: &str| check_fields(&rows, &[name.to_owned()]);
+        assert_eq!((of("a"), of("b")), (Ok(()), Ok(())));
+        let error = of("mesh").unwrap_err();
+        assert_eq!((error.exit, error.hint.as_deref()), (ExitCode::InvalidArgs, Some("--json knows a, b.")));
+        assert_eq!(check_fields(&json!([]), &["a".to_owned()]), Ok(()));
+        assert_eq!(project(&rows, &["a".to_owned()])[2], failure);
     }
 
     #[test]

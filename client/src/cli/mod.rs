@@ -13,6 +13,7 @@ use crate::paths::Env;
 
 pub mod args;
 pub mod bare;
+pub mod fields;
 pub mod meshes;
 pub mod shell_files;
 pub mod skill;

@@ -429,3 +429,31 @@ async fn hints_of_the_shell_speak_of_the_shell() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn an_unknown_field_is_told_before_a_message_is_shown() -> Result<()> {
+    let team = Team::start().await?;
+    let _bob = session(&team.bob, "bob-1", "BobS").await?;
+    for verb in [&["inbox", "--json=nosuch"][..], &["peers", "--json=nosuch"], &["info", "--json=nosuch"]] {
+        let unknown = team.ann.run(verb)?;
+        let answer: Value = serde_json::from_str(&stdout(&unknown))?;
+        assert_eq!((unknown.status.code(), &answer["error"]), (Some(3), &json!("unknown_field")), "{verb:?} {answer}");
+        let known: Vec<&str> = answer["known"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        assert!(known.len() > 5 && known.iter().all(|name| answer["hint"].to_string().contains(name)), "{answer}");
+    }
+    // Every field that there is can be named.
+    team.bob.json(&["send", "Ann", "once", "--json"])?;
+    assert_eq!(team.ann.run(&["inbox", "--json=plaintext,nosuch"])?.status.code(), Some(3));
+    let rows = [
+        ("inbox", team.ann.json(&["inbox", "--json"])?),
+        ("peers", team.ann.json(&["peers", "--json"])?),
+        ("peers", team.ann.json(&["peers", "--all", "--json"])?),
+        ("list", team.ann.json(&["list", "--json"])?),
+    ];
+    for (verb, rows) in rows {
+        for name in rows.as_array().into_iter().flatten().filter_map(Value::as_object).flat_map(|row| row.keys()) {
+            team.ann.json(&[verb, &format!("--json={name}")])?;
+        }
+    }
+    Ok(())
+}
