@@ -27,13 +27,19 @@ async fn a_message_wakes_an_idle_session_which_answers() -> Result<()> {
         println!("from the send to the model: {} ms", sent.elapsed().as_millis());
         assert_eq!(stage.watcher.text().await?, answer);
         session.result().await?;
-        // The hook of the model's own tool call proves that it had its turn.
-        let id = ack["messageId"].clone();
-        let status = stage.watcher.ask(json!({"type": "message_status", "messageId": id})).await?;
-        assert_eq!(
-            (&status["recipients"][0]["stage"], &status["recipients"][0]["route"]),
-            (&json!("seen"), &json!("rewake"))
-        );
+        // The end of the turn proves it at the latest; its hook and the acknowledgement may come a moment after the result.
+        let request = json!({"type": "message_status", "messageId": ack["messageId"]});
+        let deadline = tokio::time::Instant::now() + claudemesh_testkit::host::PATIENCE;
+        loop {
+            let status = stage.watcher.ask(request.clone()).await?;
+            let recipient = &status["recipients"][0];
+            assert_eq!(recipient["route"], "rewake");
+            if recipient["stage"] == "seen" {
+                break;
+            }
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, "never seen: {recipient}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
     let body = model.asked("wake up now").await?["messages"].to_string();
     assert!(body.contains("> wake up now") && body.contains("from \\\"watcher\\\""), "{body}");
