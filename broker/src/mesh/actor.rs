@@ -12,8 +12,8 @@ use super::directory::Directory;
 use super::dispatch::Features;
 use super::hooks::{Match, matches};
 use super::lanes::Lanes;
-use super::load::Loaded;
-use super::messages::{Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, Snapshot};
+use super::load::{Loaded, reload_members};
+use super::messages::{Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
 use super::outcome::{Apply, Lane, Outcome, Reject, Work};
 use super::peers::{PeerRef, StatusSource};
 use crate::metrics::METRICS;
@@ -308,6 +308,18 @@ impl Handler<Snapshot> for Mesh {
     fn handle(&mut self, snapshot: Snapshot, ctx: &mut Self::Context) {
         (snapshot.0)(&mut self.core, &mut self.features);
         self.step(ctx, None, |_, _| ());
+    }
+}
+
+impl Handler<ReloadMembers> for Mesh {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, _: ReloadMembers, ctx: &mut Self::Context) -> Self::Result {
+        let (done, reloaded) = tokio::sync::oneshot::channel();
+        self.step(ctx, None, |_, cx| reload_members(cx, Some(done)));
+        Box::pin(async move {
+            let _ = reloaded.await;
+        })
     }
 }
 

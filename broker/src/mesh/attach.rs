@@ -25,24 +25,20 @@ use crate::session::queue::Outlet;
 impl Mesh {
     /// Lets a verified hello in, or says why not.
     pub(super) fn attach(&mut self, attach: Attach, ctx: &mut Context<Self>) -> Result<PeerRef, ErrorCode> {
-        let Attach { hello, req_id, socket, socket_no } = attach;
+        let Attach { mut hello, req_id, socket, socket_no } = attach;
         let member = self.admit_member(&hello)?;
+        // Who names its member key as session key has none: a session of that key would claim the member's queue from itself.
+        hello.session_key = hello.session_key.filter(|session| *session != member.pubkey);
         let ephemeral = hello.description.can(CAP_EPHEMERAL);
         let key = hello.session_key.unwrap_or(hello.member_key);
-        if let Some(session) = hello.session_key
-            && let Some(known) = self.core.roster.known.get(&session)
-        {
-            // A session key belongs to the member that used it first; once proven, only a proof opens it again.
-            if known.member != member.id {
-                return Err(ErrorCode::AttestationMismatch);
-            }
-            if known.proven && !hello.proven {
-                return Err(ErrorCode::AttestationMismatch);
-            }
-        }
+        let squatted =
+            hello.session_key.map_or(Ok(false), |session| self.check_session_key(&session, &hello, &member))?;
         let own_record = if ephemeral { None } else { self.own_record(&hello, &member) };
         if own_record.is_none() && self.core.roster.len() >= self.core.connections.max_per_mesh {
             return Err(ErrorCode::Capacity);
+        }
+        if squatted {
+            self.expel_squatters(&key, ctx);
         }
         let reattached = own_record.is_some();
         let known = self.core.roster.known.get(&key).cloned();
@@ -99,40 +95,6 @@ impl Mesh {
             return Err(if proven { ErrorCode::ParentMemberIdMismatch } else { ErrorCode::MemberIdMismatch });
         }
         Ok(member.clone())
-    }
-
-    /// The record that this hello continues: same key and member; without session key the same session id.
-    fn own_record(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerRef> {
-        let key = hello.session_key.unwrap_or(hello.member_key);
-        self.core.roster.with_key(&key).iter().copied().find(|at| {
-            self.core.roster.get(*at).is_some_and(|peer| {
-                peer.member == member.id
-                    && peer.session_key == hello.session_key
-                    && (hello.session_key.is_some() || peer.session_id == hello.session_id)
-                    && (hello.proven || !peer.proven)
-            })
-        })
-    }
-
-    /// Another record of the same member with the same session id is the same session under an older key.
-    fn replace_same_session(&mut self, hello: &VerifiedHello, member: &Member, ctx: &mut Context<Self>) {
-        let old: Vec<PeerRef> = self
-            .core
-            .roster
-            .of_member(&member.id)
-            .iter()
-            .copied()
-            .filter(|at| {
-                self.core
-                    .roster
-                    .get(*at)
-                    .is_some_and(|peer| peer.session_id == hello.session_id && (hello.proven || !peer.proven))
-            })
-            .collect();
-        for at in old {
-            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
-            self.evict(at, false, ctx);
-        }
     }
 
     fn take_over(&mut self, at: PeerRef, hello: &VerifiedHello, socket: Outlet, socket_no: u64) -> PeerRef {
@@ -359,7 +321,8 @@ pub fn evict(cx: &mut MeshContext<'_>, at: PeerRef, announce: bool) {
     cx.core.roster.known.insert(peer.key(), known);
     cx.core.dirty.insert(peer.key());
     cx.emit(MeshEvent::Evicted { key: peer.key(), member: peer.member.clone() });
-    if announce {
+    // A hidden peer came without a word, and its going would give it away as well.
+    if announce && peer.visible {
         let event = PeerEvent {
             name: peer.name,
             pubkey: peer.session_key.unwrap_or(peer.member_key),

@@ -69,6 +69,8 @@ pub struct Core {
     pub presence_budget: u64,
     /// Presence events that were left out since the last `roster_changed`.
     pub presence_skipped: u64,
+    /// Members were changed in storage and could not be read again yet.
+    pub members_stale: bool,
 }
 
 impl Core {
@@ -93,6 +95,7 @@ impl Core {
             flush_wanted: FlushWanted::No,
             presence_budget: PRESENCE_FRAMES_PER_SECOND,
             presence_skipped: 0,
+            members_stale: false,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::actor::Mesh;
 use super::context::{Core, Shared};
 use super::dispatch::Features;
 use super::load;
-use super::messages::{Drain, HookStatus, Snapshot};
+use super::messages::{Drain, HookStatus, ReloadMembers, Snapshot};
 use crate::session::CloseReason;
 
 /// A loaded mesh, or the turn of whoever loads it.
@@ -102,6 +102,7 @@ impl Directory {
             Ok(loaded) => loaded,
             Err(code) => {
                 drop(turn);
+                drop(slot);
                 self.forget_if_empty(id);
                 return Err(code);
             }
@@ -157,15 +158,9 @@ impl Directory {
 
     /// Takes over member rows that HTTP changed: joins, edits, grants, settings.
     pub async fn reload_members(&self, id: &MeshId) {
-        if self.loaded(id).await.is_none() {
-            return;
-        }
-        match load::members_and_policy(&self.inner.shared.db, id).await {
-            Ok(Some((members, policy))) => {
-                self.with_loaded(id, move |core, _| load::apply_members(core, members, policy)).await;
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(error = %error, mesh.id = %id, "members cannot be read again"),
+        if let Some(mesh) = self.loaded(id).await {
+            // A mesh that ends meanwhile is loaded anew, with its members.
+            let _ = mesh.send(ReloadMembers).await;
         }
     }
 
@@ -221,5 +216,30 @@ impl Directory {
             }
         });
         futures_util::future::join_all(drains).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::testing::TestMesh;
+
+    #[actix_rt::test]
+    async fn guesses_at_mesh_ids_leave_nothing_behind() {
+        let core = TestMesh::new().await.core;
+        let shared = Shared {
+            clock: core.clock,
+            db: core.db,
+            journal: core.journal,
+            limits: core.limits,
+            connections: core.connections,
+            hooks: core.hooks,
+        };
+        let directory = Directory::new(shared, Arbiters::default());
+        for number in 0..100 {
+            let guess = MeshId::from(format!("guess-{number}"));
+            assert_eq!(directory.get(&guess).await.err(), Some(ErrorCode::Unauthorized));
+        }
+        assert_eq!(directory.ids().len(), 0);
     }
 }

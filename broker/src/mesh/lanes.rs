@@ -6,7 +6,7 @@ use super::outcome::{Lane, Work};
 
 /// Jobs that may run at the same time in one mesh; the rest waits in its lane.
 pub const MAX_RUNNING: usize = 64;
-/// Jobs that may wait in one mesh before new ones are refused with `busy`.
+/// Jobs that may wait in one mesh before new requests are refused with `busy`.
 pub const MAX_WAITING: usize = 4_096;
 
 /// Waiting and running work of one mesh.
@@ -20,9 +20,11 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Admits work; gives it back when too much waits already.
+    /// Admits work; gives a request back when too much waits already.
+    ///
+    /// The mesh's own work is never refused: nobody would ask for it again. Whoever admits it bounds it, mostly to one per peer.
     pub fn admit(&mut self, work: Work) -> Result<(), Box<Work>> {
-        if self.waiting >= MAX_WAITING {
+        if self.waiting >= MAX_WAITING && work.reply_to.is_some() {
             return Err(Box::new(work));
         }
         let lane = work.lane.clone();
@@ -68,12 +70,19 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outcome::ReplyTo;
+    use super::super::peers::PeerRef;
     use super::*;
 
     fn work(key: &str) -> Work {
         let lane = Lane("test", key.into());
         let apply = || -> super::super::outcome::Apply { Box::new(|_, _| Ok(super::super::outcome::Outcome::Silent)) };
         Work { lane, future: Box::pin(async move { Ok(apply()) }), reply_to: None }
+    }
+
+    fn request(key: &str) -> Work {
+        let to = ReplyTo { peer: PeerRef(1), socket_no: 1, req_id: None, id: None };
+        Work { reply_to: Some(to), ..work(key) }
     }
 
     #[test]
@@ -94,11 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn too_much_waiting_work_is_given_back() {
+    fn a_request_too_many_is_given_back_and_the_meshs_own_work_never_is() {
         let mut lanes = Lanes::default();
         for _ in 0..MAX_WAITING {
-            assert!(lanes.admit(work("a")).is_ok());
+            assert!(lanes.admit(request("a")).is_ok());
         }
-        assert!(lanes.admit(work("b")).is_err());
+        assert!(lanes.admit(request("b")).is_err());
+        assert!(lanes.admit(work("c")).is_ok());
     }
 }

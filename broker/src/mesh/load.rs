@@ -1,11 +1,15 @@
 //! Builds a mesh from storage: at first use, after a crash, after a sleep. Always the same path.
 
+use std::time::Duration;
+
 use claudemesh_protocol::id::{MemberId, MeshId};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::session::SelfEditable;
+use tokio::sync::oneshot;
 
-use super::context::{Core, Shared};
+use super::context::{Core, MeshContext, Shared};
 use super::dispatch::Features;
+use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{KnownSession, Member, Roster};
 use super::topics::{TopicBook, TopicState};
 use crate::db::meshes::{self, MeshRecord};
@@ -68,16 +72,48 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
 }
 
 /// Members and policy alone, after HTTP changed them.
-///
-/// # Errors
-/// Storage.
-pub async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
+async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
     Ok(Some((members::store::load_all(db, id).await?, mesh.self_editable)))
 }
 
+/// Bans and the reading of members share a lane: rows that were read before a ban must not be taken over after it.
+pub fn members_lane() -> Lane {
+    Lane("members", String::new())
+}
+
+/// Longest read of the members; shorter than the deadline of work, so that a failure is seen here.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Reads members and policy again, and says `done` when they are taken over. When storage fails it is tried once a second.
+pub fn reload_members(cx: &mut MeshContext<'_>, done: Option<oneshot::Sender<()>>) {
+    let (db, id) = (cx.core.db.clone(), cx.core.id.clone());
+    cx.core.members_stale = false;
+    let future = async move {
+        let read = tokio::time::timeout(READ_DEADLINE, members_and_policy(&db, &id)).await;
+        let apply: Apply = Box::new(move |_, cx| {
+            match read {
+                Ok(Ok(Some((members, policy)))) => apply_members(cx.core, members, policy),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(error = %error, mesh.id = %cx.core.id, "members cannot be read again");
+                    cx.core.members_stale = true;
+                }
+                Err(_) => cx.core.members_stale = true,
+            }
+            // Whoever no longer waits does not need the answer.
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
+            Ok(Outcome::Silent)
+        });
+        Ok(apply)
+    };
+    cx.spawn(Work { lane: members_lane(), future: Box::pin(future), reply_to: None });
+}
+
 /// Takes over changed members; sessions without a name of their own follow their member's new name.
-pub fn apply_members(core: &mut Core, members: Vec<Member>, policy: SelfEditable) {
+fn apply_members(core: &mut Core, members: Vec<Member>, policy: SelfEditable) {
     core.self_editable = policy;
     for member in members {
         let renamed = core

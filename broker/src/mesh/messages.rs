@@ -80,6 +80,11 @@ pub type Look = Box<dyn FnOnce(&mut Core, &mut Features) + Send>;
 #[rtype(result = "()")]
 pub struct Snapshot(pub Look);
 
+/// Members were changed in storage: read them again. Answers when they are taken over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ReloadMembers;
+
 /// Write everything and close every socket. Answers when the journal has it.
 #[derive(Message)]
 #[rtype(result = "()")]

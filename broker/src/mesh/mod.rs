@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod attach;
+mod claims;
 pub mod context;
 pub mod directory;
 pub mod dispatch;

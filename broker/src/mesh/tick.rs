@@ -5,6 +5,7 @@ use claudemesh_protocol::features::presence::PeerStatus;
 
 use super::actor::{Mesh, TICK_MS};
 use super::context::{PRESENCE_FRAMES_PER_SECOND, system_push};
+use super::load::reload_members;
 use super::peers::{PeerRef, StatusSource};
 use crate::features::messaging::journaling;
 use crate::metrics::METRICS;
@@ -24,7 +25,12 @@ impl Mesh {
         self.core.presence_budget = PRESENCE_FRAMES_PER_SECOND;
         self.expire_leases(mono, ctx);
         self.expire_working(mono, ctx);
-        self.step(ctx, None, |features, cx| journaling::tick(&mut features.messaging, cx));
+        self.step(ctx, None, |features, cx| {
+            journaling::tick(&mut features.messaging, cx);
+            if cx.core.members_stale {
+                reload_members(cx, None);
+            }
+        });
         if self.core.presence_skipped > 0 {
             let data = serde_json::json!({ "peers": self.core.roster.len(), "changes": self.core.presence_skipped });
             self.core.presence_skipped = 0;

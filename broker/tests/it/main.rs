@@ -8,6 +8,7 @@ mod errors;
 mod gating;
 mod groups;
 mod hooks;
+mod hostile;
 mod lease;
 mod lifecycle;
 mod limits;

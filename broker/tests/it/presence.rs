@@ -90,6 +90,22 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_hidden_peer_comes_and_goes_without_a_word(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        let session = mesh.member("bob")?.session("one");
+        let mut bob = broker.connect(&session).await?;
+        bob.call(json!({"type": "set_visible", "visible": false}), "ack").await?;
+        bob.close().await?;
+        let carol = broker.join(&mesh.member("carol")?).await?;
+        carol.close().await?;
+        // Bob's lease ends first; the first that the others hear of anybody's leaving is of Carol.
+        broker.pass(Duration::from_secs(120), &mut watcher).await?;
+        assert_eq!(watcher.event("peer_left").await?["name"], "carol");
+        Ok(())
+    }
+
     async fn a_write_can_name_the_session_of_the_same_member(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::identity::merged;
 use serde_json::json;
 
 broker_suite! {
@@ -56,6 +57,33 @@ broker_suite! {
         let ack = sender.say(&receiver.pubkey(), "two", key("b")).await?;
         assert_eq!(ack["queued"], false, "{ack}");
         assert_eq!(receiver.text().await?, "one");
+        assert_eq!(receiver.waiting_messages().await?.len(), 0);
+        Ok(())
+    }
+
+    async fn each_of_several_attempts_at_once_is_answered(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let (mut one, mut two) = (broker.join(&alice).await?, broker.connect(&alice.session("two")).await?);
+        // Bob is away: the first attempt waits for the disk when the others come.
+        let frame = one.message_frame(&bob.pubkey(), "once", json!({"client_message_id": "c-1"}))?;
+        let attempt = |id: &str| merged(frame.clone(), json!({"id": id}));
+        for id in ["a", "b", "c"] {
+            one.send(&attempt(id)).await?;
+        }
+        two.send(&attempt("d")).await?;
+        let mut ids = Vec::new();
+        for id in ["a", "b", "c", "d"] {
+            let peer = if id == "d" { &mut two } else { &mut one };
+            let ack = peer.find("an ack for each", |frame| frame["type"] == "ack" && frame["id"] == id).await?;
+            assert_eq!(ack["queued"], true, "{ack}");
+            ids.push(ack["messageId"].clone());
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "{ids:?}");
+        let mut receiver = broker.join(&bob).await?;
+        receiver.message().await?;
         assert_eq!(receiver.waiting_messages().await?.len(), 0);
         Ok(())
     }

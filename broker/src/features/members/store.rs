@@ -21,7 +21,7 @@ pub enum Role {
     Member,
     /// Also moderates and edits members.
     Admin,
-    /// The creator; cannot be kicked or banned.
+    /// The creator; cannot be banned.
     Owner,
 }
 

@@ -1,5 +1,7 @@
 //! Messages: targets, the journal's view of a mesh, acknowledgements, receipts.
 
+#[cfg(test)]
+mod abuse_tests;
 pub mod journaling;
 mod quota;
 mod receipts;

@@ -1,5 +1,7 @@
 //! `client_ack` and `message_status`: the receipt ladder, climbed only by proof.
 
+use std::time::Duration;
+
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{
     ClientAck, MessageStatus, MessageStatusResult, RecipientReceipt, Response, Stage,
@@ -16,10 +18,15 @@ use crate::journal::store;
 use crate::journal::types::{StageUpdate, StoredDelivery, StoredMessage};
 use crate::mesh::context::MeshContext;
 use crate::mesh::outcome::{Lane, Outcome, Reject, Work, boxed};
-use crate::mesh::peers::{PeerRef, Role, Roster};
+use crate::mesh::peers::{Peer, PeerRef, Role, Roster};
 
 /// Recipients listed in one answer.
 const MAX_LISTED: usize = 1_000;
+/// Acknowledgements of one recipient that may be looked up in storage at the same time. Those beyond are about messages long
+/// gone from memory, or about none at all, and are left out.
+const MAX_LOOKUPS: u32 = 8;
+/// Longest look into storage.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Handles `client_ack`: only what was pushed to this very session can be acknowledged by it.
 pub(super) fn client_ack(
@@ -46,13 +53,20 @@ pub(super) fn client_ack(
     let own = broker_message_id.or_else(|| {
         client_message_id.and_then(|id| cx.core.roster.get(at).and_then(|peer| peer.outbox.id_of_client_message(&id)))
     });
+    let mut unknown = Vec::new();
     for id in own.into_iter().chain(message_ids) {
-        acknowledge(memory, cx, at, &id, stage, route.clone());
+        if !acknowledge(memory, cx, at, &id, stage, route.clone()) {
+            unknown.push(id);
+        }
+    }
+    if let Some(key) = cx.core.roster.get(at).map(Peer::key) {
+        look_up(memory, cx, unknown, key, stage, route);
     }
     journaling::refill(memory, cx, at);
     Ok(Outcome::Silent)
 }
 
+/// One acknowledgement; `false` when only storage may know the message.
 fn acknowledge(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
@@ -60,64 +74,85 @@ fn acknowledge(
     id: &str,
     stage: Stage,
     route: Option<String>,
-) {
-    let Some(peer) = cx.core.roster.get_mut(at) else { return };
+) -> bool {
+    let Some(peer) = cx.core.roster.get_mut(at) else { return true };
     let key = peer.key();
     let in_flight = peer.outbox.acknowledge(id);
     if let Some(entry) = &in_flight {
         let entry = Acknowledged { id, seq: entry.seq, key, slot: entry.slot, priority: entry.priority };
         journaling::received(memory, cx, &entry);
     }
-    if stage > Stage::Received {
-        climb_later(memory, cx, id, key, stage, route);
-    }
+    stage <= Stage::Received || climb_later(memory, cx, id, key, stage, route)
 }
 
-/// A step above `received`: noted in memory and storage, also long after the push.
+/// A step above `received`, also long after the push: noted in memory and for storage. `false` when memory does not know the
+/// message.
 fn climb_later(
     memory: &mut MessagingMemory,
-    cx: &mut MeshContext<'_>,
+    cx: &MeshContext<'_>,
     id: &str,
     key: PublicKey,
     stage: Stage,
     route: Option<String>,
-) {
+) -> bool {
     let now = cx.now_ms();
-    match memory.receipts.get(id) {
-        Some(receipt) => {
-            let (seq, stored) = (receipt.seq, receipt.stored);
-            let climbed = climb(memory, id, &key, None, stage, route.clone(), now);
-            if let (Some(key), true) = (climbed, stored) {
-                let update =
-                    StageUpdate { mesh_id: cx.core.id.clone(), seq, recipient_key: key, stage, at_ms: now, route };
-                memory.stages.push(update);
-            }
-        }
-        None => {
-            let (db, mesh, id) = (cx.core.db.clone(), cx.core.id.clone(), id.to_owned());
-            let lane = Lane("receipt", id.clone());
-            let future = boxed::<Messaging, _, _>(async move {
-                let found = store::message_by_id_prefix(&db, &mesh, &id, 1).await?;
-                Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
-                    if let Some(message) = found.into_iter().find(|message| message.id.as_str() == id) {
-                        memory.stages.push(StageUpdate {
-                            mesh_id: mesh,
-                            seq: message.seq,
-                            recipient_key: key,
-                            stage,
-                            at_ms: now,
-                            route,
-                        });
-                    }
-                    Ok(Outcome::Silent)
-                })
-            });
-            cx.spawn(Work { lane, future, reply_to: None });
-        }
+    let Some(receipt) = memory.receipts.get(id) else { return false };
+    let (seq, stored) = (receipt.seq, receipt.stored);
+    let climbed = climb(memory, id, &key, None, stage, route.clone(), now);
+    if let (Some(key), true) = (climbed, stored) {
+        let update = StageUpdate { mesh_id: cx.core.id.clone(), seq, recipient_key: key, stage, at_ms: now, route };
+        memory.stages.push(update);
     }
+    true
 }
 
-/// Raises a receipt in memory, never lowers it. Answers the recipient key whose entry it was.
+/// Steps on messages that only storage may know: one look for all of them, and what is there already is not written again.
+fn look_up(
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    mut ids: Vec<String>,
+    key: PublicKey,
+    stage: Stage,
+    route: Option<String>,
+) {
+    ids.retain(|id| id.len() <= limits::MAX_ID_CHARS);
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.is_empty() {
+        return;
+    }
+    let running = memory.lookups.entry(key).or_default();
+    if *running >= MAX_LOOKUPS {
+        return;
+    }
+    *running += 1;
+    let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+    let future = boxed::<Messaging, _, _>(async move {
+        let look = store::below_stage(&db, &mesh, &ids, &key, stage);
+        let found = tokio::time::timeout(LOOKUP_DEADLINE, look).await;
+        Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
+            if let Some(running) = memory.lookups.get_mut(&key) {
+                *running -= 1;
+                if *running == 0 {
+                    memory.lookups.remove(&key);
+                }
+            }
+            let found = found.map_err(|_| Reject::new(ErrorCode::Timeout, "storage took too long"))??;
+            memory.stages.extend(found.into_iter().map(|seq| StageUpdate {
+                mesh_id: mesh.clone(),
+                seq,
+                recipient_key: key,
+                stage,
+                at_ms: now,
+                route: route.clone(),
+            }));
+            Ok(Outcome::Silent)
+        })
+    });
+    cx.spawn(Work { lane: Lane("receipt", key.to_hex()), future, reply_to: None });
+}
+
+/// Raises a receipt in memory, never lowers it. Answers the recipient key whose entry climbed.
 pub(super) fn climb(
     memory: &mut MessagingMemory,
     id: &str,
@@ -132,12 +167,13 @@ pub(super) fn climb(
         .filter(|slot| entries.get(*slot).is_some_and(|entry| entry.key == *key))
         .or_else(|| entries.iter().position(|entry| entry.key == *key))?;
     let entry: &mut Entry = entries.get_mut(at)?;
-    if stage > entry.stage {
-        entry.stage = stage;
-        entry.at_ms = now;
-        if route.is_some() {
-            entry.route = route;
-        }
+    if stage <= entry.stage {
+        return None;
+    }
+    entry.stage = stage;
+    entry.at_ms = now;
+    if route.is_some() {
+        entry.route = route;
     }
     Some(entry.key)
 }
@@ -151,7 +187,9 @@ pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, i
         let own = receipt.entries.iter().find(|entry| entry.key == by);
         own.or_else(|| receipt.entries.iter().find(|entry| entry.member == member)).map(|entry| entry.key)
     });
-    climb_later(memory, cx, id, key.unwrap_or(by), Stage::Answered, None);
+    if !climb_later(memory, cx, id, key.unwrap_or(by), Stage::Answered, None) {
+        look_up(memory, cx, vec![id.to_owned()], by, Stage::Answered, None);
+    }
 }
 
 /// Handles `message_status`: for the sender, the recipients and admins.

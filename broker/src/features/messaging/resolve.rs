@@ -11,7 +11,7 @@ use claudemesh_protocol::target::Target;
 use super::state::Recipient;
 use crate::journal::types::RecipientKind;
 use crate::mesh::outcome::Reject;
-use crate::mesh::peers::{Peer, PeerRef, Roster, allows};
+use crate::mesh::peers::{Member, Peer, PeerRef, Roster, allows};
 use crate::metrics::METRICS;
 
 /// Candidates listed in an `ambiguous_target` error.
@@ -139,7 +139,10 @@ fn with_prefix(roster: &Roster, prefix: &str) -> Vec<Resolved> {
 }
 
 fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Reject> {
-    if let Some(member) = roster.member_by_key(key) {
+    let known = roster.known.get(key);
+    // A key that a session of somebody used stays that session's, whoever enrols it afterwards: older links ask for no proof.
+    let of_another = |member: &Member| known.is_some_and(|known| known.member != member.id);
+    if let Some(member) = roster.member_by_key(key).filter(|member| !of_another(member)) {
         if member.revoked_at_ms.is_some() {
             return Err(unknown("that member was banned from this mesh"));
         }
@@ -150,7 +153,7 @@ fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Reject> {
         .first()
         .and_then(|at| roster.get(*at))
         .map(|peer| &peer.member)
-        .or_else(|| roster.known.get(key).map(|known| &known.member));
+        .or_else(|| known.map(|known| &known.member));
     match owner {
         Some(member) if is_live(roster, member) => Ok(Resolved::Session(*key)),
         _ => Err(unknown("no session or member of this mesh has that key")),

@@ -148,8 +148,7 @@ fn retry(
     if let (Some(open), Some(reply)) = (memory.open.get_mut(&known.seq), reply)
         && (open.remaining > 0 || open.keep)
     {
-        // The first socket may be gone: the ack goes to whoever asked last.
-        open.reply = Some(reply.clone());
+        open.ask_again(reply.clone());
         return Ok(Some(None));
     }
     let stage = memory.receipts.get(known.id.as_str()).map_or(Stage::Stored, lowest_stage);
@@ -315,6 +314,7 @@ fn admit(
         remaining,
         frame_bytes: frame.len(),
         reply,
+        retries: Vec::new(),
         journaled: Journaled::Pending,
         keep,
     };
@@ -420,6 +420,15 @@ pub(super) fn ack_of(memory: &MessagingMemory, roster: &Roster, open: &Open, rep
         waiting: u32::try_from(waiting).ok(),
         recipients,
         ..Ack::default()
+    }
+}
+
+/// Gives its ack to everybody who sent a message: the first attempt, and the retries that came before it.
+pub(super) fn answer_all(cx: &mut MeshContext<'_>, mut ack: Ack, first: &ReplyTo, retries: Vec<ReplyTo>) {
+    for (number, reply) in std::iter::once(first).chain(&retries).enumerate() {
+        ack.id = reply.id.clone().unwrap_or_default();
+        ack.duplicate = ack.queued && number > 0;
+        cx.reply(reply, &ServerMessage::from(Response::from(ack.clone())));
     }
 }
 

@@ -60,10 +60,25 @@ pub struct Open {
     pub frame_bytes: usize,
     /// Whom the ack goes to; `None` once it was sent.
     pub reply: Option<ReplyTo>,
+    /// Retries that came before the ack; each of them is answered.
+    pub retries: Vec<ReplyTo>,
     /// State.
     pub journaled: Journaled,
     /// Written even when everybody acknowledged: topic history.
     pub keep: bool,
+}
+
+impl Open {
+    /// Retries of one message that are remembered until its ack.
+    const MAX_RETRIES: usize = 64;
+
+    /// The sender asks again. Its first socket may be gone, and so may those of many retries before this one.
+    pub fn ask_again(&mut self, reply: ReplyTo) {
+        if self.retries.len() >= Self::MAX_RETRIES {
+            self.retries.remove(0);
+        }
+        self.retries.push(reply);
+    }
 }
 
 /// A message as a retry finds it.
@@ -209,6 +224,10 @@ pub struct MessagingMemory {
     pub receipt_entries: usize,
     /// Peers to look at after the next commit.
     pub awaiting: HashMap<PeerRef, Awaiting>,
+    /// Peers whose claim failed.
+    pub unclaimed: HashSet<PeerRef>,
+    /// Looks into storage for acknowledgements, by recipient key.
+    pub lookups: HashMap<PublicKey, u32>,
     /// Peers whose backlog reaches beyond what is committed.
     pub behind: HashSet<PeerRef>,
     /// Rate of each member.

@@ -14,7 +14,8 @@ use crate::mesh::attach::evict;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
 use crate::mesh::events::MeshEvent;
-use crate::mesh::outcome::{Lane, Outcome, Reject};
+use crate::mesh::load::members_lane;
+use crate::mesh::outcome::{Outcome, Reject};
 use crate::mesh::peers::{PeerRef, Role};
 use crate::session::CloseReason;
 
@@ -155,8 +156,7 @@ fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject>
         ));
     }
     let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
-    let lane = Lane("member", id.to_string());
-    Ok(Outcome::work::<Moderation, _, _>(lane, async move {
+    Ok(Outcome::work::<Moderation, _, _>(members_lane(), async move {
         store::revoke(&db, &mesh, &id, now).await?;
         Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
             if let Some(member) = cx.core.roster.member_mut(&id) {
@@ -185,7 +185,7 @@ fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Rejec
     if target.is_empty() {
         return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
     }
-    let found: Vec<(MemberId, String)> = cx
+    let found: Vec<(MemberId, String, Role)> = cx
         .core
         .roster
         .members()
@@ -196,15 +196,19 @@ fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Rejec
                 || key == target
                 || (target.len() >= MIN_PREFIX && key.starts_with(&target))
         })
-        .map(|member| (member.id.clone(), member.display_name.clone()))
+        .map(|member| (member.id.clone(), member.display_name.clone(), member.role))
         .collect();
-    let (id, name) = match found.as_slice() {
+    let (id, name, role) = match found.as_slice() {
         [one] => one.clone(),
         [] => return Err(Reject::new(ErrorCode::NotFound, "no banned member matches")),
         _ => return Err(Reject::new(ErrorCode::AmbiguousTarget, "several banned members match; use a key")),
     };
+    // Only the owner bans an admin, and only the owner takes that back.
+    if role == Role::Admin && cx.member()?.role != Role::Owner {
+        return Err(Reject::new(ErrorCode::Forbidden, "your role does not allow to lift the ban of an admin"));
+    }
     let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
-    Ok(Outcome::work::<Moderation, _, _>(Lane("member", id.to_string()), async move {
+    Ok(Outcome::work::<Moderation, _, _>(members_lane(), async move {
         store::unrevoke(&db, &mesh, &id).await?;
         Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
             if let Some(member) = cx.core.roster.member_mut(&id) {

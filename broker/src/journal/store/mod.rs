@@ -10,7 +10,7 @@ mod write;
 
 use std::collections::HashMap;
 
-use claudemesh_protocol::features::messaging::Priority;
+use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
@@ -177,6 +177,32 @@ pub async fn message_by_id_prefix(
         .load(conn)
         .await?);
     messages_of(rows)
+}
+
+/// Places in the order of those of these messages whose delivery to a recipient is below a stage.
+///
+/// # Errors
+/// Storage fails.
+pub async fn below_stage(
+    db: &Db,
+    mesh: &MeshId,
+    ids: &[String],
+    recipient: &PublicKey,
+    stage: Stage,
+) -> Result<Vec<i64>, DbError> {
+    let recipient = recipient.to_hex();
+    Ok(with_conn!(db, |conn| messages::table
+        .inner_join(
+            deliveries::table.on(deliveries::mesh_id.eq(messages::mesh_id).and(deliveries::seq.eq(messages::seq)))
+        )
+        .filter(messages::mesh_id.eq(mesh.as_str()))
+        .filter(messages::id.eq_any(ids))
+        .filter(deliveries::recipient_key.eq(&recipient))
+        .filter(deliveries::stage.lt(convert::stage_number(stage)))
+        .order(messages::seq)
+        .select(messages::seq)
+        .load(conn)
+        .await?))
 }
 
 /// The receipts of one message, by recipient key, at most 1,000.

@@ -1,5 +1,8 @@
 //! What waits in storage for a recipient: found when it comes, read on as it acknowledges, pulled when it asks.
 
+use std::time::Duration;
+
+use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{InboxPullResult, Priority, Response};
 use claudemesh_protocol::features::presence::{LowWaiting, event_data};
 use claudemesh_protocol::id::PublicKey;
@@ -11,6 +14,7 @@ use super::super::send::{Offered, hand_over, push_frame};
 use super::super::state::{Counts, MessagingMemory};
 use super::super::store::{LaneRead, load_backlog};
 use super::received::{Acknowledged, received};
+use crate::db::DbError;
 use crate::journal::store;
 use crate::journal::types::StoredMessage;
 use crate::mesh::context::{FlushWanted, MeshContext, system_push};
@@ -48,9 +52,17 @@ pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
     let (member, epoch) = (peer.member_key, peer.outbox.epoch);
     let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
     let future = async move {
-        store::claim_member(&db, &mesh, &member, &session).await?;
-        let counts = super::super::store::pending_counts_of(&db, &mesh, &[member, session]).await?;
+        let claimed = async {
+            store::claim_member(&db, &mesh, &member, &session).await?;
+            super::super::store::pending_counts_of(&db, &mesh, &[member, session]).await
+        };
+        let counts = in_time(Box::pin(claimed)).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
+            let counts = counts.inspect_err(|_| {
+                // Nothing is read before it is claimed, or the order would be lost: it is claimed again, once storage is back.
+                memory.unclaimed.insert(at);
+                memory.doubtful = true;
+            })?;
             for key in [member, session] {
                 match counts.get(&key).copied().filter(|counts| counts.iter().any(|count| *count > 0)) {
                     Some(counts) => memory.waiting.insert(key, with_uncommitted(memory, &key, counts)),
@@ -71,6 +83,14 @@ pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
     };
     let lane = Lane("claim", member.to_hex());
     cx.spawn(Work { lane, future: boxed::<Messaging, _, _>(future), reply_to: None });
+}
+
+/// Longest read or claim; shorter than the deadline of work, so that whoever waits for it learns of a failure.
+const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
+
+async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result<T, Reject> {
+    let late = |_| Reject::new(ErrorCode::Timeout, "storage took too long");
+    Ok(tokio::time::timeout(STORAGE_DEADLINE, storage).await.map_err(late)??)
 }
 
 /// Counts of storage plus what is in memory only.
@@ -132,7 +152,7 @@ fn read(
     let peer = cx.core.roster.get(at);
     let (key, epoch) = peer.map_or((PublicKey::from_bytes([0; 32]), 0), |peer| (peer.key(), peer.outbox.epoch));
     boxed::<Messaging, _, _>(async move {
-        let loaded = load_backlog(&db, &mesh, &key, &lanes, limit).await;
+        let loaded = in_time(Box::pin(load_backlog(&db, &mesh, &key, &lanes, limit))).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
             let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| peer.outbox.epoch == epoch) else {
                 return Ok(Outcome::Silent);

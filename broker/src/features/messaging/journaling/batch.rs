@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{Ack, Response};
+use claudemesh_protocol::features::messaging::Ack;
 use claudemesh_protocol::id::{MemberId, PublicKey};
-use claudemesh_protocol::message::ServerMessage;
 
-use super::super::send::ack_of;
+use super::super::send::{ack_of, answer_all};
 use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
 use super::backlog::{claim, pull_now, refill};
 use crate::features::presence::store::SessionRecord;
@@ -130,7 +129,7 @@ pub fn committed(
             Ok(()) => ack_of(memory, &cx.core.roster, &open, &reply),
             Err(code) => failed(memory, &open, &reply, code),
         };
-        cx.reply(&reply, &ServerMessage::from(Response::from(ack)));
+        answer_all(cx, ack, &reply, std::mem::take(&mut open.retries));
     }
     memory.committed = memory.committed.max(ticket.upto);
     memory.doubtful |= matches!(result, Err(ErrorCode::Unavailable | ErrorCode::Internal));

@@ -1,11 +1,10 @@
 //! A recipient has a message: its row, or that it needs none, and the answer to the sender.
 
-use claudemesh_protocol::features::messaging::{Priority, Response, Stage};
+use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::PublicKey;
-use claudemesh_protocol::message::ServerMessage;
 
 use super::super::receipts;
-use super::super::send::ack_of;
+use super::super::send::{ack_of, answer_all};
 use super::super::state::{Journaled, MessagingMemory};
 use crate::journal::types::StageUpdate;
 use crate::mesh::context::{FlushWanted, MeshContext};
@@ -78,10 +77,10 @@ pub(in crate::features::messaging) fn settle_received(
     if open.remaining > 0 || open.keep {
         return;
     }
-    let reply = open.reply.take();
+    let (reply, retries) = (open.reply.take(), std::mem::take(&mut open.retries));
     if let (Some(reply), Some(open)) = (reply, memory.open.get(&seq)) {
         let ack = ack_of(memory, &cx.core.roster, open, &reply);
-        cx.reply(&reply, &ServerMessage::from(Response::from(ack)));
+        answer_all(cx, ack, &reply, retries);
     }
     if memory.open.get(&seq).is_some_and(|open| open.journaled == Journaled::Pending)
         && let Some(open) = memory.open.remove(&seq)

@@ -74,11 +74,18 @@ fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
                 }
             }
             for at in cx.core.roster.refs() {
-                let here = cx.core.roster.get(at).filter(|peer| peer.online() && !peer.ephemeral);
-                if here.is_some_and(|peer| [peer.key(), peer.member_key].iter().any(|key| counted.contains_key(key))) {
+                let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| peer.online() && !peer.ephemeral) else {
+                    continue;
+                };
+                let unclaimed = memory.unclaimed.remove(&at);
+                if unclaimed {
+                    peer.outbox.reading = false;
+                }
+                if unclaimed || [peer.key(), peer.member_key].iter().any(|key| counted.contains_key(key)) {
                     attached(memory, cx, at);
                 }
             }
+            memory.unclaimed.clear();
             Ok(Outcome::Silent)
         })
     };

@@ -1,0 +1,77 @@
+//! Whose a session key is, and which record a hello continues, replaces or ends.
+
+use actix::Context;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::id::PublicKey;
+
+use super::actor::Mesh;
+use super::context::MeshContext;
+use super::peers::{Member, PeerRef};
+use crate::session::CloseReason;
+use crate::session::hello::VerifiedHello;
+
+impl Mesh {
+    /// Whether a member may come with this session key; `true` when another member claimed it before, without a proof.
+    ///
+    /// A session key belongs to the member that used it first, but a proof beats a claim; once proven, only a proof opens it
+    /// again. The key of a member is nobody's session key: what waits for the member waits under it.
+    pub(super) fn check_session_key(
+        &self,
+        session: &PublicKey,
+        hello: &VerifiedHello,
+        member: &Member,
+    ) -> Result<bool, ErrorCode> {
+        let roster = &self.core.roster;
+        match roster.known.get(session) {
+            Some(known) if known.proven && !hello.proven => Err(ErrorCode::AttestationMismatch),
+            Some(known) if known.member == member.id => Ok(false),
+            Some(known) if hello.proven && !known.proven => Ok(true),
+            Some(_) => Err(ErrorCode::AttestationMismatch),
+            None if !hello.proven && roster.member_by_key(session).is_some() => Err(ErrorCode::AttestationMismatch),
+            None => Ok(false),
+        }
+    }
+
+    /// Ends what others have under a session key that is not theirs.
+    pub(super) fn expel_squatters(&mut self, key: &PublicKey, ctx: &mut Context<Self>) {
+        for at in self.core.roster.with_key(key).to_vec() {
+            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
+            self.evict(at, true, ctx);
+        }
+        self.core.roster.known.remove(key);
+    }
+
+    /// The record that this hello continues: same key and member; without session key the same session id.
+    pub(super) fn own_record(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerRef> {
+        let key = hello.session_key.unwrap_or(hello.member_key);
+        self.core.roster.with_key(&key).iter().copied().find(|at| {
+            self.core.roster.get(*at).is_some_and(|peer| {
+                peer.member == member.id
+                    && peer.session_key == hello.session_key
+                    && (hello.session_key.is_some() || peer.session_id == hello.session_id)
+                    && (hello.proven || !peer.proven)
+            })
+        })
+    }
+
+    /// Another record of the same member with the same session id is the same session under an older key.
+    pub(super) fn replace_same_session(&mut self, hello: &VerifiedHello, member: &Member, ctx: &mut Context<Self>) {
+        let old: Vec<PeerRef> = self
+            .core
+            .roster
+            .of_member(&member.id)
+            .iter()
+            .copied()
+            .filter(|at| {
+                self.core
+                    .roster
+                    .get(*at)
+                    .is_some_and(|peer| peer.session_id == hello.session_id && (hello.proven || !peer.proven))
+            })
+            .collect();
+        for at in old {
+            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
+            self.evict(at, false, ctx);
+        }
+    }
+}
