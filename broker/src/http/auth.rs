@@ -27,6 +27,8 @@ use crate::session::bucket::Bucket;
 
 /// Signatures remembered at once.
 const MAX_SEEN: usize = 8_192;
+/// Of them by one key: three a second, for two minutes. Others are not to be kept out by one that floods.
+const MAX_SEEN_PER_KEY: u32 = 384;
 /// A signature is remembered this long: its timestamp is refused from both ends of this window on.
 const SEEN_MS: i64 = 2 * limits::MAX_CLOCK_SKEW_MS;
 /// A body must arrive within this time.
@@ -139,24 +141,36 @@ pub struct AuthState {
 #[derive(Default)]
 struct Seen {
     signatures: HashSet<[u8; 64]>,
-    order: VecDeque<(i64, [u8; 64])>,
+    order: VecDeque<(i64, [u8; 64], PublicKey)>,
+    by_key: HashMap<PublicKey, u32>,
 }
 
 impl Seen {
-    fn insert(&mut self, signature: [u8; 64], now_ms: i64) -> Result<(), ErrorCode> {
-        while let Some((_, oldest)) = self.order.front().filter(|(at, _)| *at + SEEN_MS < now_ms) {
-            self.signatures.remove(oldest);
-            self.order.pop_front();
+    fn insert(&mut self, signature: [u8; 64], key: PublicKey, now_ms: i64) -> Result<(), ErrorCode> {
+        while self.order.front().is_some_and(|(at, ..)| *at + SEEN_MS < now_ms)
+            && let Some((_, oldest, signer)) = self.order.pop_front()
+        {
+            self.signatures.remove(&oldest);
+            if let Some(count) = self.by_key.get_mut(&signer) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_key.remove(&signer);
+                }
+            }
         }
         if self.signatures.contains(&signature) {
             return Err(ErrorCode::Replayed);
+        }
+        if self.by_key.get(&key).is_some_and(|count| *count >= MAX_SEEN_PER_KEY) {
+            return Err(ErrorCode::RateLimited);
         }
         if self.order.len() >= MAX_SEEN {
             // Forgetting one early would let it be replayed.
             return Err(ErrorCode::Busy);
         }
         self.signatures.insert(signature);
-        self.order.push_back((now_ms, signature));
+        self.order.push_back((now_ms, signature, key));
+        *self.by_key.entry(key).or_default() += 1;
         Ok(())
     }
 }
@@ -165,10 +179,14 @@ impl AuthState {
     /// Accepts the request of an allowed signer, once.
     ///
     /// # Errors
-    /// `replayed`, or `busy` when too many are remembered.
+    /// `replayed`; `rate_limited` when too many of this signer are remembered, `busy` when too many are at all.
     pub fn accept(&self, request: &Signed) -> Result<(), HttpFailure> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(request.signature, request.now_ms).map_err(HttpFailure::from)
+        match seen.insert(request.signature, request.key, request.now_ms) {
+            // The oldest may take as long as that to be forgotten; usually the flood is over before.
+            Err(ErrorCode::RateLimited) => Err(HttpFailure::limited(1_000)),
+            done => done.map_err(HttpFailure::from),
+        }
     }
 
     /// Counts one enrolment request of an address against `rate` a minute (0: no limit).
@@ -263,26 +281,46 @@ pub async fn require_operator(db: &Db, request: &HttpRequest) -> Result<(), Http
 mod tests {
     use super::*;
 
+    fn key(number: usize) -> PublicKey {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        PublicKey::from_bytes(bytes)
+    }
+
+    fn signature(number: usize) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        bytes
+    }
+
     #[test]
     fn a_signature_passes_once_and_is_forgotten_only_when_it_is_too_old_to_pass() {
         let mut seen = Seen::default();
-        assert_eq!(seen.insert([1; 64], 0), Ok(()));
-        assert_eq!(seen.insert([1; 64], 0), Err(ErrorCode::Replayed));
-        assert_eq!(seen.insert([1; 64], SEEN_MS), Err(ErrorCode::Replayed));
-        assert_eq!(seen.insert([2; 64], SEEN_MS + 1), Ok(()));
-        assert_eq!(seen.order.len(), 1);
+        assert_eq!(seen.insert([1; 64], key(1), 0), Ok(()));
+        assert_eq!(seen.insert([1; 64], key(1), 0), Err(ErrorCode::Replayed));
+        assert_eq!(seen.insert([1; 64], key(1), SEEN_MS), Err(ErrorCode::Replayed));
+        assert_eq!(seen.insert([2; 64], key(1), SEEN_MS + 1), Ok(()));
+        assert_eq!((seen.order.len(), seen.by_key.len()), (1, 1));
     }
 
     #[test]
     fn a_full_memory_refuses_rather_than_forgets() {
         let mut seen = Seen::default();
         for number in 0..MAX_SEEN {
-            let mut signature = [0; 64];
-            signature[..8].copy_from_slice(&number.to_le_bytes());
-            assert_eq!(seen.insert(signature, 0), Ok(()));
+            assert_eq!(seen.insert(signature(number), key(number), 0), Ok(()));
         }
-        assert_eq!(seen.insert([9; 64], 1), Err(ErrorCode::Busy));
-        assert_eq!(seen.insert([9; 64], SEEN_MS + 1), Ok(()));
+        assert_eq!(seen.insert([9; 64], key(MAX_SEEN), 1), Err(ErrorCode::Busy));
+        assert_eq!(seen.insert([9; 64], key(MAX_SEEN), SEEN_MS + 1), Ok(()));
+    }
+
+    #[test]
+    fn one_signer_does_not_fill_the_memory_of_all() {
+        let mut seen = Seen::default();
+        let passed = (0..MAX_SEEN).filter(|number| seen.insert(signature(*number), key(1), 0).is_ok()).count();
+        assert_eq!(passed, MAX_SEEN_PER_KEY as usize);
+        assert_eq!(seen.insert([8; 64], key(1), 1), Err(ErrorCode::RateLimited));
+        assert_eq!(seen.insert([8; 64], key(2), 1), Ok(()));
+        assert_eq!(seen.insert([9; 64], key(1), SEEN_MS + 1), Ok(()));
     }
 
     #[test]

@@ -203,7 +203,6 @@ async fn join(request: HttpRequest, state: State, body: Body) -> Answer {
     .await
 }
 
-/// v2: the new member proves its ed25519 key, which is what the mesh enrols; the x25519 key only receives the root key.
 /// Which mesh a code is for, so that a client that is a member there already claims with the key it has. Tells what a claim
 /// would tell, and counts like one.
 async fn preview(request: HttpRequest, state: State, path: web::Path<String>) -> Answer {
@@ -213,6 +212,7 @@ async fn preview(request: HttpRequest, state: State, path: web::Path<String>) ->
     Ok(HttpResponse::Ok().json(serde_json::json!({"mesh_id": invite.mesh_id})))
 }
 
+/// v2: the new member proves its ed25519 key, which is what the mesh enrols; the x25519 key only receives the root key.
 async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body: Body) -> Answer {
     count_attempt(&state, &request)?;
     let code = path.into_inner();

@@ -9,6 +9,7 @@ use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult
 
 use super::State;
 use super::auth::Body;
+use crate::mesh::attach::cut;
 use crate::metrics::METRICS;
 use crate::session::bucket::Bucket;
 
@@ -43,10 +44,13 @@ pub(super) async fn set_status(request: HttpRequest, body: Body, state: State) -
     let Some(token) = bearer(&request).filter(|token| (32..=256).contains(&token.len())) else {
         return refuse(ErrorCode::Unauthorized, "expected `Authorization: Bearer <hook token>`", None);
     };
-    let status: HookSetStatus = match body.json() {
+    let mut status: HookSetStatus = match body.json() {
         Ok(status) => status,
         Err(failure) => return failure.error_response(),
     };
+    // Cut as a hello's are, or a long one would fit no session; and a parked status is small.
+    status.cwd = cut(&status.cwd);
+    status.session_id = status.session_id.as_deref().map(cut);
     let token_hash = sha256_hex(token.as_bytes());
     let rate = state.config.effective_limits().hook_per_minute;
     let taken = {

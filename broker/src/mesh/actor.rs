@@ -38,6 +38,7 @@ pub struct Mesh {
     pub(super) flush_armed: Option<(FlushWanted, SpawnHandle)>,
     pub(super) writing: bool,
     pub(super) next_tick_mono_ms: i64,
+    pub(super) next_forget_mono_ms: i64,
     pub(super) empty_since_mono_ms: Option<i64>,
     pub(super) retiring: bool,
     pub(super) draining: Option<Vec<tokio::sync::oneshot::Sender<()>>>,
@@ -57,6 +58,7 @@ impl Mesh {
             flush_armed: None,
             writing: false,
             next_tick_mono_ms: now + TICK_MS,
+            next_forget_mono_ms: now,
             empty_since_mono_ms: Some(now),
             retiring: false,
             draining: None,
@@ -197,6 +199,15 @@ impl Actor for Mesh {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         METRICS.meshes_active.dec();
+        // Of an archived mesh, or one that is rebuilt: those who are still in it leave it with it.
+        for peer in self.core.roster.iter() {
+            if peer.online() {
+                METRICS.connections_active.dec();
+            }
+            if let Some(hash) = peer.hook_token_hash.as_ref().filter(|_| !peer.ephemeral) {
+                self.core.hooks.detach(hash, &self.core.id);
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use claudemesh_protocol::version::{
 use super::actor::Mesh;
 use super::context::{FlushWanted, MeshContext, answer_text};
 use super::events::MeshEvent;
+use super::known;
 use super::messages::Attach;
 use super::peers::{At, KnownSession, Member, Peer, PeerRef, StatusSource};
 use crate::features::messaging::journaling;
@@ -225,7 +226,9 @@ impl Mesh {
     fn remember(&mut self, at: PeerRef) {
         let Some(peer) = self.core.roster.get(at) else { return };
         let (key, known) = (peer.key(), known_of(peer));
-        self.core.roster.known.insert(key, known);
+        if self.core.roster.known.insert(key, known).is_none() && self.core.roster.knows_many() {
+            known::forget(&mut self.core);
+        }
         self.core.dirty.insert(key);
         if let Some(member) = self.core.roster.get(at).map(|peer| peer.member.clone())
             && let Some(member) = self.core.roster.member_mut(&member)
@@ -375,6 +378,7 @@ fn acks(hello: &VerifiedHello) -> bool {
     hello.description.can(CAP_CLIENT_ACK) || (hello.proven && !says)
 }
 
-fn cut(text: &str) -> String {
+/// Cuts a text of a peer to what is kept of it.
+pub fn cut(text: &str) -> String {
     text.chars().take(limits::MAX_TEXT_CHARS).collect()
 }

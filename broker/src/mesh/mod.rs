@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod events;
 mod flush;
 pub mod hooks;
+pub mod known;
 pub mod lanes;
 pub mod load;
 pub mod messages;

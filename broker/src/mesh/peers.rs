@@ -220,6 +220,8 @@ pub struct Roster {
     member_by_key: FastMap<PublicKey, MemberId>,
     /// Sessions by key, connected or not.
     pub known: FastMap<PublicKey, KnownSession>,
+    /// How many of them the last look left.
+    pub known_left: usize,
 }
 
 impl Roster {

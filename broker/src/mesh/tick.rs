@@ -5,10 +5,14 @@ use claudemesh_protocol::features::presence::PeerStatus;
 
 use super::actor::{Mesh, TICK_MS};
 use super::context::{PRESENCE_FRAMES_PER_SECOND, system_push};
+use super::known;
 use super::load::reload_members;
 use super::peers::{PeerRef, StatusSource};
 use crate::features::messaging::journaling;
 use crate::metrics::METRICS;
+
+/// How often sessions are forgotten that were away for too long.
+const FORGET_MS: i64 = 3_600_000;
 
 impl Mesh {
     pub(super) fn arm_tick(&mut self, ctx: &mut Context<Self>) {
@@ -37,6 +41,10 @@ impl Mesh {
             let frame = system_push(&self.core.id, "roster_changed", data, self.core.clock.now_ms());
             let (cx, _) = self.context(None);
             cx.push_all(&frame, |_| false);
+        }
+        if mono >= self.next_forget_mono_ms {
+            self.next_forget_mono_ms = mono + FORGET_MS;
+            known::forget(&mut self.core);
         }
         self.retire_when_idle(mono, ctx);
     }

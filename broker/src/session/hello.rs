@@ -10,6 +10,8 @@ use claudemesh_protocol::limits;
 use claudemesh_protocol::session::{Hello, PeerDescription, Request, SessionHello};
 use sha2::{Digest, Sha256};
 
+use crate::features::enrolment::rules::is_reordering;
+
 /// A hello whose signatures hold. What is left to the mesh: membership, bans, capacity, who owns the session key.
 #[derive(Clone, Debug)]
 pub struct VerifiedHello {
@@ -188,6 +190,8 @@ pub fn trim(description: &mut PeerDescription) {
         cut(text, limits::MAX_TEXT_CHARS);
     }
     if let Some(name) = &mut description.display_name {
+        // As with the names of members, nobody is to read as somebody else.
+        name.retain(|symbol| !symbol.is_control() && !is_reordering(symbol));
         *name = name.trim().to_owned();
     }
     description.display_name = description.display_name.take().filter(|name| !name.is_empty());
@@ -207,5 +211,23 @@ pub fn trim(description: &mut PeerDescription) {
             }
             Err(_) => false,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_session_cannot_disguise_itself() {
+        let shown = |name: &str| {
+            let mut description = PeerDescription { display_name: Some(name.into()), ..PeerDescription::default() };
+            trim(&mut description);
+            description.display_name
+        };
+        assert_eq!(shown(" Zoë 🦊 ").as_deref(), Some("Zoë 🦊"));
+        assert_eq!(shown("al\u{200b}ice\u{202e}\n").as_deref(), Some("alice"));
+        assert_eq!(shown("\u{feff}\t"), None, "then it has its member's");
+        assert_eq!(shown(&"ü".repeat(100)), Some("ü".repeat(limits::MAX_NAME_CHARS)));
     }
 }

@@ -72,6 +72,18 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_hook_in_a_very_deep_directory_finds_its_session(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let session = broker.mesh("team")?.member("bob")?.session("one");
+        let deep = "/deeper".repeat(300);
+        let hello = session.hello_at(broker.now_ms(), json!({"hookTokenHash": sha256_hex(TOKEN.as_bytes()), "cwd": deep}));
+        let mut peer = TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
+        let body = json!({"cwd": deep, "pid": std::process::id(), "status": "working"});
+        assert_eq!(hook(&broker.base(), Some(TOKEN), &body)?.body["sessions"], 1);
+        assert_eq!(status_of(&mut peer, "one").await?, "working");
+        Ok(())
+    }
+
     async fn a_hook_without_the_token_changes_nothing(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

@@ -63,7 +63,7 @@ pub fn display_name(text: &str) -> Checked<String> {
 }
 
 /// Marks that make a name read as another one.
-fn is_reordering(symbol: char) -> bool {
+pub fn is_reordering(symbol: char) -> bool {
     matches!(symbol, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 

@@ -265,16 +265,17 @@ impl<'a> Route<'a> {
             self.blocked += 1;
             return;
         }
-        let sessions: Vec<&Peer> = self
+        let (had, sessions): (Vec<&Peer>, Vec<&Peer>) = self
             .roster
             .of_member(id)
             .iter()
             .filter_map(|at| self.roster.get(*at))
             .filter(|peer| peer.at != self.sender.at)
-            .collect();
+            .partition(|peer| grant == Grant::Broadcast && self.excluded(peer));
         if !sessions.iter().any(|peer| peer.online()) {
-            // The author of a topic message has it; nothing waits for a member whose only session wrote it.
-            if grant == Grant::Dm || *id != self.sender.member {
+            // The author of a topic message has it, and so has whoever got it directly: nothing waits for their members.
+            let has = *id == self.sender.member || !had.is_empty() || self.exclude.contains(&member.pubkey);
+            if grant == Grant::Dm || !has {
                 self.push(member.pubkey, RecipientKind::Member, id.clone(), vec![]);
             }
             return;

@@ -2,6 +2,7 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::messaging::{ClientAck, InboxPull, Priority, Send, Stage, Trace};
 use claudemesh_protocol::features::presence::PeerStatus;
+use claudemesh_protocol::features::topics::Visibility;
 use claudemesh_protocol::limits;
 use claudemesh_protocol::target::TargetField;
 use proptest::prelude::*;
@@ -13,6 +14,7 @@ use crate::mesh::context::FlushWanted;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{PeerRef, StatusSource};
 use crate::mesh::testing::{Frames, TestMesh, key};
+use crate::mesh::topics::TopicState;
 use crate::session::queue::FRAME_OVERHEAD_BYTES;
 
 fn texts(frames: &[Value]) -> Vec<String> {
@@ -169,6 +171,41 @@ async fn an_array_reaches_each_recipient_once_and_exclude_is_honoured() {
     mesh.ask(from, send).unwrap();
     mesh.settle().await;
     assert_eq!((pushes(&frames).len(), pushes(&others).len()), (0, 1));
+}
+
+#[actix_rt::test]
+async fn whoever_got_it_directly_gets_no_copy_from_a_topic() {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob, carol) =
+        (mesh.member("alice", 1).await, mesh.member("bob", 2).await, mesh.member("carol", 3).await);
+    let (from, _) = mesh.peer(&alice, "alice", Some(11));
+    let (at, frames) = mesh.peer(&bob, "bob", Some(21));
+    let (_, others) = mesh.peer(&carol, "carol", Some(31));
+    mesh.core.topics.put(TopicState {
+        id: "topic-1".into(),
+        name: "news".into(),
+        description: None,
+        visibility: Visibility::Public,
+        created_at_ms: 0,
+        subscribers: vec![bob.clone(), carol],
+    });
+    for excluded in [key(2), key(21)] {
+        let news = Send { target_spec: "#news".into(), exclude: vec![excluded], ..Send::default() };
+        mesh.ask(from, news).unwrap();
+        mesh.settle().await;
+        assert_eq!((pushes(&frames).len(), pushes(&others).len()), (0, 1), "{excluded:?}");
+        assert!(!mesh.features.messaging.waiting.contains_key(&key(2)), "nor does one wait for the member");
+    }
+    // A sibling of the session that got it directly has not got it.
+    let (_, sibling) = mesh.peer(&bob, "bob", Some(22));
+    mesh.ask(from, Send { target_spec: "#news".into(), exclude: vec![key(21)], ..Send::default() }).unwrap();
+    mesh.settle().await;
+    assert_eq!((pushes(&frames).len(), pushes(&sibling).len()), (0, 1));
+    // Nor is anything kept for one that was excluded and is away.
+    mesh.step(None, |_, cx| crate::mesh::attach::evict(cx, at, false));
+    mesh.ask(from, Send { target_spec: "#news".into(), exclude: vec![key(2)], ..Send::default() }).unwrap();
+    mesh.settle().await;
+    assert_eq!(pushes(&sibling).len(), 0);
 }
 
 #[actix_rt::test]

@@ -187,6 +187,22 @@ pub async fn forget_before(db: &Db, before_ms: i64) -> Result<usize, DbError> {
         .await?))
 }
 
+/// Forgets these sessions of a mesh.
+///
+/// # Errors
+/// Storage fails; what was done stays done.
+pub async fn forget(db: &Db, mesh: &MeshId, keys: &[PublicKey]) -> Result<(), DbError> {
+    for chunk in keys.chunks(500) {
+        let keys: Vec<String> = chunk.iter().map(PublicKey::to_hex).collect();
+        with_tx!(db, |conn| diesel::delete(
+            sessions::table.filter(sessions::mesh_id.eq(mesh.as_str())).filter(sessions::session_key.eq_any(&keys))
+        )
+        .execute(conn)
+        .await?);
+    }
+    Ok(())
+}
+
 /// An increment of a member's totals: what happened since the last one, so that reconnecting counts nothing twice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatsDelta {
