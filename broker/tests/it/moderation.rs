@@ -57,6 +57,11 @@ broker_suite! {
         assert!(matches!(answer.status, 401 | 403), "{answer:?}");
         let bans = owner.call(json!({"type": "list_bans"}), "list_bans_result").await?;
         assert_eq!(bans["bans"][0]["pubkey"], bob.pubkey(), "{bans}");
+        // A second ban is no news, and it is not said that nobody is called so.
+        for target in ["bob", &bob.pubkey(), &bob.pubkey()[..12]] {
+            assert_eq!(owner.refused(json!({"type": "ban", "target": target})).await?, "already_exists", "{target}");
+        }
+        assert_eq!(owner.refused(json!({"type": "ban", "target": "nobody"})).await?, "not_found");
         owner.call(json!({"type": "unban", "target": bob.pubkey()}), "unban_ack").await?;
         broker.join(&bob).await?;
         Ok(())

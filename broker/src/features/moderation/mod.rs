@@ -139,9 +139,18 @@ fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject>
         return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
     }
     let own = cx.member()?.clone();
-    let id = match resolve_name(&cx.core.roster, target, None).map_err(not_found)? {
-        Resolved::Member(id, _) => id,
-        Resolved::Session(key) => session_member(cx, &key)?,
+    let id = match resolve_name(&cx.core.roster, target, None).map_err(not_found) {
+        Ok(Resolved::Member(id, _)) => id,
+        Ok(Resolved::Session(key)) => session_member(cx, &key)?,
+        Err(reject) => {
+            // Names and keys of the banned mean nobody any more, which would be news to an admin.
+            return Err(match banned_like(cx, target).as_slice() {
+                [(_, name, _)] if reject.code == ErrorCode::NotFound => {
+                    Reject::new(ErrorCode::AlreadyExists, format!("`{name}` is banned already"))
+                }
+                _ => reject,
+            });
+        }
     };
     let member =
         cx.core.roster.member(&id).cloned().ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))?;
@@ -180,13 +189,10 @@ fn session_member(cx: &MeshContext<'_>, key: &PublicKey) -> Result<MemberId, Rej
         .ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))
 }
 
-fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject> {
+/// Banned members of this name, key or beginning of a key.
+fn banned_like(cx: &MeshContext<'_>, target: &str) -> Vec<(MemberId, String, Role)> {
     let target = target.trim().to_lowercase();
-    if target.is_empty() {
-        return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
-    }
-    let found: Vec<(MemberId, String, Role)> = cx
-        .core
+    cx.core
         .roster
         .members()
         .filter(|member| member.revoked_at_ms.is_some())
@@ -197,8 +203,15 @@ fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Rejec
                 || (target.len() >= MIN_PREFIX && key.starts_with(&target))
         })
         .map(|member| (member.id.clone(), member.display_name.clone(), member.role))
-        .collect();
-    let (id, name, role) = match found.as_slice() {
+        .collect()
+}
+
+fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject> {
+    let target = target.trim().to_lowercase();
+    if target.is_empty() {
+        return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
+    }
+    let (id, name, role) = match banned_like(cx, &target).as_slice() {
         [one] => one.clone(),
         [] => return Err(Reject::new(ErrorCode::NotFound, "no banned member matches")),
         _ => return Err(Reject::new(ErrorCode::AmbiguousTarget, "several banned members match; use a key")),
