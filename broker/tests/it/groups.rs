@@ -26,6 +26,54 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_confirmed_write_keeps_the_role_and_counts_who_left(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut peer = broker.join(&mesh.member("alice")?).await?;
+        let role = async |peer: &mut TestPeer| -> Result<Value> {
+            let list = peer.call(json!({"type": "list_peers"}), "peers_list").await?;
+            let own = list["peers"].as_array().into_iter().flatten().find(|one| one["isSelf"] == true).cloned();
+            Ok(own.unwrap_or_default()["groups"][0]["role"].clone())
+        };
+        let join = |role: Option<&str>, confirm: bool| {
+            let mut frame = json!({"type": "join_group", "name": "qa", "confirm": confirm});
+            if let Some(role) = role {
+                frame["role"] = role.into();
+            }
+            frame
+        };
+        peer.call(join(Some("lead"), true), "presence_ack").await?;
+        peer.call(join(None, true), "presence_ack").await?;
+        assert_eq!(role(&mut peer).await?, "lead", "no role keeps the one of before");
+        peer.call(join(Some(""), true), "presence_ack").await?;
+        assert_eq!(role(&mut peer).await?, Value::Null, "an empty one clears it");
+        // Without a confirmation as ever: the group is written as it is given.
+        peer.send(&join(Some("lead"), false)).await?;
+        peer.send(&join(None, false)).await?;
+        assert_eq!(role(&mut peer).await?, Value::Null);
+        for sessions in [1, 0] {
+            let left = json!({"type": "leave_group", "name": "qa", "confirm": true});
+            assert_eq!(peer.call(left, "presence_ack").await?["sessions"], sessions);
+        }
+        Ok(())
+    }
+
+    async fn an_audience_of_those_who_get_it_directly_is_told_apart_from_an_empty_one(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut alice = broker.join(&mesh.member("alice")?).await?;
+        let bob = mesh.member("bob")?;
+        let mut peer = broker.join(&bob).await?;
+        peer.send(&json!({"type": "join_group", "name": "frontend"})).await?;
+        peer.settle().await?;
+        for (group, words) in [("@frontend", "but who is left out"), ("@empty", "nobody else is in @empty")] {
+            let ack = alice.say(group, "hello", json!({"exclude": [bob.pubkey()]})).await?;
+            assert!(ack["error"].as_str().is_some_and(|text| text.contains(words)), "{ack}");
+            assert!(ack["error"].as_str().is_some_and(|text| text.starts_with("unknown_target")), "{ack}");
+        }
+        Ok(())
+    }
+
     async fn nothing_of_one_socket_overtakes_what_it_sent_before(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

@@ -29,6 +29,7 @@ impl Feature for Groups {
                 if join.role.as_ref().is_some_and(|role| role.chars().count() > limits::MAX_NAME_CHARS) {
                     return Err(Reject::new(ErrorCode::InvalidArgs, "`role`: expected at most 64 characters"));
                 }
+                let role = join.role.clone().filter(|role| !join.target.confirm || !role.trim().is_empty());
                 let peers = sessions_of(cx, &join.target)?;
                 for at in &peers {
                     let full = cx.core.roster.get(*at).is_some_and(|peer| {
@@ -39,15 +40,22 @@ impl Feature for Groups {
                         return Err(Reject::new(ErrorCode::Limit, message));
                     }
                     change(cx, *at, |peer| match peer.groups.iter_mut().find(|group| group.name == name) {
-                        Some(group) => group.role.clone_from(&join.role),
-                        None => peer.groups.push(Group { name: name.clone(), role: join.role.clone() }),
+                        // Who asks for a confirmation knows that no role keeps the one of before, and an empty one clears.
+                        Some(_) if join.role.is_none() && join.target.confirm => {}
+                        Some(group) => group.role.clone_from(&role),
+                        None => peer.groups.push(Group { name: name.clone(), role: role.clone() }),
                     });
                 }
                 Ok(confirm(&join.target, &peers))
             }
             Request::LeaveGroup(leave) => {
                 let name = checked(&leave.name)?;
-                let peers = sessions_of(cx, &leave.target)?;
+                let mut peers = sessions_of(cx, &leave.target)?;
+                // Those that are in it: the confirmation counts what has changed.
+                peers.retain(|at| {
+                    let peer = cx.core.roster.get(*at);
+                    peer.is_some_and(|peer| peer.groups.iter().any(|group| group.name == name))
+                });
                 for at in &peers {
                     change(cx, *at, |peer| peer.groups.retain(|group| group.name != name));
                 }

@@ -293,6 +293,7 @@ impl<'a> Route<'a> {
 
     fn add_audience(&mut self, what: &str, belongs: impl Fn(&Peer) -> bool) -> Result<(), Reject> {
         let before = self.routed.len();
+        let mut excluded = false;
         let blocked = self.blocked;
         let roster = self.roster;
         for peer in roster.iter() {
@@ -300,7 +301,11 @@ impl<'a> Route<'a> {
             let same_shell =
                 self.sender.ephemeral && peer.channel == self.sender.channel && peer.key() == self.sender.key();
             let own = peer.at == self.sender.at || same_shell;
-            if own || peer.ephemeral || !peer.visible || !belongs(peer) || self.excluded(peer) {
+            if own || peer.ephemeral || !peer.visible || !belongs(peer) {
+                continue;
+            }
+            if self.excluded(peer) {
+                excluded = true;
                 continue;
             }
             let Some(member) = roster.member(&peer.member) else { continue };
@@ -313,7 +318,10 @@ impl<'a> Route<'a> {
             self.push(peer.key(), kind, peer.member.clone(), vec![peer.at]);
         }
         if self.routed.len() == before && self.blocked == blocked && self.seen.is_empty() {
-            return Err(unknown(&format!("nobody else is in {what}")));
+            return Err(unknown(&match excluded {
+                true => format!("nobody is in {what} but who is left out: you, and those who get it directly"),
+                false => format!("nobody else is in {what}"),
+            }));
         }
         Ok(())
     }
