@@ -115,6 +115,35 @@ pub fn group_name(text: &str) -> Result<String, TargetError> {
     if fine { Ok(name.into()) } else { Err(TargetError::BadGroup) }
 }
 
+/// Why a name cannot be given to somebody: nobody could be reached by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// [`Target::parse`] reads it as an audience.
+    #[error("expected a name that means one peer: `*` and what begins with `@` or `#` mean many")]
+    Audience,
+    /// It reads as a key or as the beginning of one.
+    #[error("expected a name that does not look like a key: 8 and more digits of 0-9 and a-f mean one")]
+    Key,
+}
+
+/// Digits from which on a text is taken for the beginning of a key.
+pub const MIN_KEY_PREFIX: usize = 8;
+
+/// Checks that a message to this name means whoever is called so, and nobody else.
+///
+/// # Errors
+/// [`NameError`].
+pub fn addressable(name: &str) -> Result<(), NameError> {
+    let name = name.trim();
+    if name == "*" || name.starts_with(['@', '#']) {
+        return Err(NameError::Audience);
+    }
+    if name.len() >= MIN_KEY_PREFIX && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(NameError::Key);
+    }
+    Ok(())
+}
+
 /// Whether a member of group `member` belongs to the audience `@audience`: the group itself or anything below it.
 pub fn group_covers(audience: &str, member: &str) -> bool {
     member.strip_prefix(audience).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -143,6 +172,16 @@ mod tests {
     fn a_checked_group_name_stays_as_it_is() {
         assert_eq!(group_name(" @ a b ").as_deref(), Ok("a b"));
         assert_eq!(group_name("a b").as_deref(), Ok("a b"));
+    }
+
+    #[test]
+    fn a_name_that_means_somebody_else_is_none() {
+        for bad in ["*", "@all", " @qa", "#general", "@", "deadbeef", "DEADBEEF01", "20241121", &"ab".repeat(32)] {
+            assert!(addressable(bad).is_err(), "{bad}");
+        }
+        for good in ["Ann", "a*", "a@b", "c#", "face", "decade7", "deadbeefs", "Smith, Ann", "2024-11-21"] {
+            assert_eq!(addressable(good), Ok(()), "{good}");
+        }
     }
 
     #[test]

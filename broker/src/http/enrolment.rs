@@ -74,7 +74,7 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
     }
     let slug = rules::slug(&asked.slug)?;
     let name = asked.name.as_deref().map(rules::display_name).transpose()?.unwrap_or_else(|| slug.clone());
-    let display_name = rules::display_name(&asked.display_name)?;
+    let display_name = rules::member_name(&asked.display_name)?;
     state.auth.accept(&signed)?;
     let now_ms = state.clock.now_ms();
     let mut rng = rand::rngs::OsRng;
@@ -184,7 +184,8 @@ async fn join(request: HttpRequest, state: State, body: Body) -> Answer {
         InviteV1::read(&asked.invite_token).map_err(|error| HttpFailure::new(error.code(), error.to_string()))?;
     let pubkey = PublicKey::parse(&asked.peer_pubkey)
         .ok_or_else(|| HttpFailure::new(ErrorCode::Malformed, "expected `peer_pubkey` of 64 lower-case hex digits"))?;
-    let candidate = candidate(pubkey, rules::display_name(&asked.display_name)?);
+    let name = joining_name(&state, Some(&invite.mesh_id), &pubkey, &asked.display_name).await?;
+    let candidate = candidate(pubkey, name);
     // The hash is over the text as the owner made it, so another spelling of the same payload is another token.
     let hash = sha256_hex(asked.invite_token.trim_end_matches('=').as_bytes());
     to_the_end(async move {
@@ -230,7 +231,10 @@ async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body
         HttpFailure::new(ErrorCode::BadSignature, "`signature` is not by `peer_pubkey` over this claim")
     })?;
     let name = match &asked.display_name {
-        Some(name) => rules::display_name(name)?,
+        Some(name) => {
+            let invite = store::invite_by_code(&state.db, &code.to_ascii_uppercase()).await?;
+            joining_name(&state, invite.as_ref().map(|invite| &invite.mesh_id), &asked.peer_pubkey, name).await?
+        }
         None => format!("peer-{}", &asked.peer_pubkey.short()[..6]),
     };
     let candidate = candidate(asked.peer_pubkey, name);
@@ -256,6 +260,25 @@ async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body
         }))
     })
     .await
+}
+
+/// The name of somebody who joins. A member of before keeps the name it has, so what it asks for need not be one to be
+/// reached by.
+async fn joining_name(
+    state: &AppState,
+    mesh: Option<&MeshId>,
+    key: &PublicKey,
+    asked: &str,
+) -> Result<String, HttpFailure> {
+    let refused = match rules::member_name(asked) {
+        Ok(name) => return Ok(name),
+        Err(error) => error,
+    };
+    let known = match mesh {
+        Some(mesh) => members::by_key(&state.db, mesh, key).await?,
+        None => None,
+    };
+    if known.is_some() { Ok(rules::display_name(asked)?) } else { Err(refused.into()) }
 }
 
 fn candidate(pubkey: PublicKey, display_name: String) -> Candidate {

@@ -78,7 +78,7 @@ async fn patch(state: State, path: web::Path<(String, String)>, signed: Signed) 
     let target = store::load(&state.db, &caller.mesh.id, &MemberId::from(target)).await?;
     let target = target.filter(|member| member.revoked_at_ms.is_none()).ok_or_else(unknown)?;
     allow_patch(&caller, &target, &asked)?;
-    let (patch, changes) = checked(&asked)?;
+    let (patch, changes) = checked(&asked, &target)?;
     to_the_end(async move {
         let edited = store::update(&state.db, &caller.mesh.id, &target.id, &patch).await?.ok_or_else(unknown)?;
         state.directory.reload_members(&caller.mesh.id).await;
@@ -119,9 +119,12 @@ fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<
 }
 
 /// The store's form of a patch, and the answer's, both after trimming.
-fn checked(asked: &PatchMember) -> Result<(MemberPatch, PatchMember), HttpFailure> {
+fn checked(asked: &PatchMember, target: &Member) -> Result<(MemberPatch, PatchMember), HttpFailure> {
+    // The name of before stays allowed, whatever it is.
+    let name =
+        |name: &str| if name == target.display_name { rules::display_name(name) } else { rules::member_name(name) };
     let patch = MemberPatch {
-        display_name: asked.display_name.as_deref().map(rules::display_name).transpose()?,
+        display_name: asked.display_name.as_deref().map(name).transpose()?,
         role_tag: asked.role_tag.as_deref().map(rules::role_tag).transpose()?,
         default_groups: asked.groups.as_deref().map(rules::groups).transpose()?,
         message_mode: asked.message_mode.as_deref().map(rules::message_mode).transpose()?,

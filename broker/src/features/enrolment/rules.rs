@@ -62,6 +62,18 @@ pub fn display_name(text: &str) -> Checked<String> {
     if fine { Ok(name.into()) } else { fail(ErrorCode::InvalidName, "expected a name of 1 to 64 printable characters") }
 }
 
+/// As [`display_name`], for somebody new or renamed: the name has to mean that member. Who has such a name already keeps it.
+///
+/// # Errors
+/// `invalid_name`.
+pub fn member_name(text: &str) -> Checked<String> {
+    let name = display_name(text)?;
+    match target::addressable(&name) {
+        Ok(()) => Ok(name),
+        Err(error) => fail(ErrorCode::InvalidName, error.to_string()),
+    }
+}
+
 /// Marks that make a name read as another one.
 pub fn is_reordering(symbol: char) -> bool {
     matches!(symbol, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -125,7 +137,7 @@ pub fn invited_role(text: &str) -> Checked<Role> {
 
 fn preset(given: InvitePreset) -> Checked<InvitePreset> {
     Ok(InvitePreset {
-        display_name: given.display_name.as_deref().map(display_name).transpose()?,
+        display_name: given.display_name.as_deref().map(member_name).transpose()?,
         role_tag: given.role_tag.as_deref().map(role_tag).transpose()?.flatten(),
         groups: groups(&given.groups)?,
         message_mode: given.message_mode.as_deref().map(message_mode).transpose()?,
@@ -207,6 +219,15 @@ mod tests {
         for bad in ["", "  ", "a\nb", "a\0b", "a\u{202e}b", "Ada\u{200b}", &"x".repeat(65)] {
             assert!(display_name(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn members_are_not_called_like_an_audience_or_a_key() {
+        assert_eq!(member_name(" Ann "), Ok("Ann".into()));
+        for bad in ["@all", "*", "#x", "deadbeef", ""] {
+            assert_eq!(member_name(bad).unwrap_err().code, ErrorCode::InvalidName, "{bad:?}");
+        }
+        assert_eq!(display_name("#1 team"), Ok("#1 team".into()), "the title of a mesh is no address");
     }
 
     #[test]

@@ -29,6 +29,10 @@ async fn a_mesh_is_made_by_whoever_signs_as_its_owner() {
     }
     let bad = send(&app, call("POST", "/mesh").json(&mesh_request("Bad Slug", &owner, &creator)).by(&owner)).await;
     assert_eq!(code(&bad), (400, "invalid_name"));
+    let mut loud = mesh_request("loud", &owner, &creator);
+    loud.display_name = "@all".into();
+    let refused = send(&app, call("POST", "/mesh").json(&loud).by(&owner)).await;
+    assert_eq!(code(&refused), (400, "invalid_name"), "who is called so cannot be written to");
     let broken = Call { body: b"{".to_vec(), ..call("POST", "/mesh") };
     assert_eq!(code(&send(&app, broken.by(&owner)).await), (400, "bad_json"));
     assert_eq!(code(&send(&app, call("POST", "/mesh").json(&json!({"slug": 1})).by(&owner)).await).1, "invalid_args");

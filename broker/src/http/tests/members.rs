@@ -16,6 +16,10 @@ async fn members_edit_themselves_admins_others_and_nobody_another_mesh() {
     let edited = send(&app, call("PATCH", bob_path.clone()).json(&rename).by(&bob)).await;
     assert_eq!((edited.0, &edited.1["member"]["displayName"]), (200, &json!("Robert")), "{}", edited.1);
     assert_eq!(edited.1["changes"], json!({"displayName": "Robert"}));
+    for bad in ["@all", "*", "#x", "deadbeef"] {
+        let renamed = call("PATCH", bob_path.clone()).json(&json!({"displayName": bad})).by(&bob);
+        assert_eq!(code(&send(&app, renamed).await), (400, "invalid_name"), "{bad}");
+    }
     let by_eve = call("PATCH", bob_path.clone()).json(&rename).by(&eve);
     assert_eq!(code(&send(&app, by_eve).await), (403, "forbidden"));
     let by_admin = call("PATCH", bob_path.clone()).json(&json!({"roleTag": "ops"})).by(&admin);
