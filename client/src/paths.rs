@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// Variable that moves our config folder.
@@ -82,8 +82,13 @@ impl Env {
 pub fn config_dir(env: &Env, explicit: Option<&Path>) -> PathBuf {
     match explicit {
         Some(dir) => dir.to_path_buf(),
-        None => env.path(CONFIG_DIR).unwrap_or_else(|| env.home().join(".claudemesh")),
+        None => env.path(CONFIG_DIR).unwrap_or_else(|| usual_config_dir(env)),
     }
+}
+
+/// Where processes look that nobody tells another place: `~/.claudemesh`.
+pub fn usual_config_dir(env: &Env) -> PathBuf {
+    env.home().join(".claudemesh")
 }
 
 /// Files of Claude Code that we edit or read.
@@ -120,8 +125,12 @@ impl ClaudeFiles {
 
 /// The first executable file called `name` on `PATH`.
 pub fn find_program(env: &Env, name: &str) -> Option<PathBuf> {
-    let path = env.path("PATH")?;
-    env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)).find(|file| is_executable(file))
+    find_in(env.path("PATH")?.as_os_str(), name)
+}
+
+/// The first executable file called `name` on this path.
+pub fn find_in(path: &OsStr, name: &str) -> Option<PathBuf> {
+    env::split_paths(path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)).find(|file| is_executable(file))
 }
 
 /// Whether the path is a file that may be run.

@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_FOLDER_STALE: Duration = Duration::from_secs(10);
 /// Edits that start again because the file changed under them.
 const ATTEMPTS: usize = 5;
-/// Backups of ours that are kept per file.
-const BACKUPS_KEPT: usize = 20;
+/// Backups of ours that are kept per file: the newest. An older one is of little use, and the files hold secrets.
+const BACKUPS_KEPT: usize = 5;
 
 /// A file that cannot be edited. It is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -216,14 +216,18 @@ impl Desk<'_> {
             number += 1;
         };
         files::write_private(&path, bytes).map_err(failed)?;
-        let mut old: Vec<PathBuf> = fs::read_dir(self.backups)
+        // Ours end in the time at which they were made; what somebody put beside them under another name stays.
+        let time_of = |name: &str| -> Option<i64> {
+            let digits = name.strip_prefix(&prefix)?;
+            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+        };
+        let mut old: Vec<(i64, PathBuf)> = fs::read_dir(self.backups)
             .map_err(failed)?
             .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-            .map(|entry| entry.path())
+            .filter_map(|entry| Some((time_of(&entry.file_name().to_string_lossy())?, entry.path())))
             .collect();
         old.sort();
-        for path in old.iter().rev().skip(BACKUPS_KEPT) {
+        for (_, path) in old.iter().rev().skip(BACKUPS_KEPT) {
             let _ = fs::remove_file(path);
         }
         Ok(path)

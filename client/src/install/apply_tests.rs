@@ -173,9 +173,22 @@ fn huge_files_are_edited_in_place() {
 fn only_the_last_backups_are_kept() {
     let place = Place::new();
     place.write("{}");
+    let backups = place.dir.path().join("backups");
+    let name = place.file().file_name().unwrap().to_string_lossy().into_owned();
+    fs::create_dir_all(&backups).unwrap();
+    // Not ours: another name, another program's, another file's; and an old one of ours, older than its name sorts.
+    let theirs = [format!("{name}.pre-claudemesh.mine"), format!("{name}.backup.17"), "x.pre-claudemesh.17".to_owned()];
+    let old = format!("{name}.pre-claudemesh.9");
+    for name in theirs.iter().chain([&old]) {
+        fs::write(backups.join(name), "").unwrap();
+    }
+    let mut last = None;
     for _ in 0..12 {
         place.set().unwrap();
-        place.unset().unwrap();
+        last = place.unset().unwrap().backup;
     }
-    assert_eq!(fs::read_dir(place.dir.path().join("backups")).unwrap().count(), BACKUPS_KEPT);
+    assert_eq!(BACKUPS_KEPT, 5);
+    assert_eq!(fs::read_dir(&backups).unwrap().count(), BACKUPS_KEPT + theirs.len());
+    assert!(theirs.iter().all(|name| backups.join(name).exists()));
+    assert!(!backups.join(old).exists() && last.unwrap().exists());
 }

@@ -3,6 +3,7 @@
 //! Both rehearse every edit before the first write, so that a file that cannot be edited stops the command while all
 //! files are still as they were. [`plugin`] is the other way to the same set-up, [`manual`] the third.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -27,6 +28,9 @@ pub mod status_line;
 use apply::{Applied, Desk, Purpose};
 use edits::Change;
 pub use look::{Installed, installed};
+
+/// Where every process finds programs.
+const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What `install` was asked for.
 #[derive(Clone, Debug, Default)]
@@ -55,13 +59,39 @@ impl InstallOptions {
     }
 }
 
-/// The program that Claude Code shall start: `claudemesh` when that is this very file, else the path of this file.
+/// The program that Claude Code shall start: `claudemesh` when every process finds this very file under that name, else a
+/// path. A `PATH` may be that of one shell; Claude Code is also started by editors and desktops, which have the one of the
+/// system.
 pub fn program_name(env: &Env) -> String {
-    let me = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
-    let on_path = paths::find_program(env, "claudemesh").and_then(|path| path.canonicalize().ok());
-    match me {
-        Some(me) if on_path.as_ref() != Some(&me) => me.to_string_lossy().into_owned(),
-        _ => edits::SERVER.to_owned(),
+    match std::env::current_exe().and_then(|path| path.canonicalize()) {
+        Ok(me) => name_of(&me, env, OsStr::new(SYSTEM_PATH)),
+        Err(_) => edits::SERVER.to_owned(),
+    }
+}
+
+fn name_of(me: &Path, env: &Env, system_path: &OsStr) -> String {
+    let is_me = |path: &PathBuf| path.canonicalize().is_ok_and(|real| real == me);
+    let found_by_all = paths::find_in(system_path, edits::SERVER).is_some_and(|path| is_me(&path));
+    match paths::find_program(env, edits::SERVER).filter(is_me) {
+        Some(_) if found_by_all => edits::SERVER.to_owned(),
+        // The place on the path, not what a link there means: an update may change that.
+        Some(place) => place.to_string_lossy().into_owned(),
+        None => me.to_string_lossy().into_owned(),
+    }
+}
+
+/// Says where the keys are when that is not where a process of another shell looks for them.
+fn warn_of_folder(env: &Env, store: &ConfigStore, claude: &ClaudeFiles, out: &Output) {
+    let usual = paths::usual_config_dir(env);
+    if store.dir() != usual {
+        out.warn(&format!(
+            "the meshes are in {0}, not in {1}. Claude Code finds them when `claudemesh launch` starts it from here, or when it \
+             is started with {2}={0}; for all its sessions, that goes below `env` in {3}.",
+            store.dir().display(),
+            usual.display(),
+            paths::CONFIG_DIR,
+            claude.settings.display()
+        ));
     }
 }
 
@@ -77,6 +107,7 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallOp
     }
     let program = program_name(env);
     let claude = ClaudeFiles::locate(env);
+    warn_of_folder(env, store, &claude, out);
     if options.print {
         return manual::print(&program, &claude, out, options);
     }
@@ -242,5 +273,24 @@ fn word(change: Change) -> &'static str {
         Change::Removed => "removed",
         Change::Absent => "absent",
         Change::Foreign => "kept",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_name_is_for_what_every_process_finds() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("claudemesh");
+        std::fs::write(&place, "").unwrap();
+        std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let (me, here) = (place.canonicalize().unwrap(), dir.path().to_str().unwrap());
+        let on_path = Env::of(&[("PATH", here)]);
+        assert_eq!(name_of(&me, &on_path, OsStr::new(here)), "claudemesh");
+        assert_eq!(name_of(&me, &on_path, OsStr::new("/nowhere")), place.to_str().unwrap());
+        assert_eq!(name_of(&me, &Env::of(&[("PATH", "/nowhere")]), OsStr::new(here)), me.to_str().unwrap());
+        assert_eq!(name_of(Path::new("/other"), &on_path, OsStr::new(here)), "/other", "another of that name");
     }
 }

@@ -61,12 +61,39 @@ fn claude_config_dir_is_respected() {
 }
 
 #[test]
-fn the_short_name_is_used_when_it_is_this_program() {
+fn what_is_on_the_path_of_one_shell_only_is_written_with_its_place() {
     let home = Home::new();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_claudemesh"), home.path("bin/claudemesh")).unwrap();
+    let place = home.path("bin/claudemesh");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_claudemesh"), &place).unwrap();
+    // As earlier versions wrote it.
+    home.write(
+        ".claude.json",
+        r#"{"mcpServers":{"claudemesh":{"type":"stdio","command":"claudemesh","args":["mcp"]}}}"#,
+    );
     home.run(&["install"]).exits(0);
-    assert!(home.read(".claude.json").contains("\"command\": \"claudemesh\""));
-    assert!(home.read(".claude/settings.json").contains("\"claudemesh hook stop\""));
+    let config: serde_json::Value = serde_json::from_str(&home.read(".claude.json")).unwrap();
+    let command = config["mcpServers"]["claudemesh"]["command"].as_str().unwrap();
+    assert_eq!(command, place.to_str().unwrap(), "the place on the path, not what a link there means today");
+    assert!(home.read(".claude/settings.json").contains(&format!("\"{} hook stop\"", place.display())));
+    // An editor starts it with the path of the system.
+    let mut started = std::process::Command::new(command);
+    started.arg("--version").env_clear().env("PATH", "/usr/bin:/bin");
+    assert!(crate::home::finish(started, "").exits(0).stdout.starts_with("claudemesh "));
+    home.run(&["uninstall"]).exits(0);
+    assert!(!home.read(".claude.json").contains("claudemesh"));
+}
+
+#[test]
+fn another_folder_for_the_keys_is_told() {
+    let home = Home::new();
+    assert_eq!(home.run(&["install"]).exits(0).stderr, "");
+    let dir = home.path("elsewhere");
+    let ran = home.run_with(&["install"], &[("CLAUDEMESH_CONFIG_DIR", dir.to_str().unwrap())]).exits(0);
+    for part in
+        [dir.to_str().unwrap(), home.path(".claudemesh").to_str().unwrap(), "claudemesh launch", "settings.json"]
+    {
+        assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+    }
 }
 
 #[test]
