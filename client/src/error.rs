@@ -40,7 +40,10 @@ impl ExitCode {
             ErrorCode::Forbidden | ErrorCode::BlockedByGrants | ErrorCode::Revoked => return Self::PermissionDenied,
             ErrorCode::AlreadyExists | ErrorCode::AlreadyAnswered => return Self::AlreadyExists,
             ErrorCode::PeerNotFound | ErrorCode::UnknownTarget => return Self::NotFound,
-            ErrorCode::AmbiguousTarget | ErrorCode::AmbiguousPrefix => return Self::InvalidArgs,
+            // Too long is a fault of the text, whoever of the two sides finds it.
+            ErrorCode::AmbiguousTarget | ErrorCode::AmbiguousPrefix | ErrorCode::PayloadTooLarge => {
+                return Self::InvalidArgs;
+            }
             _ => {}
         }
         match code.class() {
@@ -211,6 +214,7 @@ mod tests {
         assert_eq!(ExitCode::of(ErrorCode::Forbidden), ExitCode::PermissionDenied);
         assert_eq!(ExitCode::of(ErrorCode::PeerNotFound), ExitCode::NotFound);
         assert_eq!(ExitCode::of(ErrorCode::Unavailable), ExitCode::Network);
+        assert_eq!(ExitCode::of(ErrorCode::PayloadTooLarge), ExitCode::InvalidArgs);
     }
 
     #[test]

@@ -15,8 +15,7 @@ fn main() -> ExitCode {
     match argv.get(1).and_then(|word| word.to_str()) {
         Some("--version" | "-V") if argv.len() == 2 => {
             let text = concat!("claudemesh ", env!("CARGO_PKG_VERSION"), "\n");
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-            return Exit::Success.into();
+            return cli::printed(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())).into();
         }
         Some("hook") if argv.len() <= 3 && !argv.get(2).is_some_and(|word| word.to_string_lossy().starts_with('-')) => {
             let env = Env::of_process();
@@ -32,6 +31,7 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
+    claudemesh::clock::ask_local_offset();
     let Cli { global, verb } = match cli::parse(argv) {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),

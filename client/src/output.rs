@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
@@ -193,7 +193,9 @@ fn check_fields(value: &Value, fields: &[String]) -> Result<(), CliError> {
         Value::Array(rows) => rows.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let rows = rows.iter().filter(|row| !is_failure(row)).filter_map(Value::as_object);
+    // The list of one mesh among several: its rows are what was asked about.
+    let inside = rows.iter().filter_map(|row| peers_of_mesh(row)).flatten();
+    let rows = rows.iter().chain(inside).filter(|row| !is_failure(row)).filter_map(Value::as_object);
     let mut known: Vec<&str> = Vec::new();
     for name in rows.flat_map(Map::keys) {
         if !known.contains(&name.as_str()) {
@@ -211,6 +213,12 @@ fn is_failure(value: &Value) -> bool {
     value["ok"] == false && value["error"].is_string()
 }
 
+/// The rows of a verb that answers `{"mesh": …, "peers": […]}` for each of several meshes.
+fn peers_of_mesh(value: &Value) -> Option<&Vec<Value>> {
+    let map = value.as_object().filter(|map| map.len() == 2 && map.contains_key("mesh"))?;
+    map.get("peers")?.as_array()
+}
+
 /// Keeps only `fields` of an object or of each object of an array; everything when `fields` is empty, and of a failure.
 pub fn project(value: &Value, fields: &[String]) -> Value {
     if fields.is_empty() || is_failure(value) {
@@ -218,6 +226,10 @@ pub fn project(value: &Value, fields: &[String]) -> Value {
     }
     match value {
         Value::Array(items) => Value::Array(items.iter().map(|item| project(item, fields)).collect()),
+        // Picked inside the rows, which stay those of their mesh.
+        Value::Object(map) if peers_of_mesh(value).is_some() && !fields.iter().any(|field| field == "peers") => {
+            json!({"mesh": map["mesh"], "peers": project(&map["peers"], fields)})
+        }
         Value::Object(map) => {
             // Asked order, not stored order: scripts that print columns get them as they named them.
             let kept = fields.iter().filter_map(|name| map.get(name).map(|value| (name.clone(), value.clone())));
@@ -275,7 +287,6 @@ fn is_invisible(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn clean_makes_terminal_controls_visible_and_keeps_one_line() {
@@ -304,6 +315,16 @@ mod tests {
         assert_eq!((error.exit, error.hint.as_deref()), (ExitCode::InvalidArgs, Some("--json knows a, b.")));
         assert_eq!(check_fields(&json!([]), &["a".to_owned()]), Ok(()));
         assert_eq!(project(&rows, &["a".to_owned()])[2], failure);
+    }
+
+    #[test]
+    fn fields_are_picked_inside_the_rows_of_each_mesh() {
+        let lists = json!([{"mesh": "a", "peers": [{"name": "x", "cwd": "/"}]}, {"mesh": "b", "peers": []}]);
+        let name = ["name".to_owned()];
+        assert_eq!(check_fields(&lists, &name), Ok(()));
+        let picked = json!([{"mesh": "a", "peers": [{"name": "x"}]}, {"mesh": "b", "peers": []}]);
+        assert_eq!(project(&lists, &name), picked);
+        assert_eq!(project(&lists, &["peers".to_owned()])[0], json!({"peers": [{"name": "x", "cwd": "/"}]}));
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub struct ListArgs {}
 /// `claudemesh peers`
 #[derive(Args, Clone, Debug, Default)]
 pub struct PeersArgs {
-    /// Also members that are away, with the time they were last seen.
+    /// Also who is away, with the time when they were last seen.
     #[arg(long, short)]
     pub all: bool,
 }
@@ -361,7 +361,7 @@ pub enum GroupAction {
     Join {
         /// Group, with or without `@`; `/` makes levels.
         group: String,
-        /// Your role in it.
+        /// Your role in it [default: the one you have there]; an empty one clears it.
         #[arg(long)]
         role: Option<String>,
         /// Which session.
@@ -377,6 +377,9 @@ pub enum GroupAction {
         #[command(flatten)]
         session: SessionArg,
     },
+    /// List the groups of the mesh with the sessions in them and their roles.
+    #[command(after_help = "Examples:\n  claudemesh group list\n  claudemesh group list --json")]
+    List {},
 }
 
 /// `claudemesh info`

@@ -53,7 +53,7 @@ pub fn list(cx: &Context) -> Result<(), CliError> {
                 );
             }
             if !mesh.joined_at.is_empty() {
-                text += &format!("  joined  {}\n", clean(mesh.joined_at.get(..10).unwrap_or(&mesh.joined_at)));
+                text += &format!("  joined  {}\n", crate::clock::shown(&mesh.joined_at));
             }
         }
         text + &format!("{}\n", out.paint(Style::Dim, &cx.store.config_path().to_string_lossy()))

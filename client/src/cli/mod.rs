@@ -125,7 +125,7 @@ pub struct GlobalArgs {
                   claudemesh launch --name Ann           start Claude Code in it\n  \
                   claudemesh send Bob \"tests are green\"  write to a peer\n\n\
                   Exit codes: 0 ok, 1 cancelled, 2 refused key, 3 bad arguments, 4 network, 5 not found, 6 exists,\n\
-                  7 not allowed, 8 internal, 9 no Claude Code, 10 files."
+                  7 not allowed or declined, 8 internal, 9 no Claude Code, 10 files."
 )]
 pub struct Cli {
     /// Flags of every verb.
@@ -230,9 +230,10 @@ pub enum Verb {
         after_help = "Examples:\n  claudemesh profile\n  claudemesh profile --title \"QA\" --capabilities review,tests"
     )]
     Profile(args::ProfileArgs),
-    /// Join or leave groups.
+    /// Join, leave or list groups.
     #[command(
-        after_help = "Examples:\n  claudemesh group join @frontend --role lead\n  claudemesh group leave @frontend"
+        after_help = "Examples:\n  claudemesh group join @frontend --role lead\n  claudemesh group leave @frontend\n  \
+                            claudemesh group list"
     )]
     Group(args::GroupArgs),
     /// Show facts about a mesh.
@@ -418,6 +419,19 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The exit code of a process whose whole work was to print: a full disk is told as by every verb.
+pub fn printed(written: std::io::Result<()>) -> ExitCode {
+    let written = written.and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let failure = CliError::io(format!("Standard output cannot be written: {error}."));
+            Output::new(&Env::of_process(), Format::Human, false).fail(&failure);
+            failure.exit
+        }
+        _ => ExitCode::Success,
+    }
+}
+
 /// Parses a command line (program name first).
 ///
 /// Help and version are printed here and answered with `Err(ExitCode::Success)`; faults with exit 3, as JSON when
@@ -432,10 +446,7 @@ pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
         .take_while(|word| *word != "--")
         .any(|word| word.to_str().is_some_and(|word| word == "--json" || word.starts_with("--json=")));
     Cli::try_parse_from(crate::launch::argv::separate(argv)).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let _ = error.print();
-            ExitCode::Success
-        }
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(error.print()),
         // A verb that wants another word after it: clap shows its help, whose first line would make no message.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !wants_json => {
             let _ = error.print();

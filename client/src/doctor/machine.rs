@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::Check;
+use claudemesh_protocol::error::ErrorCode;
+
+use super::{Check, Level};
 use crate::cli::Context;
 use crate::config::project_file::ProjectFile;
 use crate::config::{Config, MeshEntry, broker_http};
+use crate::features::enrolment;
 use crate::install::edits::quote;
 use crate::{files, local, paths};
 
@@ -25,7 +28,12 @@ pub(super) fn checks(cx: &Context) -> Vec<Check> {
         let (here, elsewhere): (Vec<_>, Vec<_>) = config.meshes.into_iter().partition(local::is_local);
         checks.extend(here.iter().map(served));
         checks.extend(here.iter().filter_map(reachable));
-        checks.extend(brokers(&elsewhere));
+        let brokers = brokers(&elsewhere);
+        let answers = brokers.iter().any(|check| check.level == Level::Ok);
+        checks.extend(brokers);
+        if answers {
+            checks.extend(elsewhere.iter().filter_map(membership));
+        }
     }
     checks.push(sessions(cx));
     checks.extend(sockets(cx));
@@ -142,6 +150,31 @@ fn brokers(meshes: &[MeshEntry]) -> Vec<Check> {
         }
     };
     urls.iter().map(check).collect()
+}
+
+/// Whether the mesh knows this member and lets it in: a broker that is there says nothing about that. `None` where the broker
+/// does not tell, an older one for instance; what is unreachable has a row already.
+fn membership(entry: &MeshEntry) -> Option<Check> {
+    let slug = &entry.slug;
+    let error = match enrolment::members(entry) {
+        Ok(members) => {
+            let own = members.iter().find(|member| member.pubkey.to_hex() == entry.pubkey)?;
+            return Some(Check::ok("member", format!("{slug}: {}, {}", own.display_name, own.permission)));
+        }
+        Err(error) => error,
+    };
+    match ErrorCode::parse(&error.code)? {
+        ErrorCode::Revoked => {
+            let key: String = entry.pubkey.chars().take(16).collect();
+            let detail = format!("{slug}: you are banned: only an admin of the mesh can let you in again");
+            Some(Check::failure("member", detail, format!("claudemesh unban {key}   (an admin, elsewhere)")))
+        }
+        ErrorCode::Unauthorized | ErrorCode::MeshNotFound => {
+            let detail = format!("{slug}: the mesh or this member is not there any more");
+            Some(Check::failure("member", detail, format!("claudemesh leave {slug} && claudemesh join <link>")))
+        }
+        _ => None,
+    }
 }
 
 fn health(broker_url: &str) -> Result<String, String> {

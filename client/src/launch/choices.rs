@@ -12,6 +12,7 @@ use crate::config::last_used::LastUsed;
 use crate::config::project_file::{NameSources, ProjectFile};
 use crate::config::{Config, MeshEntry, MessageMode};
 use crate::error::CliError;
+use crate::features::enrolment::chosen_name;
 use crate::paths;
 
 /// Longest display name that is sent.
@@ -48,7 +49,8 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
     let ask = can_ask() && !args.yes && !cx.out.is_quiet();
     let mesh = choose_mesh(config, wished.or(file.mesh.as_deref()), &last, ask)?;
 
-    let known_name = args.name.clone().or_else(|| cx.env.text(paths::DISPLAY_NAME).map(str::to_owned));
+    let chosen = args.name.as_deref().map(chosen_name).transpose()?;
+    let known_name = chosen.or_else(|| cx.env.text(paths::DISPLAY_NAME).map(str::to_owned));
     let default_name =
         NameSources { config: config.display_name.clone(), file: file.name.clone(), ..NameSources::default() }
             .name(&project);
@@ -56,7 +58,13 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
         Some(name) => name,
         None if ask => {
             let offered = if last.display_name.is_empty() { &default_name } else { &last.display_name };
-            answer(Text::new("Your name in the mesh:").with_default(offered).prompt())?
+            let text = Text::new("Your name in the mesh:").with_default(offered).with_validator(|text: &str| {
+                Ok(match chosen_name(text) {
+                    Ok(_) => inquire::validator::Validation::Valid,
+                    Err(reason) => inquire::validator::Validation::Invalid(reason.message.into()),
+                })
+            });
+            answer(text.prompt())?
         }
         None => default_name,
     };

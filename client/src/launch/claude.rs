@@ -15,7 +15,8 @@ const MCP_TIMEOUT_MS: &str = "30000";
 const MCP_TOOL_TIMEOUT_MS: &str = "330000";
 /// Longest tool answer.
 const MAX_MCP_OUTPUT_TOKENS: &str = "50000";
-const DEVELOPMENT_CHANNELS: &str = "--dangerously-load-development-channels";
+/// Claude Code's switch for channels that it does not list itself.
+pub const DEVELOPMENT_CHANNELS: &str = "--dangerously-load-development-channels";
 const SKIP_PERMISSIONS: &str = "--dangerously-skip-permissions";
 
 /// Looks for `claude`: `CLAUDE_BIN`, `PATH`, then the places its installers use.

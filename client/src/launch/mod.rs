@@ -136,6 +136,12 @@ pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliE
         variables,
     };
     warn_about(cx, args);
+    if let Some(channel) = &start.channel {
+        cx.out.remark(&format!(
+            "Starting Claude Code with {} {channel}: its switch for channels that are not from its own list.",
+            claude::DEVELOPMENT_CHANNELS
+        ));
+    }
     let mut command = Command::new(&claude.program);
     command.args(start.arguments());
     let (set, remove) = start.environment(&cx.env);

@@ -17,7 +17,7 @@ use crate::config::{ConfigError, ConfigStore};
 use crate::files;
 
 /// Where the broker listens when the place is free.
-const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7900);
+pub(super) const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7900);
 /// Any free port, when the usual one is somebody else's.
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// The table in which our migrations are noted.

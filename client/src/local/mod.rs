@@ -15,6 +15,8 @@ pub mod hung;
 #[cfg(feature = "local-broker")]
 mod mesh;
 #[cfg(feature = "local-broker")]
+mod port;
+#[cfg(feature = "local-broker")]
 mod serve;
 #[cfg(feature = "local-broker")]
 mod settle;

@@ -7,11 +7,11 @@ use claudemesh_broker::config::LogFormat;
 use claudemesh_broker::telemetry;
 use serde_json::json;
 
-use super::holder::{self, Plan};
+use super::holder::{self, Plan, USUAL};
 use super::mesh::LocalMesh;
 use super::store::{HolderKind, HolderNote, Store};
 use super::takeover::{Candidate, Role, answering};
-use super::{demo, settle};
+use super::{demo, port, settle};
 use crate::cli::Context;
 use crate::cli::args::UpArgs;
 use crate::error::{CliError, ExitCode};
@@ -36,6 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Exit 3 for a bad address, 6 when `up` runs already with these data, 4 when the port is taken, 10 for the data folder.
 pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
     let listen = args.listen.as_deref().map(address).transpose()?;
+    let name = args.name.as_deref().map(enrolment::chosen_name).transpose()?;
     let store = match &args.data_dir {
         Some(dir) => Store::at(dir),
         None => Store::locate(&cx.env, cx.store.dir()),
@@ -59,7 +60,7 @@ pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
         refuse_second_up(&store)?;
     }
     one_shot::block_on(async {
-        let run = run(cx, args, &candidate, &store, &url).await;
+        let run = run(cx, args, name.as_deref(), &candidate, &store, &url).await;
         if run.is_ok() && !cx.out.is_json() && !cx.out.is_quiet() {
             eprintln!("ending");
         }
@@ -118,7 +119,14 @@ fn take_place(candidate: &Candidate, store: &Store) -> Result<String, CliError> 
     }
 }
 
-async fn run(cx: &Context, args: &UpArgs, candidate: &Candidate, store: &Store, url: &str) -> Result<(), CliError> {
+async fn run(
+    cx: &Context,
+    args: &UpArgs,
+    name: Option<&str>,
+    candidate: &Candidate,
+    store: &Store,
+    url: &str,
+) -> Result<(), CliError> {
     let (serving, listening) = match candidate.role() {
         Role::Serving { listening, .. } => (true, listening),
         Role::Waiting | Role::Failed(_) | Role::Left => (false, url.to_owned()),
@@ -126,7 +134,10 @@ async fn run(cx: &Context, args: &UpArgs, candidate: &Candidate, store: &Store, 
     if !cx.out.is_json() {
         cx.out.write(&format!("listening on {listening}\n"))?;
     }
-    let local = settle::mesh_of(candidate, &cx.env, &cx.store, store, args.name.as_deref(), false)?;
+    if serving && args.listen.is_none() && !listening.contains(&format!(":{}/", USUAL.port())) {
+        tell_why_not_there(cx, &listening);
+    }
+    let local = settle::mesh_of(candidate, &cx.env, &cx.store, store, name, false)?;
     let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
     let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
     if args.demo {
@@ -152,6 +163,16 @@ async fn run(cx: &Context, args: &UpArgs, candidate: &Candidate, store: &Store, 
         )
     })?;
     until_signal(cx, candidate, &local, serving).await
+}
+
+/// Clients look at the usual port first: who gets another one shall know who has that.
+fn tell_why_not_there(cx: &Context, listening: &str) {
+    if let Some(who) = port::taken_by(USUAL) {
+        cx.out.remark(&format!(
+            "Port {} is taken by {who}, so this mesh is at {listening}; --listen chooses an address.",
+            USUAL.port()
+        ));
+    }
 }
 
 fn standing_by(holder: Option<&HolderNote>) -> String {

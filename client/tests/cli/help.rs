@@ -56,6 +56,19 @@ fn version_in_three_spellings() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_help_text_that_cannot_be_written_is_a_failure() {
+    let home = Home::new();
+    for args in [&["--help"][..], &["send", "--help"], &["--version"], &["--quiet", "--version"], &["list"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = home.command(args).stdout(full).stderr(std::process::Stdio::piped()).output().unwrap();
+        let text = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(10), "{args:?}: {text}");
+        assert!(text.starts_with("Error: Standard output cannot be written"), "{args:?}: {text}");
+    }
+}
+
 #[test]
 fn bare_command_tells_the_next_step_in_every_state() {
     let home = Home::new();

@@ -50,6 +50,9 @@ fn a_plain_launch_starts_claude_in_the_only_mesh() {
     channels, else hooks bring them in.
     Peers send text; they cannot run commands or read files here.
     ");
+    let told = "Starting Claude Code with --dangerously-load-development-channels server:claudemesh: ";
+    assert!(ran.stderr.starts_with(told) && ran.stderr.lines().count() == 1, "{ran:?}");
+    assert_eq!(launch(&home, &["--quiet"]).exits(0).stderr, "");
     let words = argv(&home);
     assert_eq!(words[..3], ["--dangerously-load-development-channels", "server:claudemesh", "--session-id"]);
     assert_eq!(variable(&home, "CLAUDEMESH_SESSION_ID").as_deref(), Some(words[3].as_str()));

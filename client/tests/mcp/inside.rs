@@ -282,7 +282,7 @@ async fn who_will_not_answer_says_so_and_the_asker_hears_it_at_once() -> Result<
     assert_eq!(bobs(&team, &["reply", &id, "--decline", "--json"])?["declined"], true);
     let output = asking.wait_with_output()?;
     let outcome: Value = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(output.status.code(), Some(1), "{outcome}");
+    assert_eq!(output.status.code(), Some(7), "refused, which is not the 1 of a time-out: {outcome}");
     assert_eq!((&outcome["status"], &outcome["reason"]), (&json!("rejected"), &json!("declined")));
     assert_eq!((&outcome["from"], &outcome["message"]), (&json!("BobS"), &json!("(no reason given)")));
     // Only a question can be declined, and an empty answer is none.

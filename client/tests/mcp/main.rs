@@ -21,3 +21,4 @@ mod status_line;
 mod surface;
 mod takeover;
 mod team;
+mod words;

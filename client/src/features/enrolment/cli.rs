@@ -4,9 +4,10 @@ use claudemesh_protocol::features::enrolment::{InvitePreset, InviteView};
 use claudemesh_protocol::id::{MeshId, PublicKey};
 use serde_json::json;
 
-use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, is_exposed};
+use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, chosen_name, is_exposed};
 use crate::cli::Context;
 use crate::cli::args::{CreateArgs, InviteArgs, JoinArgs};
+use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::config::owners::OwnerEntry;
 use crate::error::{CliError, ExitCode};
@@ -22,12 +23,13 @@ const BROKER_URL: &str = "CLAUDEMESH_BROKER_URL";
 /// # Errors
 /// See [`super::create_mesh`].
 pub fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
+    let name = args.name.as_deref().map(chosen_name).transpose()?;
     if cx.store.load()?.by_slug(&args.slug).is_some() {
         let message = format!("A mesh called '{}' is joined already.", clean(&args.slug));
         return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
             .hint("Choose another short name, or `claudemesh leave` that one first."));
     }
-    let name = args.name.clone().unwrap_or_else(|| default_name(cx));
+    let name = name.unwrap_or_else(|| default_name(cx));
     let broker_url = args.broker.as_deref().unwrap_or(DEFAULT_BROKER);
     let keys = cx.store.draft(&format!("create {broker_url} {}", args.slug))?;
     let made = super::create_mesh(&MeshWish {
@@ -63,6 +65,7 @@ pub fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
 /// # Errors
 /// Exit 7 when the owner's key is not on this machine; otherwise what the broker says.
 pub fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
+    let for_name = args.for_name.as_deref().map(chosen_name).transpose()?;
     let entry = cx.mesh_entry()?;
     let owner = owner_of(cx, &entry)?;
     if args.list {
@@ -81,8 +84,8 @@ pub fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
             format!("{} revoked {}\n", out.tick(), clean(&invite.code))
         });
     }
-    let preset = (args.for_name.is_some() || args.groups.is_some()).then(|| InvitePreset {
-        display_name: args.for_name.clone(),
+    let preset = (for_name.is_some() || args.groups.is_some()).then(|| InvitePreset {
+        display_name: for_name,
         groups: args.groups.clone().unwrap_or_default().0,
         ..InvitePreset::default()
     });
@@ -101,7 +104,7 @@ pub fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
         format!(
             "{}\n  {uses}, until {}, role {}\n  they run: claudemesh join {} --name <name>\n",
             out.paint(Style::Bold, &clean(&made.view.url)),
-            clean(&made.view.expires_at),
+            shown(&made.view.expires_at),
             clean(&made.view.role),
             clean(&made.view.url),
         )
@@ -116,8 +119,8 @@ pub fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
 
 fn invite_line(invite: &InviteView, out: &crate::output::Output) -> String {
     let state = match &invite.revoked_at {
-        Some(at) => format!("revoked {}", clean(at)),
-        None => format!("until {}", clean(&invite.expires_at)),
+        Some(at) => format!("revoked {}", shown(at)),
+        None => format!("until {}", shown(&invite.expires_at)),
     };
     let code = clean(&invite.code).into_owned();
     format!(
@@ -142,6 +145,7 @@ fn owner_of(cx: &Context, entry: &MeshEntry) -> Result<OwnerEntry, CliError> {
 /// # Errors
 /// See [`super::join`].
 pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
+    args.name.as_deref().map(chosen_name).transpose()?;
     // `join team` of somebody who is in `team` already: nothing to do, and not an error.
     if let Some(entry) = cx.store.load()?.by_slug(args.link.trim()) {
         let value = json!({"ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "alreadyMember": true});
@@ -197,7 +201,10 @@ pub fn join_link(cx: &Context, link: &str, name: Option<&str>, slug: Option<&str
     if let Some(slug) = slug {
         check_slug(slug)?;
     }
-    let name = name.map_or_else(|| default_name(cx), str::to_owned);
+    let name = match name {
+        Some(name) => chosen_name(name)?,
+        None => default_name(cx),
+    };
     // Read before the request: a damaged config must be found before an invite is used up.
     let config = cx.store.load()?;
     let used_link = |entry: &crate::config::MeshEntry| {
@@ -247,7 +254,7 @@ fn warn_if_exposed(cx: &Context, broker_url: &str) {
 /// `<host>-<user>`, the config's default name when it has one.
 fn default_name(cx: &Context) -> String {
     let configured = cx.store.load().ok().and_then(|config| config.display_name);
-    configured.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| {
+    configured.and_then(|name| chosen_name(&name).ok()).unwrap_or_else(|| {
         let user = cx.env.text("USER").or_else(|| cx.env.text("LOGNAME")).unwrap_or("user");
         format!("{}-{user}", hostname().unwrap_or_else(|| "host".into()))
     })

@@ -16,12 +16,14 @@ pub mod cli;
 mod create;
 mod invite;
 mod join;
+mod name;
 
 pub use address::{broker_ws, check_slug, is_exposed};
 use call::Call;
 pub use create::{MeshWish, NewMesh, create_mesh};
 pub use invite::{InviteWish, NewInvite, create_invite, list_invites, revoke_invite};
 pub use join::{JoinedMesh, join};
+pub use name::chosen_name;
 
 /// Where `up` serves when nothing else is said.
 pub const DEFAULT_BROKER: &str = "ws://127.0.0.1:7900/ws";

@@ -1,5 +1,6 @@
 //! `join_group`, `leave_group`.
 
+use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::CallToolResult;
 use rmcp::schemars::{self, JsonSchema};
@@ -14,7 +15,7 @@ use crate::mcp::server::{Answer, MeshServer};
 pub(crate) struct GroupToJoin {
     /// Group name, with or without @; a/b is below a.
     name: String,
-    /// lead, member, observer, or any other word.
+    /// lead, member, observer, or any other word [default: the role you have there]; empty for none.
     #[serde(default)]
     role: Option<String>,
     /// Only this mesh.
@@ -55,7 +56,14 @@ impl MeshServer {
         let done = self
             .everywhere(args.mesh_slug.as_deref(), |connection| {
                 let name = args.name.clone();
-                async move { connection.leave_group(&name, None).await }
+                async move {
+                    match connection.leave_group(&name, None).await? {
+                        Some(0) => {
+                            Err(ErrorFrame::new(ErrorCode::NotFound, "this session is not in that group").into())
+                        }
+                        left => Ok(left),
+                    }
+                }
             })
             .await;
         let name = harmless_value(args.name.trim_start_matches('@'));

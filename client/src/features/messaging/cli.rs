@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::time::Duration;
 
-use claudemesh_protocol::features::messaging::{Priority, Stage};
+use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, Stage};
+use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::{Draft, Outcome, ack_words, exchange};
 use crate::cli::Context;
 use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
+use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, MailEvent};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
@@ -169,18 +171,44 @@ pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     Err(error.field("id", id).field("isPrefix", id.len() < 32))
 }
 
-fn status_text(status: &claudemesh_protocol::features::messaging::MessageStatusResult, out: &Output) -> String {
+fn status_text(status: &MessageStatusResult, out: &Output) -> String {
     let stage = status.stage.map_or(if status.delivered { "delivered" } else { "waiting" }, Stage::as_str);
-    let mut text = format!("{} → {}: {stage}\n", clean(&status.message_id), clean(&status.target_spec));
+    let mut text = format!("{} → {}: {stage}\n", clean(&status.message_id), target_text(status));
     for recipient in &status.recipients {
         let step = recipient.stage.map_or("", Stage::as_str);
         let route = recipient.route.as_deref().map(|route| format!(" by {}", clean(route))).unwrap_or_default();
-        let at = recipient.stage_at.as_deref().map(|at| format!(", {}", clean(at))).unwrap_or_default();
+        let at = recipient.stage_at.as_deref().map(|at| format!(", {}", shown(at))).unwrap_or_default();
         let key: String = recipient.pubkey.chars().take(12).collect();
         let dot = out.paint(if recipient.status == "delivered" { Style::Green } else { Style::Dim }, "●");
         text += &format!("  {dot} {} ({key}) {} {step}{route}{at}\n", clean(&recipient.name), clean(&recipient.status));
     }
     text
+}
+
+/// Whom a message was for, in the words that one would write: names for keys, and one name for the keys of one peer.
+fn target_text(status: &MessageStatusResult) -> String {
+    // Several targets come as a JSON array; an answer goes to a member and to its session, which are one peer.
+    let parts =
+        serde_json::from_str::<Vec<String>>(&status.target_spec).unwrap_or_else(|_| vec![status.target_spec.clone()]);
+    let mut names: Vec<String> = vec![];
+    for part in &parts {
+        let name = match PublicKey::parse(part) {
+            None => clean(part).into_owned(),
+            Some(key) => {
+                let known = status.recipients.iter().find(|one| one.pubkey == *part && !one.name.is_empty());
+                match (known, status.recipients.as_slice()) {
+                    (Some(one), _) => clean(&one.name).into_owned(),
+                    // The member of the one session that got it.
+                    (None, [only]) if !only.name.is_empty() => clean(&only.name).into_owned(),
+                    (None, _) => key.short(),
+                }
+            }
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }
 
 /// What one mesh gave.
@@ -220,18 +248,10 @@ pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
         }
     }
     let rows = |one: &Fetched| one.messages.iter().map(|message| message.to_json(&one.slug)).collect::<Vec<_>>();
-    let mut list: Vec<Value> = fetched.iter().flat_map(rows).collect();
-    let troubles = fetched.iter().filter_map(|one| Some((one.slug.as_str(), one.trouble.as_ref()?)));
-    list.extend(troubles.clone().map(|(slug, error)| not_reached_json(slug, error)));
+    // Messages and nothing else: what was not reached is on stderr and in the exit code.
+    let list: Vec<Value> = fetched.iter().flat_map(rows).collect();
     cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))?;
-    Ok(exit_of(troubles.map(|(_, error)| error)))
-}
-
-/// What a script reads in the list of a verb about several meshes, for one that was not reached.
-pub fn not_reached_json(slug: &str, error: &CliError) -> Value {
-    let mut value = error.to_json();
-    value["mesh"] = slug.into();
-    value
+    Ok(exit_of(fetched.iter().filter_map(|one| one.trouble.as_ref())))
 }
 
 /// The exit code of a verb that reads from several meshes and could not ask some of them.
@@ -379,7 +399,6 @@ async fn drain(connection: &Connection, mailbox: &Mailbox, args: &InboxArgs) -> 
 }
 
 fn inbox_text(fetched: &[Fetched], args: &InboxArgs, out: &Output) -> String {
-    let offset = time::UtcOffset::current_local_offset().unwrap_or(time::UtcOffset::UTC);
     let mut text = String::new();
     for one in fetched {
         let count = one.messages.len();
@@ -403,14 +422,14 @@ fn inbox_text(fetched: &[Fetched], args: &InboxArgs, out: &Output) -> String {
             text += &format!("{}\n", out.paint(Style::Bold, &header));
         }
         for message in &one.messages {
-            text += &message_text(message, offset, out);
+            text += &message_text(message, out);
         }
     }
     text
 }
 
-fn message_text(message: &Message, offset: time::UtcOffset, out: &Output) -> String {
-    let at = local_time(&message.created_at, offset);
+fn message_text(message: &Message, out: &Output) -> String {
+    let at = shown(&message.created_at);
     let from = message.from_name();
     let id: String = message.message_id.chars().take(8).collect();
     let how = match (message.kind.as_str(), &message.target_spec) {
@@ -424,16 +443,4 @@ fn message_text(message: &Message, offset: time::UtcOffset, out: &Output) -> Str
         text += &format!("  {line}\n");
     }
     text
-}
-
-fn local_time(iso: &str, offset: time::UtcOffset) -> String {
-    let moment = claudemesh_protocol::time::parse_iso(iso)
-        .and_then(|ms| time::OffsetDateTime::from_unix_timestamp(ms / 1_000).ok())
-        .map(|moment| moment.to_offset(offset));
-    match moment {
-        Some(at) => {
-            format!("{:04}-{:02}-{:02} {:02}:{:02}", at.year(), u8::from(at.month()), at.day(), at.hour(), at.minute())
-        }
-        None => clean(iso).into_owned(),
-    }
 }

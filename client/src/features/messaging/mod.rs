@@ -351,7 +351,7 @@ pub fn ack_words(ack: &Ack) -> String {
     }
     match (ack.online, ack.waiting) {
         (Some(online), Some(0)) => words.push_str(&format!(", {online} online")),
-        (Some(online), Some(waiting)) => words.push_str(&format!(", {online} online, {waiting} waiting")),
+        (Some(online), Some(waiting)) => words.push_str(&format!(", {online} online, waits for {waiting}")),
         _ => {}
     }
     if let [only] = ack.recipients.as_slice() {

@@ -114,7 +114,7 @@ pub fn bans(cx: &Context) -> Result<(), CliError> {
         }
         let line = |ban: &claudemesh_protocol::features::moderation::BanEntry| {
             let name = clean(&ban.name).into_owned();
-            let when = clean(&ban.revoked_at).into_owned();
+            let when = crate::clock::shown(&ban.revoked_at);
             format!("{} {} since {when}\n", out.paint(Style::Bold, &name), ban.pubkey.short())
         };
         bans.iter().map(line).collect()

@@ -312,7 +312,10 @@ pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
 
 impl From<GiveError> for CliError {
     fn from(error: GiveError) -> Self {
-        let message = sentence(error.to_string().trim_start_matches("already_answered: "));
+        let message = match &error {
+            GiveError::AlreadyAnswered(at) => format!("This request was answered at {}.", crate::clock::shown(at)),
+            error => sentence(error.to_string().trim_start_matches("already_answered: ")),
+        };
         match error {
             GiveError::AlreadyAnswered(_) | GiveError::UnderWay => {
                 Self::new(ExitCode::AlreadyExists, "already_answered", message)
@@ -365,7 +368,7 @@ fn found_text(one: &Found, out: &crate::output::Output) -> String {
         "{}\n  session {}, until {}\n{preview}",
         out.paint(Style::Bold, &head),
         clean(&key),
-        claudemesh_protocol::time::iso(request.expires_at_ms)
+        crate::clock::shown(&claudemesh_protocol::time::iso(request.expires_at_ms))
     )
 }
 
@@ -404,7 +407,8 @@ pub fn audit(cx: &Context, args: &AuditArgs) -> Result<ExitCode, CliError> {
 fn record_text(record: &Value) -> String {
     let word = |value: &Value| clean(value.as_str().unwrap_or_default()).into_owned();
     let data = &record["data"];
-    let mut text = format!("{}  {:<9} {:<5}", word(&record["at"]), word(&record["event"]), word(&data["request"]));
+    let at = crate::clock::shown(record["at"].as_str().unwrap_or_default());
+    let mut text = format!("{at}  {:<9} {:<5}", word(&record["event"]), word(&data["request"]));
     for name in ["tool", "behavior", "name", "why", "reason"] {
         let value = word(&data[name]);
         if !value.is_empty() {

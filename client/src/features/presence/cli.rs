@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Context;
 use crate::cli::args::{self, PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
+use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
 use crate::error::{CliError, ExitCode};
@@ -40,7 +41,7 @@ pub fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
         [(_, only)] => Value::Array(only.clone()),
         all => Value::Array(all.iter().map(|(slug, peers)| json!({"mesh": slug, "peers": peers})).collect()),
     };
-    cx.out.answer(&value, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, out)).collect())
+    cx.out.answer(&value, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, args.all, out)).collect())
 }
 
 /// Runs `stats`: the counters that each peer reported, per mesh.
@@ -107,18 +108,24 @@ fn away(entry: &MeshEntry, peers: &[Peer]) -> Result<Vec<Value>, CliError> {
     Ok(away.collect())
 }
 
-fn peers_text(slug: &str, peers: &[Value], out: &Output) -> String {
+/// Who is connected; with `all` also who is away, for a moment or for days.
+fn peers_text(slug: &str, peers: &[Value], all: bool, out: &Output) -> String {
     let keys: Vec<&str> = peers.iter().filter_map(|peer| peer["pubkey"].as_str()).collect();
     let length = unique_prefix(&keys);
-    let header = format!("{} ({})", clean(slug), peers.len());
+    let shown: Vec<&Value> = peers.iter().filter(|peer| all || is_online(peer)).collect();
+    let header = format!("{} ({})", clean(slug), shown.len());
     let mut text = format!("{}\n", out.paint(Style::Bold, &header));
-    for peer in peers {
+    for peer in &shown {
         text += &peer_text(peer, length, out);
     }
-    if peers.is_empty() {
+    if shown.is_empty() {
         text += "  nobody is connected; `claudemesh peers --all` also lists members that are away\n";
     }
     text
+}
+
+fn is_online(peer: &Value) -> bool {
+    peer["online"].as_bool().unwrap_or(true)
 }
 
 /// Digits of a key that tell all listed keys apart: at least 12, so that the printed prefix resolves.
@@ -133,7 +140,7 @@ fn unique_prefix(keys: &[&str]) -> usize {
 
 fn peer_text(peer: &Value, length: usize, out: &Output) -> String {
     let word = |name: &str| peer[name].as_str().filter(|text| !text.is_empty());
-    let online = peer["online"].as_bool().unwrap_or(true);
+    let online = is_online(peer);
     let (style, status) = match word("status") {
         _ if !online => (Style::Dim, "away"),
         Some("idle") => (Style::Green, "idle"),
@@ -161,13 +168,13 @@ fn peer_text(peer: &Value, length: usize, out: &Output) -> String {
         line += &format!(" ({})", kind.join(", "));
     }
     if let Some(waiting) = peer["waiting"].as_u64().filter(|waiting| *waiting > 0) {
-        line += &format!(" {waiting} waiting");
+        line += &format!(", {waiting} message{} waiting", if waiting == 1 { "" } else { "s" });
     }
     let key: String = word("pubkey").unwrap_or_default().chars().take(length).collect();
     let mut second = vec![clean(&key).into_owned()];
     second.extend(word("cwd").map(|cwd| clean(cwd).into_owned()));
     if !online {
-        second.extend(word("lastSeenAt").map(|at| format!("last seen {}", clean(at))));
+        second.extend(word("lastSeenAt").map(|at| format!("last seen {}", shown(at))));
     }
     line += &format!("\n    {}", out.paint(Style::Dim, &second.join("  ")));
     if let Some(summary) = word("summary") {
@@ -332,7 +339,8 @@ fn show_profile(cx: &Context) -> Result<(), CliError> {
 /// One write of presence in every mesh the call is about, and its answer.
 ///
 /// # Errors
-/// Of the connection; exit 5 `no_session` when the broker says that no session changed in any mesh.
+/// Of the connection; exit 5 when the member has no such session in any mesh, `unchanged` when those that there are changed
+/// in none.
 pub(crate) fn write<F>(
     cx: &Context,
     mut value: Value,
@@ -343,16 +351,22 @@ where
     F: Future<Output = Result<Option<u32>, ConnectionError>>,
 {
     let mut changed = 0;
-    let mut unknown = false;
+    let (mut unknown, mut missing, mut present) = (false, None, false);
     for entry in cx.mesh_entries()? {
-        match ask(cx, &entry, |connection| async { Ok(request(connection).await?) })? {
-            Some(count) => changed += count,
-            None => unknown = true,
+        match ask(cx, &entry, |connection| async { Ok(request(connection).await?) }) {
+            Ok(Some(count)) => (present, changed) = (true, changed + count),
+            Ok(None) => unknown = true,
+            // The session may be in another of the meshes.
+            Err(error) if error.exit == ExitCode::NotFound => missing = Some(error),
+            Err(error) => return Err(error),
         }
     }
     if changed == 0 && !unknown {
-        return Err(CliError::new(ExitCode::NotFound, "no_session", "No session of yours is connected.")
-            .hint("Start one with `claudemesh launch`; the shell itself has no presence to change."));
+        return Err(match missing {
+            Some(error) if !present => error,
+            _ => CliError::new(ExitCode::NotFound, "unchanged", "Nothing has changed."),
+        }
+        .hint("Start a session with `claudemesh launch`; the shell itself has no presence to change."));
     }
     value["sessions"] = changed.into();
     cx.out.answer(&value, |out| {

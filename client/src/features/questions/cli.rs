@@ -25,8 +25,8 @@ use crate::session::{attach, protocol};
 /// Runs `ask`: sends the question, waits, prints the answer.
 ///
 /// # Errors
-/// Exit 5 for an unknown or absent peer, 3 for an ambiguous name; of the connection. Without an answer in time the exit
-/// code is 1.
+/// Exit 5 for an unknown or absent peer, 3 for an ambiguous name; of the connection. The exit code is 7 when the peer
+/// declines, and 1 without an answer in time.
 pub fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
     let text = args.question.join(" ");
     if text.trim().is_empty() {
@@ -53,12 +53,17 @@ pub fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
         Some(asked) => (asked.outcome.clone(), Some(asked)),
         None => (ask_alone(cx, &entry, question, || out("`claudemesh inbox`"))?, None),
     };
-    let answered = matches!(outcome.ended, Ended::Answered(_));
+    let exit = match &outcome.ended {
+        Ended::Answered(_) => ExitCode::Success,
+        // Refused by who was asked; nobody has to wait or ask again.
+        Ended::Declined(_) => ExitCode::PermissionDenied,
+        Ended::Interrupted(_) | Ended::TimedOut | Ended::Pending | Ended::Cancelled => ExitCode::Cancelled,
+    };
     cx.out.answer(&outcome_json(&outcome, &entry), |out| outcome_text(&outcome, out))?;
     if let Some(asked) = asked {
         asked.confirm();
     }
-    Ok(if answered { ExitCode::Success } else { ExitCode::Cancelled })
+    Ok(exit)
 }
 
 /// Asks with a key of its own, so that the answer comes to this process and not to every session of the member.
@@ -290,13 +295,11 @@ pub fn list(cx: &Context, all: bool) -> Result<ExitCode, CliError> {
     let rows = |(slug, list, _): &(String, Vec<Question>, _)| {
         list.iter().map(|one| question_json(one, slug)).collect::<Vec<_>>()
     };
-    let mut value: Vec<Value> = lists.iter().flat_map(rows).collect();
-    let troubles = lists.iter().filter_map(|(slug, _, trouble)| Some((slug.as_str(), trouble.as_ref()?)));
-    value.extend(troubles.clone().map(|(slug, error)| messages::not_reached_json(slug, error)));
+    let value: Vec<Value> = lists.iter().flat_map(rows).collect();
     cx.out.answer(&Value::Array(value), |out| {
         lists.iter().map(|(slug, list, trouble)| questions_text(slug, list, trouble.is_none(), out)).collect()
     })?;
-    Ok(messages::exit_of(troubles.map(|(_, error)| error)))
+    Ok(messages::exit_of(lists.iter().filter_map(|(_, _, trouble)| trouble.as_ref())))
 }
 
 /// The reader whose questions are meant: that of the session this runs in, else the member's.

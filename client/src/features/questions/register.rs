@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::project_file::filled;
+use crate::features::enrolment::chosen_name;
 use crate::mcp::hub::ToolError;
 use crate::mcp::notes::harmless_value;
 use crate::mcp::server::{Answer, MeshServer};
@@ -44,6 +45,7 @@ impl MeshServer {
     async fn register(&self, args: Register) -> Result<Answer, ToolError> {
         if let Some(name) = filled(args.name) {
             let name: String = crate::output::clean(&name).chars().take(MAX_NAME_CHARS).collect();
+            let name = chosen_name(&name).map_err(|error| error.message)?;
             self.hub.rename(name).await?;
         }
         let (name, project) = (harmless_value(&self.hub.name()), harmless_value(&self.hub.identity().cwd));

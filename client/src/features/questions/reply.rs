@@ -55,7 +55,7 @@ impl From<ReplyError> for CliError {
     fn from(error: ReplyError) -> Self {
         let message = match &error {
             // What is left to do is in the hint, in the words of the shell.
-            ReplyError::AlreadyAnswered(at) => format!("The question was answered at {at}."),
+            ReplyError::AlreadyAnswered(at) => format!("The question was answered at {}.", crate::clock::shown(at)),
             error => sentence(error.to_string().trim_start_matches("already_answered: ")),
         };
         match error {
