@@ -1,16 +1,17 @@
 //! The small languages of the command line: durations, groups, recipients, slugs, addresses.
 #![no_main]
 
-use claudemesh::cli::args::{self, SendArgs};
+use claudemesh::cli::args::SendArgs;
+use claudemesh::cli::values;
 use claudemesh::config::broker_http;
 use claudemesh::features::enrolment;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    if let Ok(duration) = args::parse_duration(text) {
+    if let Ok(duration) = values::parse_duration(text) {
         assert!(!duration.is_zero() && duration.as_secs() <= 315_360_000);
     }
-    if let Ok(groups) = args::parse_groups(text) {
+    if let Ok(groups) = values::parse_groups(text) {
         assert!(groups.0.iter().all(|group| !group.name.is_empty()));
     }
     let words: Vec<String> = text.lines().map(str::to_owned).collect();

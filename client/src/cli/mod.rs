@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry};
-use crate::error::{CliError, ExitCode};
+use crate::error::CliError;
 use crate::local::{self, store::Store};
 use crate::output::{Format, Output};
 use crate::paths::Env;
@@ -15,9 +15,13 @@ pub mod args;
 pub mod bare;
 pub mod fields;
 pub mod meshes;
+mod parse;
 pub mod shell_files;
 pub mod skill;
+pub mod values;
 pub mod wire;
+
+pub use parse::{parse, printed};
 
 /// What every verb gets: environment, config folder, output, chosen mesh.
 #[derive(Clone, Debug)]
@@ -417,82 +421,6 @@ pub struct ManArgs {
 /// The command tree, for completions and manual pages.
 pub fn command() -> clap::Command {
     Cli::command()
-}
-
-/// The exit code of a process whose whole work was to print: a full disk is told as by every verb.
-pub fn printed(written: std::io::Result<()>) -> ExitCode {
-    let written = written.and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
-    match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            let failure = CliError::io(format!("Standard output cannot be written: {error}."));
-            Output::new(&Env::of_process(), Format::Human, false).fail(&failure);
-            failure.exit
-        }
-        _ => ExitCode::Success,
-    }
-}
-
-/// Parses a command line (program name first).
-///
-/// Help and version are printed here and answered with `Err(ExitCode::Success)`; faults with exit 3, as JSON when
-/// `--json` stands anywhere before `--`.
-///
-/// # Errors
-/// The exit code of a process that has nothing more to do.
-pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
-    use clap::error::ErrorKind;
-    let wants_json = argv
-        .iter()
-        .take_while(|word| *word != "--")
-        .any(|word| word.to_str().is_some_and(|word| word == "--json" || word.starts_with("--json=")));
-    Cli::try_parse_from(crate::launch::argv::separate(argv)).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(error.print()),
-        // A verb that wants another word after it: clap shows its help, whose first line would make no message.
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !wants_json => {
-            let _ = error.print();
-            ExitCode::InvalidArgs
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let text = error.to_string();
-            let usage = text.lines().find(|line| line.starts_with("Usage: ")).unwrap_or("See `claudemesh --help`.");
-            let failure = CliError::invalid_args("A word is missing after the verb.").hint(usage);
-            Output::new(&Env::of_process(), Format::Json(vec![]), false).fail(&failure);
-            ExitCode::InvalidArgs
-        }
-        _ => {
-            let text = error.to_string();
-            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':');
-            // The rest names missing arguments, similar words and the usage.
-            let rest =
-                text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more"));
-            let (mut details, mut hint) = (vec![], None);
-            for line in rest {
-                match line.strip_prefix("tip: ") {
-                    // What clap proposes does not help where an option wants a value, and that is the usual case.
-                    Some(tip) if tip.contains("use '-- -") && !tip.contains("use '-- --") => {
-                        let tip = "a value that begins with '-' is written with '=', as in --name=-x; what stands after -- is text";
-                        hint = Some(crate::error::sentence(tip));
-                    }
-                    Some(tip) => hint = Some(crate::error::sentence(tip)),
-                    None if line.starts_with("Usage: ") => {
-                        hint.get_or_insert_with(|| line.to_owned());
-                        break;
-                    }
-                    None => details.push(line),
-                }
-            }
-            let message = match (details.as_slice(), message.strip_suffix(" were not provided")) {
-                ([], _) => message.to_owned(),
-                (details, Some(_)) => format!("Missing: {}", details.join(" ")),
-                (details, None) => format!("{message} {}", details.join(" ")),
-            };
-            let failure = CliError::invalid_args(crate::error::sentence(&message));
-            let failure = failure.hint(hint.unwrap_or_else(|| "See `claudemesh --help`.".to_owned()));
-            let format = if wants_json { Format::Json(vec![]) } else { Format::Human };
-            Output::new(&Env::of_process(), format, false).fail(&failure);
-            ExitCode::InvalidArgs
-        }
-    })
 }
 
 #[cfg(test)]

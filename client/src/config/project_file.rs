@@ -9,7 +9,7 @@ use claudemesh_protocol::features::groups::Group;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::args::parse_groups;
+use crate::cli::values::parse_groups;
 use crate::error::CliError;
 
 /// Name of the file, in the project's folder.

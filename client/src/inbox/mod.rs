@@ -5,7 +5,6 @@
 //! shows each of its deliveries once, however many processes of that reader run.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
@@ -23,6 +22,8 @@ pub mod answers;
 pub mod awaits;
 mod claims;
 mod held;
+mod looks;
+mod mailbox;
 mod permissions;
 pub mod questions;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use mailbox::Mailbox;
 use row::NewDelivery;
 pub use row::{Kind, Message, NewMessage, RecipientKind};
 use schema::{deliveries, messages};
@@ -244,98 +246,6 @@ impl Inbox {
         Ok(())
     }
 
-    /// Deliveries of `reader` that were not shown and are not held.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn count_unshown(&mut self, reader: &str) -> Result<i64, InboxError> {
-        let awaited = self.awaited(reader)?;
-        let count = deliveries::table
-            .filter(deliveries::reader.eq(reader))
-            .filter(deliveries::shown_at_ms.is_null())
-            .filter(not_held())
-            .filter(deliveries::seq.ne_all(awaited))
-            .count()
-            .get_result(&mut self.db)?;
-        Ok(count)
-    }
-
-    /// The newest delivery of `reader` that was not shown; it stays unshown.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn newest_unshown(&mut self, reader: &str) -> Result<Option<Message>, InboxError> {
-        let awaited = self.awaited(reader)?;
-        let newest = deliveries::table
-            .inner_join(messages::table)
-            .filter(deliveries::reader.eq(reader))
-            .filter(deliveries::shown_at_ms.is_null())
-            .filter(not_held())
-            .filter(deliveries::seq.ne_all(awaited))
-            .order(messages::seq.desc())
-            .select(Message::as_select())
-            .first(&mut self.db)
-            .optional()?;
-        Ok(newest)
-    }
-
-    /// What `reader` was shown by `route` and nobody has confirmed as seen, oldest first: a channel may drop what is
-    /// written into it without a word.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn unconfirmed(&mut self, reader: &str, route: &str, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let mut list: Vec<Message> = deliveries::table
-            .inner_join(messages::table)
-            .filter(deliveries::reader.eq(reader))
-            .filter(deliveries::shown_at_ms.is_not_null())
-            .filter(deliveries::route.eq(route))
-            .filter(messages::seen_at_ms.is_null())
-            .order(messages::seq.desc())
-            .limit(limit.clamp(1, MAX_LIST))
-            .select(Message::as_select())
-            .load(&mut self.db)?;
-        list.reverse();
-        Ok(list)
-    }
-
-    /// Messages oldest first: the newest `limit` of all, or of those that nobody has seen. Messages for one session
-    /// belong here too: the human at the shell may read what its sessions got.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn list(&mut self, unseen_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let mut query = messages::table.order(messages::seq.desc()).select(Message::as_select()).into_boxed();
-        if unseen_only {
-            query = query.filter(messages::seen_at_ms.is_null());
-        }
-        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
-        list.reverse();
-        Ok(list)
-    }
-
-    /// What `reader` got and its rule let through, oldest first: the newest `limit` of all, or of those that no route has
-    /// shown. Nothing is marked.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn of_reader(&mut self, reader: &str, unshown_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let mut query = deliveries::table
-            .inner_join(messages::table)
-            .filter(deliveries::reader.eq(reader))
-            .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
-            .order(messages::seq.desc())
-            .select(Message::as_select())
-            .into_boxed();
-        if unshown_only {
-            let awaited = self.awaited(reader)?;
-            query = query.filter(deliveries::shown_at_ms.is_null()).filter(deliveries::seq.ne_all(awaited));
-        }
-        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
-        list.reverse();
-        Ok(list)
-    }
-
     /// Takes the oldest `limit` unseen messages and marks them seen in the same step: of several readers at the shell,
     /// each message goes to exactly one. They count as shown to the member's own reader too.
     ///
@@ -376,49 +286,6 @@ impl Inbox {
             .set(messages::seen_at_ms.eq(now_ms))
             .execute(&mut self.db)?;
         Ok(count)
-    }
-
-    /// The message with this id, or the only one whose id starts with this prefix of at least 8 characters.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn find(&mut self, id: &str) -> Result<Option<Message>, InboxError> {
-        let exact =
-            messages::table.filter(messages::message_id.eq(id)).select(Message::as_select()).first(&mut self.db);
-        if let Some(message) = exact.optional()? {
-            return Ok(Some(message));
-        }
-        if id.len() < 8 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Ok(None);
-        }
-        let mut found: Vec<Message> = messages::table
-            .filter(messages::message_id.like(format!("{id}%")))
-            .limit(2)
-            .select(Message::as_select())
-            .load(&mut self.db)?;
-        Ok(if found.len() == 1 { found.pop() } else { None })
-    }
-
-    /// The newest message since `since_ms` that a message to `target` would answer: from that key (session or member) or
-    /// name, or to the same audience.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn last_exchange(&mut self, target: &str, since_ms: i64) -> Result<Option<Message>, InboxError> {
-        let found = messages::table
-            .filter(
-                messages::sender_pubkey
-                    .eq(target)
-                    .or(messages::sender_member.eq(target))
-                    .or(messages::sender_name.is_not_null().and(messages::sender_name.assume_not_null().eq(target)))
-                    .or(messages::target_spec.is_not_null().and(messages::target_spec.assume_not_null().eq(target))),
-            )
-            .filter(messages::received_at_ms.ge(since_ms))
-            .order(messages::seq.desc())
-            .select(Message::as_select())
-            .first(&mut self.db)
-            .optional()?;
-        Ok(found)
     }
 
     /// Removes messages received before `before_ms`; answers how many.
@@ -503,47 +370,4 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, files::PRIVATE_FILE);
     options.open(path).map(drop)
-}
-
-/// An inbox for async code: statements run on the blocking pool, one at a time.
-#[derive(Clone)]
-pub struct Mailbox {
-    inbox: Arc<Mutex<Inbox>>,
-    awaits: awaits::Awaits,
-}
-
-impl Mailbox {
-    /// Wraps an open inbox.
-    pub fn new(inbox: Inbox) -> Self {
-        Self { awaits: inbox.awaits(), inbox: Arc::new(Mutex::new(inbox)) }
-    }
-
-    /// What this process waits for.
-    pub fn awaits(&self) -> &awaits::Awaits {
-        &self.awaits
-    }
-
-    /// Opens the inbox of a mesh, see [`Inbox::open`].
-    ///
-    /// # Errors
-    /// [`InboxError`]
-    pub async fn open(config_dir: &Path, mesh: &MeshId) -> Result<Self, InboxError> {
-        let (dir, mesh) = (config_dir.to_path_buf(), mesh.clone());
-        let opened = tokio::task::spawn_blocking(move || Inbox::open(&dir, &mesh)).await;
-        opened.map_err(|_| InboxError::Closed)?.map(Self::new)
-    }
-
-    /// Runs `work` with the inbox. Once started it runs to its end, also when the caller is gone.
-    ///
-    /// # Errors
-    /// What `work` says; [`InboxError::Closed`] when the runtime is ending.
-    pub async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Inbox) -> Result<T, InboxError> + Send + 'static,
-    ) -> Result<T, InboxError> {
-        let inbox = Arc::clone(&self.inbox);
-        // Each statement is a transaction of its own, so an inbox whose user panicked is still whole.
-        let done = tokio::task::spawn_blocking(move || work(&mut inbox.lock().unwrap_or_else(PoisonError::into_inner)));
-        done.await.map_err(|_| InboxError::Closed)?
-    }
 }

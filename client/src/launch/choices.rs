@@ -7,7 +7,7 @@ use inquire::{Confirm, InquireError, Select, Text};
 
 use super::LaunchArgs;
 use crate::cli::Context;
-use crate::cli::args::parse_groups;
+use crate::cli::values::parse_groups;
 use crate::config::last_used::LastUsed;
 use crate::config::project_file::{NameSources, ProjectFile};
 use crate::config::{Config, MeshEntry, MessageMode};

@@ -6,7 +6,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::cli::Context;
-use crate::cli::args::{Groups, parse_groups};
+use crate::cli::values::{Groups, parse_groups};
 use crate::config::last_used::LastUsed;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, MessageMode};

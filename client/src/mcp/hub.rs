@@ -9,12 +9,11 @@ use std::time::Duration;
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::features::messaging::Stage;
 use claudemesh_protocol::features::presence::{Profile, Stats};
-use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_NO_LEASE, CAP_PULL};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{self, Gate};
+use super::channel::Gate;
 use super::identity::SessionIdentity;
 use super::notes::MeshTag;
 use super::routes::proof::{self, Occasion};
@@ -23,15 +22,15 @@ use super::surface::{Remarks, Surface};
 use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
-use crate::connection::{Connection, ConnectionError, Identity, State};
-use crate::error::CliError;
-use crate::features::one_shot::hostname;
+use crate::connection::{Connection, State};
 use crate::features::permissions::board::Board;
 use crate::features::questions::wait::Waits;
 use crate::inbound;
 use crate::inbox::{KEEP, Mailbox, Message};
 use crate::local;
 use crate::paths::{self, Env};
+
+mod binding;
 
 /// Time between two reports of counters.
 const STATS_EVERY: Duration = Duration::from_secs(60);
@@ -222,115 +221,6 @@ impl Hub {
         let config = self.store.load().map_err(|error| error.to_string())?;
         let entry = config.meshes.into_iter().find(|entry| entry.mesh_id.as_str() == bound.tag.id);
         entry.ok_or_else(|| format!("the mesh {} was left", bound.tag.slug))
-    }
-
-    fn wanted(&self, config: &Config) -> Vec<MeshEntry> {
-        match self.only() {
-            Some(slug) => config.by_slug(slug).cloned().into_iter().collect(),
-            None => local::store::meant(config, &self.env, self.store.dir()),
-        }
-    }
-
-    fn only(&self) -> Option<&str> {
-        self.only_mesh.as_deref().or(self.identity.mesh_slug.as_deref())
-    }
-
-    fn local_store(&self, config: &Config) -> Option<local::store::Store> {
-        local::wanted(config, &self.env, self.store.dir(), self.only())
-    }
-
-    /// Queues up to serve the mesh of this machine when this session uses it, and puts it into the config.
-    async fn join_local(&self, config: &Config) -> Result<(), CliError> {
-        let Some(place) = self.local_store(config) else { return Ok(()) };
-        let mut candidate = self.local.lock().await;
-        if candidate.is_some() || self.stop.is_cancelled() {
-            return Ok(());
-        }
-        let (env, store) = (self.env.clone(), self.store.clone());
-        let joining = tokio::task::spawn_blocking(move || local::join(&env, &store, &place)).await;
-        *candidate = Some(joining.map_err(|error| CliError::internal(format!("A task ended early: {error}.")))??);
-        Ok(())
-    }
-
-    /// Connects every wanted mesh that is not connected yet. Called at the start and, when no mesh is there, by tools: a
-    /// mesh that was joined meanwhile works without a restart.
-    pub async fn bind(self: &Arc<Self>) {
-        let (_, config, mut trouble) = read(&self.env, &self.store);
-        // A config that cannot be read is not taken for an empty one.
-        let config = match trouble {
-            None => {
-                if let Err(error) = self.join_local(&config).await {
-                    tracing::error!(%error, "the mesh of this machine cannot be used");
-                    trouble = Some(error.to_string());
-                }
-                read(&self.env, &self.store).1
-            }
-            Some(_) => config,
-        };
-        *self.trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble;
-        for entry in &self.wanted(&config) {
-            if self.meshes().iter().any(|bound| bound.tag.id == entry.mesh_id.as_str()) {
-                continue;
-            }
-            if let Err(error) = self.bind_one(entry).await {
-                let message = format!("mesh {}: {error}", entry.slug);
-                tracing::error!(mesh.slug = entry.slug, %error, "the mesh cannot be used");
-                *self.trouble.write().unwrap_or_else(PoisonError::into_inner) = Some(message);
-            }
-        }
-    }
-
-    pub(super) async fn bind_one(self: &Arc<Self>, entry: &MeshEntry) -> Result<(), CliError> {
-        let identity = self.identity_for(entry)?;
-        let mailbox = Mailbox::open(self.store.dir(), &entry.mesh_id).await?;
-        let mut bound = self.bound.write().unwrap_or_else(PoisonError::into_inner);
-        // Two tools may find the list empty at once; the second must not connect again.
-        if bound.iter().any(|known| known.tag.id == entry.mesh_id.as_str()) {
-            return Ok(());
-        }
-        let connection = Connection::start(identity, Some(mailbox.clone()));
-        let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
-        let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default() };
-        bound.push(one.clone());
-        drop(bound);
-        self.routes.touch();
-        tokio::spawn(channel::run(Arc::clone(self), one.clone()));
-        tokio::spawn(crate::status_line::refresh::run(Arc::clone(self), one.clone()));
-        tokio::spawn(crate::notify::watch::run(Arc::clone(self), one.clone()));
-        tokio::spawn(tend(Arc::clone(self), one));
-        Ok(())
-    }
-
-    fn identity_for(&self, entry: &MeshEntry) -> Result<Identity, CliError> {
-        let who = &self.identity;
-        let session_id = self.session_id();
-        let mut identity = Identity::of_mesh(entry, session_id).map_err(ConnectionError::from)?;
-        identity.session = Some(match &self.routes.session_id() {
-            Some(id) => self.store.session_key(&entry.mesh_id, &entry.slug, id)?,
-            None => self.throw_away.clone(),
-        });
-        identity.cwd.clone_from(&who.cwd);
-        identity.pid = parent_pid();
-        let description = &mut identity.description;
-        description.capabilities = [CAP_CLIENT_ACK, CAP_PULL].map(str::to_owned).to_vec();
-        if self.env.text(paths::NO_LEASE).is_some() {
-            description.capabilities.push(CAP_NO_LEASE.to_owned());
-        }
-        description.display_name = Some(self.name());
-        description.hostname = hostname();
-        description.peer_type = Some("ai".into());
-        description.channel = Some("claude-code".into());
-        description.model.clone_from(&who.model);
-        description.groups.clone_from(&who.groups);
-        // Without the token hooks cannot set the status; that is no reason not to connect.
-        description.hook_token_hash = match self.store.hook_token_or_create() {
-            Ok(token) => Some(token.hash()),
-            Err(error) => {
-                tracing::warn!(%error, "no hook token");
-                None
-            }
-        };
-        Ok(identity)
     }
 
     /// The meshes of this session.

@@ -41,7 +41,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("inbox", "--limit", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
     ("inbox", "--peek", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
     ("inbox", "--questions", "mcp/questions.rs::a_session_asks_and_the_shell_answers_once"),
-    ("inbound set", "--from", "mcp/routes.rs::what_is_held_or_refused_reaches_no_route_until_it_is_released"),
+    ("inbound set", "--from", "mcp/inbound_rule.rs::what_is_held_or_refused_reaches_no_route_until_it_is_released"),
     ("held release", "--all", "mcp/flags.rs::what_is_held_is_released_or_dropped_at_once"),
     ("held drop", "--all", "mcp/flags.rs::what_is_held_is_released_or_dropped_at_once"),
     ("approvers", "--quorum", "mcp/permissions.rs::approvers_are_other_members_and_as_many_as_are_needed"),

@@ -14,7 +14,7 @@ use super::audit;
 use super::rules::{MAX_APPROVERS, MAX_EXPIRES, MIN_EXPIRES, MeshRules, Rules};
 use super::wire::Behavior;
 use crate::cli::Context;
-use crate::cli::args::parse_duration;
+use crate::cli::values::parse_duration;
 use crate::config::MeshEntry;
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::enrolment;

@@ -1,0 +1,103 @@
+//! Values of flags that are more than a word: groups, times.
+
+use std::time::Duration;
+
+/// A parsed list of groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups(pub Vec<claudemesh_protocol::features::groups::Group>);
+
+/// Reads `name:role,name2` (an `@` before a name is dropped).
+///
+/// # Errors
+/// What is wrong, for clap.
+pub fn parse_groups(text: &str) -> Result<Groups, String> {
+    let mut groups = vec![];
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, role) = part.split_once(':').map_or((part, None), |(name, role)| (name, Some(role.trim())));
+        let name = name.trim().trim_start_matches('@');
+        let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+        if name.is_empty() || !name.chars().all(fine) {
+            return Err(format!("'{name}' is no group name: letters, digits, '-', '_', '.' and '/' are allowed"));
+        }
+        let role = role.filter(|role| !role.is_empty()).map(str::to_owned);
+        groups.push(claudemesh_protocol::features::groups::Group { name: name.to_owned(), role });
+    }
+    Ok(Groups(groups))
+}
+
+/// Reads a number with `s`, `m`, `h` or `d` (seconds without a unit).
+///
+/// # Errors
+/// What is wrong, for clap.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "s" | "sec" => 1.0,
+        "m" | "min" => 60.0,
+        "h" | "hr" => 3_600.0,
+        "d" | "day" | "days" => 86_400.0,
+        "w" => 604_800.0,
+        unit => return Err(format!("'{unit}' is no unit of time: s, m, h or d")),
+    };
+    let number: f64 =
+        digits.trim().parse().map_err(|_| format!("'{text}' is no time: expected for example 30m or 7d"))?;
+    let seconds = number * factor;
+    if !(seconds > 0.0 && seconds <= 315_360_000.0) {
+        return Err(format!("'{text}' is out of range: more than 0 and at most 10 years"));
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is out of range"))
+}
+
+/// Reads how many seconds to wait for an answer: more than 0 and at most 600.
+///
+/// # Errors
+/// What is wrong, for clap.
+pub(super) fn parse_wait(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 600.0 => Ok(seconds),
+        _ => Err(format!("'{text}' is no number of seconds from 1 to 600")),
+    }
+}
+
+/// Reads a number of seconds up to a day; 0 waits for nothing.
+///
+/// # Errors
+/// What is wrong, for clap.
+pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("'{text}' is no number of seconds from 0 to 86400")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
+        for bad in ["", "x", "-1s", "0", "5y", "1e9d", "NaN", "inf"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn groups_have_optional_roles() {
+        let groups = parse_groups("@front:lead, qa/load,").unwrap().0;
+        assert_eq!(groups[0].name, "front");
+        assert_eq!(groups[0].role.as_deref(), Some("lead"));
+        assert_eq!((groups[1].name.as_str(), &groups[1].role), ("qa/load", &None));
+        assert!(parse_groups("a b").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parsers_never_panic(text in ".{0,30}") {
+            let _ = (parse_duration(&text), parse_groups(&text), parse_seconds(&text));
+        }
+    }
+}
