@@ -12,6 +12,7 @@ use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use claudemesh_protocol::session::Request as SessionRequest;
 
 use super::bucket::Bucket;
+use super::frames::FrameLimit;
 use super::hello::{self, SeenHellos, VerifiedHello};
 use super::queue::{Load, Outlet};
 use super::socket::{Socket, SocketContext};
@@ -66,13 +67,15 @@ pub struct PeerSession {
     counted_pending: bool,
     deadline: Option<SpawnHandle>,
     fragments: Vec<u8>,
+    frame_limit: FrameLimit,
     load: Arc<Load>,
     _open: Open,
 }
 
 impl PeerSession {
-    /// A session for a socket that was just upgraded; what is held for it is counted in `load`.
-    pub fn new(deps: SessionDeps, load: Arc<Load>) -> Self {
+    /// A session for a socket that was just upgraded; what is held for it is counted in `load`, and `frame_limit` is raised once
+    /// it is known whose it is.
+    pub fn new(deps: SessionDeps, load: Arc<Load>, frame_limit: FrameLimit) -> Self {
         deps.pending.fetch_add(1, Ordering::Relaxed);
         METRICS.connections_pending.inc();
         let socket_no = deps.next_socket.fetch_add(1, Ordering::Relaxed) as u64;
@@ -88,6 +91,7 @@ impl PeerSession {
             counted_pending: true,
             deadline: None,
             fragments: Vec::new(),
+            frame_limit,
             load,
         }
     }
@@ -204,7 +208,7 @@ impl PeerSession {
         if first {
             self.fragments.clear();
         }
-        if self.fragments.len() + bytes.len() > limits::MAX_FRAME_BYTES {
+        if self.fragments.len() + bytes.len() > self.frame_limit.load(Ordering::Relaxed) {
             self.fragments = Vec::new();
             return self.end(CloseReason::TooLarge, ctx);
         }
@@ -255,6 +259,7 @@ impl PeerSession {
         let joining = join(directory, verified, req_id, socket, socket_no).into_actor(self);
         let joined = joining.map(|joined, session, ctx| match joined {
             Ok((mesh, peer)) => {
+                session.frame_limit.store(limits::MAX_FRAME_BYTES, Ordering::Relaxed);
                 session.settle_pending();
                 METRICS.connections.inc();
                 if matches!(session.state, State::Joining) {

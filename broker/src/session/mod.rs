@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod bucket;
+pub mod frames;
 pub mod hello;
 pub mod queue;
 pub mod socket;

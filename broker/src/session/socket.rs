@@ -15,6 +15,7 @@ use bytestring::ByteString;
 use claudemesh_protocol::limits;
 use futures_util::Stream;
 
+use super::frames::{Announced, FrameLimit};
 use super::queue::{FRAME_OVERHEAD_BYTES, Load};
 use super::{CloseReason, Out, PeerSession, SessionDeps};
 
@@ -75,8 +76,10 @@ pub fn upgrade(
     deps: SessionDeps,
 ) -> Result<HttpResponse, actix_web::Error> {
     let load = Arc::<Load>::default();
+    let limit = FrameLimit::new(limits::MAX_HELLO_BYTES.into());
     let codec = actix_http::ws::Codec::new().max_size(limits::MAX_FRAME_BYTES);
-    let frames = ws::WebsocketContext::with_codec(PeerSession::new(deps, Arc::clone(&load)), payload, codec);
+    let announced = Announced::new(payload, Arc::clone(&limit));
+    let frames = ws::WebsocketContext::with_codec(PeerSession::new(deps, Arc::clone(&load), limit), announced, codec);
     Ok(ws::handshake(request)?.streaming(Paced { frames: Box::pin(frames), chunk: Bytes::new(), load }))
 }
 

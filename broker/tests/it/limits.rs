@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use claudemesh_broker::config::LimitsMode;
+use claudemesh_protocol::limits;
 use claudemesh_testkit::broker::{Builder, Database, TestBroker};
 use claudemesh_testkit::broker_suite;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 broker_suite! {
     async fn a_pair_is_limited_and_free_again_after_the_wait(database: Database) -> Result<()> {
@@ -108,6 +111,28 @@ broker_suite! {
         assert_eq!(fits["queued"], true, "{fits}");
         assert_eq!(receiver.message().await?["ciphertext"].as_str().map(str::len), Some(1_000_000));
         sender.settle().await
+    }
+
+    async fn a_frame_that_announces_too_much_ends_the_socket_before_it_comes(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        for announced in [limits::MAX_HELLO_BYTES as u64 + 1, limits::MAX_FRAME_BYTES as u64 + 1, u64::MAX >> 1] {
+            let mut socket = TcpStream::connect(broker.address()).await?;
+            let upgrade = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+            socket.write_all(upgrade.as_bytes()).await?;
+            // One frame that is answered, and the header of one of which nothing ever comes.
+            let mut bytes = vec![0x81, 0x82, 0, 0, 0, 0, b'{', b'}', 0x82, 0xff];
+            bytes.extend(announced.to_be_bytes());
+            bytes.extend([0; 4]);
+            socket.write_all(&bytes).await?;
+            let mut answer = Vec::new();
+            tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut answer)).await??;
+            let text = String::from_utf8_lossy(&answer);
+            assert!(text.contains("no_hello"), "{text}");
+            let close = [&[0x88, 17], 1009_u16.to_be_bytes().as_slice(), b"frame too large"].concat();
+            assert!(answer.ends_with(&close), "{text}");
+        }
+        Ok(())
     }
 
     async fn capacity_is_given_back_by_every_way_out(database: Database) -> Result<()> {

@@ -137,7 +137,9 @@ mod tests {
         }
         for host in ["claude-code 2.1.199", "claude-code 2.1.329", "claude-code 3.0.0"] {
             assert!(can_ask(Some(host), Some("default")).is_ok(), "{host}");
-            assert!(can_ask(Some(host), Some("bypassPermissions")).is_err(), "{host}");
+            for mode in ["bypassPermissions", "dontAsk", "auto"] {
+                assert!(can_ask(Some(host), Some(mode)).is_err(), "{host} in {mode}");
+            }
         }
     }
 }
