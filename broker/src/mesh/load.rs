@@ -170,6 +170,7 @@ impl Loaded {
                 name: topic.name,
                 description: topic.description,
                 visibility: topic.visibility,
+                created_by: topic.created_by,
                 created_at_ms: topic.created_at_ms,
                 subscribers: vec![],
             });

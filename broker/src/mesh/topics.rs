@@ -19,6 +19,8 @@ pub struct TopicState {
     pub description: Option<String>,
     /// Who may see it.
     pub visibility: Visibility,
+    /// Who made it.
+    pub created_by: MemberId,
     /// Wall ms.
     pub created_at_ms: i64,
     /// In joining order.

@@ -62,6 +62,7 @@ pub struct PeerSession {
     state: State,
     socket_no: u64,
     heard_mono_ms: i64,
+    beat: Beat,
     frames: Bucket,
     bad_frames: u32,
     counted_pending: bool,
@@ -87,6 +88,7 @@ impl PeerSession {
             state: State::Fresh,
             socket_no,
             heard_mono_ms: now,
+            beat: Beat::default(),
             bad_frames: 0,
             counted_pending: true,
             deadline: None,
@@ -123,7 +125,10 @@ impl PeerSession {
     /// Any sign of life, pongs included.
     pub fn heard(&mut self, pong: bool) {
         self.heard_mono_ms = self.deps.clock.mono_ms();
-        if pong && let State::Attached { mesh, peer } = &self.state {
+        if pong
+            && let State::Attached { mesh, peer } = &self.state
+            && self.beat.is_due(self.heard_mono_ms)
+        {
             // Losing one of these is harmless: the next frame or pong says the same.
             let _ = mesh.try_send(Heartbeat { peer: *peer, socket_no: self.socket_no });
         }
@@ -311,6 +316,24 @@ impl PeerSession {
     }
 }
 
+/// Signs of life that are passed on to the mesh: one a second says as much as a flood of them.
+#[derive(Default)]
+struct Beat {
+    last_mono_ms: Option<i64>,
+}
+
+impl Beat {
+    const EVERY_MS: i64 = 1_000;
+
+    fn is_due(&mut self, mono_ms: i64) -> bool {
+        let due = self.last_mono_ms.is_none_or(|last| mono_ms - last >= Self::EVERY_MS);
+        if due {
+            self.last_mono_ms = Some(mono_ms);
+        }
+        due
+    }
+}
+
 /// Time between two attempts to join a mesh that is just leaving memory.
 const JOIN_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 
@@ -365,7 +388,15 @@ fn bounded(text: Option<std::borrow::Cow<'_, str>>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::contains_nul;
+    use super::{Beat, contains_nul};
+
+    #[test]
+    fn a_flood_of_pings_is_one_sign_of_life_a_second() {
+        let mut beat = Beat::default();
+        let passed = (0..3_500).filter(|mono_ms| beat.is_due(*mono_ms)).count();
+        assert_eq!(passed, 4);
+        assert!(beat.is_due(75_000), "after a silence it is told at once");
+    }
 
     #[test]
     fn nul_is_found_as_a_character_only() {

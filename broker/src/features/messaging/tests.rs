@@ -186,6 +186,7 @@ async fn whoever_got_it_directly_gets_no_copy_from_a_topic() {
         name: "news".into(),
         description: None,
         visibility: Visibility::Public,
+        created_by: alice.clone(),
         created_at_ms: 0,
         subscribers: vec![bob.clone(), carol],
     });

@@ -20,6 +20,8 @@ use crate::mesh::topics::{TopicState, readable};
 
 /// Topics per mesh.
 const MAX_TOPICS: usize = 1_000;
+/// Of them by one member: nobody can take topics away again, so nobody is to use up the mesh's.
+const MAX_TOPICS_PER_MEMBER: usize = MAX_TOPICS / 2;
 /// History messages of one answer.
 const HISTORY: std::ops::RangeInclusive<u32> = 1..=200;
 const HISTORY_DEFAULT: u32 = 50;
@@ -147,6 +149,11 @@ fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome
         return Err(Reject::new(ErrorCode::Limit, format!("a mesh can have {MAX_TOPICS} topics at most")));
     }
     let own = cx.peer()?.member.clone();
+    let made = || cx.core.topics.iter().filter(|topic| topic.created_by == own).count();
+    if known.is_none() && made() >= MAX_TOPICS_PER_MEMBER {
+        let message = format!("a member can make {MAX_TOPICS_PER_MEMBER} topics at most");
+        return Err(Reject::new(ErrorCode::Limit, message));
+    }
     if known.is_some() {
         // The name of a topic that the caller may not see is taken, and that is all it learns.
         readable(&cx.core.topics, &own, &name)
@@ -167,6 +174,7 @@ fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome
         name: topic.name.clone(),
         description: topic.description.clone(),
         visibility: topic.visibility,
+        created_by: own.clone(),
         created_at_ms: now,
         subscribers: vec![own],
     };
@@ -225,4 +233,31 @@ fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Rej
             Ok(answer(TopicHistoryResponse { topic: query.topic, messages }))
         })
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_protocol::features::topics::Visibility;
+
+    use super::*;
+    use crate::mesh::testing::TestMesh;
+
+    #[actix_rt::test]
+    async fn one_member_does_not_use_up_the_topics_of_a_mesh() {
+        let mut mesh = TestMesh::new().await;
+        let (alice, mallory) = (mesh.member("alice", 1).await, mesh.member("mallory", 2).await);
+        let (one, _) = mesh.peer(&alice, "alice", Some(11));
+        let (other, _) = mesh.peer(&mallory, "mallory", Some(12));
+        let create = |mesh: &mut TestMesh, at, name: String| {
+            let request = TopicCreate { name, description: None, visibility: Some(Visibility::Private) };
+            mesh.step(Some(at), |features, cx| Topics::handle(&mut features.topics, cx, Request::TopicCreate(request)))
+                .map(drop)
+                .map_err(|reject| reject.code)
+        };
+        let made = (0..MAX_TOPICS).filter(|number| create(&mut mesh, other, format!("t{number}")).is_ok()).count();
+        assert_eq!(made, MAX_TOPICS_PER_MEMBER);
+        assert_eq!(create(&mut mesh, other, "one-more".into()), Err(ErrorCode::Limit));
+        assert_eq!(create(&mut mesh, other, "t0".into()), Ok(()), "one that exists is no new one");
+        assert_eq!(create(&mut mesh, one, "plans".into()), Ok(()));
+    }
 }
