@@ -404,10 +404,18 @@ broker_suite! {
         let names: Vec<&str> =
             list["peers"].as_array().into_iter().flatten().filter_map(|peer| peer["displayName"].as_str()).collect();
         assert_eq!(names, ["alice"], "{list}");
+        // Nor is what comes while it is here for it: not by key, not by name, not as one of an audience.
+        for target in [&bob.pubkey(), "bob"] {
+            let ack = sender.say(&bob.pubkey(), "for a real session", json!({"targetSpec": target})).await?;
+            assert_eq!((&ack["queued"], &ack["online"]), (&json!(true), &json!(0)), "{ack}");
+        }
+        assert_eq!(sender.say("*", "to nobody", json!({})).await?["code"], "unknown_target");
+        assert_eq!(verb.waiting_messages().await?.len(), 0);
         verb.close().await?;
         let mut real = broker.join(&bob).await?;
         let push = real.message().await?;
         assert_eq!(push["targetSpec"], bob.pubkey());
+        assert_eq!(real.waiting_messages().await?.len(), 2);
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod presence;
 mod receipts;
 mod retry;
 mod slow_reader;
+mod topics;
 mod unix_socket;
 
 /// A file that is not listed above would never run.
