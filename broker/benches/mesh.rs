@@ -42,8 +42,8 @@ impl Handler<Out> for Drain {
     type Result = ();
 
     fn handle(&mut self, out: Out, _: &mut Self::Context) {
-        if let Out::Text(frame) = out {
-            self.0.taken(&frame);
+        if let Out::Ready = out {
+            drop(self.0.take());
             self.0.left();
         }
     }
@@ -122,8 +122,8 @@ impl Fixture {
 
     /// Id of the message that was admitted last.
     fn last_id(&self) -> String {
-        let (_, open) = self.memory.open.last_key_value().expect("a message waits for its acknowledgement");
-        open.message.id.to_string()
+        let newest = self.memory.next_seq - 1;
+        self.memory.open.get(&newest).expect("a message waits for its acknowledgement").message.id.to_string()
     }
 }
 
@@ -211,10 +211,10 @@ fn batch(mesh: &MeshId, first: i64, count: i64) -> Batch {
                 seq,
                 id: format!("{seq:032}").into(),
                 sender_member_id: "member-1".into(),
-                sender_key: key(1).to_hex(),
-                sender_member_key: key(1).to_hex(),
+                sender_key: key(1),
+                sender_member_key: key(1),
                 sender_name: "peer 1".into(),
-                target_spec: key(2).to_hex(),
+                target_spec: key(2).to_hex().into(),
                 priority: Priority::Next,
                 nonce: "A".repeat(32),
                 ciphertext: "A".repeat(BODY_CHARS),

@@ -2,7 +2,10 @@
 
 use std::sync::LazyLock;
 
+use claudemesh_protocol::features::messaging::Priority;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::features::Features;
 
 /// Every metric of the broker, registered once.
 pub struct Metrics {
@@ -15,10 +18,10 @@ pub struct Metrics {
     pub connections_active: IntGauge,
     /// Sockets that have not said hello.
     pub connections_pending: IntGauge,
-    /// Frames by feature and result (`ok` or the error code's class).
-    pub frames: IntCounterVec,
+    /// Frames by feature and result (`ok` or the error code).
+    pub frames: Frames,
     /// Accepted messages by priority.
-    pub messages_routed: IntCounterVec,
+    pub messages_routed: ByPriority,
     /// Refused messages by code.
     pub messages_rejected: IntCounterVec,
     /// Deliveries pushed to sockets.
@@ -49,6 +52,48 @@ pub struct Metrics {
     pub db_healthy: IntGauge,
     /// Meshes in memory.
     pub meshes_active: IntGauge,
+}
+
+/// Counters of frames. Those of handled ones are at hand, because finding a label costs more than counting.
+pub struct Frames {
+    all: IntCounterVec,
+    handled: Vec<(&'static str, IntCounter)>,
+}
+
+impl Frames {
+    fn new(all: IntCounterVec) -> Self {
+        let handled = Features::NAMES.iter().map(|name| (*name, all.with_label_values(&[*name, OK]))).collect();
+        Self { all, handled }
+    }
+
+    /// One more frame that a feature handled without a refusal.
+    pub fn handled(&self, feature: &'static str) {
+        match self.handled.iter().find(|(name, _)| *name == feature) {
+            Some((_, counter)) => counter.inc(),
+            None => self.all.with_label_values(&[feature, OK]).inc(),
+        }
+    }
+
+    /// One more frame that was not handled; `result` is an error code or a word of ours.
+    pub fn refused(&self, feature: &'static str, result: &str) {
+        self.all.with_label_values(&[feature, result]).inc();
+    }
+}
+
+const OK: &str = "ok";
+
+/// One counter a priority.
+pub struct ByPriority([IntCounter; Priority::ALL.len()]);
+
+impl ByPriority {
+    fn new(all: &IntCounterVec) -> Self {
+        Self(Priority::ALL.map(|priority| all.with_label_values(&[priority.as_str()])))
+    }
+
+    /// The counter of a priority.
+    pub fn of(&self, priority: Priority) -> &IntCounter {
+        &self.0[priority as usize]
+    }
 }
 
 /// The process's metrics. One registry per process, as scrapers expect.
@@ -84,8 +129,8 @@ impl Metrics {
             connections_rejected: counters("connections_rejected_total", "Refused hellos", &["code"]),
             connections_active: gauge("connections_active", "Open connections that said hello"),
             connections_pending: gauge("connections_pending", "Sockets that have not said hello"),
-            frames: counters("frames_total", "Client frames", &["feature", "result"]),
-            messages_routed: counters("messages_routed_total", "Accepted messages", &["priority"]),
+            frames: Frames::new(counters("frames_total", "Client frames", &["feature", "result"])),
+            messages_routed: ByPriority::new(&counters("messages_routed_total", "Accepted messages", &["priority"])),
             messages_rejected: counters("messages_rejected_total", "Refused messages", &["code"]),
             deliveries_pushed: counter("deliveries_pushed_total", "Deliveries pushed to sockets"),
             deliveries_unwritten: counter(

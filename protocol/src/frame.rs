@@ -160,7 +160,15 @@ struct Envelope<'a, T: Serialize> {
 
 /// Writes one flat frame: `type` first, then the body's fields, then `_reqId`.
 pub fn write<T: Serialize>(tag: &str, body: &T, req_id: Option<&str>) -> String {
-    serde_json::to_string(&Envelope { tag, body, req_id }).expect("wire types serialise: string keys, no failing impl")
+    write_about(128, tag, body, req_id)
+}
+
+/// As [`write`], when it is known that the frame has about so many bytes: spares growing and copying.
+pub fn write_about<T: Serialize>(bytes: usize, tag: &str, body: &T, req_id: Option<&str>) -> String {
+    let mut frame = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut frame, &Envelope { tag, body, req_id })
+        .expect("wire types serialise: string keys, no failing impl");
+    String::from_utf8(frame).expect("JSON is UTF-8")
 }
 
 /// Declares one feature's enum of messages with its tag table, reader and writer.

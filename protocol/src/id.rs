@@ -130,14 +130,14 @@ impl PublicKey {
 
     /// 64 lower-case hex digits.
     pub fn to_hex(&self) -> String {
-        self.digits(str::to_owned)
+        self.hex().as_str().to_owned()
     }
 
-    /// Hands over the 64 digits without a heap allocation of their own.
-    fn digits<T>(&self, take: impl FnOnce(&str) -> T) -> T {
+    /// The 64 digits without a heap allocation.
+    pub fn hex(&self) -> HexKey {
         let mut text = [0; 64];
         hex::encode_to_slice(self.0, &mut text).expect("64 digits hold 32 bytes");
-        take(std::str::from_utf8(&text).expect("hex digits are ASCII"))
+        HexKey(text)
     }
 
     /// The first 12 hex digits, for people.
@@ -146,9 +146,19 @@ impl PublicKey {
     }
 }
 
+/// A [`PublicKey`] as the wire carries it.
+pub struct HexKey([u8; 64]);
+
+impl HexKey {
+    /// 64 lower-case hex digits.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hex digits are ASCII")
+    }
+}
+
 impl fmt::Display for PublicKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.digits(|text| out.write_str(text))
+        out.write_str(self.hex().as_str())
     }
 }
 
@@ -160,7 +170,7 @@ impl fmt::Debug for PublicKey {
 
 impl Serialize for PublicKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.digits(|text| serializer.serialize_str(text))
+        serializer.serialize_str(self.hex().as_str())
     }
 }
 

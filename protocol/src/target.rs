@@ -1,12 +1,15 @@
 //! Target specifications of `send`: who is meant.
 
+use std::fmt;
+
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::id::PublicKey;
 use crate::limits;
 
 /// The `targetSpec` field: one text or an array of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum TargetField {
     /// One recipient or audience.
@@ -27,6 +30,39 @@ impl TargetField {
     /// Characters in all parts, for the size limit.
     pub fn chars(&self) -> usize {
         self.parts().iter().map(String::len).sum()
+    }
+}
+
+/// By hand, because the derived one of an untagged enum keeps a copy of what it reads, for each message.
+impl<'de> Deserialize<'de> for TargetField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = TargetField;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a target or an array of targets")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TargetField, E> {
+                Ok(TargetField::One(text.to_owned()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<TargetField, E> {
+                Ok(TargetField::One(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<TargetField, A::Error> {
+                let mut all = Vec::new();
+                while let Some(part) = parts.next_element()? {
+                    all.push(part);
+                }
+                Ok(TargetField::Many(all))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMany)
     }
 }
 

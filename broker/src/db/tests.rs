@@ -52,7 +52,7 @@ async fn tables(db: &Db) -> Tables {
 }
 
 /// Folders below `migrations/<database>`.
-const MIGRATIONS: usize = 2;
+const MIGRATIONS: usize = 3;
 
 /// What `schema.rs` says, read from its text: `table (keys) { column -> Type, }`.
 fn declared() -> Tables {

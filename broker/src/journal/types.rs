@@ -14,18 +14,18 @@ pub struct NewMessage {
     pub mesh_id: MeshId,
     /// Place in the mesh's order; unique in the mesh.
     pub seq: i64,
-    /// Id that pushes carry; unique in the mesh.
+    /// Id that pushes carry; unique.
     pub id: MessageId,
     /// Who sent it.
     pub sender_member_id: MemberId,
     /// Key to answer to: the sender's session key, else its member key.
-    pub sender_key: String,
+    pub sender_key: PublicKey,
     /// The sender's member key.
-    pub sender_member_key: String,
+    pub sender_member_key: PublicKey,
     /// The sender's name at that time.
     pub sender_name: String,
     /// What the sender wrote as target; a JSON array when it named several.
-    pub target_spec: String,
+    pub target_spec: Arc<str>,
     /// Urgency.
     pub priority: Priority,
     /// Base64, opaque.
@@ -37,9 +37,9 @@ pub struct NewMessage {
     /// Unix milliseconds; undelivered copies end then.
     pub expires_at_ms: i64,
     /// The sender's idempotency key; unique per sender in the mesh.
-    pub client_message_id: Option<String>,
+    pub client_message_id: Option<Arc<str>>,
     /// The sender's fingerprint of the request.
-    pub request_fingerprint: Option<String>,
+    pub request_fingerprint: Option<Arc<str>>,
     /// The message it answers.
     pub reply_to_id: Option<String>,
     /// `question`, `reply`, …

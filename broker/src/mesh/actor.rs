@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 
 use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
 use super::directory::Directory;
@@ -13,7 +13,7 @@ use super::dispatch::Features;
 use super::hooks::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
-use super::messages::{Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
+use super::messages::{Asked, Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
 use super::outcome::{Apply, Lane, Outcome, Reject, Work};
 use super::peers::{PeerRef, StatusSource};
 use crate::metrics::METRICS;
@@ -107,7 +107,7 @@ impl Mesh {
             }
             Err(reject) => {
                 if let Some(caller) = caller {
-                    let frame = reject.into_frame(caller.id.clone());
+                    let frame = reject.into_frame(caller.id.as_deref());
                     self.answer(caller, &frame.into());
                 }
                 false
@@ -126,7 +126,8 @@ impl Mesh {
         if let Err(work) = self.lanes.admit(work)
             && let Some(to) = &work.reply_to
         {
-            let frame = Reject::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.clone());
+            let frame =
+                Reject::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.as_deref());
             let (mut cx, _) = self.context(None);
             cx.reply(to, &frame.into());
         }
@@ -175,7 +176,7 @@ impl Mesh {
             }
             (Ok(_), _) => {}
             (Err(reject), Some(to)) => {
-                let frame = reject.into_frame(to.id.clone());
+                let frame = reject.into_frame(to.id.as_deref());
                 let (mut cx, _) = self.context(None);
                 cx.reply(&to, &frame.into());
             }
@@ -216,18 +217,36 @@ impl Handler<Inbound> for Mesh {
 
     #[expect(clippy::disallowed_methods, reason = "measures how long a handler takes; decides nothing")]
     fn handle(&mut self, inbound: Inbound, ctx: &mut Self::Context) {
-        let Inbound { peer, socket_no, req_id, id, message } = inbound;
+        let Inbound { peer, socket_no, frames } = inbound;
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
-        match self.core.roster.get_mut(peer) {
-            Some(record) if record.socket_no == socket_no => {
-                record.heard_mono_ms = mono;
-                record.last_seen_ms = now;
+        let mut started = std::time::Instant::now();
+        for Asked { req_id, id, message } in frames {
+            match self.core.roster.get_mut(peer) {
+                Some(record) if record.socket_no == socket_no => {
+                    record.heard_mono_ms = mono;
+                    record.last_seen_ms = now;
+                }
+                // The frame was on its way while its socket was replaced or closed.
+                _ => break,
             }
-            // The frame was on its way while its socket was replaced or closed.
-            _ => return,
+            let tag = message.tag();
+            if !self.frame(Caller { peer, req_id, id }, message, ctx) {
+                return;
+            }
+            let ended = std::time::Instant::now();
+            let took = ended - std::mem::replace(&mut started, ended);
+            METRICS.handler_seconds.observe(took.as_secs_f64());
+            if took > SLOW_HANDLER {
+                tracing::warn!(msg.type = tag, dur_ms = took.as_millis() as u64, "slow handler");
+            }
         }
-        let caller = Caller { peer, req_id, id };
-        let started = std::time::Instant::now();
+        self.arm_flush(ctx);
+    }
+}
+
+impl Mesh {
+    /// One frame of a peer that is here; `false` when the mesh ends over it.
+    fn frame(&mut self, caller: Caller, message: ClientMessage, ctx: &mut Context<Self>) -> bool {
         let tag = message.tag();
         // A panic in a handler is a fault of that feature: its request fails and the mesh is rebuilt from storage.
         let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -235,26 +254,19 @@ impl Handler<Inbound> for Mesh {
         }));
         let Ok((feature, outcome)) = caught else {
             let frame = Reject::new(ErrorCode::Internal, "this request failed inside the broker; reconnect")
-                .into_frame(caller.id.clone());
+                .into_frame(caller.id.as_deref());
             self.answer(&caller, &frame.into());
-            return self.rebuild(tag, ctx);
+            self.rebuild(tag, ctx);
+            return false;
         };
-        let result = match &outcome {
-            Ok(_) => "ok",
-            Err(reject) => reject.code.as_str(),
-        };
-        METRICS.frames.with_label_values(&[feature, result]).inc();
-        let took = started.elapsed();
-        METRICS.handler_seconds.observe(took.as_secs_f64());
-        if took > SLOW_HANDLER {
-            tracing::warn!(msg.type = tag, dur_ms = took.as_millis() as u64, "slow handler");
+        match &outcome {
+            Ok(_) => METRICS.frames.handled(feature),
+            Err(reject) => METRICS.frames.refused(feature, reject.code.as_str()),
         }
         self.settle(outcome, Some(&caller), ctx);
-        self.arm_flush(ctx);
+        true
     }
-}
 
-impl Mesh {
     /// After a panic the memory may be half changed: end this actor; the directory loads a new one, sessions reconnect.
     fn rebuild(&mut self, tag: &'static str, ctx: &mut Context<Self>) {
         tracing::error!(mesh.id = %self.core.id, msg.type = tag, "a handler panicked; the mesh is rebuilt from storage");

@@ -128,9 +128,9 @@ pub struct Caller {
     /// Who.
     pub peer: PeerRef,
     /// `_reqId`.
-    pub req_id: Option<String>,
+    pub req_id: Option<Arc<str>>,
     /// `id`.
-    pub id: Option<String>,
+    pub id: Option<Arc<str>>,
 }
 
 impl MeshContext<'_> {
@@ -189,10 +189,15 @@ impl MeshContext<'_> {
 
     /// Answers a request whose handler returned earlier. Nothing happens when its socket is gone.
     pub fn reply(&mut self, to: &ReplyTo, message: &ServerMessage) {
+        self.reply_text(to, message.write(to.req_id.as_deref()).into());
+    }
+
+    /// As [`MeshContext::reply`], with a frame that has the request's ids.
+    pub fn reply_text(&mut self, to: &ReplyTo, frame: ByteString) {
         if let Some(peer) = self.core.roster.get(to.peer)
             && peer.socket_no == to.socket_no
         {
-            answer_text(peer, message.write(to.req_id.as_deref()).into());
+            answer_text(peer, frame);
         }
     }
 

@@ -37,6 +37,10 @@ macro_rules! feature_table {
         }
 
         impl Features {
+            /// Names of all features.
+            pub(crate) const NAMES: &'static [&'static str] =
+                &[$(<$feature as $crate::mesh::dispatch::Feature>::NAME,)*];
+
             /// Hands a request to the feature that owns it.
             pub(crate) fn dispatch(
                 &mut self, cx: &mut $crate::mesh::context::MeshContext<'_>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_protocol::id::{MemberId, MeshId};
+use claudemesh_protocol::id::{MeshId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::session::SelfEditable;
 use tokio::sync::oneshot;
@@ -17,10 +17,11 @@ use crate::db::{Db, DbError};
 use crate::features::messaging::{Counts, MessagingMemory};
 use crate::features::presence::store::{SessionRecord, StatsDelta};
 use crate::features::{members, messaging, presence, topics};
+use crate::hash::FastMap;
 use crate::journal::store as journal;
 
 /// Retries recognised after a restart.
-const RECENT_CLIENT_IDS: u32 = 20_000;
+const RECENT_REPEATABLE: u32 = 20_000;
 
 /// What storage knows of one mesh.
 pub struct Loaded {
@@ -29,10 +30,10 @@ pub struct Loaded {
     sessions: Vec<SessionRecord>,
     topics: Vec<topics::store::Topic>,
     subscriptions: Vec<topics::store::Subscription>,
-    waiting: std::collections::HashMap<claudemesh_protocol::id::PublicKey, Counts>,
+    waiting: FastMap<PublicKey, Counts>,
     totals: Vec<StatsDelta>,
     max_seq: i64,
-    recent: Vec<((MemberId, String), messaging::Known)>,
+    recent: Vec<(MessageId, messaging::Known)>,
 }
 
 /// Reads a mesh; `None` when there is none with that id.
@@ -66,7 +67,7 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
         waiting: waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
         totals: presence::store::totals(db, id).await?,
         max_seq: journal::max_seq(db, id).await?,
-        recent: messaging::store::recent_client_ids(db, id, RECENT_CLIENT_IDS).await?,
+        recent: messaging::store::recent_repeatable(db, id, RECENT_REPEATABLE).await?,
         mesh,
     }))
 }

@@ -1,5 +1,7 @@
 //! What the actor of a mesh is told.
 
+use std::sync::Arc;
+
 use actix::Message;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::HookSetStatus;
@@ -12,7 +14,7 @@ use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
 use crate::session::queue::Outlet;
 
-/// A client frame.
+/// Client frames of one socket in their order: what was read in one turn travels together.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Inbound {
@@ -20,10 +22,16 @@ pub struct Inbound {
     pub peer: PeerRef,
     /// On which socket.
     pub socket_no: u64,
+    /// At least one.
+    pub frames: Vec<Asked>,
+}
+
+/// A client frame.
+pub struct Asked {
     /// `_reqId`.
-    pub req_id: Option<String>,
+    pub req_id: Option<Arc<str>>,
     /// `id`.
-    pub id: Option<String>,
+    pub id: Option<Arc<str>>,
     /// What.
     pub message: ClientMessage,
 }
@@ -35,7 +43,7 @@ pub struct Attach {
     /// The hello.
     pub hello: VerifiedHello,
     /// `_reqId` of the hello.
-    pub req_id: Option<String>,
+    pub req_id: Option<Arc<str>>,
     /// The socket.
     pub socket: Outlet,
     /// Its number.

@@ -1,7 +1,10 @@
 //! What is on its way to one peer: the window of unacknowledged pushes and where the backlog in storage begins.
 
+use std::sync::Arc;
+
 use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::features::presence::PeerStatus;
+use claudemesh_protocol::id::MessageId;
 use claudemesh_protocol::limits;
 
 use crate::hash::FastMap;
@@ -18,7 +21,7 @@ pub struct InFlight {
     /// Place among the message's recipients while it is in memory; `None` when it was read back from storage.
     pub slot: Option<usize>,
     /// The sender's idempotency key: older clients acknowledge by it.
-    pub client_message_id: Option<String>,
+    pub client_message_id: Option<Arc<str>>,
 }
 
 /// Where one priority class stands. Everything up to `pushed` was pushed on this socket; `tail` is the newest message
@@ -41,7 +44,7 @@ impl Lane {
 /// The window and the lanes.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    in_flight: FastMap<String, InFlight>,
+    in_flight: FastMap<MessageId, InFlight>,
     bytes: usize,
     lanes: [Lane; 3],
     /// A read of the backlog is under way.
@@ -102,11 +105,11 @@ impl Outbox {
     }
 
     /// Notes a push.
-    pub fn pushed(&mut self, id: &str, entry: InFlight) {
+    pub fn pushed(&mut self, id: MessageId, entry: InFlight) {
         let lane = &mut self.lanes[lane_of(entry.priority)];
         lane.pushed = lane.pushed.max(entry.seq);
         self.bytes += entry.bytes;
-        if let Some(old) = self.in_flight.insert(id.to_owned(), entry) {
+        if let Some(old) = self.in_flight.insert(id, entry) {
             self.bytes -= old.bytes;
         }
     }
@@ -131,7 +134,7 @@ impl Outbox {
     }
 
     /// Id of the push with this idempotency key. Walks the window, which is small; only older clients need it.
-    pub fn id_of_client_message(&self, client_message_id: &str) -> Option<String> {
+    pub fn id_of_client_message(&self, client_message_id: &str) -> Option<MessageId> {
         let fits = |entry: &InFlight| entry.client_message_id.as_deref() == Some(client_message_id);
         self.in_flight.iter().find(|(_, entry)| fits(entry)).map(|(id, _)| id.clone())
     }
@@ -172,13 +175,13 @@ mod tests {
         let mut outbox = Outbox::default();
         for seq in 1..=limits::MAX_IN_FLIGHT as i64 {
             assert!(outbox.has_room(10));
-            outbox.pushed(&seq.to_string(), entry(seq, Priority::Next, 10));
+            outbox.pushed(seq.to_string().into(), entry(seq, Priority::Next, 10));
         }
         assert!(!outbox.has_room(10));
         assert!(!outbox.wants_refill());
         let mut outbox = Outbox::default();
         assert!(outbox.has_room(10 << 20), "an oversized message must not block for ever");
-        outbox.pushed("a", entry(1, Priority::Now, 900_000));
+        outbox.pushed("a".into(), entry(1, Priority::Now, 900_000));
         assert!(!outbox.has_room(200_000));
         outbox.acknowledge("a").unwrap();
         assert!(outbox.has_room(200_000));
@@ -187,8 +190,8 @@ mod tests {
     #[test]
     fn rewind_makes_unacknowledged_pushes_backlog_again() {
         let mut outbox = Outbox::default();
-        outbox.pushed("a", entry(3, Priority::Next, 1));
-        outbox.pushed("b", entry(5, Priority::Next, 1));
+        outbox.pushed("a".into(), entry(3, Priority::Next, 1));
+        outbox.pushed("b".into(), entry(5, Priority::Next, 1));
         outbox.acknowledge("a").unwrap();
         outbox.rewind();
         assert_eq!(outbox.lane(Priority::Next), Lane { pushed: 4, tail: 5 });

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::messaging::Candidate;
@@ -37,11 +38,11 @@ impl Reject {
     }
 
     /// The frame.
-    pub fn into_frame(self, id: Option<String>) -> ErrorFrame {
+    pub fn into_frame(self, id: Option<&str>) -> ErrorFrame {
         ErrorFrame {
             code: self.code.as_str().into(),
             message: self.message,
-            id,
+            id: id.map(str::to_owned),
             retry_after_ms: self.retry_after_ms,
             candidates: self.candidates,
         }
@@ -65,9 +66,9 @@ pub struct ReplyTo {
     /// Its socket at that time: an answer never goes to a later socket.
     pub socket_no: u64,
     /// `_reqId`.
-    pub req_id: Option<String>,
+    pub req_id: Option<Arc<str>>,
     /// `id`.
-    pub id: Option<String>,
+    pub id: Option<Arc<str>>,
 }
 
 /// Work of the same lane finishes in the order it was admitted; other lanes run beside it.

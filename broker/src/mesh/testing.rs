@@ -41,10 +41,10 @@ impl Handler<Out> for Sink {
     type Result = ();
 
     fn handle(&mut self, out: Out, _: &mut Self::Context) {
-        if let Out::Text(text) = out {
-            self.load.taken(&text);
+        if let Out::Ready = out {
+            let texts = self.load.take();
             self.load.left();
-            self.frames.lock().unwrap().push(serde_json::from_str(&text).unwrap());
+            self.frames.lock().unwrap().extend(texts.iter().map(|text| serde_json::from_str::<Value>(text).unwrap()));
         }
     }
 }

@@ -21,10 +21,13 @@ use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::mesh::actor::Mesh;
 use crate::mesh::directory::Directory;
-use crate::mesh::messages::{Attach, Detach, Heartbeat, Inbound};
+use crate::mesh::messages::{Asked, Attach, Detach, Heartbeat, Inbound};
 use crate::mesh::peers::PeerRef;
 use crate::metrics::METRICS;
 use crate::traffic::{Open, Traffic};
+
+/// Frames of one socket travel to the mesh together up to so many bytes.
+const MAX_TOGETHER_BYTES: usize = 64 * 1024;
 
 /// What every session of a broker shares.
 #[derive(Clone)]
@@ -69,6 +72,9 @@ pub struct PeerSession {
     deadline: Option<SpawnHandle>,
     fragments: Vec<u8>,
     frame_limit: FrameLimit,
+    /// Frames that were read in this turn, for the mesh.
+    asked: Vec<Asked>,
+    asked_bytes: usize,
     load: Arc<Load>,
     _open: Open,
 }
@@ -94,6 +100,8 @@ impl PeerSession {
             deadline: None,
             fragments: Vec::new(),
             frame_limit,
+            asked: Vec::new(),
+            asked_bytes: 0,
             load,
         }
     }
@@ -114,10 +122,14 @@ impl PeerSession {
     pub fn closed(&mut self) {
         self.settle_pending();
         if let State::Attached { mesh, peer } = std::mem::replace(&mut self.state, State::Closing) {
-            let detach = Detach { peer, socket_no: self.socket_no };
+            let socket_no = self.socket_no;
+            let frames = std::mem::take(&mut self.asked);
             // The mailbox being full must not lose the news: wait for a place outside this dying context.
             actix_rt::spawn(async move {
-                let _ = mesh.send(detach).await;
+                if !frames.is_empty() {
+                    let _ = mesh.send(Inbound { peer, socket_no, frames }).await;
+                }
+                let _ = mesh.send(Detach { peer, socket_no }).await;
             });
         }
     }
@@ -150,14 +162,13 @@ impl PeerSession {
             Ok(head) => head,
             Err(_) => return self.bad(ErrorCode::BadJson, "expected one JSON object per frame", None, None, ctx),
         };
-        let now = self.deps.clock.mono_ms();
-        let rate = self.deps.limits.frames_per_second;
+        let (rate, now) = (self.deps.limits.frames_per_second, self.heard_mono_ms);
         if let Err(wait) = self.frames.take(rate, 1_000, rate.saturating_mul(4), now) {
             let mut frame = ErrorFrame::new(ErrorCode::RateLimited, "too many frames on this connection");
             frame.retry_after_ms = Some(wait);
-            frame.id = bounded(head.id);
+            frame.id = bounded(head.id).as_deref().map(str::to_owned);
             let req_id = bounded(head.req_id);
-            METRICS.frames.with_label_values(&["session", "limited"]).inc();
+            METRICS.frames.refused("session", "limited");
             return ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
         }
         let message = ClientMessage::read(&head, text);
@@ -170,6 +181,7 @@ impl PeerSession {
             Ok(message) => message,
             Err(error) if matches!(self.state, State::Fresh) && is_hello(head.tag.as_deref()) => {
                 METRICS.connections_rejected.with_label_values(&[ErrorCode::Malformed.as_str()]).inc();
+                let id = id.as_deref().map(str::to_owned);
                 let frame = ErrorFrame { id, ..ErrorFrame::new(ErrorCode::Malformed, error.to_string()) };
                 ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
                 return self.end(CloseReason::Refused(ErrorCode::Malformed.as_str()), ctx);
@@ -185,26 +197,45 @@ impl PeerSession {
             (State::Fresh, ClientMessage::Session(request)) => self.hello(request, req_id, ctx),
             (State::Fresh, _) => self.bad(ErrorCode::NoHello, "say hello first", req_id, id, ctx),
             (State::Joining, _) => {
+                let id = id.as_deref().map(str::to_owned);
                 let frame = ErrorFrame { id, ..ErrorFrame::new(ErrorCode::NoHello, "wait for hello_ack") };
                 ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
             }
-            (State::Attached { mesh, peer }, message) => {
-                let inbound = Inbound { peer: *peer, socket_no: self.socket_no, req_id, id, message };
-                match mesh.try_send(inbound) {
-                    Ok(()) => {}
-                    Err(actix::dev::SendError::Full(inbound)) => {
-                        // A busy mesh stops the reading of this socket until it has a place: back-pressure to the peer.
-                        let sending = mesh.send(inbound).into_actor(self).map(|sent, _, ctx| {
-                            if sent.is_err() {
-                                ctx.end_with(CloseReason::Restarting);
-                            }
-                        });
-                        ctx.wait_for(sending);
-                    }
-                    Err(actix::dev::SendError::Closed(_)) => self.end(CloseReason::Restarting, ctx),
+            (State::Attached { .. }, message) => {
+                // What is read in one turn goes to the mesh together; this runs when the turn's last frame was read.
+                if self.asked.is_empty() {
+                    ctx.spawn(actix::fut::ready(()).map(|(), session: &mut Self, ctx| session.hand_over(ctx)));
+                }
+                self.asked.push(Asked { req_id, id, message });
+                self.asked_bytes += text.len();
+                if self.asked_bytes >= MAX_TOGETHER_BYTES {
+                    self.hand_over(ctx);
                 }
             }
             (State::Closing, _) => {}
+        }
+    }
+
+    /// Hands the mesh what was read, in order.
+    fn hand_over(&mut self, ctx: &mut SocketContext) {
+        self.asked_bytes = 0;
+        let frames = std::mem::take(&mut self.asked);
+        let State::Attached { mesh, peer } = &self.state else { return };
+        if frames.is_empty() {
+            return;
+        }
+        match mesh.try_send(Inbound { peer: *peer, socket_no: self.socket_no, frames }) {
+            Ok(()) => {}
+            Err(actix::dev::SendError::Full(inbound)) => {
+                // A busy mesh stops the reading of this socket until it has a place: back-pressure to the peer.
+                let sending = mesh.send(inbound).into_actor(self).map(|sent, _, ctx| {
+                    if sent.is_err() {
+                        ctx.end_with(CloseReason::Restarting);
+                    }
+                });
+                ctx.wait_for(sending);
+            }
+            Err(actix::dev::SendError::Closed(_)) => self.end(CloseReason::Restarting, ctx),
         }
     }
 
@@ -235,18 +266,18 @@ impl PeerSession {
     /// What the mesh hands over.
     pub fn out(&mut self, out: Out, ctx: &mut SocketContext) {
         match out {
-            Out::Text(frame) => {
-                self.load.taken(&frame);
+            Out::Ready => {
+                let frames = self.load.take();
                 match self.load.closing() {
                     Some(reason) => self.end(reason, ctx),
-                    None => ctx.text(frame),
+                    None => frames.into_iter().for_each(|frame| ctx.text(frame)),
                 }
             }
             Out::Close(reason) => self.end(reason, ctx),
         }
     }
 
-    fn hello(&mut self, request: SessionRequest, req_id: Option<String>, ctx: &mut SocketContext) {
+    fn hello(&mut self, request: SessionRequest, req_id: Option<Arc<str>>, ctx: &mut SocketContext) {
         if let Some(deadline) = self.deadline.take() {
             ctx.cancel(deadline);
         }
@@ -290,11 +321,12 @@ impl PeerSession {
         &mut self,
         code: ErrorCode,
         message: &str,
-        req_id: Option<String>,
-        id: Option<String>,
+        req_id: Option<Arc<str>>,
+        id: Option<Arc<str>>,
         ctx: &mut SocketContext,
     ) {
-        METRICS.frames.with_label_values(&["session", "bad"]).inc();
+        let id = id.as_deref().map(str::to_owned);
+        METRICS.frames.refused("session", "bad");
         let frame = ErrorFrame { id, ..ErrorFrame::new(code, message) };
         ctx.text(ServerMessage::from(frame).write(req_id.as_deref()));
         self.bad_frames += 1;
@@ -341,7 +373,7 @@ const JOIN_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 async fn join(
     directory: Directory,
     hello: VerifiedHello,
-    req_id: Option<String>,
+    req_id: Option<Arc<str>>,
     socket: Outlet,
     socket_no: u64,
 ) -> Result<(Addr<Mesh>, PeerRef), ErrorCode> {
@@ -376,13 +408,10 @@ fn contains_nul(text: &str) -> bool {
     false
 }
 
-fn bounded(text: Option<std::borrow::Cow<'_, str>>) -> Option<String> {
-    text.map(|text| {
-        if text.len() <= limits::MAX_ID_CHARS {
-            text.into_owned()
-        } else {
-            text.chars().take(limits::MAX_ID_CHARS).collect()
-        }
+fn bounded(text: Option<std::borrow::Cow<'_, str>>) -> Option<Arc<str>> {
+    text.map(|text| match text.char_indices().nth(limits::MAX_ID_CHARS) {
+        Some((end, _)) => text[..end].into(),
+        None => text.into(),
     })
 }
 

@@ -8,16 +8,15 @@ pub mod queue;
 pub mod socket;
 
 use actix::Message;
-use bytestring::ByteString;
 
 pub use actor::{PeerSession, SessionDeps};
 
 /// What a mesh hands to a socket.
-#[derive(Message, Clone, Debug)]
+#[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub enum Out {
-    /// One frame.
-    Text(ByteString),
+    /// Frames lie in the session's [`queue::Load`]; said when the first of them came.
+    Ready,
     /// Close with a reason, after what was handed over before.
     Close(CloseReason),
 }

@@ -1,10 +1,11 @@
 //! What is held in memory for one socket: counted in bytes from the moment the mesh hands a frame over until the HTTP
 //! server has taken it, so that a peer that does not read costs a fixed amount whatever the size of its frames.
 //!
-//! The mesh holds the [`Outlet`], the session the [`Load`], and `socket.rs` says when a frame has left.
+//! The mesh holds the [`Outlet`], the session the [`Load`], and `socket.rs` says when a frame has left. Frames wait in the
+//! load, and the session's mailbox only says that there are some: under load one notice brings many.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Recipient;
 use bytestring::ByteString;
@@ -13,15 +14,17 @@ use claudemesh_protocol::limits;
 use super::{CloseReason, Out};
 use crate::metrics::METRICS;
 
-/// What a frame costs beside its text: its place in the mailbox and the header on the wire. Also bounds their number.
+/// What a frame costs beside its text: its place in the queue and the header on the wire. Also bounds their number.
 pub const FRAME_OVERHEAD_BYTES: usize = 128;
 
 /// Bytes on their way to one socket.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// In the mailbox, being encoded, or encoded and not taken by the HTTP server.
+    /// Frames that the session has not taken.
+    queue: Mutex<Vec<ByteString>>,
+    /// In the queue, being encoded, or encoded and not taken by the HTTP server.
     held_bytes: AtomicUsize,
-    /// The part of it that has left the mailbox.
+    /// The part of it that has left the queue.
     taken_bytes: AtomicUsize,
     /// Why the socket has to be closed although no notice of it fitted into the mailbox.
     closing: OnceLock<CloseReason>,
@@ -33,9 +36,16 @@ impl Load {
         self.held_bytes.load(Ordering::Acquire)
     }
 
-    /// The session took a frame out of its mailbox; it is encoded with whatever else is there.
-    pub fn taken(&self, frame: &ByteString) {
-        self.taken_bytes.fetch_add(cost_of(frame), Ordering::AcqRel);
+    /// The session takes the frames that wait, to encode them. The queue keeps no memory behind: most sockets are idle.
+    pub fn take(&self) -> Vec<ByteString> {
+        let frames = std::mem::take(&mut *self.queue());
+        self.taken_bytes.fetch_add(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
+        frames
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Vec<ByteString>> {
+        // A vector is whole at every step.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that was taken so far has left for the HTTP server's buffer.
@@ -97,13 +107,19 @@ impl Outlet {
     }
 
     fn hand_over(&self, frame: ByteString, cost: usize) -> bool {
+        let mut queue = self.load.queue();
         // Counted first: the session may take it before this returns.
         self.load.held_bytes.fetch_add(cost, Ordering::AcqRel);
-        let sent = self.socket.try_send(Out::Text(frame)).is_ok();
-        if !sent {
-            self.load.held_bytes.fetch_sub(cost, Ordering::AcqRel);
+        let first = queue.is_empty();
+        queue.push(frame);
+        drop(queue);
+        if !first || self.socket.try_send(Out::Ready).is_ok() {
+            return true;
         }
-        sent
+        // The session has ended: what nobody will take is let go, so that the next one is told again.
+        let frames = std::mem::take(&mut *self.load.queue());
+        self.load.held_bytes.fetch_sub(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
+        false
     }
 }
 
@@ -179,13 +195,14 @@ mod tests {
         let outlet = outlet().await;
         let (first, second) = (frame(1_000), frame(500));
         assert!(outlet.push(first.clone()) && outlet.push(second.clone()));
-        outlet.load.taken(&first);
+        assert_eq!(outlet.load.take(), [first.clone(), second.clone()], "in their order");
         assert_eq!(outlet.held_bytes(), 1_500 + 2 * FRAME_OVERHEAD_BYTES, "encoded is not gone");
+        assert!(outlet.push(second.clone()));
         outlet.load.left();
-        assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES);
+        assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "what came after is not gone");
         outlet.load.left();
         assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "nothing more was taken");
-        outlet.load.taken(&second);
+        assert_eq!(outlet.load.take(), [second]);
         outlet.load.left();
         assert_eq!(outlet.held_bytes(), 0);
         // Even what passes every bound goes out when nothing is before it.

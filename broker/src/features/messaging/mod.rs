@@ -5,6 +5,7 @@ mod abuse_tests;
 pub mod journaling;
 mod quota;
 mod receipts;
+pub mod remembered;
 pub mod resolve;
 mod send;
 pub mod state;
@@ -19,8 +20,9 @@ use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::session::Waiting;
 use claudemesh_protocol::time::iso;
 
+pub use remembered::Known;
 pub use resolve::{Resolved, resolve_name};
-pub use state::{Counts, Known, MessagingMemory};
+pub use state::{Counts, MessagingMemory};
 
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};

@@ -36,7 +36,11 @@ pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Resu
 ///
 /// # Errors
 /// `pair_limit`.
-pub(super) fn pairs(memory: &mut MessagingMemory, cx: &MeshContext<'_>, to: &[PublicKey]) -> Result<(), Reject> {
+pub(super) fn pairs(
+    memory: &mut MessagingMemory,
+    cx: &MeshContext<'_>,
+    to: impl ExactSizeIterator<Item = PublicKey>,
+) -> Result<(), Reject> {
     let rate = cx.core.limits.pair_per_minute;
     if rate == 0 {
         return Ok(());
@@ -46,7 +50,7 @@ pub(super) fn pairs(memory: &mut MessagingMemory, cx: &MeshContext<'_>, to: &[Pu
     sweep(&mut memory.pair_rates, &mut memory.pairs_left, |bucket| !bucket.is_full(rate, MINUTE_MS, now));
     let mut taken = Vec::with_capacity(to.len());
     for key in to {
-        let pair = (from.clone(), *key);
+        let pair = (from.clone(), key);
         let mut bucket = memory.pair_rates.get(&pair).copied().unwrap_or_else(|| Bucket::full(rate, now));
         bucket
             .take(rate, MINUTE_MS, rate, now)
@@ -60,7 +64,7 @@ pub(super) fn pairs(memory: &mut MessagingMemory, cx: &MeshContext<'_>, to: &[Pu
 
 /// Forgets what is over once a map has doubled since the last sweep, so that each entry pays for a bounded number of looks,
 /// however many names a sender invents. `left` is what the last sweep left.
-fn sweep<K, V>(map: &mut HashMap<K, V>, left: &mut usize, keep: impl Fn(&V) -> bool) {
+fn sweep<K, V, S>(map: &mut HashMap<K, V, S>, left: &mut usize, keep: impl Fn(&V) -> bool) {
     if map.len() >= MAX_REMEMBERED.max(left.saturating_mul(2)) {
         map.retain(|_, value| keep(value));
         *left = map.len();

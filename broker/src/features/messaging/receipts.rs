@@ -6,14 +6,15 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{
     ClientAck, MessageStatus, MessageStatusResult, RecipientReceipt, Response, Stage,
 };
-use claudemesh_protocol::id::{MemberId, PublicKey};
+use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::time::iso;
 
 use super::Messaging;
 use super::journaling::{self, Acknowledged};
-use super::state::{Entry, MessagingMemory, Receipt};
+use super::remembered::{Entry, Receipt};
+use super::state::MessagingMemory;
 use crate::journal::store;
 use crate::journal::types::{StageUpdate, StoredDelivery, StoredMessage};
 use crate::mesh::context::MeshContext;
@@ -39,7 +40,7 @@ pub(super) fn client_ack(
         let message = format!("`messageIds`: expected at most {} ids", limits::MAX_ACK_IDS);
         return Err(Reject::new(ErrorCode::InvalidArgs, message));
     }
-    let route = route.map(|route| route.chars().take(limits::MAX_NAME_CHARS).collect::<String>());
+    let route: Option<Box<str>> = route.map(|route| route.chars().take(limits::MAX_NAME_CHARS).collect());
     let peer = cx.peer()?;
     let at = peer.at;
     if peer.ephemeral {
@@ -50,16 +51,18 @@ pub(super) fn client_ack(
         peer.acks = true;
     }
     let stage = stage.unwrap_or(Stage::Received).max(Stage::Received);
-    let own = broker_message_id.or_else(|| {
-        client_message_id.and_then(|id| cx.core.roster.get(at).and_then(|peer| peer.outbox.id_of_client_message(&id)))
-    });
+    let named = broker_message_id.is_none().then_some(client_message_id).flatten();
+    let named = named.and_then(|id| cx.core.roster.get(at).and_then(|peer| peer.outbox.id_of_client_message(&id)));
+    let named = broker_message_id.as_deref().or(named.as_ref().map(MessageId::as_str));
     let mut unknown = Vec::new();
-    for id in own.into_iter().chain(message_ids) {
-        if !acknowledge(memory, cx, at, &id, stage, route.clone()) {
-            unknown.push(id);
+    for id in named.into_iter().chain(message_ids.iter().map(String::as_str)) {
+        if !acknowledge(memory, cx, at, id, stage, route.as_deref()) {
+            unknown.push(id.to_owned());
         }
     }
-    if let Some(key) = cx.core.roster.get(at).map(Peer::key) {
+    if !unknown.is_empty()
+        && let Some(key) = cx.core.roster.get(at).map(Peer::key)
+    {
         look_up(memory, cx, unknown, key, stage, route);
     }
     journaling::refill(memory, cx, at);
@@ -73,13 +76,13 @@ fn acknowledge(
     at: PeerRef,
     id: &str,
     stage: Stage,
-    route: Option<String>,
+    route: Option<&str>,
 ) -> bool {
     let Some(peer) = cx.core.roster.get_mut(at) else { return true };
     let key = peer.key();
     let in_flight = peer.outbox.acknowledge(id);
     if let Some(entry) = &in_flight {
-        let entry = Acknowledged { id, seq: entry.seq, key, slot: entry.slot, priority: entry.priority };
+        let entry = Acknowledged { seq: entry.seq, key, slot: entry.slot, priority: entry.priority };
         journaling::received(memory, cx, &entry);
     }
     stage <= Stage::Received || climb_later(memory, cx, id, key, stage, route)
@@ -93,15 +96,15 @@ fn climb_later(
     id: &str,
     key: PublicKey,
     stage: Stage,
-    route: Option<String>,
+    route: Option<&str>,
 ) -> bool {
     let now = cx.now_ms();
-    let Some(receipt) = memory.receipts.get(id) else { return false };
+    let Some(receipt) = memory.remembered.receipt(id) else { return false };
     let (seq, stored) = (receipt.seq, receipt.stored);
-    let climbed = climb(memory, id, &key, None, stage, route.clone(), now);
+    let climbed = climb(memory, seq, &key, None, stage, route, now);
     if let (Some(key), true) = (climbed, stored) {
-        let update = StageUpdate { mesh_id: cx.core.id.clone(), seq, recipient_key: key, stage, at_ms: now, route };
-        memory.stages.push(update);
+        let (mesh_id, route) = (cx.core.id.clone(), route.map(str::to_owned));
+        memory.stages.push(StageUpdate { mesh_id, seq, recipient_key: key, stage, at_ms: now, route });
     }
     true
 }
@@ -113,7 +116,7 @@ fn look_up(
     mut ids: Vec<String>,
     key: PublicKey,
     stage: Stage,
-    route: Option<String>,
+    route: Option<Box<str>>,
 ) {
     ids.retain(|id| id.len() <= limits::MAX_ID_CHARS);
     ids.sort_unstable();
@@ -144,7 +147,7 @@ fn look_up(
                 recipient_key: key,
                 stage,
                 at_ms: now,
-                route: route.clone(),
+                route: route.as_deref().map(str::to_owned),
             }));
             Ok(Outcome::Silent)
         })
@@ -155,14 +158,14 @@ fn look_up(
 /// Raises a receipt in memory, never lowers it. Answers the recipient key whose entry climbed.
 pub(super) fn climb(
     memory: &mut MessagingMemory,
-    id: &str,
+    seq: i64,
     key: &PublicKey,
     slot: Option<usize>,
     stage: Stage,
-    route: Option<String>,
+    route: Option<&str>,
     now: i64,
 ) -> Option<PublicKey> {
-    let entries = &mut memory.receipts.get_mut(id)?.entries;
+    let entries = &mut memory.remembered.receipt_at(seq)?.entries;
     let at = slot
         .filter(|slot| entries.get(*slot).is_some_and(|entry| entry.key == *key))
         .or_else(|| entries.iter().position(|entry| entry.key == *key))?;
@@ -173,7 +176,7 @@ pub(super) fn climb(
     entry.stage = stage;
     entry.at_ms = now;
     if route.is_some() {
-        entry.route = route;
+        entry.route = route.map(Into::into);
     }
     Some(entry.key)
 }
@@ -183,7 +186,7 @@ pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, i
     let Ok(peer) = cx.peer() else { return };
     let member = peer.member.clone();
     // The reply may come from another session of the member, or from its shell.
-    let key = memory.receipts.get(id).and_then(|receipt| {
+    let key = memory.remembered.receipt(id).and_then(|receipt| {
         let own = receipt.entries.iter().find(|entry| entry.key == by);
         own.or_else(|| receipt.entries.iter().find(|entry| entry.member == member)).map(|entry| entry.key)
     });
@@ -207,13 +210,15 @@ pub(super) fn message_status(
         (peer.key(), peer.member.clone(), cx.member()?.role)
     };
     let mut found: Vec<String> = if id.len() == 32 {
-        memory.receipts.contains_key(id).then(|| id.to_owned()).into_iter().collect()
+        memory.remembered.receipt(id).map(|_| id.to_owned()).into_iter().collect()
     } else {
-        memory.receipts.keys().filter(|known| known.starts_with(id)).take(3).cloned().collect()
+        memory.remembered.with_prefix(id).take(3).map(str::to_owned).collect()
     };
     if id.len() == 32 && found.len() == 1 {
         let id = found.remove(0);
-        if let Some(receipt) = memory.receipts.get(&id).filter(|receipt| may_see(receipt, &own_key, &member, role)) {
+        if let Some(receipt) =
+            memory.remembered.receipt(id.as_str()).filter(|receipt| may_see(receipt, &own_key, &member, role))
+        {
             return Ok(Outcome::answer(from_memory(&cx.core.roster, &id, receipt)));
         }
         return Err(not_found());
@@ -229,7 +234,9 @@ pub(super) fn message_status(
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
             let mut answers: Vec<(String, ServerMessage)> = Vec::new();
             for id in found {
-                if let Some(receipt) = memory.receipts.get(&id).filter(|one| may_see(one, &own_key, &member, role)) {
+                if let Some(receipt) =
+                    memory.remembered.receipt(id.as_str()).filter(|one| may_see(one, &own_key, &member, role))
+                {
                     let answer = from_memory(&cx.core.roster, &id, receipt);
                     answers.push((id, answer));
                 }
@@ -270,7 +277,16 @@ fn from_memory(roster: &Roster, id: &str, receipt: &Receipt) -> ServerMessage {
         .entries
         .iter()
         .take(MAX_LISTED)
-        .map(|entry| line(roster, &entry.key, &entry.member, Some(entry.stage), Some(entry.at_ms), entry.route.clone()))
+        .map(|entry| {
+            line(
+                roster,
+                &entry.key,
+                &entry.member,
+                Some(entry.stage),
+                Some(entry.at_ms),
+                entry.route.as_deref().map(str::to_owned),
+            )
+        })
         .collect();
     let last = receipt.entries.iter().map(|entry| entry.at_ms).max();
     let lowest = receipt.entries.iter().map(|entry| Some(entry.stage)).min().flatten();

@@ -7,6 +7,7 @@ use claudemesh_protocol::features::members::Grant;
 use claudemesh_protocol::features::messaging::Candidate;
 use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::target::Target;
+use smallvec::SmallVec;
 
 use super::state::Recipient;
 use crate::journal::types::RecipientKind;
@@ -72,8 +73,14 @@ pub struct Routed {
     /// What storage and receipts know.
     pub recipient: Recipient,
     /// Records that share the key.
-    pub peers: Vec<PeerRef>,
+    pub peers: Sockets,
 }
+
+/// Nearly always one.
+pub type Sockets = SmallVec<[PeerRef; 1]>;
+
+/// Recipients up to which a look at all of them is cheaper than a set.
+const FEW: usize = 8;
 
 /// The meaning of a name, key or key prefix in this mesh.
 ///
@@ -187,15 +194,16 @@ pub struct Route<'a> {
     /// Left out of audiences.
     pub exclude: &'a [PublicKey],
     /// Result.
-    pub routed: Vec<Routed>,
-    seen: HashSet<PublicKey>,
+    pub routed: SmallVec<[Routed; 1]>,
+    /// Keys of `routed`, once they are more than [`FEW`].
+    seen: HashSet<PublicKey, foldhash::quality::RandomState>,
     blocked: usize,
 }
 
 impl<'a> Route<'a> {
     /// An empty route.
     pub fn new(roster: &'a Roster, sender: &'a Peer, exclude: &'a [PublicKey]) -> Self {
-        Self { roster, sender, exclude, routed: Vec::new(), seen: HashSet::new(), blocked: 0 }
+        Self { roster, sender, exclude, routed: SmallVec::new(), seen: HashSet::default(), blocked: 0 }
     }
 
     /// Everybody whom the targets mean takes no such messages from this sender. A topic is none of these: its history keeps them.
@@ -244,7 +252,7 @@ impl<'a> Route<'a> {
         match resolved {
             Resolved::Member(id, _) => self.add_member(id, Grant::Dm),
             Resolved::Session(key) => {
-                let peers = self.roster.with_key(key).to_vec();
+                let peers = self.roster.with_key(key).into();
                 self.push(*key, RecipientKind::Session, member, peers);
             }
         }
@@ -276,14 +284,14 @@ impl<'a> Route<'a> {
             // The author of a topic message has it, and so has whoever got it directly: nothing waits for their members.
             let has = *id == self.sender.member || !had.is_empty() || self.exclude.contains(&member.pubkey);
             if grant == Grant::Dm || !has {
-                self.push(member.pubkey, RecipientKind::Member, id.clone(), vec![]);
+                self.push(member.pubkey, RecipientKind::Member, id.clone(), Sockets::new());
             }
             return;
         }
         let (keyed, keyless): (Vec<&Peer>, Vec<&Peer>) =
             sessions.into_iter().partition(|peer| peer.session_key.is_some());
         for peer in keyed {
-            self.push(peer.key(), RecipientKind::Session, id.clone(), vec![peer.at]);
+            self.push(peer.key(), RecipientKind::Session, id.clone(), Sockets::from_buf([peer.at]));
         }
         if !keyless.is_empty() {
             let peers = keyless.iter().map(|peer| peer.at).collect();
@@ -292,7 +300,6 @@ impl<'a> Route<'a> {
     }
 
     fn add_audience(&mut self, what: &str, belongs: impl Fn(&Peer) -> bool) -> Result<(), Reject> {
-        let before = self.routed.len();
         let mut excluded = false;
         let blocked = self.blocked;
         let roster = self.roster;
@@ -315,9 +322,9 @@ impl<'a> Route<'a> {
                 continue;
             }
             let kind = if peer.session_key.is_some() { RecipientKind::Session } else { RecipientKind::Member };
-            self.push(peer.key(), kind, peer.member.clone(), vec![peer.at]);
+            self.push(peer.key(), kind, peer.member.clone(), Sockets::from_buf([peer.at]));
         }
-        if self.routed.len() == before && self.blocked == blocked && self.seen.is_empty() {
+        if self.routed.is_empty() && self.blocked == blocked {
             return Err(unknown(&match excluded {
                 true => format!("nobody is in {what} but who is left out: you, and those who get it directly"),
                 false => format!("nobody else is in {what}"),
@@ -326,12 +333,22 @@ impl<'a> Route<'a> {
         Ok(())
     }
 
+    fn is_new(&mut self, key: PublicKey) -> bool {
+        if self.routed.len() < FEW {
+            return self.routed.iter().all(|routed| routed.recipient.key != key);
+        }
+        if self.seen.is_empty() {
+            self.seen.extend(self.routed.iter().map(|routed| routed.recipient.key));
+        }
+        self.seen.insert(key)
+    }
+
     fn excluded(&self, peer: &Peer) -> bool {
         self.exclude.iter().any(|key| *key == peer.key() || *key == peer.member_key)
     }
 
-    fn push(&mut self, key: PublicKey, kind: RecipientKind, member: MemberId, peers: Vec<PeerRef>) {
-        if self.seen.insert(key) {
+    fn push(&mut self, key: PublicKey, kind: RecipientKind, member: MemberId, peers: Sockets) {
+        if self.is_new(key) {
             self.routed.push(Routed { recipient: Recipient { key, kind, member, received: false }, peers });
         } else if kind == RecipientKind::Member
             && let Some(routed) = self.routed.iter_mut().find(|routed| routed.recipient.key == key)

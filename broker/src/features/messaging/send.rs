@@ -1,5 +1,6 @@
 //! `send`: check, route, push to whoever is there, hand to the journal.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -13,9 +14,11 @@ use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::target::{Target, TargetField};
 use claudemesh_protocol::time::iso;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
+use super::remembered::{Entry, Receipt};
 use super::resolve::{Route, Routed};
-use super::state::{Entry, Journaled, Known, MessagingMemory, Open, Receipt, Recipient};
+use super::state::{Journaled, MessagingMemory, Open, Recipient};
 use super::{journaling, quota};
 use crate::journal::BATCH_ROWS;
 use crate::journal::types::NewMessage;
@@ -27,22 +30,29 @@ use crate::mesh::peers::{PeerRef, Roster};
 use crate::mesh::topics;
 use crate::metrics::METRICS;
 
+/// What a push has beside body and target, roughly.
+const PUSH_BYTES: usize = 720;
+/// What an ack has, roughly.
+const ACK_BYTES: usize = 512;
 /// Rows after which a batch is handed over although all of it is about to be acknowledged.
 const MANY_EXPECTED_ROWS: usize = 16_384;
 
 /// Handles `send`. Refusals that are about the message itself are `ack {queued:false}`, as clients expect them.
 pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send) -> Result<Outcome, Reject> {
     let reply = cx.reply_to();
-    // Clients correlate by `id`; the head's `id` is the same field, cut to its limit.
-    let id = cx.caller.as_ref().and_then(|caller| caller.id.clone()).unwrap_or_default();
     match accept(memory, cx, send, reply) {
-        Ok(Some(ack)) => Ok(Outcome::answer(ServerMessage::from(Response::from(Ack { id, ..ack })))),
+        Ok(Some(ack)) => Ok(Outcome::answer(ServerMessage::from(Response::from(Ack { id: own_id(cx), ..ack })))),
         Ok(None) => Ok(Outcome::Silent),
         Err(reject) => {
             METRICS.messages_rejected.with_label_values(&[reject.code.as_str()]).inc();
-            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(id, reject)))))
+            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(own_id(cx), reject)))))
         }
     }
+}
+
+/// Clients correlate by `id`; the head's `id` is the same field, cut to its limit.
+fn own_id(cx: &MeshContext<'_>) -> String {
+    cx.caller.as_ref().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
 }
 
 fn refused(id: String, reject: Reject) -> Ack {
@@ -58,20 +68,20 @@ fn refused(id: String, reject: Reject) -> Ack {
     }
 }
 
-fn check(send: &Send) -> Result<Vec<Target>, Reject> {
+fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Reject> {
     let fail = |message: &str| Err(Reject::new(ErrorCode::InvalidArgs, message));
     if send.ciphertext.len() + send.nonce.len() + send.target_spec.chars() > limits::MAX_MESSAGE_CHARS {
         let message = format!("payload too large: at most {} characters", limits::MAX_MESSAGE_CHARS);
         return Err(Reject::new(ErrorCode::PayloadTooLarge, message));
     }
     for (name, value) in [
-        ("client_message_id", &send.client_message_id),
-        ("request_fingerprint", &send.request_fingerprint),
-        ("replyToId", &send.reply_to_id),
-        ("subtype", &send.subtype),
-        ("trace.id", &send.trace.as_ref().map(|trace| trace.id.clone())),
+        ("client_message_id", send.client_message_id.as_deref()),
+        ("request_fingerprint", send.request_fingerprint.as_deref()),
+        ("replyToId", send.reply_to_id.as_deref()),
+        ("subtype", send.subtype.as_deref()),
+        ("trace.id", send.trace.as_ref().map(|trace| trace.id.as_str())),
     ] {
-        if value.as_ref().is_some_and(|value| value.is_empty() || value.len() > limits::MAX_ID_CHARS) {
+        if value.is_some_and(|value| value.is_empty() || value.len() > limits::MAX_ID_CHARS) {
             return fail(&format!("`{name}`: expected 1 to {} characters", limits::MAX_ID_CHARS));
         }
     }
@@ -98,25 +108,25 @@ fn accept(
     reply: Option<ReplyTo>,
 ) -> Result<Option<Ack>, Reject> {
     let targets = check(&send)?;
-    if let Some(ack) = retry(memory, cx, &send, reply.as_ref())? {
+    let id = message_id(&cx.core.id, &cx.peer()?.member, send.client_message_id.as_deref());
+    if send.client_message_id.is_some()
+        && let Some(ack) = retry(memory, &id, send.request_fingerprint.as_deref(), reply.as_ref())?
+    {
         return Ok(ack);
     }
     if memory.is_full() {
         return Err(Reject::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
     }
     let (routed, topic) = route(cx, &send, &targets)?;
-    let direct: Vec<_> = if targets.iter().any(Target::is_direct) {
-        routed.iter().map(|routed| routed.recipient.key).collect()
-    } else {
-        vec![]
-    };
     quota::member(memory, cx)?;
-    quota::pairs(memory, cx, &direct)?;
+    if targets.iter().any(Target::is_direct) {
+        quota::pairs(memory, cx, routed.iter().map(|routed| routed.recipient.key))?;
+    }
     if let Some(trace) = &send.trace {
         quota::trace(memory, cx, trace)?;
     }
     let answers = send.reply_to_id.clone();
-    let message = build(memory, cx, send, topic)?;
+    let message = build(memory, cx, id, send, topic)?;
     if let Some(answered) = answers {
         let by = cx.peer()?.key();
         super::receipts::answered(memory, cx, &answered, by);
@@ -126,17 +136,16 @@ fn accept(
     Ok(None)
 }
 
-/// A retry with a known idempotency key is answered with the first message. `Some(None)`: its ack is still to come.
+/// A retry with a known idempotency key is answered with the first message. `id` is what follows from the key.
+/// `Some(None)`: its ack is still to come.
 fn retry(
     memory: &mut MessagingMemory,
-    cx: &MeshContext<'_>,
-    send: &Send,
+    id: &MessageId,
+    fingerprint: Option<&str>,
     reply: Option<&ReplyTo>,
 ) -> Result<Option<Option<Ack>>, Reject> {
-    let Some(client_id) = &send.client_message_id else { return Ok(None) };
-    let key = (cx.peer()?.member.clone(), client_id.clone());
-    let Some(known) = memory.dedup.get(&key) else { return Ok(None) };
-    if let (Some(first), Some(now)) = (&known.fingerprint, &send.request_fingerprint)
+    let Some(known) = memory.remembered.known(id) else { return Ok(None) };
+    if let (Some(first), Some(now)) = (known.fingerprint.as_deref(), fingerprint)
         && first != now
     {
         return Err(Reject::new(
@@ -151,9 +160,9 @@ fn retry(
         open.ask_again(reply.clone());
         return Ok(Some(None));
     }
-    let stage = memory.receipts.get(known.id.as_str()).map_or(Stage::Stored, lowest_stage);
+    let stage = memory.remembered.receipt(id.as_str()).map_or(Stage::Stored, lowest_stage);
     Ok(Some(Some(Ack {
-        message_id: known.id.to_string(),
+        message_id: id.to_string(),
         queued: true,
         duplicate: true,
         stage: Some(stage),
@@ -163,7 +172,7 @@ fn retry(
 
 type TopicRef = Option<(claudemesh_protocol::id::TopicId, String)>;
 
-fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Vec<Routed>, TopicRef), Reject> {
+fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(SmallVec<[Routed; 1]>, TopicRef), Reject> {
     let sender = cx.peer()?;
     let mut route = Route::new(&cx.core.roster, sender, &send.exclude);
     let mut topic = None;
@@ -189,13 +198,18 @@ pub(super) fn message_id(mesh: &MeshId, sender: &MemberId, client_id: Option<&st
     let Some(client_id) = client_id else { return MessageId::random(&mut rand::thread_rng()) };
     let mut hash = Sha256::new();
     // Ids have no line breaks, so no two triples make one text.
-    hash.update(format!("message\n{mesh}\n{sender}\n{client_id}"));
-    MessageId::from(hex::encode(&hash.finalize()[..16]))
+    for part in ["message", "\n", mesh.as_str(), "\n", sender.as_str(), "\n", client_id] {
+        hash.update(part);
+    }
+    let mut text = [0; 32];
+    hex::encode_to_slice(&hash.finalize()[..16], &mut text).expect("32 digits hold 16 bytes");
+    MessageId::from(std::str::from_utf8(&text).expect("hex digits are ASCII"))
 }
 
 fn build(
     memory: &mut MessagingMemory,
     cx: &MeshContext<'_>,
+    id: MessageId,
     send: Send,
     topic: TopicRef,
 ) -> Result<NewMessage, Reject> {
@@ -208,22 +222,22 @@ fn build(
     Ok(NewMessage {
         mesh_id: cx.core.id.clone(),
         seq,
-        id: message_id(&cx.core.id, &sender.member, send.client_message_id.as_deref()),
+        id,
         sender_member_id: sender.member.clone(),
-        sender_key: sender.key().to_hex(),
-        sender_member_key: sender.member_key.to_hex(),
+        sender_key: sender.key(),
+        sender_member_key: sender.member_key,
         sender_name: sender.name.clone(),
         target_spec: match send.target_spec {
-            TargetField::One(text) => text,
-            TargetField::Many(parts) => serde_json::to_string(&parts).unwrap_or_default(),
+            TargetField::One(text) => text.into(),
+            TargetField::Many(parts) => serde_json::to_string(&parts).unwrap_or_default().into(),
         },
         priority: send.priority,
         nonce: send.nonce,
         ciphertext: send.ciphertext,
         created_at_ms: now,
         expires_at_ms: now.saturating_add(ttl),
-        client_message_id: send.client_message_id,
-        request_fingerprint: send.request_fingerprint,
+        client_message_id: send.client_message_id.map(Into::into),
+        request_fingerprint: send.request_fingerprint.map(Into::into),
         reply_to_id: send.reply_to_id,
         subtype: send.subtype,
         topic_name: topic.as_ref().map(|(_, name)| name.clone()),
@@ -236,42 +250,44 @@ fn build(
 
 /// The frame that recipients get; encoded once, shared by all.
 pub(super) fn push_frame(message: &NewMessage) -> ByteString {
+    let (sender, member, created_at) =
+        (message.sender_key.hex(), message.sender_member_key.hex(), iso(message.created_at_ms));
     let push = Push {
-        message_id: message.id.to_string(),
-        mesh_id: message.mesh_id.to_string(),
-        sender_pubkey: message.sender_key.clone(),
-        sender_member_pubkey: Some(message.sender_member_key.clone()),
+        message_id: message.id.as_str(),
+        mesh_id: message.mesh_id.as_str(),
+        sender_pubkey: sender.as_str(),
+        sender_member_pubkey: Some(member.as_str()),
         sender_member_id: Some(message.sender_member_id.clone()),
-        sender_name: Some(message.sender_name.clone()),
-        target_spec: Some(message.target_spec.clone()),
-        topic: message.topic_name.clone(),
-        reply_to_id: message.reply_to_id.clone(),
+        sender_name: Some(&message.sender_name),
+        target_spec: Some(&message.target_spec),
+        topic: message.topic_name.as_deref(),
+        reply_to_id: message.reply_to_id.as_deref(),
         priority: message.priority,
-        nonce: message.nonce.clone(),
-        ciphertext: message.ciphertext.clone(),
-        created_at: iso(message.created_at_ms),
-        client_message_id: message.client_message_id.clone(),
-        request_fingerprint: message.request_fingerprint.clone(),
-        subtype: message.subtype.clone(),
+        nonce: &message.nonce,
+        ciphertext: &message.ciphertext,
+        created_at: &created_at,
+        client_message_id: message.client_message_id.as_deref(),
+        request_fingerprint: message.request_fingerprint.as_deref(),
+        subtype: message.subtype.as_deref(),
         trace: message.trace_id.clone().map(|id| Trace { id, hop: message.trace_hop }),
         event: None,
         event_data: None,
     };
-    Response::Push(push).write(None).into()
+    push.write(PUSH_BYTES + message.ciphertext.len() + message.target_spec.len()).into()
 }
 
 fn admit(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     message: NewMessage,
-    routed: Vec<Routed>,
+    routed: SmallVec<[Routed; 1]>,
     reply: Option<ReplyTo>,
 ) {
     let (seq, priority, id) = (message.seq, message.priority, message.id.clone());
-    METRICS.messages_routed.with_label_values(&[priority.as_str()]).inc();
+    METRICS.messages_routed.of(priority).inc();
     let frame = push_frame(&message);
     let now = cx.now_ms();
-    let mut recipients = Vec::with_capacity(routed.len());
+    let mut recipients = SmallVec::with_capacity(routed.len());
     let mut remaining = 0;
     let keep = message.topic_id.is_some();
     let mut urgent = keep;
@@ -294,10 +310,6 @@ fn admit(
         }
         recipients.push(recipient);
     }
-    if let Some(client_id) = &message.client_message_id {
-        let known = Known { id: id.clone(), fingerprint: message.request_fingerprint.clone(), seq };
-        memory.remember_retry((message.sender_member_id.clone(), client_id.clone()), known);
-    }
     let entries = recipients.iter().map(|recipient| entry_of(recipient, now)).collect();
     let receipt = Receipt {
         seq,
@@ -306,7 +318,7 @@ fn admit(
         entries,
         stored: false,
     };
-    memory.remember_receipt(&id, receipt);
+    memory.remembered.remember(id, message.request_fingerprint.clone(), receipt);
     let bytes = message.ciphertext.len() + message.nonce.len();
     let open = Open {
         message: Arc::new(message),
@@ -392,7 +404,7 @@ pub(super) fn hand_over(
         slot,
         client_message_id: message.client_message_id.clone(),
     };
-    peer.outbox.pushed(message.id.as_str(), entry);
+    peer.outbox.pushed(message.id.clone(), entry);
     if peer.acks {
         return Offered::Pushed;
     }
@@ -401,7 +413,7 @@ pub(super) fn hand_over(
 }
 
 /// The ack of an accepted message: where it stands and how its recipients are.
-pub(super) fn ack_of(memory: &MessagingMemory, roster: &Roster, open: &Open, reply: &ReplyTo) -> Ack {
+fn ack_frame(memory: &MessagingMemory, roster: &Roster, open: &Open, reply: &ReplyTo, duplicate: bool) -> ByteString {
     let mut online = 0;
     for recipient in &open.recipients {
         if is_online(roster, recipient) {
@@ -411,24 +423,25 @@ pub(super) fn ack_of(memory: &MessagingMemory, roster: &Roster, open: &Open, rep
     let waiting = open.recipients.iter().filter(|recipient| !recipient.received).count();
     let recipients =
         open.recipients.iter().take(MAX_ACK_RECIPIENTS).map(|one| recipient_state(memory, roster, one)).collect();
-    Ack {
-        id: reply.id.clone().unwrap_or_default(),
-        message_id: open.message.id.to_string(),
+    let ack = Ack {
+        id: Cow::Borrowed(reply.id.as_deref().unwrap_or_default()),
+        message_id: Cow::Borrowed(open.message.id.as_str()),
         queued: true,
+        duplicate,
         stage: Some(if open.remaining == 0 && !open.recipients.is_empty() { Stage::Received } else { Stage::Stored }),
         online: Some(online),
         waiting: u32::try_from(waiting).ok(),
         recipients,
         ..Ack::default()
-    }
+    };
+    ack.write(ACK_BYTES, reply.req_id.as_deref()).into()
 }
 
 /// Gives its ack to everybody who sent a message: the first attempt, and the retries that came before it.
-pub(super) fn answer_all(cx: &mut MeshContext<'_>, mut ack: Ack, first: &ReplyTo, retries: Vec<ReplyTo>) {
-    for (number, reply) in std::iter::once(first).chain(&retries).enumerate() {
-        ack.id = reply.id.clone().unwrap_or_default();
-        ack.duplicate = ack.queued && number > 0;
-        cx.reply(reply, &ServerMessage::from(Response::from(ack.clone())));
+pub(super) fn answer_all(memory: &MessagingMemory, cx: &mut MeshContext<'_>, open: &Open, first: &ReplyTo) {
+    for (number, reply) in std::iter::once(first).chain(&open.retries).enumerate() {
+        let frame = ack_frame(memory, &cx.core.roster, open, reply, number > 0);
+        cx.reply_text(reply, frame);
     }
 }
 
@@ -436,26 +449,30 @@ fn is_online(roster: &Roster, recipient: &Recipient) -> bool {
     roster.with_key(&recipient.key).iter().any(|at| roster.get(*at).is_some_and(crate::mesh::peers::Peer::online))
 }
 
-fn recipient_state(memory: &MessagingMemory, roster: &Roster, recipient: &Recipient) -> RecipientState {
+fn recipient_state<'a>(
+    memory: &MessagingMemory,
+    roster: &'a Roster,
+    recipient: &Recipient,
+) -> RecipientState<Cow<'a, str>> {
     let peers = roster.with_key(&recipient.key);
     let peer = peers.iter().filter_map(|at| roster.get(*at)).max_by_key(|peer| (peer.online(), peer.connected_at_ms));
     let online = peer.is_some_and(crate::mesh::peers::Peer::online);
     let member = roster.member(&recipient.member);
     let known = roster.known.get(&recipient.key);
     let name = peer
-        .map(|peer| peer.name.clone())
-        .or_else(|| known.map(|known| known.name.clone()))
-        .or_else(|| member.map(|member| member.display_name.clone()));
+        .map(|peer| &peer.name)
+        .or_else(|| known.map(|known| &known.name))
+        .or_else(|| member.map(|member| &member.display_name));
     let last_seen = peer
         .map(|peer| peer.last_seen_ms)
         .or_else(|| known.map(|known| known.last_seen_ms))
         .or_else(|| member.and_then(|member| member.last_seen_at_ms));
     RecipientState {
-        name: name.unwrap_or_default(),
+        name: name.map(|name| Cow::Borrowed(name.as_str())).unwrap_or_default(),
         pubkey: recipient.key,
         online,
         status: peer.filter(|_| online).map(|peer| peer.status),
-        last_seen_at: last_seen.filter(|_| !online).map(iso),
+        last_seen_at: last_seen.filter(|_| !online).map(|at| iso(at).into()),
         waiting: memory.waiting.get(&recipient.key).map_or(0, |counts| counts.iter().sum()),
     }
 }

@@ -1,11 +1,13 @@
 //! What messaging remembers of one mesh. Everything durable is in storage; this is queues, windows and caches, all bounded.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use claudemesh_protocol::features::messaging::{Priority, Stage};
+use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
+use smallvec::SmallVec;
 
+use super::remembered::{Known, Remembered};
 use crate::features::presence::store::StatsDelta;
 use crate::hash::FastMap;
 use crate::journal::types::{NewMessage, RecipientKind, StageUpdate};
@@ -16,10 +18,6 @@ use crate::session::bucket::Bucket;
 /// Counts by priority: now, next, low.
 pub type Counts = [u32; Priority::ALL.len()];
 
-/// Messages remembered for retries: more than a sender can have in doubt.
-pub const MAX_DEDUP: usize = 32_768;
-/// Receipt entries (one per recipient) kept in memory; older ones are read from storage.
-pub const MAX_RECEIPTS: usize = 131_072;
 /// Messages that may wait for the journal before senders are told `busy`.
 pub const MAX_PENDING: usize = 65_536;
 /// Bytes that may wait for the journal before senders are told `busy`.
@@ -52,8 +50,8 @@ pub enum Journaled {
 pub struct Open {
     /// The message.
     pub message: Arc<NewMessage>,
-    /// Its recipients.
-    pub recipients: Vec<Recipient>,
+    /// Its recipients; one of them needs no allocation.
+    pub recipients: SmallVec<[Recipient; 1]>,
     /// Recipients that have not acknowledged.
     pub remaining: usize,
     /// Bytes of one push.
@@ -79,47 +77,6 @@ impl Open {
         }
         self.retries.push(reply);
     }
-}
-
-/// A message as a retry finds it.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// First id.
-    pub id: MessageId,
-    /// Fingerprint of the first request.
-    pub fingerprint: Option<String>,
-    /// Order.
-    pub seq: i64,
-}
-
-/// Receipt of one recipient.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Session key, or member key.
-    pub key: PublicKey,
-    /// Member behind it.
-    pub member: MemberId,
-    /// Step.
-    pub stage: Stage,
-    /// Wall ms.
-    pub at_ms: i64,
-    /// Route.
-    pub route: Option<String>,
-}
-
-/// Receipts of one message.
-#[derive(Clone, Debug)]
-pub struct Receipt {
-    /// Order.
-    pub seq: i64,
-    /// Sender.
-    pub sender: MemberId,
-    /// Target text.
-    pub target_spec: String,
-    /// By slot.
-    pub entries: Vec<Entry>,
-    /// Rows exist, so later steps must reach them.
-    pub stored: bool,
 }
 
 /// Work that waits for the next commit of a peer.
@@ -191,7 +148,7 @@ pub struct MessagingMemory {
     /// Everything up to here is on disk or needs no row.
     pub committed: i64,
     /// Messages not on disk, by seq.
-    pub open: BTreeMap<i64, Open>,
+    pub open: FastMap<i64, Open>,
     /// Seqs to be written, in order. May still hold some that were settled meanwhile and need no row.
     pub pending: VecDeque<i64>,
     /// Those that do need one.
@@ -211,17 +168,9 @@ pub struct MessagingMemory {
     /// Totals per member.
     pub totals: HashMap<MemberId, StatsDelta>,
     /// Undelivered messages per recipient key.
-    pub waiting: HashMap<PublicKey, Counts>,
-    /// Retries.
-    pub dedup: FastMap<(MemberId, String), Known>,
-    /// Oldest first.
-    pub dedup_order: VecDeque<(MemberId, String)>,
-    /// Receipts by message id.
-    pub receipts: FastMap<String, Receipt>,
-    /// Oldest first, with their number of entries.
-    pub receipt_order: VecDeque<(String, usize)>,
-    /// Entries in `receipts`.
-    pub receipt_entries: usize,
+    pub waiting: FastMap<PublicKey, Counts>,
+    /// Retries and receipts of the newest messages.
+    pub remembered: Remembered,
     /// Peers to look at after the next commit.
     pub awaiting: HashMap<PeerRef, Awaiting>,
     /// Peers whose claim failed.
@@ -231,9 +180,9 @@ pub struct MessagingMemory {
     /// Peers whose backlog reaches beyond what is committed.
     pub behind: HashSet<PeerRef>,
     /// Rate of each member.
-    pub member_rates: HashMap<MemberId, Bucket>,
+    pub member_rates: FastMap<MemberId, Bucket>,
     /// Rate of each pair.
-    pub pair_rates: HashMap<(MemberId, PublicKey), Bucket>,
+    pub pair_rates: FastMap<(MemberId, PublicKey), Bucket>,
     /// Pairs that the last sweep left.
     pub pairs_left: usize,
     /// Messages per trace: count and monotonic start of the window.
@@ -250,9 +199,9 @@ impl MessagingMemory {
     /// What storage knows of a mesh.
     pub fn new(
         max_seq: i64,
-        waiting: HashMap<PublicKey, Counts>,
+        waiting: FastMap<PublicKey, Counts>,
         totals: Vec<StatsDelta>,
-        recent: Vec<((MemberId, String), Known)>,
+        recent: Vec<(MessageId, Known)>,
     ) -> Self {
         let mut memory = Self {
             next_seq: max_seq + 1,
@@ -261,36 +210,10 @@ impl MessagingMemory {
             totals: totals.into_iter().map(|total| (total.member_id.clone(), total)).collect(),
             ..Self::default()
         };
-        for (key, known) in recent {
-            memory.remember_retry(key, known);
+        for (id, known) in recent {
+            memory.remembered.recall(id, known);
         }
         memory
-    }
-
-    /// Remembers a message for retries.
-    pub fn remember_retry(&mut self, key: (MemberId, String), known: Known) {
-        if self.dedup.insert(key.clone(), known).is_none() {
-            self.dedup_order.push_back(key);
-            if self.dedup_order.len() > MAX_DEDUP
-                && let Some(oldest) = self.dedup_order.pop_front()
-            {
-                self.dedup.remove(&oldest);
-            }
-        }
-    }
-
-    /// Remembers receipts.
-    pub fn remember_receipt(&mut self, id: &MessageId, receipt: Receipt) {
-        let weight = receipt.entries.len().max(1);
-        self.receipt_entries += weight;
-        self.receipt_order.push_back((id.to_string(), weight));
-        self.receipts.insert(id.to_string(), receipt);
-        while self.receipt_entries > MAX_RECEIPTS
-            && let Some((oldest, weight)) = self.receipt_order.pop_front()
-        {
-            self.receipts.remove(&oldest);
-            self.receipt_entries -= weight;
-        }
     }
 
     /// One more message waits for a recipient.

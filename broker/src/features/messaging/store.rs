@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use claudemesh_protocol::features::messaging::Priority;
-use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
+use claudemesh_protocol::id::{MeshId, MessageId, PublicKey};
 
 use diesel::dsl::count_star;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::state::{Counts, Known};
+use super::remembered::Known;
+use super::state::Counts;
 use crate::db::schema::deliveries;
 use crate::db::{Db, DbError};
 use crate::journal::store;
@@ -52,17 +53,14 @@ pub async fn load_backlog(
     Ok((rows, more))
 }
 
-/// The newest idempotency keys of a mesh, oldest first, so that a retry after a restart is recognised.
+/// The newest messages of a mesh that a retry may repeat, oldest first, so that it is recognised after a restart, too.
 ///
 /// # Errors
 /// Storage.
-pub async fn recent_client_ids(
-    db: &Db,
-    mesh: &MeshId,
-    limit: u32,
-) -> Result<Vec<((MemberId, String), Known)>, DbError> {
-    let rows = store::recent_client_ids(db, mesh, limit).await?;
-    let known = |(id, seq, sender, client, fingerprint)| ((sender, client), Known { id, fingerprint, seq });
+pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<(MessageId, Known)>, DbError> {
+    let rows = store::recent_repeatable(db, mesh, limit).await?;
+    let known =
+        |(id, seq, fingerprint): store::Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
     Ok(rows.into_iter().rev().map(known).collect())
 }
 

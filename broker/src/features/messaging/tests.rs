@@ -283,7 +283,7 @@ async fn receipts_climb_and_only_by_their_recipient() {
     let id = got[0]["messageId"].as_str().unwrap().to_owned();
     acknowledge(&mut mesh, thief, &got);
     assert_eq!(
-        mesh.features.messaging.receipts[&id].entries[0].stage,
+        mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage,
         Stage::Stored,
         "a stranger acknowledges nothing"
     );
@@ -295,14 +295,14 @@ async fn receipts_climb_and_only_by_their_recipient() {
         ..ClientAck::default()
     };
     mesh.ask(to, handed).unwrap();
-    let entry = mesh.features.messaging.receipts[&id].entries[0].clone();
+    let entry = mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].clone();
     assert_eq!((entry.stage, entry.route.as_deref()), (Stage::Handed, Some("channel")));
     acknowledge(&mut mesh, to, &got);
-    assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Handed, "never down");
+    assert_eq!(mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage, Stage::Handed, "never down");
     let reply =
         Send { target_spec: "alice".into(), ciphertext: "re".into(), reply_to_id: Some(id.clone()), ..Send::default() };
     mesh.ask(to, reply).unwrap();
-    assert_eq!(mesh.features.messaging.receipts[&id].entries[0].stage, Stage::Answered);
+    assert_eq!(mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage, Stage::Answered);
 }
 
 #[actix_rt::test]

@@ -126,8 +126,8 @@ fn acknowledge(cx: &MeshContext<'_>, target: &WriteTarget, peers: &[PeerRef]) ->
     if target.confirm {
         return confirm(target, peers);
     }
-    let id = cx.caller.as_ref().and_then(|caller| caller.req_id.clone().or_else(|| caller.id.clone()));
-    let ack = Ack { id: id.unwrap_or_default(), ..Ack::default() };
+    let id = cx.caller.as_ref().and_then(|caller| caller.req_id.as_deref().or(caller.id.as_deref()));
+    let ack = Ack { id: id.unwrap_or_default().to_owned(), ..Ack::default() };
     Outcome::answer(ServerMessage::from(Messaging::from(ack)))
 }
 

@@ -220,7 +220,7 @@ fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Rej
         Ok(move |(): &mut (), _: &mut MeshContext<'_>| {
             let message = |row: crate::journal::types::StoredMessage| TopicMessage {
                 id: row.id.to_string(),
-                sender_pubkey: row.sender_key,
+                sender_pubkey: row.sender_key.to_hex(),
                 sender_member_id: row.sender_member_id,
                 sender_name: row.sender_name,
                 nonce: row.nonce,

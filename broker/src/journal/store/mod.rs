@@ -11,7 +11,7 @@ mod write;
 use std::collections::HashMap;
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
-use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
+use claudemesh_protocol::id::{MeshId, MessageId, PublicKey, TopicId};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
@@ -61,33 +61,23 @@ pub async fn load_pending_class(
     messages_of(rows)
 }
 
-/// Idempotency key of a stored message: message id, seq, sender, key, fingerprint.
-pub type ClientId = (MessageId, i64, MemberId, String, Option<String>);
+/// A stored message that had an idempotency key, which its id follows from: id, seq, fingerprint of the request.
+pub type Repeatable = (MessageId, i64, Option<String>);
 
-/// The newest idempotency keys of a mesh, newest first.
+/// The newest messages of a mesh that a retry may repeat, newest first.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn recent_client_ids(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<ClientId>, DbError> {
-    type Row = (String, i64, String, Option<String>, Option<String>);
-    let rows: Vec<Row> = with_conn!(db, |conn| messages::table
+pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Repeatable>, DbError> {
+    let rows: Vec<(String, i64, Option<String>)> = with_conn!(db, |conn| messages::table
         .filter(messages::mesh_id.eq(mesh.as_str()))
         .filter(messages::client_message_id.is_not_null())
         .order(messages::seq.desc())
         .limit(i64::from(limit))
-        .select((
-            messages::id,
-            messages::seq,
-            messages::sender_member_id,
-            messages::client_message_id,
-            messages::request_fingerprint,
-        ))
+        .select((messages::id, messages::seq, messages::request_fingerprint))
         .load(conn)
         .await?);
-    let keyed = |(id, seq, sender, client, fingerprint): Row| {
-        client.map(|client| (id.into(), seq, sender.into(), client, fingerprint))
-    };
-    Ok(rows.into_iter().filter_map(keyed).collect())
+    Ok(rows.into_iter().map(|(id, seq, fingerprint)| (id.into(), seq, fingerprint)).collect())
 }
 
 /// Gives what waits for a member to one of its sessions; returns how many it took over.
@@ -168,7 +158,8 @@ pub async fn message_by_id_prefix(
     let mut end = String::from_utf8_lossy(head).into_owned();
     end.push(char::from(last + 1));
     let rows = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+        // As an expression, so that SQLite does not look through the whole mesh by its key instead.
+        .filter(messages::mesh_id.concat("").eq(mesh.as_str()))
         .filter(messages::id.ge(prefix))
         .filter(messages::id.lt(&end))
         .order(messages::id)
@@ -195,7 +186,8 @@ pub async fn below_stage(
         .inner_join(
             deliveries::table.on(deliveries::mesh_id.eq(messages::mesh_id).and(deliveries::seq.eq(messages::seq)))
         )
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+        // As an expression, see `message_by_id_prefix`.
+        .filter(messages::mesh_id.concat("").eq(mesh.as_str()))
         .filter(messages::id.eq_any(ids))
         .filter(deliveries::recipient_key.eq(&recipient))
         .filter(deliveries::stage.lt(convert::stage_number(stage)))

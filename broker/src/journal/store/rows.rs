@@ -15,8 +15,8 @@ pub(super) struct NewMessageRow<'a> {
     seq: i64,
     id: &'a str,
     sender_member_id: &'a str,
-    sender_key: &'a str,
-    sender_member_key: &'a str,
+    sender_key: String,
+    sender_member_key: String,
     sender_name: &'a str,
     target_spec: &'a str,
     priority: i32,
@@ -42,8 +42,8 @@ impl<'a> From<&'a NewMessage> for NewMessageRow<'a> {
             seq: message.seq,
             id: message.id.as_str(),
             sender_member_id: message.sender_member_id.as_str(),
-            sender_key: &message.sender_key,
-            sender_member_key: &message.sender_member_key,
+            sender_key: message.sender_key.to_hex(),
+            sender_member_key: message.sender_member_key.to_hex(),
             sender_name: &message.sender_name,
             target_spec: &message.target_spec,
             priority: convert::priority_number(message.priority),
@@ -100,17 +100,17 @@ impl TryFrom<MessageRow> for StoredMessage {
             seq: row.seq,
             id: row.id.into(),
             sender_member_id: row.sender_member_id.into(),
-            sender_key: row.sender_key,
-            sender_member_key: row.sender_member_key,
+            sender_key: convert::key("messages.sender_key", &row.sender_key)?,
+            sender_member_key: convert::key("messages.sender_member_key", &row.sender_member_key)?,
             sender_name: row.sender_name,
-            target_spec: row.target_spec,
+            target_spec: row.target_spec.into(),
             priority: convert::priority("messages.priority", row.priority)?,
             nonce: row.nonce,
             ciphertext: row.ciphertext,
             created_at_ms: row.created_at_ms,
             expires_at_ms: row.expires_at_ms,
-            client_message_id: row.client_message_id,
-            request_fingerprint: row.request_fingerprint,
+            client_message_id: row.client_message_id.map(Into::into),
+            request_fingerprint: row.request_fingerprint.map(Into::into),
             reply_to_id: row.reply_to_id,
             subtype: row.subtype,
             topic_id: row.topic_id.map(Into::into),
@@ -138,7 +138,7 @@ pub(super) fn kind_of(number: i32) -> Result<RecipientKind, DbError> {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = deliveries)]
+#[diesel(table_name = deliveries, treat_none_as_default_value = false)]
 pub(super) struct NewDeliveryRow<'a> {
     mesh_id: &'a str,
     seq: i64,

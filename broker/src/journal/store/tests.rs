@@ -16,8 +16,8 @@ fn message(mesh: &MeshId, seq: i64) -> NewMessage {
         seq,
         id: random_id(&mut rand::rngs::OsRng).into(),
         sender_member_id: "sender".into(),
-        sender_key: key().to_hex(),
-        sender_member_key: key().to_hex(),
+        sender_key: key(),
+        sender_member_key: key(),
         sender_name: "Ada".into(),
         target_spec: "Bob".into(),
         priority: Priority::Next,
@@ -100,9 +100,9 @@ store_suite! {
         let waiting = load_pending_class(&db, &mesh, &bob, full.priority, 0, 10).await.unwrap();
         assert_eq!(waiting, vec![full.clone()]);
         assert!(load_pending_class(&db, &"n".into(), &bob, full.priority, 0, 10).await.unwrap().is_empty());
-        let keys = recent_client_ids(&db, &mesh, 10).await.unwrap();
-        assert_eq!(keys, [(full.id.clone(), 1, "sender".into(), "c1".into(), Some("f".into()))]);
-        assert!(recent_client_ids(&db, &"n".into(), 10).await.unwrap().is_empty());
+        let repeatable = recent_repeatable(&db, &mesh, 10).await.unwrap();
+        assert_eq!(repeatable, [(full.id.clone(), 1, Some("f".into()))]);
+        assert!(recent_repeatable(&db, &"n".into(), 10).await.unwrap().is_empty());
         let found = message_by_id_prefix(&db, &mesh, &full.id.as_str()[..8], 3).await.unwrap();
         assert_eq!(found, vec![full.clone()]);
         assert!(message_by_id_prefix(&db, &"n".into(), &full.id.as_str()[..8], 3).await.unwrap().is_empty());
@@ -275,19 +275,16 @@ store_suite! {
         assert!(topic_history(&db, &"n".into(), &"t".into(), None, 3).await.unwrap().is_empty());
     }
 
-    async fn recent_idempotency_keys_come_newest_first(db: Db) {
+    async fn what_may_be_repeated_comes_newest_first(db: Db) {
         let mesh: MeshId = "m".into();
         let mut messages: Vec<_> = (1..=4)
-            .map(|seq| NewMessage { client_message_id: Some(format!("c{seq}")), ..message(&mesh, seq) })
+            .map(|seq| NewMessage { client_message_id: Some(format!("c{seq}").into()), ..message(&mesh, seq) })
             .collect();
         messages[2].client_message_id = None;
         messages[3].request_fingerprint = Some("f".into());
         write(&db, &messages, vec![]).await;
-        let found = recent_client_ids(&db, &mesh, 2).await.unwrap();
-        let expected = |at: usize, key: &str, fingerprint: Option<&str>| {
-            (messages[at].id.clone(), at as i64 + 1, "sender".into(), key.to_owned(), fingerprint.map(Into::into))
-        };
-        assert_eq!(found, [expected(3, "c4", Some("f")), expected(1, "c2", None)]);
+        let found = recent_repeatable(&db, &mesh, 2).await.unwrap();
+        assert_eq!(found, [(messages[3].id.clone(), 4, Some("f".into())), (messages[1].id.clone(), 2, None)]);
     }
 
     async fn a_large_batch_is_written_whole(db: Db) {
@@ -343,29 +340,47 @@ async fn a_full_disk_keeps_nothing_of_the_batch() {
     assert_eq!(pending(&db, &mesh, &bob).await, [1, 2]);
 }
 
-/// What waits for a recipient is found without looking at anything else, however much the tables hold.
+/// How SQLite runs a query, step by step.
 #[cfg(feature = "sqlite")]
-#[tokio::test]
-async fn a_queue_is_one_range_of_its_index() {
+async fn plan_of(query: &str) -> Vec<String> {
     #[derive(diesel::deserialize::QueryableByName)]
     struct Step {
         #[diesel(sql_type = diesel::sql_types::Text)]
         detail: String,
     }
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("queue.db").display());
+    let url = format!("sqlite:{}", folder.path().join("plan.db").display());
     let db = Db::open(&url, crate::db::DbOptions::default()).await.unwrap();
     db.migrate().await.unwrap();
     let Db::Sqlite(backend) = &db else { panic!("a SQLite URL") };
+    let query = diesel::sql_query(format!("EXPLAIN QUERY PLAN {query}"));
+    let steps: Vec<Step> = query.load(&mut *backend.get().await.unwrap()).await.unwrap();
+    steps.into_iter().map(|step| step.detail).collect()
+}
+
+/// A message is found by the beginning of its id without a look at the rest of its mesh.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn an_id_is_one_range_of_its_index() {
+    // The conditions of `message_by_id_prefix`.
+    let query = "SELECT * FROM messages WHERE (mesh_id || '') = 'm' AND id >= 'abc' AND id < 'abd' ORDER BY id LIMIT 3";
+    let plan = plan_of(query).await;
+    assert_eq!(plan.len(), 1, "no sort: {plan:?}");
+    assert!(plan[0].starts_with("SEARCH messages USING INDEX messages_by_id (id>? AND id<?)"), "{plan:?}");
+}
+
+/// What waits for a recipient is found without looking at anything else, however much the tables hold.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_queue_is_one_range_of_its_index() {
     // The conditions of `load_pending_class`.
     let query = format!(
-        "EXPLAIN QUERY PLAN SELECT messages.* FROM deliveries \
+        "SELECT messages.* FROM deliveries \
          JOIN messages ON messages.mesh_id = deliveries.mesh_id AND messages.seq = deliveries.seq \
          WHERE deliveries.mesh_id = 'm' AND deliveries.recipient_key = 'k' AND {PENDING} AND deliveries.priority = 1 \
          AND deliveries.seq > 7 ORDER BY deliveries.seq LIMIT 10"
     );
-    let plan: Vec<Step> = diesel::sql_query(query).load(&mut *backend.get().await.unwrap()).await.unwrap();
-    let plan: Vec<String> = plan.into_iter().map(|step| step.detail).collect();
+    let plan = plan_of(&query).await;
     assert_eq!(plan.len(), 2, "two searches and no sort: {plan:?}");
     let range = "INDEX deliveries_pending (mesh_id=? AND recipient_key=? AND priority=? AND seq>?)";
     assert!(plan[0].starts_with("SEARCH") && plan[0].contains(range), "{plan:?}");

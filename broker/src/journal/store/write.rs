@@ -107,14 +107,14 @@ mod sqlite {
     }
 
     /// Row by row: diesel keeps each statement prepared, and a step of a prepared statement is cheaper in SQLite than
-    /// parsing one large statement.
+    /// parsing one large statement. `OR IGNORE` rather than `ON CONFLICT DO NOTHING`, because diesel finds the prepared
+    /// statement of the former by its type and would write the text of the latter anew for each row; of what it ignores
+    /// beyond that, rows of ours have nothing.
     fn write(conn: &mut SqliteConnection, batch: &Batch) -> Result<(), DbError> {
         let mut refused = Vec::new();
         for message in &batch.messages {
-            let inserted = diesel::insert_into(messages::table)
-                .values(NewMessageRow::from(&**message))
-                .on_conflict_do_nothing()
-                .execute(conn)?;
+            let row = NewMessageRow::from(&**message);
+            let inserted = diesel::insert_or_ignore_into(messages::table).values(row).execute(conn)?;
             if inserted == 0 {
                 refused.push(Arc::clone(message));
             }
@@ -126,10 +126,7 @@ mod sqlite {
         }
         let known = Known::among(&refused, &found)?;
         for delivery in batch.deliveries.iter().filter(|delivery| !known.has(delivery)) {
-            diesel::insert_into(deliveries::table)
-                .values(NewDeliveryRow::from(delivery))
-                .on_conflict_do_nothing()
-                .execute(conn)?;
+            diesel::insert_or_ignore_into(deliveries::table).values(NewDeliveryRow::from(delivery)).execute(conn)?;
         }
         for update in &batch.stages {
             let row = deliveries::table

@@ -125,12 +125,12 @@ impl Default for TargetField {
     }
 }
 
-/// How a recipient is at the time of the answer.
+/// How a recipient is at the time of the answer. `S` as in [`Ack`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RecipientState {
+pub struct RecipientState<S = String> {
     /// Display name.
-    pub name: String,
+    pub name: S,
     /// The key it was addressed by: session key, or member key when no session is there.
     pub pubkey: PublicKey,
     /// Whether a socket is open.
@@ -138,27 +138,29 @@ pub struct RecipientState {
     /// `null` when away.
     pub status: Option<PeerStatus>,
     /// ISO time; `null` when online or never seen.
-    pub last_seen_at: Option<String>,
+    pub last_seen_at: Option<S>,
     /// Messages waiting for it, this one included.
     pub waiting: u32,
 }
 
 /// `ack`: the answer to `send`; also the generic answer of `set_visible` and `set_profile`, whose `id` is the request id.
+///
+/// Texts are `String` for whoever reads it; the broker writes it from borrowed ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Ack {
+pub struct Ack<S = String> {
     /// `send.id`, else `""`.
-    pub id: String,
+    pub id: S,
     /// Id of the message (of the first one, when this is a retry).
-    pub message_id: String,
+    pub message_id: S,
     /// On stable storage, or acknowledged by every recipient.
     pub queued: bool,
     /// With `queued:false`: text that starts with the code, as older clients classify it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<S>,
     /// With `error`: the stable code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
+    pub code: Option<S>,
     /// With a limit: milliseconds to wait.
     #[serde(default, rename = "retry_after_ms", skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
@@ -176,69 +178,83 @@ pub struct Ack {
     pub waiting: Option<u32>,
     /// The first [`MAX_ACK_RECIPIENTS`] recipients.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recipients: Vec<RecipientState>,
+    pub recipients: Vec<RecipientState<S>>,
     /// With `ambiguous_target`: what the target may mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
 }
 
+impl<S: Serialize> Ack<S> {
+    /// Writes the frame, which has about so many bytes.
+    pub fn write(&self, bytes: usize, req_id: Option<&str>) -> String {
+        crate::frame::write_about(bytes, "ack", self, req_id)
+    }
+}
+
 /// Recipients described in one `ack`: enough for a direct message, bounded for a broadcast.
 pub const MAX_ACK_RECIPIENTS: usize = 8;
 
-/// `push`: a message or an event for this session.
+/// `push`: a message or an event for this session. Texts as in [`Ack`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Push {
+pub struct Push<S = String> {
     /// Id to acknowledge; a UUID for broker events.
-    pub message_id: String,
+    pub message_id: S,
     /// Row id of the mesh.
-    pub mesh_id: String,
+    pub mesh_id: S,
     /// Key to answer to: the sender's session key, else its member key; `system`; `webhook:<name>`.
-    pub sender_pubkey: String,
+    pub sender_pubkey: S,
     /// The sender's member key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sender_member_pubkey: Option<String>,
+    pub sender_member_pubkey: Option<S>,
     /// The sender's member id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender_member_id: Option<MemberId>,
     /// The sender's display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sender_name: Option<String>,
+    pub sender_name: Option<S>,
     /// What the sender wrote as target, so that the reader knows direct from broadcast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_spec: Option<String>,
+    pub target_spec: Option<S>,
     /// Name of the topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
+    pub topic: Option<S>,
     /// The message it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply_to_id: Option<String>,
+    pub reply_to_id: Option<S>,
     /// Urgency.
     pub priority: Priority,
     /// Empty for broker events.
-    pub nonce: String,
+    pub nonce: S,
     /// Empty for broker events.
-    pub ciphertext: String,
+    pub ciphertext: S,
     /// ISO time of acceptance by the broker.
-    pub created_at: String,
+    pub created_at: S,
     /// The sender's idempotency key.
     #[serde(default, rename = "client_message_id", skip_serializing_if = "Option::is_none")]
-    pub client_message_id: Option<String>,
+    pub client_message_id: Option<S>,
     /// The sender's fingerprint.
     #[serde(default, rename = "request_fingerprint", skip_serializing_if = "Option::is_none")]
-    pub request_fingerprint: Option<String>,
+    pub request_fingerprint: Option<S>,
     /// `question`, `reply`, `reminder`, `system`, `webhook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subtype: Option<String>,
+    pub subtype: Option<S>,
     /// Loop control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
     /// Name of a broker event or webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<String>,
+    pub event: Option<S>,
     /// Its data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_data: Option<Value>,
+}
+
+impl<S: Serialize> Push<S> {
+    /// Writes the frame, which has about so many bytes.
+    pub fn write(&self, bytes: usize) -> String {
+        crate::frame::write_about(bytes, "push", self, None)
+    }
 }
 
 /// `client_ack`: this client has the message (or knows more about it). No answer.

@@ -218,8 +218,7 @@ fn push_rows(
             Offered::Pushed => count += 1,
             Offered::Left => {
                 count += 1;
-                let id = message.id.as_str();
-                let entry = Acknowledged { id, seq: message.seq, key, slot: None, priority: message.priority };
+                let entry = Acknowledged { seq: message.seq, key, slot: None, priority: message.priority };
                 received(memory, cx, &entry);
             }
         }

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::Ack;
+use claudemesh_protocol::features::messaging::{Ack, Response};
 use claudemesh_protocol::id::{MemberId, PublicKey};
+use claudemesh_protocol::message::ServerMessage;
 
-use super::super::send::{ack_of, answer_all};
+use super::super::send::answer_all;
 use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
 use super::backlog::{claim, pull_now, refill};
 use crate::features::presence::store::SessionRecord;
 use crate::journal::Batch;
 use crate::journal::types::{LastSeen, NewDelivery};
 use crate::mesh::context::{FlushWanted, MeshContext};
-use crate::mesh::outcome::ReplyTo;
 use crate::mesh::peers::PeerRef;
 use crate::metrics::METRICS;
 
@@ -74,7 +74,7 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted
     memory.pending_bytes = memory.pending_bytes.saturating_sub(taken.0);
     memory.pending_rows = memory.pending_rows.saturating_sub(taken.1);
     for seq in &seqs {
-        if let Some(receipt) = memory.open.get(seq).and_then(|open| memory.receipts.get_mut(open.message.id.as_str())) {
+        if let Some(receipt) = memory.remembered.receipt_at(*seq) {
             receipt.stored = true;
         }
     }
@@ -125,11 +125,16 @@ pub fn committed(
     for seq in &ticket.seqs {
         let Some(mut open) = memory.open.remove(seq) else { continue };
         let Some(reply) = open.reply.take() else { continue };
-        let ack = match result {
-            Ok(()) => ack_of(memory, &cx.core.roster, &open, &reply),
-            Err(code) => failed(memory, &open, &reply, code),
-        };
-        answer_all(cx, ack, &reply, std::mem::take(&mut open.retries));
+        match result {
+            Ok(()) => answer_all(memory, cx, &open, &reply),
+            Err(code) => {
+                let ack = failed(memory, &open, code);
+                for reply in std::iter::once(&reply).chain(&open.retries) {
+                    let id = reply.id.as_deref().unwrap_or_default().to_owned();
+                    cx.reply(reply, &ServerMessage::from(Response::from(Ack { id, ..ack.clone() })));
+                }
+            }
+        }
     }
     memory.committed = memory.committed.max(ticket.upto);
     memory.doubtful |= matches!(result, Err(ErrorCode::Unavailable | ErrorCode::Internal));
@@ -153,16 +158,13 @@ pub fn committed(
 }
 
 /// The batch of a message was not kept: its sender learns it, a retry is a new attempt.
-fn failed(memory: &mut MessagingMemory, open: &Open, reply: &ReplyTo, code: ErrorCode) -> Ack {
-    if let Some(client_id) = &open.message.client_message_id {
-        memory.dedup.remove(&(open.message.sender_member_id.clone(), client_id.clone()));
-    }
+fn failed(memory: &mut MessagingMemory, open: &Open, code: ErrorCode) -> Ack {
+    memory.remembered.forget(&open.message.id);
     for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
         memory.count_delivered(&recipient.key, open.message.priority);
     }
     METRICS.messages_rejected.with_label_values(&[code.as_str()]).inc();
     Ack {
-        id: reply.id.clone().unwrap_or_default(),
         queued: false,
         error: Some(format!("{}: {}", code.as_str(), code.doc())),
         code: Some(code.as_str().into()),

@@ -4,7 +4,7 @@ use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::PublicKey;
 
 use super::super::receipts;
-use super::super::send::{ack_of, answer_all};
+use super::super::send::answer_all;
 use super::super::state::{Journaled, MessagingMemory};
 use crate::journal::types::StageUpdate;
 use crate::mesh::context::{FlushWanted, MeshContext};
@@ -17,7 +17,7 @@ const MANY_STAGES: usize = 2_048;
 pub(in crate::features::messaging) fn received(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
-    entry: &Acknowledged<'_>,
+    entry: &Acknowledged,
 ) {
     memory.count_delivered(&entry.key, entry.priority);
     let now = cx.now_ms();
@@ -49,14 +49,12 @@ pub(in crate::features::messaging) fn received(
             cx.flush(FlushWanted::Soon);
         }
     }
-    receipts::climb(memory, entry.id, &entry.key, entry.slot, Stage::Received, None, now);
+    receipts::climb(memory, entry.seq, &entry.key, entry.slot, Stage::Received, None, now);
     settle_received(memory, cx, entry.seq);
 }
 
 /// One acknowledged delivery.
-pub(in crate::features::messaging) struct Acknowledged<'a> {
-    /// Message id.
-    pub id: &'a str,
+pub(in crate::features::messaging) struct Acknowledged {
     /// Order.
     pub seq: i64,
     /// Recipient key.
@@ -77,14 +75,13 @@ pub(in crate::features::messaging) fn settle_received(
     if open.remaining > 0 || open.keep {
         return;
     }
-    let (reply, retries) = (open.reply.take(), std::mem::take(&mut open.retries));
+    let unwritten = open.journaled == Journaled::Pending;
+    let (reply, bytes) = (open.reply.take(), open.message.ciphertext.len() + open.message.nonce.len());
     if let (Some(reply), Some(open)) = (reply, memory.open.get(&seq)) {
-        let ack = ack_of(memory, &cx.core.roster, open, &reply);
-        answer_all(cx, ack, &reply, retries);
+        answer_all(memory, cx, open, &reply);
     }
-    if memory.open.get(&seq).is_some_and(|open| open.journaled == Journaled::Pending)
-        && let Some(open) = memory.open.remove(&seq)
-    {
-        memory.dequeue(open.message.ciphertext.len() + open.message.nonce.len(), 1);
+    if unwritten {
+        memory.open.remove(&seq);
+        memory.dequeue(bytes, 1);
     }
 }
