@@ -153,6 +153,31 @@ broker_suite! {
         Ok(())
     }
 
+    async fn an_archived_mesh_ends_for_those_who_are_in_it(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let (mut one, mut two) = (broker.join(&alice).await?, broker.join(&bob).await?);
+        let away = mesh.member("carol")?;
+        for number in 0..20 {
+            let frame = one.message_frame(&away.pubkey(), &number.to_string(), json!({}))?;
+            one.send(&frame).await?;
+        }
+        let path = format!("/mesh/{}/archive", mesh.id);
+        let answer = enrol::post(&broker.base(), &path, &json!({}), Some(&mesh.owner))?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        for peer in [&mut one, &mut two] {
+            let closed = peer.closed().await?;
+            assert_eq!((closed.code, closed.reason.as_str()), (1008, "mesh_archived"));
+        }
+        refused(&broker, &alice.session("again").hello_at(broker.now_ms(), json!({})), "mesh_archived").await?;
+        let answer = enrol::get(&broker.base(), &format!("/mesh/{}/members", mesh.id), Some(&alice.key))?;
+        assert_eq!((answer.status, answer.code()), (410, "mesh_archived"), "{answer:?}");
+        // Another mesh of the same broker goes on.
+        let other = broker.mesh("other")?;
+        broker.join(&other.member("alice")?).await?.settle().await
+    }
+
     async fn a_nul_that_is_hidden_in_deep_json_fails_nobody(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

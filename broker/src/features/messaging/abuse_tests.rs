@@ -1,5 +1,6 @@
 //! What peers may send without end costs a bounded amount, and a fault of storage holds nobody up for good.
 
+use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Stage};
 use claudemesh_protocol::limits;
 use diesel_async::RunQueryDsl;
@@ -120,4 +121,20 @@ async fn a_session_keeps_its_key_whoever_enrols_it() {
     mesh.peer(&bob, "bob", Some(12));
     assert_eq!(resolve_name(&mesh.core.roster, &key(12).to_hex(), None).unwrap(), Resolved::Session(key(12)));
     assert_eq!(resolve_name(&mesh.core.roster, &key(2).to_hex(), None).unwrap(), Resolved::Member(bob, key(2)));
+}
+
+#[actix_rt::test]
+async fn a_session_that_is_called_like_a_key_takes_nothing_from_the_key() {
+    let mut mesh = TestMesh::new().await;
+    let (bob, mallory) = (mesh.member("bob", 0xab).await, mesh.member("mallory", 3).await);
+    for name in ["abababab", "AB".repeat(32).as_str()] {
+        let (at, _) = mesh.peer(&mallory, name, Some(13));
+        let refused = resolve_name(&mesh.core.roster, name, None).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::AmbiguousTarget, "{name}");
+        let means: Vec<_> = refused.candidates.iter().map(|one| one.member_pubkey).collect();
+        assert!(means.contains(&key(0xab)) && means.contains(&key(3)), "{means:?}");
+        mesh.step(None, |_, cx| crate::mesh::attach::evict(cx, at, false));
+        mesh.core.roster.known.remove(&key(13));
+        assert_eq!(resolve_name(&mesh.core.roster, name, None).unwrap(), Resolved::Member(bob.clone(), key(0xab)));
+    }
 }

@@ -120,8 +120,13 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Res
             found.push(Resolved::Session(key));
         }
     }
-    if found.is_empty() && text.len() >= MIN_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        found = with_prefix(roster, &name);
+    if text.len() >= MIN_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        // Also beside a name: a session that calls itself like the beginning of a key must not get what is meant for the key.
+        for other in with_prefix(roster, &name) {
+            if !found.contains(&other) {
+                found.push(other);
+            }
+        }
     }
     match found.len() {
         1 => Ok(found.remove(0)),
