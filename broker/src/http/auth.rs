@@ -27,8 +27,8 @@ use crate::session::bucket::Bucket;
 
 /// Signatures remembered at once.
 const MAX_SEEN: usize = 8_192;
-/// Of them by one key: three a second, for two minutes. Others are not to be kept out by one that floods.
-const MAX_SEEN_PER_KEY: u32 = 384;
+/// Of them by one key: a script may make hundreds of invites, but one that floods is not to keep out all others.
+const MAX_SEEN_PER_KEY: u32 = 2_048;
 /// A signature is remembered this long: its timestamp is refused from both ends of this window on.
 const SEEN_MS: i64 = 2 * limits::MAX_CLOCK_SKEW_MS;
 /// A body must arrive within this time.
