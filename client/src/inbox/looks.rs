@@ -23,6 +23,23 @@ impl Inbox {
         Ok(count)
     }
 
+    /// Deliveries of `reader` that its rule has let through and that were not shown. What has just come is not among them:
+    /// nobody has looked at it yet.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn count_let_through(&mut self, reader: &str) -> Result<i64, InboxError> {
+        let awaited = self.awaited(reader)?;
+        let count = deliveries::table
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::shown_at_ms.is_null())
+            .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
+            .filter(deliveries::seq.ne_all(awaited))
+            .count()
+            .get_result(&mut self.db)?;
+        Ok(count)
+    }
+
     /// The newest delivery of `reader` that was not shown; it stays unshown.
     ///
     /// # Errors

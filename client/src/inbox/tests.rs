@@ -53,6 +53,19 @@ fn a_message_is_stored_once_by_id_and_by_the_senders_key() {
 }
 
 #[test]
+fn only_what_the_rule_has_let_through_is_a_backlog() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut inbox = open(dir.path());
+    inbox.store("s", &[message("a"), message("b")]).unwrap();
+    assert_eq!((inbox.count_unshown("s").unwrap(), inbox.count_let_through("s").unwrap()), (2, 0), "just arrived");
+    let seqs: Vec<i64> = inbox.undecided("s").unwrap().iter().map(|message| message.seq).collect();
+    inbox.decide("s", &[(seqs[0], Verdict::Accept), (seqs[1], Verdict::Hold)], 1).unwrap();
+    assert_eq!(inbox.count_let_through("s").unwrap(), 1);
+    inbox.claim_unshown("s", "channel", 10, 5).unwrap();
+    assert_eq!(inbox.count_let_through("s").unwrap(), 0);
+}
+
+#[test]
 fn messages_without_an_idempotency_key_are_told_apart_by_id() {
     let dir = tempfile::tempdir().unwrap();
     let mut inbox = open(dir.path());
