@@ -112,6 +112,20 @@ impl Db {
         migrate::up(self).await
     }
 
+    /// Lets storage tidy up what transactions left, beside the one that writes: SQLite copies its log into the file.
+    ///
+    /// # Errors
+    /// Storage fails; nothing is lost, it is done later.
+    pub async fn tidy(&self) -> Result<(), DbError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(backend) => backend.checkpoint().await,
+            // The server does so by itself.
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
     /// One round trip, for readiness; and whether messages can be written.
     ///
     /// # Errors

@@ -69,13 +69,15 @@ pub(super) fn connect(path: &str, max_bytes: Option<u64>) -> Result<SqliteConnec
     // `busy_timeout` first: switching to WAL takes a lock. FULL: an acknowledged message is on the disk, not in its cache.
     // The cache of a connection fills with whatever it writes, bodies that nobody reads included: it is the largest part of
     // what a peer costs that is away or does not read. 8 MB hold the indexes of some ten thousand waiting messages.
+    // The log is copied into the file in the background (`checkpoint`). Only when that falls behind by 64 MB a transaction
+    // does the rest itself.
     conn.batch_execute(
         "PRAGMA busy_timeout = 5000;
          PRAGMA page_size = 4096;
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
-         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA wal_autocheckpoint = 16000;
          PRAGMA journal_size_limit = 67108864;
          PRAGMA cache_size = -8000;
          PRAGMA temp_store = MEMORY;",
@@ -128,6 +130,12 @@ impl SqliteDb {
             Ok(Err(error)) => Err(DbError::Unavailable(error.into())),
             Err(_) => Err(DbError::Busy),
         }
+    }
+
+    /// Copies what the log has so far into the file. Others read and write meanwhile.
+    pub(crate) async fn checkpoint(&self) -> Result<(), DbError> {
+        let mut conn = self.get().await?;
+        Ok(conn.spawn_blocking(|conn| conn.batch_execute("PRAGMA wal_checkpoint(PASSIVE)")).await?)
     }
 
     /// Waits until no other transaction of this process writes.

@@ -5,6 +5,8 @@
 //! bounded: when storage cannot keep up, meshes refuse new messages with `busy`.
 
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod types;
 
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub const BATCH_WINDOW: Duration = Duration::from_millis(2);
 pub const BATCH_ROWS: usize = 512;
 /// Rows in one transaction; more would make the acknowledgements of the first ones late.
 const MAX_TRANSACTION_ROWS: usize = 8_192;
+/// Rows after which storage tidies up in the background, some 10 MB of them.
+const TIDY_ROWS: usize = 16_384;
 /// Batches that may wait for the writer.
 const QUEUE: usize = 1_024;
 /// Attempts of a transaction that failed for a passing reason.
@@ -65,6 +69,7 @@ impl Journal {
 
 async fn write(db: Db, mut entries: mpsc::Receiver<Entry>) {
     let mut patience = PATIENCE;
+    let mut tidying = Tidying::default();
     while let Some(first) = entries.recv().await {
         let mut rows = first.batch.rows();
         let mut turn = vec![first];
@@ -83,6 +88,30 @@ async fn write(db: Db, mut entries: mpsc::Receiver<Entry>) {
             // Whoever no longer waits does not need the answer.
             let _ = entry.done.send(result);
         }
+        tidying.written(&db, rows);
+    }
+}
+
+/// Tidies up beside the transactions, so that none of them has to and their senders do not wait for it.
+#[derive(Default)]
+struct Tidying {
+    rows: usize,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Tidying {
+    fn written(&mut self, db: &Db, rows: usize) {
+        self.rows += rows;
+        if self.rows < TIDY_ROWS || self.running.as_ref().is_some_and(|running| !running.is_finished()) {
+            return;
+        }
+        self.rows = 0;
+        let db = db.clone();
+        self.running = Some(tokio::spawn(async move {
+            if let Err(error) = db.tidy().await {
+                tracing::debug!(error = %error, "tidying up is put off");
+            }
+        }));
     }
 }
 
@@ -149,4 +178,38 @@ fn merge(entries: &[Entry]) -> Batch {
         merged.last_seen.extend(batch.last_seen.iter().cloned());
     }
     merged
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::db::DbOptions;
+    use crate::db::testing::{key, mesh};
+
+    /// Long before a transaction would have to do it, the file has what was written.
+    #[tokio::test]
+    async fn the_log_is_copied_into_the_file_beside_the_transactions() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidy.db");
+        let db = Db::open(&format!("sqlite:{}", file.display()), DbOptions::default()).await.unwrap();
+        db.migrate().await.unwrap();
+        let (mesh, _) = mesh(&db, "m", key()).await;
+        db.tidy().await.unwrap();
+        let before = file.metadata().unwrap().len();
+        let (journal, _) = Journal::start(db);
+        let mut seq = 0;
+        for _ in 0..=TIDY_ROWS / 1_024 {
+            let messages = (0..1_024).map(|_| {
+                seq += 1;
+                Arc::new(testing::message(&mesh.id, seq))
+            });
+            journal.commit(Batch { messages: messages.collect(), ..Batch::default() }).await.unwrap();
+        }
+        let copied = async {
+            while file.metadata().unwrap().len() < before + 1_000_000 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), copied).await.expect("the file grows");
+    }
 }

@@ -2,40 +2,13 @@ use std::sync::Arc;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::Stage;
-use claudemesh_protocol::id::random_id;
 
 use super::super::types::{Batch, LastSeen, NewDelivery, NewMessage, RecipientKind, StageUpdate};
 use super::*;
 use crate::db::testing::{NOW, key, member, mesh, store_suite};
 use crate::features::members::store::{self as members, Role};
 use crate::features::presence::store::{self as presence, StatsDelta};
-
-fn message(mesh: &MeshId, seq: i64) -> NewMessage {
-    NewMessage {
-        mesh_id: mesh.clone(),
-        seq,
-        id: random_id(&mut rand::rngs::OsRng).into(),
-        sender_member_id: "sender".into(),
-        sender_key: key(),
-        sender_member_key: key(),
-        sender_name: "Ada".into(),
-        target_spec: "Bob".into(),
-        priority: Priority::Next,
-        nonce: "bm9uY2U=".into(),
-        ciphertext: "Y2lwaGVy".into(),
-        created_at_ms: NOW,
-        expires_at_ms: NOW + QUEUE_KEPT_MS,
-        client_message_id: None,
-        request_fingerprint: None,
-        reply_to_id: None,
-        subtype: None,
-        topic_id: None,
-        topic_name: None,
-        body_version: 1,
-        trace_id: None,
-        trace_hop: 0,
-    }
-}
+use crate::journal::testing::message;
 
 fn delivery(message: &NewMessage, recipient: PublicKey, kind: RecipientKind) -> NewDelivery {
     NewDelivery {
