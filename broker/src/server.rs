@@ -21,6 +21,7 @@ use crate::mesh::directory::{Arbiters, Directory};
 use crate::mesh::hooks::HookBoard;
 use crate::quiet::tell_when_quiet;
 use crate::session::SessionDeps;
+use crate::session::hello::SeenHellos;
 use crate::traffic::Traffic;
 #[cfg(unix)]
 use crate::unix_socket::{self, SocketFile};
@@ -164,15 +165,15 @@ impl Broker {
             hooks: Arc::new(HookBoard::default()),
         };
         let directory = Directory::new(shared, arbiters.clone());
-        let sessions = SessionDeps {
+        let sessions = Arc::new(SessionDeps {
             directory: directory.clone(),
             clock: deps.clock.clone(),
             limits,
-            pending: Arc::new(AtomicUsize::new(0)),
-            next_socket: Arc::new(AtomicUsize::new(1)),
-            seen_hellos: Arc::default(),
+            pending: AtomicUsize::new(0),
+            next_socket: AtomicUsize::new(1),
+            seen_hellos: SeenHellos::default(),
             traffic: Traffic::default(),
-        };
+        });
         let traffic = sessions.traffic.clone();
         let quiet = tokio::spawn(tell_when_quiet(deps.on_quiet));
         let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));

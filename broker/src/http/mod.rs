@@ -32,7 +32,7 @@ pub struct AppState {
     /// Configuration.
     pub config: Config,
     /// For new sockets.
-    pub sessions: SessionDeps,
+    pub sessions: Arc<SessionDeps>,
     /// Seen signatures and attempts.
     pub auth: auth::AuthState,
     /// Rates of hook tokens.

@@ -29,8 +29,7 @@ use crate::traffic::{Open, Traffic};
 /// Frames of one socket travel to the mesh together up to so many bytes.
 const MAX_TOGETHER_BYTES: usize = 64 * 1024;
 
-/// What every session of a broker shares.
-#[derive(Clone)]
+/// What every session of a broker shares: once in memory, however many sockets are open.
 pub struct SessionDeps {
     /// Finds meshes.
     pub directory: Directory,
@@ -39,11 +38,11 @@ pub struct SessionDeps {
     /// Rate limits in force.
     pub limits: Limits,
     /// Sockets that have not said hello.
-    pub pending: Arc<AtomicUsize>,
+    pub pending: AtomicUsize,
     /// Numbers sockets.
-    pub next_socket: Arc<AtomicUsize>,
+    pub next_socket: AtomicUsize,
     /// Proofs of session keys that were used.
-    pub seen_hellos: Arc<SeenHellos>,
+    pub seen_hellos: SeenHellos,
     /// What is open, so that a drain knows when it is done.
     pub traffic: Traffic,
 }
@@ -61,7 +60,7 @@ enum State {
 
 /// The actor behind one socket.
 pub struct PeerSession {
-    deps: SessionDeps,
+    deps: Arc<SessionDeps>,
     state: State,
     socket_no: u64,
     heard_mono_ms: i64,
@@ -82,7 +81,7 @@ pub struct PeerSession {
 impl PeerSession {
     /// A session for a socket that was just upgraded; what is held for it is counted in `load`, and `frame_limit` is raised once
     /// it is known whose it is.
-    pub fn new(deps: SessionDeps, load: Arc<Load>, frame_limit: FrameLimit) -> Self {
+    pub fn new(deps: Arc<SessionDeps>, load: Arc<Load>, frame_limit: FrameLimit) -> Self {
         deps.pending.fetch_add(1, Ordering::Relaxed);
         METRICS.connections_pending.inc();
         let socket_no = deps.next_socket.fetch_add(1, Ordering::Relaxed) as u64;

@@ -73,7 +73,7 @@ impl Socket for SocketContext {
 pub fn upgrade(
     request: &HttpRequest,
     payload: web::Payload,
-    deps: SessionDeps,
+    deps: Arc<SessionDeps>,
 ) -> Result<HttpResponse, actix_web::Error> {
     let load = Arc::<Load>::default();
     let limit = FrameLimit::new(limits::MAX_HELLO_BYTES.into());

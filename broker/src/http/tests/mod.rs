@@ -54,15 +54,15 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
     let arbiters = Arbiters::default();
     arbiters.add(actix_rt::Arbiter::current());
     let directory = Directory::new(shared, arbiters);
-    let sessions = SessionDeps {
+    let sessions = Arc::new(SessionDeps {
         directory: directory.clone(),
         clock: clock.clone(),
         limits: config.effective_limits(),
-        pending: Arc::new(AtomicUsize::new(0)),
-        next_socket: Arc::new(AtomicUsize::new(1)),
-        seen_hellos: Arc::default(),
+        pending: AtomicUsize::new(0),
+        next_socket: AtomicUsize::new(1),
+        seen_hellos: Default::default(),
         traffic: Default::default(),
-    };
+    });
     let state = state(AppState {
         db,
         started_mono_ms: 0,
