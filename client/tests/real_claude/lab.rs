@@ -1,7 +1,7 @@
 //! A home folder of its own with Claude Code, our program and, on request, a mesh and a scripted model.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use claudemesh_testkit::cli::{self, CommandLine};
 use claudemesh_testkit::enrol;
 use claudemesh_testkit::model::Model;
 use claudemesh_testkit::peer::TestPeer;
+use serde_json::Value;
 
 /// No run of these tests takes longer, also beside other work.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -100,13 +101,24 @@ impl Lab {
 
     /// Runs to the end; answers both outputs together and the exit code.
     pub(crate) async fn finish(&self, command: Command) -> Result<(String, Option<i32>)> {
-        let shown = format!("{command:?}");
-        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("starting claude")?;
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output())
-            .await
-            .with_context(|| format!("{shown} did not end within two minutes"))??;
+        let output = self.output(command).await?;
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         Ok((text, output.status.code()))
+    }
+
+    async fn output(&self, command: Command) -> Result<Output> {
+        let shown = format!("{command:?}");
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("starting claude")?;
+        let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        Ok(ended.with_context(|| format!("{shown} did not end within two minutes"))??)
+    }
+
+    /// Runs to a good end; answers the JSON on its standard output. Warnings are on the other one.
+    pub(crate) async fn json(&self, command: Command) -> Result<Value> {
+        let shown = format!("{command:?}");
+        let output = self.output(command).await?;
+        anyhow::ensure!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).with_context(|| shown)
     }
 
     /// Runs to a good end; answers what it printed.

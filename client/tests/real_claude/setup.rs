@@ -86,8 +86,7 @@ async fn the_plugin_is_installed_from_a_folder_works_and_goes() -> Result<()> {
     let row = listed.lines().find(|line| line.contains("plugin:claudemesh:claudemesh")).context(listed.clone())?;
     assert!(row.contains("Connected"), "{row}");
     // Beside it, install adds the permission only.
-    let answer = lab.good(ours(&lab, &["install", "--json"])).await?;
-    let answer: Value = serde_json::from_str(&answer)?;
+    let answer = lab.json(ours(&lab, &["install", "--json"])).await?;
     assert_eq!((&answer["plugin"], &answer["hooks"]["result"]), (&json!("claudemesh@claudemesh"), &Value::Null));
 
     std::fs::remove_file(lab.program.home().join("calls"))?;
@@ -157,7 +156,7 @@ async fn a_direct_install_works_and_goes() -> Result<()> {
 async fn the_printed_way_works() -> Result<()> {
     let lab = Lab::new()?;
     let (_broker, _watcher) = lab.team().await?;
-    let printed: Value = serde_json::from_str(&lab.good(ours(&lab, &["install", "--print", "--json"])).await?)?;
+    let printed = lab.json(ours(&lab, &["install", "--print", "--json"])).await?;
     let text = printed.to_string().replace(env!("CARGO_BIN_EXE_claudemesh"), "claudemesh");
     let printed: Value = serde_json::from_str(&text)?;
     let words: Vec<&str> = printed["command"].as_str().context("a command")?.split(' ').collect();
