@@ -206,29 +206,13 @@ fn fan_out(c: &mut Criterion) {
 fn batch(mesh: &MeshId, first: i64, count: i64) -> Batch {
     let messages: Vec<Arc<NewMessage>> = (first..first + count)
         .map(|seq| {
+            let id = format!("{seq:032}").into();
             Arc::new(NewMessage {
-                mesh_id: mesh.clone(),
-                seq,
-                id: format!("{seq:032}").into(),
-                sender_member_id: "member-1".into(),
-                sender_key: key(1),
-                sender_member_key: key(1),
                 sender_name: "peer 1".into(),
                 target_spec: key(2).to_hex().into(),
-                priority: Priority::Next,
                 nonce: "A".repeat(32),
                 ciphertext: "A".repeat(BODY_CHARS),
-                created_at_ms: 1_700_000_000_000,
-                expires_at_ms: 1_800_000_000_000,
-                client_message_id: None,
-                request_fingerprint: None,
-                reply_to_id: None,
-                subtype: None,
-                topic_id: None,
-                topic_name: None,
-                body_version: 1,
-                trace_id: None,
-                trace_hop: 0,
+                ..NewMessage::new(mesh.clone(), seq, id, ("member-1".into(), key(1)), 1_700_000_000_000)
             })
         })
         .collect();

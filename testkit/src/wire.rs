@@ -48,6 +48,10 @@ impl Out {
         self.bytes.is_empty()
     }
 
+    fn close(&mut self) {
+        self.bytes.extend_from_slice(&[0x88, 0x80, 0, 0, 0, 0]);
+    }
+
     fn pong(&mut self, payload: &[u8]) {
         self.bytes.extend_from_slice(&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
         self.bytes.extend_from_slice(payload);
@@ -180,6 +184,17 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Sends what waits and the close frame in one piece, and reads until the broker closes, too.
+    ///
+    /// # Errors
+    /// The connection broke before.
+    pub async fn leave(mut self) -> Result<()> {
+        self.out.close();
+        self.stream.write_all(&self.out.bytes).await?;
+        while self.stream.read_buf(&mut self.input).await? > 0 {}
+        Ok(())
     }
 
     async fn turn<P: Peer>(&mut self, peer: &mut P) -> Result<()> {

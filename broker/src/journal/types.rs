@@ -5,6 +5,7 @@ use std::sync::Arc;
 use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
 
+use super::store::QUEUE_KEPT_MS;
 pub use crate::features::presence::store::{SessionRecord, StatsDelta};
 
 /// One message. Its `seq` orders it within its mesh.
@@ -54,6 +55,36 @@ pub struct NewMessage {
     pub trace_id: Option<String>,
     /// Hops in that exchange.
     pub trace_hop: u32,
+}
+
+impl NewMessage {
+    /// A message without target, body and anything optional.
+    pub fn new(mesh_id: MeshId, seq: i64, id: MessageId, sender: (MemberId, PublicKey), created_at_ms: i64) -> Self {
+        Self {
+            mesh_id,
+            seq,
+            id,
+            sender_member_id: sender.0,
+            sender_key: sender.1,
+            sender_member_key: sender.1,
+            sender_name: String::new(),
+            target_spec: "".into(),
+            priority: Priority::default(),
+            nonce: String::new(),
+            ciphertext: String::new(),
+            created_at_ms,
+            expires_at_ms: created_at_ms.saturating_add(QUEUE_KEPT_MS),
+            client_message_id: None,
+            request_fingerprint: None,
+            reply_to_id: None,
+            subtype: None,
+            topic_id: None,
+            topic_name: None,
+            body_version: 1,
+            trace_id: None,
+            trace_hop: 0,
+        }
+    }
 }
 
 /// A message read back.

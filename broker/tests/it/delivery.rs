@@ -2,14 +2,42 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use claudemesh_protocol::crypto::envelope;
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::broker_suite;
 use claudemesh_testkit::peer::TestPeer;
+use claudemesh_testkit::wire::Socket;
+use rand::rngs::OsRng;
 use serde_json::{Value, json};
 
 broker_suite! {
+    async fn what_is_read_together_with_the_close_still_counts(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut bob = broker.join(&mesh.member("bob")?).await?;
+        let session = mesh.member("alice")?.session("one");
+        for round in 0..2 {
+            let mut socket = Socket::connect(broker.address()).await?;
+            socket.hello(&session.hello_at(broker.now_ms(), json!({})).to_string()).await?;
+            let texts: Vec<String> = (0..10).map(|number| format!("{round}.{number}")).collect();
+            for text in &texts {
+                let sealed = envelope::encode_public(text, &mut OsRng);
+                let frame = json!({
+                    "type": "send", "targetSpec": "*", "priority": "now",
+                    "nonce": sealed.nonce, "ciphertext": sealed.ciphertext,
+                });
+                socket.out.text(&[frame.to_string().as_bytes()]);
+            }
+            socket.leave().await?;
+            for text in &texts {
+                assert_eq!(bob.text().await.with_context(|| text.clone())?, *text);
+            }
+        }
+        Ok(())
+    }
+
     async fn a_session_key_reaches_that_session_sealed(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
