@@ -112,7 +112,7 @@ impl Fixture {
     }
 
     fn ask(&mut self, peer: PeerRef, request: impl Into<Request>) {
-        let caller = Caller { peer, req_id: None, id: Some("1".into()) };
+        let caller = Caller { peer, req_id: None, id: Some("1".into()), confirm: false };
         let mut cx = MeshContext { core: &mut self.core, caller: Some(caller) };
         if Messaging::handle(&mut self.memory, &mut cx, request.into()).is_err() {
             panic!("the request was refused");

@@ -7,6 +7,8 @@
 //!
 //! - [`frame`]: what every JSON frame has in common (`type`, `_reqId`, `id`), reading and writing frames.
 //! - [`message`]: [`message::ClientMessage`] and [`message::ServerMessage`], two levels: feature, then message.
+//! - [`call`]: which answer belongs to which request, and the macro that declares the messages of a feature.
+//! - [`capability`]: what members may be allowed to do.
 //! - [`session`]: `hello`, `session_hello`, `hello_ack`.
 //! - [`features`]: one folder per feature, named as in the broker and the client.
 //! - [`error`]: the table of stable error codes and the `error` frame.
@@ -14,6 +16,8 @@
 //! - [`limits`]: every bound of the wire with its reason.
 #![deny(missing_docs)]
 
+pub mod call;
+pub mod capability;
 pub mod crypto;
 pub mod error;
 pub mod features;

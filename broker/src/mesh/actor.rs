@@ -160,7 +160,12 @@ impl Mesh {
         ctx: &mut Context<Self>,
     ) {
         self.lanes.finished(lane);
-        let caller = reply_to.as_ref().map(|to| Caller { peer: to.peer, req_id: to.req_id.clone(), id: to.id.clone() });
+        let caller = reply_to.as_ref().map(|to| Caller {
+            peer: to.peer,
+            req_id: to.req_id.clone(),
+            id: to.id.clone(),
+            confirm: to.confirm,
+        });
         let outcome = match result {
             Ok(apply) => self.step(ctx, caller, apply),
             Err(reject) => Err(reject),
@@ -220,7 +225,7 @@ impl Handler<Inbound> for Mesh {
         let Inbound { peer, socket_no, frames } = inbound;
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         let mut started = std::time::Instant::now();
-        for Asked { req_id, id, message } in frames {
+        for Asked { req_id, id, confirm, message } in frames {
             match self.core.roster.get_mut(peer) {
                 Some(record) if record.socket_no == socket_no => {
                     record.heard_mono_ms = mono;
@@ -230,7 +235,7 @@ impl Handler<Inbound> for Mesh {
                 _ => break,
             }
             let tag = message.tag();
-            if !self.frame(Caller { peer, req_id, id }, message, ctx) {
+            if !self.frame(Caller { peer, req_id, id, confirm }, message, ctx) {
                 return;
             }
             let ended = std::time::Instant::now();

@@ -218,6 +218,7 @@ impl Mesh {
             restored_groups: (restored && !brought && !peer.groups.is_empty()).then(|| peer.groups.clone()),
             restored_stats: restored.then(|| event_data(&totals)),
             services: vec![],
+            features: Default::default(),
         };
         answer_text(peer, ServerMessage::from(Response::from(ack)).write(req_id).into());
     }

@@ -131,6 +131,8 @@ pub struct Caller {
     pub req_id: Option<Arc<str>>,
     /// `id`.
     pub id: Option<Arc<str>>,
+    /// `confirm:true`: a silent request is answered with `done`.
+    pub confirm: bool,
 }
 
 impl MeshContext<'_> {
@@ -175,6 +177,11 @@ impl MeshContext<'_> {
         Err(Reject::new(ErrorCode::Forbidden, format!("this needs the role {}", role.as_str())))
     }
 
+    /// Whether the caller wants to hear that a silent request is done.
+    pub fn wants_confirmation(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.confirm)
+    }
+
     /// What an answer needs later.
     pub fn reply_to(&self) -> Option<ReplyTo> {
         let caller = self.caller.as_ref()?;
@@ -184,6 +191,7 @@ impl MeshContext<'_> {
             socket_no: peer.socket_no,
             req_id: caller.req_id.clone(),
             id: caller.id.clone(),
+            confirm: caller.confirm,
         })
     }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
+use claudemesh_protocol::error::{Bound, ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::messaging::Candidate;
 use claudemesh_protocol::message::ServerMessage;
 
@@ -24,12 +24,16 @@ pub struct Reject {
     pub retry_after_ms: Option<u64>,
     /// With `ambiguous_target`.
     pub candidates: Vec<Candidate>,
+    /// With `conflict`: what is there now.
+    pub current: Option<serde_json::Value>,
+    /// With `limit`: which bound was hit.
+    pub bound: Option<Bound>,
 }
 
 impl Reject {
     /// A refusal with a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None, candidates: vec![] }
+        Self { code, message: message.into(), retry_after_ms: None, candidates: vec![], current: None, bound: None }
     }
 
     /// A refusal that ends after a while.
@@ -45,6 +49,8 @@ impl Reject {
             id: id.map(str::to_owned),
             retry_after_ms: self.retry_after_ms,
             candidates: self.candidates,
+            current: self.current,
+            bound: self.bound,
         }
     }
 }
@@ -69,6 +75,8 @@ pub struct ReplyTo {
     pub req_id: Option<Arc<str>>,
     /// `id`.
     pub id: Option<Arc<str>>,
+    /// `confirm:true`.
+    pub confirm: bool,
 }
 
 /// Work of the same lane finishes in the order it was admitted; other lanes run beside it.

@@ -138,7 +138,7 @@ impl TestMesh {
 
     /// Runs something with a context and delivers the events it caused.
     pub fn step<T>(&mut self, at: Option<PeerRef>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
-        let caller = at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()) });
+        let caller = at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()), confirm: false });
         let mut cx = MeshContext { core: &mut self.core, caller };
         let result = run(&mut self.features, &mut cx);
         while let Some(event) = cx.core.events.pop_front() {

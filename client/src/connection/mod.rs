@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use claudemesh_protocol::call::{Call, ServerBody};
 use claudemesh_protocol::features::messaging::{self, ClientAck, Stage};
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use claudemesh_protocol::session::HelloAck;
@@ -184,7 +185,8 @@ impl Connection {
         if let ClientMessage::Messaging(messaging::Request::Send(send)) = &mut message {
             send.id = Some(id.clone());
         }
-        let frame = message.write(Some(&id));
+        // A caller that waits wants to know that a silent request is done, too.
+        let frame = if message.row().silent { message.write_confirmed(&id) } else { message.write(Some(&id)) };
         let ticket = self.shared.pending.add(id.clone());
         self.outgoing.try_send(Outgoing { id: Some(id), frame }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ConnectionError::QueueFull,
@@ -228,6 +230,37 @@ impl Connection {
                 return answer;
             }
         }
+    }
+
+    /// Sends a request and waits for the answer that its table names. A repeatable one is asked again after a takeover on this
+    /// machine.
+    ///
+    /// # Errors
+    /// What the broker says, or of the transport.
+    pub async fn request<C: Call>(&self, request: C) -> Result<C::Answer, ConnectionError> {
+        self.request_within(request, REQUEST_TIMEOUT).await
+    }
+
+    /// As [`Connection::request`], with another limit.
+    ///
+    /// # Errors
+    /// As [`Connection::request`].
+    pub async fn request_within<C: Call>(&self, request: C, limit: Duration) -> Result<C::Answer, ConnectionError> {
+        let answer = if C::REPEATABLE { self.ask(request, limit).await? } else { self.call(request, limit).await? };
+        C::Answer::from_message(answer).map_err(|other| unexpected(C::Answer::TAG, &other))
+    }
+
+    /// Sends a silent request. Answers its confirmation; `None` when the broker cannot confirm.
+    ///
+    /// # Errors
+    /// What the broker says, or of the transport.
+    pub async fn write<C: Call>(&self, request: C) -> Result<Option<C::Answer>, ConnectionError> {
+        self.hello_ack()?;
+        if !self.broker_can("confirm") {
+            self.tell(request)?;
+            return Ok(None);
+        }
+        self.request(request).await.map(Some)
     }
 
     /// Sends a frame that has no answer.

@@ -25,11 +25,12 @@ impl Feature for Groups {
     fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
         match request {
             Request::JoinGroup(join) => {
+                let confirmed = cx.wants_confirmation();
                 let name = checked(&join.name)?;
                 if join.role.as_ref().is_some_and(|role| role.chars().count() > limits::MAX_NAME_CHARS) {
                     return Err(Reject::new(ErrorCode::InvalidArgs, "`role`: expected at most 64 characters"));
                 }
-                let role = join.role.clone().filter(|role| !join.target.confirm || !role.trim().is_empty());
+                let role = join.role.clone().filter(|role| !confirmed || !role.trim().is_empty());
                 let peers = sessions_of(cx, &join.target)?;
                 for at in &peers {
                     let full = cx.core.roster.get(*at).is_some_and(|peer| {
@@ -40,13 +41,13 @@ impl Feature for Groups {
                         return Err(Reject::new(ErrorCode::Limit, message));
                     }
                     change(cx, *at, |peer| match peer.groups.iter_mut().find(|group| group.name == name) {
-                        // Who asks for a confirmation knows that no role keeps the one of before, and an empty one clears.
-                        Some(_) if join.role.is_none() && join.target.confirm => {}
+                        // A client that asks for a confirmation knows that an absent role keeps the earlier one.
+                        Some(_) if join.role.is_none() && confirmed => {}
                         Some(group) => group.role.clone_from(&role),
                         None => peer.groups.push(Group { name: name.clone(), role: role.clone() }),
                     });
                 }
-                Ok(confirm(&join.target, &peers))
+                Ok(confirm(cx, &peers))
             }
             Request::LeaveGroup(leave) => {
                 let name = checked(&leave.name)?;
@@ -59,7 +60,7 @@ impl Feature for Groups {
                 for at in &peers {
                     change(cx, *at, |peer| peer.groups.retain(|group| group.name != name));
                 }
-                Ok(confirm(&leave.target, &peers))
+                Ok(confirm(cx, &peers))
             }
         }
     }

@@ -2,13 +2,13 @@
 
 pub mod store;
 
+use claudemesh_protocol::call::{ServerBody, Sessions};
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{Ack, Response as Messaging};
+use claudemesh_protocol::features::messaging::Ack;
 use claudemesh_protocol::features::presence::{
-    Peer as PeerView, PeerEvent, PeersList, PresenceAck, Request, Response, WriteTarget, event_data,
+    Peer as PeerView, PeerEvent, PeersList, Request, WriteTarget, event_data,
 };
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::time::iso;
 
 use crate::mesh::context::MeshContext;
@@ -38,7 +38,7 @@ impl Feature for Presence {
                 for peer in &peers {
                     cx.set_status(*peer, set.status, StatusSource::Manual);
                 }
-                Ok(confirm(&set.target, &peers))
+                Ok(confirm(cx, &peers))
             }
             Request::SetSummary(set) => {
                 if set.summary.chars().count() > limits::MAX_SUMMARY_CHARS {
@@ -49,7 +49,7 @@ impl Feature for Presence {
                 for at in &peers {
                     change(cx, *at, |peer| peer.summary.clone_from(&summary));
                 }
-                Ok(confirm(&set.target, &peers))
+                Ok(confirm(cx, &peers))
             }
             Request::SetStats(set) => {
                 let at = cx.peer()?.at;
@@ -63,7 +63,7 @@ impl Feature for Presence {
                 for at in &peers {
                     set_visible(cx, *at, set.visible);
                 }
-                Ok(acknowledge(cx, &set.target, &peers))
+                Ok(acknowledge(cx, &peers))
             }
             Request::SetProfile(set) => {
                 let peers = sessions_of(cx, &set.target)?;
@@ -73,7 +73,7 @@ impl Feature for Presence {
                 for at in &peers {
                     change(cx, *at, |peer| peer.profile.merge(set.profile.clone()));
                 }
-                Ok(acknowledge(cx, &set.target, &peers))
+                Ok(acknowledge(cx, &peers))
             }
             Request::ListPeers(_) => {
                 let own = cx.peer()?;
@@ -85,7 +85,7 @@ impl Feature for Presence {
                     .take(MAX_LISTED)
                     .map(|peer| view(&cx.core.roster, peer, own.at))
                     .collect();
-                Ok(Outcome::answer(ServerMessage::from(Response::from(PeersList { peers }))))
+                Ok(Outcome::answer(PeersList { peers }))
             }
         }
     }
@@ -113,22 +113,21 @@ pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<Pee
 }
 
 /// Answers a write that asked for it.
-pub fn confirm(target: &WriteTarget, peers: &[PeerRef]) -> Outcome {
-    if !target.confirm {
+pub fn confirm(cx: &MeshContext<'_>, peers: &[PeerRef]) -> Outcome {
+    if !cx.wants_confirmation() {
         return Outcome::Silent;
     }
     let sessions = u32::try_from(peers.len()).unwrap_or(u32::MAX);
-    Outcome::answer(ServerMessage::from(Response::from(PresenceAck { sessions })))
+    Outcome::answer(Sessions { sessions }.into_message())
 }
 
 /// `set_visible` and `set_profile` have always had an answer: an `ack` whose id is the request id.
-fn acknowledge(cx: &MeshContext<'_>, target: &WriteTarget, peers: &[PeerRef]) -> Outcome {
-    if target.confirm {
-        return confirm(target, peers);
+fn acknowledge(cx: &MeshContext<'_>, peers: &[PeerRef]) -> Outcome {
+    if cx.wants_confirmation() {
+        return confirm(cx, peers);
     }
     let id = cx.caller.as_ref().and_then(|caller| caller.req_id.as_deref().or(caller.id.as_deref()));
-    let ack = Ack { id: id.unwrap_or_default().to_owned(), ..Ack::default() };
-    Outcome::answer(ServerMessage::from(Messaging::from(ack)))
+    Outcome::answer(Ack { id: id.unwrap_or_default().to_owned(), ..Ack::default() })
 }
 
 /// Changes a peer and notes it for storage.

@@ -58,16 +58,16 @@ pub struct MeshInfoResult {
     pub your_groups: Vec<String>,
 }
 
-crate::wire_enum! {
-    /// What clients ask.
-    pub enum Request {
-        MeshInfo = "mesh_info",
+crate::wire_feature! {
+    requests {
+        /// One look at the whole mesh.
+        MeshInfo = "mesh_info" => answers MeshInfoResult, needs nothing, repeatable;
     }
-}
-
-crate::wire_enum! {
-    /// Answers.
-    pub enum Response {
+    answers {
         MeshInfoResult = "mesh_info_result",
     }
+    events {}
 }
+
+#[cfg(feature = "testing")]
+pub(crate) mod samples;
