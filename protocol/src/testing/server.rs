@@ -323,7 +323,7 @@ fn info() -> Vec<(&'static str, info::Response)> {
         topics: vec!["general".into()],
         members: 3,
         your_name: "Alice".into(),
-        your_groups: vec!["@frontend".into()],
+        your_groups: vec![crate::features::groups::Group { name: "frontend".into(), role: None }],
     };
     vec![("", result.into())]
 }
