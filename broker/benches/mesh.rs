@@ -91,7 +91,7 @@ impl Fixture {
             hooks: Arc::default(),
         };
         let core = Core::new(mesh(), Roster::default(), TopicBook::default(), &shared);
-        Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![]), _data: data }
+        Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![], vec![]), _data: data }
     }
 
     /// A member with one connected session.
@@ -260,7 +260,8 @@ fn disk(c: &mut Criterion) {
     group.bench_function("read a backlog of 256", |bencher| {
         bencher.iter(|| {
             let recipient = key(2);
-            let read = store::load_pending_class(&db, &record.id, &recipient, Priority::Next, 0, 256);
+            let queue = store::Queue { key: recipient, copies_only: false };
+            let read = store::load_queue_class(&db, &record.id, queue, Priority::Next, 0, 256);
             assert_eq!(system.block_on(read).expect("the backlog is read").len(), 256);
         });
     });

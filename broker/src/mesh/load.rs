@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_protocol::id::{MeshId, MessageId, PublicKey};
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::session::SelfEditable;
 use tokio::sync::oneshot;
@@ -31,6 +31,7 @@ pub struct Loaded {
     topics: Vec<topics::store::Topic>,
     subscriptions: Vec<topics::store::Subscription>,
     waiting: FastMap<PublicKey, Counts>,
+    copies: Vec<(MemberId, PublicKey, Counts)>,
     totals: Vec<StatsDelta>,
     max_seq: i64,
     recent: Vec<(MessageId, messaging::Known)>,
@@ -50,6 +51,7 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
             topics: vec![],
             subscriptions: vec![],
             waiting: Default::default(),
+            copies: vec![],
             totals: vec![],
             max_seq: 0,
             recent: vec![],
@@ -65,6 +67,7 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
         topics: topics::store::load_all(db, id).await?,
         subscriptions: topics::store::load_subscriptions(db, id).await?,
         waiting: waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
+        copies: journal::pending_copies(db, id).await?,
         totals: presence::store::totals(db, id).await?,
         max_seq: journal::max_seq(db, id).await?,
         recent: messaging::store::recent_repeatable(db, id, RECENT_REPEATABLE).await?,
@@ -181,7 +184,7 @@ impl Loaded {
                 topic.subscribers.push(subscription.member_id);
             }
         }
-        let memory = MessagingMemory::new(self.max_seq, self.waiting, self.totals, self.recent);
+        let memory = MessagingMemory::new(self.max_seq, self.waiting, self.copies, self.totals, self.recent);
         (Core::new(self.mesh, roster, book, shared), Features::new(memory))
     }
 }

@@ -77,7 +77,7 @@ impl TestMesh {
         };
         let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
         let core = Core::new(mesh.clone(), Roster::default(), TopicBook::default(), &shared);
-        let features = Features::new(MessagingMemory::new(0, Default::default(), vec![], vec![]));
+        let features = Features::new(MessagingMemory::new(0, Default::default(), vec![], vec![], vec![]));
         meshes::create(&db, &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
         Self { core, features, _clock: clock, sockets: 0, _dir: dir }
     }

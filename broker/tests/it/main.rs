@@ -1,6 +1,7 @@
 //! The broker from outside: real sockets, both databases, a clock that moves only when told to.
 
 mod delivery;
+mod dialogues;
 mod disk_full;
 mod drain;
 mod enrolment;

@@ -74,11 +74,13 @@ impl Feature for Messaging {
     fn on_event(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
         match event {
             MeshEvent::BecameIdle { peer } => journaling::became_idle(memory, cx, *peer),
-            MeshEvent::Evicted { .. }
-            | MeshEvent::Attached { .. }
-            | MeshEvent::Detached { .. }
-            | MeshEvent::Answered { .. }
-            | MeshEvent::MemberGone { .. } => {}
+            MeshEvent::Detached { peer } => {
+                if let Some(member) = cx.core.roster.get(*peer).map(|peer| peer.member.clone()) {
+                    journaling::left_behind(memory, cx, &member);
+                }
+            }
+            MeshEvent::Evicted { member, .. } => journaling::left_behind(memory, cx, member),
+            MeshEvent::Attached { .. } | MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } => {}
         }
     }
 }

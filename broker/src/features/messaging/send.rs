@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::error::{ErrorClass, ErrorCode};
 use claudemesh_protocol::features::messaging::{
     Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Response, Send, Stage, Trace,
 };
@@ -24,7 +24,7 @@ use crate::journal::BATCH_ROWS;
 use crate::journal::types::NewMessage;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::events::MeshEvent;
-use crate::mesh::outbox::{InFlight, passes};
+use crate::mesh::outbox::{AllOwed, InFlight, Owed, passes};
 use crate::mesh::outcome::{Outcome, Reject, ReplyTo};
 use crate::mesh::peers::{PeerRef, Roster};
 use crate::mesh::topics;
@@ -45,7 +45,8 @@ pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send:
         Ok(None) => Ok(Outcome::Silent),
         Err(reject) => {
             METRICS.messages_rejected.with_label_values(&[reject.code.as_str()]).inc();
-            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(own_id(cx), reject)))))
+            let older = cx.peer().is_ok_and(|peer| peer.older);
+            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(own_id(cx), reject, older)))))
         }
     }
 }
@@ -55,12 +56,18 @@ fn own_id(cx: &MeshContext<'_>) -> String {
     cx.caller.as_ref().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
 }
 
-fn refused(id: String, reject: Reject) -> Ack {
+fn refused(id: String, reject: Reject, older: bool) -> Ack {
+    // Older clients look at the text only: it starts with the code. They send again what no word of it calls final.
+    let last = match reject.code.class() {
+        ErrorClass::NotFound if older => " (not_found)",
+        ErrorClass::Auth if older => " (forbidden)",
+        ErrorClass::BadRequest | ErrorClass::Conflict if older => " (invalid)",
+        _ => "",
+    };
     Ack {
         id,
         queued: false,
-        // Older clients look at the text only: it starts with the code.
-        error: Some(format!("{}: {}", reject.code.as_str(), reject.message)),
+        error: Some(format!("{}: {}{last}", reject.code.as_str(), reject.message)),
         code: Some(reject.code.as_str().into()),
         retry_after_ms: reject.retry_after_ms,
         candidates: reject.candidates,
@@ -188,6 +195,10 @@ fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Small
     if topic.is_none() && route.all_blocked() {
         return Err(Reject::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
     }
+    if topic.is_none() && route.only_itself() {
+        let message = "no connected peer for target: that is this session itself";
+        return Err(Reject::new(ErrorCode::UnknownTarget, message));
+    }
     Ok((route.routed, topic))
 }
 
@@ -292,22 +303,17 @@ fn admit(
     let keep = message.topic_id.is_some();
     let mut urgent = keep;
     for (slot, routed) in routed.into_iter().enumerate() {
-        let mut recipient = routed.recipient;
-        memory.count_waiting(recipient.key, priority);
+        let recipient = routed.recipient;
+        memory.count_waiting(&recipient, priority);
+        let owed = Owed { key: recipient.key, copy: recipient.copy };
         let mut on_its_way = false;
         for at in &routed.peers {
-            match offer(cx, *at, &message, &frame, Some(slot)) {
-                Offered::Left => recipient.received = true,
-                Offered::Pushed => on_its_way = true,
-                Offered::Stored => {}
-            }
+            let pushed = offer(cx, *at, &message, &frame, Some(slot), owed);
+            // Of a client that never acknowledges, nothing tells in time that it has the message.
+            on_its_way |= pushed && cx.core.roster.get(*at).is_some_and(|peer| peer.acks);
         }
-        urgent |= !on_its_way && !recipient.received;
-        if recipient.received {
-            memory.count_delivered(&recipient.key, priority);
-        } else {
-            remaining += 1;
-        }
+        urgent |= !on_its_way;
+        remaining += 1;
         recipients.push(recipient);
     }
     let entries = recipients.iter().map(|recipient| entry_of(recipient, now)).collect();
@@ -354,48 +360,37 @@ fn entry_of(recipient: &Recipient, now: i64) -> Entry {
     }
 }
 
-/// What became of an attempt to push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offered {
-    /// Pushed; an acknowledgement will come.
-    Pushed,
-    /// Handed to the socket of a client that never acknowledges: counts as delivered.
-    Left,
-    /// Stays in storage.
-    Stored,
-}
-
-/// Pushes a message to a peer if its status, window and backlog allow it; else leaves it to storage.
+/// Pushes a message to a peer if its status, window and backlog allow it; else leaves it to storage, and says `false`.
 pub(super) fn offer(
     cx: &mut MeshContext<'_>,
     at: PeerRef,
     message: &NewMessage,
     frame: &ByteString,
     slot: Option<usize>,
-) -> Offered {
-    let Some(peer) = cx.core.roster.get_mut(at) else { return Offered::Stored };
+    owed: Owed,
+) -> bool {
+    let Some(peer) = cx.core.roster.get_mut(at) else { return false };
     let priority = message.priority;
     let free = passes(peer.status, priority, peer.pulls)
         && !peer.outbox.lane(priority).backlog()
-        && peer.outbox.has_room(frame.len());
-    let offered = if free { hand_over(peer, message, frame, slot) } else { Offered::Stored };
-    if offered == Offered::Stored {
+        && peer.outbox.has_room(frame.len(), peer.acks);
+    let pushed = free && hand_over(peer, message, frame, slot, AllOwed::from_buf([owed]));
+    if !pushed {
         peer.outbox.left_to_storage(priority, message.seq);
     }
-    offered
+    pushed
 }
 
-/// Hands a frame to a peer's socket and notes it in the window.
+/// Hands a frame to a peer's socket and notes it in the window; `false` when the socket takes no more.
 pub(super) fn hand_over(
     peer: &mut crate::mesh::peers::Peer,
     message: &NewMessage,
     frame: &ByteString,
     slot: Option<usize>,
-) -> Offered {
-    let Some(socket) = &peer.socket else { return Offered::Stored };
-    if !socket.push(frame.clone()) {
-        return Offered::Stored;
-    }
+    owed: AllOwed,
+) -> bool {
+    let Some(socket) = &peer.socket else { return false };
+    let Some(mark) = socket.push_marked(frame.clone()) else { return false };
     METRICS.deliveries_pushed.inc();
     let entry = InFlight {
         seq: message.seq,
@@ -403,13 +398,12 @@ pub(super) fn hand_over(
         bytes: frame.len(),
         slot,
         client_message_id: message.client_message_id.clone(),
+        owed,
+        mark,
+        left_mono_ms: None,
     };
     peer.outbox.pushed(message.id.clone(), entry);
-    if peer.acks {
-        return Offered::Pushed;
-    }
-    peer.outbox.acknowledge(message.id.as_str());
-    Offered::Left
+    true
 }
 
 /// The ack of an accepted message: where it stands and how its recipients are.

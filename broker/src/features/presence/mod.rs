@@ -16,7 +16,7 @@ use crate::mesh::dispatch::{Feature, Features};
 use crate::mesh::outcome::{Outcome, Reject};
 use crate::mesh::peers::{Peer, PeerRef, Roster, StatusSource};
 
-/// Peers in one list; a larger mesh shows its oldest connections.
+/// Peers in one list; a larger mesh shows those that are here first, and of them its oldest connections.
 const MAX_LISTED: usize = 2_000;
 
 /// The feature.
@@ -77,10 +77,11 @@ impl Feature for Presence {
             }
             Request::ListPeers(_) => {
                 let own = cx.peer()?;
-                let peers = cx
-                    .core
-                    .roster
-                    .iter()
+                // A client of before takes each entry for a peer that is here, and the first of a name for the one that is meant.
+                let here = cx.core.roster.iter().filter(|peer| peer.online());
+                let away = cx.core.roster.iter().filter(|peer| !peer.online() && !own.older);
+                let peers = here
+                    .chain(away)
                     .filter(|peer| !peer.ephemeral && (peer.visible || peer.member == own.member))
                     .take(MAX_LISTED)
                     .map(|peer| view(&cx.core.roster, peer, own.at))
@@ -98,7 +99,7 @@ impl Feature for Presence {
 pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerRef>, Reject> {
     let own = cx.peer()?;
     let Some(wanted) = target.target_session.as_deref() else {
-        return Ok(vec![own.at]);
+        return Ok(vec![own.acts_for.filter(|at| cx.core.roster.get(*at).is_some()).unwrap_or(own.at)]);
     };
     let of_member = cx.core.roster.of_member(&own.member);
     let found: Vec<PeerRef> = of_member

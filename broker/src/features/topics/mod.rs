@@ -47,8 +47,8 @@ impl Feature for Topics {
                 Ok(answer(TopicListResponse { topics }))
             }
             Request::TopicJoin(join) => {
-                let role = join.role.unwrap_or_else(|| "member".into());
-                if role.is_empty() || role.chars().count() > limits::MAX_NAME_CHARS {
+                let role = join.role;
+                if role.as_ref().is_some_and(|role| role.is_empty() || role.chars().count() > limits::MAX_NAME_CHARS) {
                     return Err(Reject::new(ErrorCode::InvalidArgs, "`role`: expected 1 to 64 characters"));
                 }
                 let own = cx.peer()?.member.clone();
@@ -56,7 +56,7 @@ impl Feature for Topics {
                 let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
                     let read_up_to = journal::max_seq(&db, &mesh).await?;
-                    store::join(&db, &topic, &own, &role, read_up_to, now).await?;
+                    store::join(&db, &topic, &own, role.as_deref(), read_up_to, now).await?;
                     Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
                         if let Some(topic) = cx.core.topics.get_mut(&topic)
                             && !topic.subscribers.contains(&own)

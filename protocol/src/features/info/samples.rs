@@ -1,7 +1,7 @@
 //! Samples of every message of the overview.
 
 use super::{MeshInfo, MeshInfoResult, Request, Response, TaskCounts};
-use crate::testing::MESH;
+use crate::testing::{MESH, groups};
 
 /// Fields that are written as `null` when they have no value.
 pub(crate) const NULLS: &[(&str, &str)] = &[];
@@ -28,7 +28,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         topics: vec!["general".into()],
         members: 3,
         your_name: "Alice".into(),
-        your_groups: vec!["@frontend".into()],
+        your_groups: groups(),
     };
     vec![("", result.into())]
 }

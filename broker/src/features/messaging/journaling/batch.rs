@@ -8,11 +8,11 @@ use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::message::ServerMessage;
 
 use super::super::send::answer_all;
-use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
-use super::backlog::{claim, pull_now, refill};
+use super::super::state::{Awaiting, Journaled, MessagingMemory, Open, Recipient};
+use super::backlog::{look, pull_now, refill};
 use crate::features::presence::store::SessionRecord;
 use crate::journal::Batch;
-use crate::journal::types::{LastSeen, NewDelivery};
+use crate::journal::types::{LastSeen, NewDelivery, RecipientKind};
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::peers::PeerRef;
 use crate::metrics::METRICS;
@@ -49,11 +49,14 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted
         taken.1 += open.remaining + 1;
         batch.messages.push(open.message.clone());
         for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
+            // The member has the message when another of its sessions has it: this copy is for its own session only.
+            let had = |other: &Recipient| other.received && other.member == recipient.member;
+            let spare = recipient.copy && open.recipients.iter().any(had);
             batch.deliveries.push(NewDelivery {
                 mesh_id: open.message.mesh_id.clone(),
                 seq,
                 recipient_key: recipient.key,
-                kind: recipient.kind,
+                kind: if spare { RecipientKind::Session } else { recipient.kind },
                 member_id: recipient.member.clone(),
                 priority: open.message.priority,
                 size_bytes: u32::try_from(open.frame_bytes).unwrap_or(u32::MAX),
@@ -139,15 +142,13 @@ pub fn committed(
     memory.committed = memory.committed.max(ticket.upto);
     memory.doubtful |= matches!(result, Err(ErrorCode::Unavailable | ErrorCode::Internal));
     for (at, wait) in ticket.awaiting {
-        if wait.claim {
-            claim(cx, at);
+        if wait.look {
+            look(cx, at);
         }
         for (reply, limit) in wait.pulls {
             pull_now(memory, cx, at, limit, reply);
         }
-        if !wait.claim {
-            refill(memory, cx, at);
-        }
+        refill(memory, cx, at);
     }
     for at in std::mem::take(&mut memory.behind) {
         refill(memory, cx, at);
@@ -161,7 +162,7 @@ pub fn committed(
 fn failed(memory: &mut MessagingMemory, open: &Open, code: ErrorCode) -> Ack {
     memory.remembered.forget(&open.message.id);
     for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
-        memory.count_delivered(&recipient.key, open.message.priority);
+        memory.count_delivered(&recipient.key, recipient.copy, open.message.priority);
     }
     METRICS.messages_rejected.with_label_values(&[code.as_str()]).inc();
     Ack {

@@ -2,7 +2,7 @@
 
 use super::super::Messaging;
 use super::super::state::MessagingMemory;
-use super::backlog::{attached, refill};
+use super::backlog::{attached, refill, settle_stayed, waiting_for};
 use crate::journal::store;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
@@ -23,6 +23,7 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
         if cx.core.roster.get(at).is_some_and(|peer| peer.outbox.behind()) {
             refill(memory, cx, at);
         }
+        settle_stayed(memory, cx, at);
     }
     // Asked every second, so that a step of the wall clock is seen as one.
     let (mono, believed) = (cx.mono_ms(), cx.core.clock.believed_ms());
@@ -34,11 +35,15 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
         let future = async move {
             store::expire(&db, now).await?;
             let counts = store::pending_counts(&db, &mesh).await?;
+            let copies = store::pending_copies(&db, &mesh).await?;
             Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
                 // What is in memory only is not in these counts, nor what was written since they were read: who attaches in
                 // that moment would not be told of it. Counts that are too high only cost a look.
                 if memory.open.is_empty() && memory.next_seq == next_seq {
                     memory.waiting = counts.into_iter().map(|(key, found)| (key, found.counts)).collect();
+                    memory.copies.clear();
+                    memory.copy_keys.clear();
+                    memory.recount_copies(copies);
                 }
                 Ok(Outcome::Silent)
             })
@@ -74,18 +79,11 @@ fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
                 }
             }
             for at in cx.core.roster.refs() {
-                let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| peer.online() && !peer.ephemeral) else {
-                    continue;
-                };
-                let unclaimed = memory.unclaimed.remove(&at);
-                if unclaimed {
-                    peer.outbox.reading = false;
-                }
-                if unclaimed || [peer.key(), peer.member_key].iter().any(|key| counted.contains_key(key)) {
+                let here = cx.core.roster.get(at).is_some_and(|peer| peer.online() && !peer.ephemeral);
+                if here && waiting_for(memory, &cx.core.roster, at).iter().any(|count| *count > 0) {
                     attached(memory, cx, at);
                 }
             }
-            memory.unclaimed.clear();
             Ok(Outcome::Silent)
         })
     };
