@@ -54,8 +54,25 @@ pub struct MeshInfoResult {
     pub members: u32,
     /// The caller's name.
     pub your_name: String,
-    /// The caller's groups with `@`.
+    /// The caller's groups with `@`. Some brokers send objects with `name` instead.
+    #[serde(deserialize_with = "group_names")]
     pub your_groups: Vec<String>,
+}
+
+fn group_names<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Object { name: String },
+    }
+
+    let list = Vec::<Form>::deserialize(deserializer)?;
+    let name = |form| match form {
+        Form::Text(name) | Form::Object { name } if name.starts_with('@') => name,
+        Form::Text(name) | Form::Object { name } => format!("@{name}"),
+    };
+    Ok(list.into_iter().map(name).collect())
 }
 
 crate::wire_enum! {
