@@ -24,7 +24,7 @@ pub fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError>
     let mut script = String::from_utf8_lossy(&script).into_owned();
     if matches!(args.shell, Shell::Zsh) {
         // A shell that has not loaded its completion system has no such command.
-        script = script.replace("    compdef _claudemesh", "    (( $+functions[compdef] )) && compdef _claudemesh");
+        script = script.replace("    compdef _claudemesh", "    (( ! $+functions[compdef] )) || compdef _claudemesh");
     }
     cx.out.write(&script)
 }
