@@ -19,6 +19,7 @@ pub mod mcp;
 pub mod notify;
 pub mod output;
 pub mod paths;
+pub mod proxy;
 pub mod session;
 pub mod status_line;
 pub mod telemetry;

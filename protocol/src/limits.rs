@@ -90,3 +90,6 @@ pub const FRAMES_PER_SECOND: u32 = 200;
 pub const HOOK_PER_MINUTE: u32 = 120;
 /// Bad frames in a row after which the socket is closed: a broken or hostile peer.
 pub const MAX_BAD_FRAMES: u32 = 100;
+
+/// An invite may be open for at most this many days: a year, leap years included.
+pub const MAX_INVITE_DAYS: u64 = 366;

@@ -58,7 +58,16 @@ impl Context {
             let known = config.meshes.into_iter().find(|entry| Store::of_entry(entry).as_ref() == Some(&store));
             return known.map_or_else(|| local::found(self, &store, false), |entry| local::reach(self, entry));
         }
-        local::reach(self, config.choose(wished.as_deref())?.clone())
+        let chosen = config.choose(wished.as_deref()).map_err(|error| match error.code.as_str() {
+            // A variable that leads into the wrong folder looks like that.
+            "no_meshes" => {
+                let looked = format!("Looked into {}.", self.store.dir().display());
+                let hint = error.hint.as_ref().map_or_else(|| looked.clone(), |hint| format!("{hint} {looked}"));
+                error.hint(hint)
+            }
+            _ => error,
+        })?;
+        local::reach(self, chosen.clone())
     }
 
     /// All meshes a reading verb is about: `--mesh` or the session's mesh gives one, else all that are joined.

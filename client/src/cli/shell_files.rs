@@ -21,7 +21,12 @@ pub fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError>
     };
     let mut script = vec![];
     clap_complete::generate(shell, &mut super::command(), "claudemesh", &mut script);
-    cx.out.write(&String::from_utf8_lossy(&script))
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if matches!(args.shell, Shell::Zsh) {
+        // A shell that has not loaded its completion system has no such command.
+        script = script.replace("    compdef _claudemesh", "    (( ! $+functions[compdef] )) || compdef _claudemesh");
+    }
+    cx.out.write(&script)
 }
 
 /// Prints the main manual page, or writes all of them into a folder.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Longest time: an invite may be open for so long, and nothing else comes near it.
+const LONGEST: Duration = Duration::from_secs(claudemesh_protocol::limits::MAX_INVITE_DAYS * 86_400);
+
 /// A parsed list of groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(pub Vec<claudemesh_protocol::features::groups::Group>);
@@ -43,10 +46,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let number: f64 =
         digits.trim().parse().map_err(|_| format!("'{text}' is no time: expected for example 30m or 7d"))?;
     let seconds = number * factor;
-    if !(seconds > 0.0 && seconds <= 315_360_000.0) {
-        return Err(format!("'{text}' is out of range: more than 0 and at most 10 years"));
+    // What is used is checked: a tiny number becomes nothing.
+    let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    if time.is_zero() || time > LONGEST {
+        return Err(format!("'{text}' is out of range: more than 0 and at most {} days", LONGEST.as_secs() / 86_400));
     }
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is out of range"))
+    Ok(time)
 }
 
 /// Reads how many seconds to wait for an answer: more than 0 and at most 600.
@@ -80,7 +85,9 @@ mod tests {
         assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5_400)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in ["", "x", "-1s", "0", "5y", "1e9d", "NaN", "inf"] {
+        assert_eq!(parse_duration("366d"), Ok(LONGEST));
+        assert!(parse_duration("3650d").unwrap_err().contains("at most 366 days"));
+        for bad in ["", "x", "-1s", "0", "5y", "1e9d", "NaN", "inf", "367d", "0.0000000000006"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

@@ -68,7 +68,8 @@ impl ProjectFile {
         else {
             return Ok(Self::default());
         };
-        let raw: Raw = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
+        let raw: Raw =
+            serde_json::from_slice(crate::files::without_mark(&bytes)).map_err(|error| failed(error.to_string()))?;
         let groups = match raw.groups {
             None => None,
             Some(Value::String(text)) => Some(text),

@@ -80,7 +80,7 @@ impl Connection {
         let shared = Arc::new(Shared::new(identity));
         let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
         let (acks, ack_items) = mpsc::unbounded_channel();
-        let mail = mailbox.map(|mailbox| Mail::start(Arc::clone(&shared), mailbox, acks.clone()));
+        let mail = mailbox.map(|mailbox| Mail::start(Arc::clone(&shared), mailbox, acks.clone(), outgoing.downgrade()));
         let driver =
             Driver { shared: Arc::clone(&shared), outgoing: frames, acks: ack_items, mail: mail.clone(), once };
         tokio::spawn(driver.run());
@@ -135,6 +135,12 @@ impl Connection {
     /// Whether the broker announced a capability. `false` while not connected.
     pub fn broker_can(&self, capability: &str) -> bool {
         self.hello_ack().is_ok_and(|ack| ack.capabilities.iter().any(|word| word == capability))
+    }
+
+    /// Whether the broker is of the kind that tells no capabilities. It does not answer what it does not know, so nothing of
+    /// ours is asked of it.
+    pub fn is_older_broker(&self) -> bool {
+        self.shared.is_older_broker()
     }
 
     /// Hears of mail and events from now on. `None` without a mailbox.

@@ -8,7 +8,7 @@ use crate::cli::Context;
 use crate::config::MeshEntry;
 use crate::error::CliError;
 use crate::inbox::{Inbox, Message};
-use crate::output::{Output, clean, clean_lines};
+use crate::output::{Output, clean};
 
 /// `claudemesh inbound`
 #[derive(Args, Clone, Debug, Default)]
@@ -84,7 +84,8 @@ pub enum HeldAction {
 /// # Errors
 /// Exit 3 for a key that is too short to mean one sender, 10 when the file cannot be used.
 pub fn inbound(cx: &Context, args: &InboundArgs) -> Result<(), CliError> {
-    let _lock = cx.store.lock()?;
+    // Reading needs no lock, which a folder that cannot be written has no place for.
+    let _lock = args.action.is_some().then(|| cx.store.lock()).transpose()?;
     let mut rules = Rules::load(&cx.store)?;
     match &args.action {
         None => {}
@@ -165,7 +166,7 @@ fn list(cx: &Context) -> Result<(), CliError> {
         if found.is_empty() {
             return if out.is_quiet() { String::new() } else { "nothing is held\n".into() };
         }
-        found.iter().map(|(entry, message)| held_text(entry, message, out)).collect()
+        out.preamble() + &found.iter().map(|(entry, message)| held_text(entry, message, out)).collect::<String>()
     })
 }
 
@@ -175,8 +176,7 @@ fn held_text(entry: &MeshEntry, message: &Message, out: &Output) -> String {
     let name = message.from_name();
     let head = format!("{}  {} ({key}) in {}\n", clean(&id), clean(&name), clean(&entry.slug));
     let head = out.paint(crate::output::Style::Bold, &head).into_owned();
-    let body: String = clean_lines(&message.text()).lines().map(|line| format!("  {line}\n")).collect();
-    head + &body
+    head + &out.block(&message.text())
 }
 
 fn settle(cx: &Context, id: Option<&str>, all: bool, verdict: Verdict) -> Result<(), CliError> {

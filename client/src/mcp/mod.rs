@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::cli::Context;
@@ -19,6 +18,8 @@ pub mod hub;
 pub mod identity;
 pub mod instructions;
 pub mod notes;
+mod params;
+pub mod receipts;
 pub mod routes;
 pub mod server;
 pub mod session;
@@ -67,7 +68,7 @@ pub async fn serve(
     input: impl AsyncRead + Send + Unpin + 'static,
     output: impl AsyncWrite + Send + Unpin + 'static,
 ) -> Result<(), CliError> {
-    let transport = transport::NoDiscovery::new(AsyncRwTransport::new_server(input, output), hub.stopped());
+    let transport = transport::Stdio::new(input, output, Arc::clone(&hub));
     let server = MeshServer::new(Arc::clone(&hub));
     // Directly: the first frame may be any request, `initialize` is answered like the others.
     let running = rmcp::service::serve_directly(server, transport, None);

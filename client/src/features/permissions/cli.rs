@@ -363,7 +363,11 @@ fn found_text(one: &Found, out: &crate::output::Output) -> String {
     let Waiting { message, request } = &one.waiting;
     let (name, key) = (message.from_name(), message.sender_pubkey.chars().take(16).collect::<String>());
     let head = format!("{}  {} in {}: {}", request.id, clean(&name), clean(&one.entry.slug), clean(&request.tool));
-    let preview: String = clean_lines(&request.preview).lines().map(|line| format!("  > {line}\n")).collect();
+    let preview = if out.is_for_model() {
+        out.block(&request.preview)
+    } else {
+        clean_lines(&request.preview).lines().map(|line| format!("  > {line}\n")).collect()
+    };
     format!(
         "{}\n  session {}, until {}\n{preview}",
         out.paint(Style::Bold, &head),

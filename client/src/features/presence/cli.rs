@@ -389,7 +389,7 @@ pub fn ping(cx: &Context) -> Result<(), CliError> {
         })?;
         rows.push(json!({
             "mesh": entry.slug, "ws_status": "open", "peers_online": peers, "round_trip_ms": time.as_secs_f64() * 1_000.0,
-            "broker_time": echo.broker_time, "push_buffer": echo.waiting.now + echo.waiting.next + echo.waiting.low,
+            "broker_time": Some(echo.broker_time).filter(|time| !time.is_empty()), "push_buffer": echo.waiting.now + echo.waiting.next + echo.waiting.low,
         }));
     }
     let value = if let [only] = rows.as_slice() { only.clone() } else { Value::Array(rows.clone()) };

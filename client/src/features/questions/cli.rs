@@ -17,8 +17,8 @@ use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::exchange::new_trace;
 use crate::features::messaging::{ack_words, cli as messages};
 use crate::features::one_shot::{self, Purpose};
+use crate::inbox::Mailbox;
 use crate::inbox::questions::{QUESTION, Question};
-use crate::inbox::{Mailbox, Message};
 use crate::output::{Output, Style, clean, clean_lines};
 use crate::session::{attach, protocol};
 
@@ -49,36 +49,54 @@ pub fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
     };
     // As the session this runs in; else with a key of its own.
     let asked = attach::ask(cx, &entry, &question, || out("the session")).map_err(failure)?;
-    let (outcome, asked) = match asked {
-        Some(asked) => (asked.outcome.clone(), Some(asked)),
-        None => (ask_alone(cx, &entry, question, || out("`claudemesh inbox`"))?, None),
-    };
-    let exit = match &outcome.ended {
+    let Some(asked) = asked else { return ask_alone(cx, &entry, question, || out("`claudemesh inbox`")) };
+    // Without the word that it was printed the answer goes on to the model.
+    if cx.out.print(&outcome_output(cx, &asked.outcome, &entry)?)? {
+        let exit = exit_of(&asked.outcome);
+        asked.confirm();
+        return Ok(exit);
+    }
+    Ok(exit_of(&asked.outcome))
+}
+
+fn exit_of(outcome: &Outcome) -> ExitCode {
+    match &outcome.ended {
         Ended::Answered(_) => ExitCode::Success,
         // Refused by who was asked; nobody has to wait or ask again.
         Ended::Declined(_) => ExitCode::PermissionDenied,
         Ended::Interrupted(_) | Ended::TimedOut | Ended::Pending | Ended::Cancelled => ExitCode::Cancelled,
-    };
-    cx.out.answer(&outcome_json(&outcome, &entry), |out| outcome_text(&outcome, out))?;
-    if let Some(asked) = asked {
-        asked.confirm();
     }
-    Ok(exit)
 }
 
-/// Asks with a key of its own, so that the answer comes to this process and not to every session of the member.
+fn outcome_output(cx: &Context, outcome: &Outcome, entry: &MeshEntry) -> Result<String, CliError> {
+    cx.out.render(&outcome_json(outcome, entry), |out| outcome_text(outcome, out))
+}
+
+/// Asks with a key of its own, so that the answer comes to this process and not to every session of the member. The answer
+/// counts as seen once it is printed.
 fn ask_alone(
     cx: &Context,
     entry: &MeshEntry,
     question: protocol::Question,
     out: impl Fn() + Sync,
-) -> Result<Outcome, CliError> {
+) -> Result<ExitCode, CliError> {
     one_shot::block_on(async {
         let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
         let connection = one_shot::connect(cx, entry, Purpose::Converse(mailbox.clone())).await?;
-        let asked = ask_on(question, &connection, &mailbox, &out).await;
+        let done = async {
+            let outcome = ask_on(question, &connection, &mailbox, &out).await?;
+            if cx.out.print(&outcome_output(cx, &outcome, entry)?)?
+                && let Some(message) = outcome.message()
+            {
+                let (seq, now) = (message.seq, crate::clock::now_ms());
+                mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await?;
+                connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, wait::ROUTE);
+            }
+            Ok(exit_of(&outcome))
+        };
+        let done = done.await;
         connection.close().await;
-        asked
+        done
     })
 }
 
@@ -110,13 +128,7 @@ async fn ask_on(
         }
         std::future::ready(()).boxed()
     };
-    let outcome = ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await.map_err(failure)?;
-    if let Some(message) = outcome.message() {
-        let (seq, now) = (message.seq, crate::clock::now_ms());
-        mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await?;
-        connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, wait::ROUTE);
-    }
-    Ok(outcome)
+    ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await.map_err(failure)
 }
 
 fn failure(error: AskError) -> CliError {
@@ -183,14 +195,20 @@ fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Value {
 fn outcome_text(outcome: &Outcome, out: &Output) -> String {
     let peer = clean(&outcome.peer.name).into_owned();
     match &outcome.ended {
+        Ended::Answered(answer) if out.is_for_model() => {
+            format!("{}{peer} answered:\n{}", out.preamble(), out.block(&answer.text()))
+        }
+        // Alone, so that a person's pipe gets the answer and nothing else.
         Ended::Answered(answer) => format!("{}\n", clean_lines(&answer.text())),
         Ended::Declined(word) => {
-            format!("{} {peer} will not answer:\n{}", out.paint(Style::Yellow, "!"), indented(word))
+            let text = out.block(&word.text());
+            format!("{}{} {peer} will not answer:\n{text}", out.preamble(), out.paint(Style::Yellow, "!"))
         }
         Ended::Interrupted(question) => format!(
-            "{peer} asked you meanwhile, and may be waiting for you too:\n{}\nAnswer with `claudemesh reply {} <text>`; your \
+            "{}{peer} asked you meanwhile, and may be waiting for you too:\n{}\nAnswer with `claudemesh reply {} <text>`; your \
              question stays open.\n",
-            indented(question),
+            out.preamble(),
+            out.block(&question.text()),
             clean(&question.message_id)
         ),
         Ended::TimedOut | Ended::Pending | Ended::Cancelled => format!(
@@ -198,10 +216,6 @@ fn outcome_text(outcome: &Outcome, out: &Output) -> String {
             out.paint(Style::Yellow, "!")
         ),
     }
-}
-
-fn indented(message: &Message) -> String {
-    clean_lines(&message.text()).lines().map(|line| format!("  {line}\n")).collect()
 }
 
 /// Runs `reply`: answers a question (or any message of a peer) by its id.
@@ -327,12 +341,12 @@ fn questions_text(slug: &str, list: &[Question], reached: bool, out: &Output) ->
     let plural = if list.len() == 1 { "" } else { "s" };
     let before = if reached { "" } else { " from before; not reached" };
     let header = format!("{}: {} question{plural}{before}", clean(slug), list.len());
-    let mut text = format!("{}\n", out.paint(Style::Bold, &header));
+    let mut text = format!("{}\n{}", out.paint(Style::Bold, &header), out.preamble());
     for question in list {
         let from = question.message.from_name();
         let details = format!("{} · {}", question.state.as_str(), clean(&question.message.message_id));
         text += &format!("{}  {}\n", out.paint(Style::Cyan, &clean(&from)), out.paint(Style::Dim, &details));
-        text += &indented(&question.message);
+        text += &out.block(&question.message.text());
     }
     text
 }

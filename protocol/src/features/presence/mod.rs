@@ -197,6 +197,7 @@ pub struct Peer {
     /// Working directory.
     pub cwd: String,
     /// `control-plane`, `session` or `service`.
+    #[serde(default = "session")]
     pub peer_role: String,
     /// `owner`, `admin` or `member`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -240,11 +241,34 @@ fn yes() -> bool {
     true
 }
 
+fn session() -> String {
+    "session".into()
+}
+
 /// `peers_list`: oldest connection first, the caller included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeersList {
     /// The peers.
+    #[serde(deserialize_with = "peers")]
     pub peers: Vec<Peer>,
+}
+
+/// Old brokers name one key for each peer and leave the member out; that key is the member then.
+fn peers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Peer>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Lenient(serde_json::Map<String, Value>);
+
+    let mut list = Vec::new();
+    for Lenient(mut peer) in Vec::<Lenient>::deserialize(deserializer)? {
+        if !peer.contains_key("memberPubkey")
+            && let Some(key) = peer.get("pubkey").cloned()
+        {
+            peer.insert("memberPubkey".into(), key);
+        }
+        list.push(serde_json::from_value(Value::Object(peer)).map_err(serde::de::Error::custom)?);
+    }
+    Ok(list)
 }
 
 /// Body of `POST /hook/set-status`.
