@@ -260,8 +260,7 @@ fn disk(c: &mut Criterion) {
     group.bench_function("read a backlog of 256", |bencher| {
         bencher.iter(|| {
             let recipient = key(2);
-            let queue = store::Queue { key: recipient, copies_only: false };
-            let read = store::load_queue_class(&db, &record.id, queue, Priority::Next, 0, 256);
+            let read = store::load_queue_class(&db, &record.id, &recipient, Priority::Next, 0, 256);
             assert_eq!(system.block_on(read).expect("the backlog is read").len(), 256);
         });
     });

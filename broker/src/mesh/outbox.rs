@@ -167,6 +167,11 @@ impl Outbox {
         Some(entry)
     }
 
+    /// Deliveries of these recipients that end with the acknowledgement of a push.
+    pub fn owing(&self, keys: &[PublicKey]) -> usize {
+        self.in_flight.values().flat_map(|entry| &entry.owed).filter(|owed| keys.contains(&owed.key)).count()
+    }
+
     /// Another connection has ended one delivery of a push.
     pub fn ended(&mut self, id: &str, key: &PublicKey) {
         if let Some(entry) = self.in_flight.get_mut(id) {

@@ -119,6 +119,14 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Res
             .collect();
     }
     let mut found = members;
+    for (_, member) in &sessions {
+        // Of several sessions of a member that are away, the first that returns is as good as any.
+        let several = sessions.iter().filter(|(_, other)| other == member).count() > 1;
+        if several && !is_here(member) {
+            let of_member = roster.member(member).map(|one| Resolved::Member(member.clone(), one.pubkey));
+            found.extend(of_member.filter(|one| !found.contains(one)));
+        }
+    }
     for (key, member) in sessions {
         // A session that carries its member's name is reached through the member, which survives its restart.
         let covered = found.iter().any(|other| matches!(other, Resolved::Member(id, _) if *id == member));

@@ -246,6 +246,9 @@ impl MessagingMemory {
         if copy {
             count_down(&mut self.copies, key, priority);
         }
+        if !self.waiting.contains_key(key) {
+            self.copies.remove(key);
+        }
     }
 
     /// A message waits for its row.

@@ -80,33 +80,35 @@ async fn load_class(
     let mut found: BTreeMap<i64, Waiting> = BTreeMap::new();
     // No queue is read beyond the end of another that has more, or the order would be lost.
     let mut upto = i64::MAX;
-    let mut keys = vec![(queues.own, false)];
-    if queues.member != queues.own {
-        keys.push((queues.member, false));
-    }
-    keys.extend(queues.left.iter().map(|key| (*key, true)));
-    for (key, copies_only) in keys {
-        let queue = store::Queue { key, copies_only };
-        let rows = store::load_queue_class(db, mesh, queue, lane.priority, lane.after, limit).await?;
-        if rows.len() >= limit as usize
-            && let Some((last, _)) = rows.last()
-        {
-            upto = upto.min(last.seq);
-        }
-        let had = match copies_only {
-            true => {
-                let seqs: Vec<i64> = rows.iter().map(|(message, _)| message.seq).collect();
-                store::taken_by_member(db, mesh, &queues.member_id, &seqs).await?
-            }
-            false => Vec::new(),
-        };
-        for (message, kind) in rows.into_iter().filter(|(message, _)| !had.contains(&message.seq)) {
+    let add = |found: &mut BTreeMap<i64, Waiting>, message: StoredMessage, owed: Owed| {
+        let waiting = found.entry(message.seq).or_insert_with(|| Waiting { message, owed: AllOwed::new() });
+        waiting.owed.push(owed);
+    };
+    let mut keys = vec![queues.own];
+    keys.extend((queues.member != queues.own).then_some(queues.member));
+    for key in keys {
+        let rows = store::load_queue_class(db, mesh, &key, lane.priority, lane.after, limit).await?;
+        upto = upto.min(end_of(&rows, limit));
+        for (message, kind) in rows {
             let copy = kind == RecipientKind::Member && key != queues.member;
-            let waiting = found.entry(message.seq).or_insert_with(|| Waiting { message, owed: AllOwed::new() });
-            waiting.owed.push(Owed { key, copy });
+            add(&mut found, message, Owed { key, copy });
+        }
+    }
+    if !queues.left.is_empty() {
+        let rows = store::load_copies_class(db, mesh, &queues.left, lane.priority, lane.after, limit).await?;
+        upto = upto.min(end_of(&rows, limit));
+        let seqs: Vec<i64> = rows.iter().map(|(message, _)| message.seq).collect();
+        let had = store::taken_by_member(db, mesh, &queues.member_id, &seqs).await?;
+        for (message, key) in rows.into_iter().filter(|(message, _)| !had.contains(&message.seq)) {
+            add(&mut found, message, Owed { key, copy: true });
         }
     }
     Ok((found.into_values().filter(|row| row.message.seq <= upto).collect(), upto < i64::MAX))
+}
+
+/// Where the reading of a queue ended, when it may have more.
+fn end_of<T>(rows: &[(StoredMessage, T)], limit: u32) -> i64 {
+    rows.last().filter(|_| rows.len() >= limit as usize).map_or(i64::MAX, |(last, _)| last.seq)
 }
 
 /// The newest messages of a mesh that a retry may repeat, oldest first, so that it is recognised after a restart, too.

@@ -23,22 +23,13 @@ use crate::db::{Db, DbError, convert};
 use crate::with_conn;
 
 pub use purge::{HISTORY_KEPT_MS, QUEUE_KEPT_MS, expire, purge};
-use rows::{DeliveryRow, KIND_MEMBER, KIND_SESSION, MessageRow, kind_of, messages_of};
+use rows::{DeliveryRow, KIND_MEMBER, MessageRow, kind_of, messages_of};
 pub use write::write_batch;
 
 /// A literal, because a partial index is used only when the planner sees its condition.
 const PENDING: &str = "deliveries.stage = 0";
 /// Receipts read for one message.
 const MAX_RECEIPTS: i64 = 1_000;
-
-/// One recipient's queue.
-#[derive(Clone, Copy, Debug)]
-pub struct Queue {
-    /// Session key, or member key.
-    pub key: PublicKey,
-    /// Only a session's copies of messages to its member.
-    pub copies_only: bool,
-}
 
 /// What waits for one recipient in one class of urgency, in sending order, and what the deliveries are addressed to: one range
 /// of the index of queues.
@@ -48,20 +39,18 @@ pub struct Queue {
 pub async fn load_queue_class(
     db: &Db,
     mesh: &MeshId,
-    queue: Queue,
+    recipient: &PublicKey,
     priority: Priority,
     after_seq: i64,
     limit: u32,
 ) -> Result<Vec<(StoredMessage, RecipientKind)>, DbError> {
-    let recipient = queue.key.to_hex();
-    let lowest_kind = if queue.copies_only { KIND_MEMBER } else { KIND_SESSION };
+    let recipient = recipient.to_hex();
     let rows: Vec<(MessageRow, i32)> = with_conn!(db, |conn| deliveries::table
         .inner_join(
             messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
         )
         .filter(deliveries::mesh_id.eq(mesh.as_str()))
         .filter(deliveries::recipient_key.eq(&recipient))
-        .filter(deliveries::recipient_kind.ge(lowest_kind))
         .filter(sql::<Bool>(PENDING))
         .filter(deliveries::priority.eq(convert::priority_number(priority)))
         .filter(deliveries::seq.gt(after_seq))
@@ -71,6 +60,40 @@ pub async fn load_queue_class(
         .load(conn)
         .await?);
     rows.into_iter().map(|(row, kind)| Ok((row.try_into()?, kind_of(kind)?))).collect()
+}
+
+/// Copies of messages to a member that wait for some of its sessions, in one class of urgency, in sending order, each with the
+/// session's key.
+///
+/// # Errors
+/// Storage fails.
+pub async fn load_copies_class(
+    db: &Db,
+    mesh: &MeshId,
+    sessions: &[PublicKey],
+    priority: Priority,
+    after_seq: i64,
+    limit: u32,
+) -> Result<Vec<(StoredMessage, PublicKey)>, DbError> {
+    let sessions: Vec<String> = sessions.iter().map(PublicKey::to_hex).collect();
+    let rows: Vec<(MessageRow, String)> = with_conn!(db, |conn| deliveries::table
+        .inner_join(
+            messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
+        )
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::recipient_key.eq_any(&sessions))
+        .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
+        .filter(sql::<Bool>(PENDING))
+        .filter(deliveries::priority.eq(convert::priority_number(priority)))
+        .filter(deliveries::seq.gt(after_seq))
+        .order((deliveries::seq, deliveries::recipient_key))
+        .limit(i64::from(limit))
+        .select((MessageRow::as_select(), deliveries::recipient_key))
+        .load(conn)
+        .await?);
+    let read =
+        |(row, key): (MessageRow, String)| Ok((row.try_into()?, convert::key("deliveries.recipient_key", &key)?));
+    rows.into_iter().map(read).collect()
 }
 
 /// Those of these messages to a member that one of its sessions has.

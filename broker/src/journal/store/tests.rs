@@ -62,8 +62,7 @@ async fn load_pending_class(
     after_seq: i64,
     limit: u32,
 ) -> Result<Vec<StoredMessage>, DbError> {
-    let queue = Queue { key: *recipient, copies_only: false };
-    let rows = load_queue_class(db, mesh, queue, priority, after_seq, limit).await?;
+    let rows = load_queue_class(db, mesh, recipient, priority, after_seq, limit).await?;
     Ok(rows.into_iter().map(|(message, _)| message).collect())
 }
 
@@ -208,8 +207,7 @@ store_suite! {
         write(&db, &messages, deliveries).await;
         acknowledge(&db, vec![stage(&mesh, 2, desk, Stage::Received, None)]).await;
         let member = delivery(&messages[0], laptop, RecipientKind::Member).member_id;
-        let left = Queue { key: laptop, copies_only: true };
-        let rows = load_queue_class(&db, &mesh, left, Priority::Next, 0, 9).await.unwrap();
+        let rows = load_copies_class(&db, &mesh, &[laptop], Priority::Next, 0, 9).await.unwrap();
         assert_eq!(rows.iter().map(|(row, _)| row.seq).collect::<Vec<_>>(), [1, 2, 3], "4 is for the session itself");
         assert_eq!(taken_by_member(&db, &mesh, &member, &[1, 2, 3, 4]).await.unwrap(), [2]);
         assert_eq!(pending(&db, &mesh, &laptop).await, [1, 2, 3, 4]);
@@ -372,7 +370,7 @@ async fn a_queue_is_one_range_of_its_index() {
     let query = format!(
         "SELECT messages.* FROM deliveries \
          JOIN messages ON messages.mesh_id = deliveries.mesh_id AND messages.seq = deliveries.seq \
-         WHERE deliveries.mesh_id = 'm' AND deliveries.recipient_key = 'k' AND deliveries.recipient_kind >= 0 AND {PENDING} AND deliveries.priority = 1 \
+         WHERE deliveries.mesh_id = 'm' AND deliveries.recipient_key = 'k' AND {PENDING} AND deliveries.priority = 1 \
          AND deliveries.seq > 7 ORDER BY deliveries.seq LIMIT 10"
     );
     let plan = plan_of(&query).await;

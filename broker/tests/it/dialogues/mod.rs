@@ -224,6 +224,7 @@ broker_suite! {
             T > {"type":"list_peers"}
             T < {"type":"peers_list","peers":[{"pubkey":"$W.session"},{"pubkey":"$s2","visible":false,"groups":[{"name":"g9"}]},{"pubkey":"$s3","visible":true,"groups":[{"name":"own"}]}]}
             T close
+            W pass 2
             S close
             restart
             W session walt {"sessionId":"w"}

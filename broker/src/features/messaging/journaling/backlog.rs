@@ -25,7 +25,7 @@ use crate::session::queue::Outlet;
 /// A session attached: what waits for it, and what it may take of its member's, has to be read from storage.
 pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     let Some(peer) = cx.core.roster.get(at) else { return };
-    if let Some(key) = peer.session_key {
+    if let Some(key) = peer.session_key.filter(|key| memory.copies.contains_key(key)) {
         // Its copies that another session of its member has taken meanwhile are its own again.
         for other in cx.core.roster.of_member(&peer.member.clone()).to_vec() {
             if let Some(other) = cx.core.roster.get_mut(other).filter(|other| other.at != at) {
@@ -34,7 +34,10 @@ pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: Peer
         }
     }
     let tail = memory.next_seq - 1;
-    let counts = waiting_for(memory, &cx.core.roster, at);
+    let mut counts = waiting_for(memory, &cx.core.roster, at);
+    for key in left_keys(memory, &cx.core.roster, at) {
+        add(&mut counts, memory.copies.get(&key).copied().unwrap_or_default());
+    }
     let Some(peer) = cx.core.roster.get_mut(at) else { return };
     let classes = Priority::ALL.map(|priority| counts[priority as usize] > 0 || peer.outbox.lane(priority).backlog());
     if classes == [false; Priority::ALL.len()] {
@@ -57,6 +60,12 @@ pub(super) fn look(cx: &mut MeshContext<'_>, at: PeerRef) {
 /// here. It is shown everything again and takes what it did not get before.
 pub fn left_behind(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, member: &MemberId) {
     let Some(key) = cx.core.roster.member(member).map(|member| member.pubkey) else { return };
+    if let Some(keys) = memory.copy_keys.get_mut(member) {
+        keys.retain(|key| memory.copies.contains_key(key));
+        if keys.is_empty() {
+            memory.copy_keys.remove(member);
+        }
+    }
     if !memory.waiting.contains_key(&key) && !memory.copy_keys.contains_key(member) {
         return;
     }
@@ -72,13 +81,16 @@ pub fn left_behind(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, membe
     }
 }
 
+/// Sessions that left copies behind and are looked at together; when theirs are taken, the others are seen.
+const MAX_LEFT: usize = 1_000;
+
 /// Keys of sessions of the same member that are not here and left copies of messages to the member behind.
 fn left_keys(memory: &MessagingMemory, roster: &Roster, at: PeerRef) -> Vec<PublicKey> {
     let Some(peer) = roster.get(at).filter(|peer| !peer.ephemeral) else { return Vec::new() };
     let Some(keys) = memory.copy_keys.get(&peer.member) else { return Vec::new() };
     let here = |key: &PublicKey| roster.with_key(key).iter().any(|at| roster.get(*at).is_some_and(Peer::online));
     let left = keys.iter().filter(|key| memory.copies.contains_key(*key) && !here(key));
-    left.filter(|key| **key != peer.key() && **key != peer.member_key).copied().collect()
+    left.filter(|key| **key != peer.key() && **key != peer.member_key).copied().take(MAX_LEFT).collect()
 }
 
 /// Longest read; shorter than the deadline of work, so that whoever waits for it learns of a failure.
@@ -177,7 +189,7 @@ fn read(
                 return Ok(Outcome::Silent);
             }
             let remaining = waiting_for(memory, &cx.core.roster, at).iter().sum::<u32>();
-            let in_flight = cx.core.roster.get(at).map_or(0, |peer| peer.outbox.len());
+            let in_flight = on_its_way(&cx.core.roster, at);
             let remaining = remaining.saturating_sub(u32::try_from(in_flight).unwrap_or(u32::MAX));
             let result = InboxPullResult { pushed: pushed.count, remaining };
             Ok(Outcome::answer(ServerMessage::from(Response::from(result))))
@@ -228,6 +240,15 @@ fn push_rows(cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<Waiting>, pulled: 
 fn is_elsewhere(roster: &Roster, peer: &Peer, id: &str) -> bool {
     let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
     others.filter(|other| other.at != peer.at && other.online()).any(|other| other.outbox.has(id))
+}
+
+/// Of what [`waiting_for`] counts, how much is on its way: to the peer, or from its member's queue to another session.
+fn on_its_way(roster: &Roster, at: PeerRef) -> usize {
+    let Some(peer) = roster.get(at) else { return 0 };
+    let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
+    let others = others.filter(|other| other.at != at && other.online() && peer.session_key.is_some());
+    let elsewhere: usize = others.map(|other| other.outbox.owing(&[peer.member_key])).sum();
+    elsewhere + peer.outbox.owing(&[peer.key(), peer.member_key])
 }
 
 /// Once a second: what was pushed to a client that never acknowledges counts as delivered when its socket stayed open.
@@ -318,16 +339,13 @@ pub fn became_idle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: P
     }
 }
 
-/// Undelivered messages of a peer, by priority.
+/// Undelivered messages of a peer, by priority: its own, and those that wait for its member.
 pub fn waiting_for(memory: &MessagingMemory, roster: &Roster, at: PeerRef) -> Counts {
     let Some(peer) = roster.get(at) else { return Counts::default() };
     let mut counts = memory.waiting.get(&peer.key()).copied().unwrap_or_default();
     if peer.session_key.is_some() && !peer.ephemeral {
         let member = memory.waiting.get(&peer.member_key).copied().unwrap_or_default();
         add(&mut counts, member);
-    }
-    for key in left_keys(memory, roster, at) {
-        add(&mut counts, memory.copies.get(&key).copied().unwrap_or_default());
     }
     counts
 }

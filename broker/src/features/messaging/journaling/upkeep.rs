@@ -2,7 +2,7 @@
 
 use super::super::Messaging;
 use super::super::state::MessagingMemory;
-use super::backlog::{attached, refill, settle_stayed, waiting_for};
+use super::backlog::{attached, refill, settle_stayed};
 use crate::journal::store;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
@@ -71,16 +71,16 @@ fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
                 memory.doubtful = true;
                 return Ok(Outcome::Silent);
             };
-            for (key, found) in &counted {
+            for (key, found) in counted {
                 // Never less than memory knows: it counts what is on its way to the disk.
-                let counts = memory.waiting.entry(*key).or_default();
+                let counts = memory.waiting.entry(key).or_default();
                 for (count, stored) in counts.iter_mut().zip(found.counts) {
                     *count = (*count).max(stored);
                 }
             }
             for at in cx.core.roster.refs() {
                 let here = cx.core.roster.get(at).is_some_and(|peer| peer.online() && !peer.ephemeral);
-                if here && waiting_for(memory, &cx.core.roster, at).iter().any(|count| *count > 0) {
+                if here {
                     attached(memory, cx, at);
                 }
             }
