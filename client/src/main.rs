@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use claudemesh::cli::{self, Cli, Context, Verb};
+use claudemesh::cli::{self, Cli, Verb};
 use claudemesh::config::ConfigStore;
+use claudemesh::context::Context;
 use claudemesh::error::{CliError, ExitCode as Exit};
 use claudemesh::paths::Env;
 use claudemesh::{doctor, hook, install, launch, status_line};
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
 fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
     let done = |()| Exit::Success as u8;
     match verb {
-        None => cli::bare::run(cx).map(done),
+        None => cli::no_verb::run(cx).map(done),
         Some(Verb::Install(args)) => {
             let options = install::InstallOptions {
                 meshes: args.meshes,

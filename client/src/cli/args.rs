@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
-use super::values::{Groups, parse_duration, parse_groups, parse_seconds, parse_wait};
 use crate::config::MessageMode;
+use crate::values::{Groups, parse_duration, parse_groups, parse_seconds, parse_wait};
 
 /// `claudemesh up`
 #[derive(Args, Clone, Debug, Default)]

@@ -3,8 +3,8 @@
 use claudemesh_protocol::id::MeshId;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::args::LeaveArgs;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::local;
 use crate::output::{Style, clean};

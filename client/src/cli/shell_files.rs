@@ -4,7 +4,8 @@ use std::path::Path;
 
 use clap_complete::Shell as CompleteShell;
 
-use super::{CompletionsArgs, Context, ManArgs, Shell};
+use super::{CompletionsArgs, ManArgs, Shell};
+use crate::context::Context;
 use crate::error::CliError;
 
 /// Prints the completion script of a shell.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Context;
+use crate::context::Context;
 use crate::error::CliError;
 
 /// Verbs that are for people and programs, not for an agent in a session.

@@ -1,6 +1,7 @@
 //! Which function runs each verb that talks to a broker.
 
-use super::{Context, Verb, meshes};
+use super::{Verb, meshes};
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::features::{enrolment, groups, info, messaging, moderation, permissions, presence, questions};
 

@@ -5,7 +5,8 @@
 
 use serde::Serialize;
 
-use crate::cli::{Context, DoctorArgs};
+use crate::cli::DoctorArgs;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean};
 

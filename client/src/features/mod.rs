@@ -8,7 +8,6 @@ pub mod groups;
 pub mod info;
 pub mod messaging;
 pub mod moderation;
-pub mod one_shot;
 pub mod permissions;
 pub mod presence;
 pub mod questions;

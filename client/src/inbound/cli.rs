@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Rule, Rules, Verdict};
-use crate::cli::Context;
 use crate::config::MeshEntry;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::inbox::{Inbox, Message};
 use crate::output::{Output, clean, clean_lines};

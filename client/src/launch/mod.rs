@@ -5,15 +5,15 @@ use std::process::Command;
 
 use clap::Args;
 
-use crate::cli::Context;
-use crate::cli::values::{Groups, parse_groups};
 use crate::config::last_used::LastUsed;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, MessageMode};
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::install::{self, InstallOptions, Installed};
 use crate::output::{Output, Style, clean};
 use crate::paths::{self, ClaudeFiles};
+use crate::values::{Groups, parse_groups};
 
 pub mod argv;
 pub mod choices;

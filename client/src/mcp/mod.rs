@@ -9,8 +9,8 @@ use std::time::Duration;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::cli::Context;
 use crate::cli::args::McpArgs;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 
 pub mod channel;

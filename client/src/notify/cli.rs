@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Notifier, VARIABLE};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::output::clean;
 

@@ -5,13 +5,13 @@ use claudemesh_protocol::id::{MeshId, PublicKey};
 use serde_json::json;
 
 use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, chosen_name, is_exposed};
-use crate::cli::Context;
 use crate::cli::args::{CreateArgs, InviteArgs, JoinArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::config::owners::OwnerEntry;
+use crate::context::Context;
+use crate::context::connect::{self, hostname};
 use crate::error::{CliError, ExitCode};
-use crate::features::one_shot::{self, hostname};
 use crate::local::{is_local, serves_now};
 use crate::output::{Style, clean};
 
@@ -155,7 +155,7 @@ pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     let entry = &joined.entry;
     // The invite may have a name for its guest, and a member of before keeps its own: the mesh says which it is.
     let name =
-        one_shot::ask(cx, entry, |connection| async move { Ok(connection.hello_ack()?.member_display_name.clone()) });
+        connect::ask(cx, entry, |connection| async move { Ok(connection.hello_ack()?.member_display_name.clone()) });
     let name = name.unwrap_or(joined.name);
     let value = json!({
         "ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "memberId": entry.member_id, "pubkey": entry.pubkey,

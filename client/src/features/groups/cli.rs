@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use claudemesh_protocol::features::presence::Peer;
 use serde_json::{Value, json};
 
-use crate::cli::Context;
 use crate::cli::args::{GroupAction, GroupArgs};
+use crate::context::Context;
+use crate::context::connect::{ask, target_session};
 use crate::error::CliError;
-use crate::features::one_shot::{ask, target_session};
 use crate::features::presence::cli::write;
 use crate::output::{Output, Style, clean};
 

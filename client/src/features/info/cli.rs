@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::Context;
+use crate::context::Context;
+use crate::context::connect::ask;
 use crate::error::CliError;
-use crate::features::one_shot::ask;
 use crate::output::{Style, clean};
 
 /// Runs `info`.

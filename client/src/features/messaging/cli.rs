@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Draft, Outcome, ack_words, exchange};
-use crate::cli::Context;
 use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, MailEvent};
+use crate::context::Context;
+use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
-use crate::features::one_shot::{self, Purpose};
 use crate::inbox::{KEEP, Mailbox, Message, Pick};
 use crate::output::{Output, Style, clean, clean_lines};
 
@@ -53,7 +53,7 @@ pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     let entry = cx.mesh_entry()?;
     let mut draft = Draft::new(text, args.priority.into());
     let mesh = &entry.mesh_id;
-    let outcomes = one_shot::ask(cx, &entry, |connection| async move {
+    let outcomes = connect::ask(cx, &entry, |connection| async move {
         let Some(reply_to) = &args.reply_to else {
             return Ok(connection.send_to(&recipients, &draft, args.to_self).await);
         };
@@ -157,7 +157,7 @@ pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     }
     let mut last = None;
     for entry in cx.mesh_entries()? {
-        match one_shot::ask(cx, &entry, |connection| async move { Ok(connection.message_status(id).await?) }) {
+        match connect::ask(cx, &entry, |connection| async move { Ok(connection.message_status(id).await?) }) {
             Err(error) if error.exit == ExitCode::NotFound => last = Some(error),
             Err(error) => return Err(error),
             Ok(status) => {
@@ -228,7 +228,7 @@ pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
         return crate::features::questions::cli::list(cx, args.all);
     }
     let entries = cx.mesh_entries()?;
-    let fetched = one_shot::block_on(async {
+    let fetched = connect::block_on(async {
         let mut tasks = Vec::new();
         for entry in entries {
             tasks.push(fetch(cx, entry, args));
@@ -314,7 +314,7 @@ async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetch
         };
         return Ok(Fetched { slug: entry.slug, messages, trouble });
     }
-    let connected = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
+    let connected = connect::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
     let (connection, trouble) = match connected {
         Ok(connection) => {
             let trouble = drain(&connection, &mailbox, args).await.err();

@@ -3,10 +3,10 @@
 use claudemesh_protocol::features::moderation::Selection;
 use serde_json::{Value, json};
 
-use crate::cli::Context;
 use crate::cli::args::{BanArgs, SelectionArgs, UnbanArgs};
+use crate::context::Context;
+use crate::context::connect::ask;
 use crate::error::{CliError, ExitCode};
-use crate::features::one_shot::ask;
 use crate::output::{Style, clean};
 
 impl From<&SelectionArgs> for Selection {

@@ -13,15 +13,15 @@ use super::answer::{self, GiveError, Waiting};
 use super::audit;
 use super::rules::{MAX_APPROVERS, MAX_EXPIRES, MIN_EXPIRES, MeshRules, Rules};
 use super::wire::Behavior;
-use crate::cli::Context;
-use crate::cli::values::parse_duration;
 use crate::config::MeshEntry;
+use crate::context::Context;
+use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::enrolment;
 use crate::features::messaging::cli::pull_all;
-use crate::features::one_shot::{self, Purpose};
 use crate::inbox::Mailbox;
 use crate::output::{Style, clean, clean_lines};
+use crate::values::parse_duration;
 
 /// Records of the log that are listed, the newest.
 const MAX_LISTED: usize = 1_000;
@@ -258,7 +258,7 @@ struct Found {
 /// the answer cannot be written down; of the connection.
 pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
     let (Some(id), Some(behavior)) = (&args.id, args.behavior) else {
-        let found = one_shot::block_on(collect(cx))?;
+        let found = connect::block_on(collect(cx))?;
         let list = found.iter().map(found_json).collect();
         return cx.out.answer(&Value::Array(list), |out| {
             if found.is_empty() {
@@ -269,7 +269,7 @@ pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
     };
     needs_a_person(cx, "Run it in a terminal of your own, or confirm the tool answer_permission.")?;
     let id = id.trim().to_ascii_lowercase();
-    let (one, ack) = one_shot::block_on(async {
+    let (one, ack) = connect::block_on(async {
         let found = collect(cx).await?;
         let fits = |one: &Found| {
             let key = &one.waiting.message.sender_pubkey;
@@ -293,7 +293,7 @@ pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
             CliError::not_found(format!("No request {} is open.", clean(&id)))
                 .hint("`claudemesh permit` lists the open ones; they expire within minutes.")
         })?;
-        let connection = one_shot::connect(cx, &one.entry, Purpose::Ask).await?;
+        let connection = connect::connect(cx, &one.entry, Purpose::Ask).await?;
         let given =
             answer::give(&connection, &one.mailbox, &cx.store, &one.waiting, behavior, args.reason.as_deref()).await;
         connection.close().await;
@@ -334,7 +334,7 @@ async fn collect(cx: &Context) -> Result<Vec<Found>, CliError> {
     for entry in cx.mesh_entries()? {
         let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
         let fetched = async {
-            let connection = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await?;
+            let connection = connect::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await?;
             let pulled = pull_all(&connection).await;
             connection.close().await;
             pulled

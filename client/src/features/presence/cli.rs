@@ -3,14 +3,14 @@
 use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile};
 use serde_json::{Value, json};
 
-use crate::cli::Context;
 use crate::cli::args::{self, PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
+use crate::context::Context;
+use crate::context::connect::{ask, target_session};
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment;
-use crate::features::one_shot::{ask, target_session};
 use crate::output::{Output, Style, clean};
 
 impl From<args::PeerStatus> for PeerStatus {

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::ask::{self, Ask, AskError, Desk, Ended, Outcome, Rejected, Window};
 use super::reply::{self, Word};
 use super::wait::{self, Waits};
-use crate::cli::Context;
 use crate::cli::args::{AskArgs, ReplyArgs};
 use crate::config::MeshEntry;
 use crate::connection::Connection;
+use crate::context::Context;
+use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::exchange::new_trace;
 use crate::features::messaging::{ack_words, cli as messages};
-use crate::features::one_shot::{self, Purpose};
 use crate::inbox::questions::{QUESTION, Question};
 use crate::inbox::{Mailbox, Message};
 use crate::output::{Output, Style, clean, clean_lines};
@@ -73,9 +73,9 @@ fn ask_alone(
     question: protocol::Question,
     out: impl Fn() + Sync,
 ) -> Result<Outcome, CliError> {
-    one_shot::block_on(async {
+    connect::block_on(async {
         let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
-        let connection = one_shot::connect(cx, entry, Purpose::Converse(mailbox.clone())).await?;
+        let connection = connect::connect(cx, entry, Purpose::AskAndWait(mailbox.clone())).await?;
         let asked = ask_on(question, &connection, &mailbox, &out).await;
         connection.close().await;
         asked
@@ -223,7 +223,7 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
         return Err(CliError::invalid_args("Expected the id of the question, or its first 8 and more characters."));
     }
     let entries = cx.mesh_entries()?;
-    one_shot::block_on(async {
+    connect::block_on(async {
         let mut trouble = None;
         // What is here first; only then what waits at the broker.
         for fetch in [false, true] {
@@ -235,7 +235,7 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
                 }
                 let wanted = id.to_owned();
                 let Some(question) = mailbox.run(move |inbox| inbox.find(&wanted)).await? else { continue };
-                let connection = one_shot::connect(cx, entry, Purpose::Ask).await?;
+                let connection = connect::connect(cx, entry, Purpose::Ask).await?;
                 let sent = reply::reply(&connection, &mailbox, &question, word).await;
                 connection.close().await;
                 let ack = sent?;
@@ -260,7 +260,7 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
 
 /// Takes what waits at the broker for this member into its inbox.
 async fn take_in(cx: &Context, entry: &MeshEntry, mailbox: &Mailbox) -> Result<(), CliError> {
-    let connection = one_shot::connect(cx, entry, Purpose::Receive(mailbox.clone())).await?;
+    let connection = connect::connect(cx, entry, Purpose::Receive(mailbox.clone())).await?;
     let pulled = messages::pull_all(&connection).await;
     connection.close().await;
     pulled
@@ -274,7 +274,7 @@ async fn take_in(cx: &Context, entry: &MeshEntry, mailbox: &Mailbox) -> Result<(
 pub fn list(cx: &Context, all: bool) -> Result<ExitCode, CliError> {
     let entries = cx.mesh_entries()?;
     let mut lists: Vec<(String, Vec<Question>, Option<CliError>)> = Vec::new();
-    one_shot::block_on(async {
+    connect::block_on(async {
         for entry in &entries {
             let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
             let trouble = take_in(cx, entry, &mailbox).await.err();

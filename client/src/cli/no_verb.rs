@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Style, clean};
 
