@@ -24,3 +24,4 @@ pub mod session;
 pub mod status_line;
 pub mod telemetry;
 pub mod values;
+pub mod verb;

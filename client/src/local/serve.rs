@@ -7,12 +7,12 @@ use claudemesh_broker::config::LogFormat;
 use claudemesh_broker::telemetry;
 use serde_json::json;
 
+use super::cli::UpArgs;
 use super::holder::{self, Plan, USUAL};
 use super::mesh::LocalMesh;
 use super::store::{HolderKind, HolderNote, Store};
 use super::takeover::{Candidate, Role, answering};
 use super::{demo, port, settle};
-use crate::cli::args::UpArgs;
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode};

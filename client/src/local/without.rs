@@ -22,7 +22,7 @@ impl Candidate {
 
 /// # Errors
 /// Always: exit 8.
-pub fn up(_: &Context, _: &crate::cli::args::UpArgs) -> Result<crate::error::ExitCode, CliError> {
+pub fn up(_: &Context, _: &super::cli::UpArgs) -> Result<crate::error::ExitCode, CliError> {
     Err(missing())
 }
 

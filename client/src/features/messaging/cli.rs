@@ -3,14 +3,14 @@
 use std::io::Read;
 use std::time::Duration;
 
-use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, Stage};
+use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, RecipientState, Stage};
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Draft, Outcome, ack_words, exchange};
-use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, MailEvent};
@@ -19,6 +19,10 @@ use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
 use crate::inbox::{KEEP, Mailbox, Message, Pick};
 use crate::output::{Output, Style, clean, clean_lines};
+
+use self::args::{InboxArgs, MsgStatusArgs, SendArgs};
+
+pub mod args;
 
 /// Route of what the shell of a session read.
 const SHELL: &str = "cli";
@@ -43,7 +47,7 @@ impl From<args::Priority> for Priority {
 ///
 /// # Errors
 /// Exit 3 for bad arguments, 10 for an unreadable file; with one recipient what the broker says.
-pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
+fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     let (recipients, text) = args.recipients_and_text()?;
     let text = match (text, &args.file) {
         (Some(text), _) => text,
@@ -107,16 +111,40 @@ fn read_text(path: &std::path::Path) -> Result<String, CliError> {
     if text.is_empty() { Err(CliError::invalid_args(format!("{source} is empty."))) } else { Ok(text.to_owned()) }
 }
 
+/// What became of a message to one target.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sent {
+    ok: bool,
+    message_id: String,
+    target: String,
+    name: Option<String>,
+    via: &'static str,
+    duplicate: bool,
+    status: &'static str,
+    recipient_online: Option<bool>,
+    online: Option<u32>,
+    waiting: Option<u32>,
+    recipients: Vec<RecipientState>,
+}
+
 fn outcome_json(outcome: &Outcome) -> Value {
     match &outcome.result {
         Ok(ack) => {
-            let online = ack.online.map(|online| online > 0);
-            json!({
-                "ok": true, "messageId": ack.message_id, "target": outcome.target,
-                "name": outcome.resolved.as_ref().map(|found| &found.name), "via": "broker",
-                "duplicate": ack.duplicate, "status": ack.stage.map_or("queued", Stage::as_str),
-                "recipientOnline": online, "online": ack.online, "waiting": ack.waiting, "recipients": ack.recipients,
-            })
+            let sent = Sent {
+                ok: true,
+                message_id: ack.message_id.clone(),
+                target: outcome.target.clone(),
+                name: outcome.resolved.as_ref().map(|found| found.name.clone()),
+                via: "broker",
+                duplicate: ack.duplicate,
+                status: ack.stage.map_or("queued", Stage::as_str),
+                recipient_online: ack.online.map(|online| online > 0),
+                online: ack.online,
+                waiting: ack.waiting,
+                recipients: ack.recipients.clone(),
+            };
+            serde_json::to_value(sent).unwrap_or_default()
         }
         Err(error) => {
             let mut value = CliError::from(error.clone()).to_json();
@@ -144,7 +172,7 @@ fn outcome_line(outcome: &Outcome, out: &Output) -> String {
 ///
 /// # Errors
 /// Exit 3 `invalid_argument` or `ambiguous_prefix`, 5 `not_found`, or of the connection.
-pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
+fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     let id = args.id.trim();
     if !(8..=64).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         let error = CliError::new(ExitCode::InvalidArgs, "invalid_argument", "That is no message id.");
@@ -223,7 +251,7 @@ struct Fetched {
 ///
 /// # Errors
 /// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is in the inbox.
-pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
+fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
     if args.questions {
         return crate::features::questions::cli::list(cx, args.all);
     }
