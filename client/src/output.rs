@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{CliError, ExitCode};
@@ -117,7 +118,11 @@ impl Output {
     ///
     /// # Errors
     /// Exit 3 for an asked field that nothing in the answer has, 10 when stdout cannot be written; a closed pipe is no error.
-    pub fn answer(&self, value: &Value, human: impl FnOnce(&Self) -> String) -> Result<(), CliError> {
+    pub fn answer(
+        &self,
+        value: &(impl Serialize + ?Sized),
+        human: impl FnOnce(&Self) -> String,
+    ) -> Result<(), CliError> {
         self.write(&self.render(value, human)?)
     }
 
@@ -126,14 +131,19 @@ impl Output {
     ///
     /// # Errors
     /// Exit 3 for an asked field that nothing in the answer has.
-    pub fn render(&self, value: &Value, human: impl FnOnce(&Self) -> String) -> Result<String, CliError> {
+    pub fn render(
+        &self,
+        value: &(impl Serialize + ?Sized),
+        human: impl FnOnce(&Self) -> String,
+    ) -> Result<String, CliError> {
         match &self.format {
             Format::Json(fields) => {
+                let no_json = |error| CliError::internal(format!("The answer cannot be written as JSON: {error}."));
+                let value = serde_json::to_value(value).map_err(no_json)?;
                 if !self.fields_checked {
-                    check_fields(value, fields)?;
+                    check_fields(&value, fields)?;
                 }
-                let text = serde_json::to_string_pretty(&project(value, fields))
-                    .map_err(|error| CliError::internal(format!("The answer cannot be written as JSON: {error}.")))?;
+                let text = serde_json::to_string_pretty(&project(&value, fields)).map_err(no_json)?;
                 Ok(format!("{text}\n"))
             }
             Format::Human => Ok(human(self)),

@@ -9,8 +9,8 @@ use claudemesh_protocol::features::groups::Group;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::values::parse_groups;
 use crate::error::CliError;
+use crate::values::parse_groups;
 
 /// Name of the file, in the project's folder.
 pub const FILE: &str = ".claude-mesh.json";

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use claudemesh_protocol::error::ErrorCode;
 
 use super::{Check, Level};
-use crate::cli::Context;
 use crate::config::project_file::ProjectFile;
 use crate::config::{Config, MeshEntry, broker_http};
+use crate::context::Context;
 use crate::features::enrolment;
 use crate::install::edits::quote;
 use crate::{files, local, paths};

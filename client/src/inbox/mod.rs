@@ -35,7 +35,7 @@ mod tests;
 
 pub use mailbox::Mailbox;
 use row::NewDelivery;
-pub use row::{Kind, Message, NewMessage, RecipientKind};
+pub use row::{Kind, Message, MessageObject, NewMessage, RecipientKind};
 use schema::{deliveries, messages};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");

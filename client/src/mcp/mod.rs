@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::cli::Context;
-use crate::cli::args::McpArgs;
+use self::cli::McpArgs;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 
 pub mod channel;
+pub mod cli;
 pub mod frame;
 pub mod hub;
 pub mod identity;

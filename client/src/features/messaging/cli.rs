@@ -4,25 +4,29 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, Stage};
+use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, RecipientState, Stage};
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Draft, Outcome, ack_words, exchange};
-use crate::cli::Context;
-use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, MailEvent};
+use crate::context::Context;
+use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
-use crate::features::one_shot::{self, Purpose};
 use crate::files::FileLock;
 use crate::inbox::{KEEP, Mailbox, Message, Pick};
 use crate::mcp::frame;
 use crate::mcp::routes::SHELL;
 use crate::output::{Output, Style, clean};
+
+use self::args::{InboxArgs, MsgStatusArgs, SendArgs};
+
+pub mod args;
 
 /// How long a shell waits until another one has printed what it shows.
 const TURN_PATIENCE: Duration = Duration::from_secs(3);
@@ -49,7 +53,7 @@ impl From<args::Priority> for Priority {
 ///
 /// # Errors
 /// Exit 3 for bad arguments, 10 for an unreadable file; with one recipient what the broker says.
-pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
+fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     if let Some(word) = (args.words.len() == 1).then(|| option_like_text(std::env::args())).flatten() {
         let message = format!("'{}' was read as an option and its value.", clean(&word));
         return Err(CliError::invalid_args(message).hint(format!(
@@ -68,7 +72,7 @@ pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     let entry = cx.mesh_entry()?;
     let mut draft = Draft::new(text, args.priority.into());
     let mesh = &entry.mesh_id;
-    let outcomes = one_shot::ask(cx, &entry, |connection| async move {
+    let outcomes = connect::ask(cx, &entry, |connection| async move {
         let Some(reply_to) = &args.reply_to else {
             return Ok(connection.send_to(&recipients, &draft, args.to_self).await);
         };
@@ -131,16 +135,40 @@ fn read_text(path: &std::path::Path) -> Result<String, CliError> {
     if text.is_empty() { Err(CliError::invalid_args(format!("{source} is empty."))) } else { Ok(text.to_owned()) }
 }
 
+/// What became of a message to one target.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sent {
+    ok: bool,
+    message_id: String,
+    target: String,
+    name: Option<String>,
+    via: &'static str,
+    duplicate: bool,
+    status: &'static str,
+    recipient_online: Option<bool>,
+    online: Option<u32>,
+    waiting: Option<u32>,
+    recipients: Vec<RecipientState>,
+}
+
 fn outcome_json(outcome: &Outcome) -> Value {
     match &outcome.result {
         Ok(ack) => {
-            let online = ack.online.map(|online| online > 0);
-            json!({
-                "ok": true, "messageId": ack.message_id, "target": outcome.target,
-                "name": outcome.resolved.as_ref().map(|found| &found.name), "via": "broker",
-                "duplicate": ack.duplicate, "status": ack.stage.map_or("queued", Stage::as_str),
-                "recipientOnline": online, "online": ack.online, "waiting": ack.waiting, "recipients": ack.recipients,
-            })
+            let sent = Sent {
+                ok: true,
+                message_id: ack.message_id.clone(),
+                target: outcome.target.clone(),
+                name: outcome.resolved.as_ref().map(|found| found.name.clone()),
+                via: "broker",
+                duplicate: ack.duplicate,
+                status: ack.stage.map_or("queued", Stage::as_str),
+                recipient_online: ack.online.map(|online| online > 0),
+                online: ack.online,
+                waiting: ack.waiting,
+                recipients: ack.recipients.clone(),
+            };
+            serde_json::to_value(sent).unwrap_or_default()
         }
         Err(error) => {
             let mut value = CliError::from(error.clone()).to_json();
@@ -168,7 +196,7 @@ fn outcome_line(outcome: &Outcome, out: &Output) -> String {
 ///
 /// # Errors
 /// Exit 3 `invalid_argument` or `ambiguous_prefix`, 5 `not_found`, or of the connection.
-pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
+fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     let id = args.id.trim();
     if !(8..=64).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         let error = CliError::new(ExitCode::InvalidArgs, "invalid_argument", "That is no message id.");
@@ -181,7 +209,7 @@ pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     }
     let mut last = None;
     for entry in cx.mesh_entries()? {
-        match one_shot::ask(cx, &entry, |connection| async move { Ok(connection.message_status(id).await?) }) {
+        match connect::ask(cx, &entry, |connection| async move { Ok(connection.message_status(id).await?) }) {
             Err(error) if error.exit == ExitCode::NotFound => last = Some(error),
             Err(error) => return Err(error),
             Ok(status) => {
@@ -291,12 +319,12 @@ impl Reading {
 ///
 /// # Errors
 /// Exit 10 when the inbox or the output cannot be used; exit 4 when no broker can be reached and nothing is in the inbox.
-pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
+fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
     if args.questions {
         return crate::features::questions::cli::list(cx, args.all);
     }
     let entries = cx.mesh_entries()?;
-    one_shot::block_on(async {
+    connect::block_on(async {
         let taken = futures_util::future::join_all(entries.into_iter().map(|entry| take_in(cx, entry, args))).await;
         let mut fetched = Vec::new();
         // One after the other: two shells that wait for each other's turns would wait for ever.
@@ -441,7 +469,7 @@ async fn take_in(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Tak
         let (connection, of_session) = (Some(connection), Some(messages));
         return Ok(TakenIn { entry, mailbox, connection, trouble, turn, of_session });
     }
-    let connected = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
+    let connected = connect::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
     let (connection, trouble) = match connected {
         Ok(connection) => {
             let trouble = drain(&connection, &mailbox, args).await.err();

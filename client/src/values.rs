@@ -58,7 +58,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What is wrong, for clap.
-pub(super) fn parse_wait(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_wait(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 600.0 => Ok(seconds),
         _ => Err(format!("'{text}' is no number of seconds from 1 to 600")),
@@ -69,7 +69,7 @@ pub(super) fn parse_wait(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// What is wrong, for clap.
-pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err(format!("'{text}' is no number of seconds from 0 to 86400")),
