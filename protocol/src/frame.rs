@@ -164,6 +164,7 @@ pub fn write<T: Serialize>(tag: &str, body: &T, req_id: Option<&str>) -> String 
 }
 
 /// As [`write`], when it is known that the frame has about so many bytes: spares growing and copying.
+#[expect(clippy::expect_used, reason = "no value of a wire type fails")]
 pub fn write_about<T: Serialize>(bytes: usize, tag: &str, body: &T, req_id: Option<&str>) -> String {
     let mut frame = Vec::with_capacity(bytes);
     serde_json::to_writer(&mut frame, &Envelope { tag, body, req_id })
