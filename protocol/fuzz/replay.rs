@@ -123,7 +123,7 @@ fn attempt(name: &str, target: fn(&[u8]), input: &[u8], place: impl FnOnce() -> 
 fn keep(name: &str, number: u32, input: &[u8]) -> String {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{number}"));
     fs::write(&file, input).unwrap();
-    format!("{} ({:?}); it belongs to the seeds", file.display(), input.escape_ascii().to_string())
+    format!("{} ({}); it belongs to the seeds", file.display(), input.escape_ascii())
 }
 
 /// A seed with some changes.

@@ -14,7 +14,7 @@ replay_targets! {
     broker_config * 3_000 at "../../fuzz/fuzz_targets/broker_config.rs",
     command_line * 300 at "../../fuzz/fuzz_targets/command_line.rs",
     hook_input * 10_000 at "../../fuzz/fuzz_targets/hook_input.rs",
-    install_files * 3_000 at "../../fuzz/fuzz_targets/install_files.rs",
+    install_files * 1_000 at "../../fuzz/fuzz_targets/install_files.rs",
     json_span * 10_000 at "../../fuzz/fuzz_targets/json_span.rs",
     own_files * 10_000 at "../../fuzz/fuzz_targets/own_files.rs",
     words * 10_000 at "../../fuzz/fuzz_targets/words.rs",
