@@ -2,6 +2,7 @@
 //! `cargo bench -p claudemesh-broker`.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![expect(clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The claudemesh client: command line, MCP server, launch, hooks.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod clock;
 pub mod config;

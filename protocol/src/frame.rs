@@ -173,6 +173,7 @@ pub fn write<T: Serialize>(tag: &str, body: &T, req_id: Option<&str>) -> String 
 }
 
 /// As [`write`], when it is known that the frame has about so many bytes: spares growing and copying.
+#[expect(clippy::expect_used, reason = "no value of a wire type fails")]
 pub fn write_about<T: Serialize>(bytes: usize, tag: &str, body: &T, req_id: Option<&str>) -> String {
     write_frame(bytes, &Envelope { tag, body, req_id, confirm: false })
 }

@@ -15,6 +15,7 @@
 //! - [`crypto`]: keys, signed strings, the direct envelope, sealed boxes, invites, signed HTTP requests.
 //! - [`limits`]: every bound of the wire with its reason.
 #![deny(missing_docs)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod call;
 pub mod capability;

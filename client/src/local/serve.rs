@@ -61,8 +61,8 @@ pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
     }
     connect::block_on(async {
         let run = run(cx, args, name.as_deref(), &candidate, &store, &url).await;
-        if run.is_ok() && !cx.out.is_json() && !cx.out.is_quiet() {
-            eprintln!("ending");
+        if run.is_ok() {
+            cx.out.remark("ending");
         }
         candidate.leave().await;
         run.map(|()| ExitCode::Success)

@@ -16,6 +16,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
 }
 
 /// `docs/errors.md`.
+#[expect(clippy::expect_used, reason = "for tests and pages only")]
 pub fn errors() -> String {
     let mut page = String::from("# Error codes\n\n");
     page += GENERATED;
@@ -102,6 +103,7 @@ fn examples(page: &mut String, samples: impl Iterator<Item = (String, String)>) 
     }
 }
 
+#[expect(clippy::expect_used, reason = "for tests and pages only")]
 fn line(page: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(page, "{text}").expect("writing to a String cannot fail");
 }

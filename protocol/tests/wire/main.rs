@@ -1,6 +1,6 @@
 //! The wire, frame by frame: every message has a sample, its JSON is pinned, and reading never panics.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod generated;
 mod properties;

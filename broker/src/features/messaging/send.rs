@@ -205,6 +205,7 @@ fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Small
 /// The id of a new message. With an idempotency key it follows from the key: a push may reach its recipient although the broker
 /// is killed before the message is stored, and the retry that the sender makes on the next broker must be the same message to
 /// whoever has it already, answers it, or acknowledges it.
+#[expect(clippy::expect_used, reason = "the sizes are constants")]
 pub(super) fn message_id(mesh: &MeshId, sender: &MemberId, client_id: Option<&str>) -> MessageId {
     let Some(client_id) = client_id else { return MessageId::random(&mut rand::thread_rng()) };
     let mut hash = Sha256::new();
