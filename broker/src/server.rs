@@ -201,6 +201,9 @@ impl Broker {
                     let answer = service.call(request);
                     async move {
                         let answer = answer.await;
+                        if let Ok(answer) = &answer {
+                            http::log_fault(answer);
+                        }
                         drop(under_way);
                         answer
                     }
@@ -290,7 +293,7 @@ async fn upkeep(db: Db, clock: SharedClock) {
         let done = async {
             let expired = journal::store::expire(&db, now).await?;
             let purged = journal::store::purge(&db, now).await?;
-            let forgotten = crate::features::presence::store::forget_before(&db, kept).await?;
+            let forgotten = crate::db::sessions::forget_before(&db, kept).await?;
             Ok::<_, DbError>((expired, purged, forgotten))
         };
         match done.await {

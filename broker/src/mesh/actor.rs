@@ -14,9 +14,10 @@ use super::hooks::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
 use super::messages::{Asked, Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
-use super::outcome::{Apply, Lane, Outcome, Reject, Work};
+use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{PeerRef, StatusSource};
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
 /// Frames that may wait for a mesh before its sessions stop reading their sockets.
@@ -90,7 +91,7 @@ impl Mesh {
         result
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Reject>, caller: Option<&Caller>, ctx: &mut Context<Self>) -> bool {
+    fn settle(&mut self, outcome: Result<Outcome, Refusal>, caller: Option<&Caller>, ctx: &mut Context<Self>) -> bool {
         match outcome {
             Ok(Outcome::Silent) => true,
             Ok(Outcome::Answer(message)) => {
@@ -105,9 +106,10 @@ impl Mesh {
                 self.admit(work, ctx);
                 true
             }
-            Err(reject) => {
+            Err(refusal) => {
+                refusal.log(Some(&self.core.id), "frame");
                 if let Some(caller) = caller {
-                    let frame = reject.into_frame(caller.id.as_deref());
+                    let frame = refusal.into_frame(caller.id.as_deref());
                     self.answer(caller, &frame.into());
                 }
                 false
@@ -127,7 +129,7 @@ impl Mesh {
             && let Some(to) = &work.reply_to
         {
             let frame =
-                Reject::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.as_deref());
+                Refusal::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.as_deref());
             let (mut cx, _) = self.context(None);
             cx.reply(to, &frame.into());
         }
@@ -141,10 +143,10 @@ impl Mesh {
             ctx.spawn(job.into_actor(self).map(move |done, mesh, ctx| {
                 let result = match done {
                     Ok(Ok(result)) => result,
-                    Ok(Err(_)) => Err(Reject::new(ErrorCode::Timeout, "storage took too long")),
+                    Ok(Err(_)) => Err(Refusal::new(ErrorCode::Timeout, "storage took too long")),
                     Err(error) => {
                         tracing::error!(error = %error, lane = ?lane, "work panicked");
-                        Err(Reject::new(ErrorCode::Internal, "this request failed inside the broker"))
+                        Err(Refusal::new(ErrorCode::Internal, "this request failed inside the broker"))
                     }
                 };
                 mesh.finished(&lane, result, reply_to, ctx);
@@ -155,7 +157,7 @@ impl Mesh {
     fn finished(
         &mut self,
         lane: &Lane,
-        result: Result<Apply, Reject>,
+        result: Result<Apply, Refusal>,
         reply_to: Option<super::outcome::ReplyTo>,
         ctx: &mut Context<Self>,
     ) {
@@ -163,7 +165,7 @@ impl Mesh {
         let caller = reply_to.as_ref().map(|to| Caller { peer: to.peer, req_id: to.req_id.clone(), id: to.id.clone() });
         let outcome = match result {
             Ok(apply) => self.step(ctx, caller, apply),
-            Err(reject) => Err(reject),
+            Err(refusal) => Err(refusal),
         };
         match (outcome, reply_to) {
             (Ok(Outcome::Answer(message)), Some(to)) => {
@@ -175,13 +177,14 @@ impl Mesh {
                 self.admit(work, ctx);
             }
             (Ok(_), _) => {}
-            (Err(reject), Some(to)) => {
-                let frame = reject.into_frame(to.id.as_deref());
+            (Err(refusal), Some(to)) => {
+                refusal.log(Some(&self.core.id), "work");
+                let frame = refusal.into_frame(to.id.as_deref());
                 let (mut cx, _) = self.context(None);
                 cx.reply(&to, &frame.into());
             }
-            (Err(reject), None) => {
-                tracing::warn!(mesh.id = %self.core.id, code = reject.code.as_str(), lane = ?lane, "background work failed");
+            (Err(refusal), None) => {
+                tracing::warn!(mesh.id = %self.core.id, code = refusal.code.as_str(), lane = ?lane, "background work failed");
             }
         }
         self.run_lanes(ctx);
@@ -253,7 +256,7 @@ impl Mesh {
             self.step(ctx, Some(caller.clone()), |features, cx| features.dispatch(cx, message))
         }));
         let Ok((feature, outcome)) = caught else {
-            let frame = Reject::new(ErrorCode::Internal, "this request failed inside the broker; reconnect")
+            let frame = Refusal::new(ErrorCode::Internal, "this request failed inside the broker; reconnect")
                 .into_frame(caller.id.as_deref());
             self.answer(&caller, &frame.into());
             self.rebuild(tag, ctx);
@@ -261,7 +264,7 @@ impl Mesh {
         };
         match &outcome {
             Ok(_) => METRICS.frames.handled(feature),
-            Err(reject) => METRICS.frames.refused(feature, reject.code.as_str()),
+            Err(refusal) => METRICS.frames.refused(feature, refusal.code.as_str()),
         }
         self.settle(outcome, Some(&caller), ctx);
         true

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::events::MeshEvent;
 use super::hooks::HookBoard;
-use super::outcome::{Reject, ReplyTo, Work};
+use super::outcome::{ReplyTo, Work};
 use super::peers::{Member, Peer, PeerRef, Role, Roster, StatusSource};
 use super::topics::TopicBook;
 use crate::clock::SharedClock;
@@ -24,6 +24,7 @@ use crate::db::Db;
 use crate::db::meshes::MeshRecord;
 use crate::journal::Journal;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
 /// Frames a second that one mesh may spend on presence events; beyond it peers get one `roster_changed` instead.
@@ -148,31 +149,31 @@ impl MeshContext<'_> {
     ///
     /// # Errors
     /// `no_hello` when it is gone; the frame was on its way while the record was removed.
-    pub fn peer(&self) -> Result<&Peer, Reject> {
+    pub fn peer(&self) -> Result<&Peer, Refusal> {
         self.caller
             .as_ref()
             .and_then(|caller| self.core.roster.get(caller.peer))
-            .ok_or_else(|| Reject::new(ErrorCode::NoHello, "this connection was ended"))
+            .ok_or_else(|| Refusal::new(ErrorCode::NoHello, "this connection was ended"))
     }
 
     /// The asking member.
     ///
     /// # Errors
     /// As [`MeshContext::peer`].
-    pub fn member(&self) -> Result<&Member, Reject> {
+    pub fn member(&self) -> Result<&Member, Refusal> {
         let peer = self.peer()?;
-        self.core.roster.member(&peer.member).ok_or_else(|| Reject::new(ErrorCode::Unauthorized, "the member is gone"))
+        self.core.roster.member(&peer.member).ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the member is gone"))
     }
 
     /// Refuses callers below a role.
     ///
     /// # Errors
     /// `forbidden`.
-    pub fn require(&self, role: Role) -> Result<(), Reject> {
+    pub fn require(&self, role: Role) -> Result<(), Refusal> {
         if self.member()?.role >= role {
             return Ok(());
         }
-        Err(Reject::new(ErrorCode::Forbidden, format!("this needs the role {}", role.as_str())))
+        Err(Refusal::new(ErrorCode::Forbidden, format!("this needs the role {}", role.as_str())))
     }
 
     /// What an answer needs later.

@@ -2,8 +2,9 @@
 
 use super::context::MeshContext;
 use super::events::MeshEvent;
-use super::outcome::{Outcome, Reject};
+use super::outcome::Outcome;
 use crate::features::messaging::MessagingMemory;
+use crate::refusal::Refusal;
 
 /// One feature of a mesh: plain synchronous code on its own memory.
 pub trait Feature: Sized + 'static {
@@ -21,7 +22,7 @@ pub trait Feature: Sized + 'static {
     ///
     /// # Errors
     /// Becomes one `error` frame.
-    fn handle(memory: &mut Self::Memory, cx: &mut MeshContext<'_>, request: Self::Request) -> Result<Outcome, Reject>;
+    fn handle(memory: &mut Self::Memory, cx: &mut MeshContext<'_>, request: Self::Request) -> Result<Outcome, Refusal>;
 
     /// Reacts to what happened.
     fn on_event(_memory: &mut Self::Memory, _cx: &mut MeshContext<'_>, _event: &MeshEvent) {}
@@ -45,7 +46,7 @@ macro_rules! feature_table {
             pub(crate) fn dispatch(
                 &mut self, cx: &mut $crate::mesh::context::MeshContext<'_>,
                 message: claudemesh_protocol::message::ClientMessage,
-            ) -> (&'static str, Result<$crate::mesh::outcome::Outcome, $crate::mesh::outcome::Reject>) {
+            ) -> (&'static str, Result<$crate::mesh::outcome::Outcome, $crate::refusal::Refusal>) {
                 use $crate::mesh::dispatch::Feature;
                 match message {
                     $(claudemesh_protocol::message::ClientMessage::$variant(request) => (
@@ -54,7 +55,7 @@ macro_rules! feature_table {
                     ),)*
                     claudemesh_protocol::message::ClientMessage::Session(_) => (
                         "session",
-                        Err($crate::mesh::outcome::Reject::new(
+                        Err($crate::refusal::Refusal::new(
                             claudemesh_protocol::error::ErrorCode::AlreadyHello,
                             "this socket has said hello before",
                         )),

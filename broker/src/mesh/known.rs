@@ -6,7 +6,7 @@ use claudemesh_protocol::limits;
 use super::context::Core;
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::Roster;
-use crate::features::presence::store;
+use crate::db::sessions as store;
 use crate::hash::FastMap;
 
 /// Sessions of one member that are remembered while they are away; the one that was seen last stays longest.

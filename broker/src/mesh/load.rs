@@ -13,10 +13,11 @@ use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{KnownSession, Member, Roster};
 use super::topics::{TopicBook, TopicState};
 use crate::db::meshes::{self, MeshRecord};
+use crate::db::sessions::{SessionRecord, StatsDelta};
 use crate::db::{Db, DbError};
+use crate::db::{members, sessions};
 use crate::features::messaging::{Counts, MessagingMemory};
-use crate::features::presence::store::{SessionRecord, StatsDelta};
-use crate::features::{members, messaging, presence, topics};
+use crate::features::{messaging, topics};
 use crate::hash::FastMap;
 use crate::journal::store as journal;
 
@@ -57,15 +58,15 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
     }
     // Sessions matter as long as a message can wait for them. The newest one tells the time without a clock.
     let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
-    let newest = presence::store::newest_seen(db, id).await?.unwrap_or(0);
+    let newest = sessions::newest_seen(db, id).await?.unwrap_or(0);
     let waiting = journal::pending_counts(db, id).await?;
     Ok(Some(Loaded {
-        members: members::store::load_all(db, id).await?,
-        sessions: presence::store::load_known(db, id, newest.saturating_sub(ttl)).await?,
+        members: members::load_all(db, id).await?,
+        sessions: sessions::load_known(db, id, newest.saturating_sub(ttl)).await?,
         topics: topics::store::load_all(db, id).await?,
         subscriptions: topics::store::load_subscriptions(db, id).await?,
         waiting: waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
-        totals: presence::store::totals(db, id).await?,
+        totals: sessions::totals(db, id).await?,
         max_seq: journal::max_seq(db, id).await?,
         recent: messaging::store::recent_repeatable(db, id, RECENT_REPEATABLE).await?,
         mesh,
@@ -75,7 +76,7 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
 /// Members and policy alone, after HTTP changed them.
 async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
-    Ok(Some((members::store::load_all(db, id).await?, mesh.self_editable)))
+    Ok(Some((members::load_all(db, id).await?, mesh.self_editable)))
 }
 
 /// Bans and the reading of members share a lane: rows that were read before a ban must not be taken over after it.

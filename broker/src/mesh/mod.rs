@@ -16,6 +16,7 @@ pub mod messages;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
+pub mod resolve;
 #[cfg(test)]
 #[allow(unreachable_pub, reason = "only this crate's tests see it")]
 pub(crate) mod testing;

@@ -4,59 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
-use claudemesh_protocol::features::messaging::Candidate;
 use claudemesh_protocol::message::ServerMessage;
 
 use super::context::MeshContext;
 use super::dispatch::{Feature, Features};
 use super::peers::PeerRef;
-use crate::db::DbError;
-
-/// Why a request is refused. Becomes one `error` frame with the request's ids.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reject {
-    /// Stable code.
-    pub code: ErrorCode,
-    /// For people; never SQL, paths or secrets.
-    pub message: String,
-    /// Milliseconds after which the same request may pass.
-    pub retry_after_ms: Option<u64>,
-    /// With `ambiguous_target`.
-    pub candidates: Vec<Candidate>,
-}
-
-impl Reject {
-    /// A refusal with a message.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None, candidates: vec![] }
-    }
-
-    /// A refusal that ends after a while.
-    pub fn wait(code: ErrorCode, message: impl Into<String>, retry_after_ms: u64) -> Self {
-        Self { retry_after_ms: Some(retry_after_ms), ..Self::new(code, message) }
-    }
-
-    /// The frame.
-    pub fn into_frame(self, id: Option<&str>) -> ErrorFrame {
-        ErrorFrame {
-            code: self.code.as_str().into(),
-            message: self.message,
-            id: id.map(str::to_owned),
-            retry_after_ms: self.retry_after_ms,
-            candidates: self.candidates,
-        }
-    }
-}
-
-impl From<DbError> for Reject {
-    fn from(error: DbError) -> Self {
-        // The cause stays in our log; the peer learns what it can do about it.
-        tracing::error!(error = %error, "storage failed");
-        let code = error.code();
-        Self::new(code, code.doc())
-    }
-}
+use crate::refusal::Refusal;
 
 /// Whom an answer goes to, kept by work that answers later.
 #[derive(Clone, Debug)]
@@ -76,14 +29,14 @@ pub struct ReplyTo {
 pub struct Lane(pub &'static str, pub String);
 
 /// What comes back from work: a step in the actor.
-pub type Apply = Box<dyn FnOnce(&mut Features, &mut MeshContext<'_>) -> Result<Outcome, Reject> + Send>;
+pub type Apply = Box<dyn FnOnce(&mut Features, &mut MeshContext<'_>) -> Result<Outcome, Refusal> + Send>;
 
 /// Slow work: owns its data, runs outside the actor.
 pub struct Work {
     /// Order.
     pub lane: Lane,
     /// The slow part.
-    pub future: Pin<Box<dyn Future<Output = Result<Apply, Reject>> + Send>>,
+    pub future: Pin<Box<dyn Future<Output = Result<Apply, Refusal>> + Send>>,
     /// Who waits for the answer; `None` for the mesh's own work.
     pub reply_to: Option<ReplyTo>,
 }
@@ -108,19 +61,19 @@ impl Outcome {
     pub fn work<F, Fut, Done>(lane: Lane, future: Fut) -> Self
     where
         F: Feature,
-        Fut: Future<Output = Result<Done, Reject>> + Send + 'static,
-        Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Self, Reject> + Send + 'static,
+        Fut: Future<Output = Result<Done, Refusal>> + Send + 'static,
+        Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Self, Refusal> + Send + 'static,
     {
         Self::Work(Work { lane, future: boxed::<F, Fut, Done>(future), reply_to: None })
     }
 }
 
 /// Boxes a feature's work so that lanes can hold it.
-pub fn boxed<F, Fut, Done>(future: Fut) -> Pin<Box<dyn Future<Output = Result<Apply, Reject>> + Send>>
+pub fn boxed<F, Fut, Done>(future: Fut) -> Pin<Box<dyn Future<Output = Result<Apply, Refusal>> + Send>>
 where
     F: Feature,
-    Fut: Future<Output = Result<Done, Reject>> + Send + 'static,
-    Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Outcome, Reject> + Send + 'static,
+    Fut: Future<Output = Result<Done, Refusal>> + Send + 'static,
+    Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Outcome, Refusal> + Send + 'static,
 {
     Box::pin(async move {
         let done = future.await?;

@@ -17,7 +17,7 @@ use crate::session::queue::Outlet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerRef(pub u64);
 
-pub use crate::features::members::store::{Member, Role};
+pub use crate::db::members::{Member, Role};
 
 /// Whether a sender may do something to a member: its member key decides, then its session key, then the default.
 pub fn allows(member: &Member, sender_member: &PublicKey, sender_key: &PublicKey, grant: Grant) -> bool {

@@ -8,7 +8,7 @@ use claudemesh_protocol::id::{MemberId, MeshId, PresenceId, PublicKey};
 use serde_json::Value;
 
 use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
-use super::outcome::{Outcome, Reject};
+use super::outcome::Outcome;
 use super::peers::{At, Member, Peer, PeerRef, Role, Roster};
 use super::topics::TopicBook;
 use crate::clock::ManualClock;
@@ -18,6 +18,7 @@ use crate::db::{Db, DbOptions};
 use crate::features::messaging::{Messaging, MessagingMemory, journaling};
 use crate::journal::{Journal, store};
 use crate::mesh::dispatch::{Feature, Features};
+use crate::refusal::Refusal;
 use crate::session::Out;
 use crate::session::queue::{Load, Outlet};
 
@@ -85,7 +86,7 @@ impl TestMesh {
     /// A member in memory and storage.
     pub async fn member(&mut self, name: &str, number: u8) -> MemberId {
         let member = member(name, number, Role::Member);
-        crate::features::members::store::insert(&self.core.db, &member).await.unwrap();
+        crate::db::members::insert(&self.core.db, &member).await.unwrap();
         let id = member.id.clone();
         self.core.roster.put_member(member);
         id
@@ -153,13 +154,13 @@ impl TestMesh {
         &mut self,
         at: PeerRef,
         request: impl Into<claudemesh_protocol::features::messaging::Request>,
-    ) -> Result<Outcome, Reject> {
+    ) -> Result<Outcome, Refusal> {
         let request = request.into();
         self.step(Some(at), |features, cx| Messaging::handle(&mut features.messaging, cx, request))
     }
 
     /// Sends a text.
-    pub fn send(&mut self, at: PeerRef, to: &str, priority: Priority, text: &str) -> Result<Outcome, Reject> {
+    pub fn send(&mut self, at: PeerRef, to: &str, priority: Priority, text: &str) -> Result<Outcome, Refusal> {
         self.ask(at, Send { target_spec: to.into(), priority, ciphertext: text.into(), ..Send::default() })
     }
 

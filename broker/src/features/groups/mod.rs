@@ -8,7 +8,8 @@ use claudemesh_protocol::target::group_name;
 use super::presence::{change, confirm, sessions_of};
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
-use crate::mesh::outcome::{Outcome, Reject};
+use crate::mesh::outcome::Outcome;
+use crate::refusal::Refusal;
 
 /// The feature.
 pub struct Groups;
@@ -22,12 +23,12 @@ impl Feature for Groups {
         &mut features.groups
     }
 
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
             Request::JoinGroup(join) => {
                 let name = checked(&join.name)?;
                 if join.role.as_ref().is_some_and(|role| role.chars().count() > limits::MAX_NAME_CHARS) {
-                    return Err(Reject::new(ErrorCode::InvalidArgs, "`role`: expected at most 64 characters"));
+                    return Err(Refusal::new(ErrorCode::InvalidArgs, "`role`: expected at most 64 characters"));
                 }
                 let role = join.role.clone().filter(|role| !join.target.confirm || !role.trim().is_empty());
                 let peers = sessions_of(cx, &join.target)?;
@@ -37,7 +38,7 @@ impl Feature for Groups {
                     });
                     if full {
                         let message = format!("a session can be in {} groups at most", limits::MAX_GROUPS);
-                        return Err(Reject::new(ErrorCode::Limit, message));
+                        return Err(Refusal::new(ErrorCode::Limit, message));
                     }
                     change(cx, *at, |peer| match peer.groups.iter_mut().find(|group| group.name == name) {
                         // Who asks for a confirmation knows that no role keeps the one of before, and an empty one clears.
@@ -65,6 +66,6 @@ impl Feature for Groups {
     }
 }
 
-fn checked(name: &str) -> Result<String, Reject> {
-    group_name(name).map_err(|error| Reject::new(ErrorCode::InvalidName, error.to_string()))
+fn checked(name: &str) -> Result<String, Refusal> {
+    group_name(name).map_err(|error| Refusal::new(ErrorCode::InvalidName, error.to_string()))
 }

@@ -7,7 +7,8 @@ use claudemesh_protocol::message::ServerMessage;
 
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
-use crate::mesh::outcome::{Outcome, Reject};
+use crate::mesh::outcome::Outcome;
+use crate::refusal::Refusal;
 
 /// The feature.
 pub struct Info;
@@ -21,7 +22,7 @@ impl Feature for Info {
         &mut features.info
     }
 
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         let Request::MeshInfo(_) = request;
         let own = cx.peer()?;
         let seen = |peer: &&crate::mesh::peers::Peer| !peer.ephemeral && (peer.visible || peer.member == own.member);

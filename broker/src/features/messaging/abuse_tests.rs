@@ -6,9 +6,9 @@ use claudemesh_protocol::limits;
 use diesel_async::RunQueryDsl;
 
 use super::journaling;
-use super::resolve::{Resolved, resolve_name};
 use crate::db::{Db, DbError};
 use crate::journal::store;
+use crate::mesh::resolve::{Resolved, resolve_name};
 use crate::mesh::testing::{TestMesh, key};
 use crate::with_conn;
 

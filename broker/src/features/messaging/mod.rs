@@ -6,7 +6,6 @@ pub mod journaling;
 mod quota;
 mod receipts;
 pub mod remembered;
-pub mod resolve;
 mod send;
 pub mod state;
 pub mod store;
@@ -21,13 +20,14 @@ use claudemesh_protocol::session::Waiting;
 use claudemesh_protocol::time::iso;
 
 pub use remembered::Known;
-pub use resolve::{Resolved, resolve_name};
 pub use state::{Counts, MessagingMemory};
 
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
 use crate::mesh::events::MeshEvent;
-use crate::mesh::outcome::{Outcome, Reject};
+use crate::mesh::outcome::Outcome;
+use crate::mesh::resolve::resolve_name;
+use crate::refusal::Refusal;
 
 /// The feature.
 pub struct Messaging;
@@ -41,7 +41,7 @@ impl Feature for Messaging {
         &mut features.messaging
     }
 
-    fn handle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
             Request::Send(send) => send::send(memory, cx, send),
             Request::ClientAck(ack) => receipts::client_ack(memory, cx, ack),
@@ -55,7 +55,7 @@ impl Feature for Messaging {
             }
             Request::Echo(echo) => {
                 if echo.payload.as_ref().is_some_and(|payload| payload.len() > limits::MAX_ID_CHARS) {
-                    return Err(Reject::new(ErrorCode::InvalidArgs, "expected a payload of at most 128 characters"));
+                    return Err(Refusal::new(ErrorCode::InvalidArgs, "expected a payload of at most 128 characters"));
                 }
                 let peer = cx.peer()?;
                 let [now, next, low] = journaling::waiting_for(memory, &cx.core.roster, peer.at);

@@ -18,8 +18,9 @@ use super::state::MessagingMemory;
 use crate::journal::store;
 use crate::journal::types::{StageUpdate, StoredDelivery, StoredMessage};
 use crate::mesh::context::MeshContext;
-use crate::mesh::outcome::{Lane, Outcome, Reject, Work, boxed};
+use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
 use crate::mesh::peers::{Peer, PeerRef, Role, Roster};
+use crate::refusal::Refusal;
 
 /// Recipients listed in one answer.
 const MAX_LISTED: usize = 1_000;
@@ -34,11 +35,11 @@ pub(super) fn client_ack(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     ack: ClientAck,
-) -> Result<Outcome, Reject> {
+) -> Result<Outcome, Refusal> {
     let ClientAck { client_message_id, broker_message_id, message_ids, stage, route } = ack;
     if message_ids.len() > limits::MAX_ACK_IDS {
         let message = format!("`messageIds`: expected at most {} ids", limits::MAX_ACK_IDS);
-        return Err(Reject::new(ErrorCode::InvalidArgs, message));
+        return Err(Refusal::new(ErrorCode::InvalidArgs, message));
     }
     let route: Option<Box<str>> = route.map(|route| route.chars().take(limits::MAX_NAME_CHARS).collect());
     let peer = cx.peer()?;
@@ -140,7 +141,7 @@ fn look_up(
                     memory.lookups.remove(&key);
                 }
             }
-            let found = found.map_err(|_| Reject::new(ErrorCode::Timeout, "storage took too long"))??;
+            let found = found.map_err(|_| Refusal::new(ErrorCode::Timeout, "storage took too long"))??;
             memory.stages.extend(found.into_iter().map(|seq| StageUpdate {
                 mesh_id: mesh.clone(),
                 seq,
@@ -200,10 +201,10 @@ pub(super) fn message_status(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     query: &MessageStatus,
-) -> Result<Outcome, Reject> {
+) -> Result<Outcome, Refusal> {
     let id = query.message_id.trim();
     if !(8..=32).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(Reject::new(ErrorCode::InvalidArgument, "expected a message id of 8 to 32 letters and digits"));
+        return Err(Refusal::new(ErrorCode::InvalidArgument, "expected a message id of 8 to 32 letters and digits"));
     }
     let (own_key, member, role) = {
         let peer = cx.peer()?;
@@ -253,7 +254,7 @@ pub(super) fn message_status(
             match answers.len() {
                 0 => Err(not_found()),
                 1 => Ok(Outcome::Answer(Box::new(answers.remove(0).1))),
-                _ => Err(Reject::new(
+                _ => Err(Refusal::new(
                     ErrorCode::AmbiguousPrefix,
                     "several messages begin like that; give more of the id",
                 )),
@@ -262,8 +263,8 @@ pub(super) fn message_status(
     }))
 }
 
-fn not_found() -> Reject {
-    Reject::new(ErrorCode::NotFound, "no such message, or it is not yours")
+fn not_found() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "no such message, or it is not yours")
 }
 
 fn may_see(receipt: &Receipt, key: &PublicKey, member: &MemberId, role: Role) -> bool {

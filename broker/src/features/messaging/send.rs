@@ -17,18 +17,19 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use super::remembered::{Entry, Receipt};
-use super::resolve::{Route, Routed};
-use super::state::{Journaled, MessagingMemory, Open, Recipient};
+use super::state::{Journaled, MessagingMemory, Open};
 use super::{journaling, quota};
 use crate::journal::BATCH_ROWS;
 use crate::journal::types::NewMessage;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outbox::{InFlight, passes};
-use crate::mesh::outcome::{Outcome, Reject, ReplyTo};
+use crate::mesh::outcome::{Outcome, ReplyTo};
 use crate::mesh::peers::{PeerRef, Roster};
+use crate::mesh::resolve::{Recipient, Route, Routed};
 use crate::mesh::topics;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 
 /// What a push has beside body and target, roughly.
 const PUSH_BYTES: usize = 720;
@@ -38,14 +39,14 @@ const ACK_BYTES: usize = 512;
 const MANY_EXPECTED_ROWS: usize = 16_384;
 
 /// Handles `send`. Refusals that are about the message itself are `ack {queued:false}`, as clients expect them.
-pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send) -> Result<Outcome, Reject> {
+pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send) -> Result<Outcome, Refusal> {
     let reply = cx.reply_to();
     match accept(memory, cx, send, reply) {
         Ok(Some(ack)) => Ok(Outcome::answer(ServerMessage::from(Response::from(Ack { id: own_id(cx), ..ack })))),
         Ok(None) => Ok(Outcome::Silent),
-        Err(reject) => {
-            METRICS.messages_rejected.with_label_values(&[reject.code.as_str()]).inc();
-            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(own_id(cx), reject)))))
+        Err(refusal) => {
+            METRICS.messages_rejected.with_label_values(&[refusal.code.as_str()]).inc();
+            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(own_id(cx), refusal)))))
         }
     }
 }
@@ -55,24 +56,24 @@ fn own_id(cx: &MeshContext<'_>) -> String {
     cx.caller.as_ref().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
 }
 
-fn refused(id: String, reject: Reject) -> Ack {
+fn refused(id: String, refusal: Refusal) -> Ack {
     Ack {
         id,
         queued: false,
         // Older clients look at the text only: it starts with the code.
-        error: Some(format!("{}: {}", reject.code.as_str(), reject.message)),
-        code: Some(reject.code.as_str().into()),
-        retry_after_ms: reject.retry_after_ms,
-        candidates: reject.candidates,
+        error: Some(format!("{}: {}", refusal.code.as_str(), refusal.message)),
+        code: Some(refusal.code.as_str().into()),
+        retry_after_ms: refusal.retry_after_ms,
+        candidates: refusal.candidates,
         ..Ack::default()
     }
 }
 
-fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Reject> {
-    let fail = |message: &str| Err(Reject::new(ErrorCode::InvalidArgs, message));
+fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Refusal> {
+    let fail = |message: &str| Err(Refusal::new(ErrorCode::InvalidArgs, message));
     if send.ciphertext.len() + send.nonce.len() + send.target_spec.chars() > limits::MAX_MESSAGE_CHARS {
         let message = format!("payload too large: at most {} characters", limits::MAX_MESSAGE_CHARS);
-        return Err(Reject::new(ErrorCode::PayloadTooLarge, message));
+        return Err(Refusal::new(ErrorCode::PayloadTooLarge, message));
     }
     for (name, value) in [
         ("client_message_id", send.client_message_id.as_deref()),
@@ -97,7 +98,7 @@ fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Reject> {
     }
     parts
         .iter()
-        .map(|part| Target::parse(part).map_err(|error| Reject::new(ErrorCode::InvalidArgs, error.to_string())))
+        .map(|part| Target::parse(part).map_err(|error| Refusal::new(ErrorCode::InvalidArgs, error.to_string())))
         .collect()
 }
 
@@ -106,7 +107,7 @@ fn accept(
     cx: &mut MeshContext<'_>,
     send: Send,
     reply: Option<ReplyTo>,
-) -> Result<Option<Ack>, Reject> {
+) -> Result<Option<Ack>, Refusal> {
     let targets = check(&send)?;
     let id = message_id(&cx.core.id, &cx.peer()?.member, send.client_message_id.as_deref());
     if send.client_message_id.is_some()
@@ -115,7 +116,7 @@ fn accept(
         return Ok(ack);
     }
     if memory.is_full() {
-        return Err(Reject::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
+        return Err(Refusal::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
     }
     let (routed, topic) = route(cx, &send, &targets)?;
     quota::member(memory, cx)?;
@@ -143,12 +144,12 @@ fn retry(
     id: &MessageId,
     fingerprint: Option<&str>,
     reply: Option<&ReplyTo>,
-) -> Result<Option<Option<Ack>>, Reject> {
+) -> Result<Option<Option<Ack>>, Refusal> {
     let Some(known) = memory.remembered.known(id) else { return Ok(None) };
     if let (Some(first), Some(now)) = (known.fingerprint.as_deref(), fingerprint)
         && first != now
     {
-        return Err(Reject::new(
+        return Err(Refusal::new(
             ErrorCode::AlreadyExists,
             "this client_message_id was used for another message (invalid retry)",
         ));
@@ -172,7 +173,7 @@ fn retry(
 
 type TopicRef = Option<(claudemesh_protocol::id::TopicId, String)>;
 
-fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(SmallVec<[Routed; 1]>, TopicRef), Reject> {
+fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(SmallVec<[Routed; 1]>, TopicRef), Refusal> {
     let sender = cx.peer()?;
     let mut route = Route::new(&cx.core.roster, sender, &send.exclude);
     let mut topic = None;
@@ -186,7 +187,7 @@ fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(Small
         route.add(target, &subscribers)?;
     }
     if topic.is_none() && route.all_blocked() {
-        return Err(Reject::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
+        return Err(Refusal::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
     }
     Ok((route.routed, topic))
 }
@@ -212,7 +213,7 @@ fn build(
     id: MessageId,
     send: Send,
     topic: TopicRef,
-) -> Result<NewMessage, Reject> {
+) -> Result<NewMessage, Refusal> {
     let sender = cx.peer()?;
     let now = cx.now_ms();
     let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);

@@ -8,11 +8,12 @@ use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use smallvec::SmallVec;
 
 use super::remembered::{Known, Remembered};
-use crate::features::presence::store::StatsDelta;
+use crate::db::sessions::StatsDelta;
 use crate::hash::FastMap;
-use crate::journal::types::{NewMessage, RecipientKind, StageUpdate};
+use crate::journal::types::{NewMessage, StageUpdate};
 use crate::mesh::outcome::ReplyTo;
 use crate::mesh::peers::PeerRef;
+use crate::mesh::resolve::Recipient;
 use crate::session::bucket::Bucket;
 
 /// Counts by priority: now, next, low.
@@ -22,19 +23,6 @@ pub type Counts = [u32; Priority::ALL.len()];
 pub const MAX_PENDING: usize = 65_536;
 /// Bytes that may wait for the journal before senders are told `busy`.
 pub const MAX_PENDING_BYTES: usize = 64 << 20;
-
-/// One recipient of a message in memory.
-#[derive(Clone, Debug)]
-pub struct Recipient {
-    /// Session key, or member key.
-    pub key: PublicKey,
-    /// Which of them.
-    pub kind: RecipientKind,
-    /// Member behind it.
-    pub member: MemberId,
-    /// It has acknowledged (or counts as delivered).
-    pub received: bool,
-}
 
 /// Where a message stands with the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

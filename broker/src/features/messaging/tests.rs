@@ -8,11 +8,11 @@ use claudemesh_protocol::target::TargetField;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::resolve::{Resolved, resolve_name};
 use super::state::Hold;
 use crate::mesh::context::FlushWanted;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{PeerRef, StatusSource};
+use crate::mesh::resolve::{Resolved, resolve_name};
 use crate::mesh::testing::{Frames, TestMesh, key};
 use crate::mesh::topics::TopicState;
 use crate::session::queue::FRAME_OVERHEAD_BYTES;

@@ -8,15 +8,16 @@ use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::time::iso;
 
-use super::members::store;
-use super::messaging::{Resolved, resolve_name};
+use crate::db::members as store;
 use crate::mesh::attach::evict;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
 use crate::mesh::events::MeshEvent;
 use crate::mesh::load::members_lane;
-use crate::mesh::outcome::{Outcome, Reject};
+use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{PeerRef, Role};
+use crate::mesh::resolve::{Resolved, resolve_name};
+use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
 /// Shortest key prefix that names a banned member.
@@ -34,7 +35,7 @@ impl Feature for Moderation {
         &mut features.moderation
     }
 
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
             Request::Disconnect(disconnect) => {
                 cx.require(Role::Admin)?;
@@ -94,7 +95,7 @@ fn is_session(peer: &crate::mesh::peers::Peer) -> bool {
 }
 
 /// The connections that are meant, never the caller's own with `all` and `stale`; and whether `stale` chose them.
-fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, bool), Reject> {
+fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, bool), Refusal> {
     let own = cx.peer()?.at;
     let others = cx.core.roster.iter().filter(|peer| peer.at != own && !peer.ephemeral);
     if selection.all == Some(true) {
@@ -106,7 +107,7 @@ fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, 
         return Ok((others.filter(|peer| now - peer.heard_mono_ms >= limit).map(|peer| peer.at).collect(), true));
     }
     let Some(target) = selection.target.as_deref().filter(|target| !target.trim().is_empty()) else {
-        return Err(Reject::new(ErrorCode::Invalid, "expected `target`, `stale` or `all`"));
+        return Err(Refusal::new(ErrorCode::Invalid, "expected `target`, `stale` or `all`"));
     };
     let resolved = resolve_name(&cx.core.roster, target, None).map_err(not_found)?;
     let peers = match resolved {
@@ -117,8 +118,8 @@ fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, 
 }
 
 /// Moderation answers `not_found` where messaging says `unknown_target`.
-fn not_found(reject: Reject) -> Reject {
-    if reject.code == ErrorCode::UnknownTarget { Reject { code: ErrorCode::NotFound, ..reject } } else { reject }
+fn not_found(refusal: Refusal) -> Refusal {
+    if refusal.code == ErrorCode::UnknownTarget { Refusal { code: ErrorCode::NotFound, ..refusal } } else { refusal }
 }
 
 /// Closes and removes connections; the others learn that they left.
@@ -134,32 +135,32 @@ fn close(cx: &mut MeshContext<'_>, peers: &[PeerRef], reason: CloseReason) -> Ve
     names
 }
 
-fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject> {
+fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Refusal> {
     if target.trim().is_empty() {
-        return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
+        return Err(Refusal::new(ErrorCode::Invalid, "expected a `target`"));
     }
     let own = cx.member()?.clone();
     let id = match resolve_name(&cx.core.roster, target, None).map_err(not_found) {
         Ok(Resolved::Member(id, _)) => id,
         Ok(Resolved::Session(key)) => session_member(cx, &key)?,
-        Err(reject) => {
+        Err(refusal) => {
             // Names and keys of the banned mean nobody any more, which would be news to an admin.
             return Err(match banned_like(cx, target).as_slice() {
-                [(_, name, _)] if reject.code == ErrorCode::NotFound => {
-                    Reject::new(ErrorCode::AlreadyExists, format!("`{name}` is banned already"))
+                [(_, name, _)] if refusal.code == ErrorCode::NotFound => {
+                    Refusal::new(ErrorCode::AlreadyExists, format!("`{name}` is banned already"))
                 }
-                _ => reject,
+                _ => refusal,
             });
         }
     };
     let member =
-        cx.core.roster.member(&id).cloned().ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))?;
+        cx.core.roster.member(&id).cloned().ok_or_else(|| Refusal::new(ErrorCode::NotFound, "no such member"))?;
     if member.id == own.id {
-        return Err(Reject::new(ErrorCode::Invalid, "you cannot ban yourself"));
+        return Err(Refusal::new(ErrorCode::Invalid, "you cannot ban yourself"));
     }
     // Nobody bans the owner, and admins do not ban each other: that is the owner's to decide.
     if member.role == Role::Owner || (member.role == Role::Admin && own.role != Role::Owner) {
-        return Err(Reject::new(
+        return Err(Refusal::new(
             ErrorCode::Forbidden,
             format!("your role does not allow to ban an {}", member.role.as_str()),
         ));
@@ -182,11 +183,11 @@ fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject>
     }))
 }
 
-fn session_member(cx: &MeshContext<'_>, key: &PublicKey) -> Result<MemberId, Reject> {
+fn session_member(cx: &MeshContext<'_>, key: &PublicKey) -> Result<MemberId, Refusal> {
     let live =
         cx.core.roster.with_key(key).first().and_then(|at| cx.core.roster.get(*at)).map(|peer| peer.member.clone());
     live.or_else(|| cx.core.roster.known.get(key).map(|known| known.member.clone()))
-        .ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))
+        .ok_or_else(|| Refusal::new(ErrorCode::NotFound, "no such member"))
 }
 
 /// Banned members of this name, key or beginning of a key.
@@ -206,19 +207,19 @@ fn banned_like(cx: &MeshContext<'_>, target: &str) -> Vec<(MemberId, String, Rol
         .collect()
 }
 
-fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject> {
+fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Refusal> {
     let target = target.trim().to_lowercase();
     if target.is_empty() {
-        return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
+        return Err(Refusal::new(ErrorCode::Invalid, "expected a `target`"));
     }
     let (id, name, role) = match banned_like(cx, &target).as_slice() {
         [one] => one.clone(),
-        [] => return Err(Reject::new(ErrorCode::NotFound, "no banned member matches")),
-        _ => return Err(Reject::new(ErrorCode::AmbiguousTarget, "several banned members match; use a key")),
+        [] => return Err(Refusal::new(ErrorCode::NotFound, "no banned member matches")),
+        _ => return Err(Refusal::new(ErrorCode::AmbiguousTarget, "several banned members match; use a key")),
     };
     // Only the owner bans an admin, and only the owner takes that back.
     if role == Role::Admin && cx.member()?.role != Role::Owner {
-        return Err(Reject::new(ErrorCode::Forbidden, "your role does not allow to lift the ban of an admin"));
+        return Err(Refusal::new(ErrorCode::Forbidden, "your role does not allow to lift the ban of an admin"));
     }
     let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
     Ok(Outcome::work::<Moderation, _, _>(members_lane(), async move {

@@ -1,7 +1,5 @@
 //! Presence: status, summary, profile, visibility, counters, the peer list.
 
-pub mod store;
-
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{Ack, Response as Messaging};
 use claudemesh_protocol::features::presence::{
@@ -13,8 +11,9 @@ use claudemesh_protocol::time::iso;
 
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
-use crate::mesh::outcome::{Outcome, Reject};
+use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{Peer, PeerRef, Roster, StatusSource};
+use crate::refusal::Refusal;
 
 /// Peers in one list; a larger mesh shows its oldest connections.
 const MAX_LISTED: usize = 2_000;
@@ -31,7 +30,7 @@ impl Feature for Presence {
         &mut features.presence
     }
 
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
             Request::SetStatus(set) => {
                 let peers = sessions_of(cx, &set.target)?;
@@ -95,7 +94,7 @@ impl Feature for Presence {
 ///
 /// # Errors
 /// `not_found` when the member has no such session.
-pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerRef>, Reject> {
+pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerRef>, Refusal> {
     let own = cx.peer()?;
     let Some(wanted) = target.target_session.as_deref() else {
         return Ok(vec![own.at]);
@@ -107,7 +106,7 @@ pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<Pee
         .filter(|at| wanted == "*" || cx.core.roster.get(*at).is_some_and(|peer| peer.session_id == wanted))
         .collect();
     if found.is_empty() {
-        return Err(Reject::new(ErrorCode::NotFound, "you have no such session in this mesh at the moment"));
+        return Err(Refusal::new(ErrorCode::NotFound, "you have no such session in this mesh at the moment"));
     }
     Ok(found)
 }
@@ -151,8 +150,8 @@ fn set_visible(cx: &mut MeshContext<'_>, at: PeerRef, visible: bool) {
     }
 }
 
-fn too_long(field: &str, limit: usize) -> Reject {
-    Reject::new(ErrorCode::InvalidArgs, format!("`{field}`: expected at most {limit} characters"))
+fn too_long(field: &str, limit: usize) -> Refusal {
+    Refusal::new(ErrorCode::InvalidArgs, format!("`{field}`: expected at most {limit} characters"))
 }
 
 fn view(roster: &Roster, peer: &Peer, own: PeerRef) -> PeerView {

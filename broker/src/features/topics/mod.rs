@@ -15,8 +15,9 @@ use claudemesh_protocol::time::iso;
 use crate::journal::store as journal;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
-use crate::mesh::outcome::{Lane, Outcome, Reject};
+use crate::mesh::outcome::{Lane, Outcome};
 use crate::mesh::topics::{TopicState, readable};
+use crate::refusal::Refusal;
 
 /// Topics per mesh.
 const MAX_TOPICS: usize = 1_000;
@@ -38,7 +39,7 @@ impl Feature for Topics {
         &mut features.topics
     }
 
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
             Request::TopicCreate(create) => create_topic(cx, create),
             Request::TopicList(_) => {
@@ -49,7 +50,7 @@ impl Feature for Topics {
             Request::TopicJoin(join) => {
                 let role = join.role.unwrap_or_else(|| "member".into());
                 if role.is_empty() || role.chars().count() > limits::MAX_NAME_CHARS {
-                    return Err(Reject::new(ErrorCode::InvalidArgs, "`role`: expected 1 to 64 characters"));
+                    return Err(Refusal::new(ErrorCode::InvalidArgs, "`role`: expected 1 to 64 characters"));
                 }
                 let own = cx.peer()?.member.clone();
                 let topic = readable(&cx.core.topics, &own, &join.topic)?.id.clone();
@@ -134,30 +135,30 @@ fn entry(topic: &TopicState) -> TopicEntry {
     }
 }
 
-fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome, Reject> {
+fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome, Refusal> {
     let name = create.name.trim().trim_start_matches('#').to_owned();
     let fine = name.chars().all(|symbol| symbol.is_alphanumeric() || "-_./".contains(symbol));
     if name.is_empty() || !fine || name.chars().count() > limits::MAX_GROUP_CHARS {
         let message = "expected a topic name of letters, digits, `-`, `_`, `.` and `/`, at most 64 characters";
-        return Err(Reject::new(ErrorCode::InvalidName, message));
+        return Err(Refusal::new(ErrorCode::InvalidName, message));
     }
     if create.description.as_ref().is_some_and(|text| text.chars().count() > limits::MAX_TEXT_CHARS) {
-        return Err(Reject::new(ErrorCode::InvalidArgs, "`description`: expected at most 1024 characters"));
+        return Err(Refusal::new(ErrorCode::InvalidArgs, "`description`: expected at most 1024 characters"));
     }
     let known = cx.core.topics.find(&name).map(|topic| topic.id.clone());
     if known.is_none() && cx.core.topics.iter().count() >= MAX_TOPICS {
-        return Err(Reject::new(ErrorCode::Limit, format!("a mesh can have {MAX_TOPICS} topics at most")));
+        return Err(Refusal::new(ErrorCode::Limit, format!("a mesh can have {MAX_TOPICS} topics at most")));
     }
     let own = cx.peer()?.member.clone();
     let made = || cx.core.topics.iter().filter(|topic| topic.created_by == own).count();
     if known.is_none() && made() >= MAX_TOPICS_PER_MEMBER {
         let message = format!("a member can make {MAX_TOPICS_PER_MEMBER} topics at most");
-        return Err(Reject::new(ErrorCode::Limit, message));
+        return Err(Refusal::new(ErrorCode::Limit, message));
     }
     if known.is_some() {
         // The name of a topic that the caller may not see is taken, and that is all it learns.
         readable(&cx.core.topics, &own, &name)
-            .map_err(|_| Reject::new(ErrorCode::AlreadyExists, "that name is taken"))?;
+            .map_err(|_| Refusal::new(ErrorCode::AlreadyExists, "that name is taken"))?;
     }
     let now = cx.now_ms();
     let topic = store::Topic {
@@ -201,7 +202,7 @@ fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome
     }))
 }
 
-fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Reject> {
+fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Refusal> {
     let own = cx.peer()?.member.clone();
     let topic = readable(&cx.core.topics, &own, &query.topic)?.id.clone();
     let limit = query.limit.unwrap_or(HISTORY_DEFAULT).clamp(*HISTORY.start(), *HISTORY.end());
@@ -211,7 +212,7 @@ fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Rej
             Some(id) => {
                 let found = journal::message_by_id_prefix(&db, &mesh, id, 1).await?;
                 let found = found.into_iter().find(|message| message.topic_id.as_ref() == Some(&topic));
-                let missing = || Reject::new(ErrorCode::NotFound, "`beforeId`: no such message in this topic");
+                let missing = || Refusal::new(ErrorCode::NotFound, "`beforeId`: no such message in this topic");
                 Some(found.ok_or_else(missing)?.seq)
             }
             None => None,
@@ -252,7 +253,7 @@ mod tests {
             let request = TopicCreate { name, description: None, visibility: Some(Visibility::Private) };
             mesh.step(Some(at), |features, cx| Topics::handle(&mut features.topics, cx, Request::TopicCreate(request)))
                 .map(drop)
-                .map_err(|reject| reject.code)
+                .map_err(|refusal| refusal.code)
         };
         let made = (0..MAX_TOPICS).filter(|number| create(&mut mesh, other, format!("t{number}")).is_ok()).count();
         assert_eq!(made, MAX_TOPICS_PER_MEMBER);

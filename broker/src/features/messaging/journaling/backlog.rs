@@ -19,8 +19,9 @@ use crate::journal::store;
 use crate::journal::types::StoredMessage;
 use crate::mesh::context::{FlushWanted, MeshContext, system_push};
 use crate::mesh::outbox::passes;
-use crate::mesh::outcome::{Lane, Outcome, Reject, ReplyTo, Work, boxed};
+use crate::mesh::outcome::{Lane, Outcome, ReplyTo, Work, boxed};
 use crate::mesh::peers::{PeerRef, Roster};
+use crate::refusal::Refusal;
 
 /// A session attached: what waits for it (and for its member) has to be read from storage first.
 pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
@@ -88,8 +89,8 @@ pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
 /// Longest read or claim; shorter than the deadline of work, so that whoever waits for it learns of a failure.
 const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
 
-async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result<T, Reject> {
-    let late = |_| Reject::new(ErrorCode::Timeout, "storage took too long");
+async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result<T, Refusal> {
+    let late = |_| Refusal::new(ErrorCode::Timeout, "storage took too long");
     Ok(tokio::time::timeout(STORAGE_DEADLINE, storage).await.map_err(late)??)
 }
 
@@ -137,7 +138,7 @@ fn refill_lanes(cx: &mut MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, com
 }
 
 type BoxedWork =
-    std::pin::Pin<Box<dyn std::future::Future<Output = Result<crate::mesh::outcome::Apply, Reject>> + Send>>;
+    std::pin::Pin<Box<dyn std::future::Future<Output = Result<crate::mesh::outcome::Apply, Refusal>> + Send>>;
 
 /// Reads a backlog and pushes it. A pull pushes what the status holds back, too, and is answered.
 fn read(
@@ -234,7 +235,7 @@ pub(in crate::features::messaging) fn pull(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     limit: Option<u32>,
-) -> Result<Outcome, Reject> {
+) -> Result<Outcome, Refusal> {
     let at = cx.peer()?.at;
     let ceiling = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(256);
     let limit = limit.unwrap_or(ceiling).clamp(1, ceiling);

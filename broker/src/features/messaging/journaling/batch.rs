@@ -10,7 +10,7 @@ use claudemesh_protocol::message::ServerMessage;
 use super::super::send::answer_all;
 use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
 use super::backlog::{claim, pull_now, refill};
-use crate::features::presence::store::SessionRecord;
+use crate::db::sessions::SessionRecord;
 use crate::journal::Batch;
 use crate::journal::types::{LastSeen, NewDelivery};
 use crate::mesh::context::{FlushWanted, MeshContext};

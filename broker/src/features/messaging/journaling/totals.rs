@@ -4,7 +4,7 @@ use claudemesh_protocol::features::presence::Stats;
 use claudemesh_protocol::id::MemberId;
 
 use super::super::state::MessagingMemory;
-use crate::features::presence::store::StatsDelta;
+use crate::db::sessions::StatsDelta;
 use crate::mesh::context::MeshContext;
 use crate::mesh::peers::PeerRef;
 

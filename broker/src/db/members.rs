@@ -10,8 +10,8 @@ use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::schema::members;
-use crate::db::{Db, DbError, convert};
+use super::schema::members;
+use super::{Db, DbError, convert};
 use crate::{with_conn, with_tx};
 
 /// What a member may do.
