@@ -15,7 +15,7 @@ use crate::db::DbError;
 use crate::db::members::GrantsError;
 
 /// Why a request is refused. Becomes one `error` frame, or one JSON body of an HTTP route.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// Stable code.
     pub code: ErrorCode,
@@ -33,6 +33,12 @@ pub struct Refusal {
 pub(crate) struct Fault {
     incident: Uuid,
     cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl PartialEq for Fault {
+    fn eq(&self, other: &Self) -> bool {
+        self.incident == other.incident
+    }
 }
 
 impl Refusal {

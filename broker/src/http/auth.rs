@@ -330,7 +330,7 @@ mod tests {
         for _ in 0..3 {
             auth.count_attempt(one, 3, 0).unwrap();
         }
-        assert_eq!(auth.count_attempt(one, 3, 0).unwrap_err().code(), ErrorCode::RateLimited);
+        assert_eq!(auth.count_attempt(one, 3, 0).unwrap_err().code, ErrorCode::RateLimited);
         auth.count_attempt(two, 3, 0).unwrap();
         auth.count_attempt(one, 3, 20_001).unwrap();
         auth.count_attempt(one, 0, 0).unwrap();

@@ -1,5 +1,6 @@
 //! What a handler decides: an answer, nothing, or slow work that comes back to the actor.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use claudemesh_protocol::message::ServerMessage;
 
 use super::context::MeshContext;
-use super::dispatch::{Feature, Features};
+use super::dispatch::{Feature, Features, MemoryOf};
 use super::peers::PeerRef;
 use crate::refusal::Refusal;
 
@@ -26,58 +27,92 @@ pub struct ReplyTo {
 
 /// Work of the same lane finishes in the order it was admitted; other lanes run beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lane(pub &'static str, pub String);
+pub struct Lane {
+    /// Name of the feature.
+    pub feature: &'static str,
+    /// The smallest thing that must be ordered.
+    pub key: String,
+}
+
+impl Lane {
+    /// A lane of a feature.
+    pub fn of<F: Feature>(key: impl fmt::Display) -> Self {
+        Self { feature: F::NAME, key: key.to_string() }
+    }
+
+    /// A lane of the mesh itself.
+    pub(super) fn of_mesh(key: &str) -> Self {
+        Self { feature: "mesh", key: key.into() }
+    }
+}
 
 /// What comes back from work: a step in the actor.
 pub type Apply = Box<dyn FnOnce(&mut Features, &mut MeshContext<'_>) -> Result<Outcome, Refusal> + Send>;
+
+/// The slow part of work.
+pub type Slow = Pin<Box<dyn Future<Output = Result<Apply, Refusal>> + Send>>;
 
 /// Slow work: owns its data, runs outside the actor.
 pub struct Work {
     /// Order.
     pub lane: Lane,
     /// The slow part.
-    pub future: Pin<Box<dyn Future<Output = Result<Apply, Refusal>> + Send>>,
+    pub future: Slow,
     /// Who waits for the answer; `None` for the mesh's own work.
     pub reply_to: Option<ReplyTo>,
+    /// `type` of the request that it is for, in logs.
+    pub tag: &'static str,
 }
 
-/// A handler's decision.
-pub enum Outcome {
+impl Work {
+    /// Work that nobody waits for.
+    pub fn new(lane: Lane, future: Slow) -> Self {
+        Self { lane, future, reply_to: None, tag: "" }
+    }
+}
+
+/// A handler's decision. Handlers name the answer's type; the mesh passes on any.
+pub enum Outcome<A = Box<ServerMessage>> {
     /// Answer now.
-    Answer(Box<ServerMessage>),
+    Answer(A),
     /// No answer: fire and forget, or answered by another way later.
     Silent,
     /// Answer after slow work.
     Work(Work),
+    /// Answer after a step that sees the memory of every feature.
+    Overview(Apply),
 }
 
-impl Outcome {
-    /// Answer now.
-    pub fn answer(message: impl Into<ServerMessage>) -> Self {
-        Self::Answer(Box::new(message.into()))
-    }
-
-    /// Slow work of a feature: `future` gives the step that is run back in the actor, in lane order.
-    pub fn work<F, Fut, Done>(lane: Lane, future: Fut) -> Self
+impl<A> Outcome<A> {
+    /// As the mesh passes it on. `R` is what the answer is a kind of.
+    pub fn erase<R>(self) -> Outcome
     where
-        F: Feature,
-        Fut: Future<Output = Result<Done, Refusal>> + Send + 'static,
-        Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Self, Refusal> + Send + 'static,
+        A: Into<R>,
+        R: Into<ServerMessage>,
     {
-        Self::Work(Work { lane, future: boxed::<F, Fut, Done>(future), reply_to: None })
+        match self {
+            Self::Answer(answer) => Outcome::Answer(Box::new(answer.into().into())),
+            Self::Silent => Outcome::Silent,
+            Self::Work(work) => Outcome::Work(work),
+            Self::Overview(step) => Outcome::Overview(step),
+        }
     }
 }
 
-/// Boxes a feature's work so that lanes can hold it.
-pub fn boxed<F, Fut, Done>(future: Fut) -> Pin<Box<dyn Future<Output = Result<Apply, Refusal>> + Send>>
+/// Boxes a feature's work so that lanes can hold it: `future` gives the step that is run back in the actor, in lane order.
+pub fn boxed<F, Fut, Done>(future: Fut) -> Slow
 where
     F: Feature,
     Fut: Future<Output = Result<Done, Refusal>> + Send + 'static,
     Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Outcome, Refusal> + Send + 'static,
+    Features: MemoryOf<F>,
 {
     Box::pin(async move {
         let done = future.await?;
-        let apply: Apply = Box::new(move |features, cx| done(F::memory(features), cx));
+        let apply: Apply = Box::new(move |features, cx| {
+            cx.enter(F::NAME);
+            done(MemoryOf::<F>::memory(features), cx)
+        });
         Ok(apply)
     })
 }

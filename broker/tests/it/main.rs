@@ -1,5 +1,6 @@
 //! The broker from outside: real sockets, both databases, a clock that moves only when told to.
 
+mod architecture;
 mod delivery;
 mod disk_full;
 mod drain;

@@ -10,6 +10,7 @@ use claudemesh_protocol::{limits, target};
 use super::store::Invite;
 use crate::db::members::Role;
 use crate::refusal::Refusal;
+use crate::session::hello::is_reordering;
 
 type Checked<T> = Result<T, Refusal>;
 
@@ -63,11 +64,6 @@ pub fn member_name(text: &str) -> Checked<String> {
         Ok(()) => Ok(name),
         Err(error) => fail(ErrorCode::InvalidName, error.to_string()),
     }
-}
-
-/// Marks that make a name read as another one.
-pub fn is_reordering(symbol: char) -> bool {
-    matches!(symbol, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Checks a free role text; an empty one clears.

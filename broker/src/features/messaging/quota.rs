@@ -21,7 +21,7 @@ const MINUTE_MS: i64 = 60_000;
 /// # Errors
 /// `rate_limited`.
 pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Result<(), Refusal> {
-    let rate = cx.core.limits.member_per_minute;
+    let rate = cx.limits().member_per_minute;
     if rate == 0 {
         return Ok(());
     }
@@ -41,7 +41,7 @@ pub(super) fn pairs(
     cx: &MeshContext<'_>,
     to: impl ExactSizeIterator<Item = PublicKey>,
 ) -> Result<(), Refusal> {
-    let rate = cx.core.limits.pair_per_minute;
+    let rate = cx.limits().pair_per_minute;
     if rate == 0 {
         return Ok(());
     }
@@ -76,7 +76,7 @@ fn sweep<K, V, S>(map: &mut HashMap<K, V, S>, left: &mut usize, keep: impl Fn(&V
 /// # Errors
 /// `trace_budget`.
 pub(super) fn trace(memory: &mut MessagingMemory, cx: &MeshContext<'_>, trace: &Trace) -> Result<(), Refusal> {
-    let budget = cx.core.limits.trace_budget;
+    let budget = cx.limits().trace_budget;
     if budget == 0 {
         return Ok(());
     }

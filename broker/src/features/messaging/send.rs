@@ -5,17 +5,15 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{
-    Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Response, Send, Stage, Trace,
-};
-use claudemesh_protocol::id::{MemberId, MeshId, MessageId};
+use claudemesh_protocol::features::messaging::{Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Send, Stage, Trace};
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::target::{Target, TargetField};
 use claudemesh_protocol::time::iso;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
+use super::letters::NO_KEY;
 use super::remembered::{Entry, Receipt};
 use super::state::{Journaled, MessagingMemory, Open};
 use super::{journaling, quota};
@@ -25,7 +23,7 @@ use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outbox::{InFlight, passes};
 use crate::mesh::outcome::{Outcome, ReplyTo};
-use crate::mesh::peers::{PeerRef, Roster};
+use crate::mesh::peers::{Peer, PeerRef, Roster, Sending};
 use crate::mesh::resolve::{Recipient, Route, Routed};
 use crate::mesh::topics;
 use crate::metrics::METRICS;
@@ -39,21 +37,25 @@ const ACK_BYTES: usize = 512;
 const MANY_EXPECTED_ROWS: usize = 16_384;
 
 /// Handles `send`. Refusals that are about the message itself are `ack {queued:false}`, as clients expect them.
-pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send) -> Result<Outcome, Refusal> {
+pub(super) fn send(
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    send: Send,
+) -> Result<Outcome<Ack>, Refusal> {
     let reply = cx.reply_to();
     match accept(memory, cx, send, reply) {
-        Ok(Some(ack)) => Ok(Outcome::answer(ServerMessage::from(Response::from(Ack { id: own_id(cx), ..ack })))),
+        Ok(Some(ack)) => Ok(Outcome::Answer(Ack { id: own_id(cx), ..ack })),
         Ok(None) => Ok(Outcome::Silent),
         Err(refusal) => {
             METRICS.messages_rejected.with_label_values(&[refusal.code.as_str()]).inc();
-            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(own_id(cx), refusal)))))
+            Ok(Outcome::Answer(refused(own_id(cx), refusal)))
         }
     }
 }
 
 /// Clients correlate by `id`; the head's `id` is the same field, cut to its limit.
 fn own_id(cx: &MeshContext<'_>) -> String {
-    cx.caller.as_ref().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
+    cx.caller().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
 }
 
 fn refused(id: String, refusal: Refusal) -> Ack {
@@ -109,7 +111,7 @@ fn accept(
     reply: Option<ReplyTo>,
 ) -> Result<Option<Ack>, Refusal> {
     let targets = check(&send)?;
-    let id = message_id(&cx.core.id, &cx.peer()?.member, send.client_message_id.as_deref());
+    let id = message_id(cx.mesh_id(), &cx.peer()?.member, send.client_message_id.as_deref());
     if send.client_message_id.is_some()
         && let Some(ack) = retry(memory, &id, send.request_fingerprint.as_deref(), reply.as_ref())?
     {
@@ -118,7 +120,7 @@ fn accept(
     if memory.is_full() {
         return Err(Refusal::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
     }
-    let (routed, topic) = route(cx, &send, &targets)?;
+    let (routed, topic) = route(cx, cx.peer()?, &send.exclude, &targets)?;
     quota::member(memory, cx)?;
     if targets.iter().any(Target::is_direct) {
         quota::pairs(memory, cx, routed.iter().map(|routed| routed.recipient.key))?;
@@ -127,7 +129,7 @@ fn accept(
         quota::trace(memory, cx, trace)?;
     }
     let answers = send.reply_to_id.clone();
-    let message = build(memory, cx, id, send, topic)?;
+    let message = build(memory, cx, cx.peer()?, id, send, topic);
     if let Some(answered) = answers {
         let by = cx.peer()?.key();
         super::receipts::answered(memory, cx, &answered, by);
@@ -171,16 +173,21 @@ fn retry(
     })))
 }
 
-type TopicRef = Option<(claudemesh_protocol::id::TopicId, String)>;
+pub(super) type TopicRef = Option<(claudemesh_protocol::id::TopicId, String)>;
 
-fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(SmallVec<[Routed; 1]>, TopicRef), Refusal> {
-    let sender = cx.peer()?;
-    let mut route = Route::new(&cx.core.roster, sender, &send.exclude);
+/// Where a message of this sender goes.
+pub(super) fn route(
+    cx: &MeshContext<'_>,
+    sender: &Peer,
+    exclude: &[PublicKey],
+    targets: &[Target],
+) -> Result<(SmallVec<[Routed; 1]>, TopicRef), Refusal> {
+    let mut route = Route::new(cx.roster(), sender, exclude);
     let mut topic = None;
     for target in targets {
         let mut subscribers = Vec::new();
         if let Target::Topic(text) = target {
-            let found = topics::readable(&cx.core.topics, &sender.member, text)?;
+            let found = topics::readable(cx.topics(), &sender.member, text)?;
             topic = Some((found.id.clone(), found.name.clone()));
             subscribers.clone_from(&found.subscribers);
         }
@@ -207,21 +214,22 @@ pub(super) fn message_id(mesh: &MeshId, sender: &MemberId, client_id: Option<&st
     MessageId::from(std::str::from_utf8(&text).expect("hex digits are ASCII"))
 }
 
-fn build(
+/// The message, with the next place in the order of the mesh.
+pub(super) fn build(
     memory: &mut MessagingMemory,
     cx: &MeshContext<'_>,
+    sender: &Peer,
     id: MessageId,
     send: Send,
     topic: TopicRef,
-) -> Result<NewMessage, Refusal> {
-    let sender = cx.peer()?;
+) -> NewMessage {
     let now = cx.now_ms();
     let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
     let ttl = send.expires_in_ms.and_then(|ms| i64::try_from(ms).ok()).map_or(ttl, |ms| ms.clamp(1, ttl));
     let seq = memory.next_seq;
     memory.next_seq += 1;
-    Ok(NewMessage {
-        mesh_id: cx.core.id.clone(),
+    NewMessage {
+        mesh_id: cx.mesh_id().clone(),
         seq,
         id,
         sender_member_id: sender.member.clone(),
@@ -246,19 +254,21 @@ fn build(
         body_version: send.body_version.unwrap_or(1),
         trace_id: send.trace.as_ref().map(|trace| trace.id.clone()),
         trace_hop: send.trace.map_or(0, |trace| trace.hop),
-    })
+    }
 }
 
 /// The frame that recipients get; encoded once, shared by all.
 pub(super) fn push_frame(message: &NewMessage) -> ByteString {
     let (sender, member, created_at) =
         (message.sender_key.hex(), message.sender_member_key.hex(), iso(message.created_at_ms));
+    // Of a message that no member wrote, what stands for the member is the sender.
+    let by_member = message.sender_key != NO_KEY;
     let push = Push {
         message_id: message.id.as_str(),
         mesh_id: message.mesh_id.as_str(),
-        sender_pubkey: sender.as_str(),
-        sender_member_pubkey: Some(member.as_str()),
-        sender_member_id: Some(message.sender_member_id.clone()),
+        sender_pubkey: if by_member { sender.as_str() } else { message.sender_member_id.as_str() },
+        sender_member_pubkey: by_member.then_some(member.as_str()),
+        sender_member_id: by_member.then(|| message.sender_member_id.clone()),
         sender_name: Some(&message.sender_name),
         target_spec: Some(&message.target_spec),
         topic: message.topic_name.as_deref(),
@@ -277,7 +287,8 @@ pub(super) fn push_frame(message: &NewMessage) -> ByteString {
     push.write(PUSH_BYTES + message.ciphertext.len() + message.target_spec.len()).into()
 }
 
-fn admit(
+/// Pushes a message to those who are here, and hands it to the journal.
+pub(super) fn admit(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     message: NewMessage,
@@ -374,12 +385,12 @@ pub(super) fn offer(
     frame: &ByteString,
     slot: Option<usize>,
 ) -> Offered {
-    let Some(peer) = cx.core.roster.get_mut(at) else { return Offered::Stored };
+    let Some(mut peer) = cx.sending(at) else { return Offered::Stored };
     let priority = message.priority;
     let free = passes(peer.status, priority, peer.pulls)
         && !peer.outbox.lane(priority).backlog()
         && peer.outbox.has_room(frame.len());
-    let offered = if free { hand_over(peer, message, frame, slot) } else { Offered::Stored };
+    let offered = if free { hand_over(&mut peer, message, frame, slot) } else { Offered::Stored };
     if offered == Offered::Stored {
         peer.outbox.left_to_storage(priority, message.seq);
     }
@@ -388,7 +399,7 @@ pub(super) fn offer(
 
 /// Hands a frame to a peer's socket and notes it in the window.
 pub(super) fn hand_over(
-    peer: &mut crate::mesh::peers::Peer,
+    peer: &mut Sending<'_>,
     message: &NewMessage,
     frame: &ByteString,
     slot: Option<usize>,
@@ -441,7 +452,7 @@ fn ack_frame(memory: &MessagingMemory, roster: &Roster, open: &Open, reply: &Rep
 /// Gives its ack to everybody who sent a message: the first attempt, and the retries that came before it.
 pub(super) fn answer_all(memory: &MessagingMemory, cx: &mut MeshContext<'_>, open: &Open, first: &ReplyTo) {
     for (number, reply) in std::iter::once(first).chain(&open.retries).enumerate() {
-        let frame = ack_frame(memory, &cx.core.roster, open, reply, number > 0);
+        let frame = ack_frame(memory, cx.roster(), open, reply, number > 0);
         cx.reply_text(reply, frame);
     }
 }

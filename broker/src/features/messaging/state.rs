@@ -7,8 +7,8 @@ use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use smallvec::SmallVec;
 
+use super::journaling::Ticket;
 use super::remembered::{Known, Remembered};
-use crate::db::sessions::StatsDelta;
 use crate::hash::FastMap;
 use crate::journal::types::{NewMessage, StageUpdate};
 use crate::mesh::outcome::ReplyTo;
@@ -151,14 +151,12 @@ pub struct MessagingMemory {
     pub hold: Hold,
     /// Receipts to be written.
     pub stages: Vec<StageUpdate>,
-    /// Counters to be written.
-    pub stats: Vec<StatsDelta>,
-    /// Totals per member.
-    pub totals: HashMap<MemberId, StatsDelta>,
     /// Undelivered messages per recipient key.
     pub waiting: FastMap<PublicKey, Counts>,
     /// Retries and receipts of the newest messages.
     pub remembered: Remembered,
+    /// What the batch that is being written was about.
+    pub ticket: Option<Ticket>,
     /// Peers to look at after the next commit.
     pub awaiting: HashMap<PeerRef, Awaiting>,
     /// Peers whose claim failed.
@@ -179,29 +177,23 @@ pub struct MessagingMemory {
     pub traces_left: usize,
     /// The outcome of a transaction is unknown: storage may hold messages that their senders believe refused.
     pub doubtful: bool,
-    /// Monotonic ms of the last expiry run.
-    pub expired_mono_ms: Option<i64>,
 }
 
 impl MessagingMemory {
     /// What storage knows of a mesh.
-    pub fn new(
-        max_seq: i64,
-        waiting: FastMap<PublicKey, Counts>,
-        totals: Vec<StatsDelta>,
-        recent: Vec<(MessageId, Known)>,
-    ) -> Self {
-        let mut memory = Self {
-            next_seq: max_seq + 1,
-            committed: max_seq,
-            waiting,
-            totals: totals.into_iter().map(|total| (total.member_id.clone(), total)).collect(),
-            ..Self::default()
-        };
+    pub fn new(max_seq: i64, waiting: FastMap<PublicKey, Counts>, recent: Vec<(MessageId, Known)>) -> Self {
+        let mut memory = Self { next_seq: max_seq + 1, committed: max_seq, waiting, ..Self::default() };
         for (id, known) in recent {
             memory.remembered.recall(id, known);
         }
         memory
+    }
+
+    /// A record is gone, and its handle with it.
+    pub fn forget(&mut self, peer: PeerRef) {
+        self.unclaimed.remove(&peer);
+        self.behind.remove(&peer);
+        self.awaiting.remove(&peer);
     }
 
     /// One more message waits for a recipient.

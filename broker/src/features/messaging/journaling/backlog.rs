@@ -7,7 +7,6 @@ use claudemesh_protocol::features::messaging::{InboxPullResult, Priority, Respon
 use claudemesh_protocol::features::presence::{LowWaiting, event_data};
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
 
 use super::super::Messaging;
 use super::super::send::{Offered, hand_over, push_frame};
@@ -17,16 +16,16 @@ use super::received::{Acknowledged, received};
 use crate::db::DbError;
 use crate::journal::store;
 use crate::journal::types::StoredMessage;
-use crate::mesh::context::{FlushWanted, MeshContext, system_push};
-use crate::mesh::outbox::passes;
-use crate::mesh::outcome::{Lane, Outcome, ReplyTo, Work, boxed};
-use crate::mesh::peers::{PeerRef, Roster};
+use crate::mesh::context::{FlushWanted, MeshContext};
+use crate::mesh::outbox::{Outbox, passes};
+use crate::mesh::outcome::{Lane, Outcome, ReplyTo, Slow, Work, boxed};
+use crate::mesh::peers::{Peer, PeerRef, Roster};
 use crate::refusal::Refusal;
 
 /// A session attached: what waits for it (and for its member) has to be read from storage first.
 pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     let tail = memory.next_seq - 1;
-    let Some(peer) = cx.core.roster.get_mut(at) else { return };
+    let Some(peer) = cx.sending(at) else { return };
     let own = memory.waiting.get(&peer.key()).copied().unwrap_or_default();
     let claims = peer.session_key.is_some() && memory.waiting.contains_key(&peer.member_key);
     let mut reads = false;
@@ -48,10 +47,10 @@ pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: Peer
 
 /// Takes over what waits for the member.
 pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
-    let Some(peer) = cx.core.roster.get(at) else { return };
+    let Some(peer) = cx.roster().get(at) else { return };
     let Some(session) = peer.session_key else { return };
-    let (member, epoch) = (peer.member_key, peer.outbox.epoch);
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
+    let (member, epoch) = (peer.member_key, cx.roster().outbox(at).map_or(0, |outbox| outbox.epoch));
+    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
     let future = async move {
         let claimed = async {
             store::claim_member(&db, &mesh, &member, &session).await?;
@@ -73,7 +72,7 @@ pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
                     },
                 };
             }
-            if let Some(peer) = cx.core.roster.get_mut(at)
+            if let Some(peer) = cx.sending(at)
                 && peer.outbox.epoch == epoch
             {
                 peer.outbox.reading = false;
@@ -82,8 +81,8 @@ pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
             Ok(Outcome::Silent)
         })
     };
-    let lane = Lane("claim", member.to_hex());
-    cx.spawn(Work { lane, future: boxed::<Messaging, _, _>(future), reply_to: None });
+    let lane = Lane::of::<Messaging>(format_args!("claim {member}"));
+    cx.spawn(Work::new(lane, boxed::<Messaging, _, _>(future)));
 }
 
 /// Longest read or claim; shorter than the deadline of work, so that whoever waits for it learns of a failure.
@@ -107,7 +106,7 @@ fn with_uncommitted(memory: &MessagingMemory, key: &PublicKey, mut counts: Count
 /// Reads on where the window has room: after acknowledgements, commits, and when a status stops holding back.
 pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     let committed = memory.committed;
-    let Some(peer) = cx.core.roster.get_mut(at) else { return };
+    let Some(peer) = cx.sending(at) else { return };
     if !peer.online() || peer.outbox.reading || !peer.outbox.wants_refill() {
         return;
     }
@@ -129,33 +128,26 @@ pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRe
 }
 
 fn refill_lanes(cx: &mut MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, committed: i64) {
-    let Some(peer) = cx.core.roster.get_mut(at).filter(|_| !lanes.is_empty()) else { return };
+    let Some(peer) = cx.sending(at).filter(|_| !lanes.is_empty()) else { return };
     peer.outbox.reading = true;
     let limit = u32::try_from(peer.outbox.free()).unwrap_or(1).max(1);
     let future = read(cx, at, lanes, limit, committed, false);
-    let lane = Lane("refill", at.0.to_string());
-    cx.spawn(Work { lane, future, reply_to: None });
+    cx.spawn(Work::new(refill_lane(at), future));
 }
 
-type BoxedWork =
-    std::pin::Pin<Box<dyn std::future::Future<Output = Result<crate::mesh::outcome::Apply, Refusal>> + Send>>;
+fn refill_lane(at: PeerRef) -> Lane {
+    Lane::of::<Messaging>(format_args!("refill {}", at.0))
+}
 
 /// Reads a backlog and pushes it. A pull pushes what the status holds back, too, and is answered.
-fn read(
-    cx: &MeshContext<'_>,
-    at: PeerRef,
-    lanes: Vec<LaneRead>,
-    limit: u32,
-    committed: i64,
-    pulled: bool,
-) -> BoxedWork {
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
-    let peer = cx.core.roster.get(at);
-    let (key, epoch) = peer.map_or((PublicKey::from_bytes([0; 32]), 0), |peer| (peer.key(), peer.outbox.epoch));
+fn read(cx: &MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, limit: u32, committed: i64, pulled: bool) -> Slow {
+    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
+    let key = cx.roster().get(at).map_or(PublicKey::from_bytes([0; 32]), Peer::key);
+    let epoch = cx.roster().outbox(at).map_or(0, |outbox| outbox.epoch);
     boxed::<Messaging, _, _>(async move {
         let loaded = in_time(Box::pin(load_backlog(&db, &mesh, &key, &lanes, limit))).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
-            let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| peer.outbox.epoch == epoch) else {
+            let Some(peer) = cx.sending(at).filter(|peer| peer.outbox.epoch == epoch) else {
                 return Ok(Outcome::Silent);
             };
             if !pulled {
@@ -165,7 +157,7 @@ fn read(
             let pushed = push_rows(memory, cx, at, rows, pulled);
             if pushed.complete {
                 for lane in lanes.iter().filter(|lane| !more.contains(&lane.priority)) {
-                    if let Some(peer) = cx.core.roster.get_mut(at) {
+                    if let Some(peer) = cx.sending(at) {
                         peer.outbox.read_up_to(lane.priority, committed);
                     }
                 }
@@ -174,11 +166,11 @@ fn read(
             if !pulled {
                 return Ok(Outcome::Silent);
             }
-            let remaining = waiting_for(memory, &cx.core.roster, at).iter().sum::<u32>();
-            let in_flight = cx.core.roster.get(at).map_or(0, |peer| peer.outbox.len());
+            let remaining = waiting_for(memory, cx.roster(), at).iter().sum::<u32>();
+            let in_flight = cx.roster().outbox(at).map_or(0, Outbox::len);
             let remaining = remaining.saturating_sub(u32::try_from(in_flight).unwrap_or(u32::MAX));
             let result = InboxPullResult { pushed: pushed.count, remaining };
-            Ok(Outcome::answer(ServerMessage::from(Response::from(result))))
+            Ok(Outcome::Answer(Box::new(Response::from(result).into())))
         })
     })
 }
@@ -196,9 +188,9 @@ fn push_rows(
     pulled: bool,
 ) -> PushedRows {
     let mut count = 0;
-    let now = cx.core.clock.believed_ms();
+    let now = cx.believed_ms();
     for message in rows {
-        let Some(peer) = cx.core.roster.get_mut(at) else { break };
+        let Some(mut peer) = cx.sending(at) else { break };
         let lane = peer.outbox.lane(message.priority);
         // What is on its way already is acknowledged or pushed again later.
         if message.seq <= lane.pushed || peer.outbox.has(message.id.as_str()) {
@@ -214,7 +206,7 @@ fn push_rows(
             continue;
         }
         let key = peer.key();
-        match hand_over(peer, &message, &frame, None) {
+        match hand_over(&mut peer, &message, &frame, None) {
             Offered::Stored => return PushedRows { count, complete: false },
             Offered::Pushed => count += 1,
             Offered::Left => {
@@ -235,7 +227,7 @@ pub(in crate::features::messaging) fn pull(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     limit: Option<u32>,
-) -> Result<Outcome, Refusal> {
+) -> Result<Outcome<Response>, Refusal> {
     let at = cx.peer()?.at;
     let ceiling = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(256);
     let limit = limit.unwrap_or(ceiling).clamp(1, ceiling);
@@ -253,24 +245,24 @@ pub(super) fn pull_now(
     reply: Option<ReplyTo>,
 ) {
     let committed = memory.committed;
-    let Some(peer) = cx.core.roster.get(at) else { return };
+    let Some(outbox) = cx.roster().outbox(at) else { return };
     let lanes: Vec<LaneRead> = Priority::ALL
         .into_iter()
-        .filter(|priority| peer.outbox.lane(*priority).backlog())
-        .map(|priority| LaneRead { priority, after: peer.outbox.lane(priority).pushed })
+        .filter(|priority| outbox.lane(*priority).backlog())
+        .map(|priority| LaneRead { priority, after: outbox.lane(priority).pushed })
         .collect();
     let future = read(cx, at, lanes, limit, committed, true);
-    cx.spawn(Work { lane: Lane("refill", at.0.to_string()), future, reply_to: reply });
+    cx.spawn(Work { reply_to: reply, tag: "inbox_pull", ..Work::new(refill_lane(at), future) });
 }
 
 /// A status stopped holding back: drain, and say how many `low` messages could be pulled.
 pub fn became_idle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     refill(memory, cx, at);
-    let low = waiting_for(memory, &cx.core.roster, at)[Priority::Low as usize];
-    let pulls = cx.core.roster.get(at).is_some_and(|peer| peer.pulls && peer.online());
+    let low = waiting_for(memory, cx.roster(), at)[Priority::Low as usize];
+    let pulls = cx.roster().get(at).is_some_and(|peer| peer.pulls && peer.online());
     if low > 0 && pulls {
-        let frame = system_push(&cx.core.id, "low_waiting", event_data(&LowWaiting { count: low }), cx.now_ms());
-        cx.push_to(at, &frame);
+        let event = cx.system_event("low_waiting", event_data(&LowWaiting { count: low }));
+        cx.push(at, &event);
     }
 }
 
