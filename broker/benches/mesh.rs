@@ -18,7 +18,6 @@ use claudemesh_broker::journal::{Batch, Journal, store};
 use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
 use claudemesh_broker::mesh::peers::{At, Member, Peer, PeerRef, Role, Roster};
-use claudemesh_broker::mesh::topics::TopicBook;
 use claudemesh_broker::session::Out;
 use claudemesh_broker::session::queue::{Load, Outlet};
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Request, Send};
@@ -91,8 +90,8 @@ impl Fixture {
             connections: Connections::default(),
             hooks: Arc::default(),
         };
-        let core = Core::new(mesh(), Roster::default(), TopicBook::default(), &shared);
-        Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![], vec![]), _data: data }
+        let core = Core::new(mesh(), Roster::default(), &shared);
+        Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![]), _data: data }
     }
 
     /// A member with one connected session.
@@ -113,8 +112,8 @@ impl Fixture {
     }
 
     fn ask(&mut self, peer: PeerRef, request: impl Into<Request>) {
-        let caller = Caller { peer, req_id: None, id: Some("1".into()), confirm: false };
-        let mut cx = MeshContext { core: &mut self.core, caller: Some(caller) };
+        let caller = Caller { peer, req_id: None, id: Some("1".into()), confirm: false, tag: "" };
+        let mut cx = MeshContext::new(&mut self.core, Some(caller));
         if Messaging::handle(&mut self.memory, &mut cx, request.into()).is_err() {
             panic!("the request was refused");
         }

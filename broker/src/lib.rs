@@ -15,6 +15,7 @@ mod lock;
 pub mod mesh;
 pub mod metrics;
 mod quiet;
+pub mod refusal;
 mod server;
 pub mod session;
 pub mod telemetry;

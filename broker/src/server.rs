@@ -13,8 +13,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::db::{Db, DbError, DbOptions, Exclusive};
+use crate::features::Features;
 use crate::http::{self, AppState, auth::AuthState};
-use crate::journal::{self, Journal};
+use crate::journal::Journal;
 use crate::lock::DataDirLock;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::{Arbiters, Directory};
@@ -201,6 +202,9 @@ impl Broker {
                     let answer = service.call(request);
                     async move {
                         let answer = answer.await;
+                        if let Ok(answer) = &answer {
+                            http::log_fault(answer);
+                        }
                         drop(under_way);
                         answer
                     }
@@ -286,23 +290,9 @@ impl RunningBroker {
 async fn upkeep(db: Db, clock: SharedClock) {
     loop {
         let now = clock.believed_ms();
-        let kept = now - journal::store::QUEUE_KEPT_MS;
-        let done = async {
-            let expired = journal::store::expire(&db, now).await?;
-            let purged = journal::store::purge(&db, now).await?;
-            let forgotten = crate::features::presence::store::forget_before(&db, kept).await?;
-            Ok::<_, DbError>((expired, purged, forgotten))
-        };
-        match done.await {
-            Ok((0, 0, 0)) => {}
-            Ok((expired, purged, forgotten)) => {
-                tracing::info!(expired, purged, forgotten, "old messages and sessions removed");
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "old messages could not be removed; trying again in a minute");
-                clock.sleep_until(clock.mono_ms() + UPKEEP_RETRY_MS).await;
-                continue;
-            }
+        if !Features::upkeep(&db, now).await {
+            clock.sleep_until(clock.mono_ms() + UPKEEP_RETRY_MS).await;
+            continue;
         }
         clock.sleep_until(clock.mono_ms() + UPKEEP_MS).await;
     }

@@ -184,3 +184,18 @@ impl ErrorFrame {
         ErrorCode::parse(&self.code)
     }
 }
+
+/// Error body of every HTTP route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HttpError {
+    /// Always `false`.
+    pub ok: bool,
+    /// Stable code.
+    pub error: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// With a rate limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}

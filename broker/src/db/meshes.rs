@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 
 use super::schema::meshes;
 use super::{Db, DbError, convert};
-use crate::features::members::store::{Member, NewMemberRow};
+use crate::db::members::{Member, NewMemberRow};
 use crate::{with_conn, with_tx};
 
 /// A mesh as stored.

@@ -7,12 +7,15 @@
 pub mod convert;
 mod error;
 mod exclusive;
+pub mod members;
 pub mod meshes;
 pub mod meta;
 pub mod migrate;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod schema;
+pub mod scoped;
+pub mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(test)]

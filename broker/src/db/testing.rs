@@ -11,7 +11,7 @@ use claudemesh_protocol::id::{MeshId, PublicKey, random_id};
 
 use super::meshes::{self, MeshRecord};
 use super::{Db, DbOptions};
-use crate::features::members::store::{Member, Role};
+use crate::db::members::{Member, Role};
 
 /// Wall time of the tests.
 pub(crate) const NOW: i64 = 1_700_000_000_000;

@@ -3,7 +3,6 @@
 pub mod enrolment;
 pub mod groups;
 pub mod info;
-pub mod members;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;

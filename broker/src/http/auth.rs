@@ -21,8 +21,8 @@ use rand::RngCore;
 use serde::de::DeserializeOwned;
 
 use super::AppState;
-use super::failure::HttpFailure;
 use crate::db::{Db, DbError, meta};
+use crate::refusal::Refusal;
 use crate::session::bucket::Bucket;
 
 /// Signatures remembered at once.
@@ -46,17 +46,17 @@ impl Body {
     ///
     /// # Errors
     /// `bad_json` when it is no JSON, `invalid_args` naming the field that does not fit.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpFailure> {
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         serde_json::from_slice(&self.0).map_err(|error| {
             let code = if error.is_data() { ErrorCode::InvalidArgs } else { ErrorCode::BadJson };
-            HttpFailure::new(code, error.to_string())
+            Refusal::new(code, error.to_string())
         })
     }
 }
 
 impl FromRequest for Body {
-    type Error = HttpFailure;
-    type Future = LocalBoxFuture<'static, Result<Self, HttpFailure>>;
+    type Error = Refusal;
+    type Future = LocalBoxFuture<'static, Result<Self, Refusal>>;
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
@@ -64,14 +64,14 @@ impl FromRequest for Body {
     }
 }
 
-async fn read_body(mut payload: Payload) -> Result<Bytes, HttpFailure> {
+async fn read_body(mut payload: Payload) -> Result<Bytes, Refusal> {
     let whole = async {
         let mut body = BytesMut::new();
         while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| HttpFailure::new(ErrorCode::BadJson, "the body broke off"))?;
+            let chunk = chunk.map_err(|_| Refusal::new(ErrorCode::BadJson, "the body broke off"))?;
             if body.len() + chunk.len() > limits::MAX_HTTP_BODY_BYTES {
                 let message = format!("expected a body of at most {} bytes", limits::MAX_HTTP_BODY_BYTES);
-                return Err(HttpFailure::new(ErrorCode::PayloadTooLarge, message));
+                return Err(Refusal::new(ErrorCode::PayloadTooLarge, message));
             }
             body.extend_from_slice(&chunk);
         }
@@ -95,21 +95,21 @@ impl Signed {
     ///
     /// # Errors
     /// As [`Body::json`].
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpFailure> {
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         self.body.json()
     }
 }
 
 impl FromRequest for Signed {
-    type Error = HttpFailure;
-    type Future = LocalBoxFuture<'static, Result<Self, HttpFailure>>;
+    type Error = Refusal;
+    type Future = LocalBoxFuture<'static, Result<Self, Refusal>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
             let state = request
                 .app_data::<web::Data<AppState>>()
-                .ok_or_else(|| HttpFailure::new(ErrorCode::Internal, "the route has no state"))?;
+                .ok_or_else(|| Refusal::new(ErrorCode::Internal, "the route has no state"))?;
             // Before the body is read: who sends no signature does not get to upload.
             let [key, timestamp, signature] =
                 [signed_http::KEY_HEADER, signed_http::TIMESTAMP_HEADER, signed_http::SIGNATURE_HEADER]
@@ -117,7 +117,7 @@ impl FromRequest for Signed {
             let (Some(key), Some(timestamp), Some(signature)) = (key, timestamp, signature) else {
                 let message =
                     "expected the headers X-Claudemesh-Key, X-Claudemesh-Timestamp and X-Claudemesh-Signature";
-                return Err(HttpFailure::new(ErrorCode::Unauthorized, message));
+                return Err(Refusal::new(ErrorCode::Unauthorized, message));
             };
             let body = read_body(payload).await?;
             let path = request.uri().path_and_query().map_or(request.path(), |path| path.as_str());
@@ -180,12 +180,12 @@ impl AuthState {
     ///
     /// # Errors
     /// `replayed`; `rate_limited` when too many of this signer are remembered, `busy` when too many are at all.
-    pub fn accept(&self, request: &Signed) -> Result<(), HttpFailure> {
+    pub fn accept(&self, request: &Signed) -> Result<(), Refusal> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match seen.insert(request.signature, request.key, request.now_ms) {
             // The oldest may take as long as that to be forgotten; usually the flood is over before.
-            Err(ErrorCode::RateLimited) => Err(HttpFailure::limited(1_000)),
-            done => done.map_err(HttpFailure::from),
+            Err(ErrorCode::RateLimited) => Err(Refusal::limited(1_000)),
+            done => done.map_err(Refusal::from),
         }
     }
 
@@ -193,7 +193,7 @@ impl AuthState {
     ///
     /// # Errors
     /// `rate_limited` with the time to wait.
-    pub fn count_attempt(&self, address: IpAddr, rate: u32, mono_ms: i64) -> Result<(), HttpFailure> {
+    pub fn count_attempt(&self, address: IpAddr, rate: u32, mono_ms: i64) -> Result<(), Refusal> {
         const MINUTE_MS: i64 = 60_000;
         let mut buckets = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
@@ -203,7 +203,7 @@ impl AuthState {
             }
         }
         let bucket = buckets.entry(address).or_insert_with(|| Bucket::full(rate, mono_ms));
-        bucket.take(rate, MINUTE_MS, rate, mono_ms).map_err(HttpFailure::limited)
+        bucket.take(rate, MINUTE_MS, rate, mono_ms).map_err(Refusal::limited)
     }
 }
 
@@ -258,7 +258,7 @@ fn random_token() -> (String, String) {
 ///
 /// # Errors
 /// `unauthorized`, or storage.
-pub async fn require_operator(db: &Db, request: &HttpRequest) -> Result<(), HttpFailure> {
+pub async fn require_operator(db: &Db, request: &HttpRequest) -> Result<(), Refusal> {
     let stored = meta::get(db, OPERATOR_TOKEN).await?;
     let given = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
@@ -274,7 +274,7 @@ pub async fn require_operator(db: &Db, request: &HttpRequest) -> Result<(), Http
     }
     let message =
         "expected the operator token in `Authorization: Bearer`; `claudemesh-broker operator-token` makes one";
-    Err(HttpFailure::new(ErrorCode::Unauthorized, message))
+    Err(Refusal::new(ErrorCode::Unauthorized, message))
 }
 
 #[cfg(test)]
@@ -330,7 +330,7 @@ mod tests {
         for _ in 0..3 {
             auth.count_attempt(one, 3, 0).unwrap();
         }
-        assert_eq!(auth.count_attempt(one, 3, 0).unwrap_err().code(), ErrorCode::RateLimited);
+        assert_eq!(auth.count_attempt(one, 3, 0).unwrap_err().code, ErrorCode::RateLimited);
         auth.count_attempt(two, 3, 0).unwrap();
         auth.count_attempt(one, 3, 20_001).unwrap();
         auth.count_attempt(one, 0, 0).unwrap();

@@ -16,15 +16,15 @@ use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
 use claudemesh_protocol::time::iso;
 
 use super::auth::{Body, Signed, client_address, require_operator};
-use super::failure::HttpFailure;
 use super::{AppState, State, pages};
 use crate::db::DbError;
+use crate::db::members::{self as members, Member, Role};
 use crate::db::meshes::{self, MeshRecord};
-use crate::features::enrolment::rules::{self, RuleError};
+use crate::features::enrolment::rules;
 use crate::features::enrolment::store::{self, Candidate, Enrolled, Invite};
-use crate::features::members::store::{self as members, Member, Role};
+use crate::refusal::Refusal;
 
-type Answer = Result<HttpResponse, HttpFailure>;
+type Answer = Result<HttpResponse, Refusal>;
 
 /// Invites in one list.
 const MAX_LISTED: u32 = 1_000;
@@ -44,20 +44,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/join/{token}", web::get().to(pages::token));
 }
 
-impl From<RuleError> for HttpFailure {
-    fn from(error: RuleError) -> Self {
-        Self::new(error.code, error.message)
-    }
-}
-
 /// Runs work that must not stop halfway when the client goes away: a stored change that the live mesh never hears of.
 pub(super) async fn to_the_end<T: 'static>(
-    work: impl Future<Output = Result<T, HttpFailure>> + 'static,
-) -> Result<T, HttpFailure> {
-    actix_web::rt::spawn(work).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "the work of an HTTP request panicked");
-        Err(ErrorCode::Internal.into())
-    })
+    work: impl Future<Output = Result<T, Refusal>> + 'static,
+) -> Result<T, Refusal> {
+    actix_web::rt::spawn(work).await.unwrap_or_else(|error| Err(Refusal::fault(ErrorCode::Internal, error)))
 }
 
 async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answer {
@@ -66,11 +57,11 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
         require_operator(&state.db, &request).await?;
     } else if request.headers().contains_key("origin") {
         // Anyone on this machine may create a mesh, but not any web page that a browser on it has open.
-        return Err(HttpFailure::new(ErrorCode::Forbidden, "expected a request that does not come from a web page"));
+        return Err(Refusal::new(ErrorCode::Forbidden, "expected a request that does not come from a web page"));
     }
     let asked: CreateMesh = signed.json()?;
     if asked.owner_pubkey != signed.key {
-        return Err(HttpFailure::new(ErrorCode::Forbidden, "expected the request to be signed by `owner_pubkey`"));
+        return Err(Refusal::new(ErrorCode::Forbidden, "expected the request to be signed by `owner_pubkey`"));
     }
     let slug = rules::slug(&asked.slug)?;
     let name = asked.name.as_deref().map(rules::display_name).transpose()?.unwrap_or_else(|| slug.clone());
@@ -88,7 +79,7 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
                 return Ok(created(&state, &request, made));
             }
             let message = format!("the slug `{}` is taken on this broker; choose another", mesh.slug);
-            return Err(HttpFailure::new(ErrorCode::AlreadyExists, message));
+            return Err(Refusal::new(ErrorCode::AlreadyExists, message));
         }
         other => other?,
     }
@@ -141,12 +132,12 @@ async fn create_invite(request: HttpRequest, state: State, path: web::Path<Strin
     let invite = rules::invite(&mesh.id, &mesh.owner_pubkey, asked, now_ms)?;
     if store::count_usable(&state.db, &mesh.id, now_ms).await? >= rules::MAX_USABLE_INVITES {
         let message = format!("expected at most {} open invites; revoke some", rules::MAX_USABLE_INVITES);
-        return Err(HttpFailure::new(ErrorCode::Limit, message));
+        return Err(Refusal::new(ErrorCode::Limit, message));
     }
     state.auth.accept(&signed)?;
     match store::create_invite(&state.db, &invite).await {
         Err(DbError::Conflict(_)) => {
-            Err(HttpFailure::new(ErrorCode::AlreadyExists, "that invite id, code or token is in use; make a new one"))
+            Err(Refusal::new(ErrorCode::AlreadyExists, "that invite id, code or token is in use; make a new one"))
         }
         Err(error) => Err(error.into()),
         Ok(()) => Ok(HttpResponse::Created().json(view(invite, &Links::of(&state, &request)))),
@@ -180,10 +171,9 @@ async fn revoke_invite(
 async fn join(request: HttpRequest, state: State, body: Body) -> Answer {
     count_attempt(&state, &request)?;
     let asked: Join = body.json()?;
-    let invite =
-        InviteV1::read(&asked.invite_token).map_err(|error| HttpFailure::new(error.code(), error.to_string()))?;
+    let invite = InviteV1::read(&asked.invite_token).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
     let pubkey = PublicKey::parse(&asked.peer_pubkey)
-        .ok_or_else(|| HttpFailure::new(ErrorCode::Malformed, "expected `peer_pubkey` of 64 lower-case hex digits"))?;
+        .ok_or_else(|| Refusal::new(ErrorCode::Malformed, "expected `peer_pubkey` of 64 lower-case hex digits"))?;
     let name = joining_name(&state, Some(&invite.mesh_id), &pubkey, &asked.display_name).await?;
     let candidate = candidate(pubkey, name);
     // The hash is over the text as the owner made it, so another spelling of the same payload is another token.
@@ -224,12 +214,11 @@ async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body
         .and_then(|bytes| crypto_box::PublicKey::from_slice(&bytes).ok())
         .ok_or_else(|| {
             let message = "expected `recipient_x25519_pubkey`: 32 bytes in base64url without padding";
-            HttpFailure::new(ErrorCode::Malformed, message)
+            Refusal::new(ErrorCode::Malformed, message)
         })?;
     let canonical = signed::claim(&code, &asked.peer_pubkey, &asked.recipient_x25519_pubkey);
-    keys::verify(&asked.peer_pubkey, canonical.as_bytes(), &asked.signature).map_err(|_| {
-        HttpFailure::new(ErrorCode::BadSignature, "`signature` is not by `peer_pubkey` over this claim")
-    })?;
+    keys::verify(&asked.peer_pubkey, canonical.as_bytes(), &asked.signature)
+        .map_err(|_| Refusal::new(ErrorCode::BadSignature, "`signature` is not by `peer_pubkey` over this claim"))?;
     let name = match &asked.display_name {
         Some(name) => {
             let invite = store::invite_by_code(&state.db, &code.to_ascii_uppercase()).await?;
@@ -245,7 +234,7 @@ async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body
         announce(&state, &enrolled).await;
         let Enrolled { mesh, member, invite, already_member } = enrolled;
         let sealed = envelope::seal_anonymous(&root_key(&mesh.id), &recipient, &mut rand::rngs::OsRng)
-            .map_err(|_| HttpFailure::from(ErrorCode::Malformed))?;
+            .map_err(|_| Refusal::from(ErrorCode::Malformed))?;
         Ok(HttpResponse::Ok().json(Claimed {
             sealed_root_key: URL_SAFE_NO_PAD.encode(sealed),
             mesh_id: mesh.id,
@@ -269,7 +258,7 @@ async fn joining_name(
     mesh: Option<&MeshId>,
     key: &PublicKey,
     asked: &str,
-) -> Result<String, HttpFailure> {
+) -> Result<String, Refusal> {
     let refused = match rules::member_name(asked) {
         Ok(name) => return Ok(name),
         Err(error) => error,
@@ -292,7 +281,7 @@ async fn announce(state: &AppState, enrolled: &Enrolled) {
     }
 }
 
-fn count_attempt(state: &AppState, request: &HttpRequest) -> Result<(), HttpFailure> {
+fn count_attempt(state: &AppState, request: &HttpRequest) -> Result<(), Refusal> {
     let rate = state.config.effective_limits().enrol_per_minute;
     let address = client_address(request);
     // Whoever sits at this machine owns the database anyway; scripts that enrol hundreds of peers run there.
@@ -306,7 +295,7 @@ fn count_attempt(state: &AppState, request: &HttpRequest) -> Result<(), HttpFail
 ///
 /// # Errors
 /// `mesh_not_found`, `mesh_archived`.
-pub(super) async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, HttpFailure> {
+pub(super) async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> {
     let mesh = meshes::load(&state.db, id).await?.ok_or(ErrorCode::MeshNotFound)?;
     if mesh.archived_at_ms.is_some() {
         return Err(ErrorCode::MeshArchived.into());
@@ -314,13 +303,10 @@ pub(super) async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Ht
     Ok(mesh)
 }
 
-async fn owned(state: &AppState, id: &MeshId, signed: &Signed) -> Result<MeshRecord, HttpFailure> {
+async fn owned(state: &AppState, id: &MeshId, signed: &Signed) -> Result<MeshRecord, Refusal> {
     let mesh = live(state, id).await?;
     if mesh.owner_pubkey != signed.key {
-        return Err(HttpFailure::new(
-            ErrorCode::Forbidden,
-            "expected the request to be signed by the mesh's owner key",
-        ));
+        return Err(Refusal::new(ErrorCode::Forbidden, "expected the request to be signed by the mesh's owner key"));
     }
     Ok(mesh)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use actix_web::{HttpRequest, HttpResponse};
 use claudemesh_protocol::crypto::http::sha256_hex;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult};
@@ -11,6 +11,7 @@ use super::State;
 use super::auth::Body;
 use crate::mesh::attach::cut;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 use crate::session::bucket::Bucket;
 
 /// Tokens and processes whose rate is remembered; beyond it full buckets are forgotten.
@@ -39,15 +40,13 @@ impl Rates {
     }
 }
 
-pub(super) async fn set_status(request: HttpRequest, body: Body, state: State) -> HttpResponse {
+pub(super) async fn set_status(request: HttpRequest, body: Body, state: State) -> Result<HttpResponse, Refusal> {
     METRICS.hook_requests.inc();
     let Some(token) = bearer(&request).filter(|token| (32..=256).contains(&token.len())) else {
-        return refuse(ErrorCode::Unauthorized, "expected `Authorization: Bearer <hook token>`", None);
+        let message = "expected `Authorization: Bearer <hook token>`";
+        return Err(Refusal::new(ErrorCode::Unauthorized, message));
     };
-    let mut status: HookSetStatus = match body.json() {
-        Ok(status) => status,
-        Err(failure) => return failure.error_response(),
-    };
+    let mut status: HookSetStatus = body.json()?;
     // Cut as a hello's are, or a long one would fit no session; and a parked status is small.
     status.cwd = cut(&status.cwd);
     status.session_id = status.session_id.as_deref().map(cut);
@@ -59,29 +58,18 @@ pub(super) async fn set_status(request: HttpRequest, body: Body, state: State) -
     };
     if let Err(wait) = taken {
         METRICS.hook_limited.inc();
-        return refuse(ErrorCode::RateLimited, "too many hook calls", Some(wait));
+        return Err(Refusal::wait(ErrorCode::RateLimited, "too many hook calls", wait));
     }
     let changed = state.directory.hook_status(&token_hash, &status).await;
-    HttpResponse::Ok().json(HookSetStatusResult {
+    Ok(HttpResponse::Ok().json(HookSetStatusResult {
         ok: true,
         pending: changed.is_empty(),
         sessions: u32::try_from(changed.len()).ok().filter(|count| *count > 0),
         presence_id: changed.into_iter().next(),
         error: None,
-    })
+    }))
 }
 
 fn bearer(request: &HttpRequest) -> Option<&str> {
     request.headers().get("authorization")?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
-}
-
-fn refuse(code: ErrorCode, message: &str, retry_after_ms: Option<u64>) -> HttpResponse {
-    let status = actix_web::http::StatusCode::from_u16(code.http_status())
-        .unwrap_or(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status).json(claudemesh_protocol::features::enrolment::HttpError {
-        ok: false,
-        error: code.as_str().into(),
-        message: Some(message.into()),
-        retry_after_ms,
-    })
 }

@@ -13,13 +13,13 @@ use claudemesh_protocol::time::iso;
 
 use super::auth::Signed;
 use super::enrolment::{live, to_the_end};
-use super::failure::HttpFailure;
 use super::{AppState, State};
+use crate::db::members::{self as store, Member, MemberPatch, Role};
 use crate::db::meshes::{self, MeshRecord};
 use crate::features::enrolment::rules;
-use crate::features::members::store::{self, Member, MemberPatch, Role};
+use crate::refusal::Refusal;
 
-type Answer = Result<HttpResponse, HttpFailure>;
+type Answer = Result<HttpResponse, Refusal>;
 
 /// Routes of this module.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -39,7 +39,7 @@ struct Caller {
 }
 
 impl Caller {
-    async fn of(state: &AppState, mesh: &MeshId, signed: &Signed) -> Result<Self, HttpFailure> {
+    async fn of(state: &AppState, mesh: &MeshId, signed: &Signed) -> Result<Self, Refusal> {
         let mesh = live(state, mesh).await?;
         let member = store::by_key(&state.db, &mesh.id, &signed.key).await?;
         let owner_key = mesh.owner_pubkey == signed.key;
@@ -53,11 +53,11 @@ impl Caller {
         Ok(Self { mesh, role, member })
     }
 
-    fn require(&self, role: Role) -> Result<(), HttpFailure> {
+    fn require(&self, role: Role) -> Result<(), Refusal> {
         if self.role >= role {
             return Ok(());
         }
-        Err(HttpFailure::new(ErrorCode::Forbidden, format!("expected the role `{}` or above", role.as_str())))
+        Err(Refusal::new(ErrorCode::Forbidden, format!("expected the role `{}` or above", role.as_str())))
     }
 }
 
@@ -74,7 +74,7 @@ async fn patch(state: State, path: web::Path<(String, String)>, signed: Signed) 
     let (mesh, target) = path.into_inner();
     let caller = Caller::of(&state, &mesh.into(), &signed).await?;
     let asked: PatchMember = signed.json()?;
-    let unknown = || HttpFailure::new(ErrorCode::NotFound, "no such member in this mesh");
+    let unknown = || Refusal::new(ErrorCode::NotFound, "no such member in this mesh");
     let target = store::load(&state.db, &caller.mesh.id, &MemberId::from(target)).await?;
     let target = target.filter(|member| member.revoked_at_ms.is_none()).ok_or_else(unknown)?;
     allow_patch(&caller, &target, &asked)?;
@@ -90,8 +90,8 @@ async fn patch(state: State, path: web::Path<(String, String)>, signed: Signed) 
 
 /// Owners edit everything but their own role; admins edit anyone below them and each other, but no roles; members edit
 /// of themselves what the mesh's policy allows.
-fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<(), HttpFailure> {
-    let forbid = |message: &str| Err(HttpFailure::new(ErrorCode::Forbidden, message));
+fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<(), Refusal> {
+    let forbid = |message: &str| Err(Refusal::new(ErrorCode::Forbidden, message));
     if asked.permission.is_some() {
         caller.require(Role::Owner)?;
         if target.role == Role::Owner {
@@ -119,7 +119,7 @@ fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<
 }
 
 /// The store's form of a patch, and the answer's, both after trimming.
-fn checked(asked: &PatchMember, target: &Member) -> Result<(MemberPatch, PatchMember), HttpFailure> {
+fn checked(asked: &PatchMember, target: &Member) -> Result<(MemberPatch, PatchMember), Refusal> {
     // The name of before stays allowed, whatever it is.
     let name =
         |name: &str| if name == target.display_name { rules::display_name(name) } else { rules::member_name(name) };
@@ -132,7 +132,7 @@ fn checked(asked: &PatchMember, target: &Member) -> Result<(MemberPatch, PatchMe
     };
     if patch == MemberPatch::default() {
         let message = "expected at least one of displayName, roleTag, groups, messageMode, permission";
-        return Err(HttpFailure::new(ErrorCode::InvalidArgs, message));
+        return Err(Refusal::new(ErrorCode::InvalidArgs, message));
     }
     let changes = PatchMember {
         display_name: patch.display_name.clone(),

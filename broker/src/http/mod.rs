@@ -2,7 +2,6 @@
 
 pub mod auth;
 pub mod enrolment;
-pub mod failure;
 mod health;
 mod hook;
 pub mod members;
@@ -13,12 +12,15 @@ mod ws;
 
 use std::sync::{Arc, Mutex};
 
+use actix_web::dev::ServiceResponse;
 use actix_web::web;
+use claudemesh_protocol::id::MeshId;
 
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::mesh::directory::Directory;
+use crate::refusal::Refusal;
 use crate::session::SessionDeps;
 
 /// What handlers share.
@@ -51,6 +53,16 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/hook/set-status", web::post().to(hook::set_status));
     enrolment::configure(config);
     members::configure(config);
+}
+
+/// Writes what failed inside the broker into the log, beside the incident that the answer names.
+pub fn log_fault(response: &ServiceResponse) {
+    let Some(refusal) = response.response().error().and_then(|error| error.as_error::<Refusal>()) else { return };
+    let request = response.request();
+    // The route as it is written: paths hold invite codes and tokens.
+    let route = request.match_pattern().unwrap_or_default();
+    let mesh = request.match_info().get("id").filter(|_| route.starts_with("/mesh/{id}")).map(MeshId::from);
+    refusal.log(mesh.as_ref(), &format!("{} {route}", request.method()));
 }
 
 /// Shared state as handlers take it.

@@ -6,7 +6,7 @@ use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
 
 use super::store::QUEUE_KEPT_MS;
-pub use crate::features::presence::store::{SessionRecord, StatsDelta};
+pub use crate::db::sessions::{SessionRecord, StatsDelta};
 
 /// One message. Its `seq` orders it within its mesh.
 #[derive(Clone, Debug, PartialEq)]

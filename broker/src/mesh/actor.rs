@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
+use tracing::Instrument;
 
 use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
 use super::directory::Directory;
@@ -14,9 +15,11 @@ use super::hooks::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
 use super::messages::{Asked, Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
-use super::outcome::{Apply, Lane, Outcome, Reject, Work};
+use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{PeerRef, StatusSource};
+use super::step;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
 /// Frames that may wait for a mesh before its sessions stop reading their sockets.
@@ -36,6 +39,7 @@ pub struct Mesh {
     pub(super) directory: Directory,
     pub(super) lanes: Lanes,
     pub(super) flush_armed: Option<(FlushWanted, SpawnHandle)>,
+    pub(super) wake_armed: Option<(i64, SpawnHandle)>,
     pub(super) writing: bool,
     pub(super) next_tick_mono_ms: i64,
     pub(super) next_forget_mono_ms: i64,
@@ -56,6 +60,7 @@ impl Mesh {
             directory,
             lanes: Lanes::default(),
             flush_armed: None,
+            wake_armed: None,
             writing: false,
             next_tick_mono_ms: now + TICK_MS,
             next_forget_mono_ms: now,
@@ -66,7 +71,7 @@ impl Mesh {
     }
 
     pub(super) fn context(&mut self, caller: Option<Caller>) -> (MeshContext<'_>, &mut Features) {
-        (MeshContext { core: &mut self.core, caller }, &mut self.features)
+        (MeshContext::new(&mut self.core, caller), &mut self.features)
     }
 
     /// Runs a step on the features, then everything that follows from it: events, work, flush.
@@ -76,21 +81,17 @@ impl Mesh {
         caller: Option<Caller>,
         step: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T,
     ) -> T {
-        let (mut cx, features) = self.context(caller);
-        let result = step(features, &mut cx);
-        while let Some(event) = cx.core.events.pop_front() {
-            cx.caller = None;
-            features.on_event(&mut cx, &event);
-        }
+        let result = step::step(&mut self.core, &mut self.features, caller, step);
         let work = std::mem::take(&mut self.core.work);
         for work in work {
             self.admit(work, ctx);
         }
         self.arm_flush(ctx);
+        self.arm_wake(ctx);
         result
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Reject>, caller: Option<&Caller>, ctx: &mut Context<Self>) -> bool {
+    fn settle(&mut self, outcome: Result<Outcome, Refusal>, caller: Option<&Caller>, ctx: &mut Context<Self>) -> bool {
         match outcome {
             Ok(Outcome::Silent) => true,
             Ok(Outcome::Answer(message)) => {
@@ -100,14 +101,20 @@ impl Mesh {
                 true
             }
             Ok(Outcome::Work(mut work)) => {
+                work.tag = caller.map_or("", |caller| caller.tag);
                 let (cx, _) = self.context(caller.cloned());
                 work.reply_to = cx.reply_to();
                 self.admit(work, ctx);
                 true
             }
-            Err(reject) => {
+            Ok(Outcome::Overview(overview)) => {
+                let outcome = self.step(ctx, caller.cloned(), overview);
+                self.settle(outcome, caller, ctx)
+            }
+            Err(refusal) => {
+                refusal.log(Some(&self.core.id), caller.map_or("", |caller| caller.tag));
                 if let Some(caller) = caller {
-                    let frame = reject.into_frame(caller.id.as_deref());
+                    let frame = refusal.into_frame(caller.id.as_deref());
                     self.answer(caller, &frame.into());
                 }
                 false
@@ -127,7 +134,7 @@ impl Mesh {
             && let Some(to) = &work.reply_to
         {
             let frame =
-                Reject::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.as_deref());
+                Refusal::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.as_deref());
             let (mut cx, _) = self.context(None);
             cx.reply(to, &frame.into());
         }
@@ -135,19 +142,24 @@ impl Mesh {
     }
 
     fn run_lanes(&mut self, ctx: &mut Context<Self>) {
-        while let Some(Work { lane, future, reply_to }) = self.lanes.start() {
+        while let Some(Work { lane, future, reply_to, tag }) = self.lanes.start() {
+            let span = tracing::debug_span!(
+                "work",
+                mesh.id = %self.core.id,
+                feature = lane.feature,
+                lane = lane.key,
+                msg.type = tag,
+                req.id = reply_to.as_ref().and_then(|to| to.req_id.as_deref()),
+            );
             // Spawned on the runtime, not in the actor: a transaction future must not be dropped with the actor.
-            let job = tokio::spawn(tokio::time::timeout(WORK_DEADLINE, future));
+            let job = tokio::spawn(tokio::time::timeout(WORK_DEADLINE, future.instrument(span)));
             ctx.spawn(job.into_actor(self).map(move |done, mesh, ctx| {
                 let result = match done {
                     Ok(Ok(result)) => result,
-                    Ok(Err(_)) => Err(Reject::new(ErrorCode::Timeout, "storage took too long")),
-                    Err(error) => {
-                        tracing::error!(error = %error, lane = ?lane, "work panicked");
-                        Err(Reject::new(ErrorCode::Internal, "this request failed inside the broker"))
-                    }
+                    Ok(Err(_)) => Err(Refusal::new(ErrorCode::Timeout, "storage took too long")),
+                    Err(error) => Err(Refusal::fault(ErrorCode::Internal, error)),
                 };
-                mesh.finished(&lane, result, reply_to, ctx);
+                mesh.finished(&lane, result, reply_to, tag, ctx);
             }));
         }
     }
@@ -155,8 +167,9 @@ impl Mesh {
     fn finished(
         &mut self,
         lane: &Lane,
-        result: Result<Apply, Reject>,
+        result: Result<Apply, Refusal>,
         reply_to: Option<super::outcome::ReplyTo>,
+        tag: &'static str,
         ctx: &mut Context<Self>,
     ) {
         self.lanes.finished(lane);
@@ -165,28 +178,35 @@ impl Mesh {
             req_id: to.req_id.clone(),
             id: to.id.clone(),
             confirm: to.confirm,
+            tag,
         });
         let outcome = match result {
-            Ok(apply) => self.step(ctx, caller, apply),
-            Err(reject) => Err(reject),
+            Ok(apply) => match self.step(ctx, caller.clone(), apply) {
+                Ok(Outcome::Overview(overview)) => self.step(ctx, caller, overview),
+                outcome => outcome,
+            },
+            Err(refusal) => Err(refusal),
         };
+        if let Err(refusal) = &outcome {
+            refusal.log(Some(&self.core.id), if tag.is_empty() { lane.feature } else { tag });
+        }
         match (outcome, reply_to) {
             (Ok(Outcome::Answer(message)), Some(to)) => {
                 let (mut cx, _) = self.context(None);
                 cx.reply(&to, &message);
             }
             (Ok(Outcome::Work(mut work)), to) => {
-                work.reply_to = to;
+                (work.reply_to, work.tag) = (to, tag);
                 self.admit(work, ctx);
             }
             (Ok(_), _) => {}
-            (Err(reject), Some(to)) => {
-                let frame = reject.into_frame(to.id.as_deref());
+            (Err(refusal), Some(to)) => {
+                let frame = refusal.into_frame(to.id.as_deref());
                 let (mut cx, _) = self.context(None);
                 cx.reply(&to, &frame.into());
             }
-            (Err(reject), None) => {
-                tracing::warn!(mesh.id = %self.core.id, code = reject.code.as_str(), lane = ?lane, "background work failed");
+            (Err(refusal), None) => {
+                tracing::warn!(mesh.id = %self.core.id, code = refusal.code.as_str(), lane = ?lane, "background work failed");
             }
         }
         self.run_lanes(ctx);
@@ -201,6 +221,7 @@ impl Actor for Mesh {
         ctx.set_mailbox_capacity(MAILBOX);
         METRICS.meshes_active.inc();
         self.arm_tick(ctx);
+        self.arm_wake(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -235,14 +256,21 @@ impl Handler<Inbound> for Mesh {
                 _ => break,
             }
             let tag = message.tag();
-            if !self.frame(Caller { peer, req_id, id, confirm }, message, ctx) {
+            let feature = Features::owner(&message);
+            if !self.frame(Caller { peer, req_id, id, confirm, tag }, feature, message, ctx) {
                 return;
             }
             let ended = std::time::Instant::now();
             let took = ended - std::mem::replace(&mut started, ended);
             METRICS.handler_seconds.observe(took.as_secs_f64());
             if took > SLOW_HANDLER {
-                tracing::warn!(msg.type = tag, dur_ms = took.as_millis() as u64, "slow handler");
+                tracing::warn!(
+                    mesh.id = %self.core.id,
+                    feature,
+                    msg.type = tag,
+                    dur_ms = took.as_millis() as u64,
+                    "slow handler"
+                );
             }
         }
         self.arm_flush(ctx);
@@ -251,14 +279,28 @@ impl Handler<Inbound> for Mesh {
 
 impl Mesh {
     /// One frame of a peer that is here; `false` when the mesh ends over it.
-    fn frame(&mut self, caller: Caller, message: ClientMessage, ctx: &mut Context<Self>) -> bool {
-        let tag = message.tag();
+    fn frame(
+        &mut self,
+        caller: Caller,
+        feature: &'static str,
+        message: ClientMessage,
+        ctx: &mut Context<Self>,
+    ) -> bool {
+        let tag = caller.tag;
+        let span = tracing::debug_span!(
+            "frame",
+            mesh.id = %self.core.id,
+            feature,
+            msg.type = tag,
+            req.id = caller.req_id.as_deref(),
+        );
+        let _entered = span.enter();
         // A panic in a handler is a fault of that feature: its request fails and the mesh is rebuilt from storage.
         let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
             self.step(ctx, Some(caller.clone()), |features, cx| features.dispatch(cx, message))
         }));
-        let Ok((feature, outcome)) = caught else {
-            let frame = Reject::new(ErrorCode::Internal, "this request failed inside the broker; reconnect")
+        let Ok(outcome) = caught else {
+            let frame = Refusal::new(ErrorCode::Internal, "this request failed inside the broker; reconnect")
                 .into_frame(caller.id.as_deref());
             self.answer(&caller, &frame.into());
             self.rebuild(tag, ctx);
@@ -266,7 +308,7 @@ impl Mesh {
         };
         match &outcome {
             Ok(_) => METRICS.frames.handled(feature),
-            Err(reject) => METRICS.frames.refused(feature, reject.code.as_str()),
+            Err(refusal) => METRICS.frames.refused(feature, refusal.code.as_str()),
         }
         self.settle(outcome, Some(&caller), ctx);
         true

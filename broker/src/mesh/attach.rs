@@ -2,22 +2,21 @@
 
 use actix::Context;
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::presence::{PeerEvent, PeerStatus, Profile, event_data};
+use claudemesh_protocol::features::presence::{PeerStatus, Profile};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
-use claudemesh_protocol::session::{HelloAck, MemberProfile, MeshPolicy, Response, Waiting};
+use claudemesh_protocol::session::{HelloAck, MemberProfile, MeshPolicy, Response};
 use claudemesh_protocol::time::iso;
 use claudemesh_protocol::version::{
     BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL, PROTOCOL_VERSION,
 };
 
 use super::actor::Mesh;
-use super::context::{FlushWanted, MeshContext, answer_text};
+use super::context::{Core, FlushWanted, MeshContext, answer_text};
 use super::events::MeshEvent;
 use super::known;
 use super::messages::Attach;
 use super::peers::{At, KnownSession, Member, Peer, PeerRef, StatusSource};
-use crate::features::messaging::journaling;
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
@@ -79,18 +78,14 @@ impl Mesh {
         self.acknowledge(at, &member, known.as_ref(), reattached, &hello, req_id.as_deref());
         if !ephemeral {
             self.remember(at);
-            self.step(ctx, None, |features, cx| {
-                cx.emit(MeshEvent::Attached { peer: at, reattached });
-                journaling::attached(&mut features.messaging, cx, at);
-                if !reattached {
-                    announce(cx, at, known.as_ref());
-                }
-                if is_new {
-                    // A session that others may write to from now on is known after a crash, too.
-                    cx.flush(FlushWanted::Soon);
-                }
-            });
         }
+        self.step(ctx, None, |_, cx| {
+            if !ephemeral && is_new {
+                // A session that others may write to from now on is known after a crash, too.
+                cx.flush(FlushWanted::Soon);
+            }
+            cx.emit(MeshEvent::Attached { peer: at, reattached, known: known.map(Box::new) });
+        });
         Ok(at)
     }
 
@@ -107,7 +102,7 @@ impl Mesh {
     }
 
     fn take_over(&mut self, at: PeerRef, hello: &VerifiedHello, socket: Outlet, socket_no: u64) -> PeerRef {
-        MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
+        MeshContext::new(&mut self.core, None).close(at, CloseReason::SessionReplaced);
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         if let Some(peer) = self.core.roster.get_mut(at) {
             if peer.socket.is_some() {
@@ -132,8 +127,9 @@ impl Mesh {
             if let Some(groups) = hello.description.groups.as_ref().filter(|groups| !groups.is_empty()) {
                 peer.groups.clone_from(groups);
             }
-            // Counters restart with the client's process or go on; totals only ever take differences.
-            peer.outbox.rewind();
+        }
+        if let Some(sending) = self.core.roster.sending(at) {
+            sending.outbox.rewind();
         }
         at
     }
@@ -205,19 +201,17 @@ impl Mesh {
         hello: &VerifiedHello,
         req_id: Option<&str>,
     ) {
-        let waiting = journaling::waiting_for(&self.features.messaging, &self.core.roster, at);
         let Some(peer) = self.core.roster.get(at) else { return };
         let restored = known.is_some() && !reattached;
         let brought = hello.description.groups.as_ref().is_some_and(|groups| !groups.is_empty());
-        let totals = journaling::totals(&self.features.messaging, &member.id);
-        let ack = HelloAck {
+        let mut ack = HelloAck {
             presence_id: peer.presence.clone(),
             member_display_name: peer.name.clone(),
             protocol_version: Some(PROTOCOL_VERSION),
             capabilities: BROKER_CAPABILITIES.iter().map(|word| (*word).to_owned()).collect(),
             member_role: Some(member.role.as_str().into()),
             reattached: reattached.then_some(true),
-            waiting: Some(Waiting { now: waiting[0], next: waiting[1], low: waiting[2] }),
+            waiting: None,
             member_profile: (!reattached || !hello.proven).then(|| MemberProfile {
                 role_tag: member.role_tag.clone(),
                 groups: member.default_groups.clone(),
@@ -228,10 +222,12 @@ impl Mesh {
             last_summary: known.filter(|_| restored).and_then(|known| known.summary.clone()),
             last_seen_at: known.filter(|_| restored).map(|known| iso(known.last_seen_ms)),
             restored_groups: (restored && !brought && !peer.groups.is_empty()).then(|| peer.groups.clone()),
-            restored_stats: restored.then(|| event_data(&totals)),
+            restored_stats: None,
             services: vec![],
             features: Default::default(),
         };
+        self.features.greet(&MeshContext::new(&mut self.core, None), at, &mut ack);
+        let Some(peer) = self.core.roster.get(at) else { return };
         answer_text(peer, ServerMessage::from(Response::from(ack)).write(req_id).into());
     }
 
@@ -259,18 +255,16 @@ impl Mesh {
             METRICS.connections_active.dec();
         }
         if peer.ephemeral {
-            self.core.roster.remove(at);
-            return;
+            return self.evict(at, false, ctx);
         }
         let no_lease = peer.no_lease;
         peer.lease_ends_mono_ms = Some(lease);
         peer.last_seen_ms = now;
-        peer.outbox.rewind();
+        if let Some(sending) = self.core.roster.sending(at) {
+            sending.outbox.rewind();
+        }
         self.remember(at);
-        self.step(ctx, None, |features, cx| {
-            journaling::count_stats(&mut features.messaging, cx, at);
-            cx.emit(MeshEvent::Detached { peer: at });
-        });
+        self.step(ctx, None, |_, cx| cx.emit(MeshEvent::Detached { peer: at }));
         if no_lease {
             self.evict(at, true, ctx);
         }
@@ -288,7 +282,7 @@ impl Mesh {
             .collect();
         for (at, socket_no) in silent {
             // It may come back to life: a socket that stays open while its frames are ignored would fool its client.
-            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::DisconnectedStale);
+            MeshContext::new(&mut self.core, None).close(at, CloseReason::DisconnectedStale);
             self.detach(at, socket_no, ctx);
         }
         let ended: Vec<PeerRef> = self
@@ -305,10 +299,7 @@ impl Mesh {
 
     /// Removes a record; `announce` tells the others.
     pub(super) fn evict(&mut self, at: PeerRef, announce: bool, ctx: &mut Context<Self>) {
-        self.step(ctx, None, |features, cx| {
-            journaling::count_stats(&mut features.messaging, cx, at);
-            evict(cx, at, announce);
-        });
+        self.step(ctx, None, |_, cx| cx.end(at, announce));
     }
 
     /// Notes every session for storage, before a drain.
@@ -321,34 +312,20 @@ impl Mesh {
     }
 }
 
-/// Removes a record and what hangs on it. Also used by moderation.
-pub fn evict(cx: &mut MeshContext<'_>, at: PeerRef, announce: bool) {
-    let Some(peer) = cx.core.roster.remove(at) else { return };
+/// Removes a record and what hangs on it, and tells the features. `announce`: the others are to learn of it.
+pub(super) fn end(core: &mut Core, at: PeerRef, announce: bool) {
+    let Some(peer) = core.roster.remove(at) else { return };
     if peer.socket.is_some() {
         METRICS.connections_active.dec();
     }
-    if peer.ephemeral {
-        return;
+    if !peer.ephemeral {
+        if let Some(hash) = &peer.hook_token_hash {
+            core.hooks.detach(hash, &core.id);
+        }
+        core.roster.known.insert(peer.key(), known_of(&peer));
+        core.dirty.insert(peer.key());
     }
-    if let Some(hash) = &peer.hook_token_hash {
-        cx.core.hooks.detach(hash, &cx.core.id);
-    }
-    let known = known_of(&peer);
-    cx.core.roster.known.insert(peer.key(), known);
-    cx.core.dirty.insert(peer.key());
-    cx.emit(MeshEvent::Evicted { key: peer.key(), member: peer.member.clone() });
-    // A hidden peer came without a word, and its going would give it away as well.
-    if announce && peer.visible {
-        let event = PeerEvent {
-            name: peer.name,
-            pubkey: peer.session_key.unwrap_or(peer.member_key),
-            groups: None,
-            last_seen_at: None,
-            summary: None,
-        };
-        let member = peer.member;
-        cx.push_event("peer_left", event_data(&event), |other| other.member == member);
-    }
+    core.events.push_back(MeshEvent::Ended { peer: at, record: Box::new(peer), announce });
 }
 
 /// What is remembered of a session that goes.
@@ -365,24 +342,6 @@ pub fn known_of(peer: &Peer) -> KnownSession {
         cwd: peer.cwd.clone(),
         proven: peer.proven,
     }
-}
-
-fn announce(cx: &mut MeshContext<'_>, at: PeerRef, known: Option<&KnownSession>) {
-    let Some(peer) = cx.core.roster.get(at) else { return };
-    // Hidden peers cause no join event: it would give them away.
-    if !peer.visible {
-        return;
-    }
-    let event = PeerEvent {
-        name: peer.name.clone(),
-        pubkey: peer.key(),
-        groups: Some(peer.groups.clone()),
-        last_seen_at: known.map(|known| iso(known.last_seen_ms)),
-        summary: known.and_then(|known| known.summary.clone()),
-    };
-    let name = if known.is_some() { "peer_returned" } else { "peer_joined" };
-    let member = peer.member.clone();
-    cx.push_event(name, event_data(&event), |other| other.member == member);
 }
 
 fn acks(hello: &VerifiedHello) -> bool {

@@ -36,7 +36,7 @@ impl Mesh {
     /// Ends what others have under a session key that is not theirs.
     pub(super) fn expel_squatters(&mut self, key: &PublicKey, ctx: &mut Context<Self>) {
         for at in self.core.roster.with_key(key).to_vec() {
-            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
+            MeshContext::new(&mut self.core, None).close(at, CloseReason::SessionReplaced);
             self.evict(at, true, ctx);
         }
         self.core.roster.known.remove(key);
@@ -97,7 +97,7 @@ impl Mesh {
             })
             .collect();
         for at in old {
-            MeshContext { core: &mut self.core, caller: None }.close(at, CloseReason::SessionReplaced);
+            MeshContext::new(&mut self.core, None).close(at, CloseReason::SessionReplaced);
             self.evict(at, false, ctx);
         }
     }

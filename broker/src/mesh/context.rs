@@ -1,35 +1,42 @@
-//! What a feature may use while it handles one frame: who asks, the roster, pushing, time, storage.
+//! What a feature may use while it handles one step: who asks, the roster, pushing, time, storage.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{Priority, Push, Response as Messaging};
 use claudemesh_protocol::features::presence::PeerStatus;
-use claudemesh_protocol::id::{MeshId, PublicKey};
+use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::session::SelfEditable;
 use claudemesh_protocol::time::iso;
 use serde_json::Value;
 
+use super::attach::end;
 use super::events::MeshEvent;
 use super::hooks::HookBoard;
-use super::outcome::{Reject, ReplyTo, Work};
-use super::peers::{Member, Peer, PeerRef, Role, Roster, StatusSource};
+use super::letter::Letter;
+use super::outcome::{Outcome, ReplyTo, Work};
+use super::peers::{Member, Peer, PeerRef, Roster, Sending, StatusSource};
+use super::timers::Timers;
 use super::topics::TopicBook;
 use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
 use crate::db::meshes::MeshRecord;
-use crate::journal::Journal;
+use crate::db::scoped::MeshDb;
+use crate::journal::{BATCH_WINDOW, Journal};
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
-/// Frames a second that one mesh may spend on presence events; beyond it peers get one `roster_changed` instead.
+/// Frames a second that one mesh may spend on events, those of all its features together.
 ///
 /// A thousand peers that arrive together would otherwise cost a million frames.
-pub const PRESENCE_FRAMES_PER_SECOND: u64 = 4_000;
+pub const EVENT_FRAMES_PER_SECOND: u64 = 4_000;
 
 /// What every feature of a mesh shares.
 pub struct Core {
@@ -65,24 +72,28 @@ pub struct Core {
     pub dirty: HashSet<PublicKey>,
     /// Something for the journal is pending: arm the flush timer.
     pub flush_wanted: FlushWanted,
-    /// Frames left for presence events in this second.
-    pub presence_budget: u64,
-    /// Presence events that were left out since the last `roster_changed`.
-    pub presence_skipped: u64,
+    /// Times that features want to be woken at.
+    pub timers: Timers,
+    /// How long what is about to be acknowledged may wait for it before it is written.
+    pub expected_window: Duration,
+    /// Frames left for events in this second.
+    pub event_budget: u64,
+    /// Events that were left out, by the event that tells of them, since it was told last.
+    pub left_out: BTreeMap<&'static str, u64>,
     /// Members were changed in storage and could not be read again yet.
     pub members_stale: bool,
 }
 
 impl Core {
     /// A mesh with nothing under way.
-    pub fn new(mesh: MeshRecord, roster: Roster, topics: TopicBook, shared: &Shared) -> Self {
+    pub fn new(mesh: MeshRecord, roster: Roster, shared: &Shared) -> Self {
         Self {
             id: mesh.id,
             slug: mesh.slug,
             owner_key: mesh.owner_pubkey,
             self_editable: mesh.self_editable,
             roster,
-            topics,
+            topics: TopicBook::default(),
             clock: shared.clock.clone(),
             db: shared.db.clone(),
             journal: shared.journal.clone(),
@@ -93,10 +104,26 @@ impl Core {
             work: Vec::new(),
             dirty: HashSet::new(),
             flush_wanted: FlushWanted::No,
-            presence_budget: PRESENCE_FRAMES_PER_SECOND,
-            presence_skipped: 0,
+            timers: Timers::default(),
+            expected_window: BATCH_WINDOW,
+            event_budget: EVENT_FRAMES_PER_SECOND,
+            left_out: BTreeMap::new(),
             members_stale: false,
         }
+    }
+}
+
+impl Core {
+    /// Sends a frame to every online peer of an audience but one-shot verbs; returns to how many.
+    pub(super) fn push_all(&self, frame: &ByteString, audience: impl Fn(&Peer) -> bool) -> u64 {
+        let mut frames = 0;
+        for peer in self.roster.iter() {
+            if peer.online() && !peer.ephemeral && audience(peer) {
+                send_text(peer, frame.clone());
+                frames += 1;
+            }
+        }
+        frames
     }
 }
 
@@ -106,26 +133,27 @@ pub enum FlushWanted {
     /// Nothing to write.
     #[default]
     No,
-    /// All that is pending is on its way to recipients that acknowledge, and then needs no row: give it a moment.
+    /// All that is pending is on its way to recipients that acknowledge, and then needs no row: it may wait for that.
     Expected,
     /// Within the batch window.
     Soon,
-    /// At once: the batch is full or somebody waits for storage to catch up.
+    /// At once: the batch is full, or a peer waits for storage to catch up.
     Now,
 }
 
-/// The narrow view of [`Core`] that a handler gets.
-pub struct MeshContext<'a> {
-    /// Shared parts of the mesh.
-    pub core: &'a mut Core,
-    /// Who asks; `None` for timers and events.
-    pub caller: Option<Caller>,
+/// What becomes of an event that does not fit into this second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It is left out and counted.
+    Drop,
+    /// It is left out, and once a second everyone gets one event of this name, which says how many were.
+    Coalesce(&'static str),
 }
 
 /// The asking peer and its request's ids.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Who.
+    /// Its record.
     pub peer: PeerRef,
     /// `_reqId`.
     pub req_id: Option<Arc<str>>,
@@ -133,9 +161,89 @@ pub struct Caller {
     pub id: Option<Arc<str>>,
     /// `confirm:true`: a silent request is answered with `done`.
     pub confirm: bool,
+    /// `type` of the request.
+    pub tag: &'static str,
 }
 
-impl MeshContext<'_> {
+/// What a feature sees of its mesh, and what it may do there.
+pub struct MeshContext<'a> {
+    pub(super) core: &'a mut Core,
+    pub(super) caller: Option<Caller>,
+    feature: &'static str,
+}
+
+/// What a feature sees.
+impl<'a> MeshContext<'a> {
+    /// The view that a step has; without a caller for timers and events.
+    pub fn new(core: &'a mut Core, caller: Option<Caller>) -> Self {
+        Self { core, caller, feature: "mesh" }
+    }
+
+    /// From now on it is this feature's turn.
+    pub(crate) fn enter(&mut self, feature: &'static str) {
+        self.feature = feature;
+    }
+
+    /// Who asks; `None` for timers and events.
+    pub fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
+    }
+
+    /// The asking peer.
+    ///
+    /// # Errors
+    /// `no_hello` when it is gone; the frame was on its way while the record was removed.
+    pub fn peer(&self) -> Result<&Peer, Refusal> {
+        self.caller
+            .as_ref()
+            .and_then(|caller| self.core.roster.get(caller.peer))
+            .ok_or_else(|| Refusal::new(ErrorCode::NoHello, "this connection was ended"))
+    }
+
+    /// The asking member.
+    ///
+    /// # Errors
+    /// As [`MeshContext::peer`].
+    pub fn member(&self) -> Result<&Member, Refusal> {
+        let peer = self.peer()?;
+        self.core.roster.member(&peer.member).ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the member is gone"))
+    }
+
+    /// Row id of the mesh.
+    pub fn mesh_id(&self) -> &MeshId {
+        &self.core.id
+    }
+
+    /// Slug of the mesh.
+    pub fn slug(&self) -> &str {
+        &self.core.slug
+    }
+
+    /// Peers, members and the sessions that are remembered.
+    pub fn roster(&self) -> &Roster {
+        &self.core.roster
+    }
+
+    /// The audiences that messages can be written to.
+    pub fn topics(&self) -> &TopicBook {
+        &self.core.topics
+    }
+
+    /// Storage of this mesh.
+    pub fn storage(&self) -> MeshDb {
+        MeshDb::new(self.core.db.clone(), self.core.id.clone())
+    }
+
+    /// Rate limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.core.limits
+    }
+
+    /// Connection settings.
+    pub fn connections(&self) -> &Connections {
+        &self.core.connections
+    }
+
     /// Wall time.
     pub fn now_ms(&self) -> i64 {
         self.core.clock.now_ms()
@@ -146,40 +254,19 @@ impl MeshContext<'_> {
         self.core.clock.mono_ms()
     }
 
-    /// The asking peer.
-    ///
-    /// # Errors
-    /// `no_hello` when it is gone; the frame was on its way while the record was removed.
-    pub fn peer(&self) -> Result<&Peer, Reject> {
-        self.caller
-            .as_ref()
-            .and_then(|caller| self.core.roster.get(caller.peer))
-            .ok_or_else(|| Reject::new(ErrorCode::NoHello, "this connection was ended"))
-    }
-
-    /// The asking member.
-    ///
-    /// # Errors
-    /// As [`MeshContext::peer`].
-    pub fn member(&self) -> Result<&Member, Reject> {
-        let peer = self.peer()?;
-        self.core.roster.member(&peer.member).ok_or_else(|| Reject::new(ErrorCode::Unauthorized, "the member is gone"))
-    }
-
-    /// Refuses callers below a role.
-    ///
-    /// # Errors
-    /// `forbidden`.
-    pub fn require(&self, role: Role) -> Result<(), Reject> {
-        if self.member()?.role >= role {
-            return Ok(());
-        }
-        Err(Reject::new(ErrorCode::Forbidden, format!("this needs the role {}", role.as_str())))
+    /// Wall time for what cannot be taken back: expiring and deleting.
+    pub fn believed_ms(&self) -> i64 {
+        self.core.clock.believed_ms()
     }
 
     /// Whether the caller wants to hear that a silent request is done.
     pub fn wants_confirmation(&self) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.confirm)
+    }
+
+    /// The confirmation of a silent request, made only when the caller wants it: for requests that come in masses.
+    pub fn confirmed<A>(&self, body: A) -> Outcome<A> {
+        if self.wants_confirmation() { Outcome::Answer(body) } else { Outcome::Silent }
     }
 
     /// What an answer needs later.
@@ -195,69 +282,37 @@ impl MeshContext<'_> {
         })
     }
 
-    /// Answers a request whose handler returned earlier. Nothing happens when its socket is gone.
-    pub fn reply(&mut self, to: &ReplyTo, message: &ServerMessage) {
-        self.reply_text(to, message.write(to.req_id.as_deref()).into());
+    /// A system event, as a push of priority `low` that is never queued.
+    pub fn system_event(&self, event: &str, data: Value) -> ServerMessage {
+        system_event(&self.core.id, event, data, self.now_ms())
     }
+}
 
-    /// As [`MeshContext::reply`], with a frame that has the request's ids.
-    pub fn reply_text(&mut self, to: &ReplyTo, frame: ByteString) {
-        if let Some(peer) = self.core.roster.get(to.peer)
-            && peer.socket_no == to.socket_no
-        {
-            answer_text(peer, frame);
-        }
-    }
-
-    /// Sends a frame to one peer; `false` when it is away or its queue is full.
-    pub fn push_to(&self, peer: PeerRef, frame: &ByteString) -> bool {
-        self.core.roster.get(peer).is_some_and(|peer| send_text(peer, frame.clone()))
-    }
-
-    /// Sends a frame to every online, non-ephemeral peer but those that `skip` names.
-    pub fn push_all(&self, frame: &ByteString, skip: impl Fn(&Peer) -> bool) {
-        for peer in self.core.roster.iter() {
-            if peer.online() && !peer.ephemeral && !skip(peer) {
-                send_text(peer, frame.clone());
-            }
-        }
-    }
-
-    /// Pushes a system event, ephemeral and of priority `low`, to everyone but those that `skip` names.
+/// What a feature may do.
+impl MeshContext<'_> {
+    /// Refuses a caller that may not do this.
     ///
-    /// Bounded: beyond [`PRESENCE_FRAMES_PER_SECOND`] frames the event is left out and counted; see `Core::tick`.
-    pub fn push_event(&mut self, event: &str, data: Value, skip: impl Fn(&Peer) -> bool) {
-        let audience = self.core.roster.len() as u64;
-        if self.core.presence_budget < audience {
-            self.core.presence_skipped += 1;
-            return;
+    /// # Errors
+    /// `forbidden`.
+    pub fn require(&self, needed: Capability) -> Result<(), Refusal> {
+        if self.member()?.role.allows(needed) {
+            return Ok(());
         }
-        self.core.presence_budget -= audience;
-        let frame = system_push(&self.core.id, event, data, self.now_ms());
-        self.push_all(&frame, skip);
+        Err(Refusal::new(ErrorCode::Forbidden, format!("this needs the capability {}", needed.as_str())))
     }
 
-    /// Tells every feature after this frame.
-    pub fn emit(&mut self, event: MeshEvent) {
-        self.core.events.push_back(event);
+    /// Changes a peer, and stores what is remembered of its session.
+    pub fn change_peer(&mut self, at: PeerRef, change: impl FnOnce(&mut Peer)) {
+        if let Some(peer) = self.core.roster.get_mut(at) {
+            change(peer);
+            self.touch(at);
+        }
     }
 
-    /// Admits work that nobody waits for.
-    pub fn spawn(&mut self, work: Work) {
-        self.core.work.push(work);
-    }
-
-    /// Asks for a flush of the journal.
-    pub fn flush(&mut self, when: FlushWanted) {
-        self.core.flush_wanted = self.core.flush_wanted.max(when);
-    }
-
-    /// Notes that the presence of a peer changed and must be stored.
-    pub fn touch(&mut self, peer: PeerRef) {
-        if let Some(peer) = self.core.roster.get(peer)
-            && !peer.ephemeral
-        {
-            self.core.dirty.insert(peer.key());
+    /// Changes a member in memory; storage has it already.
+    pub fn change_member(&mut self, id: &MemberId, change: impl FnOnce(&mut Member)) {
+        if let Some(member) = self.core.roster.member_mut(id) {
+            change(member);
         }
     }
 
@@ -281,11 +336,97 @@ impl MeshContext<'_> {
         }
     }
 
-    /// Closes a peer's socket with a reason. The record stays until it is evicted.
+    /// The window of a peer: what is on its way to it.
+    pub fn sending(&mut self, at: PeerRef) -> Option<Sending<'_>> {
+        self.core.roster.sending(at)
+    }
+
+    /// The audiences, to change.
+    pub fn topics_mut(&mut self) -> &mut TopicBook {
+        &mut self.core.topics
+    }
+
+    /// Answers a request whose handler returned earlier. Nothing happens when its socket is gone.
+    pub fn reply(&mut self, to: &ReplyTo, message: &ServerMessage) {
+        self.reply_text(to, message.write(to.req_id.as_deref()).into());
+    }
+
+    /// As [`MeshContext::reply`], with a frame that has the request's ids.
+    pub fn reply_text(&mut self, to: &ReplyTo, frame: ByteString) {
+        if let Some(peer) = self.core.roster.get(to.peer)
+            && peer.socket_no == to.socket_no
+        {
+            answer_text(peer, frame);
+        }
+    }
+
+    /// Pushes an event to one peer; `false` when it is away or its queue is full.
+    pub fn push(&self, peer: PeerRef, event: &ServerMessage) -> bool {
+        self.core.roster.get(peer).is_some_and(|peer| send_text(peer, event.write(None).into()))
+    }
+
+    /// Pushes an event to every online peer of the audience but one-shot verbs.
+    ///
+    /// All features share [`EVENT_FRAMES_PER_SECOND`]: an event that would not fit if everyone were to get it is left out.
+    pub fn broadcast(&mut self, event: &ServerMessage, loss: Loss, audience: impl Fn(&Peer) -> bool) {
+        if self.core.event_budget < self.core.roster.len() as u64 {
+            METRICS.events_dropped.inc();
+            if let Loss::Coalesce(told) = loss {
+                *self.core.left_out.entry(told).or_default() += 1;
+            }
+            return;
+        }
+        self.core.event_budget -= self.core.push_all(&event.write(None).into(), audience);
+    }
+
+    /// Writes a message. It goes the way of `send`, so recipients who are away find it when they return.
+    pub fn deliver(&mut self, letter: Letter) {
+        self.emit(MeshEvent::Letter(Box::new(letter)));
+    }
+
+    /// Wakes this feature at a monotonic time; a later call with the same key replaces the time.
+    pub fn wake_at(&mut self, key: impl Into<String>, mono_ms: i64) {
+        self.core.timers.set(self.feature, key.into(), mono_ms);
+    }
+
+    /// Tells every feature after this step.
+    pub fn emit(&mut self, event: MeshEvent) {
+        self.core.events.push_back(event);
+    }
+
+    /// Admits work that nobody waits for.
+    pub fn spawn(&mut self, work: Work) {
+        self.core.work.push(work);
+    }
+
+    /// Asks for a flush of the journal.
+    pub fn flush(&mut self, when: FlushWanted) {
+        self.core.flush_wanted = self.core.flush_wanted.max(when);
+    }
+
+    /// How long a flush that is [`FlushWanted::Expected`] may wait.
+    pub fn expect_within(&mut self, window: Duration) {
+        self.core.expected_window = window;
+    }
+
+    /// Closes a peer's socket with a reason. The record stays until it is ended.
     pub fn close(&self, peer: PeerRef, reason: CloseReason) {
         if let Some(socket) = self.core.roster.get(peer).and_then(|peer| peer.socket.as_ref()) {
             // Of a peer that does not read, the TCP user timeout ends the socket.
             socket.close(reason);
+        }
+    }
+
+    /// Removes a record; `announce` tells the others.
+    pub fn end(&mut self, at: PeerRef, announce: bool) {
+        end(self.core, at, announce);
+    }
+
+    fn touch(&mut self, peer: PeerRef) {
+        if let Some(peer) = self.core.roster.get(peer)
+            && !peer.ephemeral
+        {
+            self.core.dirty.insert(peer.key());
         }
     }
 }
@@ -308,7 +449,7 @@ pub fn send_text(peer: &Peer, frame: ByteString) -> bool {
 }
 
 /// A system event as a push.
-pub fn system_push(mesh: &MeshId, event: &str, data: Value, now_ms: i64) -> ByteString {
+pub(super) fn system_event(mesh: &MeshId, event: &str, data: Value, now_ms: i64) -> ServerMessage {
     let push = Push {
         message_id: uuid::Uuid::new_v4().to_string(),
         mesh_id: mesh.to_string(),
@@ -320,7 +461,7 @@ pub fn system_push(mesh: &MeshId, event: &str, data: Value, now_ms: i64) -> Byte
         event_data: Some(data),
         ..Push::default()
     };
-    Messaging::Push(push).write(None).into()
+    Messaging::Push(push).into()
 }
 
 /// Shared settings of all meshes.

@@ -12,7 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::actor::Mesh;
 use super::context::{Core, Shared};
 use super::dispatch::Features;
-use super::load;
+use super::load::{self, Found};
 use super::messages::{Drain, HookStatus, ReloadMembers, Snapshot};
 use crate::session::CloseReason;
 
@@ -90,9 +90,9 @@ impl Directory {
             return Ok(mesh.clone());
         }
         let loaded = match load::load(&self.inner.shared.db, id).await {
-            Ok(Some(loaded)) if loaded.archived() => Err(ErrorCode::MeshArchived),
-            Ok(Some(loaded)) => Ok(loaded),
-            Ok(None) => Err(ErrorCode::Unauthorized),
+            Ok(Found::Mesh(loaded)) => Ok(loaded),
+            Ok(Found::Archived) => Err(ErrorCode::MeshArchived),
+            Ok(Found::Nothing) => Err(ErrorCode::Unauthorized),
             Err(error) => {
                 tracing::error!(error = %error, mesh.id = %id, "a mesh cannot be loaded");
                 Err(error.code())
@@ -109,7 +109,7 @@ impl Directory {
         };
         let (shared, directory) = (self.inner.shared.clone(), self.clone());
         let arbiter = self.inner.arbiters.pick(id).ok_or(ErrorCode::ShuttingDown)?;
-        let mesh = Mesh::start_in_arbiter(&arbiter, move |_| Mesh::new(loaded, shared, directory));
+        let mesh = Mesh::start_in_arbiter(&arbiter, move |_| Mesh::new(*loaded, shared, directory));
         *turn = Some(mesh.clone());
         Ok(mesh)
     }

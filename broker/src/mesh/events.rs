@@ -2,45 +2,53 @@
 
 use claudemesh_protocol::id::{MemberId, PublicKey};
 
-use super::peers::PeerRef;
+use super::letter::Letter;
+use super::peers::{KnownSession, Peer, PeerRef};
 
-/// An event inside one mesh. Delivered to every feature after the frame that caused it.
-#[derive(Clone, Debug, PartialEq)]
+/// An event inside one mesh. Delivered to every feature after the step that caused it.
 pub enum MeshEvent {
-    /// A peer said hello; `reattached` when it took over its own record.
+    /// A peer said hello, and has its `hello_ack`. One-shot verbs are told as well, see [`Peer::ephemeral`].
     Attached {
-        /// Who.
+        /// The record.
         peer: PeerRef,
-        /// Its record existed.
+        /// It took over its own record.
         reattached: bool,
+        /// What was remembered of its session before this hello.
+        known: Option<Box<KnownSession>>,
     },
     /// A socket closed; the record stays for the lease.
     Detached {
-        /// Who.
+        /// The record.
         peer: PeerRef,
     },
-    /// A record was removed.
-    Evicted {
-        /// Its key.
-        key: PublicKey,
-        /// Its member.
-        member: MemberId,
+    /// A record was removed. Told of every record, one-shot verbs included: what a feature keeps for the handle goes now.
+    Ended {
+        /// The handle, which is never used again.
+        peer: PeerRef,
+        /// The record as it was.
+        record: Box<Peer>,
+        /// Whether the others are to learn of it.
+        announce: bool,
     },
     /// A peer became idle: what its status held back may go.
     BecameIdle {
-        /// Who.
+        /// The record.
         peer: PeerRef,
     },
     /// A message was answered (`replyToId`).
     Answered {
         /// Id of the answered message.
         message: String,
-        /// Who answered.
+        /// Key of the session that answered.
         by: PublicKey,
     },
-    /// The last record of a member is gone, or the member was banned.
+    /// A member was banned.
     MemberGone {
-        /// Who.
+        /// The member.
         member: MemberId,
     },
+    /// A feature wrote a message; see [`super::context::MeshContext::deliver`].
+    Letter(Box<Letter>),
+    /// Once a second.
+    Tick,
 }

@@ -1,14 +1,13 @@
 //! When a mesh hands what is pending to the journal, and what it does when that is written.
 
-use std::time::Duration;
-
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use claudemesh_protocol::error::ErrorCode;
 
 use super::actor::Mesh;
 use super::context::FlushWanted;
-use crate::features::messaging::journaling;
+use super::step;
 use crate::journal::BATCH_WINDOW;
+use crate::refusal::Refusal;
 
 impl Mesh {
     pub(super) fn arm_flush(&mut self, ctx: &mut Context<Self>) {
@@ -24,7 +23,7 @@ impl Mesh {
                     ctx.cancel_future(later);
                 }
                 let window = match wanted {
-                    FlushWanted::Expected => Duration::from_millis(self.features.messaging.hold.period_ms),
+                    FlushWanted::Expected => self.core.expected_window,
                     FlushWanted::No | FlushWanted::Soon | FlushWanted::Now => BATCH_WINDOW,
                 };
                 // The batch window is real time even under a manual clock: it is about the disk, not about the mesh.
@@ -42,10 +41,9 @@ impl Mesh {
     /// Hands what is pending to the journal; one batch at a time, so that batches of a mesh commit in order.
     fn flush(&mut self, ctx: &mut Context<Self>) {
         let wanted = std::mem::take(&mut self.core.flush_wanted);
-        let (mut cx, features) = self.context(None);
-        let (batch, ticket) = journaling::take_batch(&mut features.messaging, &mut cx, wanted);
+        let batch = step::collect(&mut self.core, &mut self.features, wanted);
         if batch.is_empty() {
-            self.committed(ticket, Ok(()), ctx);
+            self.committed(&Ok(()), ctx);
             return;
         }
         self.writing = true;
@@ -53,15 +51,20 @@ impl Mesh {
         let job = tokio::spawn(async move { journal.commit(batch).await });
         ctx.spawn(job.into_actor(self).map(move |done, mesh, ctx| {
             mesh.writing = false;
-            mesh.committed(ticket, done.unwrap_or(Err(ErrorCode::Internal)), ctx);
+            let result = done.unwrap_or(Err(ErrorCode::Internal)).map_err(|code| {
+                // The journal has logged the cause; senders are told an incident that leads there.
+                let refusal = Refusal::fault(code, "the journal did not write a batch");
+                refusal.log(Some(&mesh.core.id), "batch");
+                refusal
+            });
+            mesh.committed(&result, ctx);
         }));
     }
 
-    fn committed(&mut self, ticket: journaling::Ticket, result: Result<(), ErrorCode>, ctx: &mut Context<Self>) {
-        self.step(ctx, None, |features, cx| journaling::committed(&mut features.messaging, cx, ticket, result));
+    fn committed(&mut self, result: &Result<(), Refusal>, ctx: &mut Context<Self>) {
+        self.step(ctx, None, |features, cx| features.committed(cx, result));
         if let Some(waiting) = self.draining.take() {
-            let (cx, features) = self.context(None);
-            if journaling::is_settled(&features.messaging, &cx) {
+            if step::is_settled(&mut self.core, &self.features) {
                 for done in waiting {
                     // Whoever gave up waiting for the drain does not need the answer.
                     let _ = done.send(());

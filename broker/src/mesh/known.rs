@@ -1,13 +1,18 @@
 //! How many sessions that are away a mesh remembers: enough for every session of a week, and not as many as somebody makes up.
 
+use std::collections::HashMap;
+
+use claudemesh_protocol::features::presence::Stats;
 use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::limits;
 
 use super::context::Core;
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::Roster;
-use crate::features::presence::store;
+use crate::db::sessions::{self as store, SessionRecord};
 use crate::hash::FastMap;
+use crate::journal::Batch;
+use crate::journal::types::LastSeen;
 
 /// Sessions of one member that are remembered while they are away; the one that was seen last stays longest.
 const MAX_PER_MEMBER: usize = 1_000;
@@ -57,7 +62,43 @@ pub fn forget(core: &mut Core) {
         let apply: Apply = Box::new(|_, _| Ok(Outcome::Silent));
         Ok(apply)
     };
-    core.work.push(Work { lane: Lane("forget", String::new()), future: Box::pin(future), reply_to: None });
+    core.work.push(Work::new(Lane::of_mesh("forget"), Box::pin(future)));
+}
+
+/// Adds the sessions whose record changed to a batch of the journal.
+pub(super) fn collect(core: &mut Core, batch: &mut Batch) {
+    let mut seen: HashMap<MemberId, i64> = HashMap::new();
+    for key in std::mem::take(&mut core.dirty) {
+        if let Some(record) = session_record(core, &key) {
+            let last = seen.entry(record.member_id.clone()).or_default();
+            *last = (*last).max(record.last_seen_at_ms);
+            batch.sessions.push(record);
+        }
+    }
+    batch.last_seen = seen.into_iter().map(|(member_id, at_ms)| LastSeen { member_id, at_ms }).collect();
+}
+
+fn session_record(core: &Core, key: &PublicKey) -> Option<SessionRecord> {
+    let known = core.roster.known.get(key)?;
+    let peer = core.roster.with_key(key).first().and_then(|at| core.roster.get(*at));
+    Some(SessionRecord {
+        mesh_id: core.id.clone(),
+        session_key: *key,
+        member_id: known.member.clone(),
+        session_id: peer.map_or(&known.session_id, |peer| &peer.session_id).clone(),
+        display_name: peer.map_or(&known.name, |peer| &peer.name).clone(),
+        cwd: peer.map_or(&known.cwd, |peer| &peer.cwd).clone(),
+        hostname: peer.and_then(|peer| peer.hostname.clone()),
+        groups: peer.map_or(&known.groups, |peer| &peer.groups).clone(),
+        profile: peer.map_or(&known.profile, |peer| &peer.profile).clone(),
+        visible: peer.map_or(known.visible, |peer| peer.visible),
+        summary: peer.map_or(&known.summary, |peer| &peer.summary).clone(),
+        status: peer.map(|peer| peer.status).unwrap_or_default(),
+        stats: Stats::default(),
+        first_seen_at_ms: core.clock.now_ms(),
+        last_seen_at_ms: peer.map_or(known.last_seen_ms, |peer| peer.last_seen_ms),
+        proven: known.proven,
+    })
 }
 
 #[cfg(test)]

@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     fn work(key: &str) -> Work {
-        let lane = Lane("test", key.into());
+        let lane = Lane { feature: "test", key: key.into() };
         let apply = || -> super::super::outcome::Apply { Box::new(|_, _| Ok(super::super::outcome::Outcome::Silent)) };
-        Work { lane, future: Box::pin(async move { Ok(apply()) }), reply_to: None }
+        Work::new(lane, Box::pin(async move { Ok(apply()) }))
     }
 
     fn request(key: &str) -> Work {
@@ -93,10 +93,10 @@ mod tests {
         }
         let first = lanes.start().unwrap();
         let second = lanes.start().unwrap();
-        assert_eq!((first.lane.1.as_str(), second.lane.1.as_str()), ("a", "b"));
+        assert_eq!((first.lane.key.as_str(), second.lane.key.as_str()), ("a", "b"));
         assert!(lanes.start().is_none(), "the second `a` waits for the first");
         lanes.finished(&first.lane);
-        assert_eq!(lanes.start().unwrap().lane.1, "a");
+        assert_eq!(lanes.start().unwrap().lane.key, "a");
         lanes.finished(&second.lane);
         lanes.finished(&first.lane);
         assert!(lanes.is_empty());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
+use claudemesh_protocol::id::MeshId;
 use claudemesh_protocol::limits;
 use claudemesh_protocol::session::SelfEditable;
 use tokio::sync::oneshot;
@@ -11,79 +11,60 @@ use super::context::{Core, MeshContext, Shared};
 use super::dispatch::Features;
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{KnownSession, Member, Roster};
-use super::topics::{TopicBook, TopicState};
+use super::step::step;
 use crate::db::meshes::{self, MeshRecord};
+use crate::db::scoped::MeshDb;
+use crate::db::sessions::SessionRecord;
 use crate::db::{Db, DbError};
-use crate::features::messaging::{Counts, MessagingMemory};
-use crate::features::presence::store::{SessionRecord, StatsDelta};
-use crate::features::{members, messaging, presence, topics};
-use crate::hash::FastMap;
-use crate::journal::store as journal;
-
-/// Retries recognised after a restart.
-const RECENT_REPEATABLE: u32 = 20_000;
+use crate::db::{members, sessions};
 
 /// What storage knows of one mesh.
 pub struct Loaded {
     mesh: MeshRecord,
     members: Vec<Member>,
     sessions: Vec<SessionRecord>,
-    topics: Vec<topics::store::Topic>,
-    subscriptions: Vec<topics::store::Subscription>,
-    waiting: FastMap<PublicKey, Counts>,
-    copies: Vec<(MemberId, PublicKey, Counts)>,
-    totals: Vec<StatsDelta>,
-    max_seq: i64,
-    recent: Vec<(MessageId, messaging::Known)>,
+    features: Features,
 }
 
-/// Reads a mesh; `None` when there is none with that id.
+/// What there is under an id.
+pub enum Found {
+    /// No mesh.
+    Nothing,
+    /// A mesh that was archived: it accepts nothing.
+    Archived,
+    /// A mesh.
+    Mesh(Box<Loaded>),
+}
+
+/// Reads a mesh with the memory of every feature.
 ///
 /// # Errors
 /// Storage.
-pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
-    let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
+pub async fn load(db: &Db, id: &MeshId) -> Result<Found, DbError> {
+    let Some(mesh) = meshes::load(db, id).await? else { return Ok(Found::Nothing) };
     if mesh.archived_at_ms.is_some() {
-        return Ok(Some(Loaded {
-            mesh,
-            members: vec![],
-            sessions: vec![],
-            topics: vec![],
-            subscriptions: vec![],
-            waiting: Default::default(),
-            copies: vec![],
-            totals: vec![],
-            max_seq: 0,
-            recent: vec![],
-        }));
+        return Ok(Found::Archived);
     }
     // Sessions matter as long as a message can wait for them. The newest one tells the time without a clock.
     let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
-    let newest = presence::store::newest_seen(db, id).await?.unwrap_or(0);
-    let waiting = journal::pending_counts(db, id).await?;
-    Ok(Some(Loaded {
-        members: members::store::load_all(db, id).await?,
-        sessions: presence::store::load_known(db, id, newest.saturating_sub(ttl)).await?,
-        topics: topics::store::load_all(db, id).await?,
-        subscriptions: topics::store::load_subscriptions(db, id).await?,
-        waiting: waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
-        copies: journal::pending_copies(db, id).await?,
-        totals: presence::store::totals(db, id).await?,
-        max_seq: journal::max_seq(db, id).await?,
-        recent: messaging::store::recent_repeatable(db, id, RECENT_REPEATABLE).await?,
+    let newest = sessions::newest_seen(db, id).await?.unwrap_or(0);
+    Ok(Found::Mesh(Box::new(Loaded {
+        members: members::load_all(db, id).await?,
+        sessions: sessions::load_known(db, id, newest.saturating_sub(ttl)).await?,
+        features: Features::load(&MeshDb::new(db.clone(), id.clone())).await?,
         mesh,
-    }))
+    })))
 }
 
 /// Members and policy alone, after HTTP changed them.
 async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
-    Ok(Some((members::store::load_all(db, id).await?, mesh.self_editable)))
+    Ok(Some((members::load_all(db, id).await?, mesh.self_editable)))
 }
 
 /// Bans and the reading of members share a lane: rows that were read before a ban must not be taken over after it.
 pub fn members_lane() -> Lane {
-    Lane("members", String::new())
+    Lane::of_mesh("members")
 }
 
 /// Longest read of the members; shorter than the deadline of work, so that a failure is seen here.
@@ -113,7 +94,7 @@ pub fn reload_members(cx: &mut MeshContext<'_>, done: Option<oneshot::Sender<()>
         });
         Ok(apply)
     };
-    cx.spawn(Work { lane: members_lane(), future: Box::pin(future), reply_to: None });
+    cx.spawn(Work::new(members_lane(), Box::pin(future)));
 }
 
 /// Takes over changed members; sessions without a name of their own follow their member's new name.
@@ -139,13 +120,8 @@ fn apply_members(core: &mut Core, members: Vec<Member>, policy: SelfEditable) {
 }
 
 impl Loaded {
-    /// Whether the mesh was archived: it accepts nothing.
-    pub fn archived(&self) -> bool {
-        self.mesh.archived_at_ms.is_some()
-    }
-
     /// Memory of the mesh.
-    pub fn into_parts(self, shared: &Shared) -> (Core, Features) {
+    pub(super) fn into_parts(self, shared: &Shared) -> (Core, Features) {
         let mut roster = Roster::default();
         for member in self.members {
             roster.put_member(member);
@@ -167,24 +143,8 @@ impl Loaded {
                 },
             );
         }
-        let mut book = TopicBook::default();
-        for topic in self.topics {
-            book.put(TopicState {
-                id: topic.id,
-                name: topic.name,
-                description: topic.description,
-                visibility: topic.visibility,
-                created_by: topic.created_by,
-                created_at_ms: topic.created_at_ms,
-                subscribers: vec![],
-            });
-        }
-        for subscription in self.subscriptions {
-            if let Some(topic) = book.get_mut(&subscription.topic_id) {
-                topic.subscribers.push(subscription.member_id);
-            }
-        }
-        let memory = MessagingMemory::new(self.max_seq, self.waiting, self.copies, self.totals, self.recent);
-        (Core::new(self.mesh, roster, book, shared), Features::new(memory))
+        let (mut core, mut features) = (Core::new(self.mesh, roster, shared), self.features);
+        step(&mut core, &mut features, None, |features, cx| features.started(cx));
+        (core, features)
     }
 }

@@ -11,13 +11,18 @@ mod flush;
 pub mod hooks;
 pub mod known;
 pub mod lanes;
+pub mod letter;
 pub mod load;
 pub mod messages;
 pub mod outbox;
 pub mod outcome;
+pub mod own_sessions;
 pub mod peers;
+pub mod resolve;
+mod step;
 #[cfg(test)]
 #[allow(unreachable_pub, reason = "only this crate's tests see it")]
 pub(crate) mod testing;
 mod tick;
+pub mod timers;
 pub mod topics;

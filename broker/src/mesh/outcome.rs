@@ -1,68 +1,17 @@
 //! What a handler decides: an answer, nothing, or slow work that comes back to the actor.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use claudemesh_protocol::error::{Bound, ErrorCode, ErrorFrame};
-use claudemesh_protocol::features::messaging::Candidate;
+use claudemesh_protocol::call::ServerBody;
 use claudemesh_protocol::message::ServerMessage;
 
 use super::context::MeshContext;
-use super::dispatch::{Feature, Features};
+use super::dispatch::{Feature, Features, MemoryOf};
 use super::peers::PeerRef;
-use crate::db::DbError;
-
-/// Why a request is refused. Becomes one `error` frame with the request's ids.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reject {
-    /// Stable code.
-    pub code: ErrorCode,
-    /// For people; never SQL, paths or secrets.
-    pub message: String,
-    /// Milliseconds after which the same request may pass.
-    pub retry_after_ms: Option<u64>,
-    /// With `ambiguous_target`.
-    pub candidates: Vec<Candidate>,
-    /// With `conflict`: what is there now.
-    pub current: Option<serde_json::Value>,
-    /// With `limit`: which bound was hit.
-    pub bound: Option<Bound>,
-}
-
-impl Reject {
-    /// A refusal with a message.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None, candidates: vec![], current: None, bound: None }
-    }
-
-    /// A refusal that ends after a while.
-    pub fn wait(code: ErrorCode, message: impl Into<String>, retry_after_ms: u64) -> Self {
-        Self { retry_after_ms: Some(retry_after_ms), ..Self::new(code, message) }
-    }
-
-    /// The frame.
-    pub fn into_frame(self, id: Option<&str>) -> ErrorFrame {
-        ErrorFrame {
-            code: self.code.as_str().into(),
-            message: self.message,
-            id: id.map(str::to_owned),
-            retry_after_ms: self.retry_after_ms,
-            candidates: self.candidates,
-            current: self.current,
-            bound: self.bound,
-        }
-    }
-}
-
-impl From<DbError> for Reject {
-    fn from(error: DbError) -> Self {
-        // The cause stays in our log; the peer learns what it can do about it.
-        tracing::error!(error = %error, "storage failed");
-        let code = error.code();
-        Self::new(code, code.doc())
-    }
-}
+use crate::refusal::Refusal;
 
 /// Whom an answer goes to, kept by work that answers later.
 #[derive(Clone, Debug)]
@@ -81,58 +30,106 @@ pub struct ReplyTo {
 
 /// Work of the same lane finishes in the order it was admitted; other lanes run beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lane(pub &'static str, pub String);
+pub struct Lane {
+    /// Name of the feature.
+    pub feature: &'static str,
+    /// The smallest thing that must be ordered.
+    pub key: String,
+}
+
+impl Lane {
+    /// A lane of a feature.
+    pub fn of<F: Feature>(key: impl fmt::Display) -> Self {
+        Self { feature: F::NAME, key: key.to_string() }
+    }
+
+    /// A lane of the mesh itself.
+    pub(super) fn of_mesh(key: &str) -> Self {
+        Self { feature: "mesh", key: key.into() }
+    }
+}
 
 /// What comes back from work: a step in the actor.
-pub type Apply = Box<dyn FnOnce(&mut Features, &mut MeshContext<'_>) -> Result<Outcome, Reject> + Send>;
+pub type Apply = Box<dyn FnOnce(&mut Features, &mut MeshContext<'_>) -> Result<Outcome, Refusal> + Send>;
+
+/// The slow part of work.
+pub type Slow = Pin<Box<dyn Future<Output = Result<Apply, Refusal>> + Send>>;
 
 /// Slow work: owns its data, runs outside the actor.
 pub struct Work {
     /// Order.
     pub lane: Lane,
     /// The slow part.
-    pub future: Pin<Box<dyn Future<Output = Result<Apply, Reject>> + Send>>,
+    pub future: Slow,
     /// Who waits for the answer; `None` for the mesh's own work.
     pub reply_to: Option<ReplyTo>,
+    /// `type` of the request that it is for, in logs.
+    pub tag: &'static str,
 }
 
-/// A handler's decision.
-pub enum Outcome {
+impl Work {
+    /// Work that nobody waits for.
+    pub fn new(lane: Lane, future: Slow) -> Self {
+        Self { lane, future, reply_to: None, tag: "" }
+    }
+}
+
+/// A handler's decision. Handlers name the answer's type; the mesh passes on any.
+pub enum Outcome<A = Box<ServerMessage>> {
     /// Answer now.
-    Answer(Box<ServerMessage>),
+    Answer(A),
     /// No answer: fire and forget, or answered by another way later.
     Silent,
     /// Answer after slow work.
     Work(Work),
+    /// Answer after a step that sees the memory of every feature.
+    Overview(Apply),
+}
+
+impl<A: ServerBody> Outcome<A> {
+    /// As the mesh passes it on.
+    pub fn erase(self) -> Outcome {
+        match self {
+            Self::Answer(answer) => Outcome::Answer(Box::new(answer.into_message())),
+            Self::Silent => Outcome::Silent,
+            Self::Work(work) => Outcome::Work(work),
+            Self::Overview(step) => Outcome::Overview(step),
+        }
+    }
 }
 
 impl Outcome {
-    /// Answer now.
-    pub fn answer(message: impl Into<ServerMessage>) -> Self {
-        Self::Answer(Box::new(message.into()))
-    }
-
-    /// Slow work of a feature: `future` gives the step that is run back in the actor, in lane order.
-    pub fn work<F, Fut, Done>(lane: Lane, future: Fut) -> Self
-    where
-        F: Feature,
-        Fut: Future<Output = Result<Done, Reject>> + Send + 'static,
-        Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Self, Reject> + Send + 'static,
-    {
-        Self::Work(Work { lane, future: boxed::<F, Fut, Done>(future), reply_to: None })
+    /// The same without an answer: of a request that is answered only when it asks for it. Refusals are told all the same.
+    pub fn silence(self) -> Self {
+        match self {
+            Self::Answer(_) | Self::Silent => Self::Silent,
+            Self::Overview(step) => Self::Overview(Box::new(move |features, cx| step(features, cx).map(Self::silence))),
+            Self::Work(Work { future, lane, reply_to, tag }) => {
+                let future = Box::pin(async move {
+                    let apply = future.await?;
+                    let silent: Apply = Box::new(move |features, cx| apply(features, cx).map(Self::silence));
+                    Ok(silent)
+                });
+                Self::Work(Work { future, lane, reply_to, tag })
+            }
+        }
     }
 }
 
-/// Boxes a feature's work so that lanes can hold it.
-pub fn boxed<F, Fut, Done>(future: Fut) -> Pin<Box<dyn Future<Output = Result<Apply, Reject>> + Send>>
+/// Boxes a feature's work so that lanes can hold it: `future` gives the step that is run back in the actor, in lane order.
+pub fn boxed<F, Fut, Done>(future: Fut) -> Slow
 where
     F: Feature,
-    Fut: Future<Output = Result<Done, Reject>> + Send + 'static,
-    Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Outcome, Reject> + Send + 'static,
+    Fut: Future<Output = Result<Done, Refusal>> + Send + 'static,
+    Done: FnOnce(&mut F::Memory, &mut MeshContext<'_>) -> Result<Outcome, Refusal> + Send + 'static,
+    Features: MemoryOf<F>,
 {
     Box::pin(async move {
         let done = future.await?;
-        let apply: Apply = Box::new(move |features, cx| done(F::memory(features), cx));
+        let apply: Apply = Box::new(move |features, cx| {
+            cx.enter(F::NAME);
+            done(MemoryOf::<F>::memory(features), cx)
+        });
         Ok(apply)
     })
 }

@@ -3,9 +3,11 @@
 //! Plain data without actix. Every lookup that a frame needs is a hash map access; nothing here walks all peers except
 //! audiences and lists, which have to.
 
+use std::ops::Deref;
+
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::members::Grant;
-use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
+use claudemesh_protocol::features::presence::{PeerStatus, Profile};
 use claudemesh_protocol::id::{MemberId, PresenceId, PublicKey};
 use claudemesh_protocol::target::group_covers;
 
@@ -17,7 +19,12 @@ use crate::session::queue::Outlet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerRef(pub u64);
 
-pub use crate::features::members::store::{Member, Role};
+impl PeerRef {
+    /// The handle that no peer has.
+    pub const NONE: Self = Self(0);
+}
+
+pub use crate::db::members::{Member, Role};
 
 /// Whether a sender may do something to a member: its member key decides, then its session key, then the default.
 pub fn allows(member: &Member, sender_member: &PublicKey, sender_key: &PublicKey, grant: Grant) -> bool {
@@ -101,10 +108,6 @@ pub struct Peer {
     pub visible: bool,
     /// What it works on.
     pub summary: Option<String>,
-    /// Counters of this connection.
-    pub stats: Stats,
-    /// Counters already added to the member's totals.
-    pub counted: Stats,
     /// Status.
     pub status: PeerStatus,
     /// Where it came from.
@@ -123,8 +126,27 @@ pub struct Peer {
     pub socket_no: u64,
     /// Monotonic ms when the lease ends; set while there is no socket.
     pub lease_ends_mono_ms: Option<i64>,
+}
+
+/// A record with what is on its way to it: apart, so that the one can be read while the other is changed.
+struct Record {
+    peer: Peer,
+    outbox: Outbox,
+}
+
+/// A peer whose window of pushes can be changed, and nothing else of it.
+pub struct Sending<'a> {
+    peer: &'a Peer,
     /// What is on its way to it.
-    pub outbox: Outbox,
+    pub outbox: &'a mut Outbox,
+}
+
+impl Deref for Sending<'_> {
+    type Target = Peer;
+
+    fn deref(&self) -> &Peer {
+        self.peer
+    }
 }
 
 impl Peer {
@@ -157,8 +179,6 @@ impl Peer {
             profile: Profile::default(),
             visible: true,
             summary: None,
-            stats: Stats::default(),
-            counted: Stats::default(),
             status: PeerStatus::Idle,
             status_source: StatusSource::Initial,
             status_mono_ms: now.mono_ms,
@@ -168,7 +188,6 @@ impl Peer {
             socket: None,
             socket_no: 0,
             lease_ends_mono_ms: None,
-            outbox: Outbox::default(),
         }
     }
 
@@ -217,7 +236,7 @@ pub struct KnownSession {
 #[derive(Default)]
 pub struct Roster {
     /// Boxed: a map keeps up to half of its places empty, and a record is large.
-    peers: FastMap<PeerRef, Box<Peer>>,
+    peers: FastMap<PeerRef, Box<Record>>,
     order: std::collections::BTreeSet<PeerRef>,
     next: u64,
     by_key: FastMap<PublicKey, Vec<PeerRef>>,
@@ -245,12 +264,12 @@ impl Roster {
             self.by_member.entry(peer.member.clone()).or_default().push(at);
         }
         self.order.insert(at);
-        self.peers.insert(at, Box::new(peer));
+        self.peers.insert(at, Box::new(Record { peer, outbox: Outbox::default() }));
     }
 
     /// Removes a peer.
     pub fn remove(&mut self, at: PeerRef) -> Option<Peer> {
-        let peer = self.peers.remove(&at)?;
+        let peer = self.peers.remove(&at)?.peer;
         self.order.remove(&at);
         if let Some(list) = self.by_key.get_mut(&peer.key()) {
             list.retain(|other| *other != at);
@@ -264,17 +283,27 @@ impl Roster {
         if self.by_member.get(&peer.member).is_some_and(Vec::is_empty) {
             self.by_member.remove(&peer.member);
         }
-        Some(*peer)
+        Some(peer)
     }
 
     /// A peer.
     pub fn get(&self, at: PeerRef) -> Option<&Peer> {
-        self.peers.get(&at).map(Box::as_ref)
+        self.peers.get(&at).map(|record| &record.peer)
     }
 
     /// A peer, to change.
     pub fn get_mut(&mut self, at: PeerRef) -> Option<&mut Peer> {
-        self.peers.get_mut(&at).map(Box::as_mut)
+        self.peers.get_mut(&at).map(|record| &mut record.peer)
+    }
+
+    /// What is on its way to a peer.
+    pub fn outbox(&self, at: PeerRef) -> Option<&Outbox> {
+        self.peers.get(&at).map(|record| &record.outbox)
+    }
+
+    /// What is on its way to a peer, to change.
+    pub fn sending(&mut self, at: PeerRef) -> Option<Sending<'_>> {
+        self.peers.get_mut(&at).map(|record| Sending { peer: &record.peer, outbox: &mut record.outbox })
     }
 
     /// All peers, oldest first.

@@ -1,23 +1,28 @@
 //! A mesh without sockets and timers for unit tests: real roster, real storage, peers that collect their frames.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
 use claudemesh_protocol::features::messaging::{Priority, Send};
 use claudemesh_protocol::id::{MemberId, MeshId, PresenceId, PublicKey};
+use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use serde_json::Value;
 
 use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
-use super::outcome::{Outcome, Reject};
+use super::dispatch::Features;
+use super::events::MeshEvent;
+use super::lanes::Lanes;
+use super::outcome::{Outcome, Work};
 use super::peers::{At, Member, Peer, PeerRef, Role, Roster};
-use super::topics::TopicBook;
+use super::step;
 use crate::clock::ManualClock;
 use crate::config::{Connections, Limits};
 use crate::db::meshes::{self, MeshRecord};
+use crate::db::scoped::MeshDb;
 use crate::db::{Db, DbOptions};
-use crate::features::messaging::{Messaging, MessagingMemory, journaling};
 use crate::journal::{Journal, store};
-use crate::mesh::dispatch::{Feature, Features};
+use crate::refusal::Refusal;
 use crate::session::Out;
 use crate::session::queue::{Load, Outlet};
 
@@ -53,7 +58,8 @@ impl Handler<Out> for Sink {
 pub struct TestMesh {
     pub core: Core,
     pub features: Features,
-    _clock: Arc<ManualClock>,
+    pub clock: Arc<ManualClock>,
+    lanes: Lanes,
     sockets: u64,
     _dir: tempfile::TempDir,
 }
@@ -76,16 +82,18 @@ impl TestMesh {
             hooks: Arc::default(),
         };
         let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
-        let core = Core::new(mesh.clone(), Roster::default(), TopicBook::default(), &shared);
-        let features = Features::new(MessagingMemory::new(0, Default::default(), vec![], vec![], vec![]));
         meshes::create(&db, &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
-        Self { core, features, _clock: clock, sockets: 0, _dir: dir }
+        let (core, features) = (Core::new(mesh, Roster::default(), &shared), Features::default());
+        let mut mesh = Self { core, features, clock, lanes: Lanes::default(), sockets: 0, _dir: dir };
+        mesh.features = Features::load(&MeshDb::new(db, mesh.core.id.clone())).await.unwrap();
+        mesh.step(None, |features, cx| features.started(cx));
+        mesh
     }
 
     /// A member in memory and storage.
     pub async fn member(&mut self, name: &str, number: u8) -> MemberId {
         let member = member(name, number, Role::Member);
-        crate::features::members::store::insert(&self.core.db, &member).await.unwrap();
+        crate::db::members::insert(&self.core.db, &member).await.unwrap();
         let id = member.id.clone();
         self.core.roster.put_member(member);
         id
@@ -124,43 +132,72 @@ impl TestMesh {
         let peer = self.core.roster.get_mut(at).unwrap();
         peer.socket = Some(Outlet::new(sink, load));
         peer.socket_no = number;
-        peer.outbox.rewind();
-        self.step(None, |features, cx| journaling::attached(&mut features.messaging, cx, at));
+        self.core.roster.sending(at).unwrap().outbox.rewind();
+        self.step(None, |_, cx| cx.emit(MeshEvent::Attached { peer: at, reattached: true, known: None }));
         frames
     }
 
     /// Closes the socket of a record, as a detach does.
     pub fn disconnect(&mut self, at: PeerRef) {
-        let peer = self.core.roster.get_mut(at).unwrap();
-        peer.socket = None;
-        peer.outbox.rewind();
+        self.core.roster.get_mut(at).unwrap().socket = None;
+        self.core.roster.sending(at).unwrap().outbox.rewind();
+        self.step(None, |_, cx| cx.emit(MeshEvent::Detached { peer: at }));
     }
 
-    /// Runs something with a context and delivers the events it caused.
+    /// Runs something on the features and delivers the events it caused.
     pub fn step<T>(&mut self, at: Option<PeerRef>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
-        let caller = at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()), confirm: false });
-        let mut cx = MeshContext { core: &mut self.core, caller };
-        let result = run(&mut self.features, &mut cx);
-        while let Some(event) = cx.core.events.pop_front() {
-            cx.caller = None;
-            self.features.on_event(&mut cx, &event);
-        }
-        result
+        let caller =
+            at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()), confirm: false, tag: "test" });
+        step::step(&mut self.core, &mut self.features, caller, run)
     }
 
-    /// One messaging request.
-    pub fn ask(
+    /// Any request, answered: what it set in motion is done, in lane order. For requests that have an answer.
+    pub async fn ask(&mut self, at: PeerRef, request: impl Into<ClientMessage>) -> ServerMessage {
+        let request = request.into();
+        let outcome = self.step(Some(at), |features, cx| features.dispatch(cx, request));
+        let work = std::mem::take(&mut self.core.work);
+        self.admit(work);
+        let outcome = match outcome {
+            Ok(Outcome::Work(work)) => {
+                self.admit([work]);
+                self.run_lanes(Some(at)).await.expect("the work of the request is run")
+            }
+            outcome => outcome,
+        };
+        self.settle().await;
+        match outcome {
+            Ok(Outcome::Answer(message)) => *message,
+            Ok(_) => panic!("this request has no answer of its own; use `handle`"),
+            Err(refusal) => refusal.into_frame(Some("i")).into(),
+        }
+    }
+
+    /// A request of messaging, before anything that follows from it.
+    pub fn handle(
         &mut self,
         at: PeerRef,
         request: impl Into<claudemesh_protocol::features::messaging::Request>,
-    ) -> Result<Outcome, Reject> {
-        let request = request.into();
-        self.step(Some(at), |features, cx| Messaging::handle(&mut features.messaging, cx, request))
+    ) -> Result<Outcome, Refusal> {
+        let request = ClientMessage::from(request.into());
+        self.step(Some(at), |features, cx| features.dispatch(cx, request))
     }
 
     /// Sends a text.
-    pub fn send(&mut self, at: PeerRef, to: &str, priority: Priority, text: &str) -> Result<Outcome, Reject> {
-        self.ask(at, Send { target_spec: to.into(), priority, ciphertext: text.into(), ..Send::default() })
+    pub fn send(&mut self, at: PeerRef, to: &str, priority: Priority, text: &str) -> Result<Outcome, Refusal> {
+        self.handle(at, Send { target_spec: to.into(), priority, ciphertext: text.into(), ..Send::default() })
+    }
+
+    /// Tells the features that a second is over.
+    pub fn tick(&mut self) {
+        self.step(None, |_, cx| cx.emit(MeshEvent::Tick));
+    }
+
+    /// Moves the clock, and wakes what is due then.
+    pub fn advance(&mut self, by: Duration) {
+        self.clock.advance(by);
+        while let Some((feature, key)) = self.core.timers.due(self.core.clock.mono_ms()) {
+            self.step(None, |features, cx| features.on_wake(cx, feature, &key));
+        }
     }
 
     /// Writes what is pending and runs the work that follows, until nothing is left.
@@ -168,15 +205,52 @@ impl TestMesh {
         for _ in 0..1_000 {
             self.commit().await;
             let work = std::mem::take(&mut self.core.work);
-            if work.is_empty() && self.core.flush_wanted == FlushWanted::No {
+            if work.is_empty() && self.lanes.is_empty() && self.core.flush_wanted == FlushWanted::No {
                 break;
             }
-            for work in work {
-                let apply = work.future.await.unwrap();
-                let _ = self.step(None, |features, cx| apply(features, cx));
-            }
+            self.admit(work);
+            self.run_lanes(None).await;
         }
         self.settle_frames().await;
+    }
+
+    /// Runs the work that is under way, and writes nothing.
+    pub async fn run_work(&mut self) {
+        let work = std::mem::take(&mut self.core.work);
+        self.admit(work);
+        self.run_lanes(None).await;
+    }
+
+    fn admit(&mut self, work: impl IntoIterator<Item = Work>) {
+        for work in work {
+            assert!(self.lanes.admit(work).is_ok(), "no more than a mesh takes");
+        }
+    }
+
+    /// Runs what is in the lanes; returns what came of the last one.
+    async fn run_lanes(&mut self, at: Option<PeerRef>) -> Option<Result<Outcome, Refusal>> {
+        let mut last = None;
+        while let Some(Work { lane, future, reply_to, .. }) = self.lanes.start() {
+            let done = future.await;
+            self.lanes.finished(&lane);
+            let caller = reply_to.as_ref().map(|to| to.peer).or(at);
+            let outcome = done.and_then(|apply| self.step(caller, |features, cx| apply(features, cx)));
+            let work = std::mem::take(&mut self.core.work);
+            self.admit(work);
+            last = Some(match outcome {
+                Ok(Outcome::Work(work)) => {
+                    self.admit([Work { reply_to, ..work }]);
+                    continue;
+                }
+                outcome => {
+                    if let (Ok(Outcome::Answer(message)), Some(to)) = (&outcome, &reply_to) {
+                        self.step(None, |_, cx| cx.reply(to, message));
+                    }
+                    outcome
+                }
+            });
+        }
+        last
     }
 
     /// Lets the sinks, which run on this thread, take what was pushed.
@@ -194,11 +268,10 @@ impl TestMesh {
     /// Writes one batch of what a flush with this urgency takes.
     pub async fn commit_wanted(&mut self, wanted: FlushWanted) {
         self.core.flush_wanted = FlushWanted::No;
-        let (batch, ticket) =
-            self.step(None, |features, cx| journaling::take_batch(&mut features.messaging, cx, wanted));
+        let batch = step::collect(&mut self.core, &mut self.features, wanted);
         let batch = crate::journal::Batch { id: uuid::Uuid::new_v4().to_string(), ..batch };
         store::write_batch(&self.core.db, Arc::new(batch)).await.unwrap();
-        self.step(None, |features, cx| journaling::committed(&mut features.messaging, cx, ticket, Ok(())));
+        self.step(None, |features, cx| features.committed(cx, &Ok(())));
     }
 
     /// Takes the frames of one type that a socket got.

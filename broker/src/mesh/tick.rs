@@ -1,15 +1,13 @@
-//! What a mesh does once a second: leases, expiries, sleep.
+//! What a mesh does once a second (leases, sleep), and when a feature wants to be woken.
 
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
-use claudemesh_protocol::features::presence::PeerStatus;
 
 use super::actor::{Mesh, TICK_MS};
-use super::context::{PRESENCE_FRAMES_PER_SECOND, system_push};
+use super::context::{EVENT_FRAMES_PER_SECOND, FlushWanted, system_event};
+use super::events::MeshEvent;
 use super::known;
 use super::load::reload_members;
-use super::peers::{PeerRef, StatusSource};
-use crate::features::messaging::journaling;
-use crate::metrics::METRICS;
+use super::step;
 
 /// How often sessions are forgotten that were away for too long.
 const FORGET_MS: i64 = 3_600_000;
@@ -24,46 +22,50 @@ impl Mesh {
         }));
     }
 
+    /// Sleeps until the first feature wants to be woken.
+    pub(super) fn arm_wake(&mut self, ctx: &mut Context<Self>) {
+        let Some(next) = self.core.timers.next_mono_ms() else { return };
+        if let Some((armed, sleep)) = self.wake_armed {
+            if armed <= next {
+                return;
+            }
+            ctx.cancel_future(sleep);
+        }
+        let sleep = self.core.clock.sleep_until(next);
+        let timer = ctx.spawn(sleep.into_actor(self).map(|(), mesh, ctx| {
+            mesh.wake_armed = None;
+            let mono = mesh.core.clock.mono_ms();
+            while let Some((feature, key)) = mesh.core.timers.due(mono) {
+                mesh.step(ctx, None, |features, cx| features.on_wake(cx, feature, &key));
+            }
+            mesh.arm_wake(ctx);
+        }));
+        self.wake_armed = Some((next, timer));
+    }
+
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let mono = self.core.clock.mono_ms();
-        self.core.presence_budget = PRESENCE_FRAMES_PER_SECOND;
+        self.core.event_budget = EVENT_FRAMES_PER_SECOND;
         self.expire_leases(mono, ctx);
-        self.expire_working(mono, ctx);
-        self.step(ctx, None, |features, cx| {
-            journaling::tick(&mut features.messaging, cx);
+        self.step(ctx, None, |_, cx| {
+            if !cx.core.dirty.is_empty() {
+                cx.flush(FlushWanted::Soon);
+            }
             if cx.core.members_stale {
                 reload_members(cx, None);
             }
+            cx.emit(MeshEvent::Tick);
         });
-        if self.core.presence_skipped > 0 {
-            let data = serde_json::json!({ "peers": self.core.roster.len(), "changes": self.core.presence_skipped });
-            self.core.presence_skipped = 0;
-            let frame = system_push(&self.core.id, "roster_changed", data, self.core.clock.now_ms());
-            let (cx, _) = self.context(None);
-            cx.push_all(&frame, |_| false);
+        for (event, changes) in std::mem::take(&mut self.core.left_out) {
+            let data = serde_json::json!({ "peers": self.core.roster.len(), "changes": changes });
+            let event = system_event(&self.core.id, event, data, self.core.clock.now_ms());
+            self.core.push_all(&event.write(None).into(), |_| true);
         }
         if mono >= self.next_forget_mono_ms {
             self.next_forget_mono_ms = mono + FORGET_MS;
             known::forget(&mut self.core);
         }
         self.retire_when_idle(mono, ctx);
-    }
-
-    fn expire_working(&mut self, mono: i64, ctx: &mut Context<Self>) {
-        let ttl = i64::from(self.core.connections.working_ttl_seconds) * 1_000;
-        let expired: Vec<PeerRef> = self
-            .core
-            .roster
-            .iter()
-            .filter(|peer| peer.status == PeerStatus::Working && mono - peer.status_mono_ms >= ttl)
-            .map(|peer| peer.at)
-            .collect();
-        for peer in expired {
-            METRICS.ttl_expired.inc();
-            self.step(ctx, None, |_, cx| {
-                cx.set_status(peer, PeerStatus::Idle, StatusSource::Expired);
-            });
-        }
     }
 
     /// A mesh without peers leaves memory after a while; storage has everything.
@@ -73,8 +75,7 @@ impl Mesh {
             return;
         }
         let since = *self.empty_since_mono_ms.get_or_insert(mono);
-        let (cx, features) = self.context(None);
-        let settled = journaling::is_settled(&features.messaging, &cx);
+        let settled = step::is_settled(&mut self.core, &self.features);
         if self.retiring || !settled || self.writing || !self.lanes.is_empty() {
             return;
         }

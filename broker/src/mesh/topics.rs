@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::refusal::Refusal;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::topics::Visibility;
 use claudemesh_protocol::id::{MemberId, TopicId};
-
-use super::outcome::Reject;
 
 /// A topic with its subscribers.
 #[derive(Clone, Debug)]
@@ -76,8 +75,8 @@ impl TopicBook {
 ///
 /// # Errors
 /// `topic_not_found`, also for topics that are hidden from the member: their existence is not told.
-pub fn readable<'a>(book: &'a TopicBook, member: &MemberId, text: &str) -> Result<&'a TopicState, Reject> {
+pub fn readable<'a>(book: &'a TopicBook, member: &MemberId, text: &str) -> Result<&'a TopicState, Refusal> {
     book.find(text)
         .filter(|topic| topic.visible_to(member))
-        .ok_or_else(|| Reject::new(ErrorCode::TopicNotFound, "no such topic"))
+        .ok_or_else(|| Refusal::new(ErrorCode::TopicNotFound, "no such topic"))
 }

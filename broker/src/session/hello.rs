@@ -10,8 +10,6 @@ use claudemesh_protocol::limits;
 use claudemesh_protocol::session::{Hello, PeerDescription, Request, SessionHello};
 use sha2::{Digest, Sha256};
 
-use crate::features::enrolment::rules::is_reordering;
-
 /// A hello whose signatures hold. What is left to the mesh: membership, bans, capacity, who owns the session key.
 #[derive(Clone, Debug)]
 pub struct VerifiedHello {
@@ -172,6 +170,11 @@ fn check_signature(key: &PublicKey, canonical: &str, signature: &str) -> Result<
             ErrorCode::Malformed
         }
     })
+}
+
+/// Marks that make a name read as another one.
+pub fn is_reordering(symbol: char) -> bool {
+    matches!(symbol, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Cuts what peers see to its limits: a long name is shortened, never a reason to refuse a session.

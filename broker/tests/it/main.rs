@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod architecture;
 mod delivery;
 mod dialogues;
 mod disk_full;

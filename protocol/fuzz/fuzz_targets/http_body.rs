@@ -1,8 +1,9 @@
 //! JSON bodies of the HTTP routes, in both directions: read or refused, and what was read is written so that it reads the same.
 #![no_main]
 
+use claudemesh_protocol::error::HttpError;
 use claudemesh_protocol::features::enrolment::{
-    Claim, Claimed, CreateInvite, CreateMesh, HttpError, InviteList, Join, Joined, MeshCreated,
+    Claim, Claimed, CreateInvite, CreateMesh, InviteList, Join, Joined, MeshCreated,
 };
 use claudemesh_protocol::features::members::{GrantsView, MemberList, PatchMember, PatchSettings, UpdateGrants};
 use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult};

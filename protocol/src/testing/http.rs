@@ -4,9 +4,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{AT, MEMBER, MESH, groups, member_key, owner_key, session_key, signature};
+use crate::error::HttpError;
 use crate::features::enrolment::{
-    Claim, Claimed, CreateInvite, CreateMesh, HttpError, InviteList, InvitePreset, InviteView, Join, Joined,
-    MeshCreated,
+    Claim, Claimed, CreateInvite, CreateMesh, InviteList, InvitePreset, InviteView, Join, Joined, MeshCreated,
 };
 use crate::features::members::{
     Grant, GrantsView, MemberList, MemberPatched, MemberView, PatchMember, PatchSettings, UpdateGrants,

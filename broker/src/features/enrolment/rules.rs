@@ -8,19 +8,11 @@ use claudemesh_protocol::id::{CODE_ALPHABET, MeshId, PublicKey};
 use claudemesh_protocol::{limits, target};
 
 use super::store::Invite;
-use crate::features::members::store::Role;
+use crate::db::members::Role;
+use crate::refusal::Refusal;
+use crate::session::hello::is_reordering;
 
-/// A request that breaks a rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct RuleError {
-    /// Stable code.
-    pub code: ErrorCode,
-    /// What was expected.
-    pub message: String,
-}
-
-type Checked<T> = Result<T, RuleError>;
+type Checked<T> = Result<T, Refusal>;
 
 /// Uses of one invite.
 pub const MAX_USES: u32 = 10_000;
@@ -32,7 +24,7 @@ pub const MAX_USABLE_INVITES: u32 = 1_000;
 const CODE_CHARS: usize = 8;
 
 fn fail<T>(code: ErrorCode, message: impl Into<String>) -> Checked<T> {
-    Err(RuleError { code, message: message.into() })
+    Err(Refusal::new(code, message))
 }
 
 /// Checks a slug: `^[a-z0-9][a-z0-9-]{1,31}$`.
@@ -74,11 +66,6 @@ pub fn member_name(text: &str) -> Checked<String> {
     }
 }
 
-/// Marks that make a name read as another one.
-pub fn is_reordering(symbol: char) -> bool {
-    matches!(symbol, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
 /// Checks a free role text; an empty one clears.
 ///
 /// # Errors
@@ -114,8 +101,8 @@ pub fn groups(given: &[Group]) -> Checked<Vec<Group>> {
     }
     let mut checked: Vec<Group> = Vec::with_capacity(given.len());
     for group in given {
-        let name = target::group_name(&group.name)
-            .map_err(|error| RuleError { code: ErrorCode::InvalidArgs, message: error.to_string() })?;
+        let name =
+            target::group_name(&group.name).map_err(|error| Refusal::new(ErrorCode::InvalidArgs, error.to_string()))?;
         let role = group.role.as_deref().map(role_tag).transpose()?.flatten();
         if !checked.iter().any(|one| one.name == name) {
             checked.push(Group { name, role });

@@ -9,10 +9,11 @@ use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use crate::db::members::{Member, MemberRow, NewMemberRow, Role};
 use crate::db::meshes::{self, MeshRecord};
 use crate::db::schema::{invites, members};
 use crate::db::{Db, DbError, convert};
-use crate::features::members::store::{Member, MemberRow, NewMemberRow, Role};
+use crate::refusal::Refusal;
 use crate::{with_conn, with_tx};
 
 /// An invite as stored.
@@ -114,27 +115,6 @@ impl TryFrom<InviteRow> for Invite {
             canonical: row.canonical,
             signature: row.signature,
         })
-    }
-}
-
-/// Why nobody was enrolled.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrolError {
-    /// The invite or the key is refused; the code says why.
-    #[error("{}", .0.doc())]
-    Refused(ErrorCode),
-    /// Storage failed; nothing was used up.
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
-
-impl EnrolError {
-    /// The stable code.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Refused(code) => *code,
-            Self::Db(error) => error.code(),
-        }
     }
 }
 
@@ -240,7 +220,7 @@ pub async fn revoke_invite(db: &Db, mesh: &MeshId, invite: &InviteId, now_ms: i6
 /// key enrolled before (success, no use consumed), `invite_exhausted`.
 ///
 /// # Errors
-/// [`EnrolError::Refused`] with those codes.
+/// The refusal with those codes.
 pub async fn claim_v1(
     db: &Db,
     token_hash: &str,
@@ -248,11 +228,11 @@ pub async fn claim_v1(
     owner: &PublicKey,
     candidate: &Candidate,
     now_ms: i64,
-) -> Result<Enrolled, EnrolError> {
+) -> Result<Enrolled, Refusal> {
     let found = meshes::load(db, mesh).await?.filter(|mesh| mesh.archived_at_ms.is_none());
-    let mesh = found.ok_or(EnrolError::Refused(ErrorCode::MeshNotFound))?;
+    let mesh = found.ok_or(Refusal::from(ErrorCode::MeshNotFound))?;
     if mesh.owner_pubkey != *owner {
-        return Err(EnrolError::Refused(ErrorCode::InviteOwnerMismatch));
+        return Err(Refusal::from(ErrorCode::InviteOwnerMismatch));
     }
     let row = with_conn!(db, |conn| invites::table
         .filter(invites::token_hash.eq(token_hash))
@@ -261,9 +241,9 @@ pub async fn claim_v1(
         .await
         .optional()
         .map_err(DbError::from)?);
-    let invite: Invite = row.ok_or(EnrolError::Refused(ErrorCode::InviteNotFound))?.try_into()?;
+    let invite: Invite = row.ok_or(Refusal::from(ErrorCode::InviteNotFound))?.try_into()?;
     if invite.mesh_id != mesh.id {
-        return Err(EnrolError::Refused(ErrorCode::InviteMeshMismatch));
+        return Err(Refusal::from(ErrorCode::InviteMeshMismatch));
     }
     let codes = Codes {
         revoked: ErrorCode::InviteRevoked,
@@ -280,13 +260,13 @@ pub async fn claim_v1(
 /// consumed, so that a repeated claim is answered alike), `exhausted`.
 ///
 /// # Errors
-/// [`EnrolError::Refused`] with those codes.
-pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -> Result<Enrolled, EnrolError> {
-    let invite = invite_by_code(db, code).await?.ok_or(EnrolError::Refused(ErrorCode::NotFound))?;
+/// The refusal with those codes.
+pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -> Result<Enrolled, Refusal> {
+    let invite = invite_by_code(db, code).await?.ok_or(Refusal::from(ErrorCode::NotFound))?;
     let codes = Codes { revoked: ErrorCode::Revoked, expired: ErrorCode::Expired, exhausted: ErrorCode::Exhausted };
     codes.check_window(&invite, now_ms)?;
     let found = meshes::load(db, &invite.mesh_id).await?.filter(|mesh| mesh.archived_at_ms.is_none());
-    let mesh = found.ok_or(EnrolError::Refused(ErrorCode::MeshNotFound))?;
+    let mesh = found.ok_or(Refusal::from(ErrorCode::MeshNotFound))?;
     let canonical = signed::invite_v2(
         &mesh.id,
         &invite.id,
@@ -297,7 +277,7 @@ pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -
     if canonical != invite.canonical
         || keys::verify(&mesh.owner_pubkey, canonical.as_bytes(), &invite.signature).is_err()
     {
-        return Err(EnrolError::Refused(ErrorCode::BadSignature));
+        return Err(Refusal::from(ErrorCode::BadSignature));
     }
     enrol(db, mesh, invite, candidate, now_ms, codes).await
 }
@@ -311,12 +291,12 @@ struct Codes {
 }
 
 impl Codes {
-    fn check_window(self, invite: &Invite, now_ms: i64) -> Result<(), EnrolError> {
+    fn check_window(self, invite: &Invite, now_ms: i64) -> Result<(), Refusal> {
         if invite.revoked_at_ms.is_some() {
-            return Err(EnrolError::Refused(self.revoked));
+            return Err(Refusal::from(self.revoked));
         }
         if invite.expires_at_ms <= now_ms {
-            return Err(EnrolError::Refused(self.expired));
+            return Err(Refusal::from(self.expired));
         }
         Ok(())
     }
@@ -329,16 +309,17 @@ async fn enrol(
     candidate: &Candidate,
     now_ms: i64,
     codes: Codes,
-) -> Result<Enrolled, EnrolError> {
+) -> Result<Enrolled, Refusal> {
     codes.check_window(&invite, now_ms)?;
     let member = new_member(&mesh, &invite, candidate, now_ms);
     let mut repeated = false;
     loop {
         match try_enrol(db, &mesh, &invite, &member, now_ms, codes).await {
             // The same key enrolled at the same moment: look again and find it as a member.
-            Err(EnrolError::Db(DbError::Conflict(_))) if !repeated => repeated = true,
-            Err(error) => return Err(error),
-            Ok((member, already_member)) => return Ok(Enrolled { mesh, member, invite, already_member }),
+            Err(DbError::Conflict(_)) if !repeated => repeated = true,
+            Err(error) => return Err(error.into()),
+            Ok(Err(code)) => return Err(code.into()),
+            Ok(Ok((member, already_member))) => return Ok(Enrolled { mesh, member, invite, already_member }),
         }
     }
 }
@@ -351,10 +332,10 @@ async fn try_enrol(
     member: &Member,
     now_ms: i64,
     codes: Codes,
-) -> Result<(Member, bool), EnrolError> {
+) -> Result<Result<(Member, bool), ErrorCode>, DbError> {
     let row = NewMemberRow::from(member);
     let pubkey = member.pubkey.to_hex();
-    let outcome = with_tx!(db, |conn| {
+    Ok(with_tx!(db, |conn| {
         let known = members::table
             .filter(members::mesh_id.eq(mesh.id.as_str()))
             .filter(members::pubkey.eq(&pubkey))
@@ -381,8 +362,7 @@ async fn try_enrol(
                 }
             }
         }
-    });
-    outcome.map_err(EnrolError::Refused)
+    }))
 }
 
 fn new_member(mesh: &MeshRecord, invite: &Invite, candidate: &Candidate, now_ms: i64) -> Member {

@@ -6,8 +6,8 @@ use claudemesh_protocol::features::members::Grant;
 use claudemesh_protocol::id::{random_code, random_id};
 
 use super::*;
+use crate::db::members as roster;
 use crate::db::testing::{NOW, key, mesh, store_suite};
-use crate::features::members::store as roster;
 
 const HOUR: i64 = 3_600_000;
 
@@ -44,11 +44,8 @@ fn candidate(pubkey: PublicKey) -> Candidate {
     Candidate { member_id: MemberId::random(&mut rand::rngs::OsRng), pubkey, display_name: "Bob".into() }
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, EnrolError>) -> ErrorCode {
-    match result.unwrap_err() {
-        EnrolError::Refused(code) => code,
-        EnrolError::Db(error) => panic!("storage failed: {error:?}"),
-    }
+fn refusal<T: std::fmt::Debug>(result: Result<T, Refusal>) -> ErrorCode {
+    result.unwrap_err().code
 }
 
 async fn uses(db: &Db, invite: &Invite) -> i32 {

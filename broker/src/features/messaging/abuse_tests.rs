@@ -5,10 +5,9 @@ use claudemesh_protocol::features::messaging::{ClientAck, Priority, Stage};
 use claudemesh_protocol::limits;
 use diesel_async::RunQueryDsl;
 
-use super::journaling;
-use super::resolve::{Resolved, resolve_name};
 use crate::db::{Db, DbError};
 use crate::journal::store;
+use crate::mesh::resolve::{Resolved, resolve_name};
 use crate::mesh::testing::{TestMesh, key};
 use crate::with_conn;
 
@@ -23,12 +22,12 @@ async fn acknowledgements_of_unknown_messages_cost_a_few_looks_however_many_come
     let (at, _) = mesh.peer(&bob, "bob", Some(12));
     for frame in 0..200 {
         let unknown = (0..limits::MAX_ACK_IDS).map(|number| format!("{frame:016}{number:016}")).collect();
-        mesh.ask(at, seen(unknown)).unwrap();
+        mesh.handle(at, seen(unknown)).unwrap();
     }
     assert!((1..=8).contains(&mesh.core.work.len()), "{} pieces of work", mesh.core.work.len());
     mesh.settle().await;
     assert!(mesh.features.messaging.lookups.is_empty(), "the next ones are looked up again");
-    mesh.ask(at, seen(vec!["0".repeat(32)])).unwrap();
+    mesh.handle(at, seen(vec!["0".repeat(32)])).unwrap();
     assert_eq!(mesh.core.work.len(), 1);
 }
 
@@ -48,20 +47,16 @@ async fn a_receipt_is_written_once_however_often_it_is_said() {
             mesh.features.messaging.remembered.clear();
         }
         let ack = || ClientAck { stage: Some(stage), ..seen(vec![id.clone(); 512]) };
-        mesh.ask(to, ack()).unwrap();
+        mesh.handle(to, ack()).unwrap();
         mesh.settle().await;
-        mesh.step(None, |features, cx| journaling::tick(&mut features.messaging, cx));
+        mesh.tick();
         mesh.settle().await;
         let stored = store::deliveries_of(&mesh.core.db, &mesh.core.id, 1).await.unwrap();
         assert_eq!(stored[0].stage, Some(stage));
         for _ in 0..100 {
-            mesh.ask(to, ack()).unwrap();
+            mesh.handle(to, ack()).unwrap();
         }
-        let work = std::mem::take(&mut mesh.core.work);
-        for work in work {
-            let apply = work.future.await.unwrap();
-            mesh.step(None, |features, cx| apply(features, cx)).unwrap();
-        }
+        mesh.run_work().await;
         assert_eq!(mesh.features.messaging.stages.len(), 0, "forgotten: {forgotten}");
     }
 }
@@ -85,27 +80,11 @@ async fn what_waits_for_the_member_comes_although_it_could_not_be_read_at_first(
     assert_eq!(TestMesh::take(&frames, "push").len(), 0);
     // It keeps its place in the order: nothing overtakes what is still to be read.
     mesh.send(from, &key(12).to_hex(), Priority::Next, "for the session").unwrap();
-    mesh.step(None, |features, cx| journaling::tick(&mut features.messaging, cx));
+    mesh.tick();
     mesh.settle().await;
     let pushes = TestMesh::take(&frames, "push");
     let texts: Vec<_> = pushes.iter().map(|push| push["ciphertext"].as_str().unwrap()).collect();
     assert_eq!(texts, ["for the member", "for the session"]);
-}
-
-#[actix_rt::test]
-async fn counters_without_bound_add_up_to_a_bounded_total() {
-    let mut mesh = TestMesh::new().await;
-    let bob = mesh.member("bob", 2).await;
-    let (at, _) = mesh.peer(&bob, "bob", Some(12));
-    for round in 0..40_000 {
-        let claimed = if round % 2 == 0 { 1e300 } else { -1e300 };
-        mesh.core.roster.get_mut(at).unwrap().stats.tool_calls = Some(claimed);
-        mesh.step(None, |features, cx| journaling::count_stats(&mut features.messaging, cx, at));
-    }
-    let total = journaling::totals(&mesh.features.messaging, &bob).tool_calls;
-    assert_eq!(total, Some(9_007_199_254_740_992.0));
-    let written: i64 = mesh.features.messaging.stats.iter().map(|delta| delta.tool_calls).sum();
-    assert_eq!(written, 1 << 53, "storage gets the same total");
 }
 
 #[actix_rt::test]
@@ -128,7 +107,7 @@ async fn a_session_that_is_called_like_a_key_takes_nothing_from_the_key() {
         assert_eq!(refused.code, ErrorCode::AmbiguousTarget, "{name}");
         let means: Vec<_> = refused.candidates.iter().map(|one| one.member_pubkey).collect();
         assert!(means.contains(&key(0xab)) && means.contains(&key(3)), "{means:?}");
-        mesh.step(None, |_, cx| crate::mesh::attach::evict(cx, at, false));
+        mesh.step(None, |_, cx| cx.end(at, false));
         mesh.core.roster.known.remove(&key(13));
         assert_eq!(resolve_name(&mesh.core.roster, name, None).unwrap(), Resolved::Member(bob.clone(), key(0xab)));
     }

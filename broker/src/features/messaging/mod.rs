@@ -3,10 +3,10 @@
 #[cfg(test)]
 mod abuse_tests;
 pub mod journaling;
+mod letters;
 mod quota;
 mod receipts;
 pub mod remembered;
-pub mod resolve;
 mod send;
 pub mod state;
 pub mod store;
@@ -14,73 +14,136 @@ pub mod store;
 mod tests;
 
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{EchoResult, Request, ResolveTargetResult, Response};
+use claudemesh_protocol::features::messaging::{
+    ClientAck, Echo, EchoResult, InboxPull, MessageStatus, Request, ResolveTarget, ResolveTargetResult, Send,
+};
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
-use claudemesh_protocol::session::Waiting;
+use claudemesh_protocol::session::{HelloAck, Waiting};
 use claudemesh_protocol::time::iso;
 
 pub use remembered::Known;
-pub use resolve::{Resolved, resolve_name};
 pub use state::{Counts, MessagingMemory};
 
-use crate::mesh::context::MeshContext;
-use crate::mesh::dispatch::{Feature, Features};
+use crate::db::scoped::MeshDb;
+use crate::db::{Db, DbError};
+use crate::journal::{Batch, store as journal};
+use crate::mesh::context::{FlushWanted, MeshContext};
+use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
-use crate::mesh::outcome::{Outcome, Reject};
+use crate::mesh::outcome::Outcome;
+use crate::mesh::peers::PeerRef;
+use crate::mesh::resolve::resolve_name;
+use crate::refusal::Refusal;
 
 /// The feature.
 pub struct Messaging;
+
+/// Retries recognised after a restart.
+const RECENT_REPEATABLE: u32 = 20_000;
 
 impl Feature for Messaging {
     const NAME: &'static str = "messaging";
     type Request = Request;
     type Memory = MessagingMemory;
 
-    fn memory(features: &mut Features) -> &mut MessagingMemory {
-        &mut features.messaging
+    async fn load(storage: &MeshDb) -> Result<MessagingMemory, DbError> {
+        let (db, mesh) = (storage.db(), storage.mesh());
+        let waiting = journal::pending_counts(db, mesh).await?;
+        Ok(MessagingMemory::new(
+            journal::max_seq(db, mesh).await?,
+            waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
+            journal::pending_copies(db, mesh).await?,
+            store::recent_repeatable(db, mesh, RECENT_REPEATABLE).await?,
+        ))
     }
 
-    fn handle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn started(_: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
+        cx.wake_at(journaling::EXPIRY, cx.mono_ms());
+    }
+
+    fn handle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
-            Request::Send(send) => send::send(memory, cx, send),
-            Request::ClientAck(ack) => receipts::client_ack(memory, cx, ack),
-            Request::MessageStatus(query) => receipts::message_status(memory, cx, &query),
-            Request::InboxPull(pull) => journaling::pull(memory, cx, pull.limit),
-            Request::ResolveTarget(query) => {
-                let own = cx.peer()?.at;
-                let resolved = resolve_name(&cx.core.roster, &query.target, Some(own))?;
-                let resolved = resolved.candidate(&cx.core.roster);
-                Ok(Outcome::answer(ServerMessage::from(Response::from(ResolveTargetResult { resolved }))))
+            Request::Send(send) => Self::answer::<Send>(send::send(memory, cx, send)),
+            Request::ClientAck(ack) => Self::answer::<ClientAck>(receipts::client_ack(memory, cx, ack)),
+            Request::MessageStatus(query) => {
+                Self::answer::<MessageStatus>(receipts::message_status(memory, cx, &query))
             }
-            Request::Echo(echo) => {
-                if echo.payload.as_ref().is_some_and(|payload| payload.len() > limits::MAX_ID_CHARS) {
-                    return Err(Reject::new(ErrorCode::InvalidArgs, "expected a payload of at most 128 characters"));
-                }
-                let peer = cx.peer()?;
-                let [now, next, low] = journaling::waiting_for(memory, &cx.core.roster, peer.at);
-                let result = EchoResult {
-                    payload: echo.payload,
-                    broker_time: iso(cx.now_ms()),
-                    mesh: cx.core.id.clone(),
-                    status: peer.status,
-                    waiting: Waiting { now, next, low },
-                };
-                Ok(Outcome::answer(ServerMessage::from(Response::from(result))))
-            }
+            Request::InboxPull(pull) => Self::answer::<InboxPull>(journaling::pull(memory, cx, pull.limit)),
+            Request::ResolveTarget(query) => Self::answer::<ResolveTarget>(resolve_target(cx, &query)),
+            Request::Echo(request) => Self::answer::<Echo>(echo(memory, cx, request)),
         }
     }
 
     fn on_event(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
         match event {
+            MeshEvent::Attached { peer, .. } => {
+                if cx.roster().get(*peer).is_some_and(|peer| !peer.ephemeral) {
+                    journaling::attached(memory, cx, *peer);
+                }
+            }
             MeshEvent::BecameIdle { peer } => journaling::became_idle(memory, cx, *peer),
             MeshEvent::Detached { peer } => {
-                if let Some(member) = cx.core.roster.get(*peer).map(|peer| peer.member.clone()) {
+                if let Some(member) = cx.roster().get(*peer).map(|peer| peer.member.clone()) {
                     journaling::left_behind(memory, cx, &member);
                 }
             }
-            MeshEvent::Evicted { member, .. } => journaling::left_behind(memory, cx, member),
-            MeshEvent::Attached { .. } | MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } => {}
+            MeshEvent::Ended { peer, record, .. } => {
+                memory.forget(*peer);
+                if !record.ephemeral {
+                    journaling::left_behind(memory, cx, &record.member);
+                }
+            }
+            MeshEvent::Letter(letter) => letters::deliver(memory, cx, letter),
+            MeshEvent::Tick => journaling::tick(memory, cx),
+            MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } => {}
         }
     }
+
+    fn on_wake(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, _: &str) {
+        journaling::expire(memory, cx);
+    }
+
+    fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: FlushWanted, batch: &mut Batch) {
+        journaling::collect(memory, cx, wanted, batch);
+    }
+
+    fn committed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, result: &Result<(), Refusal>) {
+        journaling::committed(memory, cx, result);
+    }
+
+    fn is_settled(memory: &MessagingMemory, _: &MeshContext<'_>) -> bool {
+        journaling::is_settled(memory)
+    }
+
+    fn greet(memory: &MessagingMemory, cx: &MeshContext<'_>, peer: PeerRef, ack: &mut HelloAck) {
+        ack.waiting = Some(waiting(journaling::waiting_for(memory, cx.roster(), peer)));
+    }
+
+    async fn upkeep(db: &Db, now_ms: i64) -> Result<usize, DbError> {
+        Ok(journal::expire(db, now_ms).await? + journal::purge(db, now_ms).await?)
+    }
+}
+
+fn resolve_target(cx: &MeshContext<'_>, query: &ResolveTarget) -> Result<Outcome<ResolveTargetResult>, Refusal> {
+    let own = cx.peer()?.at;
+    let resolved = resolve_name(cx.roster(), &query.target, Some(own))?;
+    Ok(Outcome::Answer(ResolveTargetResult { resolved: resolved.candidate(cx.roster()) }))
+}
+
+fn echo(memory: &MessagingMemory, cx: &MeshContext<'_>, echo: Echo) -> Result<Outcome<EchoResult>, Refusal> {
+    if echo.payload.as_ref().is_some_and(|payload| payload.len() > limits::MAX_ID_CHARS) {
+        return Err(Refusal::new(ErrorCode::InvalidArgs, "expected a payload of at most 128 characters"));
+    }
+    let peer = cx.peer()?;
+    Ok(Outcome::Answer(EchoResult {
+        payload: echo.payload,
+        broker_time: iso(cx.now_ms()),
+        mesh: cx.mesh_id().clone(),
+        status: peer.status,
+        waiting: waiting(journaling::waiting_for(memory, cx.roster(), peer.at)),
+    }))
+}
+
+fn waiting([now, next, low]: Counts) -> Waiting {
+    Waiting { now, next, low }
 }

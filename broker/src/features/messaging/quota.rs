@@ -9,7 +9,7 @@ use claudemesh_protocol::limits;
 
 use super::state::MessagingMemory;
 use crate::mesh::context::MeshContext;
-use crate::mesh::outcome::Reject;
+use crate::refusal::Refusal;
 use crate::session::bucket::Bucket;
 
 /// Traces and pairs remembered per mesh before the first sweep of what is over.
@@ -20,8 +20,8 @@ const MINUTE_MS: i64 = 60_000;
 ///
 /// # Errors
 /// `rate_limited`.
-pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Result<(), Reject> {
-    let rate = cx.core.limits.member_per_minute;
+pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Result<(), Refusal> {
+    let rate = cx.limits().member_per_minute;
     if rate == 0 {
         return Ok(());
     }
@@ -29,7 +29,7 @@ pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Resu
     let bucket = memory.member_rates.entry(id).or_insert_with(|| Bucket::full(rate, now));
     bucket
         .take(rate, MINUTE_MS, rate, now)
-        .map_err(|wait| Reject::wait(ErrorCode::RateLimited, "too many messages from this member", wait))
+        .map_err(|wait| Refusal::wait(ErrorCode::RateLimited, "too many messages from this member", wait))
 }
 
 /// Takes one message from the budget of each direct recipient.
@@ -40,8 +40,8 @@ pub(super) fn pairs(
     memory: &mut MessagingMemory,
     cx: &MeshContext<'_>,
     to: impl ExactSizeIterator<Item = PublicKey>,
-) -> Result<(), Reject> {
-    let rate = cx.core.limits.pair_per_minute;
+) -> Result<(), Refusal> {
+    let rate = cx.limits().pair_per_minute;
     if rate == 0 {
         return Ok(());
     }
@@ -54,7 +54,7 @@ pub(super) fn pairs(
         let mut bucket = memory.pair_rates.get(&pair).copied().unwrap_or_else(|| Bucket::full(rate, now));
         bucket
             .take(rate, MINUTE_MS, rate, now)
-            .map_err(|wait| Reject::wait(ErrorCode::PairLimit, "too many messages to this recipient", wait))?;
+            .map_err(|wait| Refusal::wait(ErrorCode::PairLimit, "too many messages to this recipient", wait))?;
         taken.push((pair, bucket));
     }
     // A message that is refused for one recipient costs nothing with the others.
@@ -75,8 +75,8 @@ fn sweep<K, V, S>(map: &mut HashMap<K, V, S>, left: &mut usize, keep: impl Fn(&V
 ///
 /// # Errors
 /// `trace_budget`.
-pub(super) fn trace(memory: &mut MessagingMemory, cx: &MeshContext<'_>, trace: &Trace) -> Result<(), Reject> {
-    let budget = cx.core.limits.trace_budget;
+pub(super) fn trace(memory: &mut MessagingMemory, cx: &MeshContext<'_>, trace: &Trace) -> Result<(), Refusal> {
+    let budget = cx.limits().trace_budget;
     if budget == 0 {
         return Ok(());
     }
@@ -91,7 +91,7 @@ pub(super) fn trace(memory: &mut MessagingMemory, cx: &MeshContext<'_>, trace: &
     }
     if *count >= budget {
         let wait = u64::try_from(*start + window - now).unwrap_or(0);
-        return Err(Reject::wait(
+        return Err(Refusal::wait(
             ErrorCode::TraceBudget,
             "this exchange used up its messages; a human's message resets it",
             wait,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use claudemesh_protocol::call::Nothing;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{
-    ClientAck, MessageStatus, MessageStatusResult, RecipientReceipt, Response, Stage,
+    ClientAck, MessageStatus, MessageStatusResult, RecipientReceipt, Stage,
 };
 use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::time::iso;
 use smallvec::SmallVec;
 
@@ -16,11 +16,14 @@ use super::Messaging;
 use super::journaling;
 use super::remembered::{Entry, Receipt};
 use super::state::MessagingMemory;
+use crate::db::DbError;
 use crate::journal::store;
 use crate::journal::types::{StageUpdate, StoredDelivery, StoredMessage};
 use crate::mesh::context::MeshContext;
-use crate::mesh::outcome::{Lane, Outcome, Reject, Work, boxed};
+use crate::mesh::dispatch::Feature;
+use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
 use crate::mesh::peers::{PeerRef, Role, Roster};
+use crate::refusal::Refusal;
 
 /// Recipients listed in one answer.
 const MAX_LISTED: usize = 1_000;
@@ -35,25 +38,25 @@ pub(super) fn client_ack(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     ack: ClientAck,
-) -> Result<Outcome, Reject> {
+) -> Result<Outcome<Nothing>, Refusal> {
     let ClientAck { client_message_id, broker_message_id, message_ids, stage, route } = ack;
     if message_ids.len() > limits::MAX_ACK_IDS {
         let message = format!("`messageIds`: expected at most {} ids", limits::MAX_ACK_IDS);
-        return Err(Reject::new(ErrorCode::InvalidArgs, message));
+        return Err(Refusal::new(ErrorCode::InvalidArgs, message));
     }
     let route: Option<Box<str>> = route.map(|route| route.chars().take(limits::MAX_NAME_CHARS).collect());
     let peer = cx.peer()?;
     let at = peer.at;
     if peer.ephemeral {
-        return Ok(Outcome::Silent);
+        return Ok(cx.confirmed(Nothing {}));
     }
     // A client that acknowledges is one that can be redelivered to, whatever its hello said.
-    if let Some(peer) = cx.core.roster.get_mut(at) {
-        peer.acks = true;
+    if !peer.acks {
+        cx.change_peer(at, |peer| peer.acks = true);
     }
     let stage = stage.unwrap_or(Stage::Received).max(Stage::Received);
     let named = broker_message_id.is_none().then_some(client_message_id).flatten();
-    let named = named.and_then(|id| cx.core.roster.get(at).and_then(|peer| peer.outbox.id_of_client_message(&id)));
+    let named = named.and_then(|id| cx.roster().outbox(at).and_then(|outbox| outbox.id_of_client_message(&id)));
     let named = broker_message_id.as_deref().or(named.as_ref().map(MessageId::as_str));
     let mut unknown = Vec::new();
     for id in named.into_iter().chain(message_ids.iter().map(String::as_str)) {
@@ -62,12 +65,12 @@ pub(super) fn client_ack(
         }
     }
     if !unknown.is_empty()
-        && let Some((key, member)) = cx.core.roster.get(at).map(|peer| (peer.key(), peer.member.clone()))
+        && let Some((key, member)) = cx.roster().get(at).map(|peer| (peer.key(), peer.member.clone()))
     {
         look_up(memory, cx, unknown, (key, member), stage, route);
     }
     journaling::refill(memory, cx, at);
-    Ok(Outcome::Silent)
+    Ok(cx.confirmed(Nothing {}))
 }
 
 /// One acknowledgement; `false` when only storage may know the message.
@@ -79,7 +82,7 @@ fn acknowledge(
     stage: Stage,
     route: Option<&str>,
 ) -> bool {
-    let Some(peer) = cx.core.roster.get_mut(at) else { return true };
+    let Some(peer) = cx.sending(at) else { return true };
     let (key, member) = (peer.key(), peer.member.clone());
     if let Some(entry) = peer.outbox.acknowledge(id) {
         journaling::end(memory, cx, at, id, &entry);
@@ -106,7 +109,7 @@ fn climb_later(
     for key in meant {
         let climbed = climb(memory, seq, &key, None, stage, route, now);
         if let (Some(key), true) = (climbed, stored) {
-            let (mesh_id, route) = (cx.core.id.clone(), route.map(str::to_owned));
+            let (mesh_id, route) = (cx.mesh_id().clone(), route.map(str::to_owned));
             memory.stages.push(StageUpdate { mesh_id, seq, recipient_key: key, stage, at_ms: now, route });
         }
     }
@@ -133,7 +136,7 @@ fn look_up(
         return;
     }
     *running += 1;
-    let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+    let (db, mesh, now) = (cx.storage().db, cx.mesh_id().clone(), cx.now_ms());
     let future = boxed::<Messaging, _, _>(async move {
         let look = store::below_stage(&db, &mesh, &ids, (&key, &member), stage);
         let found = tokio::time::timeout(LOOKUP_DEADLINE, look).await;
@@ -144,7 +147,7 @@ fn look_up(
                     memory.lookups.remove(&key);
                 }
             }
-            let found = found.map_err(|_| Reject::new(ErrorCode::Timeout, "storage took too long"))??;
+            let found = found.map_err(|_| Refusal::new(ErrorCode::Timeout, "storage took too long"))??;
             memory.stages.extend(found.into_iter().map(|(seq, recipient_key)| StageUpdate {
                 mesh_id: mesh.clone(),
                 seq,
@@ -156,7 +159,7 @@ fn look_up(
             Ok(Outcome::Silent)
         })
     });
-    cx.spawn(Work { lane: Lane("receipt", key.to_hex()), future, reply_to: None });
+    cx.spawn(Work::new(Lane::of::<Messaging>(format_args!("receipt {key}")), future));
 }
 
 /// Raises a receipt in memory, never lowers it. Answers the recipient key whose entry climbed.
@@ -204,10 +207,10 @@ pub(super) fn message_status(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     query: &MessageStatus,
-) -> Result<Outcome, Reject> {
+) -> Result<Outcome<MessageStatusResult>, Refusal> {
     let id = query.message_id.trim();
     if !(8..=32).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(Reject::new(ErrorCode::InvalidArgument, "expected a message id of 8 to 32 letters and digits"));
+        return Err(Refusal::new(ErrorCode::InvalidArgument, "expected a message id of 8 to 32 letters and digits"));
     }
     let (own_key, member, role) = {
         let peer = cx.peer()?;
@@ -223,51 +226,50 @@ pub(super) fn message_status(
         if let Some(receipt) =
             memory.remembered.receipt(id.as_str()).filter(|receipt| may_see(receipt, &own_key, &member, role))
         {
-            return Ok(Outcome::answer(from_memory(&cx.core.roster, &id, receipt)));
+            return Ok(Outcome::Answer(from_memory(cx.roster(), &id, receipt)));
         }
         return Err(not_found());
     }
-    let (db, mesh, id) = (cx.core.db.clone(), cx.core.id.clone(), id.to_owned());
-    Ok(Outcome::work::<Messaging, _, _>(Lane("status", id.clone()), async move {
+    let (db, mesh, id) = (cx.storage().db, cx.mesh_id().clone(), id.to_owned());
+    let lane = format!("status {id}");
+    let slow = async move {
         let rows = store::message_by_id_prefix(&db, &mesh, &id, 3).await?;
         let mut stored: Vec<(StoredMessage, Vec<StoredDelivery>)> = Vec::new();
         for row in rows {
             let deliveries = store::deliveries_of(&db, &mesh, row.seq).await?;
             stored.push((row, deliveries));
         }
-        Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
-            let mut answers: Vec<(String, ServerMessage)> = Vec::new();
-            for id in found {
-                if let Some(receipt) =
-                    memory.remembered.receipt(id.as_str()).filter(|one| may_see(one, &own_key, &member, role))
-                {
-                    let answer = from_memory(&cx.core.roster, &id, receipt);
-                    answers.push((id, answer));
-                }
+        Ok::<_, DbError>(stored)
+    };
+    Ok(Messaging::work(lane, slow, move |memory, cx, stored| {
+        let mut answers: Vec<(String, MessageStatusResult)> = Vec::new();
+        for id in found {
+            if let Some(receipt) =
+                memory.remembered.receipt(id.as_str()).filter(|one| may_see(one, &own_key, &member, role))
+            {
+                let answer = from_memory(cx.roster(), &id, receipt);
+                answers.push((id, answer));
             }
-            for (message, deliveries) in stored {
-                let id = message.id.to_string();
-                let mine = message.sender_member_id == member
-                    || role >= Role::Admin
-                    || deliveries.iter().any(|one| one.recipient_key == own_key || one.member_id == member);
-                if mine && !answers.iter().any(|(known, _)| *known == id) {
-                    answers.push((id, from_storage(&cx.core.roster, &message, &deliveries)));
-                }
+        }
+        for (message, deliveries) in stored {
+            let id = message.id.to_string();
+            let mine = message.sender_member_id == member
+                || role >= Role::Admin
+                || deliveries.iter().any(|one| one.recipient_key == own_key || one.member_id == member);
+            if mine && !answers.iter().any(|(known, _)| *known == id) {
+                answers.push((id, from_storage(cx.roster(), &message, &deliveries)));
             }
-            match answers.len() {
-                0 => Err(not_found()),
-                1 => Ok(Outcome::Answer(Box::new(answers.remove(0).1))),
-                _ => Err(Reject::new(
-                    ErrorCode::AmbiguousPrefix,
-                    "several messages begin like that; give more of the id",
-                )),
-            }
-        })
+        }
+        match answers.len() {
+            0 => Err(not_found()),
+            1 => Ok(Outcome::Answer(answers.remove(0).1)),
+            _ => Err(Refusal::new(ErrorCode::AmbiguousPrefix, "several messages begin like that; give more of the id")),
+        }
     }))
 }
 
-fn not_found() -> Reject {
-    Reject::new(ErrorCode::NotFound, "no such message, or it is not yours")
+fn not_found() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "no such message, or it is not yours")
 }
 
 fn may_see(receipt: &Receipt, key: &PublicKey, member: &MemberId, role: Role) -> bool {
@@ -276,7 +278,7 @@ fn may_see(receipt: &Receipt, key: &PublicKey, member: &MemberId, role: Role) ->
         || receipt.entries.iter().any(|entry| entry.key == *key || entry.member == *member)
 }
 
-fn from_memory(roster: &Roster, id: &str, receipt: &Receipt) -> ServerMessage {
+fn from_memory(roster: &Roster, id: &str, receipt: &Receipt) -> MessageStatusResult {
     let recipients: Vec<RecipientReceipt> = receipt
         .entries
         .iter()
@@ -297,7 +299,7 @@ fn from_memory(roster: &Roster, id: &str, receipt: &Receipt) -> ServerMessage {
     result(id, &receipt.target_spec, recipients, lowest, last)
 }
 
-fn from_storage(roster: &Roster, message: &StoredMessage, deliveries: &[StoredDelivery]) -> ServerMessage {
+fn from_storage(roster: &Roster, message: &StoredMessage, deliveries: &[StoredDelivery]) -> MessageStatusResult {
     let recipients: Vec<RecipientReceipt> = deliveries
         .iter()
         .take(MAX_LISTED)
@@ -343,15 +345,14 @@ fn result(
     recipients: Vec<RecipientReceipt>,
     lowest: Option<Stage>,
     last_ms: Option<i64>,
-) -> ServerMessage {
+) -> MessageStatusResult {
     let delivered = lowest.is_some_and(|stage| stage >= Stage::Received);
-    Response::from(MessageStatusResult {
+    MessageStatusResult {
         message_id: id.into(),
         target_spec: target.into(),
         delivered,
         delivered_at: last_ms.filter(|_| delivered).map(iso),
         stage: lowest,
         recipients,
-    })
-    .into()
+    }
 }

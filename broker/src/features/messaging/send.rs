@@ -5,30 +5,29 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use claudemesh_protocol::error::{ErrorClass, ErrorCode};
-use claudemesh_protocol::features::messaging::{
-    Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Response, Send, Stage, Trace,
-};
-use claudemesh_protocol::id::{MemberId, MeshId, MessageId};
+use claudemesh_protocol::features::messaging::{Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Send, Stage, Trace};
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::target::{Target, TargetField};
 use claudemesh_protocol::time::iso;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
+use super::letters::NO_KEY;
 use super::remembered::{Entry, Receipt};
-use super::resolve::{Route, Routed};
-use super::state::{Journaled, MessagingMemory, Open, Recipient};
+use super::state::{Journaled, MessagingMemory, Open};
 use super::{journaling, quota};
 use crate::journal::BATCH_ROWS;
 use crate::journal::types::NewMessage;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outbox::{AllOwed, InFlight, Owed, passes};
-use crate::mesh::outcome::{Outcome, Reject, ReplyTo};
-use crate::mesh::peers::{PeerRef, Roster};
+use crate::mesh::outcome::{Outcome, ReplyTo};
+use crate::mesh::peers::{Peer, PeerRef, Roster, Sending};
+use crate::mesh::resolve::{Recipient, Route, Routed};
 use crate::mesh::topics;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 
 /// What a push has beside body and target, roughly.
 const PUSH_BYTES: usize = 720;
@@ -38,27 +37,31 @@ const ACK_BYTES: usize = 512;
 const MANY_EXPECTED_ROWS: usize = 16_384;
 
 /// Handles `send`. Refusals that are about the message itself are `ack {queued:false}`, as clients expect them.
-pub(super) fn send(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, send: Send) -> Result<Outcome, Reject> {
+pub(super) fn send(
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    send: Send,
+) -> Result<Outcome<Ack>, Refusal> {
     let reply = cx.reply_to();
     match accept(memory, cx, send, reply) {
-        Ok(Some(ack)) => Ok(Outcome::answer(ServerMessage::from(Response::from(Ack { id: own_id(cx), ..ack })))),
+        Ok(Some(ack)) => Ok(Outcome::Answer(Ack { id: own_id(cx), ..ack })),
         Ok(None) => Ok(Outcome::Silent),
-        Err(reject) => {
-            METRICS.messages_rejected.with_label_values(&[reject.code.as_str()]).inc();
+        Err(refusal) => {
+            METRICS.messages_rejected.with_label_values(&[refusal.code.as_str()]).inc();
             let older = cx.peer().is_ok_and(|peer| peer.older);
-            Ok(Outcome::answer(ServerMessage::from(Response::from(refused(own_id(cx), reject, older)))))
+            Ok(Outcome::Answer(refused(own_id(cx), refusal, older)))
         }
     }
 }
 
 /// Clients correlate by `id`; the head's `id` is the same field, cut to its limit.
 fn own_id(cx: &MeshContext<'_>) -> String {
-    cx.caller.as_ref().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
+    cx.caller().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
 }
 
-fn refused(id: String, reject: Reject, older: bool) -> Ack {
+fn refused(id: String, refusal: Refusal, older: bool) -> Ack {
     // Older clients look at the text only: it starts with the code. They send again what no word of it calls final.
-    let last = match reject.code.class() {
+    let last = match refusal.code.class() {
         ErrorClass::NotFound if older => " (not_found)",
         ErrorClass::Auth if older => " (forbidden)",
         ErrorClass::BadRequest | ErrorClass::Conflict if older => " (invalid)",
@@ -67,19 +70,19 @@ fn refused(id: String, reject: Reject, older: bool) -> Ack {
     Ack {
         id,
         queued: false,
-        error: Some(format!("{}: {}{last}", reject.code.as_str(), reject.message)),
-        code: Some(reject.code.as_str().into()),
-        retry_after_ms: reject.retry_after_ms,
-        candidates: reject.candidates,
+        error: Some(format!("{}: {}{last}", refusal.code.as_str(), refusal.message)),
+        code: Some(refusal.code.as_str().into()),
+        retry_after_ms: refusal.retry_after_ms,
+        candidates: refusal.candidates,
         ..Ack::default()
     }
 }
 
-fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Reject> {
-    let fail = |message: &str| Err(Reject::new(ErrorCode::InvalidArgs, message));
+fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Refusal> {
+    let fail = |message: &str| Err(Refusal::new(ErrorCode::InvalidArgs, message));
     if send.ciphertext.len() + send.nonce.len() + send.target_spec.chars() > limits::MAX_MESSAGE_CHARS {
         let message = format!("payload too large: at most {} characters", limits::MAX_MESSAGE_CHARS);
-        return Err(Reject::new(ErrorCode::PayloadTooLarge, message));
+        return Err(Refusal::new(ErrorCode::PayloadTooLarge, message));
     }
     for (name, value) in [
         ("client_message_id", send.client_message_id.as_deref()),
@@ -104,7 +107,7 @@ fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Reject> {
     }
     parts
         .iter()
-        .map(|part| Target::parse(part).map_err(|error| Reject::new(ErrorCode::InvalidArgs, error.to_string())))
+        .map(|part| Target::parse(part).map_err(|error| Refusal::new(ErrorCode::InvalidArgs, error.to_string())))
         .collect()
 }
 
@@ -113,18 +116,18 @@ fn accept(
     cx: &mut MeshContext<'_>,
     send: Send,
     reply: Option<ReplyTo>,
-) -> Result<Option<Ack>, Reject> {
+) -> Result<Option<Ack>, Refusal> {
     let targets = check(&send)?;
-    let id = message_id(&cx.core.id, &cx.peer()?.member, send.client_message_id.as_deref());
+    let id = message_id(cx.mesh_id(), &cx.peer()?.member, send.client_message_id.as_deref());
     if send.client_message_id.is_some()
         && let Some(ack) = retry(memory, &id, send.request_fingerprint.as_deref(), reply.as_ref())?
     {
         return Ok(ack);
     }
     if memory.is_full() {
-        return Err(Reject::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
+        return Err(Refusal::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
     }
-    let (routed, topic) = route(cx, &send, &targets)?;
+    let (routed, topic) = route(cx, cx.peer()?, &send.exclude, &targets)?;
     quota::member(memory, cx)?;
     if targets.iter().any(Target::is_direct) {
         quota::pairs(memory, cx, routed.iter().map(|routed| routed.recipient.key))?;
@@ -133,7 +136,7 @@ fn accept(
         quota::trace(memory, cx, trace)?;
     }
     let answers = send.reply_to_id.clone();
-    let message = build(memory, cx, id, send, topic)?;
+    let message = build(memory, cx, cx.peer()?, id, send, topic);
     if let Some(answered) = answers {
         let by = cx.peer()?.key();
         super::receipts::answered(memory, cx, &answered, by);
@@ -150,12 +153,12 @@ fn retry(
     id: &MessageId,
     fingerprint: Option<&str>,
     reply: Option<&ReplyTo>,
-) -> Result<Option<Option<Ack>>, Reject> {
+) -> Result<Option<Option<Ack>>, Refusal> {
     let Some(known) = memory.remembered.known(id) else { return Ok(None) };
     if let (Some(first), Some(now)) = (known.fingerprint.as_deref(), fingerprint)
         && first != now
     {
-        return Err(Reject::new(
+        return Err(Refusal::new(
             ErrorCode::AlreadyExists,
             "this client_message_id was used for another message (invalid retry)",
         ));
@@ -177,27 +180,32 @@ fn retry(
     })))
 }
 
-type TopicRef = Option<(claudemesh_protocol::id::TopicId, String)>;
+pub(super) type TopicRef = Option<(claudemesh_protocol::id::TopicId, String)>;
 
-fn route(cx: &MeshContext<'_>, send: &Send, targets: &[Target]) -> Result<(SmallVec<[Routed; 1]>, TopicRef), Reject> {
-    let sender = cx.peer()?;
-    let mut route = Route::new(&cx.core.roster, sender, &send.exclude);
+/// Where a message of this sender goes.
+pub(super) fn route(
+    cx: &MeshContext<'_>,
+    sender: &Peer,
+    exclude: &[PublicKey],
+    targets: &[Target],
+) -> Result<(SmallVec<[Routed; 1]>, TopicRef), Refusal> {
+    let mut route = Route::new(cx.roster(), sender, exclude);
     let mut topic = None;
     for target in targets {
         let mut subscribers = Vec::new();
         if let Target::Topic(text) = target {
-            let found = topics::readable(&cx.core.topics, &sender.member, text)?;
+            let found = topics::readable(cx.topics(), &sender.member, text)?;
             topic = Some((found.id.clone(), found.name.clone()));
             subscribers.clone_from(&found.subscribers);
         }
         route.add(target, &subscribers)?;
     }
     if topic.is_none() && route.all_blocked() {
-        return Err(Reject::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
+        return Err(Refusal::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
     }
     if topic.is_none() && route.only_itself() {
         let message = "no connected peer for target: that is this session itself";
-        return Err(Reject::new(ErrorCode::UnknownTarget, message));
+        return Err(Refusal::new(ErrorCode::UnknownTarget, message));
     }
     Ok((route.routed, topic))
 }
@@ -218,21 +226,22 @@ pub(super) fn message_id(mesh: &MeshId, sender: &MemberId, client_id: Option<&st
     MessageId::from(std::str::from_utf8(&text).expect("hex digits are ASCII"))
 }
 
-fn build(
+/// The message, with the next place in the order of the mesh.
+pub(super) fn build(
     memory: &mut MessagingMemory,
     cx: &MeshContext<'_>,
+    sender: &Peer,
     id: MessageId,
     send: Send,
     topic: TopicRef,
-) -> Result<NewMessage, Reject> {
-    let sender = cx.peer()?;
+) -> NewMessage {
     let now = cx.now_ms();
     let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
     let ttl = send.expires_in_ms.and_then(|ms| i64::try_from(ms).ok()).map_or(ttl, |ms| ms.clamp(1, ttl));
     let seq = memory.next_seq;
     memory.next_seq += 1;
-    Ok(NewMessage {
-        mesh_id: cx.core.id.clone(),
+    NewMessage {
+        mesh_id: cx.mesh_id().clone(),
         seq,
         id,
         sender_member_id: sender.member.clone(),
@@ -257,19 +266,21 @@ fn build(
         body_version: send.body_version.unwrap_or(1),
         trace_id: send.trace.as_ref().map(|trace| trace.id.clone()),
         trace_hop: send.trace.map_or(0, |trace| trace.hop),
-    })
+    }
 }
 
 /// The frame that recipients get; encoded once, shared by all.
 pub(super) fn push_frame(message: &NewMessage) -> ByteString {
     let (sender, member, created_at) =
         (message.sender_key.hex(), message.sender_member_key.hex(), iso(message.created_at_ms));
+    // Of a message that no member wrote, what stands for the member is the sender.
+    let by_member = message.sender_key != NO_KEY;
     let push = Push {
         message_id: message.id.as_str(),
         mesh_id: message.mesh_id.as_str(),
-        sender_pubkey: sender.as_str(),
-        sender_member_pubkey: Some(member.as_str()),
-        sender_member_id: Some(message.sender_member_id.clone()),
+        sender_pubkey: if by_member { sender.as_str() } else { message.sender_member_id.as_str() },
+        sender_member_pubkey: by_member.then_some(member.as_str()),
+        sender_member_id: by_member.then(|| message.sender_member_id.clone()),
         sender_name: Some(&message.sender_name),
         target_spec: Some(&message.target_spec),
         topic: message.topic_name.as_deref(),
@@ -288,7 +299,8 @@ pub(super) fn push_frame(message: &NewMessage) -> ByteString {
     push.write(PUSH_BYTES + message.ciphertext.len() + message.target_spec.len()).into()
 }
 
-fn admit(
+/// Pushes a message to those who are here, and hands it to the journal.
+pub(super) fn admit(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     message: NewMessage,
@@ -311,7 +323,7 @@ fn admit(
         for at in &routed.peers {
             let pushed = offer(cx, *at, &message, &frame, Some(slot), owed);
             // Of a client that never acknowledges, nothing tells in time that it has the message.
-            on_its_way |= pushed && cx.core.roster.get(*at).is_some_and(|peer| peer.acks);
+            on_its_way |= pushed && cx.roster().get(*at).is_some_and(|peer| peer.acks);
         }
         urgent |= !on_its_way;
         remaining += 1;
@@ -370,12 +382,12 @@ pub(super) fn offer(
     slot: Option<usize>,
     owed: Owed,
 ) -> bool {
-    let Some(peer) = cx.core.roster.get_mut(at) else { return false };
+    let Some(mut peer) = cx.sending(at) else { return false };
     let priority = message.priority;
     let free = passes(peer.status, priority, peer.pulls)
         && !peer.outbox.lane(priority).backlog()
         && peer.outbox.has_room(frame.len(), peer.acks);
-    let pushed = free && hand_over(peer, message, frame, slot, AllOwed::from_buf([owed]));
+    let pushed = free && hand_over(&mut peer, message, frame, slot, AllOwed::from_buf([owed]));
     if !pushed {
         peer.outbox.left_to_storage(priority, message.seq);
     }
@@ -384,7 +396,7 @@ pub(super) fn offer(
 
 /// Hands a frame to a peer's socket and notes it in the window; `false` when the socket takes no more.
 pub(super) fn hand_over(
-    peer: &mut crate::mesh::peers::Peer,
+    peer: &mut Sending<'_>,
     message: &NewMessage,
     frame: &ByteString,
     slot: Option<usize>,
@@ -435,7 +447,7 @@ fn ack_frame(memory: &MessagingMemory, roster: &Roster, open: &Open, reply: &Rep
 /// Gives its ack to everybody who sent a message: the first attempt, and the retries that came before it.
 pub(super) fn answer_all(memory: &MessagingMemory, cx: &mut MeshContext<'_>, open: &Open, first: &ReplyTo) {
     for (number, reply) in std::iter::once(first).chain(&open.retries).enumerate() {
-        let frame = ack_frame(memory, &cx.core.roster, open, reply, number > 0);
+        let frame = ack_frame(memory, cx.roster(), open, reply, number > 0);
         cx.reply_text(reply, frame);
     }
 }

@@ -7,12 +7,13 @@ use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use smallvec::SmallVec;
 
+use super::journaling::Ticket;
 use super::remembered::{Known, Remembered};
-use crate::features::presence::store::StatsDelta;
 use crate::hash::{FastMap, FastSet};
-use crate::journal::types::{NewMessage, RecipientKind, StageUpdate};
+use crate::journal::types::{NewMessage, StageUpdate};
 use crate::mesh::outcome::ReplyTo;
 use crate::mesh::peers::PeerRef;
+use crate::mesh::resolve::Recipient;
 use crate::session::bucket::Bucket;
 
 /// Counts by priority: now, next, low.
@@ -22,21 +23,6 @@ pub type Counts = [u32; Priority::ALL.len()];
 pub const MAX_PENDING: usize = 65_536;
 /// Bytes that may wait for the journal before senders are told `busy`.
 pub const MAX_PENDING_BYTES: usize = 64 << 20;
-
-/// One recipient of a message in memory.
-#[derive(Clone, Debug)]
-pub struct Recipient {
-    /// Session key, or member key.
-    pub key: PublicKey,
-    /// Which of them.
-    pub kind: RecipientKind,
-    /// Member behind it.
-    pub member: MemberId,
-    /// It is a session that is here, and the message is for its member: left behind, it goes to another session.
-    pub copy: bool,
-    /// It has acknowledged (or counts as delivered).
-    pub received: bool,
-}
 
 /// Where a message stands with the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,10 +151,6 @@ pub struct MessagingMemory {
     pub hold: Hold,
     /// Receipts to be written.
     pub stages: Vec<StageUpdate>,
-    /// Counters to be written.
-    pub stats: Vec<StatsDelta>,
-    /// Totals per member.
-    pub totals: HashMap<MemberId, StatsDelta>,
     /// Undelivered messages per recipient key.
     pub waiting: FastMap<PublicKey, Counts>,
     /// Those of them that are a session's copies of messages to its member, per session key.
@@ -177,6 +159,8 @@ pub struct MessagingMemory {
     pub copy_keys: FastMap<MemberId, FastSet<PublicKey>>,
     /// Retries and receipts of the newest messages.
     pub remembered: Remembered,
+    /// What the batch that is being written was about.
+    pub ticket: Option<Ticket>,
     /// Peers to look at after the next commit.
     pub awaiting: HashMap<PeerRef, Awaiting>,
     /// Looks into storage for acknowledgements, by recipient key.
@@ -195,8 +179,6 @@ pub struct MessagingMemory {
     pub traces_left: usize,
     /// The outcome of a transaction is unknown: storage may hold messages that their senders believe refused.
     pub doubtful: bool,
-    /// Monotonic ms of the last expiry run.
-    pub expired_mono_ms: Option<i64>,
 }
 
 impl MessagingMemory {
@@ -205,16 +187,9 @@ impl MessagingMemory {
         max_seq: i64,
         waiting: FastMap<PublicKey, Counts>,
         copies: Vec<(MemberId, PublicKey, Counts)>,
-        totals: Vec<StatsDelta>,
         recent: Vec<(MessageId, Known)>,
     ) -> Self {
-        let mut memory = Self {
-            next_seq: max_seq + 1,
-            committed: max_seq,
-            waiting,
-            totals: totals.into_iter().map(|total| (total.member_id.clone(), total)).collect(),
-            ..Self::default()
-        };
+        let mut memory = Self { next_seq: max_seq + 1, committed: max_seq, waiting, ..Self::default() };
         memory.recount_copies(copies);
         for (id, known) in recent {
             memory.remembered.recall(id, known);
@@ -228,6 +203,12 @@ impl MessagingMemory {
             self.copy_keys.entry(member).or_default().insert(key);
             self.copies.insert(key, counts);
         }
+    }
+
+    /// A record is gone, and its handle with it.
+    pub fn forget(&mut self, peer: PeerRef) {
+        self.behind.remove(&peer);
+        self.awaiting.remove(&peer);
     }
 
     /// One more message waits for a recipient.

@@ -10,13 +10,13 @@ use claudemesh_protocol::target::TargetField;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::resolve::{Resolved, resolve_name};
 use super::state::Hold;
 use crate::journal::store;
 use crate::mesh::context::FlushWanted;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{PeerRef, StatusSource};
+use crate::mesh::resolve::{Resolved, resolve_name};
 use crate::mesh::testing::{Frames, TestMesh, key};
 use crate::mesh::topics::TopicState;
 use crate::session::queue::FRAME_OVERHEAD_BYTES;
@@ -31,7 +31,7 @@ fn pushes(frames: &Frames) -> Vec<Value> {
 
 fn acknowledge(mesh: &mut TestMesh, at: PeerRef, pushes: &[Value]) {
     let message_ids = pushes.iter().map(|push| push["messageId"].as_str().unwrap().to_owned()).collect();
-    mesh.ask(at, ClientAck { message_ids, ..ClientAck::default() }).unwrap();
+    mesh.handle(at, ClientAck { message_ids, ..ClientAck::default() }).unwrap();
 }
 
 #[test]
@@ -149,7 +149,7 @@ async fn a_member_is_reached_in_every_session_and_queued_when_none_is_there() {
     assert_eq!(TestMesh::take(&acks, "ack")[0]["stage"], "stored");
     for at in [one, two] {
         mesh.disconnect(at);
-        mesh.step(None, |_, cx| crate::mesh::attach::evict(cx, at, false));
+        mesh.step(None, |_, cx| cx.end(at, false));
     }
     mesh.send(from, "bob", Priority::Next, "queued").unwrap();
     mesh.settle().await;
@@ -178,11 +178,11 @@ async fn an_array_reaches_each_recipient_once_and_exclude_is_honoured() {
         mesh.core.roster.get_mut(at).unwrap().groups.push(Group { name: "team/a".into(), role: None });
     }
     let target = TargetField::Many(vec!["bob".into(), "@team".into(), key(21).to_hex(), "*".into()]);
-    mesh.ask(from, Send { target_spec: target, ciphertext: "x".into(), ..Send::default() }).unwrap();
+    mesh.handle(from, Send { target_spec: target, ciphertext: "x".into(), ..Send::default() }).unwrap();
     mesh.settle().await;
     assert_eq!((pushes(&frames).len(), pushes(&others).len()), (1, 1));
     let send = Send { target_spec: "@team".into(), ciphertext: "y".into(), exclude: vec![key(2)], ..Send::default() };
-    mesh.ask(from, send).unwrap();
+    mesh.handle(from, send).unwrap();
     mesh.settle().await;
     assert_eq!((pushes(&frames).len(), pushes(&others).len()), (0, 1));
 }
@@ -206,19 +206,19 @@ async fn whoever_got_it_directly_gets_no_copy_from_a_topic() {
     });
     for excluded in [key(2), key(21)] {
         let news = Send { target_spec: "#news".into(), exclude: vec![excluded], ..Send::default() };
-        mesh.ask(from, news).unwrap();
+        mesh.handle(from, news).unwrap();
         mesh.settle().await;
         assert_eq!((pushes(&frames).len(), pushes(&others).len()), (0, 1), "{excluded:?}");
         assert!(!mesh.features.messaging.waiting.contains_key(&key(2)), "nor does one wait for the member");
     }
     // A sibling of the session that got it directly has not got it.
     let (_, sibling) = mesh.peer(&bob, "bob", Some(22));
-    mesh.ask(from, Send { target_spec: "#news".into(), exclude: vec![key(21)], ..Send::default() }).unwrap();
+    mesh.handle(from, Send { target_spec: "#news".into(), exclude: vec![key(21)], ..Send::default() }).unwrap();
     mesh.settle().await;
     assert_eq!((pushes(&frames).len(), pushes(&sibling).len()), (0, 1));
     // Nor is anything kept for one that was excluded and is away.
-    mesh.step(None, |_, cx| crate::mesh::attach::evict(cx, at, false));
-    mesh.ask(from, Send { target_spec: "#news".into(), exclude: vec![key(2)], ..Send::default() }).unwrap();
+    mesh.step(None, |_, cx| cx.end(at, false));
+    mesh.handle(from, Send { target_spec: "#news".into(), exclude: vec![key(2)], ..Send::default() }).unwrap();
     mesh.settle().await;
     assert_eq!(pushes(&sibling).len(), 0);
 }
@@ -250,12 +250,12 @@ async fn a_retry_is_the_same_message_and_a_reused_id_is_refused() {
         request_fingerprint: Some(fingerprint.into()),
         ..Send::default()
     };
-    mesh.ask(from, send("f")).unwrap();
+    mesh.handle(from, send("f")).unwrap();
     mesh.settle().await;
     let first = TestMesh::take(&acks, "ack").remove(0);
-    let again = refusal(mesh.ask(from, send("f")).unwrap());
+    let again = refusal(mesh.handle(from, send("f")).unwrap());
     assert_eq!((&again["messageId"], &again["duplicate"]), (&first["messageId"], &true.into()));
-    let other = refusal(mesh.ask(from, send("g")).unwrap());
+    let other = refusal(mesh.handle(from, send("g")).unwrap());
     assert_eq!((&other["queued"], &other["code"]), (&false.into(), &"already_exists".into()));
     mesh.settle().await;
     assert_eq!(pushes(&frames).len(), 1);
@@ -275,13 +275,13 @@ async fn a_trace_runs_out_until_a_human_speaks() {
         ..Send::default()
     };
     for _ in 0..3 {
-        assert!(matches!(mesh.ask(from, send()).unwrap(), Outcome::Silent));
+        assert!(matches!(mesh.handle(from, send()).unwrap(), Outcome::Silent));
     }
-    let ack = refusal(mesh.ask(from, send()).unwrap());
+    let ack = refusal(mesh.handle(from, send()).unwrap());
     assert_eq!(ack["code"], "trace_budget");
     assert!(ack["retry_after_ms"].as_u64().unwrap() > 0);
     mesh.core.roster.get_mut(from).unwrap().peer_type = Some("human".into());
-    assert!(matches!(mesh.ask(from, send()).unwrap(), Outcome::Silent));
+    assert!(matches!(mesh.handle(from, send()).unwrap(), Outcome::Silent));
 }
 
 #[actix_rt::test]
@@ -308,14 +308,14 @@ async fn receipts_climb_and_only_by_their_recipient() {
         route: Some("channel".into()),
         ..ClientAck::default()
     };
-    mesh.ask(to, handed).unwrap();
+    mesh.handle(to, handed).unwrap();
     let entry = mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].clone();
     assert_eq!((entry.stage, entry.route.as_deref()), (Stage::Handed, Some("channel")));
     acknowledge(&mut mesh, to, &got);
     assert_eq!(mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage, Stage::Handed, "never down");
     let reply =
         Send { target_spec: "alice".into(), ciphertext: "re".into(), reply_to_id: Some(id.clone()), ..Send::default() };
-    mesh.ask(to, reply).unwrap();
+    mesh.handle(to, reply).unwrap();
     assert_eq!(mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage, Stage::Answered);
 }
 
@@ -352,7 +352,7 @@ async fn low_waits_until_it_is_pulled_and_is_counted_at_idle() {
     mesh.settle().await;
     let notice = pushes(&frames).remove(0);
     assert_eq!((&notice["event"], &notice["eventData"]["count"]), (&"low_waiting".into(), &1.into()));
-    mesh.ask(to, InboxPull::default()).unwrap();
+    mesh.handle(to, InboxPull::default()).unwrap();
     mesh.settle().await;
     assert_eq!(texts(&pushes(&frames)), ["later"]);
 }
@@ -496,7 +496,7 @@ async fn run(steps: Vec<Step>) {
                 mesh.step(None, |_, cx| cx.set_status(to, status, StatusSource::Manual));
             }
             Step::Pull if online => {
-                mesh.ask(to, InboxPull { limit: Some(2) }).unwrap();
+                mesh.handle(to, InboxPull { limit: Some(2) }).unwrap();
             }
             Step::Drop | Step::Return | Step::Pull => {}
         }
@@ -510,7 +510,7 @@ async fn run(steps: Vec<Step>) {
         collect(&frames, &mut unacknowledged, &mut seen);
         let all: Vec<Value> = std::mem::take(&mut unacknowledged);
         acknowledge(&mut mesh, to, &all);
-        mesh.ask(to, InboxPull::default()).unwrap();
+        mesh.handle(to, InboxPull::default()).unwrap();
     }
     mesh.settle().await;
     for priority in Priority::ALL {
@@ -584,7 +584,7 @@ async fn come_and_go(steps: Vec<Coming>) {
     let mut had: HashSet<String> = HashSet::new();
     let verb_ends = |mesh: &mut TestMesh, at: PeerRef| {
         let gone = mesh.core.roster.remove(at).unwrap();
-        mesh.step(None, |_, cx| cx.emit(MeshEvent::Evicted { key: gone.key(), member: gone.member.clone() }));
+        mesh.step(None, |_, cx| cx.emit(MeshEvent::Ended { peer: at, record: Box::new(gone), announce: false }));
     };
     for step in steps {
         match step {
@@ -635,7 +635,6 @@ async fn come_and_go(steps: Vec<Coming>) {
                     store::max_seq(&db, &id).await.unwrap(),
                     waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
                     store::pending_copies(&db, &id).await.unwrap(),
-                    vec![],
                     vec![],
                 );
             }

@@ -2,21 +2,21 @@
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::moderation::{
-    BanAck, BanEntry, DisconnectAck, KickAck, ListBansResult, Request, Response, Selection, UnbanAck,
+    Ban, BanAck, BanEntry, Disconnect, DisconnectAck, Kick, KickAck, ListBans, ListBansResult, Request, Selection,
+    Unban, UnbanAck,
 };
 use claudemesh_protocol::id::{MemberId, PublicKey};
-use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::time::iso;
 
-use super::members::store;
-use super::messaging::{Resolved, resolve_name};
-use crate::mesh::attach::evict;
+use crate::db::members as store;
 use crate::mesh::context::MeshContext;
-use crate::mesh::dispatch::{Feature, Features};
+use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::load::members_lane;
-use crate::mesh::outcome::{Outcome, Reject};
-use crate::mesh::peers::{PeerRef, Role};
+use crate::mesh::outcome::Outcome;
+use crate::mesh::peers::{Member, PeerRef, Role};
+use crate::mesh::resolve::{Resolved, resolve_name};
+use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
 /// Shortest key prefix that names a banned member.
@@ -30,62 +30,47 @@ impl Feature for Moderation {
     type Request = Request;
     type Memory = ();
 
-    fn memory(features: &mut Features) -> &mut () {
-        &mut features.moderation
-    }
-
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
-            Request::Disconnect(disconnect) => {
-                cx.require(Role::Admin)?;
-                let (peers, stale) = select(cx, &disconnect.selection)?;
-                let reason = if stale { CloseReason::DisconnectedStale } else { CloseReason::Disconnected };
-                let kicked = close(cx, &peers, reason);
-                Ok(answer(DisconnectAck { affected: kicked.clone(), kicked }))
-            }
-            Request::Kick(kick) => {
-                cx.require(Role::Admin)?;
-                let (peers, stale) = select(cx, &kick.selection)?;
-                let (skipped, peers): (Vec<PeerRef>, Vec<PeerRef>) = peers.into_iter().partition(|at| {
-                    cx.core.roster.get(*at).is_some_and(|peer| peer.control_plane && !is_session(peer))
-                });
-                let skipped: Vec<String> =
-                    skipped.iter().filter_map(|at| cx.core.roster.get(*at)).map(|peer| peer.name.clone()).collect();
-                let reason = if stale { CloseReason::KickedStale } else { CloseReason::Kicked };
-                let kicked = close(cx, &peers, reason);
-                let skipped_control_plane = (!skipped.is_empty()).then_some(skipped);
-                Ok(answer(KickAck { affected: kicked.clone(), kicked, skipped_control_plane }))
-            }
-            Request::Ban(ban) => {
-                cx.require(Role::Admin)?;
-                // The one place where it is kept: the roster has no column for it.
-                tracing::info!(mesh.id = %cx.core.id, target = ?ban.target, reason = ?ban.reason, "a member is to be banned");
-                ban_member(cx, &ban.target)
-            }
-            Request::Unban(unban) => {
-                cx.require(Role::Admin)?;
-                unban_member(cx, &unban.target)
-            }
-            Request::ListBans(_) => {
-                let mut banned: Vec<_> =
-                    cx.core.roster.members().filter_map(|member| member.revoked_at_ms.map(|at| (at, member))).collect();
-                banned.sort_by_key(|(at, member)| (*at, member.pubkey));
-                let bans = banned
-                    .into_iter()
-                    .map(|(at, member)| BanEntry {
-                        name: member.display_name.clone(),
-                        pubkey: member.pubkey,
-                        revoked_at: iso(at),
-                    })
-                    .collect();
-                Ok(answer(ListBansResult { bans }))
-            }
+            Request::Disconnect(request) => Self::answer::<Disconnect>(disconnect(cx, &request)),
+            Request::Kick(request) => Self::answer::<Kick>(kick(cx, &request)),
+            Request::Ban(request) => Self::answer::<Ban>(ban(cx, &request)),
+            Request::Unban(request) => Self::answer::<Unban>(unban(cx, &request)),
+            Request::ListBans(_) => Self::answer::<ListBans>(Ok(list_bans(cx))),
         }
     }
 }
 
-fn answer(response: impl Into<Response>) -> Outcome {
-    Outcome::answer(ServerMessage::from(response.into()))
+fn disconnect(cx: &mut MeshContext<'_>, request: &Disconnect) -> Result<Outcome<DisconnectAck>, Refusal> {
+    let (peers, stale) = select(cx, &request.selection)?;
+    let reason = if stale { CloseReason::DisconnectedStale } else { CloseReason::Disconnected };
+    let kicked = close(cx, &peers, reason);
+    Ok(Outcome::Answer(DisconnectAck { affected: kicked.clone(), kicked }))
+}
+
+fn kick(cx: &mut MeshContext<'_>, request: &Kick) -> Result<Outcome<KickAck>, Refusal> {
+    let (peers, stale) = select(cx, &request.selection)?;
+    let (skipped, peers): (Vec<PeerRef>, Vec<PeerRef>) = peers
+        .into_iter()
+        .partition(|at| cx.roster().get(*at).is_some_and(|peer| peer.control_plane && !is_session(peer)));
+    let skipped: Vec<String> =
+        skipped.iter().filter_map(|at| cx.roster().get(*at)).map(|peer| peer.name.clone()).collect();
+    let reason = if stale { CloseReason::KickedStale } else { CloseReason::Kicked };
+    let kicked = close(cx, &peers, reason);
+    let skipped_control_plane = (!skipped.is_empty()).then_some(skipped);
+    Ok(Outcome::Answer(KickAck { affected: kicked.clone(), kicked, skipped_control_plane }))
+}
+
+fn list_bans(cx: &MeshContext<'_>) -> Outcome<ListBansResult> {
+    let mut banned: Vec<_> =
+        cx.roster().members().filter_map(|member| member.revoked_at_ms.map(|at| (at, member))).collect();
+    banned.sort_by_key(|(at, member)| (*at, member.pubkey));
+    let entry = |(at, member): (i64, &Member)| BanEntry {
+        name: member.display_name.clone(),
+        pubkey: member.pubkey,
+        revoked_at: iso(at),
+    };
+    Outcome::Answer(ListBansResult { bans: banned.into_iter().map(entry).collect() })
 }
 
 /// A plain hello that describes itself as a session of some program is one; older clients have no other hello.
@@ -94,9 +79,9 @@ fn is_session(peer: &crate::mesh::peers::Peer) -> bool {
 }
 
 /// The connections that are meant, never the caller's own with `all` and `stale`; and whether `stale` chose them.
-fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, bool), Reject> {
+fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, bool), Refusal> {
     let own = cx.peer()?.at;
-    let others = cx.core.roster.iter().filter(|peer| peer.at != own && !peer.ephemeral);
+    let others = cx.roster().iter().filter(|peer| peer.at != own && !peer.ephemeral);
     if selection.all == Some(true) {
         return Ok((others.map(|peer| peer.at).collect(), false));
     }
@@ -110,98 +95,94 @@ fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, 
         if older {
             return Ok((vec![], false));
         }
-        return Err(Reject::new(ErrorCode::Invalid, "expected `target`, `stale` or `all`"));
+        return Err(Refusal::new(ErrorCode::Invalid, "expected `target`, `stale` or `all`"));
     };
-    let resolved = match resolve_name(&cx.core.roster, target, None).map_err(not_found) {
+    let resolved = match resolve_name(cx.roster(), target, None).map_err(not_found) {
         // A client of before is told that nobody was closed.
         Err(reject) if older && reject.code == ErrorCode::NotFound => return Ok((vec![], false)),
         resolved => resolved?,
     };
     let peers = match resolved {
-        Resolved::Session(key) => cx.core.roster.with_key(&key).to_vec(),
-        Resolved::Member(member, _) => cx.core.roster.of_member(&member).to_vec(),
+        Resolved::Session(key) => cx.roster().with_key(&key).to_vec(),
+        Resolved::Member(member, _) => cx.roster().of_member(&member).to_vec(),
     };
     Ok((peers, false))
 }
 
 /// Moderation answers `not_found` where messaging says `unknown_target`.
-fn not_found(reject: Reject) -> Reject {
-    if reject.code == ErrorCode::UnknownTarget { Reject { code: ErrorCode::NotFound, ..reject } } else { reject }
+fn not_found(refusal: Refusal) -> Refusal {
+    if refusal.code == ErrorCode::UnknownTarget { Refusal { code: ErrorCode::NotFound, ..refusal } } else { refusal }
 }
 
 /// Closes and removes connections; the others learn that they left.
 fn close(cx: &mut MeshContext<'_>, peers: &[PeerRef], reason: CloseReason) -> Vec<String> {
     let mut names = Vec::new();
     for at in peers {
-        let Some(peer) = cx.core.roster.get(*at) else { continue };
+        let Some(peer) = cx.roster().get(*at) else { continue };
         names.push(peer.name.clone());
-        tracing::info!(mesh.id = %cx.core.id, peer.id = %peer.presence, reason = reason.parts().1, "connection closed by a moderator");
+        tracing::info!(mesh.id = %cx.mesh_id(), peer.id = %peer.presence, reason = reason.parts().1, "connection closed by a moderator");
         cx.close(*at, reason);
-        evict(cx, *at, true);
+        cx.end(*at, true);
     }
     names
 }
 
-fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject> {
+fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refusal> {
+    let target = request.target.as_str();
+    // The one place where it is kept: the roster has no column for it.
+    tracing::info!(mesh.id = %cx.mesh_id(), target = ?request.target, reason = ?request.reason, "a member is to be banned");
     if target.trim().is_empty() {
-        return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
+        return Err(Refusal::new(ErrorCode::Invalid, "expected a `target`"));
     }
     let own = cx.member()?.clone();
-    let id = match resolve_name(&cx.core.roster, target, None).map_err(not_found) {
+    let id = match resolve_name(cx.roster(), target, None).map_err(not_found) {
         Ok(Resolved::Member(id, _)) => id,
         Ok(Resolved::Session(key)) => session_member(cx, &key)?,
-        Err(reject) => {
+        Err(refusal) => {
             // Names and keys of the banned mean nobody any more, which would be news to an admin.
             return Err(match banned_like(cx, target).as_slice() {
-                [(_, name, _)] if reject.code == ErrorCode::NotFound => {
-                    Reject::new(ErrorCode::AlreadyExists, format!("`{name}` is banned already"))
+                [(_, name, _)] if refusal.code == ErrorCode::NotFound => {
+                    Refusal::new(ErrorCode::AlreadyExists, format!("`{name}` is banned already"))
                 }
-                _ => reject,
+                _ => refusal,
             });
         }
     };
-    let member =
-        cx.core.roster.member(&id).cloned().ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))?;
+    let member = cx.roster().member(&id).cloned().ok_or_else(|| Refusal::new(ErrorCode::NotFound, "no such member"))?;
     if member.id == own.id {
-        return Err(Reject::new(ErrorCode::Invalid, "you cannot ban yourself"));
+        return Err(Refusal::new(ErrorCode::Invalid, "you cannot ban yourself"));
     }
     // Nobody bans the owner, and admins do not ban each other: that is the owner's to decide.
     if member.role == Role::Owner || (member.role == Role::Admin && own.role != Role::Owner) {
-        return Err(Reject::new(
+        return Err(Refusal::new(
             ErrorCode::Forbidden,
             format!("your role does not allow to ban an {}", member.role.as_str()),
         ));
     }
-    let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
-    Ok(Outcome::work::<Moderation, _, _>(members_lane(), async move {
-        store::revoke(&db, &mesh, &id, now).await?;
-        Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
-            if let Some(member) = cx.core.roster.member_mut(&id) {
-                member.revoked_at_ms = Some(now);
-            }
-            // One-shot verbs of the member are not indexed by member: walk all.
-            let peers: Vec<PeerRef> =
-                cx.core.roster.iter().filter(|peer| peer.member == id).map(|peer| peer.at).collect();
-            close(cx, &peers, CloseReason::Banned);
-            tracing::info!(mesh.id = %cx.core.id, member.id = %id, "member banned");
-            cx.emit(MeshEvent::MemberGone { member: id });
-            Ok(answer(BanAck { banned: member.display_name }))
-        })
+    let (db, mesh, now) = (cx.storage().db, cx.mesh_id().clone(), cx.now_ms());
+    let banned = id.clone();
+    let slow = async move { store::revoke(&db, &mesh, &banned, now).await };
+    Ok(Moderation::work_in(members_lane(), slow, move |(), cx, _| {
+        cx.change_member(&id, |member| member.revoked_at_ms = Some(now));
+        // One-shot verbs of the member are not indexed by member: walk all.
+        let peers: Vec<PeerRef> = cx.roster().iter().filter(|peer| peer.member == id).map(|peer| peer.at).collect();
+        close(cx, &peers, CloseReason::Banned);
+        tracing::info!(mesh.id = %cx.mesh_id(), member.id = %id, "member banned");
+        cx.emit(MeshEvent::MemberGone { member: id });
+        Ok(Outcome::Answer(BanAck { banned: member.display_name }))
     }))
 }
 
-fn session_member(cx: &MeshContext<'_>, key: &PublicKey) -> Result<MemberId, Reject> {
-    let live =
-        cx.core.roster.with_key(key).first().and_then(|at| cx.core.roster.get(*at)).map(|peer| peer.member.clone());
-    live.or_else(|| cx.core.roster.known.get(key).map(|known| known.member.clone()))
-        .ok_or_else(|| Reject::new(ErrorCode::NotFound, "no such member"))
+fn session_member(cx: &MeshContext<'_>, key: &PublicKey) -> Result<MemberId, Refusal> {
+    let live = cx.roster().with_key(key).first().and_then(|at| cx.roster().get(*at)).map(|peer| peer.member.clone());
+    live.or_else(|| cx.roster().known.get(key).map(|known| known.member.clone()))
+        .ok_or_else(|| Refusal::new(ErrorCode::NotFound, "no such member"))
 }
 
 /// Banned members of this name, key or beginning of a key.
 fn banned_like(cx: &MeshContext<'_>, target: &str) -> Vec<(MemberId, String, Role)> {
     let target = target.trim().to_lowercase();
-    cx.core
-        .roster
+    cx.roster()
         .members()
         .filter(|member| member.revoked_at_ms.is_some())
         .filter(|member| {
@@ -214,29 +195,26 @@ fn banned_like(cx: &MeshContext<'_>, target: &str) -> Vec<(MemberId, String, Rol
         .collect()
 }
 
-fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject> {
-    let target = target.trim().to_lowercase();
+fn unban(cx: &mut MeshContext<'_>, request: &Unban) -> Result<Outcome<UnbanAck>, Refusal> {
+    let target = request.target.trim().to_lowercase();
     if target.is_empty() {
-        return Err(Reject::new(ErrorCode::Invalid, "expected a `target`"));
+        return Err(Refusal::new(ErrorCode::Invalid, "expected a `target`"));
     }
     let (id, name, role) = match banned_like(cx, &target).as_slice() {
         [one] => one.clone(),
-        [] => return Err(Reject::new(ErrorCode::NotFound, "no banned member matches")),
-        _ => return Err(Reject::new(ErrorCode::AmbiguousTarget, "several banned members match; use a key")),
+        [] => return Err(Refusal::new(ErrorCode::NotFound, "no banned member matches")),
+        _ => return Err(Refusal::new(ErrorCode::AmbiguousTarget, "several banned members match; use a key")),
     };
     // Only the owner bans an admin, and only the owner takes that back.
     if role == Role::Admin && cx.member()?.role != Role::Owner {
-        return Err(Reject::new(ErrorCode::Forbidden, "your role does not allow to lift the ban of an admin"));
+        return Err(Refusal::new(ErrorCode::Forbidden, "your role does not allow to lift the ban of an admin"));
     }
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
-    Ok(Outcome::work::<Moderation, _, _>(members_lane(), async move {
-        store::unrevoke(&db, &mesh, &id).await?;
-        Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
-            if let Some(member) = cx.core.roster.member_mut(&id) {
-                member.revoked_at_ms = None;
-            }
-            tracing::info!(mesh.id = %cx.core.id, member.id = %id, "ban lifted");
-            Ok(answer(UnbanAck { unbanned: name }))
-        })
+    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
+    let unbanned = id.clone();
+    let slow = async move { store::unrevoke(&db, &mesh, &unbanned).await };
+    Ok(Moderation::work_in(members_lane(), slow, move |(), cx, _| {
+        cx.change_member(&id, |member| member.revoked_at_ms = None);
+        tracing::info!(mesh.id = %cx.mesh_id(), member.id = %id, "ban lifted");
+        Ok(Outcome::Answer(UnbanAck { unbanned: name }))
     }))
 }

@@ -1,23 +1,54 @@
 //! Presence: status, summary, profile, visibility, counters, the peer list.
 
-pub mod store;
+mod announce;
+#[cfg(test)]
+mod tests;
+mod totals;
 
-use claudemesh_protocol::call::{ServerBody, Sessions};
+use std::collections::{BTreeSet, HashMap};
+
+use claudemesh_protocol::call::{Nothing, Sessions};
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::info::MeshInfoResult;
 use claudemesh_protocol::features::messaging::Ack;
 use claudemesh_protocol::features::presence::{
-    Peer as PeerView, PeerEvent, PeersList, Request, WriteTarget, event_data,
+    ListPeers, Peer as PeerView, PeerStatus, PeersList, Request, SetProfile, SetStats, SetStatus, SetSummary,
+    SetVisible, event_data,
 };
+use claudemesh_protocol::id::MemberId;
 use claudemesh_protocol::limits;
+use claudemesh_protocol::session::HelloAck;
 use claudemesh_protocol::time::iso;
 
-use crate::mesh::context::MeshContext;
-use crate::mesh::dispatch::{Feature, Features};
-use crate::mesh::outcome::{Outcome, Reject};
+use self::totals::Counters;
+use crate::db::scoped::MeshDb;
+use crate::db::sessions::{self, StatsDelta};
+use crate::db::{Db, DbError};
+use crate::hash::FastMap;
+use crate::journal::Batch;
+use crate::journal::store::QUEUE_KEPT_MS;
+use crate::mesh::context::{FlushWanted, MeshContext};
+use crate::mesh::dispatch::Feature;
+use crate::mesh::events::MeshEvent;
+use crate::mesh::outcome::Outcome;
+use crate::mesh::own_sessions::{confirm, sessions_of};
 use crate::mesh::peers::{Peer, PeerRef, Roster, StatusSource};
+use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 
 /// Peers in one list; a larger mesh shows those that are here first, and of them its oldest connections.
 const MAX_LISTED: usize = 2_000;
+
+/// What presence remembers of one mesh.
+#[derive(Debug, Default)]
+pub struct PresenceMemory {
+    /// Counters of each connection.
+    counters: FastMap<PeerRef, Counters>,
+    /// Totals per member.
+    totals: HashMap<MemberId, StatsDelta>,
+    /// Gains to be written.
+    gains: Vec<StatsDelta>,
+}
 
 /// The feature.
 pub struct Presence;
@@ -25,137 +56,188 @@ pub struct Presence;
 impl Feature for Presence {
     const NAME: &'static str = "presence";
     type Request = Request;
-    type Memory = ();
+    type Memory = PresenceMemory;
 
-    fn memory(features: &mut Features) -> &mut () {
-        &mut features.presence
+    async fn load(storage: &MeshDb) -> Result<PresenceMemory, DbError> {
+        let totals = sessions::totals(storage.db(), storage.mesh()).await?;
+        let totals = totals.into_iter().map(|total| (total.member_id.clone(), total)).collect();
+        Ok(PresenceMemory { totals, ..PresenceMemory::default() })
     }
 
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn handle(memory: &mut PresenceMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
-            Request::SetStatus(set) => {
-                let peers = sessions_of(cx, &set.target)?;
-                for peer in &peers {
-                    cx.set_status(*peer, set.status, StatusSource::Manual);
+            Request::SetStatus(set) => Self::answer::<SetStatus>(set_status(cx, &set)),
+            Request::SetSummary(set) => Self::answer::<SetSummary>(set_summary(cx, set)),
+            Request::SetStats(set) => Self::answer::<SetStats>(set_stats(memory, cx, set)),
+            Request::SetVisible(set) => Self::answer::<SetVisible>(set_visible(cx, &set)),
+            Request::SetProfile(set) => Self::answer::<SetProfile>(set_profile(cx, set)),
+            Request::ListPeers(_) => Self::answer::<ListPeers>(list_peers(memory, cx)),
+        }
+    }
+
+    fn on_event(memory: &mut PresenceMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
+        match event {
+            MeshEvent::Attached { peer, reattached: false, known } => announce::arrival(cx, *peer, known.as_deref()),
+            MeshEvent::Detached { peer } => memory.count(*peer, cx.mesh_id()),
+            MeshEvent::Ended { peer, record, announce } => {
+                memory.count(*peer, cx.mesh_id());
+                memory.counters.remove(peer);
+                // A hidden peer came without a word, and its going would give it away as well.
+                if *announce && record.visible && !record.ephemeral {
+                    announce::departure(cx, record);
                 }
-                Ok(confirm(cx, &peers))
             }
-            Request::SetSummary(set) => {
-                if set.summary.chars().count() > limits::MAX_SUMMARY_CHARS {
-                    return Err(too_long("summary", limits::MAX_SUMMARY_CHARS));
+            MeshEvent::Tick => {
+                if !memory.gains.is_empty() {
+                    cx.flush(FlushWanted::Soon);
                 }
-                let summary = Some(set.summary).filter(|text| !text.trim().is_empty());
-                let peers = sessions_of(cx, &set.target)?;
-                for at in &peers {
-                    change(cx, *at, |peer| peer.summary.clone_from(&summary));
-                }
-                Ok(confirm(cx, &peers))
+                expire_working(cx);
             }
-            Request::SetStats(set) => {
-                let at = cx.peer()?.at;
-                if let (Some(peer), Some(stats)) = (cx.core.roster.get_mut(at), set.stats) {
-                    peer.stats = stats;
-                }
-                Ok(Outcome::Silent)
-            }
-            Request::SetVisible(set) => {
-                let peers = sessions_of(cx, &set.target)?;
-                for at in &peers {
-                    set_visible(cx, *at, set.visible);
-                }
-                Ok(acknowledge(cx, &peers))
-            }
-            Request::SetProfile(set) => {
-                let peers = sessions_of(cx, &set.target)?;
-                if serde_json::to_vec(&set.profile).map_or(0, |text| text.len()) > limits::MAX_PROFILE_BYTES {
-                    return Err(too_long("profile", limits::MAX_PROFILE_BYTES));
-                }
-                for at in &peers {
-                    change(cx, *at, |peer| peer.profile.merge(set.profile.clone()));
-                }
-                Ok(acknowledge(cx, &peers))
-            }
-            Request::ListPeers(_) => {
-                let own = cx.peer()?;
-                // A client of before takes each entry for a peer that is here, and the first of a name for the one that is meant.
-                let here = cx.core.roster.iter().filter(|peer| peer.online());
-                let away = cx.core.roster.iter().filter(|peer| !peer.online() && !own.older);
-                let peers = here
-                    .chain(away)
-                    .filter(|peer| !peer.ephemeral && (peer.visible || peer.member == own.member))
-                    .take(MAX_LISTED)
-                    .map(|peer| view(&cx.core.roster, peer, own.at))
-                    .collect();
-                Ok(Outcome::answer(PeersList { peers }))
+            MeshEvent::Attached { .. }
+            | MeshEvent::BecameIdle { .. }
+            | MeshEvent::Answered { .. }
+            | MeshEvent::MemberGone { .. }
+            | MeshEvent::Letter(_) => {}
+        }
+    }
+
+    fn collect(memory: &mut PresenceMemory, cx: &mut MeshContext<'_>, _: FlushWanted, batch: &mut Batch) {
+        batch.stats.append(&mut memory.gains);
+        for session in &mut batch.sessions {
+            if let Some(peer) = cx.roster().with_key(&session.session_key).first() {
+                session.stats = memory.stats(*peer);
             }
         }
     }
+
+    fn is_settled(memory: &PresenceMemory, _: &MeshContext<'_>) -> bool {
+        memory.gains.is_empty()
+    }
+
+    fn greet(memory: &PresenceMemory, cx: &MeshContext<'_>, peer: PeerRef, ack: &mut HelloAck) {
+        if ack.restored == Some(true)
+            && let Some(peer) = cx.roster().get(peer)
+        {
+            ack.restored_stats = Some(event_data(&memory.total(&peer.member)));
+        }
+    }
+
+    fn describe(_: &PresenceMemory, cx: &MeshContext<'_>, info: &mut MeshInfoResult) {
+        let Ok(own) = cx.peer() else { return };
+        let seen = |peer: &&Peer| !peer.ephemeral && (peer.visible || peer.member == own.member);
+        let groups: BTreeSet<String> = cx
+            .roster()
+            .iter()
+            .filter(seen)
+            .flat_map(|peer| &peer.groups)
+            .map(|group| format!("@{}", group.name))
+            .collect();
+        info.groups = groups.into_iter().collect();
+        info.peers = u32::try_from(cx.roster().iter().filter(seen).count()).unwrap_or(u32::MAX);
+    }
+
+    async fn upkeep(db: &Db, now_ms: i64) -> Result<usize, DbError> {
+        sessions::forget_before(db, now_ms - QUEUE_KEPT_MS).await
+    }
 }
 
-/// The sessions a write is for: the caller's own, a named one of the same member, or all of the member.
-///
-/// # Errors
-/// `not_found` when the member has no such session.
-pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerRef>, Reject> {
+fn set_status(cx: &mut MeshContext<'_>, set: &SetStatus) -> Result<Outcome<Sessions>, Refusal> {
+    let peers = sessions_of(cx, &set.target)?;
+    for peer in &peers {
+        cx.set_status(*peer, set.status, StatusSource::Manual);
+    }
+    Ok(confirm(&peers))
+}
+
+fn set_summary(cx: &mut MeshContext<'_>, set: SetSummary) -> Result<Outcome<Sessions>, Refusal> {
+    if set.summary.chars().count() > limits::MAX_SUMMARY_CHARS {
+        return Err(too_long("summary", limits::MAX_SUMMARY_CHARS));
+    }
+    let summary = Some(set.summary).filter(|text| !text.trim().is_empty());
+    let peers = sessions_of(cx, &set.target)?;
+    for at in &peers {
+        cx.change_peer(*at, |peer| peer.summary.clone_from(&summary));
+    }
+    Ok(confirm(&peers))
+}
+
+fn set_stats(memory: &mut PresenceMemory, cx: &MeshContext<'_>, set: SetStats) -> Result<Outcome<Nothing>, Refusal> {
+    let peer = cx.peer()?;
+    if let Some(stats) = set.stats {
+        memory.set(peer.at, &peer.member, stats);
+    }
+    Ok(Outcome::Answer(Nothing {}))
+}
+
+fn set_visible(cx: &mut MeshContext<'_>, set: &SetVisible) -> Result<Outcome<Sessions>, Refusal> {
+    let peers = sessions_of(cx, &set.target)?;
+    for at in &peers {
+        let Some(peer) = cx.roster().get(*at) else { continue };
+        let changed = peer.visible != set.visible;
+        cx.change_peer(*at, |peer| peer.visible = set.visible);
+        if changed {
+            announce::visibility(cx, *at);
+        }
+    }
+    acknowledge(cx);
+    Ok(confirm(&peers))
+}
+
+fn set_profile(cx: &mut MeshContext<'_>, set: SetProfile) -> Result<Outcome<Sessions>, Refusal> {
+    let peers = sessions_of(cx, &set.target)?;
+    if serde_json::to_vec(&set.profile).map_or(0, |text| text.len()) > limits::MAX_PROFILE_BYTES {
+        return Err(too_long("profile", limits::MAX_PROFILE_BYTES));
+    }
+    for at in &peers {
+        cx.change_peer(*at, |peer| peer.profile.merge(set.profile.clone()));
+    }
+    acknowledge(cx);
+    Ok(confirm(&peers))
+}
+
+fn list_peers(memory: &PresenceMemory, cx: &MeshContext<'_>) -> Result<Outcome<PeersList>, Refusal> {
     let own = cx.peer()?;
-    let Some(wanted) = target.target_session.as_deref() else {
-        return Ok(vec![own.acts_for.filter(|at| cx.core.roster.get(*at).is_some()).unwrap_or(own.at)]);
-    };
-    let of_member = cx.core.roster.of_member(&own.member);
-    let found: Vec<PeerRef> = of_member
-        .iter()
-        .copied()
-        .filter(|at| wanted == "*" || cx.core.roster.get(*at).is_some_and(|peer| peer.session_id == wanted))
+    // A client of the reference system takes each entry for a peer that is here, and the first of a name for the one it means.
+    let here = cx.roster().iter().filter(|peer| peer.online());
+    let away = cx.roster().iter().filter(|peer| !peer.online() && !own.older);
+    let peers = here
+        .chain(away)
+        .filter(|peer| !peer.ephemeral && (peer.visible || peer.member == own.member))
+        .take(MAX_LISTED)
+        .map(|peer| view(memory, cx.roster(), peer, own.at))
         .collect();
-    if found.is_empty() {
-        return Err(Reject::new(ErrorCode::NotFound, "you have no such session in this mesh at the moment"));
-    }
-    Ok(found)
+    Ok(Outcome::Answer(PeersList { peers }))
 }
 
-/// Answers a write that asked for it.
-pub fn confirm(cx: &MeshContext<'_>, peers: &[PeerRef]) -> Outcome {
-    if !cx.wants_confirmation() {
-        return Outcome::Silent;
-    }
-    let sessions = u32::try_from(peers.len()).unwrap_or(u32::MAX);
-    Outcome::answer(Sessions { sessions }.into_message())
-}
-
-/// `set_visible` and `set_profile` have always had an answer: an `ack` whose id is the request id.
-fn acknowledge(cx: &MeshContext<'_>, peers: &[PeerRef]) -> Outcome {
-    if cx.wants_confirmation() {
-        return confirm(cx, peers);
-    }
-    let id = cx.caller.as_ref().and_then(|caller| caller.req_id.as_deref().or(caller.id.as_deref()));
-    Outcome::answer(Ack { id: id.unwrap_or_default().to_owned(), ..Ack::default() })
-}
-
-/// Changes a peer and notes it for storage.
-pub fn change(cx: &mut MeshContext<'_>, at: PeerRef, change: impl FnOnce(&mut Peer)) {
-    if let Some(peer) = cx.core.roster.get_mut(at) {
-        change(peer);
-        cx.touch(at);
+/// `working` without a sign of life becomes `idle`.
+fn expire_working(cx: &mut MeshContext<'_>) {
+    let (mono, ttl) = (cx.mono_ms(), i64::from(cx.connections().working_ttl_seconds) * 1_000);
+    let expired: Vec<PeerRef> = cx
+        .roster()
+        .iter()
+        .filter(|peer| peer.status == PeerStatus::Working && mono - peer.status_mono_ms >= ttl)
+        .map(|peer| peer.at)
+        .collect();
+    for peer in expired {
+        METRICS.ttl_expired.inc();
+        cx.set_status(peer, PeerStatus::Idle, StatusSource::Expired);
     }
 }
 
-fn set_visible(cx: &mut MeshContext<'_>, at: PeerRef, visible: bool) {
-    let Some(peer) = cx.core.roster.get(at) else { return };
-    let changed = peer.visible != visible;
-    let (name, pubkey) = (peer.name.clone(), peer.key());
-    change(cx, at, |peer| peer.visible = visible);
-    if changed {
-        let event = PeerEvent { name, pubkey, groups: None, last_seen_at: None, summary: None };
-        let kind = if visible { "peer_visible" } else { "peer_hidden" };
-        cx.push_event(kind, event_data(&event), |other| other.at == at);
+/// `set_visible` and `set_profile` have always had an answer: an `ack` whose id is the request id. One that asks for a
+/// confirmation gets that instead.
+fn acknowledge(cx: &mut MeshContext<'_>) {
+    if let Some(to) = cx.reply_to().filter(|to| !to.confirm) {
+        let id = to.req_id.as_deref().or(to.id.as_deref()).unwrap_or_default().to_owned();
+        cx.reply(&to, &Ack { id, ..Ack::default() }.into());
     }
 }
 
-fn too_long(field: &str, limit: usize) -> Reject {
-    Reject::new(ErrorCode::InvalidArgs, format!("`{field}`: expected at most {limit} characters"))
+fn too_long(field: &str, limit: usize) -> Refusal {
+    Refusal::new(ErrorCode::InvalidArgs, format!("`{field}`: expected at most {limit} characters"))
 }
 
-fn view(roster: &Roster, peer: &Peer, own: PeerRef) -> PeerView {
+fn view(memory: &PresenceMemory, roster: &Roster, peer: &Peer, own: PeerRef) -> PeerView {
     PeerView {
         pubkey: peer.key(),
         member_pubkey: peer.member_key,
@@ -177,7 +259,7 @@ fn view(roster: &Roster, peer: &Peer, own: PeerRef) -> PeerView {
         peer_type: peer.peer_type.clone(),
         channel: peer.channel.clone(),
         model: peer.model.clone(),
-        stats: Some(peer.stats).filter(|stats| *stats != Default::default()),
+        stats: Some(memory.stats(peer.at)).filter(|stats| *stats != Default::default()),
         visible: Some(peer.visible),
         profile: Some(peer.profile.clone()).filter(|profile| !profile.is_empty()),
     }

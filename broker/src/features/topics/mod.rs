@@ -2,21 +2,29 @@
 
 pub mod store;
 
+use std::collections::HashMap;
+
+use claudemesh_protocol::call::Nothing;
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::info::MeshInfoResult;
 use claudemesh_protocol::features::topics::{
-    Request, Response, TopicCreate, TopicCreated, TopicEntry, TopicHistory, TopicHistoryResponse, TopicListResponse,
-    TopicMember, TopicMembersResponse, TopicMessage, TopicRef,
+    Request, TopicCreate, TopicCreated, TopicEntry, TopicHistory, TopicHistoryResponse, TopicJoin, TopicLeave,
+    TopicList, TopicListResponse, TopicMarkRead, TopicMember, TopicMembers, TopicMembersResponse, TopicMessage,
+    TopicRef,
 };
-use claudemesh_protocol::id::TopicId;
+use claudemesh_protocol::id::{MemberId, TopicId};
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::time::iso;
 
+use crate::db::DbError;
+use crate::db::scoped::MeshDb;
 use crate::journal::store as journal;
+use crate::journal::types::StoredMessage;
 use crate::mesh::context::MeshContext;
-use crate::mesh::dispatch::{Feature, Features};
-use crate::mesh::outcome::{Lane, Outcome, Reject};
+use crate::mesh::dispatch::Feature;
+use crate::mesh::outcome::Outcome;
 use crate::mesh::topics::{TopicState, readable};
+use crate::refusal::Refusal;
 
 /// Topics per mesh.
 const MAX_TOPICS: usize = 1_000;
@@ -26,101 +34,143 @@ const MAX_TOPICS_PER_MEMBER: usize = MAX_TOPICS / 2;
 const HISTORY: std::ops::RangeInclusive<u32> = 1..=200;
 const HISTORY_DEFAULT: u32 = 50;
 
+/// Topics as storage has them, until they are in the mesh's book.
+#[derive(Default)]
+pub struct TopicsMemory {
+    loaded: Vec<TopicState>,
+}
+
 /// The feature.
 pub struct Topics;
 
 impl Feature for Topics {
     const NAME: &'static str = "topics";
     type Request = Request;
-    type Memory = ();
+    type Memory = TopicsMemory;
 
-    fn memory(features: &mut Features) -> &mut () {
-        &mut features.topics
+    async fn load(storage: &MeshDb) -> Result<TopicsMemory, DbError> {
+        let topics = store::load_all(storage.db(), storage.mesh()).await?;
+        let mut subscribers: HashMap<TopicId, Vec<MemberId>> = HashMap::new();
+        for subscription in store::load_subscriptions(storage.db(), storage.mesh()).await? {
+            subscribers.entry(subscription.topic_id).or_default().push(subscription.member_id);
+        }
+        let state = |topic: store::Topic| TopicState {
+            subscribers: subscribers.remove(&topic.id).unwrap_or_default(),
+            id: topic.id,
+            name: topic.name,
+            description: topic.description,
+            visibility: topic.visibility,
+            created_by: topic.created_by,
+            created_at_ms: topic.created_at_ms,
+        };
+        Ok(TopicsMemory { loaded: topics.into_iter().map(state).collect() })
     }
 
-    fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Reject> {
+    fn started(memory: &mut TopicsMemory, cx: &mut MeshContext<'_>) {
+        for topic in std::mem::take(&mut memory.loaded) {
+            cx.topics_mut().put(topic);
+        }
+    }
+
+    fn handle(_: &mut TopicsMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
-            Request::TopicCreate(create) => create_topic(cx, create),
-            Request::TopicList(_) => {
-                let own = cx.peer()?.member.clone();
-                let topics = cx.core.topics.iter().filter(|topic| topic.visible_to(&own)).map(entry).collect();
-                Ok(answer(TopicListResponse { topics }))
-            }
-            Request::TopicJoin(join) => {
-                let role = join.role;
-                if role.as_ref().is_some_and(|role| role.is_empty() || role.chars().count() > limits::MAX_NAME_CHARS) {
-                    return Err(Reject::new(ErrorCode::InvalidArgs, "`role`: expected 1 to 64 characters"));
-                }
-                let own = cx.peer()?.member.clone();
-                let topic = readable(&cx.core.topics, &own, &join.topic)?.id.clone();
-                let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
-                Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    let read_up_to = journal::max_seq(&db, &mesh).await?;
-                    store::join(&db, &topic, &own, role.as_deref(), read_up_to, now).await?;
-                    Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
-                        if let Some(topic) = cx.core.topics.get_mut(&topic)
-                            && !topic.subscribers.contains(&own)
-                        {
-                            topic.subscribers.push(own);
-                        }
-                        Ok(Outcome::Silent)
-                    })
-                }))
-            }
-            Request::TopicLeave(leave) => {
-                let own = cx.peer()?.member.clone();
-                let topic = readable(&cx.core.topics, &own, &leave.topic)?.id.clone();
-                let db = cx.core.db.clone();
-                Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    store::leave(&db, &topic, &own).await?;
-                    Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
-                        if let Some(topic) = cx.core.topics.get_mut(&topic) {
-                            topic.subscribers.retain(|member| *member != own);
-                        }
-                        Ok(Outcome::Silent)
-                    })
-                }))
-            }
-            Request::TopicMembers(query) => {
-                let own = cx.peer()?.member.clone();
-                let id = readable(&cx.core.topics, &own, &query.topic)?.id.clone();
-                let db = cx.core.db.clone();
-                Ok(Outcome::work::<Self, _, _>(Lane("topic", id.to_string()), async move {
-                    let rows = store::members(&db, &id).await?;
-                    Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
-                        let member = |row: store::Subscription| {
-                            let member = cx.core.roster.member(&row.member_id)?;
-                            Some(TopicMember {
-                                member_id: row.member_id,
-                                pubkey: member.pubkey.to_hex(),
-                                display_name: member.display_name.clone(),
-                                role: row.role,
-                                joined_at: iso(row.joined_at_ms),
-                                last_read_at: row.last_read_at_ms.map(iso),
-                            })
-                        };
-                        let members = rows.into_iter().filter_map(member).collect();
-                        Ok(answer(TopicMembersResponse { topic: query.topic, members }))
-                    })
-                }))
-            }
-            Request::TopicHistory(query) => history(cx, query),
-            Request::TopicMarkRead(mark) => {
-                let own = cx.peer()?.member.clone();
-                let topic = readable(&cx.core.topics, &own, &mark.topic)?.id.clone();
-                let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
-                Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    let upto = journal::max_seq(&db, &mesh).await?;
-                    store::mark_read(&db, &topic, &own, upto, now).await?;
-                    Ok(|(): &mut (), _: &mut MeshContext<'_>| Ok(Outcome::Silent))
-                }))
-            }
+            Request::TopicCreate(request) => Self::answer::<TopicCreate>(create(cx, request)),
+            Request::TopicList(_) => Self::answer::<TopicList>(list(cx)),
+            Request::TopicJoin(request) => Self::answer::<TopicJoin>(join(cx, request)),
+            Request::TopicLeave(request) => Self::answer::<TopicLeave>(leave(cx, &request)),
+            Request::TopicMembers(request) => Self::answer::<TopicMembers>(members(cx, request)),
+            Request::TopicHistory(request) => Self::answer::<TopicHistory>(history(cx, request)),
+            Request::TopicMarkRead(request) => Self::answer::<TopicMarkRead>(mark_read(cx, &request)),
+        }
+    }
+
+    fn describe(_: &TopicsMemory, cx: &MeshContext<'_>, info: &mut MeshInfoResult) {
+        if let Ok(own) = cx.peer() {
+            let seen = cx.topics().iter().filter(|topic| topic.visible_to(&own.member));
+            info.topics = seen.map(|topic| topic.name.clone()).collect();
         }
     }
 }
 
-fn answer(response: impl Into<Response>) -> Outcome {
-    Outcome::answer(ServerMessage::from(response.into()))
+/// The caller's member, and the topic that it named.
+fn named(cx: &MeshContext<'_>, topic: &str) -> Result<(MemberId, TopicId), Refusal> {
+    let own = cx.peer()?.member.clone();
+    let topic = readable(cx.topics(), &own, topic)?.id.clone();
+    Ok((own, topic))
+}
+
+fn list(cx: &MeshContext<'_>) -> Result<Outcome<TopicListResponse>, Refusal> {
+    let own = &cx.peer()?.member;
+    let topics = cx.topics().iter().filter(|topic| topic.visible_to(own)).map(entry).collect();
+    Ok(Outcome::Answer(TopicListResponse { topics }))
+}
+
+fn join(cx: &MeshContext<'_>, request: TopicJoin) -> Result<Outcome<Nothing>, Refusal> {
+    let role = request.role;
+    if role.as_ref().is_some_and(|role| role.is_empty() || role.chars().count() > limits::MAX_NAME_CHARS) {
+        return Err(Refusal::new(ErrorCode::InvalidArgs, "`role`: expected 1 to 64 characters"));
+    }
+    let (own, topic) = named(cx, &request.topic)?;
+    let (storage, now, lane) = (cx.storage(), cx.now_ms(), topic.clone());
+    let slow = async move {
+        let read_up_to = journal::max_seq(storage.db(), storage.mesh()).await?;
+        store::join(storage.db(), &topic, &own, role.as_deref(), read_up_to, now).await?;
+        Ok::<_, DbError>((topic, own))
+    };
+    Ok(Topics::work(lane, slow, |_, cx, (topic, own)| {
+        if let Some(topic) = cx.topics_mut().get_mut(&topic)
+            && !topic.subscribers.contains(&own)
+        {
+            topic.subscribers.push(own);
+        }
+        Ok(Outcome::Answer(Nothing {}))
+    }))
+}
+
+fn leave(cx: &MeshContext<'_>, request: &TopicLeave) -> Result<Outcome<Nothing>, Refusal> {
+    let (own, topic) = named(cx, &request.topic)?;
+    let (storage, lane) = (cx.storage(), topic.clone());
+    let slow = async move {
+        store::leave(storage.db(), &topic, &own).await?;
+        Ok::<_, DbError>((topic, own))
+    };
+    Ok(Topics::work(lane, slow, |_, cx, (topic, own)| {
+        if let Some(topic) = cx.topics_mut().get_mut(&topic) {
+            topic.subscribers.retain(|member| *member != own);
+        }
+        Ok(Outcome::Answer(Nothing {}))
+    }))
+}
+
+fn members(cx: &MeshContext<'_>, request: TopicMembers) -> Result<Outcome<TopicMembersResponse>, Refusal> {
+    let (_, topic) = named(cx, &request.topic)?;
+    let (storage, lane) = (cx.storage(), topic.clone());
+    let slow = async move { store::members(storage.db(), &topic).await };
+    Ok(Topics::work(lane, slow, |_, cx, rows| {
+        let member = |row: store::Subscription| {
+            let member = cx.roster().member(&row.member_id)?;
+            Some(TopicMember {
+                pubkey: member.pubkey.to_hex(),
+                display_name: member.display_name.clone(),
+                member_id: row.member_id,
+                role: row.role,
+                joined_at: iso(row.joined_at_ms),
+                last_read_at: row.last_read_at_ms.map(iso),
+            })
+        };
+        let members = rows.into_iter().filter_map(member).collect();
+        Ok(Outcome::Answer(TopicMembersResponse { topic: request.topic, members }))
+    }))
+}
+
+fn mark_read(cx: &MeshContext<'_>, request: &TopicMarkRead) -> Result<Outcome<Nothing>, Refusal> {
+    let (own, topic) = named(cx, &request.topic)?;
+    let (storage, now, lane) = (cx.storage(), cx.now_ms(), topic.clone());
+    let slow = async move {
+        let upto = journal::max_seq(storage.db(), storage.mesh()).await?;
+        store::mark_read(storage.db(), &topic, &own, upto, now).await
+    };
+    Ok(Topics::work(lane, slow, |_, _, _| Ok(Outcome::Answer(Nothing {}))))
 }
 
 fn entry(topic: &TopicState) -> TopicEntry {
@@ -134,35 +184,34 @@ fn entry(topic: &TopicState) -> TopicEntry {
     }
 }
 
-fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome, Reject> {
+fn create(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome<TopicCreated>, Refusal> {
     let name = create.name.trim().trim_start_matches('#').to_owned();
     let fine = name.chars().all(|symbol| symbol.is_alphanumeric() || "-_./".contains(symbol));
     if name.is_empty() || !fine || name.chars().count() > limits::MAX_GROUP_CHARS {
         let message = "expected a topic name of letters, digits, `-`, `_`, `.` and `/`, at most 64 characters";
-        return Err(Reject::new(ErrorCode::InvalidName, message));
+        return Err(Refusal::new(ErrorCode::InvalidName, message));
     }
     if create.description.as_ref().is_some_and(|text| text.chars().count() > limits::MAX_TEXT_CHARS) {
-        return Err(Reject::new(ErrorCode::InvalidArgs, "`description`: expected at most 1024 characters"));
+        return Err(Refusal::new(ErrorCode::InvalidArgs, "`description`: expected at most 1024 characters"));
     }
-    let known = cx.core.topics.find(&name).map(|topic| topic.id.clone());
-    if known.is_none() && cx.core.topics.iter().count() >= MAX_TOPICS {
-        return Err(Reject::new(ErrorCode::Limit, format!("a mesh can have {MAX_TOPICS} topics at most")));
+    let known = cx.topics().find(&name).map(|topic| topic.id.clone());
+    if known.is_none() && cx.topics().iter().count() >= MAX_TOPICS {
+        return Err(Refusal::new(ErrorCode::Limit, format!("a mesh can have {MAX_TOPICS} topics at most")));
     }
     let own = cx.peer()?.member.clone();
-    let made = || cx.core.topics.iter().filter(|topic| topic.created_by == own).count();
+    let made = || cx.topics().iter().filter(|topic| topic.created_by == own).count();
     if known.is_none() && made() >= MAX_TOPICS_PER_MEMBER {
         let message = format!("a member can make {MAX_TOPICS_PER_MEMBER} topics at most");
-        return Err(Reject::new(ErrorCode::Limit, message));
+        return Err(Refusal::new(ErrorCode::Limit, message));
     }
     if known.is_some() {
         // The name of a topic that the caller may not see is taken, and that is all it learns.
-        readable(&cx.core.topics, &own, &name)
-            .map_err(|_| Reject::new(ErrorCode::AlreadyExists, "that name is taken"))?;
+        readable(cx.topics(), &own, &name).map_err(|_| Refusal::new(ErrorCode::AlreadyExists, "that name is taken"))?;
     }
     let now = cx.now_ms();
     let topic = store::Topic {
         id: known.clone().unwrap_or_else(|| TopicId::random(&mut rand::thread_rng())),
-        mesh_id: cx.core.id.clone(),
+        mesh_id: cx.mesh_id().clone(),
         name,
         description: create.description,
         visibility: create.visibility.unwrap_or_default(),
@@ -180,64 +229,63 @@ fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome
     };
     if known.is_none() {
         // Known from now on, so that the next frame of the same socket may name it; its lane stores it before that frame's work.
-        cx.core.topics.put(state.clone());
+        cx.topics_mut().put(state.clone());
     }
-    let db = cx.core.db.clone();
-    Ok(Outcome::work::<Topics, _, _>(Lane("topic", topic.id.to_string()), async move {
-        let stored = store::create(&db, &topic).await;
-        Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
-            let (topic, created) = stored.inspect_err(|_| {
-                if known.is_none() {
-                    cx.core.topics.remove(&topic.id);
-                }
-            })?;
-            // The one who made it first may have failed after this one had seen it.
-            if created && cx.core.topics.get_mut(&topic.id).is_none() {
-                cx.core.topics.put(state);
+    let (storage, lane) = (cx.storage(), topic.id.clone());
+    let slow = async move { Ok::<_, Refusal>((store::create(storage.db(), &topic).await, topic.id)) };
+    Ok(Topics::work(lane, slow, move |_, cx, (stored, id)| {
+        let (topic, created) = stored.inspect_err(|_| {
+            if known.is_none() {
+                cx.topics_mut().remove(&id);
             }
-            let topic = TopicRef { id: topic.id, name: topic.name, visibility: topic.visibility };
-            Ok(answer(TopicCreated { topic, created }))
-        })
+        })?;
+        // The one that made it first may have failed after this one had seen it.
+        if created && cx.topics_mut().get_mut(&topic.id).is_none() {
+            cx.topics_mut().put(state);
+        }
+        let topic = TopicRef { id: topic.id, name: topic.name, visibility: topic.visibility };
+        Ok(Outcome::Answer(TopicCreated { topic, created }))
     }))
 }
 
-fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Reject> {
-    let own = cx.peer()?.member.clone();
-    let topic = readable(&cx.core.topics, &own, &query.topic)?.id.clone();
+fn history(cx: &MeshContext<'_>, query: TopicHistory) -> Result<Outcome<TopicHistoryResponse>, Refusal> {
+    let (_, topic) = named(cx, &query.topic)?;
     let limit = query.limit.unwrap_or(HISTORY_DEFAULT).clamp(*HISTORY.start(), *HISTORY.end());
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
-    Ok(Outcome::work::<Topics, _, _>(Lane("topic", topic.to_string()), async move {
-        let before = match &query.before_id {
+    let (storage, lane, before_id) = (cx.storage(), topic.clone(), query.before_id);
+    let slow = async move {
+        let (db, mesh) = (storage.db(), storage.mesh());
+        let before = match &before_id {
             Some(id) => {
-                let found = journal::message_by_id_prefix(&db, &mesh, id, 1).await?;
+                let found = journal::message_by_id_prefix(db, mesh, id, 1).await?;
                 let found = found.into_iter().find(|message| message.topic_id.as_ref() == Some(&topic));
-                let missing = || Reject::new(ErrorCode::NotFound, "`beforeId`: no such message in this topic");
+                let missing = || Refusal::new(ErrorCode::NotFound, "`beforeId`: no such message in this topic");
                 Some(found.ok_or_else(missing)?.seq)
             }
             None => None,
         };
-        let rows = journal::topic_history(&db, &mesh, &topic, before, limit).await?;
-        Ok(move |(): &mut (), _: &mut MeshContext<'_>| {
-            let message = |row: crate::journal::types::StoredMessage| TopicMessage {
-                id: row.id.to_string(),
-                sender_pubkey: row.sender_key.to_hex(),
-                sender_member_id: row.sender_member_id,
-                sender_name: row.sender_name,
-                nonce: row.nonce,
-                ciphertext: row.ciphertext,
-                body_version: row.body_version,
-                reply_to_id: row.reply_to_id,
-                created_at: iso(row.created_at_ms),
-            };
-            let messages = rows.into_iter().map(message).collect();
-            Ok(answer(TopicHistoryResponse { topic: query.topic, messages }))
-        })
+        Ok::<_, Refusal>(journal::topic_history(db, mesh, &topic, before, limit).await?)
+    };
+    Ok(Topics::work(lane, slow, |_, _, rows| {
+        let message = |row: StoredMessage| TopicMessage {
+            id: row.id.to_string(),
+            sender_pubkey: row.sender_key.to_hex(),
+            sender_member_id: row.sender_member_id,
+            sender_name: row.sender_name,
+            nonce: row.nonce,
+            ciphertext: row.ciphertext,
+            body_version: row.body_version,
+            reply_to_id: row.reply_to_id,
+            created_at: iso(row.created_at_ms),
+        };
+        let messages = rows.into_iter().map(message).collect();
+        Ok(Outcome::Answer(TopicHistoryResponse { topic: query.topic, messages }))
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use claudemesh_protocol::features::topics::Visibility;
+    use claudemesh_protocol::message::{Failure, ServerMessage};
 
     use super::*;
     use crate::mesh::testing::TestMesh;
@@ -248,16 +296,21 @@ mod tests {
         let (alice, mallory) = (mesh.member("alice", 1).await, mesh.member("mallory", 2).await);
         let (one, _) = mesh.peer(&alice, "alice", Some(11));
         let (other, _) = mesh.peer(&mallory, "mallory", Some(12));
-        let create = |mesh: &mut TestMesh, at, name: String| {
+        let mut create = async |at, name: String| {
             let request = TopicCreate { name, description: None, visibility: Some(Visibility::Private) };
-            mesh.step(Some(at), |features, cx| Topics::handle(&mut features.topics, cx, Request::TopicCreate(request)))
-                .map(drop)
-                .map_err(|reject| reject.code)
+            let answer = mesh.ask(at, Request::TopicCreate(request)).await;
+            match answer {
+                ServerMessage::Failure(Failure::Error(error)) => Err(error.code),
+                _ => Ok(()),
+            }
         };
-        let made = (0..MAX_TOPICS).filter(|number| create(&mut mesh, other, format!("t{number}")).is_ok()).count();
+        let mut made = 0;
+        for number in 0..MAX_TOPICS_PER_MEMBER + 10 {
+            made += usize::from(create(other, format!("t{number}")).await.is_ok());
+        }
         assert_eq!(made, MAX_TOPICS_PER_MEMBER);
-        assert_eq!(create(&mut mesh, other, "one-more".into()), Err(ErrorCode::Limit));
-        assert_eq!(create(&mut mesh, other, "t0".into()), Ok(()), "one that exists is no new one");
-        assert_eq!(create(&mut mesh, one, "plans".into()), Ok(()));
+        assert_eq!(create(other, "one-more".into()).await, Err("limit".into()));
+        assert_eq!(create(other, "t0".into()).await, Ok(()), "one that exists is no new one");
+        assert_eq!(create(one, "plans".into()).await, Ok(()));
     }
 }

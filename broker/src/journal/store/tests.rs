@@ -5,9 +5,9 @@ use claudemesh_protocol::features::messaging::Stage;
 
 use super::super::types::{Batch, LastSeen, NewDelivery, NewMessage, RecipientKind, StageUpdate};
 use super::*;
+use crate::db::members::{self as members, Role};
+use crate::db::sessions::{self as presence, StatsDelta};
 use crate::db::testing::{NOW, key, member, mesh, store_suite};
-use crate::features::members::store::{self as members, Role};
-use crate::features::presence::store::{self as presence, StatsDelta};
 use crate::journal::testing::message;
 
 fn delivery(message: &NewMessage, recipient: PublicKey, kind: RecipientKind) -> NewDelivery {

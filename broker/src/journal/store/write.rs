@@ -89,7 +89,7 @@ mod sqlite {
     use crate::db::DbError;
     use crate::db::convert;
     use crate::db::schema::{broker_meta, deliveries, member_stats, members, messages, sessions};
-    use crate::features::presence::store::{SessionRow, session_changes};
+    use crate::db::sessions::{SessionRow, session_changes};
     use crate::journal::types::Batch;
 
     /// By hand rather than `immediate_transaction`: a full disk makes SQLite roll back by itself, and that one would then
@@ -162,7 +162,7 @@ mod sqlite {
         }
         for delta in &batch.stats {
             diesel::insert_into(member_stats::table)
-                .values(crate::features::presence::store::StatsRow::from(delta))
+                .values(crate::db::sessions::StatsRow::from(delta))
                 .on_conflict(member_stats::member_id)
                 .do_update()
                 .set((
@@ -205,7 +205,7 @@ mod postgres {
     use crate::db::DbError;
     use crate::db::convert;
     use crate::db::schema::{broker_meta, deliveries, member_stats, members, messages, sessions};
-    use crate::features::presence::store::{SessionRow, StatsRow, session_changes};
+    use crate::db::sessions::{SessionRow, StatsRow, session_changes};
     use crate::journal::types::Batch;
 
     /// Rows per statement: a statement may carry 65,535 values, messages have 22 and deliveries 8.

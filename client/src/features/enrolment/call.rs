@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use claudemesh_protocol::crypto::http as signed_http;
 use claudemesh_protocol::crypto::keys::SecretKey;
+use claudemesh_protocol::error::HttpError;
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
-use claudemesh_protocol::features::enrolment::HttpError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

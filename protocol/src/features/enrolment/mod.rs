@@ -184,18 +184,3 @@ pub struct Claimed {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub already_member: bool,
 }
-
-/// Error body of every HTTP route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HttpError {
-    /// Always `false`.
-    pub ok: bool,
-    /// Stable code.
-    pub error: String,
-    /// For people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// With a rate limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
-}

@@ -8,7 +8,6 @@ use claudemesh_protocol::features::messaging::{InboxPullResult, Priority, Respon
 use claudemesh_protocol::features::presence::{LowWaiting, PeerStatus, event_data};
 use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::limits;
-use claudemesh_protocol::message::ServerMessage;
 
 use super::super::Messaging;
 use super::super::send::{hand_over, push_frame};
@@ -16,29 +15,30 @@ use super::super::state::{Counts, MessagingMemory};
 use super::super::store::{LaneRead, Queues, Waiting, load_backlog};
 use super::received::{Acknowledged, received};
 use crate::db::DbError;
-use crate::mesh::context::{FlushWanted, MeshContext, system_push};
+use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outbox::{InFlight, Owed, passes};
-use crate::mesh::outcome::{Lane, Outcome, Reject, ReplyTo, Work, boxed};
+use crate::mesh::outcome::{Lane, Outcome, ReplyTo, Slow, Work, boxed};
 use crate::mesh::peers::{Peer, PeerRef, Roster};
+use crate::refusal::Refusal;
 use crate::session::queue::Outlet;
 
 /// A session attached: what waits for it, and what it may take of its member's, has to be read from storage.
 pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
-    let Some(peer) = cx.core.roster.get(at) else { return };
+    let Some(peer) = cx.roster().get(at) else { return };
     if let Some(key) = peer.session_key.filter(|key| memory.copies.contains_key(key)) {
         // Its copies that another session of its member has taken meanwhile are its own again.
-        for other in cx.core.roster.of_member(&peer.member.clone()).to_vec() {
-            if let Some(other) = cx.core.roster.get_mut(other).filter(|other| other.at != at) {
+        for other in cx.roster().of_member(&peer.member.clone()).to_vec() {
+            if let Some(other) = cx.sending(other).filter(|other| other.at != at) {
                 other.outbox.give_back(&key);
             }
         }
     }
     let tail = memory.next_seq - 1;
-    let mut counts = waiting_for(memory, &cx.core.roster, at);
-    for key in left_keys(memory, &cx.core.roster, at) {
+    let mut counts = waiting_for(memory, cx.roster(), at);
+    for key in left_keys(memory, cx.roster(), at) {
         add(&mut counts, memory.copies.get(&key).copied().unwrap_or_default());
     }
-    let Some(peer) = cx.core.roster.get_mut(at) else { return };
+    let Some(peer) = cx.sending(at) else { return };
     let classes = Priority::ALL.map(|priority| counts[priority as usize] > 0 || peer.outbox.lane(priority).backlog());
     if classes == [false; Priority::ALL.len()] {
         return;
@@ -51,7 +51,7 @@ pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: Peer
 
 /// What has to be on disk before the backlog of a peer is read, is.
 pub(super) fn look(cx: &mut MeshContext<'_>, at: PeerRef) {
-    if let Some(peer) = cx.core.roster.get_mut(at) {
+    if let Some(peer) = cx.sending(at) {
         peer.outbox.reading = false;
     }
 }
@@ -59,7 +59,7 @@ pub(super) fn look(cx: &mut MeshContext<'_>, at: PeerRef) {
 /// A connection of a member is gone: what it had of the member's messages and did not acknowledge goes to another one that is
 /// here. It is shown everything again and takes what it did not get before.
 pub fn left_behind(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, member: &MemberId) {
-    let Some(key) = cx.core.roster.member(member).map(|member| member.pubkey) else { return };
+    let Some(key) = cx.roster().member(member).map(|member| member.pubkey) else { return };
     if let Some(keys) = memory.copy_keys.get_mut(member) {
         keys.retain(|key| memory.copies.contains_key(key));
         if keys.is_empty() {
@@ -69,13 +69,13 @@ pub fn left_behind(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, membe
     if !memory.waiting.contains_key(&key) && !memory.copy_keys.contains_key(member) {
         return;
     }
-    let here = cx.core.roster.of_member(member).iter().filter_map(|at| cx.core.roster.get(*at));
+    let here = cx.roster().of_member(member).iter().filter_map(|at| cx.roster().get(*at));
     let here = here.filter(|peer| peer.online() && !peer.ephemeral);
     // The one that is most likely to take it at once, and to say so.
     let next =
         here.max_by_key(|peer| (peer.status == PeerStatus::Idle, peer.acks, Reverse(peer.at))).map(|peer| peer.at);
     if let Some(next) = next
-        && (memory.waiting.contains_key(&key) || !left_keys(memory, &cx.core.roster, next).is_empty())
+        && (memory.waiting.contains_key(&key) || !left_keys(memory, cx.roster(), next).is_empty())
     {
         attached(memory, cx, next);
     }
@@ -96,15 +96,15 @@ fn left_keys(memory: &MessagingMemory, roster: &Roster, at: PeerRef) -> Vec<Publ
 /// Longest read; shorter than the deadline of work, so that whoever waits for it learns of a failure.
 const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
 
-async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result<T, Reject> {
-    let late = |_| Reject::new(ErrorCode::Timeout, "storage took too long");
+async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result<T, Refusal> {
+    let late = |_| Refusal::new(ErrorCode::Timeout, "storage took too long");
     Ok(tokio::time::timeout(STORAGE_DEADLINE, storage).await.map_err(late)??)
 }
 
 /// Reads on where the window has room: after acknowledgements, commits, and when a status stops holding back.
 pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     let committed = memory.committed;
-    let Some(peer) = cx.core.roster.get_mut(at) else { return };
+    let Some(peer) = cx.sending(at) else { return };
     if !peer.online() || peer.outbox.reading || !peer.outbox.wants_refill(peer.acks) {
         return;
     }
@@ -126,16 +126,16 @@ pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRe
 }
 
 fn refill_lanes(memory: &MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>) {
-    let Some(peer) = cx.core.roster.get_mut(at).filter(|_| !lanes.is_empty()) else { return };
+    let Some(peer) = cx.sending(at).filter(|_| !lanes.is_empty()) else { return };
     peer.outbox.reading = true;
     let limit = u32::try_from(peer.outbox.free(peer.acks)).unwrap_or(1).max(1);
     let future = read(memory, cx, at, lanes, limit, false);
-    let lane = Lane("refill", at.0.to_string());
-    cx.spawn(Work { lane, future, reply_to: None });
+    cx.spawn(Work::new(refill_lane(at), future));
 }
 
-type BoxedWork =
-    std::pin::Pin<Box<dyn std::future::Future<Output = Result<crate::mesh::outcome::Apply, Reject>> + Send>>;
+fn refill_lane(at: PeerRef) -> Lane {
+    Lane::of::<Messaging>(format_args!("refill {}", at.0))
+}
 
 /// Reads a backlog and pushes it. A pull pushes what the status holds back, too, and is answered.
 fn read(
@@ -145,15 +145,16 @@ fn read(
     lanes: Vec<LaneRead>,
     limit: u32,
     pulled: bool,
-) -> BoxedWork {
-    let (db, mesh, committed) = (cx.core.db.clone(), cx.core.id.clone(), memory.committed);
-    let peer = cx.core.roster.get(at);
-    let (epoch, socket_no) = peer.map_or((0, 0), |peer| (peer.outbox.epoch, peer.socket_no));
+) -> Slow {
+    let (db, mesh, committed) = (cx.storage().db().clone(), cx.mesh_id().clone(), memory.committed);
+    let peer = cx.roster().get(at);
+    let (epoch, socket_no) =
+        (cx.roster().outbox(at).map_or(0, |outbox| outbox.epoch), peer.map_or(0, |peer| peer.socket_no));
     let queues = peer.map(|peer| Queues {
         own: peer.key(),
         member: peer.member_key,
         member_id: peer.member.clone(),
-        left: left_keys(memory, &cx.core.roster, at),
+        left: left_keys(memory, cx.roster(), at),
     });
     boxed::<Messaging, _, _>(async move {
         let loaded = match &queues {
@@ -161,8 +162,7 @@ fn read(
             None => Ok((Vec::new(), Vec::new())),
         };
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
-            let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| peer.socket_no == socket_no && peer.online())
-            else {
+            let Some(peer) = cx.sending(at).filter(|peer| peer.socket_no == socket_no && peer.online()) else {
                 return Ok(Outcome::Silent);
             };
             if peer.outbox.epoch != epoch {
@@ -179,7 +179,7 @@ fn read(
             let pushed = push_rows(cx, at, rows, pulled);
             if pushed.complete {
                 for lane in lanes.iter().filter(|lane| !more.contains(&lane.priority)) {
-                    if let Some(peer) = cx.core.roster.get_mut(at) {
+                    if let Some(peer) = cx.sending(at) {
                         peer.outbox.read_up_to(lane.priority, committed);
                     }
                 }
@@ -188,11 +188,11 @@ fn read(
             if !pulled {
                 return Ok(Outcome::Silent);
             }
-            let remaining = waiting_for(memory, &cx.core.roster, at).iter().sum::<u32>();
-            let in_flight = on_its_way(&cx.core.roster, at);
+            let remaining = waiting_for(memory, cx.roster(), at).iter().sum::<u32>();
+            let in_flight = on_its_way(cx.roster(), at);
             let remaining = remaining.saturating_sub(u32::try_from(in_flight).unwrap_or(u32::MAX));
             let result = InboxPullResult { pushed: pushed.count, remaining };
-            Ok(Outcome::answer(ServerMessage::from(Response::from(result))))
+            Ok(Outcome::Answer(Box::new(Response::from(result).into())))
         })
     })
 }
@@ -204,21 +204,19 @@ struct PushedRows {
 
 fn push_rows(cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<Waiting>, pulled: bool) -> PushedRows {
     let mut count = 0;
-    let now = cx.core.clock.believed_ms();
+    let now = cx.believed_ms();
     for Waiting { message, owed } in rows {
-        let Some(peer) = cx.core.roster.get(at) else { break };
+        let (Some(peer), Some(outbox)) = (cx.roster().get(at), cx.roster().outbox(at)) else { break };
         // What is on its way already is acknowledged or pushed again later.
-        if message.seq <= peer.outbox.lane(message.priority).pushed
-            || peer.outbox.knows(message.id.as_str(), message.seq)
-        {
+        if message.seq <= outbox.lane(message.priority).pushed || outbox.knows(message.id.as_str(), message.seq) {
             continue;
         }
         // What is not for this very session goes to one of its member.
         let shared = owed.iter().all(|owed| Some(owed.key) != peer.session_key);
-        if shared && is_elsewhere(&cx.core.roster, peer, message.id.as_str()) {
+        if shared && is_elsewhere(cx.roster(), peer, message.id.as_str()) {
             continue;
         }
-        let Some(peer) = cx.core.roster.get_mut(at) else { break };
+        let Some(mut peer) = cx.sending(at) else { break };
         let free = pulled || passes(peer.status, message.priority, peer.pulls);
         let frame = push_frame(&message);
         if !free || !peer.outbox.has_room(frame.len(), peer.acks) {
@@ -228,7 +226,7 @@ fn push_rows(cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<Waiting>, pulled: 
             peer.outbox.read_up_to(message.priority, message.seq);
             continue;
         }
-        if !hand_over(peer, &message, &frame, None, owed) {
+        if !hand_over(&mut peer, &message, &frame, None, owed) {
             return PushedRows { count, complete: false };
         }
         count += 1;
@@ -239,7 +237,8 @@ fn push_rows(cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<Waiting>, pulled: 
 /// Whether another session of the same member has a message on its way.
 fn is_elsewhere(roster: &Roster, peer: &Peer, id: &str) -> bool {
     let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
-    others.filter(|other| other.at != peer.at && other.online()).any(|other| other.outbox.has(id))
+    let others = others.filter(|other| other.at != peer.at && other.online());
+    others.filter_map(|other| roster.outbox(other.at)).any(|outbox| outbox.has(id))
 }
 
 /// Of what [`waiting_for`] counts, how much is on its way: to the peer, or from its member's queue to another session.
@@ -247,14 +246,15 @@ fn on_its_way(roster: &Roster, at: PeerRef) -> usize {
     let Some(peer) = roster.get(at) else { return 0 };
     let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
     let others = others.filter(|other| other.at != at && other.online() && peer.session_key.is_some());
-    let elsewhere: usize = others.map(|other| other.outbox.owing(&[peer.member_key])).sum();
-    elsewhere + peer.outbox.owing(&[peer.key(), peer.member_key])
+    let owing = |at: PeerRef, keys: &[PublicKey]| roster.outbox(at).map_or(0, |outbox| outbox.owing(keys));
+    let elsewhere: usize = others.map(|other| owing(other.at, &[peer.member_key])).sum();
+    elsewhere + owing(at, &[peer.key(), peer.member_key])
 }
 
 /// Once a second: what was pushed to a client that never acknowledges counts as delivered when its socket stayed open.
 pub(super) fn settle_stayed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     let mono = cx.mono_ms();
-    let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| !peer.acks && !peer.outbox.is_empty()) else { return };
+    let Some(peer) = cx.sending(at).filter(|peer| !peer.acks && !peer.outbox.is_empty()) else { return };
     let Some(left) = peer.socket.as_ref().map(Outlet::left_bytes) else { return };
     for (id, entry) in peer.outbox.take_stayed(left, mono, peer.heard_mono_ms) {
         end(memory, cx, at, id.as_str(), &entry);
@@ -271,11 +271,11 @@ pub(in crate::features::messaging) fn end(
     entry: &InFlight,
 ) {
     for owed in &entry.owed {
-        let Some(peer) = cx.core.roster.get(at) else { return };
+        let Some(peer) = cx.roster().get(at) else { return };
         if Some(owed.key) != peer.session_key {
             // Others of the member may have the same copy on their way.
-            for other in cx.core.roster.of_member(&peer.member.clone()).to_vec() {
-                if let Some(other) = cx.core.roster.get_mut(other).filter(|other| other.at != at) {
+            for other in cx.roster().of_member(&peer.member.clone()).to_vec() {
+                if let Some(other) = cx.sending(other).filter(|other| other.at != at) {
                     other.outbox.ended(id, &owed.key);
                 }
             }
@@ -294,7 +294,7 @@ pub(in crate::features::messaging) fn pull(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     limit: Option<u32>,
-) -> Result<Outcome, Reject> {
+) -> Result<Outcome<InboxPullResult>, Refusal> {
     let at = cx.peer()?.at;
     let ceiling = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(256);
     let limit = limit.unwrap_or(ceiling).clamp(1, ceiling);
@@ -311,7 +311,7 @@ pub(super) fn pull_now(
     limit: u32,
     reply: Option<ReplyTo>,
 ) {
-    if cx.core.roster.get(at).is_some() {
+    if cx.roster().get(at).is_some() {
         let work = pull_work(memory, cx, at, limit);
         cx.spawn(Work { reply_to: reply, ..work });
     }
@@ -320,22 +320,22 @@ pub(super) fn pull_now(
 fn pull_work(memory: &MessagingMemory, cx: &MeshContext<'_>, at: PeerRef, limit: u32) -> Work {
     let lanes: Vec<LaneRead> = Priority::ALL
         .into_iter()
-        .filter_map(|priority| Some((priority, cx.core.roster.get(at)?.outbox.lane(priority))))
+        .filter_map(|priority| Some((priority, cx.roster().outbox(at)?.lane(priority))))
         .filter(|(_, lane)| lane.backlog())
         .map(|(priority, lane)| LaneRead { priority, after: lane.pushed })
         .collect();
     let future = read(memory, cx, at, lanes, limit, true);
-    Work { lane: Lane("refill", at.0.to_string()), future, reply_to: None }
+    Work { tag: "inbox_pull", ..Work::new(refill_lane(at), future) }
 }
 
 /// A status stopped holding back: drain, and say how many `low` messages could be pulled.
 pub fn became_idle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     refill(memory, cx, at);
-    let low = waiting_for(memory, &cx.core.roster, at)[Priority::Low as usize];
-    let pulls = cx.core.roster.get(at).is_some_and(|peer| peer.pulls && peer.online());
+    let low = waiting_for(memory, cx.roster(), at)[Priority::Low as usize];
+    let pulls = cx.roster().get(at).is_some_and(|peer| peer.pulls && peer.online());
     if low > 0 && pulls {
-        let frame = system_push(&cx.core.id, "low_waiting", event_data(&LowWaiting { count: low }), cx.now_ms());
-        cx.push_to(at, &frame);
+        let event = cx.system_event("low_waiting", event_data(&LowWaiting { count: low }));
+        cx.push(at, &event);
     }
 }
 

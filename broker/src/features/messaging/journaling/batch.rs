@@ -1,21 +1,22 @@
 //! What the journal is handed, and what follows from it being on disk or not.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{Ack, Response};
-use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::message::ServerMessage;
 
 use super::super::send::answer_all;
-use super::super::state::{Awaiting, Journaled, MessagingMemory, Open, Recipient};
+use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
 use super::backlog::{look, pull_now, refill};
-use crate::features::presence::store::SessionRecord;
 use crate::journal::Batch;
-use crate::journal::types::{LastSeen, NewDelivery, RecipientKind};
+use crate::journal::types::{NewDelivery, RecipientKind};
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::peers::PeerRef;
+use crate::mesh::resolve::Recipient;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 
 /// Rows that one batch of a mesh hands over.
 const MAX_BATCH_ROWS: usize = 8_192;
@@ -30,10 +31,9 @@ pub struct Ticket {
 }
 
 /// Takes what is pending as one batch; only what has waited long enough for its acknowledgement when nothing more was wanted.
-pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: FlushWanted) -> (Batch, Ticket) {
+pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: FlushWanted, batch: &mut Batch) {
     let expected_only = wanted <= FlushWanted::Expected && !memory.urgent;
     let ripe_upto = if expected_only { memory.hold.ripe_upto() } else { i64::MAX };
-    let mut batch = Batch::default();
     let mut seqs = Vec::new();
     let mut upto = memory.next_seq - 1;
     let mut taken = (0, 0);
@@ -70,6 +70,7 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted
     }
     if expected_only {
         memory.hold.next_period(memory.next_seq - 1, seqs.len());
+        cx.expect_within(Duration::from_millis(memory.hold.period_ms));
     } else if memory.pending.is_empty() {
         memory.urgent = false;
     }
@@ -82,56 +83,19 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted
         }
     }
     batch.stages = std::mem::take(&mut memory.stages);
-    batch.stats = std::mem::take(&mut memory.stats);
-    let mut seen: HashMap<MemberId, i64> = HashMap::new();
-    for key in std::mem::take(&mut cx.core.dirty) {
-        if let Some(record) = session_record(cx, &key) {
-            let last = seen.entry(record.member_id.clone()).or_default();
-            *last = (*last).max(record.last_seen_at_ms);
-            batch.sessions.push(record);
-        }
-    }
-    batch.last_seen = seen.into_iter().map(|(member_id, at_ms)| LastSeen { member_id, at_ms }).collect();
-    (batch, Ticket { seqs, upto, awaiting: std::mem::take(&mut memory.awaiting) })
-}
-
-fn session_record(cx: &MeshContext<'_>, key: &PublicKey) -> Option<SessionRecord> {
-    let known = cx.core.roster.known.get(key)?;
-    let peer = cx.core.roster.with_key(key).first().and_then(|at| cx.core.roster.get(*at));
-    Some(SessionRecord {
-        mesh_id: cx.core.id.clone(),
-        session_key: *key,
-        member_id: known.member.clone(),
-        session_id: peer.map_or(&known.session_id, |peer| &peer.session_id).clone(),
-        display_name: peer.map_or(&known.name, |peer| &peer.name).clone(),
-        cwd: peer.map_or(&known.cwd, |peer| &peer.cwd).clone(),
-        hostname: peer.and_then(|peer| peer.hostname.clone()),
-        groups: peer.map_or(&known.groups, |peer| &peer.groups).clone(),
-        profile: peer.map_or(&known.profile, |peer| &peer.profile).clone(),
-        visible: peer.map_or(known.visible, |peer| peer.visible),
-        summary: peer.map_or(&known.summary, |peer| &peer.summary).clone(),
-        status: peer.map(|peer| peer.status).unwrap_or_default(),
-        stats: peer.map(|peer| peer.stats).unwrap_or_default(),
-        first_seen_at_ms: cx.now_ms(),
-        last_seen_at_ms: peer.map_or(known.last_seen_ms, |peer| peer.last_seen_ms),
-        proven: known.proven,
-    })
+    memory.ticket = Some(Ticket { seqs, upto, awaiting: std::mem::take(&mut memory.awaiting) });
 }
 
 /// A batch is on disk, or failed as a whole.
-pub fn committed(
-    memory: &mut MessagingMemory,
-    cx: &mut MeshContext<'_>,
-    ticket: Ticket,
-    result: Result<(), ErrorCode>,
-) {
+pub fn committed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, result: &Result<(), Refusal>) {
+    let Some(ticket) = memory.ticket.take() else { return };
     for seq in &ticket.seqs {
         let Some(mut open) = memory.open.remove(seq) else { continue };
         let Some(reply) = open.reply.take() else { continue };
         match result {
             Ok(()) => answer_all(memory, cx, &open, &reply),
-            Err(code) => {
-                let ack = failed(memory, &open, code);
+            Err(refusal) => {
+                let ack = failed(memory, &open, refusal);
                 for reply in std::iter::once(&reply).chain(&open.retries) {
                     let id = reply.id.as_deref().unwrap_or_default().to_owned();
                     cx.reply(reply, &ServerMessage::from(Response::from(Ack { id, ..ack.clone() })));
@@ -140,7 +104,8 @@ pub fn committed(
         }
     }
     memory.committed = memory.committed.max(ticket.upto);
-    memory.doubtful |= matches!(result, Err(ErrorCode::Unavailable | ErrorCode::Internal));
+    memory.doubtful |=
+        matches!(result, Err(refusal) if matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Internal));
     for (at, wait) in ticket.awaiting {
         if wait.look {
             look(cx, at);
@@ -159,26 +124,22 @@ pub fn committed(
 }
 
 /// The batch of a message was not kept: its sender learns it, a retry is a new attempt.
-fn failed(memory: &mut MessagingMemory, open: &Open, code: ErrorCode) -> Ack {
+fn failed(memory: &mut MessagingMemory, open: &Open, refusal: &Refusal) -> Ack {
     memory.remembered.forget(&open.message.id);
     for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
         memory.count_delivered(&recipient.key, recipient.copy, open.message.priority);
     }
+    let code = refusal.code;
     METRICS.messages_rejected.with_label_values(&[code.as_str()]).inc();
     Ack {
         queued: false,
-        error: Some(format!("{}: {}", code.as_str(), code.doc())),
+        error: Some(format!("{}: {}", code.as_str(), refusal.message)),
         code: Some(code.as_str().into()),
         ..Ack::default()
     }
 }
 
 /// Nothing is pending, being written or waiting for a commit.
-pub fn is_settled(memory: &MessagingMemory, cx: &MeshContext<'_>) -> bool {
-    memory.open.is_empty()
-        && memory.pending.is_empty()
-        && memory.stages.is_empty()
-        && memory.stats.is_empty()
-        && memory.awaiting.is_empty()
-        && cx.core.dirty.is_empty()
+pub fn is_settled(memory: &MessagingMemory) -> bool {
+    memory.open.is_empty() && memory.pending.is_empty() && memory.stages.is_empty() && memory.awaiting.is_empty()
 }

@@ -7,12 +7,10 @@
 mod backlog;
 mod batch;
 mod received;
-mod totals;
 mod upkeep;
 
 pub use backlog::{attached, became_idle, left_behind, refill, waiting_for};
 pub(super) use backlog::{end, pull};
-pub use batch::{Ticket, committed, is_settled, take_batch};
+pub use batch::{Ticket, collect, committed, is_settled};
 pub(super) use received::settle_received;
-pub use totals::{count_stats, totals};
-pub use upkeep::tick;
+pub use upkeep::{EXPIRY, expire, tick};

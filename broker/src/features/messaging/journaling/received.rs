@@ -38,7 +38,7 @@ pub(in crate::features::messaging) fn received(
         METRICS.deliveries_unwritten.inc();
     } else {
         memory.stages.push(StageUpdate {
-            mesh_id: cx.core.id.clone(),
+            mesh_id: cx.mesh_id().clone(),
             seq: entry.seq,
             recipient_key: entry.key,
             stage: Stage::Received,

@@ -9,51 +9,49 @@ use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
 
 /// How often expired messages are looked for.
 const EXPIRY_MS: i64 = 3_600_000;
+/// The timer of that.
+pub const EXPIRY: &str = "expire";
 
-/// Once a second: write what waited for company, look for expired messages, forget old windows.
+/// Once a second: write what waited for company, push what waited for a socket.
 pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
-    if !memory.stages.is_empty() || !memory.stats.is_empty() || !cx.core.dirty.is_empty() {
+    if !memory.stages.is_empty() {
         cx.flush(FlushWanted::Soon);
     }
     if memory.doubtful {
         recount(memory, cx);
     }
     // A socket whose queue was full may have drained without any acknowledgement to wake its backlog.
-    for at in cx.core.roster.refs() {
-        if cx.core.roster.get(at).is_some_and(|peer| peer.outbox.behind()) {
+    for at in cx.roster().refs() {
+        if cx.roster().outbox(at).is_some_and(|outbox| outbox.behind()) {
             refill(memory, cx, at);
         }
         settle_stayed(memory, cx, at);
     }
     // Asked every second, so that a step of the wall clock is seen as one.
-    let (mono, believed) = (cx.mono_ms(), cx.core.clock.believed_ms());
-    let due = memory.expired_mono_ms.is_none_or(|last| mono - last >= EXPIRY_MS);
-    if due {
-        memory.expired_mono_ms = Some(mono);
-        let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), believed);
-        let next_seq = memory.next_seq;
-        let future = async move {
-            store::expire(&db, now).await?;
-            let counts = store::pending_counts(&db, &mesh).await?;
-            let copies = store::pending_copies(&db, &mesh).await?;
-            Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
-                // What is in memory only is not in these counts, nor what was written since they were read: who attaches in
-                // that moment would not be told of it. Counts that are too high only cost a look.
-                if memory.open.is_empty() && memory.next_seq == next_seq {
-                    memory.waiting = counts.into_iter().map(|(key, found)| (key, found.counts)).collect();
-                    memory.copies.clear();
-                    memory.copy_keys.clear();
-                    memory.recount_copies(copies);
-                }
-                Ok(Outcome::Silent)
-            })
-        };
-        cx.spawn(Work {
-            lane: Lane("expire", String::new()),
-            future: boxed::<Messaging, _, _>(future),
-            reply_to: None,
-        });
-    }
+    cx.believed_ms();
+}
+
+/// Once an hour: ends what expired, and counts anew what waits.
+pub fn expire(memory: &MessagingMemory, cx: &mut MeshContext<'_>) {
+    cx.wake_at(EXPIRY, cx.mono_ms() + EXPIRY_MS);
+    let (storage, now, next_seq) = (cx.storage(), cx.believed_ms(), memory.next_seq);
+    let future = async move {
+        store::expire(storage.db(), now).await?;
+        let counts = store::pending_counts(storage.db(), storage.mesh()).await?;
+        let copies = store::pending_copies(storage.db(), storage.mesh()).await?;
+        Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
+            // What is in memory only is not in these counts, nor what was written since they were read: who attaches in
+            // that moment would not be told of it. Counts that are too high only cost a look.
+            if memory.open.is_empty() && memory.next_seq == next_seq {
+                memory.waiting = counts.into_iter().map(|(key, found)| (key, found.counts)).collect();
+                memory.copies.clear();
+                memory.copy_keys.clear();
+                memory.recount_copies(copies);
+            }
+            Ok(Outcome::Silent)
+        })
+    };
+    cx.spawn(Work::new(Lane::of::<Messaging>("expire"), boxed::<Messaging, _, _>(future)));
 }
 
 /// After a transaction whose outcome is unknown: counts what waits in storage and shows it to the recipients that are here.
@@ -63,7 +61,7 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
 /// asked for again, while storage is away.
 fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
     memory.doubtful = false;
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
+    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
     let future = async move {
         let counted = store::pending_counts(&db, &mesh).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
@@ -78,8 +76,8 @@ fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
                     *count = (*count).max(stored);
                 }
             }
-            for at in cx.core.roster.refs() {
-                let here = cx.core.roster.get(at).is_some_and(|peer| peer.online() && !peer.ephemeral);
+            for at in cx.roster().refs() {
+                let here = cx.roster().get(at).is_some_and(|peer| peer.online() && !peer.ephemeral);
                 if here {
                     attached(memory, cx, at);
                 }
@@ -87,5 +85,5 @@ fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
             Ok(Outcome::Silent)
         })
     };
-    cx.spawn(Work { lane: Lane("recount", String::new()), future: boxed::<Messaging, _, _>(future), reply_to: None });
+    cx.spawn(Work::new(Lane::of::<Messaging>("recount"), boxed::<Messaging, _, _>(future)));
 }

@@ -6,8 +6,8 @@ use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::schema::{member_stats, sessions};
-use crate::db::{Db, DbError, convert};
+use super::schema::{member_stats, sessions};
+use super::{Db, DbError, convert};
 use crate::{with_conn, with_tx};
 
 /// A session as remembered.
@@ -123,7 +123,7 @@ macro_rules! session_changes {
         ($($crate::db::schema::sessions::$column.eq(diesel::upsert::excluded($crate::db::schema::sessions::$column)),)+)
     };
     () => {
-        $crate::features::presence::store::session_changes!(
+        $crate::db::sessions::session_changes!(
             member_id, session_id, display_name, cwd, hostname, groups, profile, visible, summary, status, stats,
             last_seen_at_ms, proven
         )
@@ -287,5 +287,5 @@ pub async fn newest_seen(db: &Db, mesh: &MeshId) -> Result<Option<i64>, DbError>
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
+#[path = "sessions_tests.rs"]
 mod tests;

@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::members::{Grant, Grants};
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::schema::members;
-use crate::db::{Db, DbError, convert};
+use super::schema::members;
+use super::{Db, DbError, convert};
 use crate::{with_conn, with_tx};
 
 /// What a member may do.
@@ -32,6 +33,26 @@ impl Role {
             Self::Member => "member",
             Self::Admin => "admin",
             Self::Owner => "owner",
+        }
+    }
+
+    /// What a member of this role may do: the owner everything, admins all but end the mesh, members what does not concern
+    /// what belongs to others.
+    pub const fn allows(self, capability: Capability) -> bool {
+        match self {
+            Self::Owner => true,
+            Self::Admin => !matches!(capability, Capability::CanDeleteMesh),
+            Self::Member => matches!(
+                capability,
+                Capability::CanSend
+                    | Capability::CanUseTools
+                    | Capability::CanWriteState
+                    | Capability::CanReadShared
+                    | Capability::CanSchedule
+                    | Capability::CanRunSql
+                    | Capability::CanRunGraph
+                    | Capability::CanDeployMcp
+            ),
         }
     }
 

@@ -9,11 +9,10 @@ use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::target::Target;
 use smallvec::SmallVec;
 
-use super::state::Recipient;
+use super::peers::{Member, Peer, PeerRef, Roster, allows};
 use crate::journal::types::RecipientKind;
-use crate::mesh::outcome::Reject;
-use crate::mesh::peers::{Member, Peer, PeerRef, Roster, allows};
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 
 /// Candidates listed in an `ambiguous_target` error.
 const MAX_CANDIDATES: usize = 16;
@@ -68,6 +67,21 @@ impl Resolved {
     }
 }
 
+/// One recipient of a message in memory.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    /// Session key, or member key.
+    pub key: PublicKey,
+    /// Which of them.
+    pub kind: RecipientKind,
+    /// Member behind it.
+    pub member: MemberId,
+    /// It is a session that is here, and the message is for its member: left behind, it goes to another session.
+    pub copy: bool,
+    /// It has acknowledged (or counts as delivered).
+    pub received: bool,
+}
+
 /// Who a message is for, and the sockets it can be pushed to now.
 pub struct Routed {
     /// What storage and receipts know.
@@ -86,7 +100,7 @@ const FEW: usize = 8;
 ///
 /// # Errors
 /// `unknown_target`, or `ambiguous_target` with the candidates.
-pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Result<Resolved, Reject> {
+pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Result<Resolved, Refusal> {
     let text = text.trim();
     if let Some(key) = PublicKey::parse(text) {
         return resolve_key(roster, &key);
@@ -164,7 +178,7 @@ fn with_prefix(roster: &Roster, prefix: &str) -> Vec<Resolved> {
     found
 }
 
-fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Reject> {
+fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Refusal> {
     let known = roster.known.get(key);
     // A key that a session of somebody used stays that session's, whoever enrols it afterwards: older links ask for no proof.
     let of_another = |member: &Member| known.is_some_and(|known| known.member != member.id);
@@ -190,14 +204,14 @@ fn is_live(roster: &Roster, member: &MemberId) -> bool {
     roster.member(member).is_some_and(|member| member.revoked_at_ms.is_none())
 }
 
-fn unknown(message: &str) -> Reject {
-    Reject::new(ErrorCode::UnknownTarget, message)
+fn unknown(message: &str) -> Refusal {
+    Refusal::new(ErrorCode::UnknownTarget, message)
 }
 
-fn ambiguous(roster: &Roster, text: &str, found: &[Resolved]) -> Reject {
+fn ambiguous(roster: &Roster, text: &str, found: &[Resolved]) -> Refusal {
     let candidates = found.iter().take(MAX_CANDIDATES).map(|one| one.candidate(roster)).collect();
     let message = format!("`{}` may mean {} recipients; use a key", printable(text), found.len());
-    Reject { candidates, ..Reject::new(ErrorCode::AmbiguousTarget, message) }
+    Refusal { candidates, ..Refusal::new(ErrorCode::AmbiguousTarget, message) }
 }
 
 fn printable(text: &str) -> String {
@@ -241,7 +255,7 @@ impl<'a> Route<'a> {
     ///
     /// # Errors
     /// `unknown_target`, `ambiguous_target`, `blocked`.
-    pub fn add(&mut self, target: &Target, subscribers: &[MemberId]) -> Result<(), Reject> {
+    pub fn add(&mut self, target: &Target, subscribers: &[MemberId]) -> Result<(), Refusal> {
         match target {
             Target::Key(key) => self.add_resolved(&resolve_key(self.roster, key)?),
             Target::Name(name) => {
@@ -259,7 +273,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    fn add_resolved(&mut self, resolved: &Resolved) -> Result<(), Reject> {
+    fn add_resolved(&mut self, resolved: &Resolved) -> Result<(), Refusal> {
         let member = match resolved {
             Resolved::Member(id, _) => Some(id.clone()),
             Resolved::Session(key) => self.member_of_session(key),
@@ -270,7 +284,7 @@ impl<'a> Route<'a> {
             .is_some_and(|member| allows(member, &self.sender.member_key, &self.sender.key(), Grant::Dm));
         let Some(member) = member.filter(|_| allowed) else {
             METRICS.dropped_by_grant.with_label_values(&["dm"]).inc();
-            return Err(Reject::new(
+            return Err(Refusal::new(
                 ErrorCode::BlockedByGrants,
                 "by recipient grants: it takes no direct messages from this sender",
             ));
@@ -333,7 +347,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    fn add_audience(&mut self, what: &str, belongs: impl Fn(&Peer) -> bool) -> Result<(), Reject> {
+    fn add_audience(&mut self, what: &str, belongs: impl Fn(&Peer) -> bool) -> Result<(), Refusal> {
         let mut excluded = false;
         let blocked = self.blocked;
         let roster = self.roster;

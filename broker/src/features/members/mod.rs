@@ -1,3 +1,0 @@
-//! Enrolment and members over HTTP; see `http`.
-
-pub mod store;

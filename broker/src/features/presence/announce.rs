@@ -1,0 +1,47 @@
+//! What the others are told of a peer: that it came, went, hid or showed itself.
+
+use claudemesh_protocol::features::presence::{PeerEvent, event_data};
+use claudemesh_protocol::time::iso;
+
+use crate::mesh::context::{Loss, MeshContext};
+use crate::mesh::peers::{KnownSession, Peer, PeerRef};
+
+/// What tells of changes that did not fit into the second.
+const ROSTER_CHANGED: Loss = Loss::Coalesce("roster_changed");
+
+/// A session came; `known` when it was here before.
+pub(super) fn arrival(cx: &mut MeshContext<'_>, at: PeerRef, known: Option<&KnownSession>) {
+    // Hidden peers cause no join event: it would give them away.
+    let Some(peer) = cx.roster().get(at).filter(|peer| peer.visible && !peer.ephemeral) else { return };
+    let event = PeerEvent {
+        groups: Some(peer.groups.clone()),
+        last_seen_at: known.map(|known| iso(known.last_seen_ms)),
+        summary: known.and_then(|known| known.summary.clone()),
+        ..named(peer)
+    };
+    let name = if known.is_some() { "peer_returned" } else { "peer_joined" };
+    let member = peer.member.clone();
+    tell(cx, name, &event, |other| other.member != member);
+}
+
+/// A session is gone.
+pub(super) fn departure(cx: &mut MeshContext<'_>, record: &Peer) {
+    tell(cx, "peer_left", &named(record), |other| other.member != record.member);
+}
+
+/// A session hid or showed itself.
+pub(super) fn visibility(cx: &mut MeshContext<'_>, at: PeerRef) {
+    let Some(peer) = cx.roster().get(at) else { return };
+    let kind = if peer.visible { "peer_visible" } else { "peer_hidden" };
+    let event = named(peer);
+    tell(cx, kind, &event, |other| other.at != at);
+}
+
+fn named(peer: &Peer) -> PeerEvent {
+    PeerEvent { name: peer.name.clone(), pubkey: peer.key(), groups: None, last_seen_at: None, summary: None }
+}
+
+fn tell(cx: &mut MeshContext<'_>, name: &str, event: &PeerEvent, audience: impl Fn(&Peer) -> bool) {
+    let event = cx.system_event(name, event_data(event));
+    cx.broadcast(&event, ROSTER_CHANGED, audience);
+}

@@ -1,0 +1,78 @@
+//! One step of a mesh on plain data: what the actor and the tests run.
+
+use super::context::{Caller, Core, FlushWanted, MeshContext};
+use super::dispatch::Features;
+use super::known;
+use crate::journal::Batch;
+
+/// Runs something on the features, then tells them the events that it caused.
+pub(super) fn step<T>(
+    core: &mut Core,
+    features: &mut Features,
+    caller: Option<Caller>,
+    run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T,
+) -> T {
+    let mut cx = MeshContext::new(core, caller);
+    let result = run(features, &mut cx);
+    cx.caller = None;
+    while let Some(event) = cx.core.events.pop_front() {
+        features.on_event(&mut cx, &event);
+    }
+    result
+}
+
+/// Takes what is to be written: the records that changed, then what each feature has.
+pub(super) fn collect(core: &mut Core, features: &mut Features, wanted: FlushWanted) -> Batch {
+    let mut batch = Batch::default();
+    known::collect(core, &mut batch);
+    features.collect(&mut MeshContext::new(core, None), wanted, &mut batch);
+    batch
+}
+
+/// Whether nothing of this mesh waits for storage.
+pub(super) fn is_settled(core: &mut Core, features: &Features) -> bool {
+    core.dirty.is_empty() && features.is_settled(&MeshContext::new(core, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use crate::mesh::context::{EVENT_FRAMES_PER_SECOND, Loss};
+    use crate::mesh::testing::TestMesh;
+
+    #[actix_rt::test]
+    async fn all_events_of_a_second_share_one_budget_of_frames() {
+        let mut mesh = TestMesh::new().await;
+        let alice = mesh.member("alice", 1).await;
+        let (_, frames) = mesh.peer(&alice, "alice", Some(11));
+        let left = mesh.step(None, |_, cx| {
+            for number in 0..EVENT_FRAMES_PER_SECOND + 10 {
+                let event = cx.system_event("changed", json!({ "number": number }));
+                let loss = if number % 2 == 0 { Loss::Drop } else { Loss::Coalesce("many_changed") };
+                cx.broadcast(&event, loss, |_| true);
+            }
+            cx.core.left_out.clone()
+        });
+        mesh.settle_frames().await;
+        let pushed = TestMesh::take(&frames, "push").len() as u64;
+        assert!((1..=EVENT_FRAMES_PER_SECOND).contains(&pushed), "{pushed}");
+        assert_eq!(mesh.core.event_budget, 0);
+        assert_eq!(left, [("many_changed", 5)].into(), "those that may be lost are not told of");
+    }
+
+    #[actix_rt::test]
+    async fn a_feature_is_woken_when_its_time_has_come() {
+        let mut mesh = TestMesh::new().await;
+        mesh.advance(Duration::ZERO);
+        mesh.settle().await;
+        assert!(mesh.core.work.is_empty());
+        mesh.advance(Duration::from_secs(3_599));
+        assert!(mesh.core.work.is_empty(), "messages expire by the hour");
+        mesh.advance(Duration::from_secs(1));
+        assert_eq!(mesh.core.work.len(), 1);
+        assert!(mesh.core.timers.next_mono_ms().is_some_and(|next| next > mesh.core.clock.mono_ms()));
+    }
+}

@@ -1,0 +1,183 @@
+//! [`Refusal`]: why a request fails, over frames and HTTP alike.
+
+use std::fmt;
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::RETRY_AFTER;
+use actix_web::{HttpResponse, ResponseError};
+use claudemesh_protocol::error::{Bound, ErrorClass, ErrorCode, ErrorFrame, HttpError};
+use claudemesh_protocol::features::messaging::Candidate;
+use claudemesh_protocol::id::MeshId;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::db::DbError;
+use crate::db::members::GrantsError;
+
+/// Why a request is refused. Becomes one `error` frame, or one JSON body of an HTTP route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// Stable code.
+    pub code: ErrorCode,
+    /// For people; never SQL, paths or secrets.
+    pub message: String,
+    /// Milliseconds after which the same request may pass.
+    pub retry_after_ms: Option<u64>,
+    /// With `ambiguous_target`.
+    pub candidates: Vec<Candidate>,
+    /// With `conflict`: what is there now.
+    pub current: Option<Value>,
+    /// With `limit`: which bound was hit.
+    pub bound: Option<Bound>,
+    /// What went wrong inside the broker; only its incident id leaves the broker.
+    pub(crate) fault: Option<Arc<Fault>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Fault {
+    incident: Uuid,
+    cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl PartialEq for Fault {
+    fn eq(&self, other: &Self) -> bool {
+        self.incident == other.incident
+    }
+}
+
+impl Refusal {
+    /// A refusal with a message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+            candidates: vec![],
+            current: None,
+            bound: None,
+            fault: None,
+        }
+    }
+
+    /// A refusal that ends after a while.
+    pub fn wait(code: ErrorCode, message: impl Into<String>, retry_after_ms: u64) -> Self {
+        Self { retry_after_ms: Some(retry_after_ms), ..Self::new(code, message) }
+    }
+
+    /// `rate_limited`, and when the same request may pass.
+    pub fn limited(retry_after_ms: u64) -> Self {
+        Self::wait(ErrorCode::RateLimited, ErrorCode::RateLimited.doc(), retry_after_ms)
+    }
+
+    /// A fault of the broker: the message names a fresh incident, under which [`Refusal::log`] writes the cause.
+    pub fn fault(code: ErrorCode, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let fault = Fault { incident: Uuid::new_v4(), cause: cause.into() };
+        let message = format!("{} (incident {})", code.doc().trim_end_matches('.'), fault.incident);
+        Self { fault: Some(Arc::new(fault)), ..Self::new(code, message) }
+    }
+
+    /// Writes the cause of a fault into the log, beside its incident. Called where the refusal leaves the broker: there it is
+    /// known which request failed.
+    pub fn log(&self, mesh: Option<&MeshId>, request: &str) {
+        if let Some(fault) = &self.fault {
+            tracing::error!(
+                incident = %fault.incident,
+                mesh.id = mesh.map(tracing::field::display),
+                msg.type = request,
+                code = self.code.as_str(),
+                error = %fault.cause,
+                source = fault.cause.source().map(tracing::field::debug),
+                "a request failed inside the broker"
+            );
+        }
+    }
+
+    /// The frame.
+    pub fn into_frame(self, id: Option<&str>) -> ErrorFrame {
+        ErrorFrame {
+            code: self.code.as_str().into(),
+            message: self.message,
+            id: id.map(str::to_owned),
+            retry_after_ms: self.retry_after_ms,
+            candidates: self.candidates,
+            current: self.current,
+            bound: self.bound,
+        }
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, code.doc())
+    }
+}
+
+impl From<DbError> for Refusal {
+    fn from(error: DbError) -> Self {
+        let code = error.code();
+        match code.class() {
+            ErrorClass::Internal | ErrorClass::Unavailable => Self::fault(code, error),
+            ErrorClass::BadRequest
+            | ErrorClass::Auth
+            | ErrorClass::NotFound
+            | ErrorClass::Conflict
+            | ErrorClass::Limit => Self::new(code, error.to_string()),
+        }
+    }
+}
+
+impl From<GrantsError> for Refusal {
+    fn from(error: GrantsError) -> Self {
+        match error {
+            GrantsError::TooMany => Self::new(ErrorCode::Limit, error.to_string()),
+            GrantsError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        if let Some(wait) = self.retry_after_ms {
+            response.insert_header((RETRY_AFTER, wait.div_ceil(1_000).to_string()));
+        }
+        response.json(HttpError {
+            ok: false,
+            error: self.code.as_str().into(),
+            message: Some(self.message.clone()),
+            retry_after_ms: self.retry_after_ms,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_names_its_incident_and_not_its_cause() {
+        let refusal = Refusal::from(DbError::corrupt("members.role"));
+        let incident = refusal.fault.as_ref().unwrap().incident.to_string();
+        let frame = refusal.clone().into_frame(Some("1"));
+        assert_eq!((frame.code.as_str(), frame.id.as_deref()), ("internal", Some("1")));
+        assert!(frame.message.contains(&incident) && !frame.message.contains("members.role"), "{}", frame.message);
+        assert_eq!(refusal.error_response().status(), 500);
+    }
+
+    #[test]
+    fn what_the_caller_did_is_no_incident() {
+        let refusal = Refusal::from(DbError::NotFound);
+        assert_eq!((refusal.code, refusal.fault.is_none()), (ErrorCode::NotFound, true));
+    }
+}

@@ -1,0 +1,96 @@
+//! Who may name whom in the sources of the broker, as ARCHITECTURE.md draws it.
+
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Lines of a file that hold one of these texts, but not an allowed one.
+fn offences(path: &Path, forbidden: &[&str], allowed: &[&str]) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .filter(|line| {
+            forbidden.iter().any(|text| line.contains(text)) && !allowed.iter().any(|text| line.contains(text))
+        })
+        .map(|line| format!("{}: {}", path.display(), line.trim()))
+        .collect()
+}
+
+#[test]
+fn the_mesh_names_no_feature() {
+    let allowed = ["claudemesh_protocol::features::", "pub use crate::features::Features;"];
+    let mut found = Vec::new();
+    for path in sources(&src().join("mesh")) {
+        let names = features().into_iter().map(|name| format!("features.{name}")).collect::<Vec<_>>();
+        let mut forbidden = vec!["crate::features", "features::"];
+        forbidden.extend(names.iter().map(String::as_str));
+        found.extend(offences(&path, &forbidden, &allowed));
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn storage_and_sockets_know_neither_meshes_nor_features() {
+    let mut found = Vec::new();
+    for room in ["db", "journal"] {
+        for path in sources(&src().join(room)) {
+            found.extend(offences(&path, &["crate::features", "crate::mesh", "crate::session", "crate::http"], &[]));
+        }
+    }
+    for path in sources(&src().join("session")) {
+        found.extend(offences(&path, &["crate::features"], &[]));
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn no_feature_names_another() {
+    let mut found = Vec::new();
+    for own in features() {
+        for path in sources(&src().join("features").join(&own)) {
+            for other in features().iter().filter(|other| **other != own) {
+                let named = [format!("crate::features::{other}"), format!("features.{other}")];
+                let named: Vec<&str> = named.iter().map(String::as_str).collect();
+                found.extend(offences(&path, &named, &["claudemesh_protocol::features::"]));
+            }
+            found.extend(offences(&path, &["crate::features::{"], &[]));
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn features_reach_the_core_of_a_mesh_through_its_context_only() {
+    let mut found = Vec::new();
+    for path in sources(&src().join("features")) {
+        found.extend(offences(&path, &["cx.core"], &[]));
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// Names of the folders of features.
+fn features() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(src().join("features"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert!(names.contains(&"messaging".to_owned()));
+    names
+}
