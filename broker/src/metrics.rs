@@ -30,7 +30,7 @@ pub struct Metrics {
     pub deliveries_unwritten: IntCounter,
     /// Messages not delivered because of the recipient's grants.
     pub dropped_by_grant: IntCounterVec,
-    /// Ephemeral events dropped because a queue was full.
+    /// Ephemeral events dropped because a queue was full, or the mesh sent too many in that second.
     pub events_dropped: IntCounter,
     /// Answers that did not fit: their sockets were closed.
     pub answers_dropped: IntCounter,

@@ -267,7 +267,7 @@ async fn joining_name(
         Some(mesh) => members::by_key(&state.db, mesh, key).await?,
         None => None,
     };
-    if known.is_some() { Ok(rules::display_name(asked)?) } else { Err(refused.into()) }
+    if known.is_some() { Ok(rules::display_name(asked)?) } else { Err(refused) }
 }
 
 fn candidate(pubkey: PublicKey, display_name: String) -> Candidate {

@@ -300,10 +300,11 @@ impl Mesh {
             self.step(ctx, Some(caller.clone()), |features, cx| features.dispatch(cx, message))
         }));
         let Ok(outcome) = caught else {
-            let frame = Refusal::new(ErrorCode::Internal, "this request failed inside the broker; reconnect")
-                .into_frame(caller.id.as_deref());
+            let refusal = Refusal::fault(ErrorCode::Internal, "a handler panicked; the mesh is rebuilt from storage");
+            refusal.log(Some(&self.core.id), tag);
+            let frame = refusal.into_frame(caller.id.as_deref());
             self.answer(&caller, &frame.into());
-            self.rebuild(tag, ctx);
+            self.rebuild(ctx);
             return false;
         };
         match &outcome {
@@ -315,8 +316,7 @@ impl Mesh {
     }
 
     /// After a panic the memory may be half changed: end this actor; the directory loads a new one, sessions reconnect.
-    fn rebuild(&mut self, tag: &'static str, ctx: &mut Context<Self>) {
-        tracing::error!(mesh.id = %self.core.id, msg.type = tag, "a handler panicked; the mesh is rebuilt from storage");
+    fn rebuild(&mut self, ctx: &mut Context<Self>) {
         let (cx, _) = self.context(None);
         for peer in cx.core.roster.refs() {
             cx.close(peer, CloseReason::Restarting);

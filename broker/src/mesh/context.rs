@@ -370,9 +370,9 @@ impl MeshContext<'_> {
     /// All features share [`EVENT_FRAMES_PER_SECOND`]: an event that would not fit if everyone were to get it is left out.
     pub fn broadcast(&mut self, event: &ServerMessage, loss: Loss, audience: impl Fn(&Peer) -> bool) {
         if self.core.event_budget < self.core.roster.len() as u64 {
-            METRICS.events_dropped.inc();
-            if let Loss::Coalesce(told) = loss {
-                *self.core.left_out.entry(told).or_default() += 1;
+            match loss {
+                Loss::Drop => METRICS.events_dropped.inc(),
+                Loss::Coalesce(told) => *self.core.left_out.entry(told).or_default() += 1,
             }
             return;
         }

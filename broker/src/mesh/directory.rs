@@ -14,6 +14,7 @@ use super::context::{Core, Shared};
 use super::dispatch::Features;
 use super::load::{self, Found};
 use super::messages::{Drain, HookStatus, ReloadMembers, Snapshot};
+use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
 /// A loaded mesh, or the turn of whoever loads it.
@@ -76,12 +77,12 @@ impl Directory {
     ///
     /// # Errors
     /// `unauthorized` when there is no such mesh (who is not a member learns nothing), `mesh_archived`, or storage.
-    pub async fn get(&self, id: &MeshId) -> Result<Addr<Mesh>, ErrorCode> {
+    pub async fn get(&self, id: &MeshId) -> Result<Addr<Mesh>, Refusal> {
         if self.inner.closing.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(ErrorCode::ShuttingDown);
+            return Err(ErrorCode::ShuttingDown.into());
         }
         if id.as_str().is_empty() || id.as_str().len() > 64 {
-            return Err(ErrorCode::Unauthorized);
+            return Err(ErrorCode::Unauthorized.into());
         }
         let slot = self.slot(id);
         // One loader per mesh; the others wait for it. Other meshes are not held up.
@@ -91,20 +92,21 @@ impl Directory {
         }
         let loaded = match load::load(&self.inner.shared.db, id).await {
             Ok(Found::Mesh(loaded)) => Ok(loaded),
-            Ok(Found::Archived) => Err(ErrorCode::MeshArchived),
-            Ok(Found::Nothing) => Err(ErrorCode::Unauthorized),
+            Ok(Found::Archived) => Err(ErrorCode::MeshArchived.into()),
+            Ok(Found::Nothing) => Err(ErrorCode::Unauthorized.into()),
             Err(error) => {
-                tracing::error!(error = %error, mesh.id = %id, "a mesh cannot be loaded");
-                Err(error.code())
+                let refusal = Refusal::from(error);
+                refusal.log(Some(id), "hello");
+                Err(refusal)
             }
         };
         let loaded = match loaded {
             Ok(loaded) => loaded,
-            Err(code) => {
+            Err(refusal) => {
                 drop(turn);
                 drop(slot);
                 self.forget_if_empty(id);
-                return Err(code);
+                return Err(refusal);
             }
         };
         let (shared, directory) = (self.inner.shared.clone(), self.clone());
@@ -238,7 +240,7 @@ mod tests {
         let directory = Directory::new(shared, Arbiters::default());
         for number in 0..100 {
             let guess = MeshId::from(format!("guess-{number}"));
-            assert_eq!(directory.get(&guess).await.err(), Some(ErrorCode::Unauthorized));
+            assert_eq!(directory.get(&guess).await.err().map(|refusal| refusal.code), Some(ErrorCode::Unauthorized));
         }
         assert_eq!(directory.ids().len(), 0);
     }

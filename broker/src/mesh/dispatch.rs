@@ -160,7 +160,7 @@ macro_rules! feature_table {
             pub(crate) async fn load(
                 storage: &$crate::db::scoped::MeshDb,
             ) -> Result<Self, $crate::db::DbError> {
-                let ($($field,)*) = tokio::try_join!($(<$feature>::load(storage),)*)?;
+                let ($($field,)*) = tokio::try_join!($(Box::pin(<$feature>::load(storage)),)*)?;
                 Ok(Self { $($field,)* })
             }
 

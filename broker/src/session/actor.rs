@@ -24,6 +24,7 @@ use crate::mesh::directory::Directory;
 use crate::mesh::messages::{Asked, Attach, Detach, Heartbeat, Inbound};
 use crate::mesh::peers::PeerRef;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 use crate::traffic::{Open, Traffic};
 
 /// Frames of one socket travel to the mesh together up to so many bytes.
@@ -304,14 +305,16 @@ impl PeerSession {
                     session.closed();
                 }
             }
-            Err(code) => session.refuse(code, ctx),
+            Err(refusal) => session.refuse(refusal, ctx),
         });
         ctx.wait_for(joined);
     }
 
-    fn refuse(&mut self, code: ErrorCode, ctx: &mut SocketContext) {
+    fn refuse(&mut self, refusal: impl Into<Refusal>, ctx: &mut SocketContext) {
+        let refusal = refusal.into();
+        let code = refusal.code;
         METRICS.connections_rejected.with_label_values(&[code.as_str()]).inc();
-        ctx.text(ServerMessage::from(ErrorFrame::new(code, code.doc())).write(None));
+        ctx.text(ServerMessage::from(refusal.into_frame(None)).write(None));
         let reason = if code == ErrorCode::Revoked { CloseReason::Banned } else { CloseReason::Refused(code.as_str()) };
         self.end(reason, ctx);
     }
@@ -375,18 +378,18 @@ async fn join(
     req_id: Option<Arc<str>>,
     socket: Outlet,
     socket_no: u64,
-) -> Result<(Addr<Mesh>, PeerRef), ErrorCode> {
+) -> Result<(Addr<Mesh>, PeerRef), Refusal> {
     for _ in 0..20 {
         let mesh = directory.get(&hello.mesh).await?;
         let attach = Attach { hello: hello.clone(), req_id: req_id.clone(), socket: socket.clone(), socket_no };
         match mesh.send(attach).await {
             Ok(Ok(peer)) => return Ok((mesh, peer)),
-            Ok(Err(Some(code))) => return Err(code),
+            Ok(Err(Some(code))) => return Err(code.into()),
             // The mesh is going to sleep or died: the directory starts it anew.
             Ok(Err(None)) | Err(_) => tokio::time::sleep(JOIN_AGAIN).await,
         }
     }
-    Err(ErrorCode::Busy)
+    Err(ErrorCode::Busy.into())
 }
 
 fn is_hello(tag: Option<&str>) -> bool {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(folder).expect("the folder of a room is read") {
+        let path = entry.expect("the folder of a room is read").path();
         if path.is_dir() {
             found.extend(sources(&path));
         } else if path.extension().is_some_and(|end| end == "rs") {
@@ -21,7 +21,7 @@ fn src() -> PathBuf {
 
 /// Lines of a file that hold one of these texts, but not an allowed one.
 fn offences(path: &Path, forbidden: &[&str], allowed: &[&str]) -> Vec<String> {
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(path).expect("a source is read");
     text.lines()
         .filter(|line| {
             forbidden.iter().any(|text| line.contains(text)) && !allowed.iter().any(|text| line.contains(text))
@@ -85,10 +85,10 @@ fn features_reach_the_core_of_a_mesh_through_its_context_only() {
 /// Names of the folders of features.
 fn features() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(src().join("features"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("the folder of the features is read")
+        .map(|entry| entry.expect("the folder of a room is read").path())
         .filter(|path| path.is_dir())
-        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .map(|path| path.file_name().expect("a folder has a name").to_string_lossy().into_owned())
         .collect();
     names.sort();
     assert!(names.contains(&"messaging".to_owned()));

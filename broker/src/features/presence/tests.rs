@@ -29,7 +29,7 @@ async fn every_record_that_ends_takes_its_counters_along() {
         mesh.core.roster.get_mut(at).unwrap().ephemeral = ephemeral;
         mesh.step(Some(at), |features, cx| {
             let stats = Some(Stats { tool_calls: Some(2.0), ..Stats::default() });
-            let set = SetStats { stats, ..SetStats::default() };
+            let set = SetStats { stats };
             Presence::handle(&mut features.presence, cx, Request::SetStats(set)).map(drop).unwrap();
         });
         assert_eq!(mesh.features.presence.counters.len(), 1);

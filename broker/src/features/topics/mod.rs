@@ -313,4 +313,26 @@ mod tests {
         assert_eq!(create(other, "t0".into()).await, Ok(()), "one that exists is no new one");
         assert_eq!(create(one, "plans".into()).await, Ok(()));
     }
+
+    #[actix_rt::test]
+    async fn a_fault_of_storage_names_an_incident_and_not_its_cause() {
+        let mut mesh = TestMesh::new().await;
+        let alice = mesh.member("alice", 1).await;
+        let (at, _) = mesh.peer(&alice, "alice", Some(11));
+        let create = TopicCreate { name: "plans".into(), description: None, visibility: None };
+        mesh.ask(at, Request::TopicCreate(create)).await;
+        rename(&mesh.core.db).await.unwrap();
+        let answer = mesh.ask(at, Request::TopicMembers(TopicMembers { topic: "plans".into() })).await;
+        let ServerMessage::Failure(Failure::Error(error)) = answer else { panic!("{answer:?}") };
+        assert_eq!((error.code.as_str(), error.id.as_deref()), ("internal", Some("i")));
+        let incident = error.message.split("(incident ").nth(1).and_then(|rest| rest.strip_suffix(')'));
+        assert!(incident.is_some_and(|text| uuid::Uuid::parse_str(text).is_ok()), "{}", error.message);
+        assert!(!error.message.contains("topic_members"), "{}", error.message);
+    }
+
+    async fn rename(db: &crate::db::Db) -> Result<(), DbError> {
+        let rename = diesel::sql_query("ALTER TABLE topic_members RENAME TO hidden");
+        crate::with_conn!(db, |conn| diesel_async::RunQueryDsl::execute(rename, conn).await?);
+        Ok(())
+    }
 }
