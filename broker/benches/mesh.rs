@@ -2,6 +2,7 @@
 //! `cargo bench -p claudemesh-broker`.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![expect(clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,7 +91,7 @@ impl Fixture {
             hooks: Arc::default(),
         };
         let core = Core::new(mesh(), Roster::default(), &shared);
-        Self { core, memory: MessagingMemory::new(0, Default::default(), vec![]), _data: data }
+        Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![]), _data: data }
     }
 
     /// A member with one connected session.
@@ -111,7 +112,7 @@ impl Fixture {
     }
 
     fn ask(&mut self, peer: PeerRef, request: impl Into<Request>) {
-        let caller = Caller { peer, req_id: None, id: Some("1".into()), tag: "" };
+        let caller = Caller { peer, req_id: None, id: Some("1".into()), confirm: false, tag: "" };
         let mut cx = MeshContext::new(&mut self.core, Some(caller));
         if Messaging::handle(&mut self.memory, &mut cx, request.into()).is_err() {
             panic!("the request was refused");
@@ -259,7 +260,7 @@ fn disk(c: &mut Criterion) {
     group.bench_function("read a backlog of 256", |bencher| {
         bencher.iter(|| {
             let recipient = key(2);
-            let read = store::load_pending_class(&db, &record.id, &recipient, Priority::Next, 0, 256);
+            let read = store::load_queue_class(&db, &record.id, &recipient, Priority::Next, 0, 256);
             assert_eq!(system.block_on(read).expect("the backlog is read").len(), 256);
         });
     });

@@ -2,6 +2,8 @@
 //!
 //! [`Broker::start`] is the whole embedded interface; the binary, the client's local mode and the tests use it.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod clock;
 pub mod config;
 pub mod db;

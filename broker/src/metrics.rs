@@ -100,6 +100,7 @@ impl ByPriority {
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 impl Metrics {
+    #[expect(clippy::expect_used, reason = "names are constants, and every test makes them")]
     fn new() -> Self {
         let registry = Registry::new_custom(Some("claudemesh".into()), None).expect("the prefix is a valid name");
         let counter = |name: &str, help: &str| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, ResponseError};
-use claudemesh_protocol::error::{ErrorClass, ErrorCode, ErrorFrame, HttpError};
+use claudemesh_protocol::error::{Bound, ErrorClass, ErrorCode, ErrorFrame, HttpError};
 use claudemesh_protocol::features::messaging::Candidate;
 use claudemesh_protocol::id::MeshId;
 use uuid::Uuid;
@@ -25,6 +25,10 @@ pub struct Refusal {
     pub retry_after_ms: Option<u64>,
     /// With `ambiguous_target`.
     pub candidates: Vec<Candidate>,
+    /// With `conflict`: what is there now.
+    pub current: Option<serde_json::Value>,
+    /// With `limit`: which bound was hit.
+    pub bound: Option<Bound>,
     /// What went wrong inside the broker; only its incident id leaves the broker.
     pub(crate) fault: Option<Arc<Fault>>,
 }
@@ -44,7 +48,15 @@ impl PartialEq for Fault {
 impl Refusal {
     /// A refusal with a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None, candidates: vec![], fault: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+            candidates: vec![],
+            current: None,
+            bound: None,
+            fault: None,
+        }
     }
 
     /// A refusal that ends after a while.
@@ -88,6 +100,8 @@ impl Refusal {
             id: id.map(str::to_owned),
             retry_after_ms: self.retry_after_ms,
             candidates: self.candidates,
+            current: self.current,
+            bound: self.bound,
         }
     }
 }

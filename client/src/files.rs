@@ -100,6 +100,11 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// The text without the byte order mark that some editors put before it.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 /// Replaces `path` with `bytes`: temporary file in the same folder, fsync, rename, fsync of the folder.
 ///
 /// The new file has `mode` (before anything is in it). Follows a symbolic link: the file it names is replaced, the

@@ -5,20 +5,30 @@ use std::time::Duration;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// An HTTP client for one base address, with a limit for the whole exchange. Statuses of 400 and more are answers, not
-/// errors. A proxy of the environment is not used for this machine's own addresses.
-pub fn agent(base: &str, limit: Duration) -> ureq::Agent {
+/// errors. It takes the way that [`crate::proxy`] chooses.
+///
+/// # Errors
+/// A sentence part about a proxy of the environment that cannot be used.
+pub fn agent(base: &str, limit: Duration) -> Result<ureq::Agent, String> {
     let mut builder = ureq::Agent::config_builder()
         .timeout_global(Some(limit))
         .http_status_as_error(false)
         .max_redirects(0)
-        .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")));
-    if is_loopback(base) {
-        builder = builder.proxy(None);
-    }
+        .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy(base)?);
     if let Some(roots) = base.starts_with("https://").then(system_roots).flatten() {
         builder = builder.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
-    builder.build().into()
+    Ok(builder.build().into())
+}
+
+fn proxy(base: &str) -> Result<Option<ureq::Proxy>, String> {
+    let Some(proxy) = crate::proxy::for_url(base)? else { return Ok(None) };
+    let mut builder = ureq::Proxy::builder(ureq::ProxyProtocol::Http).host(&proxy.host).port(proxy.port);
+    if let Some((name, password)) = &proxy.credentials {
+        builder = builder.username(name).password(password);
+    }
+    builder.build().map(Some).map_err(|error| format!("the proxy {proxy} cannot be used: {error}"))
 }
 
 /// The certificates that this system trusts, as for the WebSocket: a company's own authority is one of them, or that of

@@ -1,9 +1,12 @@
 //! The claudemesh client: command line, MCP server, launch, hooks.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod context;
 pub mod doctor;
 pub mod error;
 pub mod features;
@@ -19,6 +22,9 @@ pub mod mcp;
 pub mod notify;
 pub mod output;
 pub mod paths;
+pub mod proxy;
 pub mod session;
 pub mod status_line;
 pub mod telemetry;
+pub mod values;
+pub mod verb;

@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use claudemesh::cli::{self, Cli, Context, Verb};
+use claudemesh::cli::{self, Cli};
 use claudemesh::config::ConfigStore;
-use claudemesh::error::{CliError, ExitCode as Exit};
+use claudemesh::context::Context;
+use claudemesh::error::ExitCode as Exit;
 use claudemesh::paths::Env;
-use claudemesh::{doctor, hook, install, launch, status_line};
+use claudemesh::verb::{Verb, done};
+use claudemesh::{hook, status_line};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -37,48 +39,18 @@ fn main() -> ExitCode {
         Err(exit) => return exit.into(),
     };
     let mut cx = Context::new(Env::of_process(), &global);
-    let known = verb.as_ref().map_or(&[][..], cli::fields::of);
-    let done = cx.out.expect_fields(known).and_then(|()| dispatch(&cx, verb));
+    let known = verb.as_ref().map_or_else(cli::no_verb::fields, Verb::fields);
+    let ran = cx.out.expect_fields(&known).and_then(|()| match verb {
+        None => cli::no_verb::run(&cx).map(done),
+        Some(verb) => verb.run(&cx),
+    });
     // When this verb served the mesh of this machine: in good order, so that nothing is left behind.
     claudemesh::local::release();
-    match done {
-        Ok(code) => ExitCode::from(code),
+    match ran {
+        Ok(code) => code,
         Err(error) => {
             cx.out.fail(&error);
             error.exit.into()
         }
-    }
-}
-
-/// Runs a verb and answers the exit code.
-fn dispatch(cx: &Context, verb: Option<Verb>) -> Result<u8, CliError> {
-    let done = |()| Exit::Success as u8;
-    match verb {
-        None => cli::bare::run(cx).map(done),
-        Some(Verb::Install(args)) => {
-            let options = install::InstallOptions {
-                meshes: args.meshes,
-                no_hooks: args.no_hooks,
-                permission_relay: args.permission_relay,
-                status_line: args.status_line,
-                print: args.print,
-                plugin_dir: args.plugin_dir,
-                force: args.force,
-            };
-            install::install(&cx.env, &cx.store, &cx.out, &options).map(done)
-        }
-        Some(Verb::Uninstall(_)) => install::uninstall(&cx.env, cx.store.dir(), &cx.out).map(done),
-        Some(Verb::Hook(args)) => Ok(hook::run(&cx.env, &cx.store, args.event.as_deref())),
-        Some(Verb::StatusLine(args)) => {
-            status_line::run(&cx.env, &cx.store, args.wrap);
-            Ok(done(()))
-        }
-        Some(Verb::Notify(args)) => claudemesh::notify::cli::run(cx, &args).map(done),
-        Some(Verb::Launch(args)) => launch::run(cx, &args, &cli::wire::join_for_launch),
-        Some(Verb::Doctor(args)) => doctor::run(cx, &args).map(|exit| exit as u8),
-        Some(Verb::Completions(args)) => cli::shell_files::completions(cx, &args).map(done),
-        Some(Verb::Skill(_)) => cli::skill::print(cx).map(done),
-        Some(Verb::Man(args)) => cli::shell_files::man(cx, &args).map(done),
-        Some(verb) => cli::wire::run(cx, verb).map(|exit| exit as u8),
     }
 }

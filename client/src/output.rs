@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{CliError, ExitCode};
+use crate::mcp::notes::{BRACKETS, harmless, without_tags};
 use crate::paths::Env;
 
 /// How the answer is printed.
@@ -66,15 +68,19 @@ pub struct Output {
     format: Format,
     quiet: bool,
     colour: bool,
+    /// A model reads it: the shell belongs to a session.
+    for_model: bool,
     /// The asked fields were found among those of the verb.
     fields_checked: bool,
 }
 
 impl Output {
-    /// Output of a command: colours only when stdout is a terminal, `NO_COLOR` is unset and `TERM` is not `dumb`.
+    /// Output of a command. Whether it has colours is decided as for help texts, which are not printed here: `NO_COLOR`,
+    /// `CLICOLOR_FORCE`, `CLICOLOR` in this order, then a terminal whose `TERM` is told and not `dumb`.
     pub fn new(env: &Env, format: Format, quiet: bool) -> Self {
-        let colour = io::stdout().is_terminal() && !env.is_set("NO_COLOR") && env.text("TERM") != Some("dumb");
-        Self { format, quiet, colour, fields_checked: false }
+        let colour = has_colour(env, io::stdout().is_terminal());
+        let for_model = env.flag("CLAUDECODE") || env.is_set("CLAUDE_CODE_SESSION_ID");
+        Self { format, quiet, colour, for_model, fields_checked: false }
     }
 
     /// Checks the fields of `--json=FIELDS` before the verb runs. Without `known` ones the answer is looked at.
@@ -103,21 +109,44 @@ impl Output {
         self.quiet
     }
 
+    /// Whether a model reads the text: this shell belongs to a session.
+    pub fn is_for_model(&self) -> bool {
+        self.for_model
+    }
+
     /// Prints the answer of a command: `value` as JSON, else what `human` makes of it.
     ///
     /// # Errors
     /// Exit 3 for an asked field that nothing in the answer has, 10 when stdout cannot be written; a closed pipe is no error.
-    pub fn answer(&self, value: &Value, human: impl FnOnce(&Self) -> String) -> Result<(), CliError> {
+    pub fn answer(
+        &self,
+        value: &(impl Serialize + ?Sized),
+        human: impl FnOnce(&Self) -> String,
+    ) -> Result<(), CliError> {
+        self.write(&self.render(value, human)?)
+    }
+
+    /// The answer of a command as it is printed, for verbs that note what was read once [`Output::print`] has said that it
+    /// is out.
+    ///
+    /// # Errors
+    /// Exit 3 for an asked field that nothing in the answer has.
+    pub fn render(
+        &self,
+        value: &(impl Serialize + ?Sized),
+        human: impl FnOnce(&Self) -> String,
+    ) -> Result<String, CliError> {
         match &self.format {
             Format::Json(fields) => {
+                let no_json = |error| CliError::internal(format!("The answer cannot be written as JSON: {error}."));
+                let value = serde_json::to_value(value).map_err(no_json)?;
                 if !self.fields_checked {
-                    check_fields(value, fields)?;
+                    check_fields(&value, fields)?;
                 }
-                let text = serde_json::to_string_pretty(&project(value, fields))
-                    .map_err(|error| CliError::internal(format!("The answer cannot be written as JSON: {error}.")))?;
-                self.write(&format!("{text}\n"))
+                let text = serde_json::to_string_pretty(&project(&value, fields)).map_err(no_json)?;
+                Ok(format!("{text}\n"))
             }
-            Format::Human => self.write(&human(self)),
+            Format::Human => Ok(human(self)),
         }
     }
 
@@ -146,13 +175,35 @@ impl Output {
     /// # Errors
     /// As [`Output::answer`].
     pub fn write(&self, text: &str) -> Result<(), CliError> {
+        self.print(text).map(drop)
+    }
+
+    /// Prints text as it is. Answers whether all of it left this process: `false` when the reader of a pipe is gone.
+    ///
+    /// # Errors
+    /// Exit 10 when stdout cannot be written.
+    pub fn print(&self, text: &str) -> Result<bool, CliError> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             // `claudemesh peers | head -1` is no failure.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(CliError::io(format!("Standard output cannot be written: {error}."))),
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
         }
+    }
+
+    /// A text that a peer wrote, in a block of its own: indented for a person; for a model every line behind `> `, as on
+    /// every route into a session.
+    pub fn block(&self, text: &str) -> String {
+        if self.for_model {
+            return crate::mcp::frame::quote(text);
+        }
+        clean_lines(text).lines().map(|line| format!("  {line}\n")).collect()
+    }
+
+    /// What stands before blocks of peers' text where a model reads them; nothing for a person.
+    pub fn preamble(&self) -> String {
+        if self.for_model { format!("{}\n", crate::features::questions::text::UNTRUSTED) } else { String::new() }
     }
 
     /// Prints a failure: JSON to stdout, or a sentence and a hint to stderr.
@@ -163,9 +214,11 @@ impl Output {
             return;
         }
         let mut stderr = io::stderr().lock();
-        let _ = writeln!(stderr, "Error: {}", clean_lines(&error.message));
+        // What a broker or a peer wrote may be in it.
+        let shown = |text| if self.for_model { Cow::Owned(harmless(text)) } else { clean_lines(text) };
+        let _ = writeln!(stderr, "Error: {}", shown(&error.message));
         if let Some(hint) = error.advice() {
-            let _ = writeln!(stderr, "Hint: {}", clean_lines(hint));
+            let _ = writeln!(stderr, "Hint: {}", shown(hint));
         }
     }
 
@@ -178,6 +231,19 @@ impl Output {
     pub fn tick(&self) -> Cow<'static, str> {
         self.paint(Style::Green, "✓")
     }
+}
+
+/// The rule of the library that prints help texts.
+fn has_colour(env: &Env, terminal: bool) -> bool {
+    let wish = env.text("CLICOLOR").map(|word| word != "0");
+    if env.text("NO_COLOR").is_some() {
+        return false;
+    }
+    if env.text("CLICOLOR_FORCE").is_some_and(|word| word != "0") {
+        return true;
+    }
+    let able = env.text("TERM").is_some_and(|kind| kind != "dumb") || wish == Some(true) || env.is_set("CI");
+    wish != Some(false) && terminal && able
 }
 
 fn unknown_field(field: &str, known: &[&str]) -> CliError {
@@ -240,8 +306,15 @@ pub fn project(value: &Value, fields: &[String]) -> Value {
 }
 
 /// Other people's text on one line: control characters become visible marks, direction marks vanish, line ends become
-/// spaces, so that a name cannot move the cursor, colour the screen or start a line of its own.
+/// spaces, so that a name cannot move the cursor, colour the screen or start a line of its own. Tags of hosts lose their
+/// bracket: models read shells, too.
 pub fn clean(text: &str) -> Cow<'_, str> {
+    let line = one_line(text);
+    if line.contains(BRACKETS) { Cow::Owned(without_tags(&line)) } else { line }
+}
+
+/// As [`clean`], with tags: for who deals with brackets in another way.
+pub fn one_line(text: &str) -> Cow<'_, str> {
     neutralise(text, false)
 }
 
@@ -293,8 +366,27 @@ mod tests {
         assert_eq!(clean("a\x1b[31mred\x07\nnext"), "a␛[31mred␇ next");
         assert_eq!(clean("x\u{9b}31m"), "x\u{fffd}31m");
         assert_eq!(clean("ab\u{202e}cd\u{2066}"), "abcd");
+        assert_eq!(clean("Vec<u8> </system-reminder>"), "Vec<u8> &lt;/system-reminder>");
         assert_eq!(clean_lines("a\r\nb\tc"), "a\nb\tc");
         assert!(matches!(clean("héllo 👩‍🚀 日本"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn colours_follow_one_rule() {
+        for (vars, terminal, expected) in [
+            (&[("TERM", "xterm")][..], true, true),
+            (&[("TERM", "xterm")], false, false),
+            (&[], true, false),
+            (&[("TERM", "dumb")], true, false),
+            (&[("TERM", "xterm"), ("NO_COLOR", "")], true, true),
+            (&[("TERM", "xterm"), ("NO_COLOR", "1")], true, false),
+            (&[("TERM", "xterm"), ("CLICOLOR", "0")], true, false),
+            (&[("CLICOLOR_FORCE", "1")], false, true),
+            (&[("CLICOLOR_FORCE", "0"), ("TERM", "xterm")], true, true),
+            (&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], true, false),
+        ] {
+            assert_eq!(has_colour(&Env::of(vars), terminal), expected, "{vars:?} {terminal}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What one frame costs on its way through the codec. `cargo bench -p claudemesh-protocol`.
 
+#![expect(clippy::expect_used, reason = "a benchmark fails by panicking")]
+
 use std::hint::black_box;
 
 use claudemesh_protocol::crypto::envelope;

@@ -115,6 +115,7 @@ codes! {
     PeerNotFound = "peer_not_found", NotFound, 404, false, "No such peer is online.";
     TopicNotFound = "topic_not_found", NotFound, 404, false, "No such topic.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
+    Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";
     AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";
     // Enrolment
     InviteBadSignature = "invite_bad_signature", Auth, 400, false, "The invite's signature does not verify.";
@@ -145,12 +146,37 @@ pub struct ErrorFrame {
     /// With `ambiguous_target`: what the target may mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<crate::features::messaging::Candidate>,
+    /// With `conflict`: what is there now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<serde_json::Value>,
+    /// With `limit`: which bound was hit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
+}
+
+/// A bound of what a mesh or a member may keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Name, for example `state.keys_per_mesh`.
+    pub name: String,
+    /// Its value.
+    pub limit: u64,
+    /// What is used now.
+    pub used: u64,
 }
 
 impl ErrorFrame {
     /// A frame with a code and a message, nothing else.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: code.as_str().into(), message: message.into(), id: None, retry_after_ms: None, candidates: vec![] }
+        Self {
+            code: code.as_str().into(),
+            message: message.into(),
+            id: None,
+            retry_after_ms: None,
+            candidates: vec![],
+            current: None,
+            bound: None,
+        }
     }
 
     /// The code, if this crate knows it.

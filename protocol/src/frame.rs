@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// The parts of a client frame that dispatch and correlation need.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Head<'a> {
     pub req_id: Option<Cow<'a, str>>,
     /// `id`: correlates `send` with `ack`.
     pub id: Option<Cow<'a, str>>,
+    /// `confirm:true`: a request that has no answer of its own is answered with `done`.
+    pub confirm: bool,
 }
 
 impl<'a> Head<'a> {
@@ -49,6 +52,10 @@ impl<'de> Deserialize<'de> for Head<'de> {
                         "type" => &mut head.tag,
                         "_reqId" => &mut head.req_id,
                         "id" => &mut head.id,
+                        "confirm" => {
+                            head.confirm = map.next_value::<&RawValue>()?.get() == "true";
+                            continue;
+                        }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             continue;
@@ -156,6 +163,8 @@ struct Envelope<'a, T: Serialize> {
     body: &'a T,
     #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
     req_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    confirm: bool,
 }
 
 /// Writes one flat frame: `type` first, then the body's fields, then `_reqId`.
@@ -164,10 +173,19 @@ pub fn write<T: Serialize>(tag: &str, body: &T, req_id: Option<&str>) -> String 
 }
 
 /// As [`write`], when it is known that the frame has about so many bytes: spares growing and copying.
+#[expect(clippy::expect_used, reason = "no value of a wire type fails")]
 pub fn write_about<T: Serialize>(bytes: usize, tag: &str, body: &T, req_id: Option<&str>) -> String {
+    write_frame(bytes, &Envelope { tag, body, req_id, confirm: false })
+}
+
+/// As [`write`], with `confirm:true`.
+pub fn write_confirmed<T: Serialize>(tag: &str, body: &T, req_id: &str) -> String {
+    write_frame(128, &Envelope { tag, body, req_id: Some(req_id), confirm: true })
+}
+
+fn write_frame<T: Serialize>(bytes: usize, envelope: &Envelope<'_, T>) -> String {
     let mut frame = Vec::with_capacity(bytes);
-    serde_json::to_writer(&mut frame, &Envelope { tag, body, req_id })
-        .expect("wire types serialise: string keys, no failing impl");
+    serde_json::to_writer(&mut frame, envelope).expect("wire types serialise: string keys, no failing impl");
     String::from_utf8(frame).expect("JSON is UTF-8")
 }
 
@@ -190,10 +208,11 @@ macro_rules! wire_enum {
 
             /// `type` of this message.
             pub fn tag(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $tag,)* }
+                match *self { $(Self::$variant(_) => $tag,)* }
             }
 
             /// Reads the whole frame if the tag is ours; `None` when it belongs to another feature.
+            #[allow(unused_variables, reason = "an enum without variants reads and writes nothing")]
             pub fn read(tag: &str, text: &str) -> Option<Result<Self, serde_json::Error>> {
                 match tag {
                     $($tag => Some(serde_json::from_str(text).map(Self::$variant)),)*
@@ -202,8 +221,15 @@ macro_rules! wire_enum {
             }
 
             /// Writes the frame.
+            #[allow(unused_variables, reason = "an enum without variants reads and writes nothing")]
             pub fn write(&self, req_id: Option<&str>) -> String {
-                match self { $(Self::$variant(body) => $crate::frame::write($tag, body, req_id),)* }
+                match *self { $(Self::$variant(ref body) => $crate::frame::write($tag, body, req_id),)* }
+            }
+
+            /// Writes the frame with `confirm:true`.
+            #[allow(unused_variables, reason = "an enum without variants reads and writes nothing")]
+            pub fn write_confirmed(&self, req_id: &str) -> String {
+                match *self { $(Self::$variant(ref body) => $crate::frame::write_confirmed($tag, body, req_id),)* }
             }
         }
 
@@ -225,6 +251,16 @@ mod tests {
         assert_eq!(head.tag.as_deref(), Some("send"));
         assert_eq!(head.id.as_deref(), Some("m\n1"));
         assert_eq!(head.req_id, None);
+    }
+
+    #[test]
+    fn only_true_asks_for_a_confirmation() {
+        let confirm =
+            |value: &str| Head::read(&format!(r#"{{"confirm":{value},"type":"set_state"}}"#)).unwrap().confirm;
+        assert!(confirm("true"));
+        for value in ["false", "null", "1", "\"true\"", "[true]", r#"{"a":true}"#] {
+            assert!(!confirm(value), "{value}");
+        }
     }
 
     #[test]

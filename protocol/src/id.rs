@@ -134,6 +134,7 @@ impl PublicKey {
     }
 
     /// The 64 digits without a heap allocation.
+    #[expect(clippy::expect_used, reason = "the sizes are constants")]
     pub fn hex(&self) -> HexKey {
         let mut text = [0; 64];
         hex::encode_to_slice(self.0, &mut text).expect("64 digits hold 32 bytes");
@@ -151,6 +152,7 @@ pub struct HexKey([u8; 64]);
 
 impl HexKey {
     /// 64 lower-case hex digits.
+    #[expect(clippy::expect_used, reason = "nothing else writes into it")]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hex digits are ASCII")
     }

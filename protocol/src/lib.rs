@@ -7,13 +7,18 @@
 //!
 //! - [`frame`]: what every JSON frame has in common (`type`, `_reqId`, `id`), reading and writing frames.
 //! - [`message`]: [`message::ClientMessage`] and [`message::ServerMessage`], two levels: feature, then message.
+//! - [`call`]: which answer belongs to which request, and the macro that declares the messages of a feature.
+//! - [`capability`]: what members may be allowed to do.
 //! - [`session`]: `hello`, `session_hello`, `hello_ack`.
 //! - [`features`]: one folder per feature, named as in the broker and the client.
 //! - [`error`]: the table of stable error codes and the `error` frame.
 //! - [`crypto`]: keys, signed strings, the direct envelope, sealed boxes, invites, signed HTTP requests.
 //! - [`limits`]: every bound of the wire with its reason.
 #![deny(missing_docs)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod call;
+pub mod capability;
 pub mod crypto;
 pub mod error;
 pub mod features;

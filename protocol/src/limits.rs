@@ -63,6 +63,12 @@ pub const QUEUE_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub const MAX_IN_FLIGHT: usize = 256;
 /// Bytes of unacknowledged pushes per session.
 pub const MAX_IN_FLIGHT_BYTES: usize = 1 << 20;
+/// Pushes to a client that never acknowledges which do not count as delivered yet. What has left its queue holds no memory
+/// but its id, so there may be more of them.
+pub const MAX_UNCONFIRMED: usize = 4_096;
+/// A push to a client that never acknowledges counts as delivered when its socket stayed open so long after the frame had left.
+/// Longer than [`PING_INTERVAL`]: within it, a peer that is there was heard of.
+pub const STAYED_OPEN: Duration = Duration::from_secs(30);
 /// Bytes of messages and events that wait for one socket: the pushes in flight, and events beside them. More messages wait
 /// in storage, more events are dropped.
 pub const MAX_QUEUED_PUSH_BYTES: usize = 2 << 20;
@@ -84,3 +90,6 @@ pub const FRAMES_PER_SECOND: u32 = 200;
 pub const HOOK_PER_MINUTE: u32 = 120;
 /// Bad frames in a row after which the socket is closed: a broken or hostile peer.
 pub const MAX_BAD_FRAMES: u32 = 100;
+
+/// An invite may be open for at most this many days: a year, leap years included.
+pub const MAX_INVITE_DAYS: u64 = 366;

@@ -1,9 +1,13 @@
 //! The two top-level enums: which feature owns a frame, and the frame.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use foldhash::fast::FixedState;
+
+use crate::call::{Confirmation, RequestRow};
 use crate::error::ErrorFrame;
-use crate::features::{groups, info, messaging, moderation, presence, topics};
 use crate::frame::Head;
-use crate::session;
 
 /// Why a frame could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +42,7 @@ impl ReadError {
     }
 }
 
-macro_rules! wire_features {
+macro_rules! wire_messages {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($body:ty),)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq)]
@@ -63,22 +67,31 @@ macro_rules! wire_features {
             /// # Errors
             /// No tag, an unknown tag, or a body that does not fit.
             pub fn read(head: &Head<'_>, text: &str) -> Result<Self, ReadError> {
+                /// Reads the body of one tag.
+                type Read = fn(&str, &str) -> Option<Result<$name, serde_json::Error>>;
+                // One look-up, however many features there are.
+                static READERS: LazyLock<HashMap<&'static str, (&'static str, Read), FixedState>> = LazyLock::new(|| {
+                    let mut readers = HashMap::default();
+                    $({
+                        let read: Read = |tag, text| Some(<$body>::read(tag, text)?.map($name::$variant));
+                        readers.extend(<$body>::TAGS.iter().map(|tag| (*tag, (*tag, read))));
+                    })*
+                    readers
+                });
                 let Some(tag) = head.tag.as_deref() else { return Err(ReadError::NoType) };
-                $(if let Some(body) = <$body>::read(tag, text) {
-                    return match body {
-                        Ok(body) => Ok(Self::$variant(body)),
-                        Err(error) => {
-                            let tag = <$body>::TAGS.iter().find(|own| **own == tag).copied().unwrap_or("?");
-                            Err(ReadError::Body { tag, error })
-                        }
-                    };
-                })*
-                Err(ReadError::UnknownType(tag.chars().take(64).collect()))
+                let unknown = || ReadError::UnknownType(tag.chars().take(64).collect());
+                let (own, read) = READERS.get(tag).ok_or_else(unknown)?;
+                read(tag, text).ok_or_else(unknown)?.map_err(|error| ReadError::Body { tag: own, error })
             }
 
             /// Writes the frame.
             pub fn write(&self, req_id: Option<&str>) -> String {
                 match self { $(Self::$variant(body) => body.write(req_id),)* }
+            }
+
+            /// Writes the frame with `confirm:true`.
+            pub fn write_confirmed(&self, req_id: &str) -> String {
+                match self { $(Self::$variant(body) => body.write_confirmed(req_id),)* }
             }
         }
 
@@ -86,7 +99,95 @@ macro_rules! wire_features {
             fn from(body: $body) -> Self {
                 Self::$variant(body)
             }
+        }
+
+        impl TryFrom<$name> for $body {
+            type Error = Box<$name>;
+
+            fn try_from(message: $name) -> Result<Self, Box<$name>> {
+                match message {
+                    $name::$variant(body) => Ok(body),
+                    other => Err(Box::new(other)),
+                }
+            }
         })*
+    };
+}
+
+/// Makes the two top-level enums and the folds over all features from one list.
+macro_rules! wire_features {
+    ($($(#[$doc:meta])* $variant:ident => $($module:ident)::+,)*) => {
+        wire_messages! {
+            /// Client to broker.
+            ClientMessage { $($(#[$doc])* $variant(crate::$($module)::+::Request),)* }
+        }
+
+        wire_messages! {
+            /// Broker to client.
+            ServerMessage {
+                $($(#[$doc])* $variant(crate::$($module)::+::Response),)*
+                /// The answer to silent requests.
+                Confirmation(Confirmation),
+                /// Failures.
+                Failure(Failure),
+            }
+        }
+
+        impl ClientMessage {
+            /// Every request with the feature that owns it.
+            pub fn rows() -> Vec<(&'static str, &'static RequestRow)> {
+                let mut all = Vec::new();
+                $(all.extend(crate::$($module)::+::Request::ROWS.iter().map(|row| (stringify!($variant), row)));)*
+                all
+            }
+
+            /// What the table says about this request.
+            pub fn row(&self) -> &'static RequestRow {
+                match self { $(Self::$variant(request) => request.row(),)* }
+            }
+        }
+
+        impl ServerMessage {
+            /// Whether it was sent without being asked for.
+            pub fn is_event(&self) -> bool {
+                match self {
+                    $(Self::$variant(response) => {
+                        let events = crate::$($module)::+::Response::EVENTS;
+                        !events.is_empty() && events.contains(&response.tag())
+                    })*
+                    Self::Confirmation(_) | Self::Failure(_) => false,
+                }
+            }
+        }
+
+        /// Samples of every message, folded over the features.
+        #[cfg(feature = "testing")]
+        pub(crate) mod samples {
+            /// Requests by name.
+            pub(crate) fn requests() -> Vec<(&'static str, super::ClientMessage)> {
+                let mut all = Vec::new();
+                $(all.extend(
+                    crate::$($module)::+::samples::requests().into_iter().map(|(name, body)| (name, body.into())),
+                );)*
+                all
+            }
+
+            /// Answers and events by name.
+            pub(crate) fn responses() -> Vec<(&'static str, super::ServerMessage)> {
+                let mut all = Vec::new();
+                $(all.extend(
+                    crate::$($module)::+::samples::responses().into_iter().map(|(name, body)| (name, body.into())),
+                );)*
+                all
+            }
+
+            /// Sample and JSON pointer of the fields that are written as `null` when they have no value.
+            pub(crate) fn nulls() -> Vec<(&'static str, &'static str)> {
+                let mut all = Vec::new();
+                $(all.extend(crate::$($module)::+::samples::NULLS.iter().copied());)*
+                all
+            }
+        }
     };
 }
 
@@ -112,46 +213,28 @@ impl Failure {
         let Self::Error(body) = self;
         crate::frame::write("error", body, req_id)
     }
-}
 
-wire_features! {
-    /// Client to broker.
-    ClientMessage {
-        /// Most frequent first: tags are compared in this order.
-        Messaging(messaging::Request),
-        /// Presence.
-        Presence(presence::Request),
-        /// Groups.
-        Groups(groups::Request),
-        /// Topics.
-        Topics(topics::Request),
-        /// Overview.
-        Info(info::Request),
-        /// Moderation.
-        Moderation(moderation::Request),
-        /// The handshake.
-        Session(session::Request),
+    fn write_confirmed(&self, req_id: &str) -> String {
+        self.write(Some(req_id))
     }
 }
 
+// One line per feature.
 wire_features! {
-    /// Broker to client.
-    ServerMessage {
-        /// Acks, pushes, receipts.
-        Messaging(messaging::Response),
-        /// Presence.
-        Presence(presence::Response),
-        /// Topics.
-        Topics(topics::Response),
-        /// Overview.
-        Info(info::Response),
-        /// Moderation.
-        Moderation(moderation::Response),
-        /// The handshake.
-        Session(session::Response),
-        /// Failures.
-        Failure(Failure),
-    }
+    /// Messages between peers.
+    Messaging => features::messaging,
+    /// Who is there.
+    Presence => features::presence,
+    /// Labels on sessions.
+    Groups => features::groups,
+    /// Channels with history.
+    Topics => features::topics,
+    /// Overview.
+    Info => features::info,
+    /// Closing connections, bans.
+    Moderation => features::moderation,
+    /// The handshake.
+    Session => session,
 }
 
 impl From<ErrorFrame> for ServerMessage {

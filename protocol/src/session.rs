@@ -1,5 +1,7 @@
 //! The handshake: `hello`, `session_hello`, `hello_ack`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -221,19 +223,23 @@ pub struct HelloAck {
     /// Running services visible to the peer.
     #[serde(default)]
     pub services: Vec<Value>,
+    /// What single features tell at the start, by the feature's name, for example `{"state":{"version":7}}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, Value>,
 }
 
-crate::wire_enum! {
-    /// The two hellos.
-    pub enum Request {
-        Hello = "hello",
-        SessionHello = "session_hello",
+crate::wire_feature! {
+    requests {
+        /// First frame of a connection that the member key vouches for.
+        Hello = "hello" => answers HelloAck, needs nothing, once;
+        /// First frame of a connection whose session key is proven and attested by the member.
+        SessionHello = "session_hello" => answers HelloAck, needs nothing, once;
     }
-}
-
-crate::wire_enum! {
-    /// The answer to a hello.
-    pub enum Response {
+    answers {
         HelloAck = "hello_ack",
     }
+    events {}
 }
+
+#[cfg(feature = "testing")]
+pub(crate) mod samples;

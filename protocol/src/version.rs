@@ -14,4 +14,4 @@ pub const CAP_NO_LEASE: &str = "no_lease";
 
 /// What the broker announces in `hello_ack.capabilities`.
 pub const BROKER_CAPABILITIES: &[&str] =
-    &["client_ack", "pull", "ephemeral", "resolve_target", "target_session", "receipts", "trace", "echo"];
+    &["client_ack", "pull", "ephemeral", "resolve_target", "target_session", "receipts", "trace", "echo", "confirm"];

@@ -1,6 +1,6 @@
 //! Agreement with libsodium, byte for byte. `vectors/generate.py` made the data.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -13,6 +13,8 @@
 //! | [`load`], [`relay`], [`wire`] | measuring: scenarios, the ceiling they are compared with, a cheap client |
 //! | [`torture`] | kill, restart, compare what was promised with what arrives |
 
+#![expect(clippy::expect_used, reason = "the test kit fails by panicking")]
+
 pub mod broker;
 mod child;
 pub mod cli;

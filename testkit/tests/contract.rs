@@ -1,5 +1,7 @@
 //! The fake host notices every breach that the real one swallows.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 use claudemesh_testkit::host::{Host, Options};
 
 /// A server made of a shell script: `before` runs before the answer to `initialize`, `after` behind it.

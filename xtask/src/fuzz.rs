@@ -1,7 +1,8 @@
 //! Coverage-guided fuzzing with the stable toolchain.
 //!
 //! `libfuzzer-sys` needs only the compiler's coverage instrumentation, which stable rustc has as an LLVM pass; no
-//! sanitizer is used, so no nightly is needed.
+//! sanitizer is used, so no nightly is needed. What is found here is open-ended; the tests replay the committed seeds and a
+//! fixed number of inputs made from them (`protocol/fuzz/replay.rs`).
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::shell::{self, Shell, phase};
+use crate::shell::{self, Shell, phase, which};
 
 /// Arguments of `fuzz`.
 #[derive(Args)]
@@ -23,13 +24,6 @@ pub(crate) struct FuzzArgs {
     target: Option<String>,
 }
 
-impl FuzzArgs {
-    /// Every target for that long.
-    pub(crate) fn seconds(seconds: u32) -> Self {
-        Self { seconds, target: None }
-    }
-}
-
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions";
@@ -37,7 +31,8 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 /// Packages with targets. The second links client and broker, so it takes longer to build.
 const PACKAGES: [&str; 2] = ["protocol/fuzz", "client/fuzz"];
 
-/// Builds the targets, then runs each with the committed seeds; what it finds lands in `<target>/fuzz/artifacts`.
+/// Builds the targets, then runs each with the committed seeds; an input that breaks a promise becomes a seed itself, so that
+/// the tests fail until it is fixed, and hold it fast afterwards.
 ///
 /// # Errors
 /// The build failed, no target has the wished name, or an input made a target panic.
@@ -69,6 +64,23 @@ pub(crate) fn run(shell: &Shell, args: &FuzzArgs) -> Result<()> {
     Ok(())
 }
 
+/// Compiles the targets as they are, without instrumentation; says so where the runtime, which is C++, cannot be built.
+///
+/// # Errors
+/// A target does not compile.
+pub(crate) fn check(shell: &Shell) -> Result<()> {
+    if !["c++", "g++", "clang++"].iter().any(|name| which(name).is_some()) {
+        eprintln!("   SKIPPING: no C++ compiler; on Debian: apt-get install g++");
+        return Ok(());
+    }
+    for package in PACKAGES {
+        let manifest = shell.root.join(package).join("Cargo.toml");
+        let mut command = shell.cargo(["check", "--bins", "--target-dir"]);
+        shell::run(command.arg(shell.target.join("fuzz")).arg("--manifest-path").arg(manifest))?;
+    }
+    Ok(())
+}
+
 /// Names of a package's targets, in order.
 fn targets(folder: &Path, only: Option<&str>) -> Result<Vec<String>> {
     let folder = folder.join("fuzz_targets");
@@ -84,21 +96,18 @@ fn targets(folder: &Path, only: Option<&str>) -> Result<Vec<String>> {
 
 /// Runs one target for its time over its seeds and what earlier runs have found.
 fn fuzz(program: &Path, name: &str, seeds: &Path, out: &Path, args: &FuzzArgs) -> Result<()> {
-    let (corpus, artifacts) = (out.join("corpus").join(name), out.join("artifacts"));
+    let corpus = out.join("corpus").join(name);
     fs::create_dir_all(&corpus)?;
-    fs::create_dir_all(&artifacts)?;
+    fs::create_dir_all(seeds)?;
     let mut command = Command::new(program);
     command.arg(format!("-max_total_time={}", args.seconds));
-    command.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
+    command.arg(format!("-artifact_prefix={}/found-", seeds.display()));
     command.args(["-timeout=5", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1", "-verbosity=0"]);
-    command.arg(corpus);
-    if seeds.is_dir() {
-        command.arg(seeds);
-    }
+    command.arg(corpus).arg(seeds);
     let report = command.output().with_context(|| format!("starting the fuzz target {name}"))?;
     let text = String::from_utf8_lossy(&report.stderr);
     if !report.status.success() {
-        bail!("{}: a finding is in {}\n{text}", report.status, artifacts.display());
+        bail!("{}: a finding is in {}; fix it and commit both\n{text}", report.status, seeds.display());
     }
     for line in text.lines().filter(|line| line.contains("number_of_executed_units")) {
         eprintln!("   {line}");

@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask setup|test|ci|bench|torture|fuzz|image|docs`.
+//! Development tasks: `cargo xtask setup|test|ci|bench|torture|fuzz|dist|image|docs`.
 //!
 //! Everything a task needs beyond the Rust toolchain is found, or installed on Debian when it runs as root. What it
 //! starts, it stops again, also when it is interrupted.
@@ -7,9 +7,11 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod beside;
 #[path = "../../testkit/src/child.rs"]
 mod child;
 mod ci;
+mod dist;
 mod fuzz;
 mod image;
 mod npm;
@@ -34,16 +36,18 @@ struct Cli {
 enum Task {
     /// Finds what the tests need and installs what is missing (Debian, as root)
     Setup,
-    /// Sets up, then runs every test: unit, wire, store and broker suites on both databases, torture, fuzz, real clients
+    /// Sets up, then runs every test: unit, wire, store and broker suites on both databases, fuzz seeds, torture, real clients
     Test(test::TestArgs),
     /// Formatting, lints, docs, feature combinations, then `test`
-    Ci,
-    /// Measures a release build beside a bare relay of the same stack and prints the table
+    Ci(ci::CiArgs),
+    /// Measures what is handed on (profile `dist`) beside a bare relay of the same stack and prints the table
     Bench(bench::BenchArgs),
     /// Kills the broker under load again and again and compares what was acknowledged with what arrives
     Torture(bench::TortureArgs),
-    /// Runs every fuzz target for a while
+    /// Lets every fuzz target look for new inputs for a while; what it finds becomes a seed
     Fuzz(fuzz::FuzzArgs),
+    /// Builds the two programs as they are handed on: stripped, with their debug information in files beside them
+    Dist(dist::DistArgs),
     /// Builds the broker's container image, and with --check tries it and the compose file
     Image(image::ImageArgs),
     /// Rewrites the generated reference pages in docs/
@@ -60,10 +64,11 @@ fn main() -> Result<()> {
     match cli.task {
         Task::Setup => setup::run().map(drop),
         Task::Test(args) => test::run(&shell, &args),
-        Task::Ci => ci::run(&shell),
+        Task::Ci(args) => ci::run(&shell, &args),
         Task::Bench(args) => bench::run(&shell, &args),
         Task::Torture(args) => bench::torture(&shell, &args),
         Task::Fuzz(args) => fuzz::run(&shell, &args),
+        Task::Dist(args) => dist::run(&shell, &args),
         Task::Image(args) => image::run(&shell, &args),
         Task::Docs { check } => ci::docs(&shell, check),
     }

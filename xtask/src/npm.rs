@@ -20,6 +20,22 @@ const HOSTS: [(&str, &str, &str, &str); 3] = [
     ("CLAUDEMESH_TEST_OPENCODE", "opencode-ai", "1.18.33", "opencode"),
 ];
 
+/// Installs every client that the tests start, so that they need not wait for the network.
+///
+/// # Errors
+/// An installation failed.
+pub(crate) fn download(shell: &Shell, hosts: bool) -> Result<()> {
+    let sdk = format!("{}@{}", SDK.0, SDK.1);
+    phase("install the TypeScript SDK", || install(shell, "sdk", &sdk))?;
+    for version in CLAUDE_VERSIONS {
+        phase(&format!("install Claude Code {version}"), || install_claude(shell, version))?;
+    }
+    for (_, package, version, program) in HOSTS.iter().filter(|_| hosts) {
+        phase(&format!("install {package} {version}"), || install(shell, program, &format!("{package}@{version}")))?;
+    }
+    Ok(())
+}
+
 /// Installs other hosts (some 900 MB) and lets them start `claudemesh mcp` as `docs/other-hosts.md` has it.
 ///
 /// # Errors
@@ -47,7 +63,7 @@ fn loopback_only(shell: &Shell) -> String {
 /// # Errors
 /// An installation or a test failed, or `CI=true` and this machine has no network namespaces.
 pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
-    let sdk = phase("install the TypeScript SDK", || install(shell, "sdk", &format!("{}@{}", SDK.0, SDK.1)))?;
+    let sdk = install(shell, "sdk", &format!("{}@{}", SDK.0, SDK.1))?;
     phase("TypeScript SDK client", || {
         let mut command = ignored_test(shell, "sdk");
         shell::run(command.env("CLAUDEMESH_TEST_SDK", &sdk))
@@ -61,10 +77,7 @@ pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
         return Ok(());
     }
     for version in CLAUDE_VERSIONS {
-        let package = format!("@anthropic-ai/claude-code@{version}");
-        let folder = phase(&format!("install Claude Code {version}"), || {
-            install(shell, &format!("claude-{version}"), &package)
-        })?;
+        let folder = install_claude(shell, version)?;
         phase(&format!("Claude Code {version}"), || {
             let mut command = ignored_test(shell, "real_claude");
             command.env("CLAUDEMESH_TEST_CLAUDE", folder.join("node_modules/.bin/claude"));
@@ -73,6 +86,10 @@ pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn install_claude(shell: &Shell, version: &str) -> Result<PathBuf> {
+    install(shell, &format!("claude-{version}"), &format!("@anthropic-ai/claude-code@{version}"))
 }
 
 fn ignored_test(shell: &Shell, name: &str) -> Command {

@@ -16,8 +16,6 @@ pub(crate) struct Tools {
     pub(crate) npm: bool,
     /// Whether `unshare` and `ip` can make a network that has loopback only.
     pub(crate) namespaces: bool,
-    /// Whether a C++ compiler is there (the fuzzing runtime is C++).
-    pub(crate) cxx: bool,
     /// Whether a Docker daemon answers or can be started, and compose files can be read.
     pub(crate) docker: bool,
 }
@@ -61,7 +59,6 @@ const NEEDS: &[Need] = &[
         why: "the container image and the compose file",
         found: docker,
     },
-    Need { what: "a C++ compiler", packages: &["g++"], why: "the fuzz targets", found: || cxx() },
 ];
 
 /// Installs what is missing where that is possible, and reports the rest.
@@ -86,13 +83,21 @@ fn find_tools() -> Result<Tools> {
         }
         eprintln!("   SKIPPING {}: {} is missing; on Debian: apt-get install {packages}", need.why, need.what);
     }
-    Ok(Tools {
+    let tools = found();
+    if !tools.namespaces {
+        eprintln!("   SKIPPING Claude Code: this machine allows no network namespace");
+    }
+    Ok(tools)
+}
+
+/// What is there now; installs and says nothing.
+pub(crate) fn found() -> Tools {
+    Tools {
         postgres: postgres::programs(),
         npm: which("node").is_some() && which("npm").is_some(),
         namespaces: namespaces(),
-        cxx: cxx(),
         docker: docker(),
-    })
+    }
 }
 
 /// The phase `setup`.
@@ -118,21 +123,13 @@ fn docker() -> bool {
     crate::image::can_run() && (which("docker-compose").is_some() || plugin())
 }
 
-fn cxx() -> bool {
-    ["c++", "g++", "clang++"].iter().any(|name| which(name).is_some())
-}
-
 fn namespaces() -> bool {
     if which("unshare").is_none() || which("ip").is_none() {
         return false;
     }
-    let works = Command::new("unshare")
+    Command::new("unshare")
         .args(if crate::child::is_root() { ["-n"] } else { ["-rn"] })
         .args(["ip", "link", "set", "lo", "up"])
         .output()
-        .is_ok_and(|output| output.status.success());
-    if !works {
-        eprintln!("   SKIPPING Claude Code: this machine allows no network namespace");
-    }
-    works
+        .is_ok_and(|output| output.status.success())
 }

@@ -2,12 +2,15 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+
+use crate::child::die_with_us;
 
 /// The repository and its build folder.
 pub(crate) struct Shell {
@@ -49,7 +52,7 @@ impl Shell {
         command
     }
 
-    /// A binary of the workspace in the given profile folder (`debug`, `release`).
+    /// A binary of the workspace in the given profile folder (`debug`, `release`, `dist`).
     pub(crate) fn binary(&self, profile: &str, name: &str) -> PathBuf {
         self.target.join(profile).join(name)
     }
@@ -61,6 +64,7 @@ impl Shell {
 /// It cannot be started or its status is not 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("   $ {}", show(command));
+    die_with_us(command, libc::SIGTERM);
     let status = command.status().with_context(|| format!("starting {}", show(command)))?;
     if !status.success() {
         bail!("{status}: {}", show(command));
@@ -68,11 +72,57 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs as [`run`] does and keeps the lines in which a test runner sums up.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_watched(command: &mut Command, results: &mut Vec<String>) -> Result<()> {
+    eprintln!("   $ {}", show(command));
+    die_with_us(command, libc::SIGTERM);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("starting {}", show(command)))?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let seen = thread::scope(|scope| {
+        let err = scope.spawn(move || err.map_or_else(Vec::new, |pipe| pass_on(pipe, std::io::stderr())));
+        let mut seen = out.map_or_else(Vec::new, |pipe| pass_on(pipe, std::io::stdout()));
+        seen.extend(err.join().unwrap_or_default());
+        seen
+    });
+    results.extend(seen);
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{status}: {}", show(command));
+    }
+    Ok(())
+}
+
+/// Copies line by line; answers the lines that sum up.
+fn pass_on(from: impl Read, mut to: impl Write) -> Vec<String> {
+    let mut from = BufReader::new(from);
+    let (mut seen, mut line) = (vec![], vec![]);
+    while from.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+        // A terminal that went away is no reason to stop reading: the child would wait.
+        to.write_all(&line).and_then(|()| to.flush()).ok();
+        let text = String::from_utf8_lossy(&line);
+        if is_result(&text) {
+            seen.push(text.trim_end().to_owned());
+        }
+        line.clear();
+    }
+    seen
+}
+
+/// Whether a test runner sums up in this line: cargo's own, or nextest.
+pub(crate) fn is_result(line: &str) -> bool {
+    line.starts_with("test result: ") || (line.contains("Summary") && line.contains("tests run: "))
+}
+
 /// Runs quietly; its output appears only when it fails.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn run_quiet(command: &mut Command) -> Result<String> {
+    die_with_us(command, libc::SIGTERM);
     let output = command.output().with_context(|| format!("starting {}", show(command)))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
@@ -117,4 +167,35 @@ fn show(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
     std::iter::once(program).chain(args).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_of_both_runners_are_kept() {
+        let text = "running 2 tests\ntest a ... ok\ntest result: ok. 2 passed; 0 failed; finished in 0.01s\n\
+                    \n     Summary [   1.234s] 2 tests run: 2 passed, 1 skipped";
+        let mut out = vec![];
+        let seen = pass_on(text.as_bytes(), &mut out);
+        assert_eq!(out, text.as_bytes());
+        assert_eq!(
+            seen,
+            [
+                "test result: ok. 2 passed; 0 failed; finished in 0.01s",
+                "     Summary [   1.234s] 2 tests run: 2 passed, 1 skipped"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_watched_command_fails_with_its_results_kept() {
+        let mut results = vec![];
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 'test result: FAILED. 1 passed; 1 failed'; echo other >&2; exit 3"]);
+        let error = run_watched(&mut command, &mut results).unwrap_err();
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
+        assert_eq!(results, ["test result: FAILED. 1 passed; 1 failed"]);
+    }
 }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::DbError;
 
 /// JSON text of a value.
+#[expect(clippy::expect_used, reason = "stored types are structs and enums of ours")]
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("stored types have text keys and no failing serializer")
 }

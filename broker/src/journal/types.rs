@@ -95,7 +95,8 @@ pub type StoredMessage = NewMessage;
 pub enum RecipientKind {
     /// One session.
     Session,
-    /// A member without a session at that time; the first session that returns takes it.
+    /// A member: under its own key when none of its sessions was there, and the first that returns takes it; else under the key
+    /// of a session that was there, and another takes it when that one leaves it behind.
     Member,
 }
 

@@ -173,8 +173,13 @@ impl Mesh {
         ctx: &mut Context<Self>,
     ) {
         self.lanes.finished(lane);
-        let caller =
-            reply_to.as_ref().map(|to| Caller { peer: to.peer, req_id: to.req_id.clone(), id: to.id.clone(), tag });
+        let caller = reply_to.as_ref().map(|to| Caller {
+            peer: to.peer,
+            req_id: to.req_id.clone(),
+            id: to.id.clone(),
+            confirm: to.confirm,
+            tag,
+        });
         let outcome = match result {
             Ok(apply) => match self.step(ctx, caller.clone(), apply) {
                 Ok(Outcome::Overview(overview)) => self.step(ctx, caller, overview),
@@ -241,7 +246,7 @@ impl Handler<Inbound> for Mesh {
         let Inbound { peer, socket_no, frames } = inbound;
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         let mut started = std::time::Instant::now();
-        for Asked { req_id, id, message } in frames {
+        for Asked { req_id, id, confirm, message } in frames {
             match self.core.roster.get_mut(peer) {
                 Some(record) if record.socket_no == socket_no => {
                     record.heard_mono_ms = mono;
@@ -252,7 +257,7 @@ impl Handler<Inbound> for Mesh {
             }
             let tag = message.tag();
             let feature = Features::owner(&message);
-            if !self.frame(Caller { peer, req_id, id, tag }, feature, message, ctx) {
+            if !self.frame(Caller { peer, req_id, id, confirm, tag }, feature, message, ctx) {
                 return;
             }
             let ended = std::time::Instant::now();

@@ -29,7 +29,8 @@ impl Mesh {
         let member = self.admit_member(&hello)?;
         // Who names its member key as session key has none: a session of that key would claim the member's queue from itself.
         hello.session_key = hello.session_key.filter(|session| *session != member.pubkey);
-        let ephemeral = hello.description.can(CAP_EPHEMERAL);
+        let acts_for = self.session_of_verb(&hello, &member);
+        let ephemeral = hello.description.can(CAP_EPHEMERAL) || acts_for.is_some();
         let key = hello.session_key.unwrap_or(hello.member_key);
         let squatted =
             hello.session_key.map_or(Ok(false), |session| self.check_session_key(&session, &hello, &member))?;
@@ -41,14 +42,21 @@ impl Mesh {
             self.expel_squatters(&key, ctx);
         }
         let reattached = own_record.is_some();
-        let known = self.core.roster.known.get(&key).cloned();
+        let own_state = self.core.roster.known.get(&key).cloned();
+        let is_new = own_state.is_none();
+        let known = own_state.or_else(|| self.member_state(&hello, &member).filter(|_| !ephemeral));
         let at = match own_record {
             Some(at) => self.take_over(at, &hello, socket, socket_no),
             None => {
                 if !ephemeral {
                     self.replace_same_session(&hello, &member, ctx);
                 }
-                self.new_record(&hello, &member, known.as_ref(), socket, socket_no)
+                let at = self.new_record(&hello, &member, known.as_ref(), acts_for, (socket, socket_no));
+                if is_new && let Some(peer) = self.core.roster.get_mut(at) {
+                    // Another session of its member worked on that; it learns of it in the answer.
+                    peer.summary = None;
+                }
+                at
             }
         };
         METRICS.connections_active.inc();
@@ -72,7 +80,7 @@ impl Mesh {
             self.remember(at);
         }
         self.step(ctx, None, |_, cx| {
-            if !ephemeral && known.is_none() {
+            if !ephemeral && is_new {
                 // A session that others may write to from now on is known after a crash, too.
                 cx.flush(FlushWanted::Soon);
             }
@@ -109,8 +117,10 @@ impl Mesh {
             peer.pid = hello.pid;
             peer.session_id = cut(&hello.session_id);
             peer.proven = peer.proven || hello.proven;
-            peer.acks = acks(hello);
+            // A client that says nothing of itself and acknowledged before goes on to.
+            peer.acks = acks(hello) || (peer.acks && says_nothing(hello));
             peer.pulls = hello.description.can(CAP_PULL);
+            peer.older = says_nothing(hello);
             if let Some(name) = &hello.description.display_name {
                 peer.name.clone_from(name);
             }
@@ -129,8 +139,8 @@ impl Mesh {
         hello: &VerifiedHello,
         member: &Member,
         known: Option<&KnownSession>,
-        socket: Outlet,
-        socket_no: u64,
+        acts_for: Option<PeerRef>,
+        (socket, socket_no): (Outlet, u64),
     ) -> PeerRef {
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         let at = self.core.roster.next_ref();
@@ -151,10 +161,12 @@ impl Mesh {
             channel: description.channel.clone(),
             model: description.model.clone(),
             hook_token_hash: description.hook_token_hash.clone(),
-            ephemeral: description.can(CAP_EPHEMERAL),
+            ephemeral: description.can(CAP_EPHEMERAL) || acts_for.is_some(),
+            acts_for,
             no_lease: description.can(CAP_NO_LEASE),
             acks: acks(hello),
             pulls: description.can(CAP_PULL),
+            older: says_nothing(hello),
             control_plane: !hello.proven,
             groups,
             profile: known.map_or_else(Profile::default, |known| known.profile.clone()),
@@ -212,6 +224,7 @@ impl Mesh {
             restored_groups: (restored && !brought && !peer.groups.is_empty()).then(|| peer.groups.clone()),
             restored_stats: None,
             services: vec![],
+            features: Default::default(),
         };
         self.features.greet(&MeshContext::new(&mut self.core, None), at, &mut ack);
         let Some(peer) = self.core.roster.get(at) else { return };
@@ -335,6 +348,11 @@ fn acks(hello: &VerifiedHello) -> bool {
     // Our protocol says it. Before, `session_hello` came together with `client_ack`, and a plain hello never acknowledged.
     let says = hello.description.protocol_version.is_some_and(|version| version >= PROTOCOL_VERSION);
     hello.description.can(CAP_CLIENT_ACK) || (hello.proven && !says)
+}
+
+/// Clients of before have no words for what they can do.
+pub(super) fn says_nothing(hello: &VerifiedHello) -> bool {
+    hello.description.protocol_version.is_none() && hello.description.capabilities.is_empty()
 }
 
 /// Cuts a text of a peer to what is kept of it.

@@ -5,8 +5,9 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::PublicKey;
 
 use super::actor::Mesh;
+use super::attach::{cut, says_nothing};
 use super::context::MeshContext;
-use super::peers::{Member, PeerRef};
+use super::peers::{KnownSession, Member, Peer, PeerRef};
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
 
@@ -52,6 +53,32 @@ impl Mesh {
                     && (hello.proven || !peer.proven)
             })
         })
+    }
+
+    /// The session that a plain hello of before acts for: each verb at the shell of a session says the session's id, under a key of
+    /// its own. It must not take the session's place, nor stay behind as one.
+    pub(super) fn session_of_verb(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerRef> {
+        if hello.proven || !says_nothing(hello) {
+            return None;
+        }
+        let key = hello.session_key.unwrap_or(hello.member_key);
+        let session_id = cut(&hello.session_id);
+        self.core.roster.of_member(&member.id).iter().copied().find(|at| {
+            let peer = self.core.roster.get(*at);
+            peer.is_some_and(|peer| peer.online() && peer.session_id == session_id && peer.key() != key)
+        })
+    }
+
+    /// What a plain hello of before gets back under a new session key: the state of the session of its member that was seen last
+    /// and is gone. Each start of such a client is a new session, so nobody else could give it its groups back, or keep it hidden.
+    pub(super) fn member_state(&self, hello: &VerifiedHello, member: &Member) -> Option<KnownSession> {
+        if hello.proven || !says_nothing(hello) {
+            return None;
+        }
+        let roster = &self.core.roster;
+        let here = |key: &PublicKey| roster.with_key(key).iter().any(|at| roster.get(*at).is_some_and(Peer::online));
+        let gone = roster.known.iter().filter(|(key, known)| known.member == member.id && !here(key));
+        gone.max_by_key(|(key, known)| (known.last_seen_ms, **key)).map(|(_, known)| known.clone())
     }
 
     /// Another record of the same member with the same session id is the same session under an older key.

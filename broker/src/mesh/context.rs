@@ -158,6 +158,8 @@ pub struct Caller {
     pub req_id: Option<Arc<str>>,
     /// `id`.
     pub id: Option<Arc<str>>,
+    /// `confirm:true`: a silent request is answered with `done`.
+    pub confirm: bool,
     /// `type` of the request.
     pub tag: &'static str,
 }
@@ -256,6 +258,11 @@ impl<'a> MeshContext<'a> {
         self.core.clock.believed_ms()
     }
 
+    /// Whether the caller wants to hear that a silent request is done.
+    pub fn wants_confirmation(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.confirm)
+    }
+
     /// What an answer needs later.
     pub fn reply_to(&self) -> Option<ReplyTo> {
         let caller = self.caller.as_ref()?;
@@ -265,6 +272,7 @@ impl<'a> MeshContext<'a> {
             socket_no: peer.socket_no,
             req_id: caller.req_id.clone(),
             id: caller.id.clone(),
+            confirm: caller.confirm,
         })
     }
 

@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn request(key: &str) -> Work {
-        let to = ReplyTo { peer: PeerRef(1), socket_no: 1, req_id: None, id: None };
+        let to = ReplyTo { peer: PeerRef(1), socket_no: 1, req_id: None, id: None, confirm: false };
         Work { reply_to: Some(to), ..work(key) }
     }
 

@@ -32,6 +32,8 @@ pub struct Asked {
     pub req_id: Option<Arc<str>>,
     /// `id`.
     pub id: Option<Arc<str>>,
+    /// `confirm:true`.
+    pub confirm: bool,
     /// What.
     pub message: ClientMessage,
 }

@@ -23,6 +23,8 @@ pub struct ReplyTo {
     pub req_id: Option<Arc<str>>,
     /// `id`.
     pub id: Option<Arc<str>>,
+    /// `confirm:true`.
+    pub confirm: bool,
 }
 
 /// Work of the same lane finishes in the order it was admitted; other lanes run beside it.

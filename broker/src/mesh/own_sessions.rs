@@ -1,7 +1,9 @@
 //! Which sessions of its member a request is for: the caller's own, a named one, or all of them.
 
+use claudemesh_protocol::call::{ServerBody, Sessions};
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::presence::{PresenceAck, Response, WriteTarget};
+use claudemesh_protocol::features::presence::WriteTarget;
+use claudemesh_protocol::message::ServerMessage;
 
 use super::context::MeshContext;
 use super::outcome::Outcome;
@@ -15,7 +17,7 @@ use crate::refusal::Refusal;
 pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerRef>, Refusal> {
     let own = cx.peer()?;
     let Some(wanted) = target.target_session.as_deref() else {
-        return Ok(vec![own.at]);
+        return Ok(vec![own.acts_for.filter(|at| cx.roster().get(*at).is_some()).unwrap_or(own.at)]);
     };
     let of_member = cx.roster().of_member(&own.member);
     let found: Vec<PeerRef> = of_member
@@ -30,10 +32,10 @@ pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<Pee
 }
 
 /// Answers a write that asked for it.
-pub fn confirm(target: &WriteTarget, peers: &[PeerRef]) -> Outcome<Response> {
-    if !target.confirm {
+pub fn confirm(cx: &MeshContext<'_>, peers: &[PeerRef]) -> Outcome<ServerMessage> {
+    if !cx.wants_confirmation() {
         return Outcome::Silent;
     }
     let sessions = u32::try_from(peers.len()).unwrap_or(u32::MAX);
-    Outcome::Answer(PresenceAck { sessions }.into())
+    Outcome::Answer(Sessions { sessions }.into_message())
 }

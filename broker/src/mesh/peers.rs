@@ -94,6 +94,10 @@ pub struct Peer {
     pub acks: bool,
     /// Pulls `low` itself.
     pub pulls: bool,
+    /// Said nothing of what it can do: a client of before, which knows no field that is newer.
+    pub older: bool,
+    /// A verb at the shell of a session: acts for the record with its session id.
+    pub acts_for: Option<PeerRef>,
     /// `hello` connections are a member's control plane.
     pub control_plane: bool,
     /// Groups with roles.
@@ -168,6 +172,8 @@ impl Peer {
             no_lease: false,
             acks: false,
             pulls: false,
+            older: false,
+            acts_for: None,
             control_plane: false,
             groups: vec![],
             profile: Profile::default(),

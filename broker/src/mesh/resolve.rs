@@ -76,6 +76,8 @@ pub struct Recipient {
     pub kind: RecipientKind,
     /// Member behind it.
     pub member: MemberId,
+    /// It is a session that is here, and the message is for its member: left behind, it goes to another session.
+    pub copy: bool,
     /// It has acknowledged (or counts as delivered).
     pub received: bool,
 }
@@ -109,10 +111,16 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Res
         .filter(|member| member.revoked_at_ms.is_none() && member.display_name.to_lowercase() == name)
         .map(|member| Resolved::Member(member.id.clone(), member.pubkey))
         .collect();
-    let mut sessions: Vec<(PublicKey, MemberId)> = roster
+    let named: Vec<&Peer> = roster
         .iter()
         .filter(|peer| !peer.ephemeral && peer.session_key.is_some() && peer.name.to_lowercase() == name)
         .filter(|peer| Some(peer.at) != caller)
+        .collect();
+    // Who has restarted a session is meant by its name, not the session that was closed a moment ago.
+    let is_here = |member: &MemberId| named.iter().any(|peer| peer.online() && peer.member == *member);
+    let mut sessions: Vec<(PublicKey, MemberId)> = named
+        .iter()
+        .filter(|peer| peer.online() || !is_here(&peer.member))
         .map(|peer| (peer.key(), peer.member.clone()))
         .collect();
     if sessions.is_empty() && members.is_empty() {
@@ -125,6 +133,14 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Res
             .collect();
     }
     let mut found = members;
+    for (_, member) in &sessions {
+        // Of several sessions of a member that are away, the first that returns is as good as any.
+        let several = sessions.iter().filter(|(_, other)| other == member).count() > 1;
+        if several && !is_here(member) {
+            let of_member = roster.member(member).map(|one| Resolved::Member(member.clone(), one.pubkey));
+            found.extend(of_member.filter(|one| !found.contains(one)));
+        }
+    }
     for (key, member) in sessions {
         // A session that carries its member's name is reached through the member, which survives its restart.
         let covered = found.iter().any(|other| matches!(other, Resolved::Member(id, _) if *id == member));
@@ -215,17 +231,24 @@ pub struct Route<'a> {
     /// Keys of `routed`, once they are more than [`FEW`].
     seen: HashSet<PublicKey, foldhash::quality::RandomState>,
     blocked: usize,
+    /// One of the targets is the sending session itself.
+    own: bool,
 }
 
 impl<'a> Route<'a> {
     /// An empty route.
     pub fn new(roster: &'a Roster, sender: &'a Peer, exclude: &'a [PublicKey]) -> Self {
-        Self { roster, sender, exclude, routed: SmallVec::new(), seen: HashSet::default(), blocked: 0 }
+        Self { roster, sender, exclude, routed: SmallVec::new(), seen: HashSet::default(), blocked: 0, own: false }
     }
 
     /// Everybody whom the targets mean takes no such messages from this sender. A topic is none of these: its history keeps them.
     pub fn all_blocked(&self) -> bool {
         self.routed.is_empty() && self.blocked > 0
+    }
+
+    /// The message is for the session that sends it, and for nobody else.
+    pub fn only_itself(&self) -> bool {
+        self.routed.is_empty() && self.own
     }
 
     /// Adds the recipients of one target. `subscribers` are those of the topic, for topic targets.
@@ -269,7 +292,13 @@ impl<'a> Route<'a> {
         match resolved {
             Resolved::Member(id, _) => self.add_member(id, Grant::Dm),
             Resolved::Session(key) => {
-                let peers = self.roster.with_key(key).into();
+                let peers: Sockets =
+                    self.roster.with_key(key).iter().copied().filter(|at| *at != self.sender.at).collect();
+                if peers.is_empty() && *key == self.sender.key() {
+                    // A push to the connection that sends would come back as somebody else's message.
+                    self.own = true;
+                    return Ok(());
+                }
                 self.push(*key, RecipientKind::Session, member, peers);
             }
         }
@@ -308,7 +337,9 @@ impl<'a> Route<'a> {
         let (keyed, keyless): (Vec<&Peer>, Vec<&Peer>) =
             sessions.into_iter().partition(|peer| peer.session_key.is_some());
         for peer in keyed {
-            self.push(peer.key(), RecipientKind::Session, id.clone(), Sockets::from_buf([peer.at]));
+            // One that is away gets its copy when it returns; the others have theirs, so nothing is to be passed on.
+            let kind = if peer.online() { RecipientKind::Member } else { RecipientKind::Session };
+            self.push(peer.key(), kind, id.clone(), Sockets::from_buf([peer.at]));
         }
         if !keyless.is_empty() {
             let peers = keyless.iter().map(|peer| peer.at).collect();
@@ -366,7 +397,9 @@ impl<'a> Route<'a> {
 
     fn push(&mut self, key: PublicKey, kind: RecipientKind, member: MemberId, peers: Sockets) {
         if self.is_new(key) {
-            self.routed.push(Routed { recipient: Recipient { key, kind, member, received: false }, peers });
+            let copy =
+                kind == RecipientKind::Member && self.roster.member(&member).is_some_and(|member| member.pubkey != key);
+            self.routed.push(Routed { recipient: Recipient { key, kind, member, copy, received: false }, peers });
         } else if kind == RecipientKind::Member
             && let Some(routed) = self.routed.iter_mut().find(|routed| routed.recipient.key == key)
         {

@@ -146,7 +146,8 @@ impl TestMesh {
 
     /// Runs something on the features and delivers the events it caused.
     pub fn step<T>(&mut self, at: Option<PeerRef>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
-        let caller = at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()), tag: "test" });
+        let caller =
+            at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()), confirm: false, tag: "test" });
         step::step(&mut self.core, &mut self.features, caller, run)
     }
 

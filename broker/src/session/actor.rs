@@ -176,7 +176,7 @@ impl PeerSession {
             let (req_id, id) = (bounded(head.req_id), bounded(head.id));
             return self.bad(ErrorCode::InvalidArgs, "expected texts without NUL characters", req_id, id, ctx);
         }
-        let (req_id, id) = (bounded(head.req_id), bounded(head.id));
+        let (req_id, id, confirm) = (bounded(head.req_id), bounded(head.id), head.confirm);
         let message = match message {
             Ok(message) => message,
             Err(error) if matches!(self.state, State::Fresh) && is_hello(head.tag.as_deref()) => {
@@ -206,7 +206,7 @@ impl PeerSession {
                 if self.asked.is_empty() {
                     ctx.spawn(actix::fut::ready(()).map(|(), session: &mut Self, ctx| session.hand_over(ctx)));
                 }
-                self.asked.push(Asked { req_id, id, message });
+                self.asked.push(Asked { req_id, id, confirm, message });
                 self.asked_bytes += text.len();
                 if self.asked_bytes >= MAX_TOGETHER_BYTES {
                     self.hand_over(ctx);

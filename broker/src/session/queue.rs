@@ -4,7 +4,7 @@
 //! The mesh holds the [`Outlet`], the session the [`Load`], and `socket.rs` says when a frame has left. Frames wait in the
 //! load, and the session's mailbox only says that there are some: under load one notice brings many.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Recipient;
@@ -26,6 +26,10 @@ pub struct Load {
     held_bytes: AtomicUsize,
     /// The part of it that has left the queue.
     taken_bytes: AtomicUsize,
+    /// Everything that was ever handed over.
+    handed_bytes: AtomicU64,
+    /// The part of it that has left for the HTTP server's buffer.
+    left_bytes: AtomicU64,
     /// Why the socket has to be closed although no notice of it fitted into the mailbox.
     closing: OnceLock<CloseReason>,
 }
@@ -52,6 +56,7 @@ impl Load {
     pub fn left(&self) {
         let bytes = self.taken_bytes.swap(0, Ordering::AcqRel);
         self.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.left_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
     }
 
     /// A reason to close that did not fit into the mailbox.
@@ -81,16 +86,29 @@ impl Outlet {
     /// Hands over a message or an event; `false` when the peer has too much before it. A message then waits in storage, an
     /// event is lost. One frame always fits an empty queue, whatever its size.
     pub fn push(&self, frame: ByteString) -> bool {
+        self.push_marked(frame).is_some()
+    }
+
+    /// As [`Outlet::push`]; with the mark at which [`Outlet::left_bytes`] stands once the frame has left.
+    pub fn push_marked(&self, frame: ByteString) -> Option<u64> {
         let cost = cost_of(&frame);
         let held = self.load.held_bytes();
-        (held == 0 || held + cost <= limits::MAX_QUEUED_PUSH_BYTES) && self.hand_over(frame, cost)
+        if held > 0 && held + cost > limits::MAX_QUEUED_PUSH_BYTES {
+            return None;
+        }
+        self.hand_over(frame, cost)
+    }
+
+    /// How much of what was handed over has left for the HTTP server's buffer.
+    pub fn left_bytes(&self) -> u64 {
+        self.load.left_bytes.load(Ordering::Acquire)
     }
 
     /// Hands over an answer. A peer that asks on and on without reading is closed: an answer that is left out without a word
     /// would make its client wait for ever.
     pub fn answer(&self, frame: ByteString) -> bool {
         let cost = cost_of(&frame);
-        let fits = self.load.held_bytes() < limits::MAX_QUEUED_BYTES && self.hand_over(frame, cost);
+        let fits = self.load.held_bytes() < limits::MAX_QUEUED_BYTES && self.hand_over(frame, cost).is_some();
         if !fits {
             METRICS.answers_dropped.inc();
             self.close(CloseReason::SlowReader);
@@ -106,20 +124,21 @@ impl Outlet {
         }
     }
 
-    fn hand_over(&self, frame: ByteString, cost: usize) -> bool {
+    fn hand_over(&self, frame: ByteString, cost: usize) -> Option<u64> {
         let mut queue = self.load.queue();
         // Counted first: the session may take it before this returns.
         self.load.held_bytes.fetch_add(cost, Ordering::AcqRel);
+        let mark = self.load.handed_bytes.fetch_add(cost as u64, Ordering::AcqRel) + cost as u64;
         let first = queue.is_empty();
         queue.push(frame);
         drop(queue);
         if !first || self.socket.try_send(Out::Ready).is_ok() {
-            return true;
+            return Some(mark);
         }
         // The session has ended: what nobody will take is let go, so that the next one is told again.
         let frames = std::mem::take(&mut *self.load.queue());
         self.load.held_bytes.fetch_sub(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
-        false
+        None
     }
 }
 
@@ -194,11 +213,13 @@ mod tests {
     async fn a_frame_counts_until_it_has_left() {
         let outlet = outlet().await;
         let (first, second) = (frame(1_000), frame(500));
-        assert!(outlet.push(first.clone()) && outlet.push(second.clone()));
+        let marks = [outlet.push_marked(first.clone()), outlet.push_marked(second.clone())].map(Option::unwrap);
+        assert_eq!(outlet.left_bytes(), 0);
         assert_eq!(outlet.load.take(), [first.clone(), second.clone()], "in their order");
         assert_eq!(outlet.held_bytes(), 1_500 + 2 * FRAME_OVERHEAD_BYTES, "encoded is not gone");
-        assert!(outlet.push(second.clone()));
+        let third = outlet.push_marked(second.clone()).unwrap();
         outlet.load.left();
+        assert!(marks[0] < marks[1] && marks[1] == outlet.left_bytes() && outlet.left_bytes() < third);
         assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "what came after is not gone");
         outlet.load.left();
         assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "nothing more was taken");

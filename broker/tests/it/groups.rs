@@ -42,10 +42,10 @@ broker_suite! {
             }
             frame
         };
-        peer.call(join(Some("lead"), true), "presence_ack").await?;
-        peer.call(join(None, true), "presence_ack").await?;
+        peer.call(join(Some("lead"), true), "done").await?;
+        peer.call(join(None, true), "done").await?;
         assert_eq!(role(&mut peer).await?, "lead", "no role keeps the one of before");
-        peer.call(join(Some(""), true), "presence_ack").await?;
+        peer.call(join(Some(""), true), "done").await?;
         assert_eq!(role(&mut peer).await?, Value::Null, "an empty one clears it");
         // Without a confirmation as ever: the group is written as it is given.
         peer.send(&join(Some("lead"), false)).await?;
@@ -53,7 +53,7 @@ broker_suite! {
         assert_eq!(role(&mut peer).await?, Value::Null);
         for sessions in [1, 0] {
             let left = json!({"type": "leave_group", "name": "qa", "confirm": true});
-            assert_eq!(peer.call(left, "presence_ack").await?["sessions"], sessions);
+            assert_eq!(peer.call(left, "done").await?["sessions"], sessions);
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! The broker from outside: real sockets, both databases, a clock that moves only when told to.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod architecture;
 mod delivery;
+mod dialogues;
 mod disk_full;
 mod drain;
 mod enrolment;

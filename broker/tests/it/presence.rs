@@ -115,7 +115,7 @@ broker_suite! {
         let hello = bob.hello_at(broker.now_ms(), "verb", json!({"capabilities": ["client_ack", "ephemeral"]}));
         let mut verb = TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;
         let write = json!({"type": "set_summary", "summary": "from the shell", "targetSession": "running", "confirm": true});
-        assert_eq!(verb.call(write.clone(), "presence_ack").await?["sessions"], 1);
+        assert_eq!(verb.call(write.clone(), "done").await?["sessions"], 1);
         assert_eq!(listed(&mut running, "bob").await?["summary"], "from the shell");
         let answer = stranger.ask(write).await?;
         assert!(answer["type"] == "error" || answer["sessions"] == 0, "another member's session: {answer}");

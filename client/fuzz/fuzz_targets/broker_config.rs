@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 
 // As source: one file of plain data is no reason to build the whole broker with instrumentation.
 #[path = "../../../broker/src/config.rs"]
-#[allow(dead_code, clippy::allow_attributes, reason = "the rest of the file is for the broker")]
+#[allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "the rest of the file is for the broker")]
 mod config;
 use config::Config;
 

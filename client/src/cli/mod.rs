@@ -1,122 +1,17 @@
 //! The command line: the tree of verbs, what they share, and which function runs each.
 
-use std::path::PathBuf;
+use clap::{CommandFactory, Parser};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use crate::context::GlobalArgs;
 
-use crate::config::session_dir::SessionInfo;
-use crate::config::{Config, ConfigStore, MeshEntry};
-use crate::error::CliError;
-use crate::local::{self, store::Store};
-use crate::output::{Format, Output};
-use crate::paths::Env;
-
-pub mod args;
-pub mod bare;
-pub mod fields;
-pub mod meshes;
+pub mod no_verb;
 mod parse;
 pub mod shell_files;
 pub mod skill;
-pub mod values;
-pub mod wire;
+mod verbs;
 
 pub use parse::{parse, printed};
-
-/// What every verb gets: environment, config folder, output, chosen mesh.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// The environment of the process.
-    pub env: Env,
-    /// The config folder.
-    pub store: ConfigStore,
-    /// How to print.
-    pub out: Output,
-    /// `--mesh`, when given.
-    pub mesh: Option<String>,
-}
-
-impl Context {
-    /// From the global flags.
-    pub fn new(env: Env, global: &GlobalArgs) -> Self {
-        let format = Format::of_flag(global.json.as_deref());
-        let store = ConfigStore::locate(&env, global.config_dir.as_deref());
-        Self { out: Output::new(&env, format, global.quiet), store, mesh: global.mesh.clone(), env }
-    }
-
-    /// The mesh this verb is about: `--mesh`, else the mesh of the launched session this runs in, else this machine's own
-    /// with `CLAUDEMESH_LOCAL=1`, else the only one. A mesh of this machine is served when this returns.
-    ///
-    /// # Errors
-    /// See [`Config::choose`]; exit 10 when the config is damaged.
-    pub fn mesh_entry(&self) -> Result<MeshEntry, CliError> {
-        let wished = self.wished_mesh()?;
-        let config = self.meant(wished.as_deref())?;
-        if wished.is_none()
-            && let Some(store) = local::to_found(self)
-        {
-            let known = config.meshes.into_iter().find(|entry| Store::of_entry(entry).as_ref() == Some(&store));
-            return known.map_or_else(|| local::found(self, &store, false), |entry| local::reach(self, entry));
-        }
-        local::reach(self, config.choose(wished.as_deref())?.clone())
-    }
-
-    /// All meshes a reading verb is about: `--mesh` or the session's mesh gives one, else all that are joined.
-    ///
-    /// # Errors
-    /// As [`Context::mesh_entry`], and `no_meshes` when none is joined.
-    pub fn mesh_entries(&self) -> Result<Vec<MeshEntry>, CliError> {
-        let wished = self.wished_mesh()?;
-        let config = self.meant(wished.as_deref())?;
-        if wished.is_some() || config.meshes.is_empty() {
-            return self.mesh_entry().map(|entry| vec![entry]);
-        }
-        let reach = |entry: MeshEntry| {
-            local::reach(self, entry.clone()).unwrap_or_else(|error| {
-                // The other meshes can be reached all the same.
-                self.out.warn(&error.message);
-                entry
-            })
-        };
-        Ok(config.meshes.into_iter().map(reach).collect())
-    }
-
-    /// The config without the meshes that are meant only when they are named, unless one is named.
-    ///
-    /// # Errors
-    /// Exit 10 when the config is damaged.
-    pub fn meant(&self, wished: Option<&str>) -> Result<Config, CliError> {
-        let mut config = self.store.load()?;
-        if wished.is_none() {
-            config.meshes = local::store::meant(&config, &self.env, self.store.dir());
-        }
-        Ok(config)
-    }
-
-    fn wished_mesh(&self) -> Result<Option<String>, CliError> {
-        match &self.mesh {
-            Some(slug) => Ok(Some(slug.clone())),
-            None => Ok(SessionInfo::of_env(&self.env)?.and_then(|info| info.mesh_slug)),
-        }
-    }
-}
-
-/// Flags that every verb takes.
-#[derive(Args, Clone, Debug, Default)]
-pub struct GlobalArgs {
-    /// Mesh to work on, by its short name.
-    #[arg(long, global = true, help_heading = "For every verb", value_name = "SLUG")]
-    pub mesh: Option<String>,
-    /// Print JSON; `--json=a,b` prints only these fields.
-    #[arg(long, global = true, help_heading = "For every verb", value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    pub json: Option<String>,
-    /// Print only what is essential.
-    #[arg(long, short, global = true, help_heading = "For every verb")]
-    pub quiet: bool,
-    /// Folder with keys and joined meshes [default: $CLAUDEMESH_CONFIG_DIR or ~/.claudemesh]
-    #[arg(long, global = true, help_heading = "For every verb", value_name = "DIR")]
-    pub config_dir: Option<PathBuf>,
-}
+pub use verbs::AnyVerb;
 
 /// Lets Claude Code sessions work as one team: encrypted messages between sessions on one machine or many.
 #[derive(Parser, Clone, Debug)]
@@ -137,285 +32,7 @@ pub struct Cli {
     pub global: GlobalArgs,
     /// The verb.
     #[command(subcommand)]
-    pub verb: Option<Verb>,
-}
-
-/// The verbs.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Verb {
-    /// Start a mesh on this machine: broker, mesh `local` and an invite, nothing else needed.
-    #[command(
-        after_help = "Examples:\n  claudemesh up\n  claudemesh up --demo\n  claudemesh up --listen 0.0.0.0:7900   \
-                            let other machines join"
-    )]
-    Up(args::UpArgs),
-    /// Make a new mesh on a broker. The owner's key stays on this machine.
-    #[command(after_help = "Examples:\n  claudemesh create team --broker ws://127.0.0.1:7900/ws --name Ann\n  \
-                            claudemesh create team --broker wss://mesh.example.org/ws --operator-token \"$TOKEN\"")]
-    Create(args::CreateArgs),
-    /// Make, list or revoke invite links. Needs the owner's key of the mesh.
-    #[command(after_help = "Examples:\n  claudemesh invite\n  claudemesh invite --uses 5 --expires 24h --json\n  \
-                            claudemesh invite --list\n  claudemesh invite --revoke K7QX2MPA")]
-    Invite(args::InviteArgs),
-    /// Join a mesh with an invite link.
-    #[command(after_help = "Examples:\n  claudemesh join http://127.0.0.1:7900/i/K7QX2MPA --name Bob\n  \
-                            claudemesh join ic://join/eyJ2Ijox...   (links of older versions work too)")]
-    Join(args::JoinArgs),
-    /// List the meshes joined on this machine.
-    #[command(
-        visible_alias = "ls",
-        after_help = "Examples:\n  claudemesh list\n  claudemesh list --json=slug,brokerUrl"
-    )]
-    List(args::ListArgs),
-    /// Forget a mesh on this machine.
-    #[command(after_help = "Example:\n  claudemesh leave team")]
-    Leave(args::LeaveArgs),
-    /// Show who is in the mesh.
-    #[command(after_help = "Examples:\n  claudemesh peers\n  claudemesh peers --all --json=displayName,status")]
-    Peers(args::PeersArgs),
-    /// Send a message to peers, groups or everyone. Direct messages are end-to-end encrypted.
-    #[command(
-        after_help = "Examples:\n  claudemesh send Bob \"tests are green\"\n  claudemesh send Bob,@qa \"freeze at 5\"\n  \
-                            git diff | claudemesh send Bob --file -\n  claudemesh send '*' \"broker restarts\" --priority now\n  \
-                            claudemesh send --to 'Smith, Ann' hello"
-    )]
-    Send(args::SendArgs),
-    /// Ask a peer a question and wait for the answer.
-    #[command(after_help = "Examples:\n  claudemesh ask Bob \"which port does the test server use?\"\n  \
-                            claudemesh ask Bob \"may I merge?\" --timeout 60 --json\n  \
-                            claudemesh ask Bob \"what did the audit say?\" --wait-offline")]
-    Ask(args::AskArgs),
-    /// Answer a question that a peer asked, or decline it.
-    #[command(after_help = "Examples:\n  claudemesh reply 8fK2mQ7d \"port 7900\"\n  \
-                            claudemesh reply 8fK2mQ7d --decline \"ask Cid, who wrote it\"\n\n\
-                            `claudemesh inbox --questions` lists the open questions with their ids.")]
-    Reply(args::ReplyArgs),
-    /// Show new messages. They are kept and shown once.
-    #[command(
-        after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20\n  \
-                            claudemesh inbox --questions"
-    )]
-    Inbox(args::InboxArgs),
-    /// Show or set which messages reach your sessions: accepted, held for your release, or refused.
-    #[command(after_help = "Examples:\n  claudemesh inbound\n  claudemesh inbound set hold --from 1a2b3c4d5e6f\n  \
-                            claudemesh inbound bypass accept")]
-    Inbound(crate::inbound::cli::InboundArgs),
-    /// List, release or drop messages that the rule for incoming messages holds back.
-    #[command(
-        after_help = "Examples:\n  claudemesh held\n  claudemesh held release 8fK2mQ7d\n  claudemesh held drop --all"
-    )]
-    Held(crate::inbound::cli::HeldArgs),
-    /// Show or choose who may decide over permission questions of your sessions. Nobody, until you name somebody.
-    #[command(after_help = "Examples:\n  claudemesh approvers\n  claudemesh approvers add 1a2b3c4d5e6f7a8b\n  \
-                            claudemesh approvers --quorum 2 --expires 5m\n  claudemesh approvers remove 1a2b3c4d5e6f7a8b\n\n\
-                            Then `claudemesh install --permission-relay`. See docs/permissions.md for who can do what.")]
-    Approvers(crate::features::permissions::cli::ApproversArgs),
-    /// List what other people's sessions ask your permission for, or allow or deny it.
-    #[command(after_help = "Examples:\n  claudemesh permit\n  claudemesh permit qwert allow\n  \
-                            claudemesh permit qwert deny --reason \"not on a Friday\"")]
-    Permit(crate::features::permissions::cli::PermitArgs),
-    /// Show the log of permission questions and answers, or check that nobody has changed it.
-    #[command(after_help = "Examples:\n  claudemesh audit\n  claudemesh audit --verify --json")]
-    Audit(crate::features::permissions::cli::AuditArgs),
-    /// Show how far a message got: stored, received, handed to the session, seen, answered.
-    #[command(after_help = "Example:\n  claudemesh msg-status 8fK2mQ7d")]
-    MsgStatus(args::MsgStatusArgs),
-    /// Test the connection of every mesh, or set your status with `status set`.
-    #[command(after_help = "Examples:\n  claudemesh status\n  claudemesh status set dnd")]
-    Status(args::StatusArgs),
-    /// Say what your session works on.
-    #[command(after_help = "Example:\n  claudemesh summary \"refactoring the parser\"")]
-    Summary(args::SummaryArgs),
-    /// Show or hide your session in lists and group messages.
-    #[command(after_help = "Example:\n  claudemesh visible false")]
-    Visible(args::VisibleArgs),
-    /// Show or edit your profile.
-    #[command(
-        after_help = "Examples:\n  claudemesh profile\n  claudemesh profile --title \"QA\" --capabilities review,tests"
-    )]
-    Profile(args::ProfileArgs),
-    /// Join, leave or list groups.
-    #[command(
-        after_help = "Examples:\n  claudemesh group join @frontend --role lead\n  claudemesh group leave @frontend\n  \
-                            claudemesh group list"
-    )]
-    Group(args::GroupArgs),
-    /// Show facts about a mesh.
-    #[command(after_help = "Example:\n  claudemesh info --json")]
-    Info(args::InfoArgs),
-    /// Show what each peer has sent, received and called.
-    #[command(after_help = "Examples:\n  claudemesh stats\n  claudemesh stats --json")]
-    Stats(args::StatsArgs),
-    /// Measure the way to the broker and back.
-    #[command(after_help = "Example:\n  claudemesh ping")]
-    Ping(args::PingArgs),
-    /// Close connections; the peers stay away until they are started again. For admins.
-    #[command(after_help = "Examples:\n  claudemesh kick Bob\n  claudemesh kick --stale 30m")]
-    Kick(args::SelectionArgs),
-    /// Close connections; the peers connect again by themselves. For admins.
-    #[command(after_help = "Examples:\n  claudemesh disconnect Bob\n  claudemesh disconnect --all")]
-    Disconnect(args::SelectionArgs),
-    /// Ban a member for good. For admins.
-    #[command(after_help = "Example:\n  claudemesh ban Bob --reason \"left the company\"")]
-    Ban(args::BanArgs),
-    /// Lift a ban. For admins.
-    #[command(after_help = "Example:\n  claudemesh unban Bob")]
-    Unban(args::UnbanArgs),
-    /// List banned members. For admins.
-    #[command(after_help = "Example:\n  claudemesh bans")]
-    Bans(args::BansArgs),
-    /// Tell Claude Code about claudemesh: MCP server, permission and hooks.
-    #[command(
-        after_help = "Examples:\n  claudemesh install\n  claudemesh install --no-hooks\n  claudemesh install --mesh team \
-                            --mesh home   one MCP server per mesh\n  claudemesh install --print\n  \
-                            claudemesh install --plugin-dir ./claudemesh-plugin\n\n\
-                            Edits ~/.claude.json and ~/.claude/settings.json (or the same in $CLAUDE_CONFIG_DIR), keeps a copy\n\
-                            in ~/.claude/backups, and changes nothing but its own keys. `claudemesh uninstall` undoes it."
-    )]
-    Install(InstallArgs),
-    /// Remove what `install` added, and nothing else.
-    #[command(after_help = "Example:\n  claudemesh uninstall\n\nKeys and joined meshes stay; see `claudemesh leave`.")]
-    Uninstall(UninstallArgs),
-    /// Bring messages into a session and report its status. Called by Claude Code's hooks.
-    #[command(
-        after_help = "Reads the hook's JSON from standard input, prints what Claude Code shall show to the model, and exits 0;\n\
-                            `wait` exits 2 to wake the session. Set CLAUDEMESH_HOOK_DEBUG=1 to see on standard error what it does.\n\nExample:\n  \
-                            echo '{\"session_id\":\"...\"}' | claudemesh hook idle"
-    )]
-    Hook(HookArgs),
-    /// Print a row about the mesh for Claude Code's status line. Set up by `install --status-line`.
-    #[command(
-        after_help = "Reads local files only, takes a few milliseconds and always exits 0. The numbers come from the session's\n\
-                            MCP server and are at most a minute old; older ones say so.\n\nExamples:\n  claudemesh status-line\n  \
-                            claudemesh status-line --wrap '~/.claude/my-line.sh'"
-    )]
-    StatusLine(StatusLineArgs),
-    /// Show or set how you are told, outside of Claude Code, that a question waits. Off by default.
-    #[command(
-        after_help = "Examples:\n  claudemesh notify desktop --test\n  claudemesh notify 'tmux display-message \"$1: $2\"'\n  \
-                            claudemesh notify off\n\nAt most one in 30 seconds; names who asks, never what. Running sessions take it up\n\
-                            at their next start. CLAUDEMESH_NOTIFY decides instead of the setting."
-    )]
-    Notify(crate::notify::cli::NotifyArgs),
-    /// Start Claude Code in a mesh. Flags that claudemesh does not know go to `claude`.
-    #[command(
-        visible_alias = "connect",
-        after_help = "Examples:\n  claudemesh launch\n  \
-                            claudemesh launch --name Ann --groups frontend:lead,qa --model opus\n  \
-                            claudemesh launch --join http://host:7900/i/K7QX2MPA -y -- -p \"say hello to everyone\""
-    )]
-    Launch(crate::launch::LaunchArgs),
-    /// Check the installation and every joined mesh; each failure comes with the command that mends it.
-    #[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --no-loopback --json")]
-    Doctor(DoctorArgs),
-    /// Run the MCP server on standard input and output. Started by Claude Code.
-    #[command(
-        after_help = "Examples:\n  claudemesh mcp\n  claudemesh mcp --mesh team\n  claudemesh mcp --surface lean"
-    )]
-    Mcp(args::McpArgs),
-    /// Print completions for a shell.
-    #[command(
-        visible_alias = "completion",
-        after_help = "Examples:\n  claudemesh completions bash > ~/.local/share/bash-completion/completions/claudemesh\n  \
-                            claudemesh completions zsh > ~/.zfunc/_claudemesh\n  claudemesh completions fish | source"
-    )]
-    Completions(CompletionsArgs),
-    /// Print what an agent has to know to use this program, for hosts without the plug-in.
-    #[command(
-        after_help = "Examples:\n  claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md\n  claudemesh skill >> AGENTS.md"
-    )]
-    Skill(SkillArgs),
-    /// Print manual pages, or write one per verb into a folder.
-    #[command(after_help = "Examples:\n  claudemesh man | man -l -\n  claudemesh man --dir ~/.local/share/man/man1")]
-    Man(ManArgs),
-}
-
-/// `claudemesh install`
-#[derive(Args, Clone, Debug, Default)]
-pub struct InstallArgs {
-    /// Add one MCP server `claudemesh-<slug>` for this mesh, instead of one for all. May be repeated.
-    #[arg(long = "mesh", id = "mesh", value_name = "SLUG")]
-    pub meshes: Vec<String>,
-    /// Leave the hooks out; messages then cannot wait for a pause, and nothing wakes an idle session.
-    #[arg(long)]
-    pub no_hooks: bool,
-    /// Show the mesh in Claude Code's status line; a line that is there already stays, ours comes below it.
-    #[arg(long)]
-    pub status_line: bool,
-    /// Add the hook that lets a named member of the mesh answer permission questions.
-    #[arg(long, conflicts_with = "no_hooks")]
-    pub permission_relay: bool,
-    /// Change nothing; print the commands and the JSON of the manual way.
-    #[arg(long)]
-    pub print: bool,
-    /// Change nothing; write the Claude Code plug-in into this folder.
-    #[arg(long, value_name = "DIR", conflicts_with = "print")]
-    pub plugin_dir: Option<PathBuf>,
-    /// Replace an MCP server 'claudemesh' that starts another program.
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// `claudemesh uninstall`
-#[derive(Args, Clone, Debug, Default)]
-pub struct UninstallArgs {}
-
-/// `claudemesh hook`
-#[derive(Args, Clone, Debug, Default)]
-pub struct HookArgs {
-    /// `session-start`, `prompt`, `post-tool`, `stop`, `session-end`, `permission`, `wait`, `monitor`; or a status: `idle`, `working`, `dnd`.
-    pub event: Option<String>,
-}
-
-/// `claudemesh status-line`
-#[derive(Args, Clone, Debug, Default)]
-pub struct StatusLineArgs {
-    /// Run this shell line first, on the same input, and print its rows above ours.
-    #[arg(long, value_name = "LINE")]
-    pub wrap: Option<std::ffi::OsString>,
-}
-
-/// `claudemesh doctor`
-#[derive(Args, Clone, Debug, Default)]
-pub struct DoctorArgs {
-    /// Leave out the messages that the doctor sends itself over every route of each mesh.
-    #[arg(long)]
-    pub no_loopback: bool,
-}
-
-/// `claudemesh completions`
-#[derive(Args, Clone, Debug)]
-pub struct CompletionsArgs {
-    /// Shell.
-    #[arg(value_enum)]
-    pub shell: Shell,
-}
-
-/// Shells with completions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Shell {
-    /// Bash
-    Bash,
-    /// Elvish
-    Elvish,
-    /// Fish
-    Fish,
-    /// PowerShell
-    Powershell,
-    /// Zsh
-    Zsh,
-}
-
-/// `claudemesh skill`
-#[derive(Args, Clone, Debug, Default)]
-pub struct SkillArgs {}
-
-/// `claudemesh man`
-#[derive(Args, Clone, Debug, Default)]
-pub struct ManArgs {
-    /// Write `claudemesh.1`, `claudemesh-send.1` … into this folder instead.
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    pub verb: Option<AnyVerb>,
 }
 
 /// The command tree, for completions and manual pages.
@@ -426,6 +43,7 @@ pub fn command() -> clap::Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verb::{Effect, Verb};
 
     #[test]
     fn the_tree_is_consistent() {
@@ -451,7 +69,7 @@ mod tests {
         tree.build();
         check(&tree, "claudemesh");
         let cli = Cli::try_parse_from(["claudemesh", "send", "--self", "Bob", "--json", "hello"]).unwrap();
-        let Some(Verb::Send(args)) = cli.verb else { panic!("send") };
+        let Some(AnyVerb::Send(args)) = cli.verb else { panic!("send") };
         assert_eq!((args.to_self, args.words), (true, vec!["Bob".to_owned(), "hello".to_owned()]));
     }
 
@@ -470,5 +88,84 @@ mod tests {
             }
         }
         check(&command(), "claudemesh");
+    }
+
+    /// The examples in the help of a command and of those below it.
+    fn examples(command: &clap::Command, out: &mut Vec<String>) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.lines().filter(|line| line.starts_with("  ")) {
+            let Some(at) = line.find("claudemesh ") else { continue };
+            // What follows is a remark, another program or a file.
+            let ends = ["  ", " | ", " > ", " >> "].iter().filter_map(|end| line[at..].find(end));
+            out.push(line[at..].split_at(ends.min().unwrap_or(line.len() - at)).0.to_owned());
+        }
+        for verb in command.get_subcommands() {
+            examples(verb, out);
+        }
+    }
+
+    /// The words of a line of the shell.
+    fn words(line: &str) -> Vec<std::ffi::OsString> {
+        let (mut words, mut word, mut quote) = (vec![], String::new(), None);
+        for c in line.chars() {
+            match (c, quote) {
+                (c, Some(open)) if c == open => quote = None,
+                (c, Some(_)) => word.push(c),
+                ('"' | '\'', None) => quote = Some(c),
+                (' ', None) => words.push(std::mem::take(&mut word).into()),
+                (c, None) => word.push(c),
+            }
+        }
+        words.push(word.into());
+        words
+    }
+
+    /// Their answers differ from call to call, or they print something that is no JSON.
+    const FIELDS_IN_THE_ANSWER: [&str; 12] = [
+        "up",
+        "create",
+        "invite",
+        "join",
+        "inbound",
+        "approvers",
+        "permit",
+        "install",
+        "uninstall",
+        "doctor",
+        "man",
+        "mcp",
+    ];
+
+    #[test]
+    fn every_example_is_a_command_line_and_what_changes_something_checks_its_fields_first() {
+        let mut lines = vec![];
+        examples(&command(), &mut lines);
+        assert!(lines.len() > 80, "{}", lines.len());
+        for line in &lines {
+            let argv = crate::launch::argv::separate(words(line));
+            let cli = Cli::try_parse_from(argv).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let Some(verb) = cli.verb else { panic!("{line}: no verb") };
+            let word = line.split(' ').nth(1).unwrap();
+            let silent = ["launch", "hook"].contains(&word) || FIELDS_IN_THE_ANSWER.contains(&word);
+            assert!(verb.effect() == Effect::Reads || !verb.fields().is_empty() || silent, "{line} checks no fields");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_is_told_from_what_changes_something() {
+        for (line, effect) in [
+            ("claudemesh group list", Effect::Reads),
+            ("claudemesh group join @qa", Effect::Changes),
+            ("claudemesh status", Effect::Reads),
+            ("claudemesh status set dnd", Effect::Changes),
+            ("claudemesh inbox", Effect::Changes),
+            ("claudemesh inbox --peek", Effect::Reads),
+            ("claudemesh invite --list", Effect::Reads),
+            ("claudemesh permission-log --verify", Effect::Reads),
+            ("claudemesh permit", Effect::Reads),
+        ] {
+            let verb = Cli::try_parse_from(words(line)).unwrap().verb.unwrap();
+            assert_eq!(verb.effect(), effect, "{line}");
+        }
     }
 }

@@ -1,17 +1,87 @@
 //! Completions and manual pages, made from the command tree.
 
-use std::path::Path;
-
 use clap_complete::Shell as CompleteShell;
 
-use super::{CompletionsArgs, Context, ManArgs, Shell};
+use crate::context::Context;
 use crate::error::CliError;
+use crate::verb::{Audience, Effect, Ran, Verb, done};
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+
+/// Print completions for a shell.
+#[derive(Args, Clone, Debug)]
+#[command(
+    visible_alias = "completion",
+    after_help = "Examples:\n  claudemesh completions bash > ~/.local/share/bash-completion/completions/claudemesh\n  \
+                        claudemesh completions zsh > ~/.zfunc/_claudemesh\n  claudemesh completions fish | source"
+)]
+pub struct CompletionsArgs {
+    /// Shell.
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+impl Verb for CompletionsArgs {
+    const AUDIENCE: Audience = Audience::PeopleOnly;
+
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        completions(cx, &self).map(done)
+    }
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Bash
+    Bash,
+    /// Elvish
+    Elvish,
+    /// Fish
+    Fish,
+    /// PowerShell
+    Powershell,
+    /// Zsh
+    Zsh,
+}
+
+/// Print manual pages, or write one per verb into a folder.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh man | man -l -\n  claudemesh man --dir ~/.local/share/man/man1")]
+pub struct ManArgs {
+    /// Write `claudemesh.1`, `claudemesh-send.1` … into this folder instead.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+impl Verb for ManArgs {
+    const AUDIENCE: Audience = Audience::PeopleOnly;
+
+    fn effect(&self) -> Effect {
+        if self.dir.is_none() { Effect::Reads } else { Effect::Changes }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        man(cx, &self).map(done)
+    }
+}
 
 /// Prints the completion script of a shell.
 ///
 /// # Errors
 /// Exit 10 when stdout cannot be written.
-pub fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError> {
+fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError> {
     let shell = match args.shell {
         Shell::Bash => CompleteShell::Bash,
         Shell::Elvish => CompleteShell::Elvish,
@@ -21,14 +91,19 @@ pub fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError>
     };
     let mut script = vec![];
     clap_complete::generate(shell, &mut super::command(), "claudemesh", &mut script);
-    cx.out.write(&String::from_utf8_lossy(&script))
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if matches!(args.shell, Shell::Zsh) {
+        // A shell that has not loaded its completion system has no such command.
+        script = script.replace("    compdef _claudemesh", "    (( ! $+functions[compdef] )) || compdef _claudemesh");
+    }
+    cx.out.write(&script)
 }
 
 /// Prints the main manual page, or writes all of them into a folder.
 ///
 /// # Errors
 /// Exit 10 when a file cannot be written.
-pub fn man(cx: &Context, args: &ManArgs) -> Result<(), CliError> {
+fn man(cx: &Context, args: &ManArgs) -> Result<(), CliError> {
     let mut command = super::command();
     command.build();
     match &args.dir {

@@ -2,20 +2,57 @@
 
 use std::fmt::Write as _;
 
-use super::Context;
+use super::AnyVerb;
+use crate::context::Context;
 use crate::error::CliError;
+use crate::verb::{Audience, Effect, Ran, Verb, done, json_fields};
+use clap::Args;
+use serde::{Deserialize, Serialize};
 
-/// Verbs that are for people and programs, not for an agent in a session.
-const NOT_FOR_AGENTS: [&str; 11] =
-    ["hook", "mcp", "status-line", "notify", "completions", "man", "skill", "install", "uninstall", "launch", "help"];
+/// Print what an agent has to know to use this program, for hosts without the plug-in.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Examples:\n  claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md\n  claudemesh skill >> AGENTS.md"
+)]
+pub struct SkillArgs {}
+
+impl Verb for SkillArgs {
+    const AUDIENCE: Audience = Audience::PeopleOnly;
+
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Skill>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        print(cx).map(done)
+    }
+}
+
+/// The skill, for scripts.
+#[derive(Serialize, Deserialize)]
+struct Skill {
+    name: &'static str,
+    text: String,
+}
+
+/// The verbs of the list that an agent is told of.
+fn for_agents(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
+    // clap keeps the order of the list.
+    let verbs = command.get_subcommands().zip(AnyVerb::AUDIENCES);
+    verbs.filter(|(_, audience)| **audience == Audience::Everyone).map(|(verb, _)| verb)
+}
 
 /// Prints the skill.
 ///
 /// # Errors
 /// Exit 10 when stdout cannot be written.
-pub fn print(cx: &Context) -> Result<(), CliError> {
-    let text = text();
-    cx.out.answer(&serde_json::json!({"name": "claudemesh", "text": text}), |_| text.clone())
+fn print(cx: &Context) -> Result<(), CliError> {
+    let skill = Skill { name: "claudemesh", text: text() };
+    cx.out.answer(&skill, |_| skill.text.clone())
 }
 
 /// The skill: front matter, rules, one line per verb.
@@ -42,7 +79,7 @@ pub fn text() -> String {
     );
     let mut command = super::command();
     command.build();
-    for verb in command.get_subcommands().filter(|verb| !NOT_FOR_AGENTS.contains(&verb.get_name())) {
+    for verb in for_agents(&command) {
         let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(text, "- `{}`: {}", example(verb), about.lines().next().unwrap_or_default());
     }
@@ -77,7 +114,19 @@ mod tests {
         assert!(text.len() < 9_000 && text.lines().count() < 120, "{} bytes", text.len());
         for verb in crate::cli::command().get_subcommands().map(clap::Command::get_name) {
             let listed = text.contains(&format!("`claudemesh {verb}"));
-            assert_eq!(listed, !NOT_FOR_AGENTS.contains(&verb), "{verb}");
+            let people = [
+                "hook",
+                "mcp",
+                "status-line",
+                "notify",
+                "completions",
+                "man",
+                "skill",
+                "install",
+                "uninstall",
+                "launch",
+            ];
+            assert_eq!(listed, !people.contains(&verb), "{verb}");
         }
     }
 }

@@ -441,7 +441,7 @@ impl ConfigStore {
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, ConfigError> {
-    serde_json::from_slice(bytes)
+    serde_json::from_slice(files::without_mark(bytes))
         .map_err(|error| ConfigError::Damaged { path: path.to_path_buf(), reason: format!("{error}") })
 }
 

@@ -9,8 +9,8 @@ use claudemesh_protocol::features::groups::Group;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::values::parse_groups;
 use crate::error::CliError;
+use crate::values::parse_groups;
 
 /// Name of the file, in the project's folder.
 pub const FILE: &str = ".claude-mesh.json";
@@ -68,7 +68,8 @@ impl ProjectFile {
         else {
             return Ok(Self::default());
         };
-        let raw: Raw = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
+        let raw: Raw =
+            serde_json::from_slice(crate::files::without_mark(&bytes)).map_err(|error| failed(error.to_string()))?;
         let groups = match raw.groups {
             None => None,
             Some(Value::String(text)) => Some(text),

@@ -169,3 +169,15 @@ fn broker_http_follows_the_scheme() {
     assert_eq!(broker_http("wss://h/base/ws"), "https://h/base");
     assert_eq!(broker_http("ws://[::1]:7900/ws/"), "http://[::1]:7900");
 }
+
+#[test]
+fn a_byte_order_mark_of_an_editor_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ConfigStore::at(dir.path());
+    let mut text = b"\xef\xbb\xbf".to_vec();
+    text.extend_from_slice(br#"{"version":1,"meshes":[],"other":7}"#);
+    std::fs::write(store.config_path(), &text).unwrap();
+    assert_eq!(store.load().unwrap().meshes.len(), 0);
+    std::fs::write(dir.path().join(project_file::FILE), b"\xef\xbb\xbf{\"name\":\"Ann\"}").unwrap();
+    assert!(project_file::ProjectFile::read(dir.path()).is_ok());
+}

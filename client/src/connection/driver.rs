@@ -1,12 +1,15 @@
 //! The task behind a connection: connects, says hello, moves frames, reconnects.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{self, ClientAck, Push};
+use claudemesh_protocol::features::presence;
 use claudemesh_protocol::frame::Head;
+use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits::{MAX_ACK_IDS, PING_INTERVAL, STALE_AFTER};
 use claudemesh_protocol::message::{ClientMessage, Failure, ReadError, ServerMessage};
 use claudemesh_protocol::session::{self, HelloAck};
@@ -50,12 +53,24 @@ pub enum State {
     Closed(Closed),
 }
 
+/// Names that are kept.
+const MAX_NAMES: usize = 10_000;
+
+/// Who has a key.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) name: String,
+    pub(super) member: PublicKey,
+}
+
 /// What the task and the handles share.
 pub(super) struct Shared {
     pub(super) identity: Identity,
     pub(super) pending: Pending,
     pub(super) state: watch::Sender<State>,
     pub(super) stop: CancellationToken,
+    /// Names by key, from the lists of peers of an older broker.
+    pub(super) names: Mutex<HashMap<String, Known>>,
     /// When a socket that was lost came back.
     pub(super) back_at: Mutex<Option<Instant>>,
     next_id: AtomicU64,
@@ -68,8 +83,26 @@ impl Shared {
             pending: Pending::default(),
             state: watch::Sender::new(State::Connecting(None)),
             stop: CancellationToken::new(),
+            names: Mutex::default(),
             back_at: Mutex::default(),
             next_id: AtomicU64::new(1),
+        }
+    }
+
+    /// Whether the broker is of the kind that tells no capabilities: it answers nothing that it does not know.
+    pub(super) fn is_older_broker(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Ready(ack) if ack.capabilities.is_empty())
+    }
+
+    /// The peers of a list, for who knows a key and needs its name.
+    fn note_names(&self, list: &[presence::Peer]) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() > MAX_NAMES {
+            names.clear();
+        }
+        for peer in list {
+            let known = Known { name: peer.display_name.clone(), member: peer.member_pubkey };
+            names.insert(peer.pubkey.to_hex(), known);
         }
     }
 
@@ -291,7 +324,7 @@ impl Driver {
                 link.feed(Message::text(outgoing.frame)).await?;
             }
             while let Ok(ack) = self.acks.try_recv() {
-                link.feed(Message::text(ack_frame(ack))).await?;
+                self.feed_ack(link, ack).await?;
             }
             let goodbye = CloseFrame { code: 1000.into(), reason: "".into() };
             link.send(Message::Close(Some(goodbye))).await?;
@@ -322,10 +355,26 @@ impl Driver {
             if same && current.message_ids.len() + next.message_ids.len() <= MAX_ACK_IDS {
                 current.message_ids.extend(next.message_ids);
             } else {
-                link.feed(Message::text(ack_frame(std::mem::replace(&mut current, next)))).await?;
+                self.feed_ack(link, std::mem::replace(&mut current, next)).await?;
             }
         }
-        link.send(Message::text(ack_frame(current))).await
+        self.feed_ack(link, current).await?;
+        link.flush().await
+    }
+
+    /// Older brokers know no stages and no lists: they take one id in a frame, once.
+    async fn feed_ack(&self, link: &mut Link, ack: ClientAck) -> Result<(), ConnectionError> {
+        if !self.shared.is_older_broker() {
+            return link.feed(Message::text(ack_frame(ack))).await;
+        }
+        if ack.stage.is_some_and(|stage| stage != messaging::Stage::Received) {
+            return Ok(());
+        }
+        for id in ack.message_ids.into_iter().chain(ack.broker_message_id) {
+            let one = ClientAck { broker_message_id: Some(id), ..ClientAck::default() };
+            link.feed(Message::text(ack_frame(one))).await?;
+        }
+        Ok(())
     }
 
     async fn deliver(&self, push: Box<Push>) {
@@ -360,6 +409,11 @@ impl Driver {
         match ServerMessage::read(&head, text) {
             Ok(ServerMessage::Messaging(messaging::Response::Push(push))) => Read::Push(Box::new(push)),
             Ok(message) => {
+                if let ServerMessage::Presence(presence::Response::PeersList(list)) = &message
+                    && self.shared.is_older_broker()
+                {
+                    self.shared.note_names(&list.peers);
+                }
                 let by_id = matches!(message, ServerMessage::Failure(_))
                     || matches!(message, ServerMessage::Messaging(messaging::Response::Ack(_)));
                 let key = req_id.or(head.id.as_deref().filter(|_| by_id)).map(str::to_owned);

@@ -1,15 +1,17 @@
 //! Incoming pushes: opened in arrival order by one task per mesh, stored, and only then acknowledged.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::{ClientAck, Push};
+use claudemesh_protocol::features::presence;
+use claudemesh_protocol::message::ClientMessage;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::driver::Shared;
+use super::driver::{Outgoing, Shared};
 use super::open;
-use crate::inbox::Mailbox;
+use crate::inbox::{Mailbox, NewMessage};
 
 /// Pushes between the socket and the inbox: the broker's window of unacknowledged pushes and some events. When it is
 /// full the socket is not read, which the broker notices.
@@ -20,6 +22,9 @@ const MAX_BATCH: usize = 64;
 const EVENT_QUEUE: usize = 1_024;
 /// Wait before the inbox is tried again (full disk).
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How long messages wait for the names of their senders.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the mail task is given.
 pub(super) enum MailItem {
@@ -58,10 +63,15 @@ pub(super) struct Mail {
 
 impl Mail {
     /// Starts the mail task. It ends when the connection and all its handles are gone.
-    pub(super) fn start(shared: Arc<Shared>, mailbox: Mailbox, acks: mpsc::UnboundedSender<ClientAck>) -> Self {
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        mailbox: Mailbox,
+        acks: mpsc::UnboundedSender<ClientAck>,
+        asking: mpsc::WeakSender<Outgoing>,
+    ) -> Self {
         let (queue, items) = mpsc::channel(MAIL_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
-        tokio::spawn(run(shared, mailbox, acks, items, events.clone()));
+        tokio::spawn(run(shared, mailbox, acks, asking, items, events.clone()));
         Self { queue, events }
     }
 }
@@ -70,6 +80,7 @@ async fn run(
     shared: Arc<Shared>,
     mailbox: Mailbox,
     acks: mpsc::UnboundedSender<ClientAck>,
+    asking: mpsc::WeakSender<Outgoing>,
     mut items: mpsc::Receiver<MailItem>,
     events: broadcast::Sender<MailEvent>,
 ) {
@@ -95,6 +106,7 @@ async fn run(
             }
         }
         if !pushes.is_empty() {
+            add_names(&shared, &asking, &mut pushes).await;
             let ids: Vec<String> = pushes.iter().map(|push| push.message_id.clone()).collect();
             let pushes = Arc::new(pushes);
             let fresh = loop {
@@ -122,5 +134,32 @@ async fn run(
         for done in barriers {
             let _ = done.send(());
         }
+    }
+}
+
+/// Older brokers send keys without names; who has them is in the list of peers.
+async fn add_names(shared: &Shared, asking: &mpsc::WeakSender<Outgoing>, pushes: &mut [NewMessage]) {
+    if !shared.is_older_broker() {
+        return;
+    }
+    let known = |key: &str| shared.names.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+    let unknown = |push: &NewMessage| push.sender_name.is_none() && known(&push.sender_pubkey).is_none();
+    if pushes.iter().any(unknown)
+        && let Some(asking) = asking.upgrade()
+    {
+        let id = shared.next_id();
+        let ticket = shared.pending.add(id.clone());
+        let frame = ClientMessage::from(presence::Request::from(presence::ListPeers {})).write(Some(&id));
+        if asking.try_send(Outgoing { id: Some(id), frame }).is_ok() {
+            // The names are noted where the answer is read. Without one the key has to do.
+            let _ = tokio::time::timeout(NAMES_TIMEOUT, ticket.answer()).await;
+        }
+    }
+    for push in pushes.iter_mut().filter(|push| push.sender_name.is_none()) {
+        let Some(known) = known(&push.sender_pubkey) else { continue };
+        if push.sender_member == push.sender_pubkey {
+            push.sender_member = known.member.to_hex();
+        }
+        push.sender_name = Some(known.name);
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use claudemesh_protocol::call::{Call, ServerBody};
 use claudemesh_protocol::features::messaging::{self, ClientAck, Stage};
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use claudemesh_protocol::session::HelloAck;
@@ -79,7 +80,7 @@ impl Connection {
         let shared = Arc::new(Shared::new(identity));
         let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
         let (acks, ack_items) = mpsc::unbounded_channel();
-        let mail = mailbox.map(|mailbox| Mail::start(Arc::clone(&shared), mailbox, acks.clone()));
+        let mail = mailbox.map(|mailbox| Mail::start(Arc::clone(&shared), mailbox, acks.clone(), outgoing.downgrade()));
         let driver =
             Driver { shared: Arc::clone(&shared), outgoing: frames, acks: ack_items, mail: mail.clone(), once };
         tokio::spawn(driver.run());
@@ -136,6 +137,12 @@ impl Connection {
         self.hello_ack().is_ok_and(|ack| ack.capabilities.iter().any(|word| word == capability))
     }
 
+    /// Whether the broker is of the kind that tells no capabilities. It does not answer what it does not know, so nothing of
+    /// ours is asked of it.
+    pub fn is_older_broker(&self) -> bool {
+        self.shared.is_older_broker()
+    }
+
     /// Hears of mail and events from now on. `None` without a mailbox.
     pub fn mail_events(&self) -> Option<broadcast::Receiver<MailEvent>> {
         self.mail.as_ref().map(|mail| mail.events.subscribe())
@@ -184,7 +191,8 @@ impl Connection {
         if let ClientMessage::Messaging(messaging::Request::Send(send)) = &mut message {
             send.id = Some(id.clone());
         }
-        let frame = message.write(Some(&id));
+        // A caller that waits wants to know that a silent request is done, too.
+        let frame = if message.row().silent { message.write_confirmed(&id) } else { message.write(Some(&id)) };
         let ticket = self.shared.pending.add(id.clone());
         self.outgoing.try_send(Outgoing { id: Some(id), frame }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ConnectionError::QueueFull,
@@ -228,6 +236,37 @@ impl Connection {
                 return answer;
             }
         }
+    }
+
+    /// Sends a request and waits for the answer that its table names. A repeatable one is asked again after a takeover on this
+    /// machine.
+    ///
+    /// # Errors
+    /// What the broker says, or of the transport.
+    pub async fn request<C: Call>(&self, request: C) -> Result<C::Answer, ConnectionError> {
+        self.request_within(request, REQUEST_TIMEOUT).await
+    }
+
+    /// As [`Connection::request`], with another limit.
+    ///
+    /// # Errors
+    /// As [`Connection::request`].
+    pub async fn request_within<C: Call>(&self, request: C, limit: Duration) -> Result<C::Answer, ConnectionError> {
+        let answer = if C::REPEATABLE { self.ask(request, limit).await? } else { self.call(request, limit).await? };
+        C::Answer::from_message(answer).map_err(|other| unexpected(C::Answer::TAG, &other))
+    }
+
+    /// Sends a silent request. Answers its confirmation; `None` when the broker cannot confirm.
+    ///
+    /// # Errors
+    /// What the broker says, or of the transport.
+    pub async fn write<C: Call>(&self, request: C) -> Result<Option<C::Answer>, ConnectionError> {
+        self.hello_ack()?;
+        if !self.broker_can("confirm") {
+            self.tell(request)?;
+            return Ok(None);
+        }
+        self.request(request).await.map(Some)
     }
 
     /// Sends a frame that has no answer.

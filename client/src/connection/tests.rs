@@ -43,7 +43,12 @@ impl FakeBroker {
     async fn greet(&self) -> (FakeSocket, Value) {
         let mut socket = self.accept().await;
         let hello = socket.receive().await;
-        socket.send(json!({"type": "hello_ack", "presenceId": "p", "memberDisplayName": "me"})).await;
+        socket
+            .send(json!({
+                "type": "hello_ack", "presenceId": "p", "memberDisplayName": "me",
+                "capabilities": claudemesh_protocol::version::BROKER_CAPABILITIES,
+            }))
+            .await;
         (socket, hello)
     }
 }

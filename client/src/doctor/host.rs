@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Check;
-use crate::cli::Context;
+use crate::context::Context;
 use crate::install::{self, Installed, edits, hooks, plugin};
 use crate::launch;
 use crate::launch::release::{ABILITIES, Found, NEWEST_TRIED, OLDEST_TRIED, Release};

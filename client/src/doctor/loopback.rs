@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use super::Check;
-use crate::cli::Context;
 use crate::config::MeshEntry;
+use crate::context::Context;
+use crate::context::connect;
 use crate::error::CliError;
-use crate::features::one_shot;
 use crate::mcp::routes::{CHANNEL, HOOK, MONITOR, NOTICE, PULL, QUESTION, REWAKE, STOP};
 
 #[cfg(unix)]
@@ -35,7 +35,7 @@ const TEXT: &str = "claudemesh doctor tests the way into a session";
 
 /// Sends the doctor's own session a message over every route of one mesh.
 pub(super) fn checks(cx: &Context, entry: &MeshEntry) -> Vec<Check> {
-    let reached = one_shot::ask(&play::outside(cx), entry, |connection| async move { Ok(connection.echo().await?) });
+    let reached = connect::ask(&play::outside(cx), entry, |connection| async move { Ok(connection.echo().await?) });
     let programs = reached.map_err(Stop::from).and_then(|_| Ok(Programs::of(cx)?));
     let programs = match programs {
         Ok(programs) => programs,

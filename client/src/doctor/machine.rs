@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use claudemesh_protocol::error::ErrorCode;
 
 use super::{Check, Level};
-use crate::cli::Context;
 use crate::config::project_file::ProjectFile;
 use crate::config::{Config, MeshEntry, broker_http};
+use crate::context::Context;
 use crate::features::enrolment;
 use crate::install::edits::quote;
 use crate::{files, local, paths};
@@ -22,6 +22,7 @@ const MAX_DEPTH: usize = 3;
 /// All of them.
 pub(super) fn checks(cx: &Context) -> Vec<Check> {
     let (mut checks, config) = config(cx);
+    checks.extend(unwritable(cx));
     checks.extend(project_file(cx));
     if let Some(config) = config {
         checks.extend(config.meshes.iter().map(keys));
@@ -78,6 +79,17 @@ fn config(cx: &Context) -> (Vec<Check>, Option<Config>) {
         ));
     }
     (checks, Some(config))
+}
+
+/// Keys, messages and locks are written into the config folder; one that takes nothing fails at the worst moment.
+fn unwritable(cx: &Context) -> Option<Check> {
+    let dir = cx.store.dir();
+    if !dir.exists() {
+        return None;
+    }
+    let error = tempfile::Builder::new().prefix(".claudemesh-").tempfile_in(dir).err()?;
+    let fix = format!("chmod u+rwx {}", quote(&dir.to_string_lossy()));
+    Some(Check::failure("config-folder", format!("nothing can be written into {}: {error}", dir.display()), fix))
 }
 
 fn keys(mesh: &MeshEntry) -> Check {
@@ -139,7 +151,8 @@ fn brokers(meshes: &[MeshEntry]) -> Vec<Check> {
     }
     let check = |url: &&str| {
         let slugs = meshes.iter().filter(|mesh| mesh.broker_url == *url).map(|mesh| mesh.slug.as_str());
-        let place = format!("{} ({url})", slugs.collect::<Vec<_>>().join(", "));
+        let way = crate::proxy::words(url);
+        let place = format!("{} ({url}{way})", slugs.collect::<Vec<_>>().join(", "));
         let failed = |reason: &str| {
             Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
         };
@@ -182,7 +195,7 @@ fn health(broker_url: &str) -> Result<String, String> {
         return Err("brokerUrl does not start with ws:// or wss://".into());
     }
     let base = broker_http(broker_url);
-    let agent = crate::http::agent(&base, BROKER_PATIENCE);
+    let agent = crate::http::agent(&base, BROKER_PATIENCE)?;
     let mut response = agent.get(format!("{base}/health")).call().map_err(|error| error.to_string())?;
     if !response.status().is_success() {
         return Err(format!("/health answered {}", response.status()));

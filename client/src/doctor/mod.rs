@@ -5,10 +5,12 @@
 
 use serde::Serialize;
 
-use crate::cli::{Context, DoctorArgs};
+use self::cli::DoctorArgs;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean};
 
+pub mod cli;
 mod host;
 mod loopback;
 mod machine;

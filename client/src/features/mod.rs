@@ -6,9 +6,9 @@
 pub mod enrolment;
 pub mod groups;
 pub mod info;
+pub mod meshes;
 pub mod messaging;
 pub mod moderation;
-pub mod one_shot;
 pub mod permissions;
 pub mod presence;
 pub mod questions;

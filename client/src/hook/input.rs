@@ -9,6 +9,8 @@ use crate::session::Hook;
 
 /// Longest input that is looked at. The fields we need stand at its start.
 const MAX_INPUT_BYTES: usize = 256 * 1024;
+/// Longest input that is taken: a writer whose pipe breaks reports a failed hook.
+const MAX_DRAINED_BYTES: usize = 64 << 20;
 /// How long to wait for the input.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -28,10 +30,17 @@ pub fn read(event: &str) -> Hook {
         }
     });
     let deadline = Instant::now() + PATIENCE;
-    let mut bytes = vec![];
-    while bytes.len() < MAX_INPUT_BYTES {
+    let (mut bytes, mut taken) = (vec![], 0);
+    while taken < MAX_DRAINED_BYTES {
         match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Ok(chunk) => {
+                taken += chunk.len();
+                // The rest of a long input is read and thrown away.
+                if bytes.len() >= MAX_INPUT_BYTES {
+                    continue;
+                }
+                bytes.extend_from_slice(&chunk);
+            }
             Err(_) => break,
         }
         // The writer may keep the pipe open: a complete document needs no end of file.

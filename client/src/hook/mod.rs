@@ -17,6 +17,7 @@ use crate::session::protocol::HookReply;
 use crate::session::registry::Record;
 use crate::session::{Hook, Reply, Request};
 
+pub mod cli;
 mod host_input;
 pub mod input;
 mod permission;

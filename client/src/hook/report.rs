@@ -82,7 +82,7 @@ fn brokers(env: &Env, store: &ConfigStore) -> Result<Vec<String>, String> {
 /// # Errors
 /// What the transport says.
 pub fn post(broker: &str, bearer: &str, report: &str) -> Result<String, String> {
-    let agent = crate::http::agent(broker, PATIENCE);
+    let agent = crate::http::agent(broker, PATIENCE)?;
     let request = agent.post(format!("{broker}/hook/set-status"));
     let request = request.header("authorization", bearer).header("content-type", "application/json");
     let mut response = request.send(report).map_err(|error| error.to_string())?;

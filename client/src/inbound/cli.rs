@@ -1,21 +1,39 @@
 //! `inbound` (the rule for what comes in) and `held` (what it holds back).
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Rule, Rules, Verdict};
-use crate::cli::Context;
 use crate::config::MeshEntry;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::inbox::{Inbox, Message};
-use crate::output::{Output, clean, clean_lines};
+use crate::output::{Output, clean};
+use crate::verb::{Effect, Ran, Verb, done};
 
-/// `claudemesh inbound`
+/// Show or set which messages reach your sessions: accepted, held for your release, or refused.
 #[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh inbound\n  claudemesh inbound set hold --from 1a2b3c4d5e6f\n  \
+                        claudemesh inbound bypass accept")]
 pub struct InboundArgs {
     /// What to do; without it the rule is shown.
     #[command(subcommand)]
     pub action: Option<InboundAction>,
+}
+
+impl Verb for InboundArgs {
+    fn effect(&self) -> Effect {
+        if self.action.is_none() { Effect::Reads } else { Effect::Changes }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        inbound(cx, &self).map(done)
+    }
 }
 
 /// What `inbound` does.
@@ -46,12 +64,33 @@ pub enum InboundAction {
     Reset,
 }
 
-/// `claudemesh held`
+/// List, release or drop messages that the rule for incoming messages holds back.
 #[derive(Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Examples:\n  claudemesh held\n  claudemesh held release 8fK2mQ7d\n  claudemesh held drop --all"
+)]
 pub struct HeldArgs {
     /// What to do; without it the held messages are listed.
     #[command(subcommand)]
     pub action: Option<HeldAction>,
+}
+
+impl Verb for HeldArgs {
+    fn effect(&self) -> Effect {
+        if self.action.is_none() { Effect::Reads } else { Effect::Changes }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        match self.action {
+            None => crate::verb::json_fields::of::<crate::inbox::MessageObject>(),
+            Some(HeldAction::Release { .. }) => crate::verb::json_fields::of::<Released>(),
+            Some(HeldAction::Drop { .. }) => crate::verb::json_fields::of::<Dropped>(),
+        }
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        held(cx, &self).map(done)
+    }
 }
 
 /// What `held` does.
@@ -83,8 +122,9 @@ pub enum HeldAction {
 ///
 /// # Errors
 /// Exit 3 for a key that is too short to mean one sender, 10 when the file cannot be used.
-pub fn inbound(cx: &Context, args: &InboundArgs) -> Result<(), CliError> {
-    let _lock = cx.store.lock()?;
+fn inbound(cx: &Context, args: &InboundArgs) -> Result<(), CliError> {
+    // Reading needs no lock, which a folder that cannot be written has no place for.
+    let _lock = args.action.is_some().then(|| cx.store.lock()).transpose()?;
     let mut rules = Rules::load(&cx.store)?;
     match &args.action {
         None => {}
@@ -132,11 +172,25 @@ fn text(rules: &Rules) -> String {
     text
 }
 
+/// The messages that were let through.
+#[derive(Serialize, Deserialize)]
+struct Released {
+    ok: bool,
+    released: Vec<String>,
+}
+
+/// The messages that were put away.
+#[derive(Serialize, Deserialize)]
+struct Dropped {
+    ok: bool,
+    dropped: Vec<String>,
+}
+
 /// Runs `held`.
 ///
 /// # Errors
 /// Exit 5 when no held message has that id, 10 when an inbox cannot be used.
-pub fn held(cx: &Context, args: &HeldArgs) -> Result<(), CliError> {
+fn held(cx: &Context, args: &HeldArgs) -> Result<(), CliError> {
     match &args.action {
         None => list(cx),
         Some(HeldAction::Release { id, all }) => settle(cx, id.as_deref(), *all, Verdict::Accept),
@@ -165,7 +219,7 @@ fn list(cx: &Context) -> Result<(), CliError> {
         if found.is_empty() {
             return if out.is_quiet() { String::new() } else { "nothing is held\n".into() };
         }
-        found.iter().map(|(entry, message)| held_text(entry, message, out)).collect()
+        out.preamble() + &found.iter().map(|(entry, message)| held_text(entry, message, out)).collect::<String>()
     })
 }
 
@@ -175,8 +229,7 @@ fn held_text(entry: &MeshEntry, message: &Message, out: &Output) -> String {
     let name = message.from_name();
     let head = format!("{}  {} ({key}) in {}\n", clean(&id), clean(&name), clean(&entry.slug));
     let head = out.paint(crate::output::Style::Bold, &head).into_owned();
-    let body: String = clean_lines(&message.text()).lines().map(|line| format!("  {line}\n")).collect();
-    head + &body
+    head + &out.block(&message.text())
 }
 
 fn settle(cx: &Context, id: Option<&str>, all: bool, verdict: Verdict) -> Result<(), CliError> {
@@ -191,8 +244,17 @@ fn settle(cx: &Context, id: Option<&str>, all: bool, verdict: Verdict) -> Result
     for (entry, message) in &wanted {
         Inbox::open(cx.store.dir(), &entry.mesh_id)?.settle_held(&[message.seq], verdict, now)?;
     }
-    let word = if verdict == Verdict::Accept { "released" } else { "dropped" };
-    let ids: Vec<&str> = wanted.iter().map(|(_, message)| message.message_id.as_str()).collect();
+    let ids: Vec<String> = wanted.into_iter().map(|(_, message)| message.message_id).collect();
+    let count = ids.len();
     // The session that holds them looks again within ten seconds, and at its next hook.
-    cx.out.answer(&json!({"ok": true, word: ids}), |out| format!("{} {} {word}\n", out.tick(), ids.len()))
+    match verdict {
+        Verdict::Accept => {
+            let value = Released { ok: true, released: ids };
+            cx.out.answer(&value, |out| format!("{} {count} released\n", out.tick()))
+        }
+        _ => {
+            let value = Dropped { ok: true, dropped: ids };
+            cx.out.answer(&value, |out| format!("{} {count} dropped\n", out.tick()))
+        }
+    }
 }

@@ -11,7 +11,7 @@ const SETTLED_WITHIN_MS: i64 = 5_000;
 
 impl Inbox {
     /// Deliveries of `reader` that one of `routes` claimed a while ago, and of which nobody has said since that they were
-    /// handed over. Oldest first; nothing is changed.
+    /// handed over or seen. Oldest first; nothing is changed.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
@@ -26,6 +26,7 @@ impl Inbox {
             .filter(deliveries::shown_at_ms.is_not_null())
             .filter(deliveries::stage.eq(Stage::Received.as_str()))
             .filter(deliveries::route.eq_any(routes))
+            .filter(messages::seen_at_ms.is_null())
             .filter(diesel::dsl::not(under_way))
             .order(messages::seq)
             .limit(MAX_LIST)

@@ -94,6 +94,20 @@ impl Inbox {
         Ok(list)
     }
 
+    /// The oldest `limit` messages that nobody has seen.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn oldest_unseen(&mut self, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let list = messages::table
+            .filter(messages::seen_at_ms.is_null())
+            .order(messages::seq)
+            .limit(limit.clamp(1, MAX_LIST))
+            .select(Message::as_select())
+            .load(&mut self.db)?;
+        Ok(list)
+    }
+
     /// What `reader` got and its rule let through, oldest first: the newest `limit` of all, or of those that no route has
     /// shown. Nothing is marked.
     ///

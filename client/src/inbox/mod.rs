@@ -35,7 +35,7 @@ mod tests;
 
 pub use mailbox::Mailbox;
 use row::NewDelivery;
-pub use row::{Kind, Message, NewMessage, RecipientKind};
+pub use row::{Kind, Message, MessageObject, NewMessage, RecipientKind};
 use schema::{deliveries, messages};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
@@ -47,6 +47,11 @@ pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3_600);
 const BUSY_TIMEOUT_MS: u32 = 5_000;
 /// Bound of one list.
 pub const MAX_LIST: i64 = 1_000;
+
+/// The lock that shells hold from looking at the member's unseen messages until these are printed and marked.
+pub fn turn_path(config_dir: &Path, mesh: &MeshId) -> PathBuf {
+    config_dir.join("inbox").join(format!("{}.turn.lock", crate::config::file_name_of(mesh.as_str())))
+}
 
 /// An inbox that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -244,35 +249,6 @@ impl Inbox {
             .set(deliveries::stage.eq(stage.as_str()))
             .execute(&mut self.db)?;
         Ok(())
-    }
-
-    /// Takes the oldest `limit` unseen messages and marks them seen in the same step: of several readers at the shell,
-    /// each message goes to exactly one. They count as shown to the member's own reader too.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]; nothing is marked then.
-    pub fn claim_unseen(&mut self, limit: i64, now_ms: i64) -> Result<Vec<Message>, InboxError> {
-        let taken = self.db.immediate_transaction(|db| {
-            let next: Vec<i64> = messages::table
-                .filter(messages::seen_at_ms.is_null())
-                .order(messages::seq)
-                .limit(limit.clamp(1, MAX_LIST))
-                .select(messages::seq)
-                .load(db)?;
-            let mut taken: Vec<i64> = diesel::update(messages::table)
-                .filter(messages::seq.eq_any(&next))
-                .filter(messages::seen_at_ms.is_null())
-                .set(messages::seen_at_ms.eq(now_ms))
-                .returning(messages::seq)
-                .get_results(db)?;
-            taken.sort_unstable();
-            messages::table
-                .filter(messages::seq.eq_any(taken))
-                .order(messages::seq)
-                .select(Message::as_select())
-                .load(db)
-        })?;
-        Ok(taken)
     }
 
     /// Marks messages seen; those that are keep their time.

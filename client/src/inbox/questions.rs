@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use claudemesh_protocol::features::messaging::Stage;
 use diesel::prelude::*;
 use diesel::sqlite::SqliteConnection;
 
@@ -300,11 +299,7 @@ pub(super) fn mark_shown(
         .filter(deliveries::reader.eq(reader))
         .filter(deliveries::seq.eq_any(seqs))
         .filter(deliveries::shown_at_ms.is_null())
-        .set((
-            deliveries::shown_at_ms.eq(now_ms),
-            deliveries::route.eq(route),
-            deliveries::stage.eq(Stage::Handed.as_str()),
-        ))
+        .set((deliveries::shown_at_ms.eq(now_ms), deliveries::route.eq(route)))
         .execute(db)?;
     Ok(())
 }

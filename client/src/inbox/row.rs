@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::schema::{deliveries, messages};
 
@@ -145,38 +145,56 @@ impl Message {
 
     /// The object of `inbox --json` and of `check_messages`.
     pub fn to_json(&self, mesh_slug: &str) -> Value {
-        let mut object = json!({
-            "messageId": self.message_id,
-            "mesh": mesh_slug,
-            "senderPubkey": self.sender_pubkey,
-            "senderMemberPubkey": self.sender_member,
-            "senderName": self.from_name(),
-            "targetSpec": self.target_spec,
-            "kind": self.kind,
-            "priority": self.priority,
-            "createdAt": self.created_at,
-            "receivedAt": claudemesh_protocol::time::iso(self.received_at_ms),
-            "plaintext": self.body,
-            "seen": self.seen_at_ms.is_some(),
-        });
-        if let Some(map) = object.as_object_mut() {
-            let optional = [
-                ("topic", &self.topic),
-                ("replyToId", &self.reply_to_id),
-                ("subtype", &self.subtype),
-                ("event", &self.event),
-            ];
-            for (name, value) in optional {
-                if let Some(value) = value {
-                    map.insert(name.into(), value.clone().into());
-                }
-            }
-            if let Some(data) = self.event_data.as_deref().and_then(|data| serde_json::from_str::<Value>(data).ok()) {
-                map.insert("eventData".into(), data);
-            }
-        }
-        object
+        let object = MessageObject {
+            message_id: self.message_id.clone(),
+            mesh: mesh_slug.to_owned(),
+            sender_pubkey: self.sender_pubkey.clone(),
+            sender_member_pubkey: self.sender_member.clone(),
+            sender_name: self.from_name(),
+            target_spec: self.target_spec.clone(),
+            kind: self.kind.clone(),
+            priority: self.priority.clone(),
+            created_at: self.created_at.clone(),
+            received_at: claudemesh_protocol::time::iso(self.received_at_ms),
+            plaintext: self.body.clone(),
+            seen: self.seen_at_ms.is_some(),
+            topic: self.topic.clone(),
+            reply_to_id: self.reply_to_id.clone(),
+            subtype: self.subtype.clone(),
+            event: self.event.clone(),
+            event_data: self.event_data.as_deref().and_then(|data| serde_json::from_str(data).ok()),
+        };
+        serde_json::to_value(object).unwrap_or_default()
     }
+}
+
+/// A message for scripts.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageObject {
+    message_id: String,
+    mesh: String,
+    sender_pubkey: String,
+    sender_member_pubkey: String,
+    sender_name: String,
+    target_spec: Option<String>,
+    kind: String,
+    priority: String,
+    created_at: String,
+    received_at: String,
+    /// `null` when it cannot be opened.
+    plaintext: Option<String>,
+    seen: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subtype: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_data: Option<Value>,
 }
 
 #[derive(Insertable)]

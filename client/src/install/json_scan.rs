@@ -3,7 +3,11 @@
 //! Strict RFC 8259 (an UTF-8 byte order mark at the start is skipped). Works level by level and without recursion, so
 //! that neither a huge nor a deeply nested file of somebody else can hurt.
 
+use std::fmt;
 use std::ops::Range;
+
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 /// Byte range of a value in the text.
 pub type Span = Range<usize>;
@@ -94,7 +98,7 @@ fn walk_members(text: &str, start: usize, mut found: impl FnMut(Member)) -> Resu
     }
     loop {
         let key_end = scan.string(at)?;
-        let key = serde_json::from_str(&text[at..key_end]).map_err(|_| scan.fault(at, "bad name"))?;
+        let Name(key) = serde_json::from_str(&text[at..key_end]).map_err(|_| scan.fault(at, "bad name"))?;
         let value_start = scan.colon(key_end)?;
         let value_end = scan.value(value_start)?;
         found(Member { key, span: at..value_end, value: value_start..value_end });
@@ -102,6 +106,31 @@ fn walk_members(text: &str, start: usize, mut found: impl FnMut(Member)) -> Resu
             Some(next) => at = next,
             None => return Ok(()),
         }
+    }
+}
+
+/// A name with half of a surrogate pair in it shown as U+FFFD: JSON allows it, a `String` cannot hold it, and the members
+/// beside it must be found.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // serde_json refuses such a name as text, but not as bytes.
+        deserializer.deserialize_bytes(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = Name;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("a name")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Name, E> {
+        Ok(Name(String::from_utf8_lossy(bytes).into_owned()))
     }
 }
 
@@ -284,6 +313,14 @@ impl Scan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_beside_a_name_with_half_a_surrogate_pair_are_found() {
+        let text = r#"{"a\ud800b":1,"\ud83d\ude00":2,"é\n":3}"#;
+        let span = root(text).unwrap();
+        let names: Vec<String> = members(text, &span).unwrap().into_iter().map(|member| member.key).collect();
+        assert_eq!(names, ["a\u{fffd}\u{fffd}\u{fffd}b", "😀", "é\n"]);
+    }
 
     #[test]
     fn root_accepts_json_and_nothing_else() {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{InstallOptions, edits, hooks, status_line};
+use super::cli::InstallArgs;
+use super::{edits, hooks, status_line};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::paths::ClaudeFiles;
@@ -14,7 +15,7 @@ pub fn add_command(program: &str, mesh: Option<&str>) -> String {
 }
 
 /// What belongs into `settings.json`.
-pub fn settings(program: &str, options: &InstallOptions) -> Value {
+pub fn settings(program: &str, options: &InstallArgs) -> Value {
     let rules: Vec<String> = options.servers().map(|mesh| edits::permission_rule(&edits::server_name(mesh))).collect();
     let mut settings = json!({"permissions": {"allow": rules}});
     if !options.no_hooks {
@@ -30,7 +31,7 @@ pub fn settings(program: &str, options: &InstallOptions) -> Value {
 ///
 /// # Errors
 /// Exit 10 when stdout cannot be written.
-pub fn print(program: &str, claude: &ClaudeFiles, out: &Output, options: &InstallOptions) -> Result<(), CliError> {
+pub fn print(program: &str, claude: &ClaudeFiles, out: &Output, options: &InstallArgs) -> Result<(), CliError> {
     let commands: Vec<String> = options.servers().map(|mesh| add_command(program, mesh)).collect();
     let settings = settings(program, options);
     let answer = json!({

@@ -14,6 +14,7 @@ use crate::output::{Output, Style};
 use crate::paths::{self, ClaudeFiles, Env};
 
 pub mod apply;
+pub mod cli;
 pub mod edits;
 pub mod hooks;
 pub mod json_edit;
@@ -26,32 +27,14 @@ mod receipt;
 pub mod status_line;
 
 use apply::{Applied, Desk, Purpose};
+use cli::InstallArgs;
 use edits::Change;
 pub use look::{Installed, installed};
 
 /// Where every process finds programs.
 const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What `install` was asked for.
-#[derive(Clone, Debug, Default)]
-pub struct InstallOptions {
-    /// One MCP server for each of these meshes instead of one for all.
-    pub meshes: Vec<String>,
-    /// Leave the hooks out.
-    pub no_hooks: bool,
-    /// Add the hook that asks the mesh for permissions.
-    pub permission_relay: bool,
-    /// Show the mesh in the status line.
-    pub status_line: bool,
-    /// Only print the manual way.
-    pub print: bool,
-    /// Only write the plug-in into this folder.
-    pub plugin_dir: Option<PathBuf>,
-    /// Replace an entry of our name that starts another program.
-    pub force: bool,
-}
-
-impl InstallOptions {
+impl InstallArgs {
     /// The servers to add: one for all meshes (`None`), or one for each that was named.
     pub fn servers(&self) -> impl Iterator<Item = Option<&str>> {
         let all = self.meshes.is_empty().then_some(None);
@@ -100,7 +83,7 @@ fn warn_of_folder(env: &Env, store: &ConfigStore, claude: &ClaudeFiles, out: &Ou
 ///
 /// # Errors
 /// Exit 5 for a mesh that is not joined, exit 10 when a file cannot be edited, exit 6 when an entry of our name is another program's. Nothing was changed then.
-pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallOptions) -> Result<(), CliError> {
+pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallArgs) -> Result<(), CliError> {
     let config = store.load();
     for slug in &options.meshes {
         store.load()?.choose(Some(slug))?;

@@ -6,14 +6,14 @@ use claudemesh_protocol::features::groups::Group;
 use inquire::{Confirm, InquireError, Select, Text};
 
 use super::LaunchArgs;
-use crate::cli::Context;
-use crate::cli::values::parse_groups;
 use crate::config::last_used::LastUsed;
 use crate::config::project_file::{NameSources, ProjectFile};
 use crate::config::{Config, MeshEntry, MessageMode};
+use crate::context::Context;
 use crate::error::CliError;
 use crate::features::enrolment::chosen_name;
 use crate::paths;
+use crate::values::parse_groups;
 
 /// Longest display name that is sent.
 const MAX_NAME_CHARS: usize = 64;

@@ -1,6 +1,6 @@
 //! A launch with nothing joined: makes the mesh of this machine, which the session then serves itself (see [`crate::local`]).
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::local;
 pub use crate::local::is_local;

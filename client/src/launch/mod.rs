@@ -5,15 +5,17 @@ use std::process::Command;
 
 use clap::Args;
 
-use crate::cli::Context;
-use crate::cli::values::{Groups, parse_groups};
 use crate::config::last_used::LastUsed;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, MessageMode};
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
-use crate::install::{self, InstallOptions, Installed};
+use crate::install::cli::InstallArgs;
+use crate::install::{self, Installed};
 use crate::output::{Output, Style, clean};
 use crate::paths::{self, ClaudeFiles};
+use crate::values::{Groups, parse_groups};
+use crate::verb::{Audience, Effect, Ran, Verb};
 
 pub mod argv;
 pub mod choices;
@@ -26,8 +28,14 @@ use choices::Choices;
 use claude::{Conversation, Start};
 use release::Found;
 
-/// `claudemesh launch`
+/// Start Claude Code in a mesh. Flags that claudemesh does not know go to `claude`.
 #[derive(Args, Clone, Debug, Default)]
+#[command(
+    visible_alias = "connect",
+    after_help = "Examples:\n  claudemesh launch\n  \
+                        claudemesh launch --name Ann --groups frontend:lead,qa --model opus\n  \
+                        claudemesh launch --join http://host:7900/i/K7QX2MPA -y -- -p \"say hello to everyone\""
+)]
 pub struct LaunchArgs {
     /// Mesh to work in; the same as `--mesh`.
     #[arg(value_name = "MESH")]
@@ -70,14 +78,35 @@ pub struct LaunchArgs {
     pub claude_args: Vec<OsString>,
 }
 
+impl Verb for LaunchArgs {
+    const AUDIENCE: Audience = Audience::PeopleOnly;
+
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        run(cx, &self, &join_link).map(Into::into)
+    }
+}
+
+/// Joins a mesh for `--join` and answers its local slug.
+fn join_link(cx: &Context, link: &str, name: Option<&str>) -> Result<String, CliError> {
+    crate::features::enrolment::cli::join_link(cx, link, name, None).map(|kept| kept.entry.slug)
+}
+
 /// Joins a mesh by its link and answers the slug; given to [`run`] so that `launch` need not know how joining works.
-pub type Joiner<'a> = &'a dyn Fn(&Context, &str, Option<&str>) -> Result<String, CliError>;
+type Joiner<'a> = &'a dyn Fn(&Context, &str, Option<&str>) -> Result<String, CliError>;
 
 /// Runs Claude Code. Answers its exit code, or 0 when the user declines.
 ///
 /// # Errors
 /// Exit 9 without Claude Code, 5 without a mesh, 3 for bad arguments, 10 for files.
-pub fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError> {
+fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError> {
     let claude = release::Found::at(claude::find(&cx.env)?);
     let conversation = conversation(cx, args)?;
     let signals = process::SignalGuard::new()?;
@@ -184,7 +213,7 @@ impl Setup {
         let settings = server_program
             .as_ref()
             .filter(|_| bare)
-            .map(|program| install::manual::settings(program, &InstallOptions::default()));
+            .map(|program| install::manual::settings(program, &InstallArgs::default()));
         let channel = match (entry, &installed.plugin) {
             (Some(name), _) => format!("server:{name}"),
             (None, Some(plugin)) => format!("plugin:{plugin}"),

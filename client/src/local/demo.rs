@@ -6,10 +6,10 @@ use claudemesh_protocol::features::messaging::{Priority, Stage, Trace};
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_PULL};
 
 use super::mesh::LocalMesh;
-use crate::cli::Context;
 use crate::config::drafts::Keys;
 use crate::config::{ConfigStore, MeshEntry};
 use crate::connection::{Connection, ConnectionError, Identity, open_mailbox};
+use crate::context::Context;
 use crate::error::CliError;
 use crate::features::enrolment::{self, InviteWish};
 use crate::features::messaging::Draft;

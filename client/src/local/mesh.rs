@@ -11,9 +11,9 @@ use super::store::{self, Store};
 use crate::config::drafts::Keys;
 use crate::config::owners::OwnerEntry;
 use crate::config::{ConfigStore, MeshEntry};
+use crate::context::connect::hostname;
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment::{self, MeshWish};
-use crate::features::one_shot::hostname;
 use crate::files::{self, FileLock};
 use crate::paths::Env;
 

@@ -7,6 +7,7 @@
 //! - [`store`]: where the data are, who serves. [`hung`]: what becomes of a holder that does not answer. In every build.
 //! - `takeover`: the queue of those who may serve. `holder`: serving. `mesh`: the mesh itself. `serve`, `demo`: the verb `up`.
 
+pub mod cli;
 #[cfg(feature = "local-broker")]
 mod demo;
 #[cfg(feature = "local-broker")]

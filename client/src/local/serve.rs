@@ -7,16 +7,16 @@ use claudemesh_broker::config::LogFormat;
 use claudemesh_broker::telemetry;
 use serde_json::json;
 
+use super::cli::UpArgs;
 use super::holder::{self, Plan, USUAL};
 use super::mesh::LocalMesh;
 use super::store::{HolderKind, HolderNote, Store};
 use super::takeover::{Candidate, Role, answering};
 use super::{demo, port, settle};
-use crate::cli::Context;
-use crate::cli::args::UpArgs;
+use crate::context::Context;
+use crate::context::connect;
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment::{self, InviteWish};
-use crate::features::one_shot;
 use crate::output::{Style, clean};
 
 /// The invite that `up` prints: enough for a team at a desk, not for ever.
@@ -59,10 +59,10 @@ pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
     } else if !is_serving(&candidate) {
         refuse_second_up(&store)?;
     }
-    one_shot::block_on(async {
+    connect::block_on(async {
         let run = run(cx, args, name.as_deref(), &candidate, &store, &url).await;
-        if run.is_ok() && !cx.out.is_json() && !cx.out.is_quiet() {
-            eprintln!("ending");
+        if run.is_ok() {
+            cx.out.remark("ending");
         }
         candidate.leave().await;
         run.map(|()| ExitCode::Success)

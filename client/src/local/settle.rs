@@ -10,8 +10,8 @@ use super::store;
 use super::store::HolderKind;
 use super::takeover::{Role, answering};
 use super::{Candidate, Store, is_local};
-use crate::cli::Context;
 use crate::config::{ConfigStore, MeshEntry};
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
 
@@ -75,7 +75,7 @@ pub fn found(cx: &Context, store: &Store, auto: bool) -> Result<MeshEntry, CliEr
 pub fn release() {
     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(candidate) = kept {
-        let left = crate::features::one_shot::block_on(async {
+        let left = crate::context::connect::block_on(async {
             candidate.leave().await;
             Ok(())
         });

@@ -1,8 +1,8 @@
 //! Where the embedded broker was left out of the build: the same names, and a word on what to do.
 
 use super::store::Store;
-use crate::cli::Context;
 use crate::config::{ConfigStore, MeshEntry};
+use crate::context::Context;
 use crate::error::CliError;
 use crate::paths::Env;
 
@@ -22,7 +22,7 @@ impl Candidate {
 
 /// # Errors
 /// Always: exit 8.
-pub fn up(_: &Context, _: &crate::cli::args::UpArgs) -> Result<crate::error::ExitCode, CliError> {
+pub fn up(_: &Context, _: &super::cli::UpArgs) -> Result<crate::error::ExitCode, CliError> {
     Err(missing())
 }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
-use claudemesh_protocol::features::messaging::Stage;
 use claudemesh_protocol::features::presence::{Profile, Stats};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::Gate;
 use super::identity::SessionIdentity;
 use super::notes::MeshTag;
+use super::receipts::{self, Receipts};
 use super::routes::proof::{self, Occasion};
 use super::routes::{Handed, PULL, Routes, host};
 use super::surface::{Remarks, Surface};
@@ -97,6 +97,8 @@ pub struct Hub {
     pub gate: Gate,
     /// Which tools are offered, once that is decided.
     surface: OnceLock<Surface>,
+    /// Messages in answers that are not written yet.
+    pub(super) receipts: Receipts,
     /// What was said about soft-deprecated tools.
     pub(super) remarks: Remarks,
     /// Counters.
@@ -147,6 +149,7 @@ impl Hub {
             trouble: RwLock::new(trouble),
             gate: Gate::default(),
             surface: OnceLock::new(),
+            receipts: Receipts::default(),
             remarks: Remarks::default(),
             counters: Counters::default(),
             started: Instant::now(),
@@ -297,12 +300,14 @@ impl Hub {
         bound.connection.hello_ack().map(|_| bound.connection.clone()).map_err(|error| error.to_string())
     }
 
-    /// Notes that messages went into a tool's answer.
+    /// Notes that messages go into a tool's answer, see [`super::receipts`].
     pub fn answered_with<'a>(&self, bound: &Bound, messages: impl IntoIterator<Item = &'a Message>) {
         let (seqs, message_ids): (Vec<i64>, Vec<String>) =
             messages.into_iter().map(|message| (message.seq, message.message_id.clone())).unzip();
-        bound.connection.acknowledge(message_ids.clone(), Stage::Handed, PULL);
-        self.routes.handed(Handed {
+        if seqs.is_empty() {
+            return;
+        }
+        receipts::note(Handed {
             bound: bound.clone(),
             message_ids,
             seqs,

@@ -6,19 +6,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::cli::Context;
-use crate::cli::args::McpArgs;
+use self::cli::McpArgs;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 
 pub mod channel;
+pub mod cli;
 pub mod frame;
 pub mod hub;
 pub mod identity;
 pub mod instructions;
 pub mod notes;
+mod params;
+pub mod receipts;
 pub mod routes;
 pub mod server;
 pub mod session;
@@ -67,7 +69,7 @@ pub async fn serve(
     input: impl AsyncRead + Send + Unpin + 'static,
     output: impl AsyncWrite + Send + Unpin + 'static,
 ) -> Result<(), CliError> {
-    let transport = transport::NoDiscovery::new(AsyncRwTransport::new_server(input, output), hub.stopped());
+    let transport = transport::Stdio::new(input, output, Arc::clone(&hub));
     let server = MeshServer::new(Arc::clone(&hub));
     // Directly: the first frame may be any request, `initialize` is answered like the others.
     let running = rmcp::service::serve_directly(server, transport, None);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::frame::Body;
 use crate::connection::SystemEvent;
 use crate::inbox::Message;
-use crate::output::{clean, clean_lines};
+use crate::output::{clean_lines, one_line};
 
 /// The method of the notification.
 pub const METHOD: &str = "notifications/claude/channel";
@@ -86,9 +86,13 @@ const TAGS: &[&str] = &[
 /// Makes a peer's text safe to stand in the body of an element: controls and invisible marks are gone, and tags of the
 /// host lose their `<`. Other angle brackets stay: peers send code to each other.
 pub fn harmless(text: &str) -> String {
-    let text = clean_lines(text);
+    without_tags(&clean_lines(text))
+}
+
+/// The text with `&lt;` in place of the `<` of every tag of the host.
+pub fn without_tags(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut rest = &*text;
+    let mut rest = text;
     while let Some(at) = rest.find(BRACKETS) {
         let (before, tail) = rest.split_at(at);
         out.push_str(before);
@@ -107,7 +111,7 @@ pub fn harmless(text: &str) -> String {
 }
 
 /// The bracket that opens a tag, and those that a reader may take for it.
-const BRACKETS: [char; 9] = ['<', '＜', '﹤', '‹', '〈', '⟨', '˂', 'ᐸ', '❮'];
+pub const BRACKETS: [char; 9] = ['<', '＜', '﹤', '‹', '〈', '⟨', '˂', 'ᐸ', '❮'];
 
 /// Marks that scripts and emoji need but that are not seen between letters.
 fn is_joiner(symbol: char) -> bool {
@@ -122,7 +126,7 @@ pub fn harmless_value(text: &str) -> String {
     {
         return text.to_owned();
     }
-    let text = clean(text);
+    let text = one_line(text);
     let mut out: String = text
         .chars()
         .map(|symbol| match symbol {

@@ -16,7 +16,7 @@ use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::Value;
 
 use super::hub::{Hub, ToolError};
-use super::instructions;
+use super::{instructions, params};
 use crate::features::permissions;
 
 /// The capability without which the host drops every note.
@@ -58,13 +58,19 @@ impl MeshServer {
     }
 
     fn tools() -> ToolRouter<Self> {
-        Self::messaging_tools()
+        let mut tools = Self::messaging_tools()
             + Self::question_tools()
             + Self::register_tools()
             + Self::permission_tools()
             + Self::presence_tools()
             + Self::group_tools()
-            + Self::info_tools()
+            + Self::info_tools();
+        for route in tools.map.values_mut() {
+            let mut schema = (*route.attr.input_schema).clone();
+            params::plain(&mut schema);
+            route.attr.input_schema = Arc::new(schema);
+        }
+        tools
     }
 
     /// Every tool of every feature.
@@ -164,6 +170,13 @@ impl ServerHandler for MeshServer {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let id = context.id.clone();
+        Ok(self.hub.receipts.of_call(id, Box::pin(self.call(request, context))).await)
+    }
+}
+
+impl MeshServer {
+    async fn call(&self, mut request: CallToolRequestParams, context: RequestContext<RoleServer>) -> CallToolResponse {
         let counters = &self.hub.counters;
         counters.tool_calls.fetch_add(1, Ordering::Relaxed);
         self.hub.called().await;
@@ -171,15 +184,23 @@ impl ServerHandler for MeshServer {
         if !self.tools.has_route(&name) {
             counters.errors.fetch_add(1, Ordering::Relaxed);
             let text = format!("Unknown tool: {}", crate::output::clean(&name));
-            return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
+            return CallToolResult::error(vec![ContentBlock::text(text)]).into();
         }
         if !self.hub.surface().offers(&name) {
             counters.errors.fetch_add(1, Ordering::Relaxed);
             let text = self.hub.surface().refusal(&name);
-            return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
+            return CallToolResult::error(vec![ContentBlock::text(text)]).into();
         }
         self.hub.remarks.called(&name);
-        // Bad arguments are the model's to mend, so it must be able to read what is wrong with them.
+        // Bad arguments are the model's to correct, so it must be able to read what is wrong with them.
+        let schema = self.tools.get(&name).map(|tool| Arc::clone(&tool.input_schema)).unwrap_or_default();
+        match params::read(&schema, request.arguments.take()) {
+            Ok(arguments) => request.arguments = Some(arguments),
+            Err(error) => {
+                counters.errors.fetch_add(1, Ordering::Relaxed);
+                return Self::finish(&name, Err(error)).into();
+            }
+        }
         let mut response = match self.tools.call(ToolCallContext::new(self, request, context)).await {
             Ok(response) => response,
             Err(error) => Self::finish(&name, Err(error.message.into_owned())).into(),
@@ -205,6 +226,6 @@ impl ServerHandler for MeshServer {
             }
             result.content.push(ContentBlock::text(format!("({notice})")));
         }
-        Ok(response)
+        response
     }
 }

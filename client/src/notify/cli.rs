@@ -1,15 +1,21 @@
 //! `claudemesh notify`: shows, sets and tries the notification.
 
 use clap::Args;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::{Notifier, VARIABLE};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::output::clean;
+use crate::verb::{Audience, Effect, Ran, Verb, done};
 
-/// `claudemesh notify`
+/// Show or set how you are told, outside of Claude Code, that a question waits. Off by default.
 #[derive(Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Examples:\n  claudemesh notify desktop --test\n  claudemesh notify 'tmux display-message \"$1: $2\"'\n  \
+                        claudemesh notify off\n\nAt most one in 30 seconds; names who asks, never what. Running sessions take it up\n\
+                        at their next start. CLAUDEMESH_NOTIFY decides instead of the setting."
+)]
 pub struct NotifyArgs {
     /// `desktop`, `off`, or a shell line that gets title and text as `$1` and `$2`; without it: show what is set.
     pub setting: Option<String>,
@@ -18,11 +24,35 @@ pub struct NotifyArgs {
     pub test: bool,
 }
 
+impl Verb for NotifyArgs {
+    const AUDIENCE: Audience = Audience::PeopleOnly;
+
+    fn effect(&self) -> Effect {
+        if self.setting.is_none() && !self.test { Effect::Reads } else { Effect::Changes }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        crate::verb::json_fields::of::<Setting>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        run(cx, &self).map(done)
+    }
+}
+
+/// What is set now.
+#[derive(Serialize, Deserialize)]
+struct Setting {
+    notify: String,
+    by_variable: bool,
+    tested: bool,
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// Exit 10 when the config cannot be written or the notifier cannot be started, exit 1 when it fails.
-pub fn run(cx: &Context, args: &NotifyArgs) -> Result<(), CliError> {
+fn run(cx: &Context, args: &NotifyArgs) -> Result<(), CliError> {
     if let Some(setting) = &args.setting {
         let notifier = Notifier::parse(setting);
         cx.store.update(|config| {
@@ -39,7 +69,7 @@ pub fn run(cx: &Context, args: &NotifyArgs) -> Result<(), CliError> {
         try_it(cx, notifier)?;
     }
     let setting = notifier.as_ref().map_or("off", Notifier::setting);
-    let answer = json!({"notify": setting, "by_variable": by_variable, "tested": args.test});
+    let answer = Setting { notify: setting.to_owned(), by_variable, tested: args.test };
     cx.out.answer(&answer, |_| {
         let because = if by_variable { format!("  ({VARIABLE} is set)") } else { String::new() };
         format!("notify: {}{because}\n", clean(setting))

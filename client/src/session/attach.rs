@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use crate::cli::Context;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError, Identity};
+use crate::context::Context;
 use crate::features::questions::ask::{AskError, Outcome};
 
 use super::client::Line;

@@ -14,6 +14,7 @@ use crate::output::clean;
 use crate::paths::{self, Env};
 
 pub mod cache;
+pub mod cli;
 pub mod refresh;
 
 use cache::{Entry, PeerCache};

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use claudemesh_protocol::features::presence::Peer;
+
 use crate::config::ConfigStore;
 use crate::files;
 use crate::mcp::Hub;
@@ -63,9 +65,8 @@ pub async fn run(hub: Arc<Hub>, bound: Bound) {
         // Not connected: the row says how old the numbers are.
         let Ok(peers) = bound.connection.list_peers().await else { continue };
         let (slug, you) = (bound.tag.slug.clone(), hub.name());
-        let online = peers.iter().filter(|peer| peer.online).count();
-        let written =
-            tokio::task::spawn_blocking(move || cache::record(&store, &slug, online, peers.len(), &you)).await;
+        let (online, all) = count(&peers);
+        let written = tokio::task::spawn_blocking(move || cache::record(&store, &slug, online, all, &you)).await;
         match written {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -76,9 +77,37 @@ pub async fn run(hub: Arc<Hub>, bound: Bound) {
     }
 }
 
+/// How many peers are connected, and how many there are with the people who are away. A session that has ended is nobody who
+/// could come back, so whoever has one that is connected is not counted as away.
+fn count(peers: &[Peer]) -> (usize, usize) {
+    let online: Vec<&Peer> = peers.iter().filter(|peer| peer.online).collect();
+    let mut away: Vec<_> = peers.iter().map(|peer| peer.member_pubkey).collect();
+    away.retain(|member| !online.iter().any(|peer| peer.member_pubkey == *member));
+    away.sort_unstable_by_key(|member| member.to_hex());
+    away.dedup();
+    (online.len(), online.len() + away.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ended_sessions_are_nobody() {
+        let peer = |key: &str, member: &str, online: bool| -> Peer {
+            serde_json::from_value(serde_json::json!({
+                "pubkey": key.repeat(64), "memberPubkey": member.repeat(64), "displayName": "x", "status": "idle",
+                "summary": null, "groups": [], "sessionId": key, "connectedAt": "t", "cwd": "/", "online": online,
+            }))
+            .unwrap()
+        };
+        let mut peers = vec![peer("1", "a", true)];
+        peers.extend(["2", "3", "4", "5"].map(|key| peer(key, "b", false)));
+        peers.push(peer("6", "a", false));
+        assert_eq!(count(&peers), (1, 2));
+        peers.push(peer("7", "b", true));
+        assert_eq!(count(&peers), (2, 2));
+    }
 
     #[test]
     fn a_look_is_remembered_for_two_minutes() {

@@ -48,7 +48,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("approvers", "--expires", "mcp/permissions.rs::without_approvers_an_answer_in_time_or_a_log_the_dialog_decides"),
     ("permit", "--reason", "mcp/permissions.rs::one_denial_denies_and_the_model_reads_who_and_why"),
     ("permit", "--from", "mcp/permissions.rs::of_two_requests_with_one_id_the_key_decides"),
-    ("audit", "--verify", "mcp/permissions.rs::two_approvers_allow_a_call_and_the_log_shows_it"),
+    ("permission-log", "--verify", "mcp/permissions.rs::two_approvers_allow_a_call_and_the_log_shows_it"),
     ("status set", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
     ("summary", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
     ("visible", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),

@@ -97,6 +97,10 @@ fn completions_and_manual_pages_cover_every_verb() {
     let bash = home.write("completions.bash", &home.run(&["completions", "bash"]).stdout);
     let checked = std::process::Command::new("bash").arg("-n").arg(bash).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
+    // Read before `compinit`, it is no error.
+    let zsh = home.run(&["completions", "zsh"]).stdout;
+    let last = zsh.lines().rev().nth(1).unwrap_or_default().trim();
+    assert_eq!(last, "(( ! $+functions[compdef] )) || compdef _claudemesh claudemesh");
     assert!(home.run(&["man"]).exits(0).stdout.contains(".TH claudemesh 1"));
     let dir = home.path("man1");
     home.run(&["man", "--dir", dir.to_str().unwrap()]).exits(0);

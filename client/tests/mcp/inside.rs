@@ -72,12 +72,12 @@ async fn a_question_of_the_shell_is_the_sessions_and_its_answer_is_shown_once() 
     assert_eq!(bob.tool("check_messages", json!({"again": true})).await?.structured["count"], 0);
     assert_eq!(bobs(&team, &["inbox", "--wait", "0", "--json"])?, json!([]));
     assert!(bob.untaken().iter().all(|note| !note.content.contains("port 7900")));
-    // People read the text alone, and what to do meanwhile.
+    // The model reads the answer as a quotation, and what to do meanwhile.
     let asking = start(&team.bob, &["ask", "AnnS", "again?"])?;
     let note = ann.channel_with("again?").await?;
     ann.tool("reply_to_peer", json!({"message_id": note.meta["message_id"], "answer": "plain"})).await?;
     let output = asking.wait_with_output()?;
-    assert_eq!(stdout(&output), "plain\n");
+    assert!(stdout(&output).ends_with("AnnS answered:\n> plain\n"), "{}", stdout(&output));
     assert!(stderr(&output).contains("the answer comes to the session"), "{}", stderr(&output));
     // What cannot be asked says why, as from any shell.
     let nobody = inside(&team.bob, "bob-1", &["ask", "Nobody", "x?", "--json"]).output()?;

@@ -12,10 +12,14 @@ mod inside;
 mod local;
 mod modes;
 mod notify;
+mod older_broker;
 mod one_machine;
 mod other_hosts;
+#[cfg(target_os = "linux")]
+mod output;
 mod permissions;
 mod proofs;
+mod proxy;
 mod questions;
 mod routes;
 mod sdk_client;

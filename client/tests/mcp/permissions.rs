@@ -72,9 +72,9 @@ async fn open(person: &CommandLine) -> Result<Value> {
 
 /// Events in somebody's log, which must be unbroken.
 fn events(person: &CommandLine) -> Result<Vec<String>> {
-    let checked = person.json(&["audit", "--verify", "--json"])?;
+    let checked = person.json(&["permission-log", "--verify", "--json"])?;
     assert_eq!(checked["ok"], true, "{checked}");
-    let records = person.json(&["audit", "--json"])?;
+    let records = person.json(&["permission-log", "--json"])?;
     let list = records.as_array().context("a list")?;
     Ok(list.iter().map(|record| record["event"].as_str().unwrap_or_default().to_owned()).collect())
 }
@@ -161,7 +161,7 @@ async fn two_approvers_allow_a_call_and_the_log_shows_it() -> Result<()> {
     let log = relay.bob().config_dir().join("audit.log");
     let text = std::fs::read_to_string(&log)?;
     std::fs::write(&log, text.replacen("make deploy", "make tests ", 1))?;
-    let checked = relay.bob().run(&["audit", "--verify", "--json"])?;
+    let checked = relay.bob().run(&["permission-log", "--verify", "--json"])?;
     assert_eq!(checked.status.code(), Some(1), "{}", stdout(&checked));
     Ok(())
 }
@@ -217,7 +217,7 @@ async fn nothing_but_an_approvers_signature_decides() -> Result<()> {
     }
     let refused = |list: &[String]| list.iter().filter(|event| *event == "refused").count();
     until("all are refused", || Ok((refused(&events(relay.bob())?) == 7).then_some(()))).await?;
-    let log = relay.bob().json(&["audit", "--json"])?;
+    let log = relay.bob().json(&["permission-log", "--json"])?;
     let list = log.as_array().context("a list")?.iter();
     let mut why: Vec<&str> = list.filter_map(|record| record["data"]["why"].as_str()).collect();
     why.sort_unstable();

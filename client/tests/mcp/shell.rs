@@ -71,6 +71,18 @@ async fn long_texts_come_from_files_and_standard_input() -> Result<()> {
     assert!(child.wait()?.success());
     let read = team.bob.json(&["inbox", "--json"])?;
     assert_eq!(texts(&read), [long.trim_end_matches('\n'), "from a pipe"]);
+    // A text that looks like an option is not sent to whom the option names.
+    let wrong = team.ann.run(&["send", "Bob", "-test"])?;
+    assert_eq!(wrong.status.code(), Some(3));
+    assert!(stderr(&wrong).contains("send <to> -- -test"), "{}", stderr(&wrong));
+    team.ann.json(&["send", "--json", "Bob", "--", "-test"])?;
+    assert_eq!(texts(&team.bob.json(&["inbox", "--json"])?), ["-test"]);
+    // One dash means the same as --file -.
+    let mut command = team.ann.command(&["send", "Bob", "-"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
+    std::io::Write::write_all(&mut child.stdin.take().context("piped")?, b"hello\n")?;
+    assert!(child.wait()?.success());
+    assert_eq!(texts(&team.bob.json(&["inbox", "--json"])?), ["hello"]);
     let missing = team.ann.run(&["send", "Bob", "--file", "/nowhere/at/all"])?;
     assert_eq!(missing.status.code(), Some(10));
     std::fs::write(&path, vec![b'x'; 3 << 20])?;
@@ -78,6 +90,56 @@ async fn long_texts_come_from_files_and_standard_input() -> Result<()> {
     assert_eq!(huge.status.code(), Some(3), "{}", stderr(&huge));
     std::fs::write(&path, [0xff, 0xfe])?;
     assert_eq!(team.ann.run(&["send", "Bob", "--file", path.to_str().context("utf-8")?])?.status.code(), Some(3));
+    Ok(())
+}
+
+/// The host reports a hook whose pipe breaks as failed.
+#[tokio::test]
+async fn a_hook_reads_long_input_to_its_end() -> Result<()> {
+    let team = Team::start().await?;
+    let mut command = team.bob.command(&["hook", "post-tool"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
+    let mut input = child.stdin.take().context("piped")?;
+    let text = json!({"session_id": "s", "tool_response": "x".repeat(2 << 20)}).to_string();
+    std::io::Write::write_all(&mut input, text.as_bytes())?;
+    drop(input);
+    assert!(child.wait()?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn addresses_and_links_are_taken_as_people_paste_them() -> Result<()> {
+    let team = Team::start().await?;
+    let (carl, dora) = (program()?, program()?);
+    let url = team.broker.url();
+    let bare = url.strip_suffix("/ws").context("the usual path")?;
+    carl.json(&["create", "other", "--broker", bare, "--name", "Carl", "--json"])?;
+    carl.json(&["peers", "--json"])?;
+    let invite = carl.json(&["invite", "--json"])?;
+    let link = format!("\u{200b}{}\u{feff} ", invite["url"].as_str().context("a link")?);
+    assert_eq!(dora.json(&["join", &link, "--name", "Dora", "--json"])?["slug"], "other");
+    let long = carl.run(&["invite", "--expires", "3650d"])?;
+    assert_eq!(long.status.code(), Some(3));
+    assert!(stderr(&long).contains("at most 366 days"), "{}", stderr(&long));
+    carl.json(&["invite", "--expires", "366d", "--json"])?;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_folder_that_takes_nothing_can_be_read_and_the_doctor_says_so() -> Result<()> {
+    let carl = program()?;
+    let nothing = carl.run(&["inbox"])?;
+    assert!(stderr(&nothing).contains(&carl.config_dir().display().to_string()), "{}", stderr(&nothing));
+    let mut command = carl.command(&["inbound"]);
+    // Nobody can write there, not even the one who may everything.
+    let shown = command.env("CLAUDEMESH_CONFIG_DIR", "/proc/self").output()?;
+    assert!(shown.status.success(), "{}", stderr(&shown));
+    let mut command = carl.command(&["doctor", "--no-loopback", "--json"]);
+    let doctor = command.env("CLAUDEMESH_CONFIG_DIR", "/proc/self").output()?;
+    let doctor: Value = serde_json::from_slice(&doctor.stdout)?;
+    let row = doctor["checks"].as_array().into_iter().flatten().find(|row| row["name"] == "config-folder");
+    assert_eq!(row.context("a row")?["level"], "failure");
     Ok(())
 }
 

@@ -219,7 +219,7 @@ async fn question(ann: &mut Host, bob: &mut Host, text: &str) -> Result<(Call, S
     Ok((call, note.meta["message_id"].clone()))
 }
 
-async fn kill_holder(person: &CommandLine, expected: &Host) -> Result<()> {
+fn kill_holder(person: &CommandLine, expected: &Host) -> Result<()> {
     let serving = holder(&broker_dir(person))?["pid"].as_u64().context("a process id")?;
     assert_eq!(serving, pid(expected), "the first session serves");
     send_signal(serving, Signal::KILL)
@@ -232,7 +232,7 @@ async fn a_question_is_answered_although_the_holder_died_meanwhile() -> Result<(
     let mut ann = session(&person, "s-ann", "Ann").await?;
     let mut bob = session(&person, "s-bob", "Bob").await?;
     let (call, id) = question(&mut ann, &mut bob, "which port?").await?;
-    kill_holder(&person, &cid).await?;
+    kill_holder(&person, &cid)?;
     let reply = bob.tool("reply_to_peer", json!({"message_id": id, "answer": "7900"})).await?;
     assert!(!reply.is_error, "{}", reply.text);
     let answer = ann.finish(call).await?;
@@ -247,7 +247,7 @@ async fn a_question_to_a_holder_that_died_is_answered_when_its_session_is_back()
     let mut bob = session(&person, "s-bob", "Bob").await?;
     let mut ann = session(&person, "s-ann", "Ann").await?;
     let (call, id) = question(&mut ann, &mut bob, "still there?").await?;
-    kill_holder(&person, &bob).await?;
+    kill_holder(&person, &bob)?;
     drop(bob);
     let mut bob = session(&person, "s-bob", "Bob").await?;
     let pending = bob.tool("poll_inbox", json!({})).await?;
@@ -264,7 +264,7 @@ async fn an_asker_that_served_and_died_gets_its_answer_when_it_is_back() -> Resu
     let mut ann = session(&person, "s-ann", "Ann").await?;
     let mut bob = session(&person, "s-bob", "Bob").await?;
     let (_, id) = question(&mut ann, &mut bob, "are you sure?").await?;
-    kill_holder(&person, &ann).await?;
+    kill_holder(&person, &ann)?;
     drop(ann);
     let reply = bob.tool("reply_to_peer", json!({"message_id": id, "answer": "quite sure"})).await?;
     assert!(!reply.is_error, "{}", reply.text);

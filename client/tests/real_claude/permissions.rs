@@ -74,12 +74,12 @@ async fn a_peer_allows_one_call_and_denies_another_from_the_shell() -> Result<()
             assert!(body.contains("Denied by mesh member"), "{body}");
         }
     }
-    let audit = stage.lab.program.json(&["audit", "--json"])?;
+    let audit = stage.lab.program.json(&["permission-log", "--json"])?;
     let events: Vec<&str> = audit.as_array().into_iter().flatten().filter_map(|one| one["event"].as_str()).collect();
     let round = ["asked", "answered", "decided"];
     let expected = if hooks_are_asked { [round, round].concat() } else { vec![] };
     assert_eq!(events, expected);
-    assert_eq!(stage.lab.program.json(&["audit", "--verify", "--json"])?["ok"], true);
+    assert_eq!(stage.lab.program.json(&["permission-log", "--verify", "--json"])?["ok"], true);
     session.end().await?;
     stage.quiet().await
 }

@@ -84,7 +84,7 @@ impl Terminal {
         bail!("the screen never shows `{text}`:\n{}", self.screen()?)
     }
 
-    async fn press(&self, key: &str) -> Result<()> {
+    fn press(&self, key: &str) -> Result<()> {
         anyhow::ensure!(self.tmux().args(["send-keys", "-t", "main", key]).status()?.success());
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Terminal {
         anyhow::ensure!(self.tmux().args(["send-keys", "-t", "main", "-l", "--", text]).status()?.success());
         // The list of commands opens and closes in its own time.
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;
-        self.press("Enter").await
+        self.press("Enter")
     }
 }
 
@@ -246,7 +246,7 @@ async fn the_tool_that_passes_a_permission_on_asks_the_person() -> Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while terminal.screen()?.contains("Do you want to") {
             anyhow::ensure!(tokio::time::Instant::now() < deadline, "{}", terminal.screen()?);
-            terminal.press("Enter").await?;
+            terminal.press("Enter")?;
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         }
         model.asked("no open request abcde").await?;

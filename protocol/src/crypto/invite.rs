@@ -57,6 +57,7 @@ impl InviteV1 {
     }
 
     /// base64url of the JSON.
+    #[expect(clippy::expect_used, reason = "no value of the struct fails")]
     pub fn token(&self) -> String {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("a flat struct of texts and numbers serialises"))
     }

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::{client_samples, http_samples, server_samples};
+use crate::capability::Capability;
 use crate::error::ErrorCode;
 use crate::message::{ClientMessage, ServerMessage};
 
@@ -14,48 +15,8 @@ pub fn pages() -> Vec<(&'static str, String)> {
     vec![("docs/errors.md", errors()), ("docs/wire.md", wire())]
 }
 
-/// What a request is answered with, and what it does, by tag. Pushes and answers have no entry: their request explains them.
-pub const REQUESTS: &[(&str, &str, &str)] = &[
-    ("send", "ack", "One message to a key, a name, a group, a topic, everyone, or several of them."),
-    ("client_ack", "-", "The client has these messages, or knows more about them; until then they come again."),
-    ("message_status", "message_status_result", "What became of a message; senders and recipients only."),
-    ("inbox_pull", "inbox_pull_result", "Push what waits although its priority or my status holds it."),
-    ("resolve_target", "resolve_target_result", "Whom a name, key or prefix means."),
-    ("echo", "echo_result", "The way to the broker and back, without bothering a peer."),
-    (
-        "set_status",
-        "- (`presence_ack` with `confirm`)",
-        "`idle`, `working` or `dnd`; becoming idle releases what was held.",
-    ),
-    ("set_summary", "- (`presence_ack` with `confirm`)", "What the session works on."),
-    ("set_stats", "-", "Replaces the session's counters."),
-    ("set_visible", "ack", "Hides the session from lists and audiences, or shows it."),
-    ("set_profile", "ack", "Merges avatar, title, bio and capabilities; an empty value clears."),
-    ("list_peers", "peers_list", "Who is there, oldest connection first."),
-    ("join_group", "- (`presence_ack` with `confirm`)", "Adds the session to a group, or changes its role there."),
-    ("leave_group", "- (`presence_ack` with `confirm`)", "Removes the session from a group."),
-    ("topic_create", "topic_created", "Creates a topic, or finds it."),
-    ("topic_list", "topic_list_response", "Topics that the caller may see."),
-    ("topic_join", "- (`error` on failure)", "Subscribes the member."),
-    ("topic_leave", "- (`error` on failure)", "Ends the subscription."),
-    ("topic_members", "topic_members_response", "Subscribers, in joining order."),
-    ("topic_history", "topic_history_response", "Messages of a topic, newest first."),
-    ("topic_mark_read", "- (`error` on failure)", "Moves the member's cursor to now."),
-    ("mesh_info", "mesh_info_result", "One look at the whole mesh."),
-    ("disconnect", "disconnect_ack", "Owner or admin: closes connections; clients come back."),
-    ("kick", "kick_ack", "Owner or admin: closes connections; clients stay away until they are started again."),
-    ("ban", "ban_ack", "Owner or admin: revokes a member until `unban`."),
-    ("unban", "unban_ack", "Owner or admin: lifts a ban."),
-    ("list_bans", "list_bans_result", "Banned members, oldest ban first."),
-    ("hello", "hello_ack", "First frame of a connection that the member key vouches for."),
-    (
-        "session_hello",
-        "hello_ack",
-        "First frame of a connection whose session key is proven and attested by the member.",
-    ),
-];
-
 /// `docs/errors.md`.
+#[expect(clippy::expect_used, reason = "for tests and pages only")]
 pub fn errors() -> String {
     let mut page = String::from("# Error codes\n\n");
     page += GENERATED;
@@ -81,11 +42,23 @@ pub fn wire() -> String {
     let mut page = String::from("# The wire\n\n");
     page += GENERATED;
     page += INTRODUCTION;
-    page += "## Requests\n\n| Message | Feature | Answer | What it does |\n|---|---|---|---|\n";
-    for (tag, feature) in ClientMessage::tags() {
-        let (_, answer, what) = REQUESTS.iter().find(|(own, ..)| *own == tag).unwrap_or(&("", "?", "?"));
-        let answer = if answer.starts_with('-') { (*answer).to_owned() } else { format!("`{answer}`") };
-        line(&mut page, format_args!("| `{tag}` | {} | {answer} | {what} |", feature.to_lowercase()));
+    page += "## Requests\n\nA request without an answer of its own is answered with `done` when it carries `confirm:true`. `needs` names the \
+        capability that the caller must have. A repeatable request may be sent again when its answer was lost: asking twice \
+        does no more than asking once.\n\n\
+        | Message | Feature | Answer | Needs | Repeatable | What it does |\n|---|---|---|---|---|---|\n";
+    for (feature, row) in ClientMessage::rows() {
+        let answer = if row.silent { "- (`done` with `confirm`)".to_owned() } else { format!("`{}`", row.answer) };
+        let needs = row.needs.map_or("-".to_owned(), |needs| format!("`{}`", needs.as_str()));
+        let repeatable = if row.repeatable { "yes" } else { "no" };
+        let (tag, doc) = (row.tag, row.doc.trim());
+        line(
+            &mut page,
+            format_args!("| `{tag}` | {} | {answer} | {needs} | {repeatable} | {doc} |", feature.to_lowercase()),
+        );
+    }
+    page += "\n## Capabilities\n\n| Capability | What it allows |\n|---|---|\n";
+    for capability in Capability::ALL {
+        line(&mut page, format_args!("| `{}` | {} |", capability.as_str(), capability.doc()));
     }
     page += "\n## Examples: client to broker\n\n";
     examples(&mut page, client_samples().into_iter().map(|(name, message)| (name, message.write(None))));
@@ -130,6 +103,7 @@ fn examples(page: &mut String, samples: impl Iterator<Item = (String, String)>) 
     }
 }
 
+#[expect(clippy::expect_used, reason = "for tests and pages only")]
 fn line(page: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(page, "{text}").expect("writing to a String cannot fail");
 }

@@ -61,6 +61,7 @@ pub fn samples() -> Vec<(&'static str, &'static str, Value)> {
     all
 }
 
+#[expect(clippy::expect_used, reason = "for tests and pages only")]
 fn json<T: Serialize>(body: &T) -> Value {
     serde_json::to_value(body).expect("wire types serialise: string keys, no failing impl")
 }

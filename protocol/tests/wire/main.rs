@@ -1,6 +1,6 @@
 //! The wire, frame by frame: every message has a sample, its JSON is pinned, and reading never panics.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod generated;
 mod properties;
@@ -9,10 +9,12 @@ mod strategies;
 
 use std::collections::BTreeSet;
 
+use claudemesh_protocol::call::{Done, Nothing, ServerBody, Sessions};
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::moderation::BanAck;
 use claudemesh_protocol::frame::Head;
 use claudemesh_protocol::message::{ClientMessage, ReadError, ServerMessage};
-use claudemesh_protocol::testing::{client_samples, http_samples, server_samples};
+use claudemesh_protocol::testing::{client_samples, http_samples, nulls as testing_nulls, server_samples};
 use serde_json::Value;
 
 pub(crate) fn read_client(text: &str) -> Result<ClientMessage, ReadError> {
@@ -45,14 +47,50 @@ fn every_tag_has_a_sample_and_every_name_is_unique() {
 }
 
 #[test]
-fn every_request_says_how_it_is_answered() {
-    use claudemesh_protocol::testing::docs::REQUESTS;
+fn the_table_says_how_every_request_is_answered() {
     let want: BTreeSet<_> = ClientMessage::tags().into_iter().map(|(tag, _)| tag).collect();
-    let have: BTreeSet<_> = REQUESTS.iter().map(|(tag, ..)| *tag).collect();
+    let have: BTreeSet<_> = ClientMessage::rows().into_iter().map(|(_, row)| row.tag).collect();
     assert_eq!(have, want);
     let answers: BTreeSet<_> = ServerMessage::tags().into_iter().map(|(tag, _)| tag).collect();
-    for (tag, answer, _) in REQUESTS.iter().filter(|(_, answer, _)| !answer.starts_with('-')) {
-        assert!(answers.contains(answer), "{tag} is answered by {answer}, which the broker cannot send");
+    for (feature, row) in ClientMessage::rows() {
+        let tag = row.tag;
+        assert!(answers.contains(row.answer), "{tag} is answered by {}, which the broker cannot send", row.answer);
+        assert_eq!(row.silent, row.answer == "done", "{tag}: a silent request is confirmed by `done`");
+        assert!(row.doc.trim().ends_with('.'), "{tag} of {feature} has a sentence");
+    }
+    for (name, message) in client_samples() {
+        assert_eq!(message.row().tag, message.tag(), "{name}");
+    }
+}
+
+#[test]
+fn an_answer_is_read_as_its_type_and_anything_else_is_given_back() {
+    let done = Done::of(&Sessions { sessions: 2 }).into_message();
+    assert_eq!(done.write(Some("1")), r#"{"type":"done","sessions":2,"_reqId":"1"}"#);
+    assert_eq!(Sessions::from_message(done.clone()).unwrap(), Sessions { sessions: 2 });
+    assert_eq!(Nothing::from_message(done.clone()).unwrap(), Nothing {});
+    assert_eq!(*BanAck::from_message(done.clone()).unwrap_err(), done);
+    let empty = Done::default().into_message();
+    assert_eq!(*Sessions::from_message(empty.clone()).unwrap_err(), empty, "a field is missing");
+    let ack = BanAck { banned: "mallory".into() };
+    assert_eq!(BanAck::from_message(ack.clone().into_message()).unwrap(), ack);
+}
+
+#[test]
+fn only_events_are_events() {
+    for (name, message) in server_samples() {
+        assert_eq!(message.is_event(), message.tag() == "push", "{name}");
+    }
+}
+
+#[test]
+fn a_confirmation_is_asked_for_in_the_head() {
+    for (name, message) in client_samples() {
+        let text = message.write_confirmed("r-7");
+        let head = Head::read(&text).unwrap();
+        assert!(head.confirm, "{name}");
+        assert_eq!(ClientMessage::read(&head, &text).unwrap(), message, "{name}");
+        assert!(!Head::read(&message.write(Some("r-7"))).unwrap().confirm, "{name}");
     }
 }
 
@@ -138,7 +176,8 @@ fn fields_of_later_versions_are_ignored() {
     for (name, message) in client_samples() {
         assert_eq!(read_client(&add(&message.write(None))).unwrap(), message, "{name}");
     }
-    for (name, message) in server_samples() {
+    // `done` hands every field on to the feature that reads it.
+    for (name, message) in server_samples().into_iter().filter(|(_, message)| message.tag() != "done") {
         assert_eq!(read_server(&add(&message.write(None))).unwrap(), message, "{name}");
     }
 }
@@ -152,30 +191,20 @@ fn a_field_keeps_its_meaning_in_any_order() {
     }
 }
 
-/// Fields that are written as `null` when they have no value, because their absence means something else to older clients.
-const NULLS: &[(&str, &str)] = &[
-    ("message_status_result", "/deliveredAt"),
-    ("peers_list", "/peers/0/summary"),
-    ("topic_list_response", "/topics/0/description"),
-    ("topic_members_response", "/members/0/lastReadAt"),
-    ("hello_ack/full", "/memberProfile/roleTag"),
-    ("ack/full", "/recipients/0/lastSeenAt"),
-    ("ack/full", "/recipients/1/status"),
-];
-
 #[test]
 fn absent_is_not_null() {
     let samples: Vec<(String, Value)> =
         all_texts().into_iter().map(|(name, text)| (name, serde_json::from_str(&text).unwrap())).collect();
     let find = |name: &str| &samples.iter().find(|(own, _)| own == name).expect("a sample").1;
-    for (name, pointer) in NULLS {
+    let expected = testing_nulls();
+    for (name, pointer) in &expected {
         assert_eq!(find(name).pointer(pointer), Some(&Value::Null), "{name}{pointer}");
     }
     for (name, value) in &samples {
         let mut found = Vec::new();
         nulls(value, String::new(), &mut found);
         for pointer in found {
-            let known = NULLS.iter().any(|(own, known)| own == name && *known == pointer);
+            let known = expected.iter().any(|(own, known)| own == name && *known == pointer);
             assert!(known, "{name}{pointer} is null: leave the key out, or list it with its reason");
         }
     }
@@ -213,7 +242,7 @@ fn bad_frames_say_what_is_wrong() {
     {
         assert_eq!(code(text), ErrorCode::BadJson, "{text}");
     }
-    for tag in ["", "Send", "send ", "push", "set_state", "mcp_call"] {
+    for tag in ["", "Send", "send ", "push", "no_such_request", "ack"] {
         assert_eq!(code(&serde_json::json!({ "type": tag }).to_string()), ErrorCode::UnknownType, "{tag}");
     }
     let error = read_client(r#"{"type":"set_status","status":"busy","_reqId":"1"}"#).unwrap_err();

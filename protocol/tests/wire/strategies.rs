@@ -301,6 +301,14 @@ pub(crate) fn peer() -> impl Strategy<Value = Peer> {
 pub(crate) fn error_frame() -> impl Strategy<Value = ErrorFrame> {
     let code = prop_oneof![prop::sample::select(ErrorCode::ALL).prop_map(|code| code.as_str().to_owned()), text()];
     (code, text(), of(text()), of(any::<u64>()), vec(candidate(), 0..3)).prop_map(
-        |(code, message, id, retry_after_ms, candidates)| ErrorFrame { code, message, id, retry_after_ms, candidates },
+        |(code, message, id, retry_after_ms, candidates)| ErrorFrame {
+            code,
+            message,
+            id,
+            retry_after_ms,
+            candidates,
+            current: None,
+            bound: None,
+        },
     )
 }

@@ -16,8 +16,8 @@ type Checked<T> = Result<T, Refusal>;
 
 /// Uses of one invite.
 pub const MAX_USES: u32 = 10_000;
-/// An invite may expire at most this far ahead, in milliseconds: a year.
-pub const MAX_INVITE_TTL_MS: i64 = 366 * 86_400_000;
+/// An invite may expire at most this far ahead, in milliseconds. A little more than clients offer: clocks differ.
+pub const MAX_INVITE_TTL_MS: i64 = claudemesh_protocol::limits::MAX_INVITE_DAYS as i64 * 86_400_000 + 3_600_000;
 /// Invites of one mesh that can still be used.
 pub const MAX_USABLE_INVITES: u32 = 1_000;
 /// Symbols of an invite code.
@@ -149,7 +149,7 @@ pub fn invite(mesh: &MeshId, owner: &PublicKey, given: CreateInvite, now_ms: i64
     };
     let expires_at_ms = given.expires_at.saturating_mul(1_000);
     if expires_at_ms <= now_ms || expires_at_ms > now_ms.saturating_add(MAX_INVITE_TTL_MS) {
-        return fail(ErrorCode::InvalidArgs, "expected an expiry (Unix seconds) between now and a year from now");
+        return fail(ErrorCode::InvalidArgs, "expected an expiry (Unix seconds) between now and 366 days from now");
     }
     if let Some(hash) = &given.v1_token_hash
         && PublicKey::parse(hash).is_none()

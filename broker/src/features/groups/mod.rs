@@ -2,8 +2,8 @@
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::groups::{Group, JoinGroup, LeaveGroup, Request};
-use claudemesh_protocol::features::presence::Response;
 use claudemesh_protocol::limits;
+use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::target::group_name;
 
 use crate::mesh::context::MeshContext;
@@ -18,7 +18,7 @@ pub struct Groups;
 impl Feature for Groups {
     const NAME: &'static str = "groups";
     type Request = Request;
-    type Response = Response;
+    type Response = ServerMessage;
     type Memory = ();
 
     fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
@@ -29,12 +29,13 @@ impl Feature for Groups {
     }
 }
 
-fn join_group(cx: &mut MeshContext<'_>, join: &JoinGroup) -> Result<Outcome<Response>, Refusal> {
+fn join_group(cx: &mut MeshContext<'_>, join: &JoinGroup) -> Result<Outcome<ServerMessage>, Refusal> {
+    let confirmed = cx.wants_confirmation();
     let name = checked(&join.name)?;
     if join.role.as_ref().is_some_and(|role| role.chars().count() > limits::MAX_NAME_CHARS) {
         return Err(Refusal::new(ErrorCode::InvalidArgs, "`role`: expected at most 64 characters"));
     }
-    let role = join.role.clone().filter(|role| !join.target.confirm || !role.trim().is_empty());
+    let role = join.role.clone().filter(|role| !confirmed || !role.trim().is_empty());
     let peers = sessions_of(cx, &join.target)?;
     for at in &peers {
         let full = cx.roster().get(*at).is_some_and(|peer| {
@@ -46,15 +47,15 @@ fn join_group(cx: &mut MeshContext<'_>, join: &JoinGroup) -> Result<Outcome<Resp
         }
         cx.change_peer(*at, |peer| match peer.groups.iter_mut().find(|group| group.name == name) {
             // A client that asks for a confirmation leaves the role as it is by naming none, and clears it by an empty one.
-            Some(_) if join.role.is_none() && join.target.confirm => {}
+            Some(_) if join.role.is_none() && confirmed => {}
             Some(group) => group.role.clone_from(&role),
             None => peer.groups.push(Group { name: name.clone(), role: role.clone() }),
         });
     }
-    Ok(confirm(&join.target, &peers))
+    Ok(confirm(cx, &peers))
 }
 
-fn leave_group(cx: &mut MeshContext<'_>, leave: &LeaveGroup) -> Result<Outcome<Response>, Refusal> {
+fn leave_group(cx: &mut MeshContext<'_>, leave: &LeaveGroup) -> Result<Outcome<ServerMessage>, Refusal> {
     let name = checked(&leave.name)?;
     let mut peers = sessions_of(cx, &leave.target)?;
     // Those that are in it: the confirmation counts what has changed.
@@ -65,7 +66,7 @@ fn leave_group(cx: &mut MeshContext<'_>, leave: &LeaveGroup) -> Result<Outcome<R
     for at in &peers {
         cx.change_peer(*at, |peer| peer.groups.retain(|group| group.name != name));
     }
-    Ok(confirm(&leave.target, &peers))
+    Ok(confirm(cx, &peers))
 }
 
 fn checked(name: &str) -> Result<String, Refusal> {

@@ -35,7 +35,7 @@ impl Feature for Info {
             topics: vec![],
             members: u32::try_from(members).unwrap_or(u32::MAX),
             your_name: own.name.clone(),
-            your_groups: own.groups.iter().map(|group| format!("@{}", group.name)).collect(),
+            your_groups: own.acts_for.and_then(|at| cx.roster().get(at)).unwrap_or(own).groups.clone(),
         };
         Ok(Outcome::Overview(Box::new(move |features, cx| {
             features.describe(cx, &mut info);

@@ -53,6 +53,7 @@ impl Feature for Messaging {
         Ok(MessagingMemory::new(
             journal::max_seq(db, mesh).await?,
             waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
+            journal::pending_copies(db, mesh).await?,
             store::recent_repeatable(db, mesh, RECENT_REPEATABLE).await?,
         ))
     }
@@ -80,10 +81,20 @@ impl Feature for Messaging {
                 }
             }
             MeshEvent::BecameIdle { peer } => journaling::became_idle(memory, cx, *peer),
-            MeshEvent::Ended { peer, .. } => memory.forget(*peer),
+            MeshEvent::Detached { peer } => {
+                if let Some(member) = cx.roster().get(*peer).map(|peer| peer.member.clone()) {
+                    journaling::left_behind(memory, cx, &member);
+                }
+            }
+            MeshEvent::Ended { peer, record, .. } => {
+                memory.forget(*peer);
+                if !record.ephemeral {
+                    journaling::left_behind(memory, cx, &record.member);
+                }
+            }
             MeshEvent::Letter(letter) => letters::deliver(memory, cx, letter),
             MeshEvent::Tick => journaling::tick(memory, cx),
-            MeshEvent::Detached { .. } | MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } => {}
+            MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } => {}
         }
     }
 

@@ -9,9 +9,10 @@ use claudemesh_protocol::features::messaging::{
 use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::time::iso;
+use smallvec::SmallVec;
 
 use super::Messaging;
-use super::journaling::{self, Acknowledged};
+use super::journaling;
 use super::remembered::{Entry, Receipt};
 use super::state::MessagingMemory;
 use crate::db::DbError;
@@ -20,7 +21,7 @@ use crate::journal::types::{StageUpdate, StoredDelivery, StoredMessage};
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
-use crate::mesh::peers::{Peer, PeerRef, Role, Roster};
+use crate::mesh::peers::{PeerRef, Role, Roster};
 use crate::refusal::Refusal;
 
 /// Recipients listed in one answer.
@@ -63,9 +64,9 @@ pub(super) fn client_ack(
         }
     }
     if !unknown.is_empty()
-        && let Some(key) = cx.roster().get(at).map(Peer::key)
+        && let Some((key, member)) = cx.roster().get(at).map(|peer| (peer.key(), peer.member.clone()))
     {
-        look_up(memory, cx, unknown, key, stage, route);
+        look_up(memory, cx, unknown, (key, member), stage, route);
     }
     journaling::refill(memory, cx, at);
     Ok(Outcome::Silent)
@@ -81,32 +82,35 @@ fn acknowledge(
     route: Option<&str>,
 ) -> bool {
     let Some(peer) = cx.sending(at) else { return true };
-    let key = peer.key();
-    let in_flight = peer.outbox.acknowledge(id);
-    if let Some(entry) = &in_flight {
-        let entry = Acknowledged { seq: entry.seq, key, slot: entry.slot, priority: entry.priority };
-        journaling::received(memory, cx, &entry);
+    let (key, member) = (peer.key(), peer.member.clone());
+    if let Some(entry) = peer.outbox.acknowledge(id) {
+        journaling::end(memory, cx, at, id, &entry);
     }
-    stage <= Stage::Received || climb_later(memory, cx, id, key, stage, route)
+    stage <= Stage::Received || climb_later(memory, cx, id, (&key, &member), stage, route)
 }
 
 /// A step above `received`, also long after the push: noted in memory and for storage. `false` when memory does not know the
-/// message.
+/// message. Where a session was no recipient itself, it took over what was for its member.
 fn climb_later(
     memory: &mut MessagingMemory,
     cx: &MeshContext<'_>,
     id: &str,
-    key: PublicKey,
+    (key, member): (&PublicKey, &MemberId),
     stage: Stage,
     route: Option<&str>,
 ) -> bool {
     let now = cx.now_ms();
     let Some(receipt) = memory.remembered.receipt(id) else { return false };
     let (seq, stored) = (receipt.seq, receipt.stored);
-    let climbed = climb(memory, seq, &key, None, stage, route, now);
-    if let (Some(key), true) = (climbed, stored) {
-        let (mesh_id, route) = (cx.mesh_id().clone(), route.map(str::to_owned));
-        memory.stages.push(StageUpdate { mesh_id, seq, recipient_key: key, stage, at_ms: now, route });
+    let own = receipt.entries.iter().any(|entry| entry.key == *key);
+    let meant = receipt.entries.iter().filter(|entry| if own { entry.key == *key } else { entry.member == *member });
+    let meant: SmallVec<[PublicKey; 1]> = meant.map(|entry| entry.key).collect();
+    for key in meant {
+        let climbed = climb(memory, seq, &key, None, stage, route, now);
+        if let (Some(key), true) = (climbed, stored) {
+            let (mesh_id, route) = (cx.mesh_id().clone(), route.map(str::to_owned));
+            memory.stages.push(StageUpdate { mesh_id, seq, recipient_key: key, stage, at_ms: now, route });
+        }
     }
     true
 }
@@ -116,7 +120,7 @@ fn look_up(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     mut ids: Vec<String>,
-    key: PublicKey,
+    (key, member): (PublicKey, MemberId),
     stage: Stage,
     route: Option<Box<str>>,
 ) {
@@ -133,7 +137,7 @@ fn look_up(
     *running += 1;
     let (db, mesh, now) = (cx.storage().db, cx.mesh_id().clone(), cx.now_ms());
     let future = boxed::<Messaging, _, _>(async move {
-        let look = store::below_stage(&db, &mesh, &ids, &key, stage);
+        let look = store::below_stage(&db, &mesh, &ids, (&key, &member), stage);
         let found = tokio::time::timeout(LOOKUP_DEADLINE, look).await;
         Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
             if let Some(running) = memory.lookups.get_mut(&key) {
@@ -143,10 +147,10 @@ fn look_up(
                 }
             }
             let found = found.map_err(|_| Refusal::new(ErrorCode::Timeout, "storage took too long"))??;
-            memory.stages.extend(found.into_iter().map(|seq| StageUpdate {
+            memory.stages.extend(found.into_iter().map(|(seq, recipient_key)| StageUpdate {
                 mesh_id: mesh.clone(),
                 seq,
-                recipient_key: key,
+                recipient_key,
                 stage,
                 at_ms: now,
                 route: route.as_deref().map(str::to_owned),
@@ -192,8 +196,8 @@ pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, i
         let own = receipt.entries.iter().find(|entry| entry.key == by);
         own.or_else(|| receipt.entries.iter().find(|entry| entry.member == member)).map(|entry| entry.key)
     });
-    if !climb_later(memory, cx, id, key.unwrap_or(by), Stage::Answered, None) {
-        look_up(memory, cx, vec![id.to_owned()], by, Stage::Answered, None);
+    if !climb_later(memory, cx, id, (&key.unwrap_or(by), &member), Stage::Answered, None) {
+        look_up(memory, cx, vec![id.to_owned()], (by, member), Stage::Answered, None);
     }
 }
 

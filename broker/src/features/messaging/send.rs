@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::error::{ErrorClass, ErrorCode};
 use claudemesh_protocol::features::messaging::{Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Send, Stage, Trace};
 use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
 use claudemesh_protocol::limits;
@@ -21,7 +21,7 @@ use crate::journal::BATCH_ROWS;
 use crate::journal::types::NewMessage;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::events::MeshEvent;
-use crate::mesh::outbox::{InFlight, passes};
+use crate::mesh::outbox::{AllOwed, InFlight, Owed, passes};
 use crate::mesh::outcome::{Outcome, ReplyTo};
 use crate::mesh::peers::{Peer, PeerRef, Roster, Sending};
 use crate::mesh::resolve::{Recipient, Route, Routed};
@@ -48,7 +48,8 @@ pub(super) fn send(
         Ok(None) => Ok(Outcome::Silent),
         Err(refusal) => {
             METRICS.messages_rejected.with_label_values(&[refusal.code.as_str()]).inc();
-            Ok(Outcome::Answer(refused(own_id(cx), refusal)))
+            let older = cx.peer().is_ok_and(|peer| peer.older);
+            Ok(Outcome::Answer(refused(own_id(cx), refusal, older)))
         }
     }
 }
@@ -58,12 +59,18 @@ fn own_id(cx: &MeshContext<'_>) -> String {
     cx.caller().and_then(|caller| caller.id.as_deref()).unwrap_or_default().to_owned()
 }
 
-fn refused(id: String, refusal: Refusal) -> Ack {
+fn refused(id: String, refusal: Refusal, older: bool) -> Ack {
+    // Older clients look at the text only: it starts with the code. They send again what no word of it calls final.
+    let last = match refusal.code.class() {
+        ErrorClass::NotFound if older => " (not_found)",
+        ErrorClass::Auth if older => " (forbidden)",
+        ErrorClass::BadRequest | ErrorClass::Conflict if older => " (invalid)",
+        _ => "",
+    };
     Ack {
         id,
         queued: false,
-        // Older clients look at the text only: it starts with the code.
-        error: Some(format!("{}: {}", refusal.code.as_str(), refusal.message)),
+        error: Some(format!("{}: {}{last}", refusal.code.as_str(), refusal.message)),
         code: Some(refusal.code.as_str().into()),
         retry_after_ms: refusal.retry_after_ms,
         candidates: refusal.candidates,
@@ -196,12 +203,17 @@ pub(super) fn route(
     if topic.is_none() && route.all_blocked() {
         return Err(Refusal::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
     }
+    if topic.is_none() && route.only_itself() {
+        let message = "no connected peer for target: that is this session itself";
+        return Err(Refusal::new(ErrorCode::UnknownTarget, message));
+    }
     Ok((route.routed, topic))
 }
 
 /// The id of a new message. With an idempotency key it follows from the key: a push may reach its recipient although the broker
 /// is killed before the message is stored, and the retry that the sender makes on the next broker must be the same message to
 /// whoever has it already, answers it, or acknowledges it.
+#[expect(clippy::expect_used, reason = "the sizes are constants")]
 pub(super) fn message_id(mesh: &MeshId, sender: &MemberId, client_id: Option<&str>) -> MessageId {
     let Some(client_id) = client_id else { return MessageId::random(&mut rand::thread_rng()) };
     let mut hash = Sha256::new();
@@ -304,22 +316,17 @@ pub(super) fn admit(
     let keep = message.topic_id.is_some();
     let mut urgent = keep;
     for (slot, routed) in routed.into_iter().enumerate() {
-        let mut recipient = routed.recipient;
-        memory.count_waiting(recipient.key, priority);
+        let recipient = routed.recipient;
+        memory.count_waiting(&recipient, priority);
+        let owed = Owed { key: recipient.key, copy: recipient.copy };
         let mut on_its_way = false;
         for at in &routed.peers {
-            match offer(cx, *at, &message, &frame, Some(slot)) {
-                Offered::Left => recipient.received = true,
-                Offered::Pushed => on_its_way = true,
-                Offered::Stored => {}
-            }
+            let pushed = offer(cx, *at, &message, &frame, Some(slot), owed);
+            // Of a client that never acknowledges, nothing tells in time that it has the message.
+            on_its_way |= pushed && cx.roster().get(*at).is_some_and(|peer| peer.acks);
         }
-        urgent |= !on_its_way && !recipient.received;
-        if recipient.received {
-            memory.count_delivered(&recipient.key, priority);
-        } else {
-            remaining += 1;
-        }
+        urgent |= !on_its_way;
+        remaining += 1;
         recipients.push(recipient);
     }
     let entries = recipients.iter().map(|recipient| entry_of(recipient, now)).collect();
@@ -366,48 +373,37 @@ fn entry_of(recipient: &Recipient, now: i64) -> Entry {
     }
 }
 
-/// What became of an attempt to push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offered {
-    /// Pushed; an acknowledgement will come.
-    Pushed,
-    /// Handed to the socket of a client that never acknowledges: counts as delivered.
-    Left,
-    /// Stays in storage.
-    Stored,
-}
-
-/// Pushes a message to a peer if its status, window and backlog allow it; else leaves it to storage.
+/// Pushes a message to a peer if its status, window and backlog allow it; else leaves it to storage, and says `false`.
 pub(super) fn offer(
     cx: &mut MeshContext<'_>,
     at: PeerRef,
     message: &NewMessage,
     frame: &ByteString,
     slot: Option<usize>,
-) -> Offered {
-    let Some(mut peer) = cx.sending(at) else { return Offered::Stored };
+    owed: Owed,
+) -> bool {
+    let Some(mut peer) = cx.sending(at) else { return false };
     let priority = message.priority;
     let free = passes(peer.status, priority, peer.pulls)
         && !peer.outbox.lane(priority).backlog()
-        && peer.outbox.has_room(frame.len());
-    let offered = if free { hand_over(&mut peer, message, frame, slot) } else { Offered::Stored };
-    if offered == Offered::Stored {
+        && peer.outbox.has_room(frame.len(), peer.acks);
+    let pushed = free && hand_over(&mut peer, message, frame, slot, AllOwed::from_buf([owed]));
+    if !pushed {
         peer.outbox.left_to_storage(priority, message.seq);
     }
-    offered
+    pushed
 }
 
-/// Hands a frame to a peer's socket and notes it in the window.
+/// Hands a frame to a peer's socket and notes it in the window; `false` when the socket takes no more.
 pub(super) fn hand_over(
     peer: &mut Sending<'_>,
     message: &NewMessage,
     frame: &ByteString,
     slot: Option<usize>,
-) -> Offered {
-    let Some(socket) = &peer.socket else { return Offered::Stored };
-    if !socket.push(frame.clone()) {
-        return Offered::Stored;
-    }
+    owed: AllOwed,
+) -> bool {
+    let Some(socket) = &peer.socket else { return false };
+    let Some(mark) = socket.push_marked(frame.clone()) else { return false };
     METRICS.deliveries_pushed.inc();
     let entry = InFlight {
         seq: message.seq,
@@ -415,13 +411,12 @@ pub(super) fn hand_over(
         bytes: frame.len(),
         slot,
         client_message_id: message.client_message_id.clone(),
+        owed,
+        mark,
+        left_mono_ms: None,
     };
     peer.outbox.pushed(message.id.clone(), entry);
-    if peer.acks {
-        return Offered::Pushed;
-    }
-    peer.outbox.acknowledge(message.id.as_str());
-    Offered::Left
+    true
 }
 
 /// The ack of an accepted message: where it stands and how its recipients are.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::journaling::Ticket;
 use super::remembered::{Known, Remembered};
-use crate::hash::FastMap;
+use crate::hash::{FastMap, FastSet};
 use crate::journal::types::{NewMessage, StageUpdate};
 use crate::mesh::outcome::ReplyTo;
 use crate::mesh::peers::PeerRef;
@@ -70,8 +70,8 @@ impl Open {
 /// Work that waits for the next commit of a peer.
 #[derive(Clone, Debug, Default)]
 pub struct Awaiting {
-    /// What waits for the member is to be claimed first.
-    pub claim: bool,
+    /// Storage is to be looked at from the beginning.
+    pub look: bool,
     /// `inbox_pull` requests: whom to answer, how many.
     pub pulls: Vec<(Option<ReplyTo>, u32)>,
 }
@@ -153,14 +153,16 @@ pub struct MessagingMemory {
     pub stages: Vec<StageUpdate>,
     /// Undelivered messages per recipient key.
     pub waiting: FastMap<PublicKey, Counts>,
+    /// Those of them that are a session's copies of messages to its member, per session key.
+    pub copies: FastMap<PublicKey, Counts>,
+    /// Session keys per member that had copies; those without any are forgotten when they are looked at.
+    pub copy_keys: FastMap<MemberId, FastSet<PublicKey>>,
     /// Retries and receipts of the newest messages.
     pub remembered: Remembered,
     /// What the batch that is being written was about.
     pub ticket: Option<Ticket>,
     /// Peers to look at after the next commit.
     pub awaiting: HashMap<PeerRef, Awaiting>,
-    /// Peers whose claim failed.
-    pub unclaimed: HashSet<PeerRef>,
     /// Looks into storage for acknowledgements, by recipient key.
     pub lookups: HashMap<PublicKey, u32>,
     /// Peers whose backlog reaches beyond what is committed.
@@ -181,8 +183,14 @@ pub struct MessagingMemory {
 
 impl MessagingMemory {
     /// What storage knows of a mesh.
-    pub fn new(max_seq: i64, waiting: FastMap<PublicKey, Counts>, recent: Vec<(MessageId, Known)>) -> Self {
+    pub fn new(
+        max_seq: i64,
+        waiting: FastMap<PublicKey, Counts>,
+        copies: Vec<(MemberId, PublicKey, Counts)>,
+        recent: Vec<(MessageId, Known)>,
+    ) -> Self {
         let mut memory = Self { next_seq: max_seq + 1, committed: max_seq, waiting, ..Self::default() };
+        memory.recount_copies(copies);
         for (id, known) in recent {
             memory.remembered.recall(id, known);
         }
@@ -191,24 +199,36 @@ impl MessagingMemory {
 
     /// A record is gone, and its handle with it.
     pub fn forget(&mut self, peer: PeerRef) {
-        self.unclaimed.remove(&peer);
         self.behind.remove(&peer);
         self.awaiting.remove(&peer);
     }
 
+    /// What storage knows of copies that wait.
+    pub fn recount_copies(&mut self, copies: Vec<(MemberId, PublicKey, Counts)>) {
+        for (member, key, counts) in copies {
+            self.copy_keys.entry(member).or_default().insert(key);
+            self.copies.insert(key, counts);
+        }
+    }
+
     /// One more message waits for a recipient.
-    pub fn count_waiting(&mut self, key: PublicKey, priority: Priority) {
-        self.waiting.entry(key).or_default()[priority as usize] += 1;
+    pub fn count_waiting(&mut self, recipient: &Recipient, priority: Priority) {
+        self.waiting.entry(recipient.key).or_default()[priority as usize] += 1;
+        if recipient.copy {
+            self.copies.entry(recipient.key).or_default()[priority as usize] += 1;
+            let keys = self.copy_keys.entry(recipient.member.clone()).or_default();
+            keys.insert(recipient.key);
+        }
     }
 
     /// One message less waits for a recipient.
-    pub fn count_delivered(&mut self, key: &PublicKey, priority: Priority) {
-        if let Some(counts) = self.waiting.get_mut(key) {
-            let count = &mut counts[priority as usize];
-            *count = count.saturating_sub(1);
-            if counts.iter().all(|count| *count == 0) {
-                self.waiting.remove(key);
-            }
+    pub fn count_delivered(&mut self, key: &PublicKey, copy: bool, priority: Priority) {
+        count_down(&mut self.waiting, key, priority);
+        if copy {
+            count_down(&mut self.copies, key, priority);
+        }
+        if !self.waiting.contains_key(key) {
+            self.copies.remove(key);
         }
     }
 
@@ -237,5 +257,14 @@ impl MessagingMemory {
     /// The journal cannot keep up.
     pub fn is_full(&self) -> bool {
         self.pending_live >= MAX_PENDING || self.pending_bytes >= MAX_PENDING_BYTES
+    }
+}
+
+fn count_down(counts: &mut FastMap<PublicKey, Counts>, key: &PublicKey, priority: Priority) {
+    let Some(waiting) = counts.get_mut(key) else { return };
+    let count = &mut waiting[priority as usize];
+    *count = count.saturating_sub(1);
+    if waiting.iter().all(|count| *count == 0) {
+        counts.remove(key);
     }
 }

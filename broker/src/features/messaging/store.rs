@@ -1,21 +1,15 @@
 //! Reads that only messaging needs, beside those of the journal.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use claudemesh_protocol::features::messaging::Priority;
-use claudemesh_protocol::id::{MeshId, MessageId, PublicKey};
-
-use diesel::dsl::count_star;
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
 
 use super::remembered::Known;
-use super::state::Counts;
-use crate::db::schema::deliveries;
 use crate::db::{Db, DbError};
 use crate::journal::store;
-use crate::journal::types::StoredMessage;
-use crate::with_conn;
+use crate::journal::types::{RecipientKind, StoredMessage};
+use crate::mesh::outbox::{AllOwed, Owed};
 
 /// One priority class of a recipient's backlog: seqs after `after`, oldest first.
 #[derive(Clone, Copy, Debug)]
@@ -26,31 +20,95 @@ pub struct LaneRead {
     pub after: i64,
 }
 
-/// What waits for a recipient in the given classes, in the mesh's order, at most `limit` messages; and per class whether
-/// more may be there.
+/// The queues that one peer reads.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// Its own key.
+    pub own: PublicKey,
+    /// Key of its member: what waits for the member.
+    pub member: PublicKey,
+    /// The member.
+    pub member_id: MemberId,
+    /// Sessions of the member that are gone: what waits for them as copies of messages to the member.
+    pub left: Vec<PublicKey>,
+}
+
+/// A message that waits, and the deliveries that end when it is acknowledged.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The message.
+    pub message: StoredMessage,
+    /// Of those that were read.
+    pub owed: AllOwed,
+}
+
+/// What waits for a peer in the given classes, in the mesh's order, at most `limit` messages; and per class whether more may be
+/// there.
 ///
 /// # Errors
 /// Storage.
 pub async fn load_backlog(
     db: &Db,
     mesh: &MeshId,
-    recipient: &PublicKey,
+    queues: &Queues,
     lanes: &[LaneRead],
     limit: u32,
-) -> Result<(Vec<StoredMessage>, Vec<Priority>), DbError> {
+) -> Result<(Vec<Waiting>, Vec<Priority>), DbError> {
     let mut rows = Vec::new();
     let mut more = Vec::new();
     for lane in lanes {
-        let found = store::load_pending_class(db, mesh, recipient, lane.priority, lane.after, limit).await?;
-        if found.len() >= limit as usize {
+        let (found, cut) = load_class(db, mesh, queues, *lane, limit).await?;
+        if cut {
             more.push(lane.priority);
         }
         rows.extend(found);
     }
-    rows.sort_by_key(|row| row.seq);
-    more.extend(rows.iter().skip(limit as usize).map(|row| row.priority));
+    rows.sort_by_key(|row| row.message.seq);
+    more.extend(rows.iter().skip(limit as usize).map(|row| row.message.priority));
     rows.truncate(limit as usize);
     Ok((rows, more))
+}
+
+/// One class over all queues of a peer; and whether more may be there.
+async fn load_class(
+    db: &Db,
+    mesh: &MeshId,
+    queues: &Queues,
+    lane: LaneRead,
+    limit: u32,
+) -> Result<(Vec<Waiting>, bool), DbError> {
+    let mut found: BTreeMap<i64, Waiting> = BTreeMap::new();
+    // No queue is read beyond the end of another that has more, or the order would be lost.
+    let mut upto = i64::MAX;
+    let add = |found: &mut BTreeMap<i64, Waiting>, message: StoredMessage, owed: Owed| {
+        let waiting = found.entry(message.seq).or_insert_with(|| Waiting { message, owed: AllOwed::new() });
+        waiting.owed.push(owed);
+    };
+    let mut keys = vec![queues.own];
+    keys.extend((queues.member != queues.own).then_some(queues.member));
+    for key in keys {
+        let rows = store::load_queue_class(db, mesh, &key, lane.priority, lane.after, limit).await?;
+        upto = upto.min(end_of(&rows, limit));
+        for (message, kind) in rows {
+            let copy = kind == RecipientKind::Member && key != queues.member;
+            add(&mut found, message, Owed { key, copy });
+        }
+    }
+    if !queues.left.is_empty() {
+        let rows = store::load_copies_class(db, mesh, &queues.left, lane.priority, lane.after, limit).await?;
+        upto = upto.min(end_of(&rows, limit));
+        let seqs: Vec<i64> = rows.iter().map(|(message, _)| message.seq).collect();
+        let had = store::taken_by_member(db, mesh, &queues.member_id, &seqs).await?;
+        for (message, key) in rows.into_iter().filter(|(message, _)| !had.contains(&message.seq)) {
+            add(&mut found, message, Owed { key, copy: true });
+        }
+    }
+    Ok((found.into_values().filter(|row| row.message.seq <= upto).collect(), upto < i64::MAX))
+}
+
+/// Where the reading of a queue ended, when it may have more.
+fn end_of<T>(rows: &[(StoredMessage, T)], limit: u32) -> i64 {
+    rows.last().filter(|_| rows.len() >= limit as usize).map_or(i64::MAX, |(last, _)| last.seq)
 }
 
 /// The newest messages of a mesh that a retry may repeat, oldest first, so that it is recognised after a restart, too.
@@ -62,32 +120,4 @@ pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec
     let known =
         |(id, seq, fingerprint): store::Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
     Ok(rows.into_iter().rev().map(known).collect())
-}
-
-/// What waits for some recipients, by priority: now, next, low. Recipients without anything are left out.
-///
-/// # Errors
-/// Storage.
-pub async fn pending_counts_of(
-    db: &Db,
-    mesh: &MeshId,
-    recipients: &[PublicKey],
-) -> Result<HashMap<PublicKey, Counts>, DbError> {
-    let keys: Vec<String> = recipients.iter().map(PublicKey::to_hex).collect();
-    let rows: Vec<(String, i32, i64)> = with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
-        .filter(deliveries::recipient_key.eq_any(&keys))
-        .filter(deliveries::stage.eq(0))
-        .group_by((deliveries::recipient_key, deliveries::priority))
-        .select((deliveries::recipient_key, deliveries::priority, count_star()))
-        .load(conn)
-        .await?);
-    let mut counts: HashMap<PublicKey, Counts> = HashMap::new();
-    for (key, priority, count) in rows {
-        let slot = PublicKey::parse(&key).zip(usize::try_from(priority).ok().filter(|priority| *priority < 3));
-        if let Some((key, priority)) = slot {
-            counts.entry(key).or_default()[priority] = u32::try_from(count).unwrap_or(u32::MAX);
-        }
-    }
-    Ok(counts)
 }

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::messaging::{ClientAck, InboxPull, Priority, Send, Stage, Trace};
@@ -9,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::state::Hold;
+use crate::journal::store;
 use crate::mesh::context::FlushWanted;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{PeerRef, StatusSource};
@@ -86,7 +89,8 @@ async fn a_peer_that_never_reads_is_held_a_fixed_amount_for_and_misses_nothing()
             mesh.step(None, |features, cx| super::journaling::refill(&mut features.messaging, cx, to));
         }
         assert_eq!(got, 300, "acks: {acks}");
-        assert_eq!(held_for(&mesh, to), (0, 0));
+        assert_eq!(held_for(&mesh, to).0, 0);
+        assert_eq!(mesh.features.messaging.open.len(), 0, "all of it is on disk or was acknowledged");
     }
 }
 
@@ -109,9 +113,14 @@ async fn two_meanings_are_answered_with_candidates() {
     let refused = resolve_name(&mesh.core.roster, "worker", None).unwrap_err();
     assert_eq!(refused.code, ErrorCode::AmbiguousTarget);
     assert_eq!(refused.candidates.len(), 2);
-    mesh.peer(&first, "twin", Some(11));
-    mesh.peer(&first, "twin", Some(12));
+    let (one, _) = mesh.peer(&first, "twin", Some(11));
+    let (other, _) = mesh.peer(&first, "twin", Some(12));
     assert_eq!(resolve_name(&mesh.core.roster, "twin", None).unwrap_err().code, ErrorCode::AmbiguousTarget);
+    // One that was closed is not meant while the other is here; of two that were closed, the first that returns.
+    mesh.disconnect(one);
+    assert_eq!(resolve_name(&mesh.core.roster, "twin", None).unwrap(), Resolved::Session(key(12)));
+    mesh.disconnect(other);
+    assert_eq!(resolve_name(&mesh.core.roster, "twin", None).unwrap(), Resolved::Member(first, key(1)));
 }
 
 #[actix_rt::test]
@@ -146,7 +155,11 @@ async fn a_member_is_reached_in_every_session_and_queued_when_none_is_there() {
     assert_eq!(TestMesh::take(&acks, "ack")[0]["waiting"], 1);
     let (_, third) = mesh.peer(&bob, "bob", Some(23));
     mesh.settle().await;
-    assert_eq!(texts(&pushes(&third)), ["queued"], "the first session that returns takes it");
+    assert_eq!(
+        texts(&pushes(&third)),
+        ["both", "queued"],
+        "the first session that comes takes both: nobody acknowledged"
+    );
     let (_, fourth) = mesh.peer(&bob, "bob", Some(24));
     mesh.settle().await;
     assert!(pushes(&fourth).is_empty(), "and only that one");
@@ -516,5 +529,144 @@ proptest! {
     #[test]
     fn every_message_arrives_once_in_order_over_all_interleavings(steps in proptest::collection::vec(step(), 1..60)) {
         actix_rt::System::new().block_on(run(steps));
+    }
+}
+
+/// What happens to the connections of one member: two sessions that acknowledge and return, and verbs that never do either.
+#[derive(Clone, Debug)]
+enum Coming {
+    Send(Priority),
+    Come(usize),
+    Go(usize),
+    Verb,
+    VerbEnds,
+    Acknowledge(usize),
+    Commit,
+    Settle,
+    Restart,
+}
+
+fn coming() -> impl Strategy<Value = Coming> {
+    let priority = prop_oneof![Just(Priority::Next), Just(Priority::Now)];
+    prop_oneof![
+        6 => priority.prop_map(Coming::Send),
+        3 => (0..2_usize).prop_map(Coming::Come),
+        2 => (0..2_usize).prop_map(Coming::Go),
+        3 => Just(Coming::Verb),
+        3 => Just(Coming::VerbEnds),
+        2 => (0..2_usize).prop_map(Coming::Acknowledge),
+        2 => Just(Coming::Commit),
+        3 => Just(Coming::Settle),
+        1 => Just(Coming::Restart),
+    ]
+}
+
+/// A closed socket, as the mesh tells of it.
+fn leave(mesh: &mut TestMesh, at: PeerRef) {
+    mesh.disconnect(at);
+}
+
+async fn come_and_go(steps: Vec<Coming>) {
+    let mut mesh = TestMesh::new().await;
+    let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+    let (from, _acks) = mesh.peer(&alice, "alice", Some(11));
+    let mut sessions: Vec<(PeerRef, Option<Frames>)> = vec![];
+    for number in [21, 22] {
+        let (at, _) = mesh.peer(&bob, "bob", Some(number));
+        leave(&mut mesh, at);
+        sessions.push((at, None));
+    }
+    let mut verbs: Vec<(PeerRef, Frames)> = vec![];
+    let mut next_verb = 100;
+    let mut sent: Vec<String> = vec![];
+    let mut had: HashSet<String> = HashSet::new();
+    let verb_ends = |mesh: &mut TestMesh, at: PeerRef| {
+        mesh.step(None, |_, cx| cx.end(at, false));
+    };
+    for step in steps {
+        match step {
+            Coming::Send(priority) => {
+                let text = format!("m{}", sent.len());
+                mesh.send(from, &key(2).to_hex(), priority, &text).unwrap();
+                sent.push(text);
+            }
+            Coming::Come(one) if sessions[one].1.is_none() => sessions[one].1 = Some(mesh.connect(sessions[one].0)),
+            Coming::Go(one) if sessions[one].1.is_some() => {
+                sessions[one].1 = None;
+                leave(&mut mesh, sessions[one].0);
+            }
+            Coming::Verb => {
+                let (at, frames) = mesh.peer(&bob, "bob", Some(next_verb));
+                mesh.core.roster.get_mut(at).unwrap().acks = false;
+                next_verb += 1;
+                verbs.push((at, frames));
+            }
+            Coming::VerbEnds => {
+                if let Some((at, _)) = verbs.pop() {
+                    verb_ends(&mut mesh, at);
+                }
+            }
+            Coming::Acknowledge(one) => {
+                mesh.settle_frames().await;
+                if let (at, Some(frames)) = &sessions[one] {
+                    let found = pushes(frames);
+                    had.extend(texts(&found));
+                    acknowledge(&mut mesh, *at, &found);
+                }
+            }
+            Coming::Commit => mesh.commit().await,
+            Coming::Settle => mesh.settle().await,
+            Coming::Restart => {
+                mesh.settle().await;
+                for (at, _) in verbs.drain(..) {
+                    verb_ends(&mut mesh, at);
+                }
+                for (at, frames) in &mut sessions {
+                    *frames = None;
+                    mesh.disconnect(*at);
+                }
+                mesh.settle().await;
+                let (db, id) = (mesh.core.db.clone(), mesh.core.id.clone());
+                let waiting = store::pending_counts(&db, &id).await.unwrap();
+                mesh.features.messaging = super::MessagingMemory::new(
+                    store::max_seq(&db, &id).await.unwrap(),
+                    waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
+                    store::pending_copies(&db, &id).await.unwrap(),
+                    vec![],
+                );
+            }
+            Coming::Come(_) | Coming::Go(_) => {}
+        }
+    }
+    for (at, _) in verbs {
+        verb_ends(&mut mesh, at);
+    }
+    for (at, frames) in sessions {
+        if frames.is_some() {
+            leave(&mut mesh, at);
+        }
+    }
+    // Whoever comes next has what nobody had.
+    let (last, frames) = mesh.peer(&bob, "bob", Some(99));
+    for _ in 0..sent.len() + 2 {
+        mesh.settle().await;
+        let found = pushes(&frames);
+        had.extend(texts(&found));
+        acknowledge(&mut mesh, last, &found);
+    }
+    let lost: Vec<&String> = sent.iter().filter(|text| !had.contains(*text)).collect();
+    assert_eq!(lost, Vec::<&String>::new());
+    mesh.settle().await;
+    assert_eq!(mesh.features.messaging.waiting.get(&key(2)), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_for_a_member_is_had_by_one_of_its_sessions_however_they_come_and_go(
+        steps in proptest::collection::vec(coming(), 1..50),
+    ) {
+        actix_rt::System::new().block_on(come_and_go(steps));
     }
 }

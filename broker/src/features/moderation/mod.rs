@@ -93,10 +93,18 @@ fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, 
         let now = cx.mono_ms();
         return Ok((others.filter(|peer| now - peer.heard_mono_ms >= limit).map(|peer| peer.at).collect(), true));
     }
+    let older = cx.peer()?.older;
     let Some(target) = selection.target.as_deref().filter(|target| !target.trim().is_empty()) else {
+        if older {
+            return Ok((vec![], false));
+        }
         return Err(Refusal::new(ErrorCode::Invalid, "expected `target`, `stale` or `all`"));
     };
-    let resolved = resolve_name(cx.roster(), target, None).map_err(not_found)?;
+    let resolved = match resolve_name(cx.roster(), target, None).map_err(not_found) {
+        // A client of before is told that nobody was closed.
+        Err(refusal) if older && refusal.code == ErrorCode::NotFound => return Ok((vec![], false)),
+        resolved => resolved?,
+    };
     let peers = match resolved {
         Resolved::Session(key) => cx.roster().with_key(&key).to_vec(),
         Resolved::Member(member, _) => cx.roster().of_member(&member).to_vec(),

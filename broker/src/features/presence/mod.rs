@@ -9,10 +9,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::info::MeshInfoResult;
-use claudemesh_protocol::features::messaging::{Ack, Response as Messaging};
+use claudemesh_protocol::features::messaging::Ack;
 use claudemesh_protocol::features::presence::{
-    Peer as PeerView, PeerStatus, PeersList, PresenceAck, Request, Response, SetProfile, SetStats, SetStatus,
-    SetSummary, SetVisible, WriteTarget, event_data,
+    Peer as PeerView, PeerStatus, PeersList, Request, SetProfile, SetStats, SetStatus, SetSummary, SetVisible,
+    event_data,
 };
 use claudemesh_protocol::id::MemberId;
 use claudemesh_protocol::limits;
@@ -36,7 +36,7 @@ use crate::mesh::peers::{Peer, PeerRef, Roster, StatusSource};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
-/// Peers in one list; a larger mesh shows its oldest connections.
+/// Peers in one list; a larger mesh shows those that are here first, and of them its oldest connections.
 const MAX_LISTED: usize = 2_000;
 
 /// What presence remembers of one mesh.
@@ -67,12 +67,12 @@ impl Feature for Presence {
 
     fn handle(memory: &mut PresenceMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
-            Request::SetStatus(set) => Ok(set_status(cx, &set)?.erase::<Response>()),
-            Request::SetSummary(set) => Ok(set_summary(cx, set)?.erase::<Response>()),
+            Request::SetStatus(set) => Self::answer(set_status(cx, &set)),
+            Request::SetSummary(set) => Self::answer(set_summary(cx, set)),
             Request::SetStats(set) => set_stats(memory, cx, set),
             Request::SetVisible(set) => Self::answer(set_visible(cx, &set)),
             Request::SetProfile(set) => Self::answer(set_profile(cx, set)),
-            Request::ListPeers(_) => Ok(list_peers(memory, cx)?.erase::<Response>()),
+            Request::ListPeers(_) => Self::answer(list_peers(memory, cx)),
         }
     }
 
@@ -142,15 +142,15 @@ impl Feature for Presence {
     }
 }
 
-fn set_status(cx: &mut MeshContext<'_>, set: &SetStatus) -> Result<Outcome<Response>, Refusal> {
+fn set_status(cx: &mut MeshContext<'_>, set: &SetStatus) -> Result<Outcome<ServerMessage>, Refusal> {
     let peers = sessions_of(cx, &set.target)?;
     for peer in &peers {
         cx.set_status(*peer, set.status, StatusSource::Manual);
     }
-    Ok(confirm(&set.target, &peers))
+    Ok(confirm(cx, &peers))
 }
 
-fn set_summary(cx: &mut MeshContext<'_>, set: SetSummary) -> Result<Outcome<Response>, Refusal> {
+fn set_summary(cx: &mut MeshContext<'_>, set: SetSummary) -> Result<Outcome<ServerMessage>, Refusal> {
     if set.summary.chars().count() > limits::MAX_SUMMARY_CHARS {
         return Err(too_long("summary", limits::MAX_SUMMARY_CHARS));
     }
@@ -159,7 +159,7 @@ fn set_summary(cx: &mut MeshContext<'_>, set: SetSummary) -> Result<Outcome<Resp
     for at in &peers {
         cx.change_peer(*at, |peer| peer.summary.clone_from(&summary));
     }
-    Ok(confirm(&set.target, &peers))
+    Ok(confirm(cx, &peers))
 }
 
 fn set_stats(memory: &mut PresenceMemory, cx: &MeshContext<'_>, set: SetStats) -> Result<Outcome, Refusal> {
@@ -180,7 +180,7 @@ fn set_visible(cx: &mut MeshContext<'_>, set: &SetVisible) -> Result<Outcome<Ser
             announce::visibility(cx, *at);
         }
     }
-    Ok(acknowledge(cx, &set.target, &peers))
+    Ok(acknowledge(cx, &peers))
 }
 
 fn set_profile(cx: &mut MeshContext<'_>, set: SetProfile) -> Result<Outcome<ServerMessage>, Refusal> {
@@ -191,14 +191,16 @@ fn set_profile(cx: &mut MeshContext<'_>, set: SetProfile) -> Result<Outcome<Serv
     for at in &peers {
         cx.change_peer(*at, |peer| peer.profile.merge(set.profile.clone()));
     }
-    Ok(acknowledge(cx, &set.target, &peers))
+    Ok(acknowledge(cx, &peers))
 }
 
 fn list_peers(memory: &PresenceMemory, cx: &MeshContext<'_>) -> Result<Outcome<PeersList>, Refusal> {
     let own = cx.peer()?;
-    let peers = cx
-        .roster()
-        .iter()
+    // A client of before takes each entry for a peer that is here, and the first of a name for the one that is meant.
+    let here = cx.roster().iter().filter(|peer| peer.online());
+    let away = cx.roster().iter().filter(|peer| !peer.online() && !own.older);
+    let peers = here
+        .chain(away)
         .filter(|peer| !peer.ephemeral && (peer.visible || peer.member == own.member))
         .take(MAX_LISTED)
         .map(|peer| view(memory, cx.roster(), peer, own.at))
@@ -222,14 +224,12 @@ fn expire_working(cx: &mut MeshContext<'_>) {
 }
 
 /// `set_visible` and `set_profile` have always had an answer: an `ack` whose id is the request id.
-fn acknowledge(cx: &MeshContext<'_>, target: &WriteTarget, peers: &[PeerRef]) -> Outcome<ServerMessage> {
-    if target.confirm {
-        let sessions = u32::try_from(peers.len()).unwrap_or(u32::MAX);
-        return Outcome::Answer(Response::from(PresenceAck { sessions }).into());
+fn acknowledge(cx: &MeshContext<'_>, peers: &[PeerRef]) -> Outcome<ServerMessage> {
+    if cx.wants_confirmation() {
+        return confirm(cx, peers);
     }
     let id = cx.caller().and_then(|caller| caller.req_id.as_deref().or(caller.id.as_deref()));
-    let ack = Ack { id: id.unwrap_or_default().to_owned(), ..Ack::default() };
-    Outcome::Answer(Messaging::from(ack).into())
+    Outcome::Answer(Ack { id: id.unwrap_or_default().to_owned(), ..Ack::default() }.into())
 }
 
 fn too_long(field: &str, limit: usize) -> Refusal {

@@ -106,15 +106,15 @@ fn list(cx: &MeshContext<'_>) -> Result<Outcome<TopicListResponse>, Refusal> {
 }
 
 fn join(cx: &MeshContext<'_>, request: TopicJoin) -> Result<Outcome<Response>, Refusal> {
-    let role = request.role.unwrap_or_else(|| "member".into());
-    if role.is_empty() || role.chars().count() > limits::MAX_NAME_CHARS {
+    let role = request.role;
+    if role.as_ref().is_some_and(|role| role.is_empty() || role.chars().count() > limits::MAX_NAME_CHARS) {
         return Err(Refusal::new(ErrorCode::InvalidArgs, "`role`: expected 1 to 64 characters"));
     }
     let (own, topic) = named(cx, &request.topic)?;
     let (storage, now, lane) = (cx.storage(), cx.now_ms(), topic.clone());
     let slow = async move {
         let read_up_to = journal::max_seq(storage.db(), storage.mesh()).await?;
-        store::join(storage.db(), &topic, &own, &role, read_up_to, now).await?;
+        store::join(storage.db(), &topic, &own, role.as_deref(), read_up_to, now).await?;
         Ok::<_, DbError>((topic, own))
     };
     Ok(Topics::work(lane, slow, |_, cx, (topic, own)| {

@@ -204,25 +204,31 @@ pub async fn join(
     db: &Db,
     topic: &TopicId,
     member: &MemberId,
-    role: &str,
+    role: Option<&str>,
     read_up_to: i64,
     now_ms: i64,
 ) -> Result<(), DbError> {
     let row = SubscriptionRow {
         topic_id: topic.to_string(),
         member_id: member.to_string(),
-        role: role.to_owned(),
+        role: role.unwrap_or("member").to_owned(),
         joined_at_ms: now_ms,
         last_read_seq: read_up_to,
         last_read_at_ms: None,
     };
-    with_tx!(db, |conn| diesel::insert_into(topic_members::table)
-        .values(&row)
-        .on_conflict((topic_members::topic_id, topic_members::member_id))
-        .do_update()
-        .set(topic_members::role.eq(role))
-        .execute(conn)
-        .await?);
+    with_tx!(db, |conn| {
+        let joined =
+            diesel::insert_into(topic_members::table).values(&row).on_conflict_do_nothing().execute(conn).await?;
+        // Who joins again without a role keeps the one of before.
+        if joined == 0
+            && let Some(role) = role
+        {
+            diesel::update(topic_members::table.find((topic.as_str(), member.as_str())))
+                .set(topic_members::role.eq(role))
+                .execute(conn)
+                .await?;
+        }
+    });
     Ok(())
 }
 

@@ -32,10 +32,11 @@ store_suite! {
         let (mesh, _) = mesh(&db, "here", key()).await;
         let (id, bob): (TopicId, MemberId) = ("t".into(), "bob".into());
         create(&db, &topic(&mesh.id, "t", "general")).await.unwrap();
-        join(&db, &id, &bob, "member", 7, NOW + 1).await.unwrap();
+        join(&db, &id, &bob, None, 7, NOW + 1).await.unwrap();
         assert!(mark_read(&db, &id, &bob, 9, NOW + 2).await.unwrap());
         assert!(mark_read(&db, &id, &bob, 8, NOW + 3).await.unwrap());
-        join(&db, &id, &bob, "observer", 0, NOW + 4).await.unwrap();
+        join(&db, &id, &bob, Some("observer"), 0, NOW + 4).await.unwrap();
+        join(&db, &id, &bob, None, 0, NOW + 5).await.unwrap();
         let found = load_subscriptions(&db, &mesh.id).await.unwrap();
         let expected = Subscription {
             topic_id: id.clone(),

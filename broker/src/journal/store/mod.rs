@@ -8,22 +8,22 @@ mod rows;
 mod tests;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
-use claudemesh_protocol::id::{MeshId, MessageId, PublicKey, TopicId};
+use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
-use super::types::{PendingCounts, StoredDelivery, StoredMessage};
+use super::types::{PendingCounts, RecipientKind, StoredDelivery, StoredMessage};
 use crate::db::schema::{deliveries, messages};
 use crate::db::{Db, DbError, convert};
-use crate::{with_conn, with_tx};
+use crate::with_conn;
 
 pub use purge::{HISTORY_KEPT_MS, QUEUE_KEPT_MS, expire, purge};
-use rows::{DeliveryRow, KIND_MEMBER, KIND_SESSION, MessageRow, kind_of, messages_of};
+use rows::{DeliveryRow, KIND_MEMBER, MessageRow, kind_of, messages_of};
 pub use write::write_batch;
 
 /// A literal, because a partial index is used only when the planner sees its condition.
@@ -31,20 +31,21 @@ const PENDING: &str = "deliveries.stage = 0";
 /// Receipts read for one message.
 const MAX_RECEIPTS: i64 = 1_000;
 
-/// What waits for one recipient in one class of urgency, in sending order: one range of the index of queues.
+/// What waits for one recipient in one class of urgency, in sending order, and what the deliveries are addressed to: one range
+/// of the index of queues.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_pending_class(
+pub async fn load_queue_class(
     db: &Db,
     mesh: &MeshId,
     recipient: &PublicKey,
     priority: Priority,
     after_seq: i64,
     limit: u32,
-) -> Result<Vec<StoredMessage>, DbError> {
+) -> Result<Vec<(StoredMessage, RecipientKind)>, DbError> {
     let recipient = recipient.to_hex();
-    let rows = with_conn!(db, |conn| deliveries::table
+    let rows: Vec<(MessageRow, i32)> = with_conn!(db, |conn| deliveries::table
         .inner_join(
             messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
         )
@@ -55,10 +56,60 @@ pub async fn load_pending_class(
         .filter(deliveries::seq.gt(after_seq))
         .order(deliveries::seq)
         .limit(i64::from(limit))
-        .select(MessageRow::as_select())
+        .select((MessageRow::as_select(), deliveries::recipient_kind))
         .load(conn)
         .await?);
-    messages_of(rows)
+    rows.into_iter().map(|(row, kind)| Ok((row.try_into()?, kind_of(kind)?))).collect()
+}
+
+/// Copies of messages to a member that wait for some of its sessions, in one class of urgency, in sending order, each with the
+/// session's key.
+///
+/// # Errors
+/// Storage fails.
+pub async fn load_copies_class(
+    db: &Db,
+    mesh: &MeshId,
+    sessions: &[PublicKey],
+    priority: Priority,
+    after_seq: i64,
+    limit: u32,
+) -> Result<Vec<(StoredMessage, PublicKey)>, DbError> {
+    let sessions: Vec<String> = sessions.iter().map(PublicKey::to_hex).collect();
+    let rows: Vec<(MessageRow, String)> = with_conn!(db, |conn| deliveries::table
+        .inner_join(
+            messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
+        )
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::recipient_key.eq_any(&sessions))
+        .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
+        .filter(sql::<Bool>(PENDING))
+        .filter(deliveries::priority.eq(convert::priority_number(priority)))
+        .filter(deliveries::seq.gt(after_seq))
+        .order((deliveries::seq, deliveries::recipient_key))
+        .limit(i64::from(limit))
+        .select((MessageRow::as_select(), deliveries::recipient_key))
+        .load(conn)
+        .await?);
+    let read =
+        |(row, key): (MessageRow, String)| Ok((row.try_into()?, convert::key("deliveries.recipient_key", &key)?));
+    rows.into_iter().map(read).collect()
+}
+
+/// Those of these messages to a member that one of its sessions has.
+///
+/// # Errors
+/// Storage fails.
+pub async fn taken_by_member(db: &Db, mesh: &MeshId, member: &MemberId, seqs: &[i64]) -> Result<Vec<i64>, DbError> {
+    Ok(with_conn!(db, |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::seq.eq_any(seqs))
+        .filter(deliveries::member_id.eq(member.as_str()))
+        .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
+        .filter(deliveries::stage.gt(0))
+        .select(deliveries::seq)
+        .load(conn)
+        .await?))
 }
 
 /// A stored message that had an idempotency key, which its id follows from: id, seq, fingerprint of the request.
@@ -80,41 +131,27 @@ pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec
     Ok(rows.into_iter().map(|(id, seq, fingerprint)| (id.into(), seq, fingerprint)).collect())
 }
 
-/// Gives what waits for a member to one of its sessions; returns how many it took over.
-///
-/// A message that waits for both is kept once. Two sessions that claim at the same time get disjoint sets.
+/// What waits of sessions' copies of messages to their members: member, session key, counts by urgency. Also has the members'
+/// own queues, under their keys.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn claim_member(db: &Db, mesh: &MeshId, member: &PublicKey, session: &PublicKey) -> Result<usize, DbError> {
-    let (member, session) = (member.to_hex(), session.to_hex());
-    Ok(with_tx!(db, |conn| {
-        let own = diesel::alias!(deliveries as own);
-        let both = own
-            .filter(own.field(deliveries::mesh_id).eq(mesh.as_str()))
-            .filter(own.field(deliveries::recipient_key).eq(&session))
-            .select(own.field(deliveries::seq));
-        diesel::delete(
-            deliveries::table
-                .filter(deliveries::mesh_id.eq(mesh.as_str()))
-                .filter(deliveries::recipient_key.eq(&member))
-                .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
-                .filter(sql::<Bool>(PENDING))
-                .filter(deliveries::seq.eq_any(both)),
-        )
-        .execute(conn)
-        .await?;
-        diesel::update(
-            deliveries::table
-                .filter(deliveries::mesh_id.eq(mesh.as_str()))
-                .filter(deliveries::recipient_key.eq(&member))
-                .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
-                .filter(sql::<Bool>(PENDING)),
-        )
-        .set((deliveries::recipient_key.eq(&session), deliveries::recipient_kind.eq(KIND_SESSION)))
-        .execute(conn)
-        .await?
-    }))
+pub async fn pending_copies(db: &Db, mesh: &MeshId) -> Result<Vec<(MemberId, PublicKey, [u32; 3])>, DbError> {
+    let rows: Vec<(String, String, i32, i64)> = with_conn!(db, |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
+        .filter(sql::<Bool>(PENDING))
+        .group_by((deliveries::member_id, deliveries::recipient_key, deliveries::priority))
+        .select((deliveries::member_id, deliveries::recipient_key, deliveries::priority, count_star()))
+        .load(conn)
+        .await?);
+    let mut found: HashMap<(String, PublicKey), [u32; 3]> = HashMap::new();
+    for (member, key, priority, count) in rows {
+        let key = convert::key("deliveries.recipient_key", &key)?;
+        let place = convert::priority("deliveries.priority", priority)? as usize;
+        found.entry((member, key)).or_default()[place] += convert::count(count);
+    }
+    Ok(found.into_iter().map(|((member, key), counts)| (member.into(), key, counts)).collect())
 }
 
 /// How much waits in a mesh, per recipient key.
@@ -170,7 +207,9 @@ pub async fn message_by_id_prefix(
     messages_of(rows)
 }
 
-/// Places in the order of those of these messages whose delivery to a recipient is below a stage.
+/// Those of these messages whose delivery to a session, or to its member, is below a stage: place in the order, recipient key.
+///
+/// A session's own delivery is the one that is meant. Where it has none, it took over what was for its member.
 ///
 /// # Errors
 /// Storage fails.
@@ -178,23 +217,29 @@ pub async fn below_stage(
     db: &Db,
     mesh: &MeshId,
     ids: &[String],
-    recipient: &PublicKey,
+    recipient: (&PublicKey, &MemberId),
     stage: Stage,
-) -> Result<Vec<i64>, DbError> {
-    let recipient = recipient.to_hex();
-    Ok(with_conn!(db, |conn| messages::table
+) -> Result<Vec<(i64, PublicKey)>, DbError> {
+    let (key, member) = (recipient.0.to_hex(), recipient.1.as_str());
+    let of_member = deliveries::member_id.eq(member).and(deliveries::recipient_kind.eq(KIND_MEMBER));
+    let rows: Vec<(i64, String, i32)> = with_conn!(db, |conn| messages::table
         .inner_join(
             deliveries::table.on(deliveries::mesh_id.eq(messages::mesh_id).and(deliveries::seq.eq(messages::seq)))
         )
         // As an expression, see `message_by_id_prefix`.
         .filter(messages::mesh_id.concat("").eq(mesh.as_str()))
         .filter(messages::id.eq_any(ids))
-        .filter(deliveries::recipient_key.eq(&recipient))
-        .filter(deliveries::stage.lt(convert::stage_number(stage)))
-        .order(messages::seq)
-        .select(messages::seq)
+        .filter(deliveries::recipient_key.eq(&key).or(of_member))
+        .order((messages::seq, deliveries::recipient_key))
+        .select((messages::seq, deliveries::recipient_key, deliveries::stage))
         .load(conn)
-        .await?))
+        .await?);
+    let own: HashSet<i64> = rows.iter().filter(|(_, one, _)| *one == key).map(|(seq, ..)| *seq).collect();
+    rows.into_iter()
+        .filter(|(seq, one, _)| *one == key || !own.contains(seq))
+        .filter(|(_, _, reached)| *reached < convert::stage_number(stage))
+        .map(|(seq, one, _)| Ok((seq, convert::key("deliveries.recipient_key", &one)?)))
+        .collect()
 }
 
 /// The receipts of one message, by recipient key, at most 1,000.

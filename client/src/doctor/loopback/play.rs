@@ -11,10 +11,10 @@ use claudemesh_protocol::id::PublicKey;
 use serde_json::{Value, json};
 
 use super::{LOOK_EVERY, PATIENCE, Stop, TEXT, sessions};
-use crate::cli::Context;
 use crate::config::MeshEntry;
+use crate::context::Context;
+use crate::context::connect;
 use crate::features::messaging::Draft;
-use crate::features::one_shot;
 use crate::inbound::Verdict;
 use crate::inbox::Inbox;
 use crate::install::{self, Installed, edits};
@@ -177,7 +177,7 @@ impl<'a> Play<'a> {
     /// Sends the session a message from outside; answers its id.
     pub(super) fn send(&self) -> Result<String, Stop> {
         let (key, draft) = (self.key, Draft::new(TEXT, Priority::Now));
-        let sent = one_shot::ask(&outside(self.cx), self.entry, |connection| async move {
+        let sent = connect::ask(&outside(self.cx), self.entry, |connection| async move {
             Ok(connection.send_direct(&key, &draft).await?.message_id)
         });
         Ok(sent?)
@@ -189,7 +189,7 @@ impl<'a> Play<'a> {
         let mut last = None;
         while Instant::now() < deadline {
             let wish = id.to_owned();
-            let status: MessageStatusResult = one_shot::ask(&outside(self.cx), self.entry, |connection| async move {
+            let status: MessageStatusResult = connect::ask(&outside(self.cx), self.entry, |connection| async move {
                 Ok(connection.message_status(&wish).await?)
             })?;
             last = status.recipients.first().and_then(|recipient| recipient.stage).or(status.stage);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::doctor::Check;
 use crate::mcp::routes::Report;
 use crate::session::client::Line;

@@ -44,6 +44,16 @@ pub fn check_slug(slug: &str) -> Result<(), CliError> {
         .hint("Lower-case letters, digits and hyphens, 2 to 32 characters, for example `dev-team`."))
 }
 
+/// A broker address without a path is the place where brokers listen.
+pub(super) fn with_path(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) if !rest.trim_end_matches('/').contains(['/', '?', '#']) => {
+            format!("{scheme}://{}/ws", rest.trim_end_matches('/'))
+        }
+        _ => url.to_owned(),
+    }
+}
+
 /// Only WebSocket URLs without anything that a connection would not use.
 pub(super) fn check_broker_url(url: &str) -> Result<(), CliError> {
     let host = url.strip_prefix("ws://").or_else(|| url.strip_prefix("wss://"));
@@ -78,6 +88,18 @@ mod tests {
         assert!(is_exposed("ws://10.0.0.1/ws"));
         assert!(!is_exposed("ws://127.0.0.1:7900/ws"));
         assert!(!is_exposed("wss://10.0.0.1/ws"));
+    }
+
+    #[test]
+    fn an_address_without_a_path_is_completed() {
+        for (given, expected) in [
+            ("ws://h:1", "ws://h:1/ws"),
+            ("wss://h/", "wss://h/ws"),
+            ("ws://h:1/ws", "ws://h:1/ws"),
+            ("wss://h/mesh/ws", "wss://h/mesh/ws"),
+        ] {
+            assert_eq!(with_path(given), expected);
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     pub(super) fn get<T: DeserializeOwned>(&self) -> Result<T, CliError> {
-        let mut request = http::agent(self.base, LIMIT).get(self.url());
+        let mut request = self.agent()?.get(self.url());
         for (name, value) in self.headers("GET", b"") {
             request = request.header(name, value);
         }
@@ -39,11 +39,18 @@ impl Call<'_> {
     pub(super) fn post<T: DeserializeOwned>(&self, body: &impl Serialize) -> Result<T, CliError> {
         let body = serde_json::to_vec(body)
             .map_err(|error| CliError::internal(format!("The request cannot be written: {error}.")))?;
-        let mut request = http::agent(self.base, LIMIT).post(self.url()).header("content-type", "application/json");
+        let mut request = self.agent()?.post(self.url()).header("content-type", "application/json");
         for (name, value) in self.headers("POST", &body) {
             request = request.header(name, value);
         }
         self.read(request.send(&body[..]))
+    }
+
+    fn agent(&self) -> Result<ureq::Agent, CliError> {
+        http::agent(self.base, LIMIT).map_err(|error| {
+            CliError::network(format!("The broker at {} cannot be reached: {error}.", self.base))
+                .hint("Correct the variable, or name the broker's host in NO_PROXY.")
+        })
     }
 
     fn url(&self) -> String {
@@ -66,7 +73,8 @@ impl Call<'_> {
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<T, CliError> {
         let mut answer = answer.map_err(|error| {
-            CliError::network(format!("The broker at {} cannot be reached: {error}.", self.base))
+            let way = crate::proxy::words(self.base);
+            CliError::network(format!("The broker at {} cannot be reached{way}: {error}.", self.base))
                 .hint("Check the address and that the broker runs.")
         })?;
         let status = answer.status().as_u16();

@@ -5,15 +5,125 @@ use claudemesh_protocol::id::{MeshId, PublicKey};
 use serde_json::json;
 
 use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, chosen_name, is_exposed};
-use crate::cli::Context;
-use crate::cli::args::{CreateArgs, InviteArgs, JoinArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::config::owners::OwnerEntry;
+use crate::context::Context;
+use crate::context::connect::{self, hostname};
 use crate::error::{CliError, ExitCode};
-use crate::features::one_shot::{self, hostname};
 use crate::local::{is_local, serves_now};
 use crate::output::{Style, clean};
+use crate::values::{Groups, parse_duration, parse_groups};
+use crate::verb::json_fields;
+use crate::verb::{Effect, Ran, Verb, done};
+use clap::Args;
+use std::time::Duration;
+
+/// Make a new mesh on a broker. The owner's key stays on this machine.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh create team --broker ws://127.0.0.1:7900/ws --name Ann\n  \
+                        claudemesh create team --broker wss://mesh.example.org/ws --operator-token \"$TOKEN\"")]
+pub struct CreateArgs {
+    /// Short name: lower-case letters, digits and hyphens, 2 to 32 characters.
+    pub slug: String,
+    /// Broker to make it on [default: the broker of `up`]
+    #[arg(long, value_name = "URL", env = "CLAUDEMESH_BROKER_URL")]
+    pub broker: Option<String>,
+    /// Your name in the mesh.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Name of the mesh shown to people [default: the slug]
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// Token of the broker's operator; needed unless the broker listens on this machine only.
+    #[arg(long, value_name = "TOKEN", env = "CLAUDEMESH_OPERATOR_TOKEN", hide_env_values = true)]
+    pub operator_token: Option<String>,
+}
+
+impl Verb for CreateArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        create(cx, &self).map(done)
+    }
+}
+
+/// Make, list or revoke invite links. Needs the owner's key of the mesh.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh invite\n  claudemesh invite --uses 5 --expires 24h --json\n  \
+                        claudemesh invite --list\n  claudemesh invite --revoke K7QX2MPA")]
+pub struct InviteArgs {
+    /// Role of those who join: `member` or `admin`.
+    #[arg(long, default_value = "member", value_parser = ["member", "admin"])]
+    pub role: String,
+    /// How many may join with the link, 1 to 10000.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub uses: u32,
+    /// How long the link works: a number and `m`, `h` or `d`.
+    #[arg(long, default_value = "7d", value_parser = parse_duration, value_name = "TIME")]
+    pub expires: Duration,
+    /// List the invites of the mesh.
+    #[arg(long, conflicts_with = "revoke")]
+    pub list: bool,
+    /// Revoke an invite by its code or id.
+    #[arg(long, value_name = "CODE")]
+    pub revoke: Option<String>,
+    /// Name that the new member gets.
+    #[arg(long, value_name = "NAME")]
+    pub for_name: Option<String>,
+    /// Groups that the new member joins: `name:role,name2`.
+    #[arg(long, value_name = "LIST", value_parser = parse_groups)]
+    pub groups: Option<Groups>,
+}
+
+impl Verb for InviteArgs {
+    fn effect(&self) -> Effect {
+        if self.list { Effect::Reads } else { Effect::Changes }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        if self.list { json_fields::of::<InviteView>() } else { vec![] }
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        invite(cx, &self).map(done)
+    }
+}
+
+/// Join a mesh with an invite link.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh join http://127.0.0.1:7900/i/K7QX2MPA --name Bob\n  \
+                        claudemesh join ic://join/eyJ2Ijox...   (links of older versions work too)")]
+pub struct JoinArgs {
+    /// Invite link or code.
+    pub link: String,
+    /// Your name in the mesh (default: `<host>-<user>`)
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Local short name of the mesh [default: the mesh's own]
+    #[arg(long, value_name = "SLUG")]
+    pub slug: Option<String>,
+}
+
+impl Verb for JoinArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        join(cx, &self).map(done)
+    }
+}
 
 /// The variable with the usual broker.
 const BROKER_URL: &str = "CLAUDEMESH_BROKER_URL";
@@ -22,7 +132,7 @@ const BROKER_URL: &str = "CLAUDEMESH_BROKER_URL";
 ///
 /// # Errors
 /// See [`super::create_mesh`].
-pub fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
+fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
     let name = args.name.as_deref().map(chosen_name).transpose()?;
     if cx.store.load()?.by_slug(&args.slug).is_some() {
         let message = format!("A mesh called '{}' is joined already.", clean(&args.slug));
@@ -64,7 +174,7 @@ pub fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Exit 7 when the owner's key is not on this machine; otherwise what the broker says.
-pub fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
+fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
     let for_name = args.for_name.as_deref().map(chosen_name).transpose()?;
     let entry = cx.mesh_entry()?;
     let owner = owner_of(cx, &entry)?;
@@ -144,7 +254,7 @@ fn owner_of(cx: &Context, entry: &MeshEntry) -> Result<OwnerEntry, CliError> {
 ///
 /// # Errors
 /// See [`super::join`].
-pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
+fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     args.name.as_deref().map(chosen_name).transpose()?;
     // `join team` of somebody who is in `team` already: nothing to do, and not an error.
     if let Some(entry) = cx.store.load()?.by_slug(args.link.trim()) {
@@ -155,7 +265,7 @@ pub fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     let entry = &joined.entry;
     // The invite may have a name for its guest, and a member of before keeps its own: the mesh says which it is.
     let name =
-        one_shot::ask(cx, entry, |connection| async move { Ok(connection.hello_ack()?.member_display_name.clone()) });
+        connect::ask(cx, entry, |connection| async move { Ok(connection.hello_ack()?.member_display_name.clone()) });
     let name = name.unwrap_or(joined.name);
     let value = json!({
         "ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "memberId": entry.member_id, "pubkey": entry.pubkey,

@@ -2,7 +2,7 @@
 
 use claudemesh_protocol::features::enrolment::{CreateMesh, MeshCreated};
 
-use super::address::{check_broker_url, check_slug};
+use super::address::{check_broker_url, check_slug, with_path};
 use super::call::Call;
 use crate::config::drafts::Keys;
 use crate::config::owners::OwnerEntry;
@@ -43,7 +43,8 @@ pub fn create_mesh(wish: &MeshWish<'_>) -> Result<NewMesh, CliError> {
     check_slug(wish.slug)?;
     check_broker_url(wish.broker_url)?;
     let Keys { owner, member } = wish.keys;
-    let base = broker_http(wish.broker_url);
+    let broker_url = with_path(wish.broker_url);
+    let base = broker_http(&broker_url);
     let body = CreateMesh {
         slug: wish.slug.to_owned(),
         name: wish.title.map(str::to_owned),
@@ -59,7 +60,7 @@ pub fn create_mesh(wish: &MeshWish<'_>) -> Result<NewMesh, CliError> {
         _ => error,
     })?;
     // The address that reached it is the one that works from here; the broker may know itself by another name.
-    let owner_entry = OwnerEntry::new(created.mesh_id.clone(), wish.slug, owner, wish.broker_url);
+    let owner_entry = OwnerEntry::new(created.mesh_id.clone(), wish.slug, owner, &broker_url);
     let entry = MeshEntry {
         mesh_id: created.mesh_id.clone(),
         member_id: created.member_id.clone(),
@@ -67,7 +68,7 @@ pub fn create_mesh(wish: &MeshWish<'_>) -> Result<NewMesh, CliError> {
         name: created.name.clone(),
         pubkey: member.public().to_hex(),
         secret_key: member.into(),
-        broker_url: wish.broker_url.to_owned(),
+        broker_url,
         joined_at: crate::clock::now_iso(),
         root_key: None,
         invite_version: None,

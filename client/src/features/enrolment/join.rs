@@ -40,7 +40,8 @@ pub fn join(
     used_link: impl Fn(&MeshEntry) -> Option<String>,
     fresh: impl FnOnce(&str, Option<&MeshId>) -> Result<SecretKey, CliError>,
 ) -> Result<JoinedMesh, CliError> {
-    match InviteLink::parse(link)? {
+    // Pages and messengers put marks around a link that nobody sees.
+    match InviteLink::parse(crate::output::clean(link).trim())? {
         InviteLink::V1 { token } => join_v1(config, &token, name, fresh),
         InviteLink::V2 { code, base } => {
             let base = base.unwrap_or_else(|| broker_http(default_broker.unwrap_or(DEFAULT_BROKER)));

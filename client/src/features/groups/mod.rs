@@ -1,7 +1,7 @@
 //! Joining and leaving groups.
 
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
-use claudemesh_protocol::features::groups::{JoinGroup, LeaveGroup, Request};
+use claudemesh_protocol::features::groups::{JoinGroup, LeaveGroup};
 use claudemesh_protocol::target::group_name;
 
 use super::presence::write_target;
@@ -22,7 +22,7 @@ impl Connection {
         session: Option<&str>,
     ) -> Result<Option<u32>, ConnectionError> {
         let body = JoinGroup { name: checked(name)?, role: role.map(str::to_owned), target: write_target(session) };
-        self.presence_write(Request::from(body)).await
+        Ok(self.write(body).await?.map(|done| done.sessions))
     }
 
     /// Removes the session from a group. Answers as [`Connection::join_group`].
@@ -31,7 +31,7 @@ impl Connection {
     /// As [`Connection::join_group`].
     pub async fn leave_group(&self, name: &str, session: Option<&str>) -> Result<Option<u32>, ConnectionError> {
         let body = LeaveGroup { name: checked(name)?, target: write_target(session) };
-        self.presence_write(Request::from(body)).await
+        Ok(self.write(body).await?.map(|done| done.sessions))
     }
 }
 

@@ -2,10 +2,31 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::Context;
+use crate::context::Context;
+use crate::context::connect::ask;
 use crate::error::CliError;
-use crate::features::one_shot::ask;
 use crate::output::{Style, clean};
+use crate::verb::{Effect, Ran, Verb, done};
+use clap::Args;
+
+/// Show facts about a mesh.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Example:\n  claudemesh info --json")]
+pub struct InfoArgs {}
+
+impl Verb for InfoArgs {
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        info(cx).map(done)
+    }
+}
 
 /// Runs `info`.
 ///

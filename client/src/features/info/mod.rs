@@ -1,9 +1,8 @@
 //! One look at a whole mesh.
 
-use claudemesh_protocol::features::info::{MeshInfo, MeshInfoResult, Request, Response};
-use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::features::info::{MeshInfo, MeshInfoResult};
 
-use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, unexpected};
+use crate::connection::{Connection, ConnectionError};
 
 pub mod cli;
 pub mod tools;
@@ -14,9 +13,6 @@ impl Connection {
     /// # Errors
     /// Of the transport.
     pub async fn mesh_info(&self) -> Result<MeshInfoResult, ConnectionError> {
-        match self.ask(Request::from(MeshInfo {}), REQUEST_TIMEOUT).await? {
-            ServerMessage::Info(Response::MeshInfoResult(info)) => Ok(info),
-            other => Err(unexpected("mesh_info_result", &other)),
-        }
+        self.request(MeshInfo {}).await
     }
 }

@@ -58,6 +58,6 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
         list(&info.streams),
         list(&info.tables),
         harmless_value(&info.your_name),
-        list(&info.your_groups)
+        list(&info.your_groups.iter().map(|group| format!("@{}", group.name)).collect::<Vec<_>>())
     )
 }

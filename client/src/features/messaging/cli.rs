@@ -1,27 +1,37 @@
 //! `send`, `inbox`, `msg-status`.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, Stage};
+use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, RecipientState, Stage};
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Draft, Outcome, ack_words, exchange};
-use crate::cli::Context;
-use crate::cli::args::{self, InboxArgs, MsgStatusArgs, SendArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, MailEvent};
+use crate::context::Context;
+use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
-use crate::features::one_shot::{self, Purpose};
+use crate::files::FileLock;
 use crate::inbox::{KEEP, Mailbox, Message, Pick};
-use crate::output::{Output, Style, clean, clean_lines};
+use crate::mcp::frame;
+use crate::mcp::routes::SHELL;
+use crate::output::{Output, Style, clean};
 
-/// Route of what the shell of a session read.
-const SHELL: &str = "cli";
+use self::args::{InboxArgs, MsgStatusArgs, SendArgs};
+
+pub mod args;
+
+/// How long a shell waits until another one has printed what it shows.
+const TURN_PATIENCE: Duration = Duration::from_secs(3);
+/// Characters of one mesh where a model reads them: hosts cut what a command prints at 30,000.
+const FRAME_CHARS: usize = 20_000;
 /// Time between two looks of a session's shell that waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Time between two pulls while the broker waits for acknowledgements.
@@ -43,9 +53,18 @@ impl From<args::Priority> for Priority {
 ///
 /// # Errors
 /// Exit 3 for bad arguments, 10 for an unreadable file; with one recipient what the broker says.
-pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
+fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
+    if let Some(word) = (args.words.len() == 1).then(|| option_like_text(std::env::args())).flatten() {
+        let message = format!("'{}' was read as an option and its value.", clean(&word));
+        return Err(CliError::invalid_args(message).hint(format!(
+            "A text that begins with a dash comes after two: claudemesh send <to> -- {}",
+            clean(&word)
+        )));
+    }
     let (recipients, text) = args.recipients_and_text()?;
     let text = match (text, &args.file) {
+        // As everywhere else, one dash is the standard input.
+        (Some(text), None) if text == "-" => read_text(std::path::Path::new("-"))?,
         (Some(text), _) => text,
         (None, Some(path)) => read_text(path)?,
         (None, None) => return Err(CliError::invalid_args("The message is missing.")),
@@ -53,7 +72,7 @@ pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     let entry = cx.mesh_entry()?;
     let mut draft = Draft::new(text, args.priority.into());
     let mesh = &entry.mesh_id;
-    let outcomes = one_shot::ask(cx, &entry, |connection| async move {
+    let outcomes = connect::ask(cx, &entry, |connection| async move {
         let Some(reply_to) = &args.reply_to else {
             return Ok(connection.send_to(&recipients, &draft, args.to_self).await);
         };
@@ -82,6 +101,15 @@ pub fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     }
 }
 
+/// The last word of a command line that may be meant as the text but was read as a short option with its value in one.
+fn option_like_text(words: impl Iterator<Item = String>) -> Option<String> {
+    let mut words: Vec<String> = words.collect();
+    if words.iter().any(|word| word == "--") {
+        return None;
+    }
+    words.pop().filter(|word| (word.starts_with("-t") || word.starts_with("-f")) && word.chars().count() > 2)
+}
+
 /// The text of a file or of standard input, without the line end that editors and `echo` add.
 fn read_text(path: &std::path::Path) -> Result<String, CliError> {
     let most = limits::MAX_MESSAGE_CHARS as u64;
@@ -107,16 +135,40 @@ fn read_text(path: &std::path::Path) -> Result<String, CliError> {
     if text.is_empty() { Err(CliError::invalid_args(format!("{source} is empty."))) } else { Ok(text.to_owned()) }
 }
 
+/// What became of a message to one target.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sent {
+    ok: bool,
+    message_id: String,
+    target: String,
+    name: Option<String>,
+    via: &'static str,
+    duplicate: bool,
+    status: &'static str,
+    recipient_online: Option<bool>,
+    online: Option<u32>,
+    waiting: Option<u32>,
+    recipients: Vec<RecipientState>,
+}
+
 fn outcome_json(outcome: &Outcome) -> Value {
     match &outcome.result {
         Ok(ack) => {
-            let online = ack.online.map(|online| online > 0);
-            json!({
-                "ok": true, "messageId": ack.message_id, "target": outcome.target,
-                "name": outcome.resolved.as_ref().map(|found| &found.name), "via": "broker",
-                "duplicate": ack.duplicate, "status": ack.stage.map_or("queued", Stage::as_str),
-                "recipientOnline": online, "online": ack.online, "waiting": ack.waiting, "recipients": ack.recipients,
-            })
+            let sent = Sent {
+                ok: true,
+                message_id: ack.message_id.clone(),
+                target: outcome.target.clone(),
+                name: outcome.resolved.as_ref().map(|found| found.name.clone()),
+                via: "broker",
+                duplicate: ack.duplicate,
+                status: ack.stage.map_or("queued", Stage::as_str),
+                recipient_online: ack.online.map(|online| online > 0),
+                online: ack.online,
+                waiting: ack.waiting,
+                recipients: ack.recipients.clone(),
+            };
+            serde_json::to_value(sent).unwrap_or_default()
         }
         Err(error) => {
             let mut value = CliError::from(error.clone()).to_json();
@@ -144,7 +196,7 @@ fn outcome_line(outcome: &Outcome, out: &Output) -> String {
 ///
 /// # Errors
 /// Exit 3 `invalid_argument` or `ambiguous_prefix`, 5 `not_found`, or of the connection.
-pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
+fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     let id = args.id.trim();
     if !(8..=64).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         let error = CliError::new(ExitCode::InvalidArgs, "invalid_argument", "That is no message id.");
@@ -157,7 +209,7 @@ pub fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     }
     let mut last = None;
     for entry in cx.mesh_entries()? {
-        match one_shot::ask(cx, &entry, |connection| async move { Ok(connection.message_status(id).await?) }) {
+        match connect::ask(cx, &entry, |connection| async move { Ok(connection.message_status(id).await?) }) {
             Err(error) if error.exit == ExitCode::NotFound => last = Some(error),
             Err(error) => return Err(error),
             Ok(status) => {
@@ -214,33 +266,95 @@ fn target_text(status: &MessageStatusResult) -> String {
 /// What one mesh gave.
 struct Fetched {
     slug: String,
+    mesh_id: String,
     messages: Vec<Message>,
     trouble: Option<CliError>,
+    reading: Reading,
+}
+
+/// What has to be noted once the messages are printed. Until then nothing says that they were read: when the output
+/// fails, or this process ends before, they are shown again.
+struct Reading {
+    mailbox: Mailbox,
+    connection: Option<Connection>,
+    /// Name of the session's reader that the messages were claimed for; without one they are the member's.
+    session: Option<String>,
+    /// Only looked at: with --peek, and in a session with --all.
+    looks: bool,
+    /// Keeps other shells from printing the same messages meanwhile.
+    _turn: Option<FileLock>,
+}
+
+impl Reading {
+    /// The first `shown` of the messages are out: notes it, and then tells the senders. The others are given back.
+    async fn settle(&self, messages: &[Message], shown: usize) -> Result<(), CliError> {
+        if self.looks {
+            return Ok(());
+        }
+        let (shown, rest) = messages.split_at(shown.min(messages.len()));
+        let fresh = shown.iter().filter(|message| message.seen_at_ms.is_none());
+        let ids: Vec<String> = match self.session {
+            Some(_) => shown.iter().map(|message| message.message_id.clone()).collect(),
+            None => fresh.map(|message| message.message_id.clone()).collect(),
+        };
+        let seqs = |list: &[Message]| list.iter().map(|message| message.seq).collect::<Vec<i64>>();
+        let (shown, rest, session, now) = (seqs(shown), seqs(rest), self.session.clone(), crate::clock::now_ms());
+        let noted = self.mailbox.run(move |inbox| {
+            if let Some(reader) = &session {
+                inbox.set_stage(reader, &shown, Stage::Seen)?;
+                inbox.unclaim(reader, &rest)?;
+            }
+            inbox.mark_seen(&shown, now)
+        });
+        noted.await?;
+        if let Some(connection) = &self.connection {
+            connection.acknowledge(ids, Stage::Seen, SHELL);
+        }
+        Ok(())
+    }
 }
 
 /// Runs `inbox`: takes in what waits, prints what nobody has seen, marks it seen. The exit code is 4 when a mesh was not
 /// reached: what its broker keeps is not known then.
 ///
 /// # Errors
-/// Exit 10 when the inbox cannot be used; exit 4 when no broker can be reached and nothing is in the inbox.
-pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
+/// Exit 10 when the inbox or the output cannot be used; exit 4 when no broker can be reached and nothing is in the inbox.
+fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
     if args.questions {
         return crate::features::questions::cli::list(cx, args.all);
     }
     let entries = cx.mesh_entries()?;
-    let fetched = one_shot::block_on(async {
-        let mut tasks = Vec::new();
-        for entry in entries {
-            tasks.push(fetch(cx, entry, args));
-        }
+    connect::block_on(async {
+        let taken = futures_util::future::join_all(entries.into_iter().map(|entry| take_in(cx, entry, args))).await;
         let mut fetched = Vec::new();
-        for done in futures_util::future::join_all(tasks).await {
-            fetched.push(done?);
+        // One after the other: two shells that wait for each other's turns would wait for ever.
+        for taken in taken {
+            fetched.push(taken?.list(args).await?);
         }
-        Ok(fetched)
-    })?;
+        let printed = show(cx, args, &fetched).await;
+        let shown = match &printed {
+            Ok(shown) => shown.clone(),
+            Err(_) => vec![0; fetched.len()],
+        };
+        for (one, shown) in fetched.iter().zip(shown) {
+            one.reading.settle(&one.messages, shown).await?;
+            if let Some(connection) = &one.reading.connection {
+                connection.close().await;
+            }
+            if one.reading.session.is_none() {
+                let before = crate::clock::now_ms() - i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
+                one.reading.mailbox.run(move |inbox| inbox.prune(before)).await?;
+            }
+        }
+        printed?;
+        Ok(exit_of(fetched.iter().filter_map(|one| one.trouble.as_ref())))
+    })
+}
+
+/// Prints what was fetched. Answers how many messages of each mesh are out.
+async fn show(cx: &Context, args: &InboxArgs, fetched: &[Fetched]) -> Result<Vec<usize>, CliError> {
     let nothing = fetched.iter().all(|one| one.messages.is_empty());
-    for one in &fetched {
+    for one in fetched {
         match &one.trouble {
             Some(error) if nothing && fetched.iter().all(|one| one.trouble.is_some()) => return Err(error.clone()),
             Some(error) => cx.out.warn(&format!("{}: {}", one.slug, clean(&error.message))),
@@ -250,8 +364,18 @@ pub fn inbox(cx: &Context, args: &InboxArgs) -> Result<ExitCode, CliError> {
     let rows = |one: &Fetched| one.messages.iter().map(|message| message.to_json(&one.slug)).collect::<Vec<_>>();
     // Messages and nothing else: what was not reached is on stderr and in the exit code.
     let list: Vec<Value> = fetched.iter().flat_map(rows).collect();
-    cx.out.answer(&Value::Array(list), |out| inbox_text(&fetched, args, out))?;
-    Ok(exit_of(fetched.iter().filter_map(|one| one.trouble.as_ref())))
+    let mut shown: Vec<usize> = fetched.iter().map(|one| one.messages.len()).collect();
+    let text = cx.out.render(&Value::Array(list), |out| {
+        if out.is_for_model() {
+            return framed_text(cx, fetched, args, &mut shown);
+        }
+        inbox_text(fetched, args, out)
+    })?;
+    let out = cx.out.clone();
+    // A pager may take its time; the connection has to go on meanwhile.
+    let printed = tokio::task::spawn_blocking(move || out.print(&text)).await;
+    let printed = printed.map_err(|error| CliError::internal(format!("A task ended early: {error}.")))??;
+    Ok(if printed { shown } else { vec![0; fetched.len()] })
 }
 
 /// The exit code of a verb that reads from several meshes and could not ask some of them.
@@ -264,8 +388,48 @@ pub fn exit_of<'a>(troubles: impl Iterator<Item = &'a CliError>) -> ExitCode {
     })
 }
 
+/// A mesh whose broker was asked for what waits.
+struct TakenIn {
+    entry: MeshEntry,
+    mailbox: Mailbox,
+    connection: Option<Connection>,
+    trouble: Option<CliError>,
+    /// Where shells take turns.
+    turn: PathBuf,
+    /// What was claimed for the session this runs in; `None` outside of one.
+    of_session: Option<Vec<Message>>,
+}
+
+impl TakenIn {
+    /// What there is to print. The member's messages are only looked at here.
+    async fn list(self, args: &InboxArgs) -> Result<Fetched, CliError> {
+        let (slug, mesh_id) = (self.entry.slug, self.entry.mesh_id.to_string());
+        let looks = args.peek || (args.all && self.of_session.is_some());
+        let session = self.of_session.is_some().then_some(self.connection.as_ref()).flatten();
+        let session = session.map(|connection| connection.identity().reader());
+        let mut turn = None;
+        let messages = match self.of_session {
+            Some(messages) => messages,
+            None => {
+                if !looks {
+                    let path = self.turn;
+                    let taken = tokio::task::spawn_blocking(move || FileLock::take(&path, TURN_PATIENCE)).await;
+                    // Not our turn in time: a message that is shown twice is better than one that is not shown.
+                    turn = taken.ok().and_then(Result::ok);
+                }
+                let (all, oldest, limit) = (args.all, !args.all && !args.peek, i64::from(args.limit));
+                self.mailbox
+                    .run(move |inbox| if oldest { inbox.oldest_unseen(limit) } else { inbox.list(!all, limit) })
+                    .await?
+            }
+        };
+        let reading = Reading { mailbox: self.mailbox, connection: self.connection, session, looks, _turn: turn };
+        Ok(Fetched { slug, mesh_id, messages, trouble: self.trouble, reading })
+    }
+}
+
 /// What waits for the session this runs in, or with --all what it ever got. What is read as news comes by no other route.
-async fn fetch_of_session(
+async fn claim_of_session(
     connection: &Connection,
     mailbox: &Mailbox,
     args: &InboxArgs,
@@ -281,19 +445,10 @@ async fn fetch_of_session(
                 // Looking takes nothing away from the other routes.
                 return inbox.of_reader(&reader, !all, limit);
             }
-            let taken = inbox.claim(&reader, SHELL, &pick, now)?;
-            let seqs: Vec<i64> = taken.iter().map(|message| message.seq).collect();
-            inbox.set_stage(&reader, &seqs, Stage::Seen)?;
-            inbox.mark_seen(&seqs, now)?;
-            Ok(taken)
+            inbox.claim(&reader, SHELL, &pick, now)
         });
         let taken = taken.await?;
         if !taken.is_empty() || Instant::now() >= deadline {
-            if all || peek {
-                return Ok(taken);
-            }
-            let ids = taken.iter().map(|message| message.message_id.clone()).collect();
-            connection.acknowledge(ids, Stage::Seen, SHELL);
             return Ok(taken);
         }
         // The session's server takes the mail in; the shell can only look again.
@@ -302,19 +457,19 @@ async fn fetch_of_session(
     }
 }
 
-async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetched, CliError> {
+async fn take_in(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<TakenIn, CliError> {
     let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+    let turn = crate::inbox::turn_path(cx.store.dir(), &entry.mesh_id);
     // Inside a session its shell reads what the session got, never what its rule holds back or what is for others.
     if let Some(connection) = crate::session::attach::attach(cx, &entry).await {
-        let fetched = fetch_of_session(&connection, &mailbox, args).await;
-        connection.close().await;
-        let (messages, trouble) = match fetched {
+        let (messages, trouble) = match claim_of_session(&connection, &mailbox, args).await {
             Ok(messages) => (messages, None),
             Err(error) => (vec![], Some(error)),
         };
-        return Ok(Fetched { slug: entry.slug, messages, trouble });
+        let (connection, of_session) = (Some(connection), Some(messages));
+        return Ok(TakenIn { entry, mailbox, connection, trouble, turn, of_session });
     }
-    let connected = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
+    let connected = connect::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await;
     let (connection, trouble) = match connected {
         Ok(connection) => {
             let trouble = drain(&connection, &mailbox, args).await.err();
@@ -324,31 +479,7 @@ async fn fetch(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Fetch
     };
     // Another `inbox` of this member took over the connection; what it takes in is in the same store.
     let trouble = trouble.filter(|error| !error.message.contains("session_replaced"));
-    let (all, peek, limit) = (args.all, args.peek, i64::from(args.limit));
-    let now = crate::clock::now_ms();
-    let messages = mailbox
-        .run(move |inbox| {
-            if !all && !peek {
-                return inbox.claim_unseen(limit, now);
-            }
-            let list = inbox.list(!all, limit)?;
-            if !peek {
-                let seqs: Vec<i64> = list.iter().map(|message| message.seq).collect();
-                inbox.mark_seen(&seqs, now)?;
-            }
-            Ok(list)
-        })
-        .await?;
-    if let Some(connection) = connection {
-        if !peek {
-            let fresh = messages.iter().filter(|message| message.seen_at_ms.is_none_or(|at| at == now));
-            connection.acknowledge(fresh.map(|message| message.message_id.clone()).collect(), Stage::Seen, "cli");
-        }
-        connection.close().await;
-    }
-    let before = now - i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
-    mailbox.run(move |inbox| inbox.prune(before)).await?;
-    Ok(Fetched { slug: entry.slug, messages, trouble })
+    Ok(TakenIn { entry, mailbox, connection, trouble, turn, of_session: None })
 }
 
 /// Takes in everything that waits at the broker.
@@ -398,6 +529,33 @@ async fn drain(connection: &Connection, mailbox: &Mailbox, args: &InboxArgs) -> 
     Ok(())
 }
 
+/// What a model reads: messages in the frame of every other route into a session. Notes in `shown` how many of each mesh
+/// found room.
+fn framed_text(cx: &Context, fetched: &[Fetched], args: &InboxArgs, shown: &mut [usize]) -> String {
+    let mut text = String::new();
+    for (one, shown) in fetched.iter().zip(shown) {
+        if one.messages.is_empty() {
+            text += &nothing_text(one, args, &cx.out);
+            continue;
+        }
+        let framed = frame::render(&one.messages, &one.slug, &one.mesh_id, cx.store.dir(), FRAME_CHARS, 0);
+        *shown = framed.shown;
+        text += &framed.text;
+    }
+    text
+}
+
+fn nothing_text(one: &Fetched, args: &InboxArgs, out: &Output) -> String {
+    let kind = if args.all { "" } else { "new " };
+    let slug = clean(&one.slug);
+    match (one.trouble.is_none(), args.all) {
+        _ if out.is_quiet() => String::new(),
+        (true, _) => format!("{slug}: no {kind}messages\n"),
+        (false, true) => format!("{slug}: not reached; nothing is here from before\n"),
+        (false, false) => format!("{slug}: not reached; nothing new is here from before\n"),
+    }
+}
+
 fn inbox_text(fetched: &[Fetched], args: &InboxArgs, out: &Output) -> String {
     let mut text = String::new();
     for one in fetched {
@@ -406,12 +564,7 @@ fn inbox_text(fetched: &[Fetched], args: &InboxArgs, out: &Output) -> String {
         let plural = if count == 1 { "" } else { "s" };
         let (slug, reached) = (clean(&one.slug), one.trouble.is_none());
         if count == 0 {
-            match (reached, args.all) {
-                _ if out.is_quiet() => {}
-                (true, _) => text += &format!("{slug}: no {kind}messages\n"),
-                (false, true) => text += &format!("{slug}: not reached; nothing is here from before\n"),
-                (false, false) => text += &format!("{slug}: not reached; nothing new is here from before\n"),
-            }
+            text += &nothing_text(one, args, out);
             continue;
         }
         if !out.is_quiet() {
@@ -438,9 +591,6 @@ fn message_text(message: &Message, out: &Output) -> String {
     };
     let urgency = if message.priority == "now" { out.paint(Style::Red, " now").into_owned() } else { String::new() };
     let details = format!("{how}{urgency} · {at} · {}", clean(&id));
-    let mut text = format!("{}  {}\n", out.paint(Style::Cyan, &clean(&from)), out.paint(Style::Dim, &details));
-    for line in clean_lines(&message.text()).lines() {
-        text += &format!("  {line}\n");
-    }
-    text
+    let head = format!("{}  {}\n", out.paint(Style::Cyan, &clean(&from)), out.paint(Style::Dim, &details));
+    head + &out.block(&message.text())
 }

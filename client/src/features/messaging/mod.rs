@@ -77,6 +77,9 @@ impl Connection {
     /// # Errors
     /// `unknown_target`, `ambiguous_target` with candidates, or a [`ConnectionError`] of the transport.
     pub async fn resolve_target(&self, target: &str) -> Result<Candidate, ConnectionError> {
+        if self.is_older_broker() {
+            return self.resolve_here(target).await;
+        }
         let request = Request::from(ResolveTarget { target: target.to_owned() });
         let mut answer = self.ask(request.clone(), REQUEST_TIMEOUT).await;
         if matches!(&answer, Err(error) if error.code() == Some(ErrorCode::UnknownTarget))
@@ -89,6 +92,45 @@ impl Connection {
             ServerMessage::Messaging(Response::ResolveTargetResult(result)) => Ok(result.resolved),
             other => Err(unexpected("resolve_target_result", &other)),
         }
+    }
+
+    /// The same out of the list of peers: older brokers resolve nothing.
+    async fn resolve_here(&self, target: &str) -> Result<Candidate, ConnectionError> {
+        let own = self.identity().own_public();
+        let wanted = target.trim().to_lowercase();
+        let is_prefix = wanted.len() >= 8 && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let mut found: Vec<Candidate> = Vec::new();
+        let peers = self.list_peers().await?;
+        let by_name = peers.iter().filter(|peer| peer.display_name.trim().to_lowercase() == wanted);
+        let by_key = peers.iter().filter(|peer| is_prefix && peer.pubkey.to_hex().starts_with(&wanted));
+        for peer in by_name.chain(by_key) {
+            // A session that connects again is listed twice for a while.
+            if peer.pubkey != own && !found.iter().any(|known| known.pubkey == peer.pubkey) {
+                found.push(Candidate {
+                    kind: "session".into(),
+                    pubkey: peer.pubkey,
+                    member_pubkey: peer.member_pubkey,
+                    name: peer.display_name.clone(),
+                    online: peer.online,
+                    cwd: Some(peer.cwd.clone()).filter(|cwd| !cwd.is_empty()),
+                });
+            }
+        }
+        if let [_] = found.as_slice()
+            && let Some(only) = found.pop()
+        {
+            return Ok(only);
+        }
+        let shown = crate::output::clean(target).into_owned();
+        let mut frame = match found.len() {
+            0 => ErrorFrame::new(ErrorCode::UnknownTarget, format!("nobody here is called `{shown}`")),
+            count => {
+                let message = format!("`{shown}` may mean {count} recipients; use a key");
+                ErrorFrame::new(ErrorCode::AmbiguousTarget, message)
+            }
+        };
+        frame.candidates = found;
+        Err(frame.into())
     }
 
     /// Sends one text to several targets. Each recipient gets it once: equal keys are sent to once, audiences go as one
@@ -282,6 +324,12 @@ impl Connection {
     /// # Errors
     /// Of the transport. A broker without this request is no error: it holds nothing back for long.
     pub async fn inbox_pull(&self, limit: Option<u32>) -> Result<InboxPullResult, ConnectionError> {
+        if self.is_older_broker() {
+            // It pushes what waits after the hello by itself, before it answers the next request.
+            self.list_peers().await?;
+            self.mail_stored().await;
+            return Ok(InboxPullResult { pushed: 0, remaining: 0 });
+        }
         let answer = match self.ask(Request::from(InboxPull { limit }), REQUEST_TIMEOUT).await {
             Ok(ServerMessage::Messaging(Response::InboxPullResult(result))) => result,
             Ok(other) => return Err(unexpected("inbox_pull_result", &other)),
@@ -298,6 +346,21 @@ impl Connection {
     /// Of the transport.
     pub async fn echo(&self) -> Result<(EchoResult, Duration), ConnectionError> {
         let started = Instant::now();
+        if self.is_older_broker() {
+            // Any answer tells the way.
+            let peers = self.list_peers().await?;
+            let own = self.identity().own_public();
+            let status = peers.iter().find(|peer| peer.pubkey == own).map(|peer| peer.status).unwrap_or_default();
+            let result = EchoResult {
+                payload: None,
+                // It does not tell its clock.
+                broker_time: String::new(),
+                mesh: self.identity().mesh_id.clone(),
+                status,
+                waiting: self.hello_ack()?.waiting.unwrap_or_default(),
+            };
+            return Ok((result, started.elapsed()));
+        }
         match self.call(Request::from(Echo::default()), REQUEST_TIMEOUT).await? {
             ServerMessage::Messaging(Response::EchoResult(result)) => Ok((result, started.elapsed())),
             other => Err(unexpected("echo_result", &other)),

@@ -27,35 +27,15 @@ const MAX_ANSWER_CHARS: usize = 40_000;
 /// Messages of one `check_messages`.
 const MAX_MESSAGES: i64 = 50;
 
-/// One text or several.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-pub(crate) enum OneOrMany {
-    /// One.
-    One(String),
-    /// Several.
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    fn list(self) -> Vec<String> {
-        let list = match self {
-            // Models write a list as text now and then.
-            Self::One(text) if text.trim_start().starts_with('[') => {
-                serde_json::from_str::<Vec<String>>(&text).unwrap_or_else(|_| vec![text])
-            }
-            Self::One(text) => vec![text],
-            Self::Many(list) => list,
-        };
-        let mut seen = Vec::new();
-        for target in list.into_iter().map(|target| target.trim().to_owned()).filter(|target| !target.is_empty()) {
-            if !seen.contains(&target) {
-                seen.push(target);
-            }
+/// Targets without blanks, each once.
+fn distinct(list: Vec<String>) -> Vec<String> {
+    let mut seen = Vec::new();
+    for target in list.into_iter().map(|target| target.trim().to_owned()).filter(|target| !target.is_empty()) {
+        if !seen.contains(&target) {
+            seen.push(target);
         }
-        seen
     }
+    seen
 }
 
 /// Urgency as the tool takes it.
@@ -85,8 +65,8 @@ impl From<Urgency> for Priority {
 /// Parameters of `send_message`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct SendMessage {
-    /// Whom: peer name, @group, #topic, * for everyone, a key or its first 8+ digits; or a list of these. With several meshes: slug:target.
-    to: OneOrMany,
+    /// Whom, one or several: peer name, @group, #topic, * for everyone, a key or its first 8+ digits. With several meshes: slug:target.
+    to: Vec<String>,
     /// The text.
     message: String,
     /// now = interrupt; next = when idle (default); low = when asked for.
@@ -158,7 +138,7 @@ impl MeshServer {
 
 impl MeshServer {
     async fn send(&self, args: SendMessage) -> Result<Answer, ToolError> {
-        let targets = args.to.list();
+        let targets = distinct(args.to);
         if targets.is_empty() {
             return Err("`to` names nobody; list_peers shows who is there".into());
         }
@@ -286,11 +266,11 @@ impl MeshServer {
                     now,
                 )?);
                 let (list, rest) = that_fit(list, &dir, &mesh_id);
-                let seqs: Vec<i64> = list.iter().map(|(message, _)| message.seq).collect();
                 inbox.unclaim(&reader, &rest)?;
-                inbox.set_stage(&reader, &seqs, Stage::Handed)?;
-                inbox.mark_seen(&seqs, now)?;
-                let unsure = inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)?.len();
+                let unsure = inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)?;
+                // What is in this answer is not in doubt any more.
+                let of_answer = |seq: i64| list.iter().any(|(message, _)| message.seq == seq);
+                let unsure = unsure.iter().filter(|message| !of_answer(message.seq)).count();
                 Ok((list, unsure, inbox.count_unshown(&reader)?))
             });
             let (list, unsure, left) = taken.await.map_err(|error| error.to_string())?;

@@ -1,13 +1,170 @@
 //! `kick`, `disconnect`, `ban`, `unban`, `bans`.
 
 use claudemesh_protocol::features::moderation::Selection;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::cli::Context;
-use crate::cli::args::{BanArgs, SelectionArgs, UnbanArgs};
+use crate::context::Context;
+use crate::context::connect::ask;
 use crate::error::{CliError, ExitCode};
-use crate::features::one_shot::ask;
 use crate::output::{Style, clean};
+use crate::values::parse_duration;
+use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use clap::Args;
+use claudemesh_protocol::features::moderation::BanEntry;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Whose connections.
+#[derive(Args, Clone, Debug, Default)]
+#[group(required = true, multiple = false)]
+pub struct SelectionArgs {
+    /// Name, key, or 8 and more digits of a key.
+    pub peer: Option<String>,
+    /// Everyone who was silent for so long: a number and `s`, `m`, `h` or `d`.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub stale: Option<Duration>,
+    /// Everyone but you.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Close connections; the peers stay away until they are started again. For admins.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh kick Bob\n  claudemesh kick --stale 30m")]
+pub struct KickArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub which: SelectionArgs,
+}
+
+impl Verb for KickArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Kicked>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        kick(cx, &self.which).map(done)
+    }
+}
+
+/// Close connections; the peers connect again by themselves. For admins.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh disconnect Bob\n  claudemesh disconnect --all")]
+pub struct DisconnectArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub which: SelectionArgs,
+}
+
+impl Verb for DisconnectArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Disconnected>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        disconnect(cx, &self.which).map(done)
+    }
+}
+
+/// Ban a member for good. For admins.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Example:\n  claudemesh ban Bob --reason \"left the company\"")]
+pub struct BanArgs {
+    /// Name, key, or 8 and more digits of a key.
+    pub peer: String,
+    /// Why; the broker writes it into its log.
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+impl Verb for BanArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Banned>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        ban(cx, &self).map(done)
+    }
+}
+
+/// Lift a ban. For admins.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Example:\n  claudemesh unban Bob")]
+pub struct UnbanArgs {
+    /// Exact name, key, or 8 and more digits of the key of a banned member.
+    pub peer: String,
+}
+
+impl Verb for UnbanArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Unbanned>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        unban(cx, &self).map(done)
+    }
+}
+
+/// List banned members. For admins.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Example:\n  claudemesh bans")]
+pub struct BansArgs {}
+
+impl Verb for BansArgs {
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<BanEntry>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        bans(cx).map(done)
+    }
+}
+
+/// Whom `kick` closed.
+#[derive(Serialize, Deserialize)]
+struct Kicked {
+    affected: Vec<String>,
+    kicked: Vec<String>,
+    skipped_control_plane: Vec<String>,
+}
+
+/// Whom `disconnect` closed.
+#[derive(Serialize, Deserialize)]
+struct Disconnected {
+    affected: Vec<String>,
+}
+
+/// Who is banned now.
+#[derive(Serialize, Deserialize)]
+struct Banned {
+    banned: String,
+}
+
+/// Who is not banned any more.
+#[derive(Serialize, Deserialize)]
+struct Unbanned {
+    unbanned: String,
+}
 
 impl From<&SelectionArgs> for Selection {
     fn from(args: &SelectionArgs) -> Self {
@@ -42,7 +199,7 @@ fn names(list: &[String]) -> String {
 ///
 /// # Errors
 /// Exit 7 without the right, 5 for an unknown peer and for one that is away, or of the connection.
-pub fn kick(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
+fn kick(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let selection = Selection::from(args);
     let ack = ask(cx, &entry, |connection| async move { Ok(connection.kick_peers(selection).await?) })?;
@@ -50,11 +207,14 @@ pub fn kick(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
     if args.peer.is_some() && ack.kicked.is_empty() && skipped.is_empty() {
         return Err(nobody_of(args));
     }
-    let value = json!({"affected": ack.affected, "kicked": ack.kicked, "skipped_control_plane": skipped});
+    let value = Kicked { affected: ack.affected, kicked: ack.kicked, skipped_control_plane: skipped };
     cx.out.answer(&value, |out| {
-        let mut text = format!("{} kicked {}\n", out.tick(), names(&ack.kicked));
-        if !skipped.is_empty() {
-            text += &format!("  left alone (no session): {}; use `claudemesh disconnect`\n", names(&skipped));
+        let mut text = format!("{} kicked {}\n", out.tick(), names(&value.kicked));
+        if !value.skipped_control_plane.is_empty() {
+            text += &format!(
+                "  left alone (no session): {}; use `claudemesh disconnect`\n",
+                names(&value.skipped_control_plane)
+            );
         }
         text
     })
@@ -64,21 +224,22 @@ pub fn kick(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`kick`].
-pub fn disconnect(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
+fn disconnect(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let selection = Selection::from(args);
     let affected = ask(cx, &entry, |connection| async move { Ok(connection.disconnect_peers(selection).await?) })?;
     if args.peer.is_some() && affected.is_empty() {
         return Err(nobody_of(args));
     }
-    cx.out.answer(&json!({"affected": affected}), |out| format!("{} disconnected {}\n", out.tick(), names(&affected)))
+    let value = Disconnected { affected };
+    cx.out.answer(&value, |out| format!("{} disconnected {}\n", out.tick(), names(&value.affected)))
 }
 
 /// Runs `ban`.
 ///
 /// # Errors
 /// As [`kick`].
-pub fn ban(cx: &Context, args: &BanArgs) -> Result<(), CliError> {
+fn ban(cx: &Context, args: &BanArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let banned =
         ask(
@@ -86,33 +247,33 @@ pub fn ban(cx: &Context, args: &BanArgs) -> Result<(), CliError> {
             &entry,
             |connection| async move { Ok(connection.ban_member(&args.peer, args.reason.as_deref()).await?) },
         )?;
-    cx.out.answer(&json!({"banned": banned}), |out| format!("{} banned {}\n", out.tick(), clean(&banned)))
+    let value = Banned { banned };
+    cx.out.answer(&value, |out| format!("{} banned {}\n", out.tick(), clean(&value.banned)))
 }
 
 /// Runs `unban`.
 ///
 /// # Errors
 /// As [`kick`].
-pub fn unban(cx: &Context, args: &UnbanArgs) -> Result<(), CliError> {
+fn unban(cx: &Context, args: &UnbanArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let name = ask(cx, &entry, |connection| async move { Ok(connection.unban_member(&args.peer).await?) })?;
-    cx.out.answer(&json!({"unbanned": name}), |out| format!("{} unbanned {}\n", out.tick(), clean(&name)))
+    let value = Unbanned { unbanned: name };
+    cx.out.answer(&value, |out| format!("{} unbanned {}\n", out.tick(), clean(&value.unbanned)))
 }
 
 /// Runs `bans`.
 ///
 /// # Errors
 /// As [`kick`].
-pub fn bans(cx: &Context) -> Result<(), CliError> {
+fn bans(cx: &Context) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let bans = ask(cx, &entry, |connection| async move { Ok(connection.list_bans().await?) })?;
-    let list =
-        bans.iter().map(|ban| json!({"name": ban.name, "pubkey": ban.pubkey, "revokedAt": ban.revoked_at})).collect();
-    cx.out.answer(&Value::Array(list), |out| {
+    cx.out.answer(&bans, |out| {
         if bans.is_empty() {
             return "Nobody is banned.\n".into();
         }
-        let line = |ban: &claudemesh_protocol::features::moderation::BanEntry| {
+        let line = |ban: &BanEntry| {
             let name = clean(&ban.name).into_owned();
             let when = crate::clock::shown(&ban.revoked_at);
             format!("{} {} since {when}\n", out.paint(Style::Bold, &name), ban.pubkey.short())

@@ -1,11 +1,8 @@
 //! Closing connections and banning members.
 
-use claudemesh_protocol::features::moderation::{
-    Ban, BanEntry, Disconnect, Kick, KickAck, ListBans, Request, Response, Selection, Unban,
-};
-use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::features::moderation::{Ban, BanEntry, Disconnect, Kick, KickAck, ListBans, Selection, Unban};
 
-use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, unexpected};
+use crate::connection::{Connection, ConnectionError};
 
 pub mod cli;
 
@@ -15,10 +12,7 @@ impl Connection {
     /// # Errors
     /// `forbidden`, `peer_not_found`, `ambiguous_target`, or of the transport.
     pub async fn disconnect_peers(&self, selection: Selection) -> Result<Vec<String>, ConnectionError> {
-        match self.call(Request::from(Disconnect { selection }), REQUEST_TIMEOUT).await? {
-            ServerMessage::Moderation(Response::DisconnectAck(ack)) => Ok(ack.affected),
-            other => Err(unexpected("disconnect_ack", &other)),
-        }
+        Ok(self.request(Disconnect { selection }).await?.affected)
     }
 
     /// Closes connections; the clients stay away until they are started again.
@@ -26,10 +20,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::disconnect_peers`].
     pub async fn kick_peers(&self, selection: Selection) -> Result<KickAck, ConnectionError> {
-        match self.call(Request::from(Kick { selection }), REQUEST_TIMEOUT).await? {
-            ServerMessage::Moderation(Response::KickAck(ack)) => Ok(ack),
-            other => Err(unexpected("kick_ack", &other)),
-        }
+        self.request(Kick { selection }).await
     }
 
     /// Bans a member. Answers its name.
@@ -38,10 +29,7 @@ impl Connection {
     /// As [`Connection::disconnect_peers`].
     pub async fn ban_member(&self, target: &str, reason: Option<&str>) -> Result<String, ConnectionError> {
         let body = Ban { target: target.to_owned(), reason: reason.map(str::to_owned) };
-        match self.call(Request::from(body), REQUEST_TIMEOUT).await? {
-            ServerMessage::Moderation(Response::BanAck(ack)) => Ok(ack.banned),
-            other => Err(unexpected("ban_ack", &other)),
-        }
+        Ok(self.request(body).await?.banned)
     }
 
     /// Lifts a ban. Answers the member's name.
@@ -49,10 +37,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::disconnect_peers`].
     pub async fn unban_member(&self, target: &str) -> Result<String, ConnectionError> {
-        match self.call(Request::from(Unban { target: target.to_owned() }), REQUEST_TIMEOUT).await? {
-            ServerMessage::Moderation(Response::UnbanAck(ack)) => Ok(ack.unbanned),
-            other => Err(unexpected("unban_ack", &other)),
-        }
+        Ok(self.request(Unban { target: target.to_owned() }).await?.unbanned)
     }
 
     /// The bans, oldest first.
@@ -60,9 +45,6 @@ impl Connection {
     /// # Errors
     /// `forbidden`, or of the transport.
     pub async fn list_bans(&self) -> Result<Vec<BanEntry>, ConnectionError> {
-        match self.call(Request::from(ListBans {}), REQUEST_TIMEOUT).await? {
-            ServerMessage::Moderation(Response::ListBansResult(list)) => Ok(list.bans),
-            other => Err(unexpected("list_bans_result", &other)),
-        }
+        Ok(self.request(ListBans {}).await?.bans)
     }
 }

@@ -1,4 +1,4 @@
-//! `approvers` (who may decide for me), `permit` (what others ask me), `audit` (what was decided).
+//! `approvers` (who may decide for me), `permit` (what others ask me), `permission-log` (what was decided).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,21 +13,25 @@ use super::answer::{self, GiveError, Waiting};
 use super::audit;
 use super::rules::{MAX_APPROVERS, MAX_EXPIRES, MIN_EXPIRES, MeshRules, Rules};
 use super::wire::Behavior;
-use crate::cli::Context;
-use crate::cli::values::parse_duration;
 use crate::config::MeshEntry;
+use crate::context::Context;
+use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::enrolment;
 use crate::features::messaging::cli::pull_all;
-use crate::features::one_shot::{self, Purpose};
 use crate::inbox::Mailbox;
 use crate::output::{Style, clean, clean_lines};
+use crate::values::parse_duration;
+use crate::verb::{Effect, Ran, Verb, done};
 
 /// Records of the log that are listed, the newest.
 const MAX_LISTED: usize = 1_000;
 
-/// `claudemesh approvers`
+/// Show or choose who may decide over permission questions of your sessions. Nobody, until you name somebody.
 #[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh approvers\n  claudemesh approvers add 1a2b3c4d5e6f7a8b\n  \
+                        claudemesh approvers --quorum 2 --expires 5m\n  claudemesh approvers remove 1a2b3c4d5e6f7a8b\n\n\
+                        Then `claudemesh install --permission-relay`. See docs/permissions.md for who can do what.")]
 pub struct ApproversArgs {
     /// What to do; without it the approvers are listed.
     #[command(subcommand)]
@@ -38,6 +42,24 @@ pub struct ApproversArgs {
     /// How long a request is open, 10s to 9m.
     #[arg(long, value_name = "TIME", value_parser = parse_expires)]
     pub expires: Option<Duration>,
+}
+
+impl Verb for ApproversArgs {
+    fn effect(&self) -> Effect {
+        if self.action.is_none() && self.quorum.is_none() && self.expires.is_none() {
+            Effect::Reads
+        } else {
+            Effect::Changes
+        }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        approvers(cx, &self).map(done)
+    }
 }
 
 /// What `approvers` does.
@@ -60,8 +82,10 @@ pub enum ApproversAction {
     },
 }
 
-/// `claudemesh permit`
+/// List what other people's sessions ask your permission for, or allow or deny it.
 #[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh permit\n  claudemesh permit qwert allow\n  \
+                        claudemesh permit qwert deny --reason \"not on a Friday\"")]
 pub struct PermitArgs {
     /// The request's five letters; without them the open requests are listed.
     #[arg(requires = "behavior")]
@@ -77,12 +101,41 @@ pub struct PermitArgs {
     pub from: Option<String>,
 }
 
-/// `claudemesh audit`
+impl Verb for PermitArgs {
+    fn effect(&self) -> Effect {
+        if self.behavior.is_none() { Effect::Reads } else { Effect::Changes }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        permit(cx, &self).map(done)
+    }
+}
+
+/// Show the log of permission questions and answers, or check that nobody has changed it.
 #[derive(Args, Clone, Debug, Default)]
-pub struct AuditArgs {
+#[command(after_help = "Examples:\n  claudemesh permission-log\n  claudemesh permission-log --verify --json")]
+pub struct PermissionLogArgs {
     /// Check every record: order, links, signatures. Exit 1 when something is wrong.
     #[arg(long)]
     pub verify: bool,
+}
+
+impl Verb for PermissionLogArgs {
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        permission_log(cx, &self).map(Into::into)
+    }
 }
 
 fn parse_expires(text: &str) -> Result<Duration, String> {
@@ -94,7 +147,7 @@ fn parse_expires(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// Exit 5 for an unknown member, 7 inside a session, 3 for a name that several have or a key of one's own, 10 when the file cannot be used.
-pub fn approvers(cx: &Context, args: &ApproversArgs) -> Result<(), CliError> {
+fn approvers(cx: &Context, args: &ApproversArgs) -> Result<(), CliError> {
     let changes = args.action.is_some() || args.quorum.is_some() || args.expires.is_some();
     if !changes {
         return list_approvers(cx);
@@ -256,9 +309,9 @@ struct Found {
 /// # Errors
 /// Exit 5 when no such request is open, 3 when an id is not unique, 6 when it was answered, 7 inside a session, 10 when
 /// the answer cannot be written down; of the connection.
-pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
+fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
     let (Some(id), Some(behavior)) = (&args.id, args.behavior) else {
-        let found = one_shot::block_on(collect(cx))?;
+        let found = connect::block_on(collect(cx))?;
         let list = found.iter().map(found_json).collect();
         return cx.out.answer(&Value::Array(list), |out| {
             if found.is_empty() {
@@ -269,7 +322,7 @@ pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
     };
     needs_a_person(cx, "Run it in a terminal of your own, or confirm the tool answer_permission.")?;
     let id = id.trim().to_ascii_lowercase();
-    let (one, ack) = one_shot::block_on(async {
+    let (one, ack) = connect::block_on(async {
         let found = collect(cx).await?;
         let fits = |one: &Found| {
             let key = &one.waiting.message.sender_pubkey;
@@ -293,7 +346,7 @@ pub fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
             CliError::not_found(format!("No request {} is open.", clean(&id)))
                 .hint("`claudemesh permit` lists the open ones; they expire within minutes.")
         })?;
-        let connection = one_shot::connect(cx, &one.entry, Purpose::Ask).await?;
+        let connection = connect::connect(cx, &one.entry, Purpose::Ask).await?;
         let given =
             answer::give(&connection, &one.mailbox, &cx.store, &one.waiting, behavior, args.reason.as_deref()).await;
         connection.close().await;
@@ -334,7 +387,7 @@ async fn collect(cx: &Context) -> Result<Vec<Found>, CliError> {
     for entry in cx.mesh_entries()? {
         let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
         let fetched = async {
-            let connection = one_shot::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await?;
+            let connection = connect::connect(cx, &entry, Purpose::Receive(mailbox.clone())).await?;
             let pulled = pull_all(&connection).await;
             connection.close().await;
             pulled
@@ -363,7 +416,11 @@ fn found_text(one: &Found, out: &crate::output::Output) -> String {
     let Waiting { message, request } = &one.waiting;
     let (name, key) = (message.from_name(), message.sender_pubkey.chars().take(16).collect::<String>());
     let head = format!("{}  {} in {}: {}", request.id, clean(&name), clean(&one.entry.slug), clean(&request.tool));
-    let preview: String = clean_lines(&request.preview).lines().map(|line| format!("  > {line}\n")).collect();
+    let preview = if out.is_for_model() {
+        out.block(&request.preview)
+    } else {
+        clean_lines(&request.preview).lines().map(|line| format!("  > {line}\n")).collect()
+    };
     format!(
         "{}\n  session {}, until {}\n{preview}",
         out.paint(Style::Bold, &head),
@@ -372,11 +429,11 @@ fn found_text(one: &Found, out: &crate::output::Output) -> String {
     )
 }
 
-/// Runs `audit`. The exit code is 1 when `--verify` finds something.
+/// Runs `permission-log`. The exit code is 1 when `--verify` finds something.
 ///
 /// # Errors
 /// Exit 10 when the log cannot be read.
-pub fn audit(cx: &Context, args: &AuditArgs) -> Result<ExitCode, CliError> {
+fn permission_log(cx: &Context, args: &PermissionLogArgs) -> Result<ExitCode, CliError> {
     let own: Vec<PublicKey> = cx.store.load()?.meshes.iter().filter_map(own_key).collect();
     let (mut count, mut records) = (0_u64, VecDeque::new());
     let each = |record: &Value| {

@@ -10,7 +10,9 @@ use crate::inbox::Message;
 pub fn shown(message: &Message) -> Option<String> {
     match message.subtype.as_deref()? {
         REQUEST => Request::of(message).map(|request| asked(&request)),
-        ANSWER => Some("(a signed answer to a permission request; `claudemesh audit` has what became of it)".into()),
+        ANSWER => {
+            Some("(a signed answer to a permission request; `claudemesh permission-log` has what became of it)".into())
+        }
         CLOSED => {
             ClosedNote::of(message).map(|note| format!("Permission request {} is settled: {}.", note.id, note.outcome))
         }

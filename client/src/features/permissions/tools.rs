@@ -22,7 +22,7 @@ pub(crate) struct AnswerPermission {
     /// The request's five letters.
     request_id: String,
     /// What the person decided: allow or deny.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("enum" = ["allow", "deny"]))]
     behavior: Behavior,
     /// In the person's words; the asking session reads it.
     #[serde(default)]

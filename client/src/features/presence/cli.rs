@@ -1,17 +1,85 @@
 //! `peers`, `status`, `summary`, `visible`, `profile`, `ping`.
 
 use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::Context;
-use crate::cli::args::{self, PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
+use crate::context::Context;
+use crate::context::connect::{ask, target_session};
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment;
-use crate::features::one_shot::{ask, target_session};
 use crate::output::{Output, Style, clean};
+
+use self::args::{PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
+use crate::verb::json_fields;
+
+pub mod args;
+
+/// What a listed peer has beside the fields of the wire.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PeerPlace {
+    name: String,
+    mesh: String,
+    is_self: bool,
+}
+
+/// The peers of one mesh among several.
+#[derive(Serialize, Deserialize)]
+struct MeshPeers {
+    mesh: String,
+    peers: Vec<Value>,
+}
+
+/// What `status set` wrote.
+#[derive(Serialize, Deserialize)]
+struct StatusSet {
+    status: &'static str,
+}
+
+/// What `summary` wrote.
+#[derive(Serialize, Deserialize)]
+struct SummarySet {
+    summary: String,
+}
+
+/// What `visible` wrote.
+#[derive(Serialize, Deserialize)]
+struct VisibleSet {
+    visible: bool,
+}
+
+/// The profile of one session of this member.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnProfile {
+    name: String,
+    session_id: String,
+    profile: Option<Profile>,
+}
+
+/// How many sessions a write changed.
+#[derive(Serialize, Deserialize)]
+struct Sessions {
+    sessions: u32,
+}
+
+/// A write and how many sessions it changed.
+#[derive(Serialize)]
+struct Written<T> {
+    #[serde(flatten)]
+    change: T,
+    #[serde(flatten)]
+    sessions: Sessions,
+}
+
+/// The fields of what [`write`] prints.
+pub(crate) fn written<T: Deserialize<'static>>() -> Vec<&'static str> {
+    json_fields::joined([json_fields::of::<T>(), json_fields::of::<Sessions>()])
+}
 
 impl From<args::PeerStatus> for PeerStatus {
     fn from(status: args::PeerStatus) -> Self {
@@ -27,7 +95,7 @@ impl From<args::PeerStatus> for PeerStatus {
 ///
 /// # Errors
 /// Of the connection.
-pub fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
+fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
     let mut lists = Vec::new();
     for entry in cx.mesh_entries()? {
         let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
@@ -37,9 +105,10 @@ pub fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
         }
         lists.push((entry.slug.clone(), list));
     }
+    let of_mesh = |(mesh, peers): &(String, Vec<Value>)| MeshPeers { mesh: mesh.clone(), peers: peers.clone() };
     let value = match lists.as_slice() {
         [(_, only)] => Value::Array(only.clone()),
-        all => Value::Array(all.iter().map(|(slug, peers)| json!({"mesh": slug, "peers": peers})).collect()),
+        all => serde_json::to_value(all.iter().map(of_mesh).collect::<Vec<_>>()).unwrap_or_default(),
     };
     cx.out.answer(&value, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, args.all, out)).collect())
 }
@@ -48,7 +117,7 @@ pub fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Of the connection.
-pub fn stats(cx: &Context) -> Result<(), CliError> {
+fn stats(cx: &Context) -> Result<(), CliError> {
     let mut meshes = Vec::new();
     for entry in cx.mesh_entries()? {
         let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
@@ -87,9 +156,14 @@ fn stats_text(mesh: &Value, out: &Output) -> String {
 /// A peer for scripts: the wire's fields, plus `name`, `mesh` and whether it is of our member.
 fn peer_json(peer: &Peer, entry: &MeshEntry) -> Value {
     let mut value = serde_json::to_value(peer).unwrap_or_default();
-    value["name"] = peer.display_name.clone().into();
-    value["mesh"] = entry.slug.clone().into();
-    value["isSelf"] = (peer.member_pubkey.to_hex() == entry.pubkey).into();
+    let place = PeerPlace {
+        name: peer.display_name.clone(),
+        mesh: entry.slug.clone(),
+        is_self: peer.member_pubkey.to_hex() == entry.pubkey,
+    };
+    if let (Value::Object(all), Ok(Value::Object(place))) = (&mut value, serde_json::to_value(place)) {
+        all.extend(place);
+    }
     value
 }
 
@@ -195,13 +269,13 @@ fn group_text(group: &Value) -> String {
 ///
 /// # Errors
 /// Of the connection; `status` without `set` answers exit 1 when a mesh cannot be reached.
-pub fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
+fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
     match &args.action {
         Some(StatusAction::Set { status, session }) => {
             let word = status.as_str();
             let status = PeerStatus::from(*status);
             let session = target_session(cx, session.session.as_deref());
-            write(cx, json!({"status": word}), &format!("status {word}"), |connection| {
+            write(cx, StatusSet { status: word }, &format!("status {word}"), |connection| {
                 let session = session.clone();
                 async move { connection.set_status(status, Some(&session)).await }
             })?;
@@ -262,11 +336,11 @@ fn connections(cx: &Context) -> Result<ExitCode, CliError> {
 ///
 /// # Errors
 /// Of the connection; exit 5 when no session of the member is connected.
-pub fn summary(cx: &Context, args: &SummaryArgs) -> Result<(), CliError> {
+fn summary(cx: &Context, args: &SummaryArgs) -> Result<(), CliError> {
     let session = target_session(cx, args.session.session.as_deref());
     let text = args.text.clone();
     let words = if text.is_empty() { "summary cleared".into() } else { format!("summary: {}", clean(&text)) };
-    write(cx, json!({"summary": args.text}), &words, |connection| {
+    write(cx, SummarySet { summary: text.clone() }, &words, |connection| {
         let (text, session) = (text.clone(), session.clone());
         async move { connection.set_summary(&text, Some(&session)).await }
     })
@@ -276,11 +350,11 @@ pub fn summary(cx: &Context, args: &SummaryArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`summary`].
-pub fn visible(cx: &Context, args: &VisibleArgs) -> Result<(), CliError> {
+fn visible(cx: &Context, args: &VisibleArgs) -> Result<(), CliError> {
     let session = target_session(cx, args.session.session.as_deref());
     let visible = args.visible;
     let words = if visible { "visible" } else { "hidden; direct messages still arrive" };
-    write(cx, json!({"visible": visible}), words, |connection| {
+    write(cx, VisibleSet { visible }, words, |connection| {
         let session = session.clone();
         async move { connection.set_visible(visible, Some(&session)).await }
     })
@@ -290,7 +364,7 @@ pub fn visible(cx: &Context, args: &VisibleArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`summary`].
-pub fn profile(cx: &Context, args: &ProfileArgs) -> Result<(), CliError> {
+fn profile(cx: &Context, args: &ProfileArgs) -> Result<(), CliError> {
     if args.is_show() {
         return show_profile(cx);
     }
@@ -298,8 +372,7 @@ pub fn profile(cx: &Context, args: &ProfileArgs) -> Result<(), CliError> {
     let capabilities = args.capabilities.clone().map(|list| list.into_iter().filter(|word| !word.is_empty()).collect());
     let profile =
         Profile { avatar: args.avatar.clone(), title: args.title.clone(), bio: args.bio.clone(), capabilities };
-    let value = serde_json::to_value(&profile).unwrap_or_default();
-    write(cx, value, "profile updated", |connection| {
+    write(cx, profile.clone(), "profile updated", |connection| {
         let (profile, session) = (profile.clone(), session.clone());
         async move { connection.set_profile(profile, Some(&session)).await }
     })
@@ -308,27 +381,24 @@ pub fn profile(cx: &Context, args: &ProfileArgs) -> Result<(), CliError> {
 fn show_profile(cx: &Context) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
-    let own: Vec<Value> = peers
-        .iter()
+    let own: Vec<OwnProfile> = peers
+        .into_iter()
         .filter(|peer| peer.member_pubkey.to_hex() == entry.pubkey)
-        .map(|peer| json!({"name": peer.display_name, "sessionId": peer.session_id, "profile": peer.profile}))
+        .map(|peer| OwnProfile { name: peer.display_name, session_id: peer.session_id, profile: peer.profile })
         .collect();
-    cx.out.answer(&Value::Array(own.clone()), |out| {
+    cx.out.answer(&own, |out| {
         if own.is_empty() {
             return "No session of yours is connected.\n".into();
         }
         let mut text = String::new();
         for session in &own {
-            let name = clean(session["name"].as_str().unwrap_or("?")).into_owned();
-            text += &format!("{}\n", out.paint(Style::Bold, &name));
-            for field in ["avatar", "title", "bio"] {
-                if let Some(value) = session["profile"][field].as_str() {
-                    text += &format!("  {field:<13}{}\n", clean(value));
-                }
+            text += &format!("{}\n", out.paint(Style::Bold, &clean(&session.name)));
+            let Some(profile) = &session.profile else { continue };
+            for (label, value) in [("avatar", &profile.avatar), ("title", &profile.title), ("bio", &profile.bio)] {
+                text.extend(value.as_ref().map(|value| format!("  {label:<13}{}\n", clean(value))));
             }
-            if let Some(list) = session["profile"]["capabilities"].as_array() {
-                let words: Vec<String> =
-                    list.iter().filter_map(|word| word.as_str().map(|w| clean(w).into())).collect();
+            if let Some(list) = &profile.capabilities {
+                let words: Vec<_> = list.iter().map(|word| clean(word)).collect();
                 text += &format!("  {:<13}{}\n", "capabilities", words.join(", "));
             }
         }
@@ -341,9 +411,9 @@ fn show_profile(cx: &Context) -> Result<(), CliError> {
 /// # Errors
 /// Of the connection; exit 5 when the member has no such session in any mesh, `unchanged` when those that there are changed
 /// in none.
-pub(crate) fn write<F>(
+pub(crate) fn write<T: Serialize, F>(
     cx: &Context,
-    mut value: Value,
+    change: T,
     words: &str,
     request: impl Fn(Connection) -> F,
 ) -> Result<(), CliError>
@@ -368,8 +438,7 @@ where
         }
         .hint("Start a session with `claudemesh launch`; the shell itself has no presence to change."));
     }
-    value["sessions"] = changed.into();
-    cx.out.answer(&value, |out| {
+    cx.out.answer(&Written { change, sessions: Sessions { sessions: changed } }, |out| {
         let plural = if changed == 1 { "" } else { "s" };
         format!("{} {words} ({changed} session{plural})\n", out.tick())
     })
@@ -379,7 +448,7 @@ where
 ///
 /// # Errors
 /// Of the connection.
-pub fn ping(cx: &Context) -> Result<(), CliError> {
+fn ping(cx: &Context) -> Result<(), CliError> {
     let mut rows = Vec::new();
     for entry in cx.mesh_entries()? {
         let (echo, time, peers) = ask(cx, &entry, |connection| async move {
@@ -389,7 +458,7 @@ pub fn ping(cx: &Context) -> Result<(), CliError> {
         })?;
         rows.push(json!({
             "mesh": entry.slug, "ws_status": "open", "peers_online": peers, "round_trip_ms": time.as_secs_f64() * 1_000.0,
-            "broker_time": echo.broker_time, "push_buffer": echo.waiting.now + echo.waiting.next + echo.waiting.low,
+            "broker_time": Some(echo.broker_time).filter(|time| !time.is_empty()), "push_buffer": echo.waiting.now + echo.waiting.next + echo.waiting.low,
         }));
     }
     let value = if let [only] = rows.as_slice() { only.clone() } else { Value::Array(rows.clone()) };

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, ConnectionError};
+use crate::context::connect::hostname;
 use crate::features::enrolment;
-use crate::features::one_shot::hostname;
 use crate::mcp::hub::{Bound, ToolError};
 use crate::mcp::notes::harmless_value;
 use crate::mcp::server::{Answer, MeshServer, always_load};

@@ -4,30 +4,145 @@ use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::Stage;
 use futures_util::FutureExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::ask::{self, Ask, AskError, Desk, Ended, Outcome, Rejected, Window};
 use super::reply::{self, Word};
 use super::wait::{self, Waits};
-use crate::cli::Context;
-use crate::cli::args::{AskArgs, ReplyArgs};
 use crate::config::MeshEntry;
 use crate::connection::Connection;
+use crate::context::Context;
+use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::exchange::new_trace;
 use crate::features::messaging::{ack_words, cli as messages};
-use crate::features::one_shot::{self, Purpose};
 use crate::inbox::questions::{QUESTION, Question};
-use crate::inbox::{Mailbox, Message};
+use crate::inbox::{Mailbox, MessageObject};
 use crate::output::{Output, Style, clean, clean_lines};
 use crate::session::{attach, protocol};
+use crate::values::parse_wait;
+use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+/// Ask a peer a question and wait for the answer.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh ask Bob \"which port does the test server use?\"\n  \
+                        claudemesh ask Bob \"may I merge?\" --timeout 60 --json\n  \
+                        claudemesh ask Bob \"what did the audit say?\" --wait-offline")]
+pub struct AskArgs {
+    /// Whom: a name, a key or 8 and more digits of one. One peer.
+    pub to: String,
+    /// The question.
+    #[arg(required = true)]
+    pub question: Vec<String>,
+    /// How many seconds to wait for the answer, at most 600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = parse_wait)]
+    pub timeout: f64,
+    /// Ask although the peer is away: the question waits for it for a day.
+    #[arg(long)]
+    pub wait_offline: bool,
+}
+
+impl Verb for AskArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Asked>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        ask(cx, &self).map(Into::into)
+    }
+}
+
+/// Answer a question that a peer asked, or decline it.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh reply 8fK2mQ7d \"port 7900\"\n  \
+                        claudemesh reply 8fK2mQ7d --decline \"ask Cid, who wrote it\"\n\n\
+                        `claudemesh inbox --questions` lists the open questions with their ids.")]
+pub struct ReplyArgs {
+    /// Id of the question, or 8 and more characters of it.
+    pub id: String,
+    /// The answer; with --decline the reason, which may be left out.
+    #[arg(required_unless_present = "decline")]
+    pub text: Vec<String>,
+    /// Tell whoever asked that there will be no answer, so that nobody waits for it.
+    #[arg(long)]
+    pub decline: bool,
+}
+
+impl Verb for ReplyArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Replied>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        reply(cx, &self).map(done)
+    }
+}
+
+/// What became of a question.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked {
+    ok: bool,
+    message_id: String,
+    to: String,
+    elapsed_ms: u64,
+    mesh: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<Value>,
+    status: &'static str,
+}
+
+/// What became of an answer.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Replied {
+    ok: bool,
+    message_id: String,
+    answer_id: String,
+    declined: bool,
+    to: String,
+    mesh: String,
+    status: Option<&'static str>,
+    online: Option<u32>,
+}
+
+/// The state of a question, beside its message.
+#[derive(Serialize, Deserialize)]
+struct QuestionState {
+    state: &'static str,
+}
+
+/// The fields of `inbox --questions`.
+pub(crate) fn question_fields() -> Vec<&'static str> {
+    json_fields::joined([json_fields::of::<MessageObject>(), json_fields::of::<QuestionState>()])
+}
 
 /// Runs `ask`: sends the question, waits, prints the answer.
 ///
 /// # Errors
 /// Exit 5 for an unknown or absent peer, 3 for an ambiguous name; of the connection. The exit code is 7 when the peer
 /// declines, and 1 without an answer in time.
-pub fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
+fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
     let text = args.question.join(" ");
     if text.trim().is_empty() {
         return Err(CliError::invalid_args("The question is empty."));
@@ -49,36 +164,54 @@ pub fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
     };
     // As the session this runs in; else with a key of its own.
     let asked = attach::ask(cx, &entry, &question, || out("the session")).map_err(failure)?;
-    let (outcome, asked) = match asked {
-        Some(asked) => (asked.outcome.clone(), Some(asked)),
-        None => (ask_alone(cx, &entry, question, || out("`claudemesh inbox`"))?, None),
-    };
-    let exit = match &outcome.ended {
+    let Some(asked) = asked else { return ask_alone(cx, &entry, question, || out("`claudemesh inbox`")) };
+    // Without the word that it was printed the answer goes on to the model.
+    if cx.out.print(&outcome_output(cx, &asked.outcome, &entry)?)? {
+        let exit = exit_of(&asked.outcome);
+        asked.confirm();
+        return Ok(exit);
+    }
+    Ok(exit_of(&asked.outcome))
+}
+
+fn exit_of(outcome: &Outcome) -> ExitCode {
+    match &outcome.ended {
         Ended::Answered(_) => ExitCode::Success,
         // Refused by who was asked; nobody has to wait or ask again.
         Ended::Declined(_) => ExitCode::PermissionDenied,
         Ended::Interrupted(_) | Ended::TimedOut | Ended::Pending | Ended::Cancelled => ExitCode::Cancelled,
-    };
-    cx.out.answer(&outcome_json(&outcome, &entry), |out| outcome_text(&outcome, out))?;
-    if let Some(asked) = asked {
-        asked.confirm();
     }
-    Ok(exit)
 }
 
-/// Asks with a key of its own, so that the answer comes to this process and not to every session of the member.
+fn outcome_output(cx: &Context, outcome: &Outcome, entry: &MeshEntry) -> Result<String, CliError> {
+    cx.out.render(&outcome_json(outcome, entry), |out| outcome_text(outcome, out))
+}
+
+/// Asks with a key of its own, so that the answer comes to this process and not to every session of the member. The answer
+/// counts as seen once it is printed.
 fn ask_alone(
     cx: &Context,
     entry: &MeshEntry,
     question: protocol::Question,
     out: impl Fn() + Sync,
-) -> Result<Outcome, CliError> {
-    one_shot::block_on(async {
+) -> Result<ExitCode, CliError> {
+    connect::block_on(async {
         let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
-        let connection = one_shot::connect(cx, entry, Purpose::Converse(mailbox.clone())).await?;
-        let asked = ask_on(question, &connection, &mailbox, &out).await;
+        let connection = connect::connect(cx, entry, Purpose::AskAndWait(mailbox.clone())).await?;
+        let done = async {
+            let outcome = ask_on(question, &connection, &mailbox, &out).await?;
+            if cx.out.print(&outcome_output(cx, &outcome, entry)?)?
+                && let Some(message) = outcome.message()
+            {
+                let (seq, now) = (message.seq, crate::clock::now_ms());
+                mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await?;
+                connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, wait::ROUTE);
+            }
+            Ok(exit_of(&outcome))
+        };
+        let done = done.await;
         connection.close().await;
-        asked
+        done
     })
 }
 
@@ -110,13 +243,7 @@ async fn ask_on(
         }
         std::future::ready(()).boxed()
     };
-    let outcome = ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await.map_err(failure)?;
-    if let Some(message) = outcome.message() {
-        let (seq, now) = (message.seq, crate::clock::now_ms());
-        mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await?;
-        connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, wait::ROUTE);
-    }
-    Ok(outcome)
+    ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await.map_err(failure)
 }
 
 fn failure(error: AskError) -> CliError {
@@ -151,46 +278,55 @@ fn refusal(rejected: Rejected) -> CliError {
     error
 }
 
-fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Value {
-    let mut value = json!({
-        "ok": matches!(outcome.ended, Ended::Answered(_)), "messageId": outcome.message_id, "to": outcome.peer.name,
-        "elapsedMs": u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX), "mesh": entry.slug,
-    });
-    let status = match &outcome.ended {
+fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Asked {
+    let mut asked = Asked {
+        ok: matches!(outcome.ended, Ended::Answered(_)),
+        message_id: outcome.message_id.clone(),
+        to: outcome.peer.name.clone(),
+        elapsed_ms: u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX),
+        mesh: entry.slug.clone(),
+        ..Asked::default()
+    };
+    asked.status = match &outcome.ended {
         Ended::Answered(answer) => {
-            value["from"] = answer.from_name().into();
-            value["answer"] = answer.text().into();
-            value["answerId"] = answer.message_id.clone().into();
+            asked.from = Some(answer.from_name());
+            asked.answer = Some(answer.text());
+            asked.answer_id = Some(answer.message_id.clone());
             "answered"
         }
         Ended::Declined(word) => {
-            value["from"] = word.from_name().into();
-            value["reason"] = "declined".into();
-            value["message"] = word.text().into();
+            asked.from = Some(word.from_name());
+            asked.reason = Some("declined");
+            asked.message = Some(word.text());
             "rejected"
         }
         Ended::Interrupted(question) => {
-            value["question"] = question.to_json(&entry.slug);
+            asked.question = Some(question.to_json(&entry.slug));
             "interrupted"
         }
         Ended::TimedOut | Ended::Pending => "timed_out",
         Ended::Cancelled => "cancelled",
     };
-    value["status"] = status.into();
-    value
+    asked
 }
 
 fn outcome_text(outcome: &Outcome, out: &Output) -> String {
     let peer = clean(&outcome.peer.name).into_owned();
     match &outcome.ended {
+        Ended::Answered(answer) if out.is_for_model() => {
+            format!("{}{peer} answered:\n{}", out.preamble(), out.block(&answer.text()))
+        }
+        // Alone, so that a person's pipe gets the answer and nothing else.
         Ended::Answered(answer) => format!("{}\n", clean_lines(&answer.text())),
         Ended::Declined(word) => {
-            format!("{} {peer} will not answer:\n{}", out.paint(Style::Yellow, "!"), indented(word))
+            let text = out.block(&word.text());
+            format!("{}{} {peer} will not answer:\n{text}", out.preamble(), out.paint(Style::Yellow, "!"))
         }
         Ended::Interrupted(question) => format!(
-            "{peer} asked you meanwhile, and may be waiting for you too:\n{}\nAnswer with `claudemesh reply {} <text>`; your \
+            "{}{peer} asked you meanwhile, and may be waiting for you too:\n{}\nAnswer with `claudemesh reply {} <text>`; your \
              question stays open.\n",
-            indented(question),
+            out.preamble(),
+            out.block(&question.text()),
             clean(&question.message_id)
         ),
         Ended::TimedOut | Ended::Pending | Ended::Cancelled => format!(
@@ -200,15 +336,11 @@ fn outcome_text(outcome: &Outcome, out: &Output) -> String {
     }
 }
 
-fn indented(message: &Message) -> String {
-    clean_lines(&message.text()).lines().map(|line| format!("  {line}\n")).collect()
-}
-
 /// Runs `reply`: answers a question (or any message of a peer) by its id.
 ///
 /// # Errors
 /// Exit 5 when no such message was received, 6 `already_answered`, or of the connection.
-pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
+fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
     let text = args.text.join(" ");
     let word = match args.decline {
         true => Word::Decline(&text),
@@ -223,7 +355,7 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
         return Err(CliError::invalid_args("Expected the id of the question, or its first 8 and more characters."));
     }
     let entries = cx.mesh_entries()?;
-    one_shot::block_on(async {
+    connect::block_on(async {
         let mut trouble = None;
         // What is here first; only then what waits at the broker.
         for fetch in [false, true] {
@@ -235,15 +367,20 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
                 }
                 let wanted = id.to_owned();
                 let Some(question) = mailbox.run(move |inbox| inbox.find(&wanted)).await? else { continue };
-                let connection = one_shot::connect(cx, entry, Purpose::Ask).await?;
+                let connection = connect::connect(cx, entry, Purpose::Ask).await?;
                 let sent = reply::reply(&connection, &mailbox, &question, word).await;
                 connection.close().await;
                 let ack = sent?;
-                let value = json!({
-                    "ok": true, "messageId": question.message_id, "answerId": ack.message_id,
-                    "declined": args.decline, "to": question.from_name(), "mesh": entry.slug, "status": ack.stage.map(Stage::as_str),
-                    "online": ack.online,
-                });
+                let value = Replied {
+                    ok: true,
+                    message_id: question.message_id.clone(),
+                    answer_id: ack.message_id.clone(),
+                    declined: args.decline,
+                    to: question.from_name(),
+                    mesh: entry.slug.clone(),
+                    status: ack.stage.map(Stage::as_str),
+                    online: ack.online,
+                };
                 let name = clean(&question.from_name()).into_owned();
                 let did = match question.subtype.as_deref() {
                     _ if args.decline => "declined the question of",
@@ -260,7 +397,7 @@ pub fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
 
 /// Takes what waits at the broker for this member into its inbox.
 async fn take_in(cx: &Context, entry: &MeshEntry, mailbox: &Mailbox) -> Result<(), CliError> {
-    let connection = one_shot::connect(cx, entry, Purpose::Receive(mailbox.clone())).await?;
+    let connection = connect::connect(cx, entry, Purpose::Receive(mailbox.clone())).await?;
     let pulled = messages::pull_all(&connection).await;
     connection.close().await;
     pulled
@@ -274,7 +411,7 @@ async fn take_in(cx: &Context, entry: &MeshEntry, mailbox: &Mailbox) -> Result<(
 pub fn list(cx: &Context, all: bool) -> Result<ExitCode, CliError> {
     let entries = cx.mesh_entries()?;
     let mut lists: Vec<(String, Vec<Question>, Option<CliError>)> = Vec::new();
-    one_shot::block_on(async {
+    connect::block_on(async {
         for entry in &entries {
             let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
             let trouble = take_in(cx, entry, &mailbox).await.err();
@@ -312,7 +449,10 @@ async fn session_reader(cx: &Context, entry: &MeshEntry) -> Option<String> {
 
 fn question_json(question: &Question, slug: &str) -> Value {
     let mut value = question.message.to_json(slug);
-    value["state"] = question.state.as_str().into();
+    let state = QuestionState { state: question.state.as_str() };
+    if let (Value::Object(all), Ok(Value::Object(state))) = (&mut value, serde_json::to_value(state)) {
+        all.extend(state);
+    }
     value
 }
 
@@ -327,12 +467,12 @@ fn questions_text(slug: &str, list: &[Question], reached: bool, out: &Output) ->
     let plural = if list.len() == 1 { "" } else { "s" };
     let before = if reached { "" } else { " from before; not reached" };
     let header = format!("{}: {} question{plural}{before}", clean(slug), list.len());
-    let mut text = format!("{}\n", out.paint(Style::Bold, &header));
+    let mut text = format!("{}\n{}", out.paint(Style::Bold, &header), out.preamble());
     for question in list {
         let from = question.message.from_name();
         let details = format!("{} · {}", question.state.as_str(), clean(&question.message.message_id));
         text += &format!("{}  {}\n", out.paint(Style::Cyan, &clean(&from)), out.paint(Style::Dim, &details));
-        text += &indented(&question.message);
+        text += &out.block(&question.message.text());
     }
     text
 }

@@ -35,6 +35,7 @@ pub(crate) struct AskPeer {
     question: String,
     /// How long to wait for the answer: 1 to 600 [default: 300, or as long as this host allows].
     #[serde(default)]
+    #[schemars(range(min = 1, max = 600))]
     timeout_seconds: Option<f64>,
     /// Ask although the peer is away; the question waits for it for a day [default: false].
     #[serde(default)]
@@ -158,14 +159,14 @@ impl MeshServer {
             }
         };
         match ask::ask(&desk, &ask, &progress, unwanted.boxed()).await {
-            Ok(outcome) => Ok(self.tell(&bound, &outcome).await),
+            Ok(outcome) => Ok(self.tell(&bound, &outcome)),
             Err(AskError::Rejected(rejected)) => Ok(tell_rejected(&rejected, &bound)),
             Err(AskError::Connection(error)) => Err(error.to_string()),
         }
     }
 
     /// The result of a question, and the receipt of the message that ended the wait.
-    async fn tell(&self, bound: &Bound, outcome: &Outcome) -> Answer {
+    fn tell(&self, bound: &Bound, outcome: &Outcome) -> Answer {
         let peer = harmless_value(&outcome.peer.name);
         let elapsed_ms = u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX);
         let mut data = json!({
@@ -176,7 +177,7 @@ impl MeshServer {
         let late = "The answer will arrive as a message, or by poll_inbox; do not ask again.";
         let (status, text) = match &outcome.ended {
             Ended::Answered(answer) => {
-                self.received(bound, answer).await;
+                self.received(bound, answer);
                 let from = harmless_value(&answer.from_name());
                 data["from"] = from.clone().into();
                 data["from_pubkey"] = answer.sender_pubkey.clone().into();
@@ -185,7 +186,7 @@ impl MeshServer {
                 ("answered", format!("{from} answered after {} s:\n{}", elapsed_ms / 1_000, harmless(&answer.text())))
             }
             Ended::Declined(word) => {
-                self.received(bound, word).await;
+                self.received(bound, word);
                 let from = harmless_value(&word.from_name());
                 data["from"] = from.clone().into();
                 data["reason"] = "declined".into();
@@ -193,7 +194,7 @@ impl MeshServer {
                 ("rejected", format!("{from} will not answer. Its words: {}", harmless(&word.text())))
             }
             Ended::Interrupted(question) => {
-                self.received(bound, question).await;
+                self.received(bound, question);
                 data["question"] = message_data(question, &bound.tag.slug);
                 let text = format!(
                     "{peer} asked you while you waited, and waits for you too. Answer first: reply_to_peer with message_id {}. \
@@ -215,13 +216,9 @@ impl MeshServer {
         Answer::data(text, data)
     }
 
-    /// A message went into the answer of a tool: shown, and seen as soon as the next tool is called.
-    async fn received(&self, bound: &Bound, message: &Message) {
+    /// A message goes into the answer of a tool: shown, and seen as soon as the next tool is called.
+    fn received(&self, bound: &Bound, message: &Message) {
         self.hub.counters.messages_in.fetch_add(1, Ordering::Relaxed);
-        let (seq, now) = (message.seq, crate::clock::now_ms());
-        if let Err(error) = bound.mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await {
-            tracing::warn!(mesh.slug = bound.tag.slug, %error, "a message that was shown cannot be marked");
-        }
         self.hub.answered_with(bound, [message]);
     }
 
@@ -278,8 +275,6 @@ impl MeshServer {
             let taken = bound.mailbox.run(move |inbox| {
                 let (asked, others) = inbox.poll_questions(&reader, again, MAX_POLLED, PULL, now)?;
                 let replies = inbox.claim_unshown_of(&reader, &[REPLY, DECLINE], PULL, MAX_POLLED as i64, now)?;
-                let seqs = asked.iter().map(|one| one.message.seq).chain(replies.iter().map(|reply| reply.seq));
-                inbox.mark_seen(&seqs.collect::<Vec<i64>>(), now)?;
                 Ok((asked, others, replies))
             });
             let (asked, others, replies) = taken.await.map_err(|error| error.to_string())?;

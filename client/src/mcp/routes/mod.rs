@@ -41,6 +41,8 @@ pub const MONITOR: &str = "monitor";
 pub const SOCKET: &str = "inbox-socket";
 /// `check_messages`.
 pub const PULL: &str = "pull";
+/// A verb in the shell of the session.
+pub const SHELL: &str = "cli";
 /// What a tool's answer says besides, where nothing else brings messages: it shows that they wait, not what they are.
 pub const NOTICE: &str = "notice";
 /// A question, which the stop hook puts before the session until it is answered.

@@ -126,6 +126,7 @@ impl Routes {
 
 /// Looks what of the handed messages was read, and acts on it. Called at hooks and as time goes by.
 pub async fn look(hub: &Hub, occasion: Occasion) {
+    drop(hub.receipts.written().await);
     let (transcript, ids) = hub.routes.unproven();
     if ids.is_empty() {
         return;

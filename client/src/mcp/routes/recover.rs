@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use claudemesh_protocol::features::messaging::Stage;
 
-use super::{CHANNEL, HOOK, MONITOR, PULL, REWAKE, SOCKET, STOP, transcript};
+use super::{CHANNEL, HOOK, MONITOR, PULL, REWAKE, SHELL, SOCKET, STOP, transcript};
+use crate::features::questions::wait;
 use crate::inbox::InboxError;
 use crate::mcp::hub::{Bound, Hub};
 
 /// Routes that say of each message whether it was handed over.
-const ROUTES: [&str; 7] = [CHANNEL, HOOK, STOP, REWAKE, MONITOR, SOCKET, PULL];
+const ROUTES: [&str; 9] = [CHANNEL, HOOK, STOP, REWAKE, MONITOR, SOCKET, PULL, SHELL, wait::ROUTE];
 
 /// Gives claims back that nobody settles any more, so that another route shows the messages; those that stand in the
 /// host's transcript were shown.

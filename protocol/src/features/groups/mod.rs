@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::Sessions;
 use crate::features::presence::WriteTarget;
 
 /// Membership in a group.
@@ -37,10 +38,16 @@ pub struct LeaveGroup {
     pub target: WriteTarget,
 }
 
-crate::wire_enum! {
-    /// What clients ask.
-    pub enum Request {
-        JoinGroup = "join_group",
-        LeaveGroup = "leave_group",
+crate::wire_feature! {
+    requests {
+        /// Adds the session to a group, or changes its role there. With `confirm` an absent role keeps the earlier one and an empty role clears it.
+        JoinGroup = "join_group" => silent Sessions, needs nothing, repeatable;
+        /// Removes the session from a group.
+        LeaveGroup = "leave_group" => silent Sessions, needs nothing, repeatable;
     }
+    answers {}
+    events {}
 }
+
+#[cfg(feature = "testing")]
+pub(crate) mod samples;

@@ -1,7 +1,8 @@
 //! One look at the whole mesh.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::features::groups::Group;
 use crate::id::MeshId;
 
 /// `mesh_info`
@@ -54,20 +55,56 @@ pub struct MeshInfoResult {
     pub members: u32,
     /// The caller's name.
     pub your_name: String,
-    /// The caller's groups with `@`.
-    pub your_groups: Vec<String>,
+    /// The caller's groups. Brokers of before wrote names with `@`.
+    #[serde(deserialize_with = "groups_or_names")]
+    pub your_groups: Vec<Group>,
 }
 
-crate::wire_enum! {
-    /// What clients ask.
-    pub enum Request {
-        MeshInfo = "mesh_info",
+fn groups_or_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Group>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Group(Group),
+        Name(String),
+    }
+    let group = |either| match either {
+        Either::Group(group) => group,
+        Either::Name(name) => Group { name: name.trim_start_matches('@').to_owned(), role: None },
+    };
+    Ok(Vec::<Either>::deserialize(from)?.into_iter().map(group).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_the_caller_are_read_as_objects_and_as_names() {
+        let read = |groups: &str| {
+            let text = format!(
+                r#"{{"mesh":"m","peers":1,"groups":[],"stateKeys":[],"memoryCount":0,"fileCount":0,"tasks":{{"open":0,"claimed":0,"done":0}},"streams":[],"tables":[],"collections":[],"yourName":"n","yourGroups":{groups}}}"#
+            );
+            serde_json::from_str::<MeshInfoResult>(&text).map(|info| info.your_groups).unwrap()
+        };
+        let group = |name: &str, role: Option<&str>| Group { name: name.into(), role: role.map(Into::into) };
+        assert_eq!(
+            read(r#"[{"name":"dev"},{"name":"g","role":"lead"}]"#),
+            [group("dev", None), group("g", Some("lead"))]
+        );
+        assert_eq!(read(r#"["@dev","a/b"]"#), [group("dev", None), group("a/b", None)]);
     }
 }
 
-crate::wire_enum! {
-    /// Answers.
-    pub enum Response {
+crate::wire_feature! {
+    requests {
+        /// One look at the whole mesh.
+        MeshInfo = "mesh_info" => answers MeshInfoResult, needs nothing, repeatable;
+    }
+    answers {
         MeshInfoResult = "mesh_info_result",
     }
+    events {}
 }
+
+#[cfg(feature = "testing")]
+pub(crate) mod samples;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::call::Nothing;
 use crate::features::presence::PeerStatus;
 use crate::id::{MemberId, MeshId, PublicKey};
 use crate::target::TargetField;
@@ -406,26 +407,32 @@ pub struct EchoResult {
     pub waiting: crate::session::Waiting,
 }
 
-crate::wire_enum! {
-    /// What clients ask.
-    pub enum Request {
-        Send = "send",
-        ClientAck = "client_ack",
-        MessageStatus = "message_status",
-        InboxPull = "inbox_pull",
-        ResolveTarget = "resolve_target",
-        Echo = "echo",
+crate::wire_feature! {
+    requests {
+        /// One message to a key, a name, a group, a topic, everyone, or several of them.
+        Send = "send" => answers Ack, needs CanSend, once;
+        /// The client has these messages, or knows more about them; until then they come again.
+        ClientAck = "client_ack" => silent Nothing, needs nothing, repeatable;
+        /// What became of a message; senders and recipients only.
+        MessageStatus = "message_status" => answers MessageStatusResult, needs nothing, repeatable;
+        /// Push what waits although its priority or my status holds it.
+        InboxPull = "inbox_pull" => answers InboxPullResult, needs nothing, repeatable;
+        /// Whom a name, key or prefix means.
+        ResolveTarget = "resolve_target" => answers ResolveTargetResult, needs nothing, repeatable;
+        /// The way to the broker and back, without bothering a peer.
+        Echo = "echo" => answers EchoResult, needs nothing, repeatable;
     }
-}
-
-crate::wire_enum! {
-    /// Answers and pushes.
-    pub enum Response {
+    answers {
         Ack = "ack",
-        Push = "push",
         MessageStatusResult = "message_status_result",
         InboxPullResult = "inbox_pull_result",
         ResolveTargetResult = "resolve_target_result",
         EchoResult = "echo_result",
     }
+    events {
+        Push = "push",
+    }
 }
+
+#[cfg(feature = "testing")]
+pub(crate) mod samples;

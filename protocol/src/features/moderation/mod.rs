@@ -110,24 +110,28 @@ pub struct ListBansResult {
     pub bans: Vec<BanEntry>,
 }
 
-crate::wire_enum! {
-    /// What clients ask.
-    pub enum Request {
-        Disconnect = "disconnect",
-        Kick = "kick",
-        Ban = "ban",
-        Unban = "unban",
-        ListBans = "list_bans",
+crate::wire_feature! {
+    requests {
+        /// Closes connections; clients come back.
+        Disconnect = "disconnect" => answers DisconnectAck, needs CanModerate, once;
+        /// Closes connections; clients stay away until they are started again.
+        Kick = "kick" => answers KickAck, needs CanModerate, once;
+        /// Revokes a member until `unban`.
+        Ban = "ban" => answers BanAck, needs CanModerate, once;
+        /// Lifts a ban.
+        Unban = "unban" => answers UnbanAck, needs CanModerate, once;
+        /// Banned members, oldest ban first.
+        ListBans = "list_bans" => answers ListBansResult, needs CanModerate, repeatable;
     }
-}
-
-crate::wire_enum! {
-    /// Answers.
-    pub enum Response {
+    answers {
         DisconnectAck = "disconnect_ack",
         KickAck = "kick_ack",
         BanAck = "ban_ack",
         UnbanAck = "unban_ack",
         ListBansResult = "list_bans_result",
     }
+    events {}
 }
+
+#[cfg(feature = "testing")]
+pub(crate) mod samples;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::call::{Nothing, Sessions};
 use crate::features::groups::Group;
 use crate::id::{MemberId, PublicKey};
 
@@ -30,18 +31,15 @@ impl PeerStatus {
     }
 }
 
-/// Which of the caller's sessions a write is for, and whether an answer is wanted.
+/// Which of the caller's sessions a write is for. Without `targetSession` it is this connection.
 ///
-/// Without `targetSession` it is this connection. The fields are ours; older clients never send them and get no answer.
+/// Clients of the reference system never send the field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WriteTarget {
     /// A `sessionId` of the same member, or `*` for all its sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_session: Option<String>,
-    /// Ask for `presence_ack`.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub confirm: bool,
 }
 
 /// `set_status`
@@ -199,6 +197,7 @@ pub struct Peer {
     /// Working directory.
     pub cwd: String,
     /// `control-plane`, `session` or `service`.
+    #[serde(default = "session")]
     pub peer_role: String,
     /// `owner`, `admin` or `member`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,18 +241,34 @@ fn yes() -> bool {
     true
 }
 
+fn session() -> String {
+    "session".into()
+}
+
 /// `peers_list`: oldest connection first, the caller included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeersList {
     /// The peers.
+    #[serde(deserialize_with = "peers")]
     pub peers: Vec<Peer>,
 }
 
-/// `presence_ack`: how many sessions a write with `confirm` changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PresenceAck {
-    /// Changed sessions.
-    pub sessions: u32,
+/// Old brokers name one key for each peer and leave the member out; that key is the member then.
+fn peers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Peer>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Lenient(serde_json::Map<String, Value>);
+
+    let mut list = Vec::new();
+    for Lenient(mut peer) in Vec::<Lenient>::deserialize(deserializer)? {
+        if !peer.contains_key("memberPubkey")
+            && let Some(key) = peer.get("pubkey").cloned()
+        {
+            peer.insert("memberPubkey".into(), key);
+        }
+        list.push(serde_json::from_value(Value::Object(peer)).map_err(serde::de::Error::custom)?);
+    }
+    Ok(list)
 }
 
 /// Body of `POST /hook/set-status`.
@@ -317,26 +332,31 @@ pub struct LowWaiting {
 }
 
 /// An event as the wire pushes it: name and JSON data.
+#[expect(clippy::expect_used, reason = "no value of these structs fails")]
 pub fn event_data<T: Serialize>(data: &T) -> Value {
     serde_json::to_value(data).expect("event structs serialise: string keys, no failing impl")
 }
 
-crate::wire_enum! {
-    /// What clients ask.
-    pub enum Request {
-        SetStatus = "set_status",
-        SetSummary = "set_summary",
-        SetStats = "set_stats",
-        SetVisible = "set_visible",
-        SetProfile = "set_profile",
-        ListPeers = "list_peers",
+crate::wire_feature! {
+    requests {
+        /// `idle`, `working` or `dnd`; becoming idle releases what was held.
+        SetStatus = "set_status" => silent Sessions, needs nothing, repeatable;
+        /// What the session works on.
+        SetSummary = "set_summary" => silent Sessions, needs nothing, repeatable;
+        /// Replaces the session's counters.
+        SetStats = "set_stats" => silent Nothing, needs nothing, repeatable;
+        /// Hides the session from lists and audiences, or shows it. Without `confirm` it is answered by an `ack` with the request's id.
+        SetVisible = "set_visible" => silent Sessions, needs nothing, repeatable;
+        /// Merges avatar, title, bio and capabilities; an empty value clears. Answered as `set_visible`.
+        SetProfile = "set_profile" => silent Sessions, needs nothing, repeatable;
+        /// Who is there, oldest connection first.
+        ListPeers = "list_peers" => answers PeersList, needs nothing, repeatable;
     }
+    answers {
+        PeersList = "peers_list",
+    }
+    events {}
 }
 
-crate::wire_enum! {
-    /// Answers.
-    pub enum Response {
-        PeersList = "peers_list",
-        PresenceAck = "presence_ack",
-    }
-}
+#[cfg(feature = "testing")]
+pub(crate) mod samples;

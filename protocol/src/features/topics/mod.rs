@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::Nothing;
 use crate::id::{MemberId, TopicId};
 
 /// Who may see a topic.
@@ -196,25 +197,31 @@ pub struct TopicHistoryResponse {
     pub messages: Vec<TopicMessage>,
 }
 
-crate::wire_enum! {
-    /// What clients ask.
-    pub enum Request {
-        TopicCreate = "topic_create",
-        TopicList = "topic_list",
-        TopicJoin = "topic_join",
-        TopicLeave = "topic_leave",
-        TopicMembers = "topic_members",
-        TopicHistory = "topic_history",
-        TopicMarkRead = "topic_mark_read",
+crate::wire_feature! {
+    requests {
+        /// Creates a topic, or finds it.
+        TopicCreate = "topic_create" => answers TopicCreated, needs CanSend, repeatable;
+        /// Topics that the caller may see.
+        TopicList = "topic_list" => answers TopicListResponse, needs nothing, repeatable;
+        /// Subscribes the member.
+        TopicJoin = "topic_join" => silent Nothing, needs nothing, repeatable;
+        /// Ends the subscription.
+        TopicLeave = "topic_leave" => silent Nothing, needs nothing, repeatable;
+        /// Subscribers, in joining order.
+        TopicMembers = "topic_members" => answers TopicMembersResponse, needs nothing, repeatable;
+        /// Messages of a topic, newest first.
+        TopicHistory = "topic_history" => answers TopicHistoryResponse, needs nothing, repeatable;
+        /// Moves the member's cursor to now.
+        TopicMarkRead = "topic_mark_read" => silent Nothing, needs nothing, repeatable;
     }
-}
-
-crate::wire_enum! {
-    /// Answers.
-    pub enum Response {
+    answers {
         TopicCreated = "topic_created",
         TopicListResponse = "topic_list_response",
         TopicMembersResponse = "topic_members_response",
         TopicHistoryResponse = "topic_history_response",
     }
+    events {}
 }
+
+#[cfg(feature = "testing")]
+pub(crate) mod samples;

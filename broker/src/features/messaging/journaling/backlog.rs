@@ -1,91 +1,99 @@
 //! What waits in storage for a recipient: found when it comes, read on as it acknowledges, pulled when it asks.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{InboxPullResult, Priority, Response};
-use claudemesh_protocol::features::presence::{LowWaiting, event_data};
-use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::features::presence::{LowWaiting, PeerStatus, event_data};
+use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::limits;
 
 use super::super::Messaging;
-use super::super::send::{Offered, hand_over, push_frame};
+use super::super::send::{hand_over, push_frame};
 use super::super::state::{Counts, MessagingMemory};
-use super::super::store::{LaneRead, load_backlog};
+use super::super::store::{LaneRead, Queues, Waiting, load_backlog};
 use super::received::{Acknowledged, received};
 use crate::db::DbError;
-use crate::journal::store;
-use crate::journal::types::StoredMessage;
 use crate::mesh::context::{FlushWanted, MeshContext};
-use crate::mesh::outbox::{Outbox, passes};
+use crate::mesh::outbox::{InFlight, Owed, passes};
 use crate::mesh::outcome::{Lane, Outcome, ReplyTo, Slow, Work, boxed};
 use crate::mesh::peers::{Peer, PeerRef, Roster};
 use crate::refusal::Refusal;
+use crate::session::queue::Outlet;
 
-/// A session attached: what waits for it (and for its member) has to be read from storage first.
+/// A session attached: what waits for it, and what it may take of its member's, has to be read from storage.
 pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
-    let tail = memory.next_seq - 1;
-    let Some(peer) = cx.sending(at) else { return };
-    let own = memory.waiting.get(&peer.key()).copied().unwrap_or_default();
-    let claims = peer.session_key.is_some() && memory.waiting.contains_key(&peer.member_key);
-    let mut reads = false;
-    for priority in Priority::ALL {
-        // Nothing is in flight on a new socket, so everything undelivered in storage has to be looked at.
-        if claims || own[priority as usize] > 0 || peer.outbox.lane(priority).backlog() {
-            peer.outbox.start_from_storage(priority, tail);
-            reads = true;
+    let Some(peer) = cx.roster().get(at) else { return };
+    if let Some(key) = peer.session_key.filter(|key| memory.copies.contains_key(key)) {
+        // Its copies that another session of its member has taken meanwhile are its own again.
+        for other in cx.roster().of_member(&peer.member.clone()).to_vec() {
+            if let Some(other) = cx.sending(other).filter(|other| other.at != at) {
+                other.outbox.give_back(&key);
+            }
         }
     }
-    if !reads {
+    let tail = memory.next_seq - 1;
+    let mut counts = waiting_for(memory, cx.roster(), at);
+    for key in left_keys(memory, cx.roster(), at) {
+        add(&mut counts, memory.copies.get(&key).copied().unwrap_or_default());
+    }
+    let Some(peer) = cx.sending(at) else { return };
+    let classes = Priority::ALL.map(|priority| counts[priority as usize] > 0 || peer.outbox.lane(priority).backlog());
+    if classes == [false; Priority::ALL.len()] {
         return;
     }
     // Acknowledgements of the last socket must be on disk before its backlog is read, or they would be pushed again.
-    peer.outbox.reading = claims;
-    memory.awaiting.entry(at).or_default().claim |= claims;
+    peer.outbox.look_again(classes, tail);
+    memory.awaiting.entry(at).or_default().look = true;
     cx.flush(FlushWanted::Now);
 }
 
-/// Takes over what waits for the member.
-pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
-    let Some(peer) = cx.roster().get(at) else { return };
-    let Some(session) = peer.session_key else { return };
-    let (member, epoch) = (peer.member_key, cx.roster().outbox(at).map_or(0, |outbox| outbox.epoch));
-    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
-    let future = async move {
-        let claimed = async {
-            store::claim_member(&db, &mesh, &member, &session).await?;
-            super::super::store::pending_counts_of(&db, &mesh, &[member, session]).await
-        };
-        let counts = in_time(Box::pin(claimed)).await;
-        Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
-            let counts = counts.inspect_err(|_| {
-                // Nothing is read before it is claimed, or the order would be lost: it is claimed again, once storage is back.
-                memory.unclaimed.insert(at);
-                memory.doubtful = true;
-            })?;
-            for key in [member, session] {
-                match counts.get(&key).copied().filter(|counts| counts.iter().any(|count| *count > 0)) {
-                    Some(counts) => memory.waiting.insert(key, with_uncommitted(memory, &key, counts)),
-                    None => match with_uncommitted(memory, &key, Counts::default()) {
-                        [0, 0, 0] => memory.waiting.remove(&key),
-                        counts => memory.waiting.insert(key, counts),
-                    },
-                };
-            }
-            if let Some(peer) = cx.sending(at)
-                && peer.outbox.epoch == epoch
-            {
-                peer.outbox.reading = false;
-                refill(memory, cx, at);
-            }
-            Ok(Outcome::Silent)
-        })
-    };
-    let lane = Lane::of::<Messaging>(format_args!("claim {member}"));
-    cx.spawn(Work::new(lane, boxed::<Messaging, _, _>(future)));
+/// What has to be on disk before the backlog of a peer is read, is.
+pub(super) fn look(cx: &mut MeshContext<'_>, at: PeerRef) {
+    if let Some(peer) = cx.sending(at) {
+        peer.outbox.reading = false;
+    }
 }
 
-/// Longest read or claim; shorter than the deadline of work, so that whoever waits for it learns of a failure.
+/// A connection of a member is gone: what it had of the member's messages and did not acknowledge goes to another one that is
+/// here. It is shown everything again and takes what it did not get before.
+pub fn left_behind(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, member: &MemberId) {
+    let Some(key) = cx.roster().member(member).map(|member| member.pubkey) else { return };
+    if let Some(keys) = memory.copy_keys.get_mut(member) {
+        keys.retain(|key| memory.copies.contains_key(key));
+        if keys.is_empty() {
+            memory.copy_keys.remove(member);
+        }
+    }
+    if !memory.waiting.contains_key(&key) && !memory.copy_keys.contains_key(member) {
+        return;
+    }
+    let here = cx.roster().of_member(member).iter().filter_map(|at| cx.roster().get(*at));
+    let here = here.filter(|peer| peer.online() && !peer.ephemeral);
+    // The one that is most likely to take it at once, and to say so.
+    let next =
+        here.max_by_key(|peer| (peer.status == PeerStatus::Idle, peer.acks, Reverse(peer.at))).map(|peer| peer.at);
+    if let Some(next) = next
+        && (memory.waiting.contains_key(&key) || !left_keys(memory, cx.roster(), next).is_empty())
+    {
+        attached(memory, cx, next);
+    }
+}
+
+/// Sessions that left copies behind and are looked at together; when theirs are taken, the others are seen.
+const MAX_LEFT: usize = 1_000;
+
+/// Keys of sessions of the same member that are not here and left copies of messages to the member behind.
+fn left_keys(memory: &MessagingMemory, roster: &Roster, at: PeerRef) -> Vec<PublicKey> {
+    let Some(peer) = roster.get(at).filter(|peer| !peer.ephemeral) else { return Vec::new() };
+    let Some(keys) = memory.copy_keys.get(&peer.member) else { return Vec::new() };
+    let here = |key: &PublicKey| roster.with_key(key).iter().any(|at| roster.get(*at).is_some_and(Peer::online));
+    let left = keys.iter().filter(|key| memory.copies.contains_key(*key) && !here(key));
+    left.filter(|key| **key != peer.key() && **key != peer.member_key).copied().take(MAX_LEFT).collect()
+}
+
+/// Longest read; shorter than the deadline of work, so that whoever waits for it learns of a failure.
 const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
 
 async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result<T, Refusal> {
@@ -93,21 +101,11 @@ async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result
     Ok(tokio::time::timeout(STORAGE_DEADLINE, storage).await.map_err(late)??)
 }
 
-/// Counts of storage plus what is in memory only.
-fn with_uncommitted(memory: &MessagingMemory, key: &PublicKey, mut counts: Counts) -> Counts {
-    for open in memory.open.values().filter(|open| open.message.seq > memory.committed) {
-        if open.recipients.iter().any(|recipient| recipient.key == *key && !recipient.received) {
-            counts[open.message.priority as usize] += 1;
-        }
-    }
-    counts
-}
-
 /// Reads on where the window has room: after acknowledgements, commits, and when a status stops holding back.
 pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
     let committed = memory.committed;
     let Some(peer) = cx.sending(at) else { return };
-    if !peer.online() || peer.outbox.reading || !peer.outbox.wants_refill() {
+    if !peer.online() || peer.outbox.reading || !peer.outbox.wants_refill(peer.acks) {
         return;
     }
     let mut lanes = Vec::new();
@@ -120,18 +118,18 @@ pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRe
             // It is on its way to the disk; the commit comes back here.
             memory.behind.insert(at);
             cx.flush(FlushWanted::Soon);
-            return refill_lanes(cx, at, lanes, committed);
+            return refill_lanes(memory, cx, at, lanes);
         }
         lanes.push(LaneRead { priority, after: lane.pushed });
     }
-    refill_lanes(cx, at, lanes, committed);
+    refill_lanes(memory, cx, at, lanes);
 }
 
-fn refill_lanes(cx: &mut MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, committed: i64) {
+fn refill_lanes(memory: &MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>) {
     let Some(peer) = cx.sending(at).filter(|_| !lanes.is_empty()) else { return };
     peer.outbox.reading = true;
-    let limit = u32::try_from(peer.outbox.free()).unwrap_or(1).max(1);
-    let future = read(cx, at, lanes, limit, committed, false);
+    let limit = u32::try_from(peer.outbox.free(peer.acks)).unwrap_or(1).max(1);
+    let future = read(memory, cx, at, lanes, limit, false);
     cx.spawn(Work::new(refill_lane(at), future));
 }
 
@@ -140,21 +138,45 @@ fn refill_lane(at: PeerRef) -> Lane {
 }
 
 /// Reads a backlog and pushes it. A pull pushes what the status holds back, too, and is answered.
-fn read(cx: &MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, limit: u32, committed: i64, pulled: bool) -> Slow {
-    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
-    let key = cx.roster().get(at).map_or(PublicKey::from_bytes([0; 32]), Peer::key);
-    let epoch = cx.roster().outbox(at).map_or(0, |outbox| outbox.epoch);
+fn read(
+    memory: &MessagingMemory,
+    cx: &MeshContext<'_>,
+    at: PeerRef,
+    lanes: Vec<LaneRead>,
+    limit: u32,
+    pulled: bool,
+) -> Slow {
+    let (db, mesh, committed) = (cx.storage().db, cx.mesh_id().clone(), memory.committed);
+    let peer = cx.roster().get(at);
+    let (epoch, socket_no) =
+        peer.map_or((0, 0), |peer| (cx.roster().outbox(at).map_or(0, |outbox| outbox.epoch), peer.socket_no));
+    let queues = peer.map(|peer| Queues {
+        own: peer.key(),
+        member: peer.member_key,
+        member_id: peer.member.clone(),
+        left: left_keys(memory, cx.roster(), at),
+    });
     boxed::<Messaging, _, _>(async move {
-        let loaded = in_time(Box::pin(load_backlog(&db, &mesh, &key, &lanes, limit))).await;
+        let loaded = match &queues {
+            Some(queues) => in_time(Box::pin(load_backlog(&db, &mesh, queues, &lanes, limit))).await,
+            None => Ok((Vec::new(), Vec::new())),
+        };
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
-            let Some(peer) = cx.sending(at).filter(|peer| peer.outbox.epoch == epoch) else {
+            let Some(peer) = cx.sending(at).filter(|peer| peer.socket_no == socket_no && peer.online()) else {
                 return Ok(Outcome::Silent);
             };
+            if peer.outbox.epoch != epoch {
+                // It was told to look from the beginning meanwhile. A pull waits for an answer, so it is made again after that.
+                return Ok(match pulled {
+                    true => Outcome::Work(pull_work(memory, cx, at, limit)),
+                    false => Outcome::Silent,
+                });
+            }
             if !pulled {
                 peer.outbox.reading = false;
             }
             let (rows, more) = loaded?;
-            let pushed = push_rows(memory, cx, at, rows, pulled);
+            let pushed = push_rows(cx, at, rows, pulled);
             if pushed.complete {
                 for lane in lanes.iter().filter(|lane| !more.contains(&lane.priority)) {
                     if let Some(peer) = cx.sending(at) {
@@ -167,7 +189,7 @@ fn read(cx: &MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>, limit: u32, com
                 return Ok(Outcome::Silent);
             }
             let remaining = waiting_for(memory, cx.roster(), at).iter().sum::<u32>();
-            let in_flight = cx.roster().outbox(at).map_or(0, Outbox::len);
+            let in_flight = on_its_way(cx.roster(), at);
             let remaining = remaining.saturating_sub(u32::try_from(in_flight).unwrap_or(u32::MAX));
             let result = InboxPullResult { pushed: pushed.count, remaining };
             Ok(Outcome::Answer(Box::new(Response::from(result).into())))
@@ -180,43 +202,89 @@ struct PushedRows {
     complete: bool,
 }
 
-fn push_rows(
-    memory: &mut MessagingMemory,
-    cx: &mut MeshContext<'_>,
-    at: PeerRef,
-    rows: Vec<StoredMessage>,
-    pulled: bool,
-) -> PushedRows {
+fn push_rows(cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<Waiting>, pulled: bool) -> PushedRows {
     let mut count = 0;
     let now = cx.believed_ms();
-    for message in rows {
-        let Some(mut peer) = cx.sending(at) else { break };
-        let lane = peer.outbox.lane(message.priority);
+    for Waiting { message, owed } in rows {
+        let Some(peer) = cx.roster().get(at) else { break };
         // What is on its way already is acknowledged or pushed again later.
-        if message.seq <= lane.pushed || peer.outbox.has(message.id.as_str()) {
+        let Some(outbox) = cx.roster().outbox(at) else { break };
+        if message.seq <= outbox.lane(message.priority).pushed || outbox.knows(message.id.as_str(), message.seq) {
             continue;
         }
+        // What is not for this very session goes to one of its member.
+        let shared = owed.iter().all(|owed| Some(owed.key) != peer.session_key);
+        if shared && is_elsewhere(cx.roster(), peer, message.id.as_str()) {
+            continue;
+        }
+        let Some(mut peer) = cx.sending(at) else { break };
         let free = pulled || passes(peer.status, message.priority, peer.pulls);
         let frame = push_frame(&message);
-        if !free || !peer.outbox.has_room(frame.len()) {
+        if !free || !peer.outbox.has_room(frame.len(), peer.acks) {
             return PushedRows { count, complete: false };
         }
         if message.expires_at_ms <= now {
             peer.outbox.read_up_to(message.priority, message.seq);
             continue;
         }
-        let key = peer.key();
-        match hand_over(&mut peer, &message, &frame, None) {
-            Offered::Stored => return PushedRows { count, complete: false },
-            Offered::Pushed => count += 1,
-            Offered::Left => {
-                count += 1;
-                let entry = Acknowledged { seq: message.seq, key, slot: None, priority: message.priority };
-                received(memory, cx, &entry);
-            }
+        if !hand_over(&mut peer, &message, &frame, None, owed) {
+            return PushedRows { count, complete: false };
         }
+        count += 1;
     }
     PushedRows { count, complete: true }
+}
+
+/// Whether another session of the same member has a message on its way.
+fn is_elsewhere(roster: &Roster, peer: &Peer, id: &str) -> bool {
+    let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
+    let mut others = others.filter(|other| other.at != peer.at && other.online());
+    others.any(|other| roster.outbox(other.at).is_some_and(|outbox| outbox.has(id)))
+}
+
+/// Of what [`waiting_for`] counts, how much is on its way: to the peer, or from its member's queue to another session.
+fn on_its_way(roster: &Roster, at: PeerRef) -> usize {
+    let Some(peer) = roster.get(at) else { return 0 };
+    let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
+    let others = others.filter(|other| other.at != at && other.online() && peer.session_key.is_some());
+    let owing = |at, keys: &[PublicKey]| roster.outbox(at).map_or(0, |outbox| outbox.owing(keys));
+    let elsewhere: usize = others.map(|other| owing(other.at, &[peer.member_key])).sum();
+    elsewhere + owing(at, &[peer.key(), peer.member_key])
+}
+
+/// Once a second: what was pushed to a client that never acknowledges counts as delivered when its socket stayed open.
+pub(super) fn settle_stayed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
+    let mono = cx.mono_ms();
+    let Some(peer) = cx.sending(at).filter(|peer| !peer.acks && !peer.outbox.is_empty()) else { return };
+    let Some(left) = peer.socket.as_ref().map(Outlet::left_bytes) else { return };
+    for (id, entry) in peer.outbox.take_stayed(left, mono, peer.heard_mono_ms) {
+        end(memory, cx, at, id.as_str(), &entry);
+    }
+    refill(memory, cx, at);
+}
+
+/// A peer has a message: ends every delivery that its push was for.
+pub(in crate::features::messaging) fn end(
+    memory: &mut MessagingMemory,
+    cx: &mut MeshContext<'_>,
+    at: PeerRef,
+    id: &str,
+    entry: &InFlight,
+) {
+    for owed in &entry.owed {
+        let Some(peer) = cx.roster().get(at) else { return };
+        if Some(owed.key) != peer.session_key {
+            // Others of the member may have the same copy on their way.
+            for other in cx.roster().of_member(&peer.member.clone()).to_vec() {
+                if let Some(other) = cx.sending(other).filter(|other| other.at != at) {
+                    other.outbox.ended(id, &owed.key);
+                }
+            }
+        }
+        let Owed { key, copy } = *owed;
+        let entry = Acknowledged { seq: entry.seq, key, copy, slot: entry.slot, priority: entry.priority };
+        received(memory, cx, &entry);
+    }
 }
 
 /// `inbox_pull`: pushes what waits although priority or status hold it back.
@@ -244,15 +312,21 @@ pub(super) fn pull_now(
     limit: u32,
     reply: Option<ReplyTo>,
 ) {
-    let committed = memory.committed;
-    let Some(outbox) = cx.roster().outbox(at) else { return };
+    if cx.roster().get(at).is_some() {
+        let work = pull_work(memory, cx, at, limit);
+        cx.spawn(Work { reply_to: reply, ..work });
+    }
+}
+
+fn pull_work(memory: &MessagingMemory, cx: &MeshContext<'_>, at: PeerRef, limit: u32) -> Work {
     let lanes: Vec<LaneRead> = Priority::ALL
         .into_iter()
-        .filter(|priority| outbox.lane(*priority).backlog())
-        .map(|priority| LaneRead { priority, after: outbox.lane(priority).pushed })
+        .filter_map(|priority| Some((priority, cx.roster().outbox(at)?.lane(priority))))
+        .filter(|(_, lane)| lane.backlog())
+        .map(|(priority, lane)| LaneRead { priority, after: lane.pushed })
         .collect();
-    let future = read(cx, at, lanes, limit, committed, true);
-    cx.spawn(Work { reply_to: reply, tag: "inbox_pull", ..Work::new(refill_lane(at), future) });
+    let future = read(memory, cx, at, lanes, limit, true);
+    Work { tag: "inbox_pull", ..Work::new(refill_lane(at), future) }
 }
 
 /// A status stopped holding back: drain, and say how many `low` messages could be pulled.
@@ -266,15 +340,19 @@ pub fn became_idle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: P
     }
 }
 
-/// Undelivered messages of a peer, by priority.
+/// Undelivered messages of a peer, by priority: its own, and those that wait for its member.
 pub fn waiting_for(memory: &MessagingMemory, roster: &Roster, at: PeerRef) -> Counts {
     let Some(peer) = roster.get(at) else { return Counts::default() };
     let mut counts = memory.waiting.get(&peer.key()).copied().unwrap_or_default();
     if peer.session_key.is_some() && !peer.ephemeral {
         let member = memory.waiting.get(&peer.member_key).copied().unwrap_or_default();
-        for (count, more) in counts.iter_mut().zip(member) {
-            *count += more;
-        }
+        add(&mut counts, member);
     }
     counts
+}
+
+fn add(counts: &mut Counts, more: Counts) {
+    for (count, more) in counts.iter_mut().zip(more) {
+        *count += more;
+    }
 }

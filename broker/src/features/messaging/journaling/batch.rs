@@ -9,11 +9,12 @@ use claudemesh_protocol::message::ServerMessage;
 
 use super::super::send::answer_all;
 use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
-use super::backlog::{claim, pull_now, refill};
+use super::backlog::{look, pull_now, refill};
 use crate::journal::Batch;
-use crate::journal::types::NewDelivery;
+use crate::journal::types::{NewDelivery, RecipientKind};
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::peers::PeerRef;
+use crate::mesh::resolve::Recipient;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
@@ -48,11 +49,14 @@ pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: F
         taken.1 += open.remaining + 1;
         batch.messages.push(open.message.clone());
         for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
+            // The member has the message when another of its sessions has it: this copy is for its own session only.
+            let had = |other: &Recipient| other.received && other.member == recipient.member;
+            let spare = recipient.copy && open.recipients.iter().any(had);
             batch.deliveries.push(NewDelivery {
                 mesh_id: open.message.mesh_id.clone(),
                 seq,
                 recipient_key: recipient.key,
-                kind: recipient.kind,
+                kind: if spare { RecipientKind::Session } else { recipient.kind },
                 member_id: recipient.member.clone(),
                 priority: open.message.priority,
                 size_bytes: u32::try_from(open.frame_bytes).unwrap_or(u32::MAX),
@@ -103,15 +107,13 @@ pub fn committed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, result:
     memory.doubtful |=
         matches!(result, Err(refusal) if matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Internal));
     for (at, wait) in ticket.awaiting {
-        if wait.claim {
-            claim(cx, at);
+        if wait.look {
+            look(cx, at);
         }
         for (reply, limit) in wait.pulls {
             pull_now(memory, cx, at, limit, reply);
         }
-        if !wait.claim {
-            refill(memory, cx, at);
-        }
+        refill(memory, cx, at);
     }
     for at in std::mem::take(&mut memory.behind) {
         refill(memory, cx, at);
@@ -125,7 +127,7 @@ pub fn committed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, result:
 fn failed(memory: &mut MessagingMemory, open: &Open, refusal: &Refusal) -> Ack {
     memory.remembered.forget(&open.message.id);
     for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
-        memory.count_delivered(&recipient.key, open.message.priority);
+        memory.count_delivered(&recipient.key, recipient.copy, open.message.priority);
     }
     let code = refusal.code;
     METRICS.messages_rejected.with_label_values(&[code.as_str()]).inc();

@@ -1,4 +1,4 @@
-//! Between the mesh and the journal: batches, commits, backlogs, claims.
+//! Between the mesh and the journal: batches, commits, backlogs.
 //!
 //! A message is pushed to whoever is there at once and collected for the journal. A delivery that is acknowledged before
 //! its batch is handed over needs no row. What cannot be pushed (recipient away, busy, window full) is read back from
@@ -9,8 +9,8 @@ mod batch;
 mod received;
 mod upkeep;
 
-pub(super) use backlog::pull;
-pub use backlog::{attached, became_idle, refill, waiting_for};
+pub use backlog::{attached, became_idle, left_behind, refill, waiting_for};
+pub(super) use backlog::{end, pull};
 pub use batch::{Ticket, collect, committed, is_settled};
-pub(super) use received::{Acknowledged, received, settle_received};
+pub(super) use received::settle_received;
 pub use upkeep::{EXPIRY, expire, tick};

@@ -19,8 +19,8 @@ pub(in crate::features::messaging) fn received(
     cx: &mut MeshContext<'_>,
     entry: &Acknowledged,
 ) {
-    memory.count_delivered(&entry.key, entry.priority);
     let now = cx.now_ms();
+    memory.count_delivered(&entry.key, entry.copy, entry.priority);
     let mut unwritten = false;
     if let Some(open) = memory.open.get_mut(&entry.seq) {
         let slot = entry.slot.filter(|slot| open.recipients.get(*slot).is_some_and(|one| one.key == entry.key));
@@ -59,6 +59,8 @@ pub(in crate::features::messaging) struct Acknowledged {
     pub seq: i64,
     /// Recipient key.
     pub key: PublicKey,
+    /// Whether it is a session's copy of a message to its member.
+    pub copy: bool,
     /// Place among the recipients.
     pub slot: Option<usize>,
     /// Urgency.

@@ -2,7 +2,7 @@
 
 use super::super::Messaging;
 use super::super::state::MessagingMemory;
-use super::backlog::{attached, refill};
+use super::backlog::{attached, refill, settle_stayed};
 use crate::journal::store;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
@@ -25,6 +25,7 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
         if cx.roster().outbox(at).is_some_and(|outbox| outbox.behind()) {
             refill(memory, cx, at);
         }
+        settle_stayed(memory, cx, at);
     }
     // Asked every second, so that a step of the wall clock is seen as one.
     cx.believed_ms();
@@ -37,11 +38,15 @@ pub fn expire(memory: &MessagingMemory, cx: &mut MeshContext<'_>) {
     let future = async move {
         store::expire(storage.db(), now).await?;
         let counts = store::pending_counts(storage.db(), storage.mesh()).await?;
+        let copies = store::pending_copies(storage.db(), storage.mesh()).await?;
         Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
             // What is in memory only is not in these counts, nor what was written since they were read: who attaches in
             // that moment would not be told of it. Counts that are too high only cost a look.
             if memory.open.is_empty() && memory.next_seq == next_seq {
                 memory.waiting = counts.into_iter().map(|(key, found)| (key, found.counts)).collect();
+                memory.copies.clear();
+                memory.copy_keys.clear();
+                memory.recount_copies(copies);
             }
             Ok(Outcome::Silent)
         })
@@ -64,26 +69,19 @@ fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
                 memory.doubtful = true;
                 return Ok(Outcome::Silent);
             };
-            for (key, found) in &counted {
+            for (key, found) in counted {
                 // Never less than memory knows: it counts what is on its way to the disk.
-                let counts = memory.waiting.entry(*key).or_default();
+                let counts = memory.waiting.entry(key).or_default();
                 for (count, stored) in counts.iter_mut().zip(found.counts) {
                     *count = (*count).max(stored);
                 }
             }
             for at in cx.roster().refs() {
-                let Some(peer) = cx.sending(at).filter(|peer| peer.online() && !peer.ephemeral) else {
-                    continue;
-                };
-                let unclaimed = memory.unclaimed.remove(&at);
-                if unclaimed {
-                    peer.outbox.reading = false;
-                }
-                if unclaimed || [peer.key(), peer.member_key].iter().any(|key| counted.contains_key(key)) {
+                let here = cx.roster().get(at).is_some_and(|peer| peer.online() && !peer.ephemeral);
+                if here {
                     attached(memory, cx, at);
                 }
             }
-            memory.unclaimed.clear();
             Ok(Outcome::Silent)
         })
     };

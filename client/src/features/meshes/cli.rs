@@ -1,34 +1,104 @@
 //! `list` and `leave`: the joined meshes on this machine, no broker needed.
 
-use claudemesh_protocol::id::MeshId;
-use serde_json::{Value, json};
+use claudemesh_protocol::id::{MemberId, MeshId};
 
-use super::Context;
-use super::args::LeaveArgs;
+use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::local;
 use crate::output::{Style, clean};
+use crate::verb::json_fields;
+use crate::verb::{Effect, Ran, Verb, done};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+/// List the meshes joined on this machine.
+#[derive(Args, Clone, Debug, Default)]
+#[command(visible_alias = "ls", after_help = "Examples:\n  claudemesh list\n  claudemesh list --json=slug,brokerUrl")]
+pub struct ListArgs {}
+
+impl Verb for ListArgs {
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Joined>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        list(cx).map(done)
+    }
+}
+
+/// Forget a mesh on this machine.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Example:\n  claudemesh leave team")]
+pub struct LeaveArgs {
+    /// Mesh to leave.
+    pub slug: String,
+}
+
+impl Verb for LeaveArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<Left>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        leave(cx, &self).map(done)
+    }
+}
+
+/// One joined mesh.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Joined {
+    slug: String,
+    name: String,
+    mesh_id: MeshId,
+    member_id: MemberId,
+    pubkey: String,
+    broker_url: String,
+    joined_at: String,
+    owner: bool,
+    lost_outside_url: Option<String>,
+}
+
+/// What `leave` did; `left` meshes stay joined.
+#[derive(Serialize, Deserialize)]
+struct Left {
+    ok: bool,
+    slug: String,
+    left: usize,
+}
 
 /// Prints the joined meshes.
 ///
 /// # Errors
 /// Exit 10 when the config is damaged.
-pub fn list(cx: &Context) -> Result<(), CliError> {
+fn list(cx: &Context) -> Result<(), CliError> {
     let config = cx.store.load()?;
     let owned = cx.store.owners()?;
     let is_owner = |id: &MeshId| owned.iter().any(|entry| entry.mesh_id == *id);
-    let meshes: Vec<Value> = config
+    let meshes: Vec<Joined> = config
         .meshes
         .iter()
-        .map(|mesh| {
-            json!({
-                "slug": mesh.slug, "name": mesh.name, "meshId": mesh.mesh_id, "memberId": mesh.member_id,
-                "pubkey": mesh.pubkey, "brokerUrl": mesh.broker_url, "joinedAt": mesh.joined_at,
-                "owner": is_owner(&mesh.mesh_id), "lostOutsideUrl": local::store::lost_outside(mesh).map(|(url, _)| url),
-            })
+        .map(|mesh| Joined {
+            slug: mesh.slug.clone(),
+            name: mesh.name.clone(),
+            mesh_id: mesh.mesh_id.clone(),
+            member_id: mesh.member_id.clone(),
+            pubkey: mesh.pubkey.clone(),
+            broker_url: mesh.broker_url.clone(),
+            joined_at: mesh.joined_at.clone(),
+            owner: is_owner(&mesh.mesh_id),
+            lost_outside_url: local::store::lost_outside(mesh).map(|(url, _)| url.to_owned()),
         })
         .collect();
-    cx.out.answer(&Value::Array(meshes), |out| {
+    cx.out.answer(&meshes, |out| {
         if config.meshes.is_empty() {
             return "No mesh is joined.\nNext: claudemesh join <link>, or claudemesh up\n".into();
         }
@@ -64,7 +134,7 @@ pub fn list(cx: &Context) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Exit 5 when it is not joined, 10 when the config is damaged.
-pub fn leave(cx: &Context, args: &LeaveArgs) -> Result<(), CliError> {
+fn leave(cx: &Context, args: &LeaveArgs) -> Result<(), CliError> {
     let left = cx.store.update(|config| {
         let Some(at) = config.meshes.iter().position(|mesh| mesh.slug == args.slug) else {
             let joined = if config.meshes.is_empty() { "none".into() } else { config.slugs().join(", ") };
@@ -74,7 +144,7 @@ pub fn leave(cx: &Context, args: &LeaveArgs) -> Result<(), CliError> {
         config.meshes.remove(at);
         Ok(config.meshes.len())
     })?;
-    cx.out.answer(&json!({"ok": true, "slug": args.slug, "left": left}), |out| {
+    cx.out.answer(&Left { ok: true, slug: args.slug.clone(), left }, |out| {
         format!("{} left {}; {left} joined\n", out.tick(), clean(&args.slug))
     })
 }

@@ -5,10 +5,10 @@ use std::future::Future;
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL};
 
-use crate::cli::Context;
 use crate::config::MeshEntry;
 use crate::config::session_dir::SessionInfo;
 use crate::connection::{Connection, ConnectionError, Identity};
+use crate::context::Context;
 use crate::error::CliError;
 use crate::inbox::Mailbox;
 use crate::paths;
@@ -22,7 +22,7 @@ pub enum Purpose {
     Receive(Mailbox),
     /// Sends and receives into this inbox under a key of its own, that of a session as short as the verb; for who is in no
     /// session.
-    Converse(Mailbox),
+    AskAndWait(Mailbox),
 }
 
 /// Runs async code on a runtime of its own, on this thread: the fastest to start, and enough for one connection.
@@ -53,13 +53,13 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let session_id = match purpose {
         Purpose::Ask => format!("cli-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::Receive(_) => "cli-inbox".to_owned(),
-        Purpose::Converse(_) => format!("cli-ask-{}-{}", std::process::id(), crate::clock::now_ms()),
+        Purpose::AskAndWait(_) => format!("cli-ask-{}-{}", std::process::id(), crate::clock::now_ms()),
     };
     let mut identity = Identity::of_mesh(entry, session_id).map_err(ConnectionError::from)?;
     identity.cwd = paths::project_dir(&cx.env).to_string_lossy().into_owned();
     let description = &mut identity.description;
     description.display_name = session_name(cx);
-    if let Purpose::Converse(_) = purpose {
+    if let Purpose::AskAndWait(_) = purpose {
         identity.session = Some(SecretKey::random(&mut rand::rngs::OsRng));
         // The name of the session itself would become ambiguous.
         description.display_name = description.display_name.take().map(|name| format!("{name} (shell)"));
@@ -70,7 +70,7 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let (capabilities, mailbox): (&[&str], _) = match purpose {
         Purpose::Ask => (&[CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
         Purpose::Receive(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
-        Purpose::Converse(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE], Some(mailbox)),
+        Purpose::AskAndWait(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE], Some(mailbox)),
     };
     description.capabilities = capabilities.iter().copied().map(str::to_owned).collect();
     Ok(Connection::once(identity, mailbox).await?)

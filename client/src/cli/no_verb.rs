@@ -1,8 +1,8 @@
 //! `claudemesh` without a verb: version and the next step.
 
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
-use super::Context;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Style, clean};
 
@@ -55,6 +55,20 @@ impl State {
     }
 }
 
+/// The next step, for scripts.
+#[derive(Serialize, Deserialize)]
+struct NextStep {
+    version: &'static str,
+    state: &'static str,
+    next: &'static str,
+    meshes: Vec<String>,
+}
+
+/// The fields that `--json=FIELDS` can name without a verb.
+pub fn fields() -> Vec<&'static str> {
+    crate::verb::json_fields::of::<NextStep>()
+}
+
 /// Prints the version and the next step.
 ///
 /// # Errors
@@ -62,9 +76,7 @@ impl State {
 pub fn run(cx: &Context) -> Result<(), CliError> {
     let state = State::of(cx);
     let meshes = if let State::Ready(slugs) = &state { slugs.clone() } else { vec![] };
-    let answer = json!({
-        "version": env!("CARGO_PKG_VERSION"), "state": state.word(), "next": state.next(), "meshes": meshes
-    });
+    let answer = NextStep { version: env!("CARGO_PKG_VERSION"), state: state.word(), next: state.next(), meshes };
     cx.out.answer(&answer, |out| {
         let mut text = format!("claudemesh {}\n", env!("CARGO_PKG_VERSION"));
         match &state {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Longest time: an invite may be open for a year, and nothing else comes near it.
+const LONGEST: Duration = Duration::from_secs(claudemesh_protocol::limits::MAX_INVITE_DAYS * 86_400);
+
 /// A parsed list of groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(pub Vec<claudemesh_protocol::features::groups::Group>);
@@ -25,7 +28,11 @@ pub fn parse_groups(text: &str) -> Result<Groups, String> {
     Ok(Groups(groups))
 }
 
-/// Reads a number with `s`, `m`, `h` or `d` (seconds without a unit).
+/// Bounds of times on the command line. Invites end at a whole second and the silence of a peer counts in milliseconds, so what
+/// is shorter than a second would act like 0 there: an invite that nobody can use, `kick --stale` for everyone.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Reads a number with `s`, `m`, `h` or `d` (seconds without a unit), from a second to 366 days.
 ///
 /// # Errors
 /// What is wrong, for clap.
@@ -42,20 +49,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 =
         digits.trim().parse().map_err(|_| format!("'{text}' is no time: expected for example 30m or 7d"))?;
-    let seconds = number * factor;
-    if !(seconds > 0.0 && seconds <= 315_360_000.0) {
-        return Err(format!("'{text}' is out of range: more than 0 and at most 10 years"));
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is out of range"))
+    // The bounds hold for what is used, which is rounded to nanoseconds.
+    Duration::try_from_secs_f64(number * factor).ok().filter(|time| (SHORTEST..=LONGEST).contains(time)).ok_or_else(
+        || format!("'{text}' is out of range: at least a second and at most {} days", LONGEST.as_secs() / 86_400),
+    )
 }
 
-/// Reads how many seconds to wait for an answer: more than 0 and at most 600.
+/// Reads how many seconds to wait for an answer: 1 to 600, as whoever waits takes less for 1.
 ///
 /// # Errors
 /// What is wrong, for clap.
-pub(super) fn parse_wait(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_wait(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 600.0 => Ok(seconds),
+        Ok(seconds) if (1.0..=600.0).contains(&seconds) => Ok(seconds),
         _ => Err(format!("'{text}' is no number of seconds from 1 to 600")),
     }
 }
@@ -64,7 +70,7 @@ pub(super) fn parse_wait(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// What is wrong, for clap.
-pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err(format!("'{text}' is no number of seconds from 0 to 86400")),
@@ -80,8 +86,26 @@ mod tests {
         assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5_400)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in ["", "x", "-1s", "0", "5y", "1e9d", "NaN", "inf"] {
+        assert_eq!(parse_duration("1s"), Ok(SHORTEST));
+        assert_eq!(parse_duration("366d"), Ok(LONGEST));
+        assert!(parse_duration("3650d").unwrap_err().contains("at most 366 days"));
+        for bad in ["", "x", "-1s", "0", "5y", "1e9d", "NaN", "inf", "367d", "366.001d", "0.0000000000006"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_rounds_to_nothing_is_out_of_range() {
+        let tiny = format!(".{}6", "0".repeat(30));
+        for bad in [tiny.as_str(), "1e-300d", "0.0004s", "0.9"] {
+            let said = parse_duration(bad).unwrap_err();
+            assert_eq!(said, format!("'{bad}' is out of range: at least a second and at most 10 years"));
+            assert!(parse_wait(bad.trim_end_matches(['s', 'd'])).is_err(), "{bad}");
+        }
+        assert_eq!(parse_wait("1"), Ok(1.0));
+        assert_eq!(parse_wait("600"), Ok(600.0));
+        for bad in ["600.1", "NaN", "inf", "-1"] {
+            assert!(parse_wait(bad).is_err(), "{bad}");
         }
     }
 

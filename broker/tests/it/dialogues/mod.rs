@@ -1,0 +1,316 @@
+//! What clients of before say and must get back, frame by frame: plain hellos without a word of what they can do.
+
+mod player;
+
+use anyhow::Result;
+use claudemesh_testkit::broker::Database;
+use claudemesh_testkit::broker_suite;
+
+use player::play;
+
+broker_suite! {
+    async fn a_verb_that_comes_and_goes_takes_nothing_with_it(database: Database) -> Result<()> {
+        play(database, r#"
+            A session alice {"sessionId":"a"}
+            A > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"aGk="}
+            A < {"type":"ack","id":"1","queued":true,"stage":"stored","online":0,"waiting":1,"messageId":"$m"}
+            V hello bob {"sessionId":"v1","sessionPubkey":"$v1"}
+            V < {"type":"hello_ack","waiting":{"now":1,"next":0,"low":0}}
+            V close
+            W hello bob {"sessionId":"w1","sessionPubkey":"$w1"}
+            W < {"type":"push","messageId":"$m"}
+            W close
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","delivered":false,"stage":"stored"}
+            D hello bob {"sessionId":"daemon-1"}
+            D < {"type":"hello_ack","waiting":{"now":1}}
+            D < {"type":"push","messageId":"$m","ciphertext":"aGk="}
+            D > {"type":"client_ack","clientMessageId":null,"brokerMessageId":"$m"}
+            D -
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","delivered":true,"stage":"received"}
+            E hello bob {"sessionId":"daemon-2"}
+            E -
+        "#).await
+    }
+
+    async fn what_came_while_only_a_verb_was_there_goes_to_the_next_connection(database: Database) -> Result<()> {
+        play(database, r#"
+            A session alice {"sessionId":"a"}
+            V hello bob {"sessionId":"v1","sessionPubkey":"$v1"}
+            A > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"aGk="}
+            A < {"type":"ack","id":"1","queued":true,"messageId":"$m"}
+            V < {"type":"push","messageId":"$m"}
+            V close
+            S session bob {"sessionId":"s"}
+            S < {"type":"push","messageId":"$m"}
+            S > {"type":"client_ack","messageIds":["$m"]}
+            S -
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","delivered":true,"stage":"received"}
+        "#).await
+    }
+
+    async fn what_a_connection_did_not_take_goes_to_the_one_that_is_there(database: Database) -> Result<()> {
+        play(database, r#"
+            O hello owner {"sessionId":"o"}
+            O > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            O < {"type":"ack","id":"1","queued":true,"messageId":"$m"}
+            V hello bob {"sessionId":"v1","sessionPubkey":"$v1"}
+            V < {"type":"push","messageId":"$m"}
+            S session bob {"sessionId":"s"}
+            S -
+            V close
+            S < {"type":"push","messageId":"$m"}
+            O > {"type":"disconnect","target":"$S.session"}
+            S closed 1000
+            W hello bob {"sessionId":"w1","sessionPubkey":"$w1"}
+            W < {"type":"push","messageId":"$m"}
+            O > {"type":"kick","target":"$w1"}
+            W closed 4001
+            X hello bob {"sessionId":"x1","sessionPubkey":"$x1"}
+            X < {"type":"push","messageId":"$m"}
+            Y hello bob {"sessionId":"x1","sessionPubkey":"$x1"}
+            Y < {"type":"push","messageId":"$m"}
+            restart
+            D hello bob {"sessionId":"daemon-1"}
+            D < {"type":"push","messageId":"$m"}
+            D > {"type":"client_ack","brokerMessageId":"$m"}
+            D -
+            Z hello bob {"sessionId":"z1","sessionPubkey":"$z1"}
+            Z -
+        "#).await
+    }
+
+    async fn a_copy_that_was_left_behind_is_not_for_who_has_the_message(database: Database) -> Result<()> {
+        play(database, r#"
+            A session alice {"sessionId":"a"}
+            S session bob {"sessionId":"s"}
+            V hello bob {"sessionId":"v1","sessionPubkey":"$v1"}
+            A > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            A < {"type":"ack","id":"1","queued":true,"messageId":"$m"}
+            V < {"type":"push","messageId":"$m"}
+            S < {"type":"push","messageId":"$m"}
+            S > {"type":"client_ack","messageIds":["$m"]}
+            S -
+            V close
+            S -
+            W hello bob {"sessionId":"w1","sessionPubkey":"$w1"}
+            W -
+            restart
+            X hello bob {"sessionId":"x1","sessionPubkey":"$x1"}
+            X -
+        "#).await
+    }
+
+    async fn a_push_counts_when_its_reader_was_there_for_half_a_minute(database: Database) -> Result<()> {
+        play(database, r#"
+            A session alice {"sessionId":"a"}
+            D hello bob {"sessionId":"daemon-1"}
+            A > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            A < {"type":"ack","id":"1","queued":true,"stage":"stored","online":1,"messageId":"$m"}
+            D < {"type":"push","messageId":"$m"}
+            D pass 20
+            D close
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","delivered":false,"stage":"stored"}
+            D hello bob {"sessionId":"daemon-2"}
+            D < {"type":"push","messageId":"$m"}
+            D pass 35
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","delivered":true,"stage":"received"}
+            D close
+            D hello bob {"sessionId":"daemon-3"}
+            D -
+        "#).await
+    }
+
+    async fn who_acknowledged_once_is_asked_for_it_from_then_on(database: Database) -> Result<()> {
+        play(database, r#"
+            A session alice {"sessionId":"a"}
+            D hello bob {"sessionId":"daemon-1"}
+            A > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            A < {"type":"ack","id":"1","queued":true,"messageId":"$m"}
+            D < {"type":"push","messageId":"$m"}
+            D > {"type":"client_ack","clientMessageId":"c","brokerMessageId":"$m"}
+            A > {"type":"send","id":"2","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"Mg=="}
+            A < {"type":"ack","id":"2","queued":true,"messageId":"$n"}
+            D < {"type":"push","messageId":"$n"}
+            D pass 40
+            A > {"type":"message_status","messageId":"$n"}
+            A < {"type":"message_status_result","delivered":false,"stage":"stored"}
+            D close
+            D hello bob {"sessionId":"daemon-1"}
+            D < {"type":"push","messageId":"$n"}
+            D pass 40
+            A > {"type":"message_status","messageId":"$n"}
+            A < {"type":"message_status_result","delivered":false,"stage":"stored"}
+        "#).await
+    }
+
+    async fn a_session_that_was_closed_is_not_taken_for_the_one_that_is_there(database: Database) -> Result<()> {
+        play(database, r#"
+            O session owner {"sessionId":"o"}
+            C hello carol {"sessionId":"c"}
+            H hello hal {"sessionId":"h1","sessionPubkey":"$h1","displayName":"Hal at work"}
+            H close
+            I hello hal {"sessionId":"h2","sessionPubkey":"$h2","displayName":"Hal at work"}
+            C > {"type":"list_peers"}
+            C < {"type":"peers_list","peers":[{"pubkey":"$O.session"},{"pubkey":"$carol.member"},{"pubkey":"$h2"}]}
+            O > {"type":"list_peers"}
+            O < {"type":"peers_list","peers":[{"pubkey":"$O.session"},{"pubkey":"$carol.member"},{"pubkey":"$h2","online":true},{"pubkey":"$h1","online":false}]}
+            O > {"type":"resolve_target","target":"hal AT work"}
+            O < {"type":"resolve_target_result","resolved":{"kind":"session","pubkey":"$h2","online":true}}
+            C > {"type":"send","id":"1","targetSpec":"Hal at work","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            C < {"type":"ack","id":"1","queued":true,"online":1}
+            I < {"type":"push","ciphertext":"MQ=="}
+            O > {"type":"kick","target":"Hal at work"}
+            O < {"type":"kick_ack","kicked":["Hal at work"]}
+            I closed 4001
+            J hello hal {"sessionId":"h3","sessionPubkey":"$h3","displayName":"Hal at work"}
+            K hello hal {"sessionId":"h4","sessionPubkey":"$h4","displayName":"Hal at work"}
+            O > {"type":"resolve_target","target":"Hal at work"}
+            O < {"type":"error","code":"ambiguous_target","candidates":[{"pubkey":"$h3"},{"pubkey":"$h4"}]}
+        "#).await
+    }
+
+    async fn a_verb_inside_a_session_acts_for_it_and_leaves_nothing(database: Database) -> Result<()> {
+        play(database, r#"
+            A session alice {"sessionId":"a"}
+            S session bob {"sessionId":"uuid","protocolVersion":null,"capabilities":null}
+            V hello bob {"sessionId":"uuid","sessionPubkey":"$v","channel":"claude-code"}
+            V > {"type":"join_group","name":"dev","role":"lead"}
+            V > {"type":"set_summary","summary":"at it"}
+            V > {"type":"set_status","status":"dnd"}
+            V > {"type":"mesh_info"}
+            V < {"type":"mesh_info_result","yourGroups":[{"name":"dev","role":"lead"}]}
+            A > {"type":"list_peers"}
+            A < {"type":"peers_list","peers":[{"pubkey":"$A.session"},{"pubkey":"$S.session","status":"dnd","summary":"at it","groups":[{"name":"dev","role":"lead"}]}]}
+            A > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            A < {"type":"ack","id":"1","queued":true,"recipients":[{"pubkey":"$S.session"}]}
+            S < {"type":"push","ciphertext":"MQ=="}
+            V -
+            V > {"type":"send","id":"2","targetSpec":"$A.session","priority":"now","nonce":"n","ciphertext":"Mg=="}
+            V < {"type":"ack","id":"2","queued":true}
+            A < {"type":"push","ciphertext":"Mg==","senderPubkey":"$v","senderMemberPubkey":"$bob.member"}
+            V close
+            S -
+            A > {"type":"list_peers"}
+            A < {"type":"peers_list","peers":[{"pubkey":"$A.session"},{"pubkey":"$S.session"}]}
+        "#).await
+    }
+
+    async fn a_member_that_returns_under_a_new_key_is_as_it_was(database: Database) -> Result<()> {
+        play(database, r#"
+            W session walt {"sessionId":"w"}
+            S hello bob {"sessionId":"1-1","sessionPubkey":"$s1"}
+            W < {"type":"push","event":"peer_joined","eventData":{"name":"bob","pubkey":"$s1"}}
+            S > {"type":"join_group","name":"g9","role":"lead"}
+            S > {"type":"set_summary","summary":"sum-1"}
+            S > {"type":"set_profile","title":"t"}
+            S < {"type":"ack"}
+            S > {"type":"set_stats","stats":{"toolCalls":57}}
+            S -
+            S close
+            S hello bob {"sessionId":"2-2","sessionPubkey":"$s2"}
+            S < {"type":"hello_ack","restored":true,"lastSummary":"sum-1","lastSeenAt":"$t","restoredGroups":[{"name":"g9","role":"lead"}],"restoredStats":{"toolCalls":57}}
+            W < {"type":"push","event":"peer_returned","eventData":{"name":"bob","pubkey":"$s2","groups":[{"name":"g9","role":"lead"}],"summary":"sum-1"}}
+            W > {"type":"list_peers"}
+            W < {"type":"peers_list","peers":[{"pubkey":"$W.session"},{"pubkey":"$s2","summary":null,"profile":{"title":"t"},"groups":[{"name":"g9","role":"lead"}]},{"pubkey":"$s1"}]}
+            S > {"type":"set_visible","visible":false}
+            S < {"type":"ack"}
+            T hello bob {"sessionId":"3-3","sessionPubkey":"$s3","groups":[{"name":"own"}]}
+            T < {"type":"hello_ack","restoredGroups":null}
+            T > {"type":"list_peers"}
+            T < {"type":"peers_list","peers":[{"pubkey":"$W.session"},{"pubkey":"$s2","visible":false,"groups":[{"name":"g9"}]},{"pubkey":"$s3","visible":true,"groups":[{"name":"own"}]}]}
+            T close
+            W pass 2
+            S close
+            restart
+            W session walt {"sessionId":"w"}
+            S hello bob {"sessionId":"4-4","sessionPubkey":"$s4"}
+            S < {"type":"hello_ack","restored":true,"restoredGroups":[{"name":"g9","role":"lead"}]}
+            W > {"type":"list_peers"}
+            W < {"type":"peers_list","peers":[{"pubkey":"$W.session"}]}
+            O session bob {"sessionId":"ours"}
+            O < {"type":"hello_ack","restored":null}
+            O > {"type":"list_peers"}
+            O < {"type":"peers_list","peers":[{},{"pubkey":"$s4","visible":false},{"pubkey":"$O.session","visible":true,"groups":[]}]}
+        "#).await
+    }
+
+    async fn receipts_climb_for_who_took_what_was_for_its_member(database: Database) -> Result<()> {
+        play(database, r#"
+            A session alice {"sessionId":"a"}
+            A > {"type":"send","id":"1","targetSpec":"$bob.member","priority":"next","nonce":"n","ciphertext":"MQ=="}
+            A < {"type":"ack","id":"1","queued":true,"online":0,"messageId":"$m"}
+            A > {"type":"send","id":"2","targetSpec":"$bob.member","priority":"next","nonce":"n","ciphertext":"Mg=="}
+            A < {"type":"ack","id":"2","queued":true,"online":0,"messageId":"$n"}
+            B session bob {"sessionId":"b"}
+            B < {"type":"push","messageId":"$m"}
+            B < {"type":"push","messageId":"$n"}
+            B > {"type":"client_ack","brokerMessageId":"$m"}
+            B -
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","delivered":true,"stage":"received","recipients":[{"status":"delivered","stage":"received"}]}
+            B > {"type":"client_ack","messageIds":["$m"],"stage":"handed","route":"channel"}
+            B -
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","stage":"handed","recipients":[{"route":"channel"}]}
+            B > {"type":"client_ack","messageIds":["$m"],"stage":"seen","route":"channel"}
+            B > {"type":"client_ack","messageIds":["$n"]}
+            B -
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","stage":"seen"}
+            restart
+            A session alice {"sessionId":"a"}
+            A > {"type":"message_status","messageId":"$m"}
+            A < {"type":"message_status_result","delivered":true,"stage":"seen","recipients":[{"status":"delivered","stage":"seen","route":"channel"}]}
+            A > {"type":"message_status","messageId":"$n"}
+            A < {"type":"message_status_result","delivered":true,"stage":"received"}
+            B session bob {"sessionId":"b"}
+            B -
+            B > {"type":"client_ack","messageIds":["$n"],"stage":"seen","route":"pull"}
+            B pass 3
+            A > {"type":"message_status","messageId":"$n"}
+            A < {"type":"message_status_result","stage":"seen","recipients":[{"route":"pull"}]}
+        "#).await
+    }
+
+    async fn nothing_is_pushed_to_the_connection_that_sent_it(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a","sessionPubkey":"$a"}
+            A > {"type":"send","id":"1","targetSpec":"$a","priority":"now","nonce":"n","ciphertext":"X19waW5nX18="}
+            A < {"type":"ack","id":"1","queued":false,"code":"unknown_target"}
+            A > {"type":"send","id":"2","targetSpec":"$alice.member","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            A < {"type":"ack","id":"2","queued":true,"online":0,"messageId":"$m"}
+            A -
+            B session bob {"sessionId":"b"}
+            A > {"type":"send","id":"3","targetSpec":["$a","$B.session"],"priority":"now","nonce":"n","ciphertext":"Mg=="}
+            A < {"type":"ack","id":"3","queued":true,"online":1}
+            B < {"type":"push","ciphertext":"Mg=="}
+            A -
+            S session alice {"sessionId":"s"}
+            S < {"type":"push","messageId":"$m"}
+        "#).await
+    }
+
+    async fn refusals_are_worded_as_clients_of_before_read_them(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            A > {"type":"send","id":"1","targetSpec":"@dev","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            A < {"type":"ack","id":"1","queued":false,"error":"unknown_target: nobody else is in @dev (not_found)"}
+            B session bob {"sessionId":"b"}
+            B > {"type":"send","id":"1","targetSpec":"@dev","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            B < {"type":"ack","id":"1","queued":false,"error":"unknown_target: nobody else is in @dev"}
+            O hello owner {"sessionId":"o"}
+            O > {"type":"kick","target":"nobody"}
+            O < {"type":"kick_ack","kicked":[],"affected":[]}
+            O > {"type":"disconnect"}
+            O < {"type":"disconnect_ack","kicked":[],"affected":[]}
+            P session owner {"sessionId":"p"}
+            P > {"type":"kick","target":"nobody"}
+            P < {"type":"error","code":"not_found"}
+        "#).await
+    }
+}

@@ -1,0 +1,29 @@
+//! Arguments of `doctor`.
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::verb::{Effect, Ran, Verb};
+
+/// Check the installation and every joined mesh; each failure comes with the command that mends it.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --no-loopback --json")]
+pub struct DoctorArgs {
+    /// Leave out the messages that the doctor sends itself over every route of each mesh.
+    #[arg(long)]
+    pub no_loopback: bool,
+}
+
+impl Verb for DoctorArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        super::run(cx, &self).map(Into::into)
+    }
+}

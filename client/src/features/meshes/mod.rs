@@ -1,0 +1,3 @@
+//! The joined meshes of this machine.
+
+pub mod cli;

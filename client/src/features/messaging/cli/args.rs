@@ -1,0 +1,215 @@
+//! Arguments of `send`, `inbox` and `msg-status`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+use claudemesh_protocol::features::messaging::MessageStatusResult;
+
+use crate::context::Context;
+use crate::features::questions::cli::question_fields;
+use crate::inbox::MessageObject;
+use crate::values::parse_seconds;
+use crate::verb::{Effect, Ran, Verb, done, json_fields};
+
+/// Send a message to peers, groups or everyone. Direct messages are end-to-end encrypted.
+#[derive(Args, Clone, Debug, Default)]
+#[command(override_usage = "claudemesh send [OPTIONS] <TO>[,<TO>...] <MESSAGE>\n       \
+                            claudemesh send [OPTIONS] <TO>[,<TO>...] --file <PATH>\n       \
+                            claudemesh send [OPTIONS] --to <TO> [--to <TO>]... <MESSAGE>")]
+#[command(
+    after_help = "Examples:\n  claudemesh send Bob \"tests are green\"\n  claudemesh send Bob,@qa \"freeze at 5\"\n  \
+                        git diff | claudemesh send Bob --file -\n  claudemesh send '*' \"broker restarts\" --priority now\n  \
+                        claudemesh send --to 'Smith, Ann' hello"
+)]
+pub struct SendArgs {
+    /// Whom, then the text. Whom: a name, `@group`, `@group/sub`, `*`, `#topic`, a key or 8 and more digits of one.
+    #[arg(value_name = "TO MESSAGE", num_args = 0..=2)]
+    pub words: Vec<String>,
+    /// A recipient; may be given several times. Nothing is split at commas here.
+    #[arg(long, short = 't', value_name = "TO", action = ArgAction::Append)]
+    pub to: Vec<String>,
+    /// Read the text from a file; `-` is standard input.
+    #[arg(long, short, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// `now` interrupts, `next` waits until the recipient is idle, `low` waits until it is asked for.
+    #[arg(long, short, default_value_t = Priority::Next, value_enum)]
+    pub priority: Priority,
+    /// Allow a message to your own member: it goes to your other sessions.
+    #[arg(long = "self")]
+    pub to_self: bool,
+    /// Id of the message this answers.
+    #[arg(long, value_name = "ID")]
+    pub reply_to: Option<String>,
+}
+
+impl Verb for SendArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<super::Sent>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        super::send(cx, &self).map(Into::into)
+    }
+}
+
+impl SendArgs {
+    /// Recipients and text: the positional recipient is split at commas, `--to` is not. The text is `None` with `--file`.
+    ///
+    /// # Errors
+    /// Exit 3 when the recipient or the text is missing, or there is a word too many.
+    pub fn recipients_and_text(&self) -> Result<(Vec<String>, Option<String>), crate::error::CliError> {
+        let wrong = |message: &str| {
+            crate::error::CliError::invalid_args(message)
+                .hint("claudemesh send <to> <message>, claudemesh send <to> --file -, or claudemesh send --help.")
+        };
+        let mut words = self.words.clone();
+        let text = if self.file.is_some() { None } else { words.pop() };
+        let mut recipients: Vec<String> = self.to.clone();
+        for word in words {
+            recipients.extend(word.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned));
+        }
+        match (&text, self.to.is_empty(), self.words.len()) {
+            (None, false, 1..) | (Some(_), false, 2..) if self.file.is_none() || self.words.len() > 1 => {
+                return Err(wrong("The text is there twice."));
+            }
+            (None, _, 2..) => return Err(wrong("The text is there twice: as an argument and in a file.")),
+            (None, _, _) if self.file.is_none() => return Err(wrong("The message is missing.")),
+            (Some(text), _, _) if text.is_empty() => return Err(wrong("The message is empty.")),
+            _ => {}
+        }
+        if recipients.is_empty() {
+            return Err(wrong(if self.words.len() == 1 && self.file.is_none() {
+                "The recipient or the message is missing."
+            } else {
+                "The recipient is missing."
+            }));
+        }
+        Ok((recipients, text))
+    }
+}
+
+/// Priority of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Priority {
+    /// Interrupts.
+    Now,
+    /// Waits until the recipient is idle.
+    #[default]
+    Next,
+    /// Waits until it is asked for.
+    Low,
+}
+
+impl Priority {
+    /// The word of the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Now => "now",
+            Self::Next => "next",
+            Self::Low => "low",
+        }
+    }
+}
+
+/// Show new messages. They are kept and shown once.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20\n  \
+                        claudemesh inbox --questions"
+)]
+pub struct InboxArgs {
+    /// Wait up to this many seconds for messages.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = parse_seconds)]
+    pub wait: f64,
+    /// Also messages that were seen before.
+    #[arg(long, short)]
+    pub all: bool,
+    /// At most this many: the oldest unread, the newest of --all.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Leave the shown messages unread.
+    #[arg(long)]
+    pub peek: bool,
+    /// List the questions that wait for an answer instead; with --all also those that do not any more.
+    #[arg(long, conflicts_with_all = ["peek", "wait", "limit"])]
+    pub questions: bool,
+}
+
+impl Verb for InboxArgs {
+    fn effect(&self) -> Effect {
+        if self.peek || self.questions { Effect::Reads } else { Effect::Changes }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        if self.questions { question_fields() } else { json_fields::of::<MessageObject>() }
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        super::inbox(cx, &self).map(Into::into)
+    }
+}
+
+/// Show how far a message got: stored, received, handed to the session, seen, answered.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Example:\n  claudemesh msg-status 8fK2mQ7d")]
+pub struct MsgStatusArgs {
+    /// Message id, or 8 and more characters of it.
+    pub id: String,
+}
+
+impl Verb for MsgStatusArgs {
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<MessageStatusResult>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        super::msg_status(cx, &self).map(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(words: &[&str], to: &[&str], file: bool) -> Result<(Vec<String>, Option<String>), String> {
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let args = SendArgs {
+            words: strings(words),
+            to: strings(to),
+            file: file.then(|| PathBuf::from("-")),
+            ..SendArgs::default()
+        };
+        args.recipients_and_text().map_err(|error| error.message)
+    }
+
+    #[test]
+    fn send_understands_its_three_forms() {
+        let ok = |names: &[&str], text: Option<&str>| {
+            Ok((names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), text.map(str::to_owned)))
+        };
+        assert_eq!(send(&["ann", "hi"], &[], false), ok(&["ann"], Some("hi")));
+        assert_eq!(send(&["ann, @qa", "hi, you"], &[], false), ok(&["ann", "@qa"], Some("hi, you")));
+        assert_eq!(send(&["ann"], &[], true), ok(&["ann"], None));
+        assert_eq!(send(&["hi"], &["a, b", "c"], false), ok(&["a, b", "c"], Some("hi")));
+        assert_eq!(send(&[], &["a"], true), ok(&["a"], None));
+        for (words, to, file) in [
+            (&[][..], &[][..], false),
+            (&["ann"], &[], false),
+            (&["ann", "hi"], &[], true),
+            (&["ann", "hi"], &["b"], false),
+            (&["ann", ""], &[], false),
+            (&[","], &[], true),
+            (&[], &["b"], false),
+        ] {
+            assert!(send(words, to, file).is_err(), "{words:?} {to:?} {file}");
+        }
+    }
+}

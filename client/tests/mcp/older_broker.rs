@@ -1,0 +1,132 @@
+//! Our client against a broker that tells no capabilities and is silent about what it does not know. A stand-in plays what
+//! such a broker says, from `older_broker.json`.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::team::{Team, stderr, stdout};
+
+const SCRIPT: &str = include_str!("older_broker.json");
+/// Verbs that wait for an answer that never comes take five seconds.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
+struct StandIn {
+    url: String,
+    heard: Arc<Mutex<Vec<Value>>>,
+}
+
+impl StandIn {
+    fn start() -> Result<Self> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        let url = format!("ws://{}/ws", listener.local_addr()?);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(play(stream, Arc::clone(&notes)));
+                }
+            });
+        });
+        Ok(Self { url, heard })
+    }
+
+    fn heard(&self, tag: &str) -> Vec<Value> {
+        self.heard.lock().unwrap().iter().filter(|frame| frame["type"] == tag).cloned().collect()
+    }
+}
+
+async fn play(stream: tokio::net::TcpStream, heard: Arc<Mutex<Vec<Value>>>) -> Option<()> {
+    let script: Value = serde_json::from_str(SCRIPT).unwrap();
+    let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Text(text) = message else { continue };
+        let frame: Value = serde_json::from_str(&text).unwrap();
+        heard.lock().unwrap().push(frame.clone());
+        let tag = frame["type"].as_str().unwrap_or_default();
+        // Silence about everything that is not in the script.
+        let Some(mut answer) = script.get(tag).cloned() else { continue };
+        for name in ["_reqId", "id"] {
+            if let Some(id) = frame.get(name) {
+                answer[name] = id.clone();
+            }
+        }
+        socket.send(Message::text(answer.to_string())).await.ok()?;
+        let pushes = if tag == "hello" { script["after_hello"].as_array() } else { None };
+        for push in pushes.into_iter().flatten() {
+            socket.send(Message::text(push.to_string())).await.ok()?;
+        }
+    }
+    Some(())
+}
+
+/// A person whose mesh is served by the stand-in.
+async fn person() -> Result<(StandIn, Team)> {
+    let (stand_in, team) = (StandIn::start()?, Team::start().await?);
+    let path = team.ann.config_dir().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    config["meshes"][0]["brokerUrl"] = stand_in.url.clone().into();
+    std::fs::write(&path, config.to_string())?;
+    Ok((stand_in, team))
+}
+
+fn quickly(team: &Team, args: &[&str]) -> Result<Value> {
+    let started = Instant::now();
+    let output = team.ann.run(args)?;
+    assert!(started.elapsed() < AT_ONCE, "{args:?} took {:?}", started.elapsed());
+    anyhow::ensure!(output.status.success(), "{args:?}: {}{}", stdout(&output), stderr(&output));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+#[tokio::test]
+async fn names_are_found_in_the_list_of_peers() -> Result<()> {
+    let (stand_in, team) = person().await?;
+    let sent = quickly(&team, &["send", "sid", "hi", "--json"])?;
+    assert_eq!((&sent["ok"], &sent["name"]), (&json!(true), &json!("Sid")));
+    let frames = stand_in.heard("send");
+    assert_eq!(frames[0]["targetSpec"], "1".repeat(64));
+    assert_eq!(quickly(&team, &["send", "11111111", "hi", "--json"])?["name"], "Sid");
+    let nobody = team.ann.run(&["send", "Nobody", "hi"])?;
+    assert_eq!(nobody.status.code(), Some(5), "{}", stderr(&nobody));
+    let two = team.ann.run(&["send", "Two", "hi", "--json"])?;
+    let two: Value = serde_json::from_slice(&two.stdout)?;
+    assert_eq!((&two["error"], two["candidates"].as_array().map(Vec::len)), (&json!("ambiguous_target"), Some(2)));
+    assert_eq!(stand_in.heard("resolve_target"), Vec::<Value>::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn messages_are_taken_in_at_once_acknowledged_in_a_form_that_it_reads_and_have_names() -> Result<()> {
+    let (stand_in, team) = person().await?;
+    let read = quickly(&team, &["inbox", "--wait", "0", "--json"])?;
+    let shown: Vec<(&Value, &Value)> =
+        read.as_array().context("a list")?.iter().map(|one| (&one["plaintext"], &one["senderName"])).collect();
+    assert_eq!(shown, [(&json!("hello all"), &json!("Sid")), (&json!("second"), &json!("Sid"))]);
+    let acks = stand_in.heard("client_ack");
+    let expected = ["pFDy0001aaaabbbbcccc", "pFDy0002aaaabbbbcccc"];
+    let acks: Vec<Value> = acks.iter().map(|ack| json!([ack["brokerMessageId"], ack["messageIds"]])).collect();
+    assert_eq!(acks, expected.map(|id| json!([id, null])));
+    assert_eq!(stand_in.heard("inbox_pull"), Vec::<Value>::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn lists_and_looks_are_read_in_their_older_shape() -> Result<()> {
+    let (stand_in, team) = person().await?;
+    let peers = quickly(&team, &["peers", "--json"])?;
+    assert_eq!(peers.as_array().map(Vec::len), Some(3), "{peers}");
+    assert_eq!((&peers[0]["displayName"], &peers[0]["groups"][0]["role"]), (&json!("Sid"), &json!("lead")));
+    quickly(&team, &["info", "--json"])?;
+    let ping = quickly(&team, &["ping", "--json"])?;
+    assert_eq!((&ping["peers_online"], &ping["broker_time"]), (&json!(3), &Value::Null));
+    assert_eq!(stand_in.heard("echo"), Vec::<Value>::new());
+    Ok(())
+}

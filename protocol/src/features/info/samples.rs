@@ -1,0 +1,34 @@
+//! Samples of every message of the overview.
+
+use super::{MeshInfo, MeshInfoResult, Request, Response, TaskCounts};
+use crate::testing::{MESH, groups};
+
+/// Fields that are written as `null` when they have no value.
+pub(crate) const NULLS: &[(&str, &str)] = &[];
+
+/// Requests.
+pub(crate) fn requests() -> Vec<(&'static str, Request)> {
+    vec![("", MeshInfo {}.into())]
+}
+
+/// Answers and events.
+pub(crate) fn responses() -> Vec<(&'static str, Response)> {
+    let result = MeshInfoResult {
+        mesh: MESH.into(),
+        slug: Some("kitchen".into()),
+        peers: 2,
+        groups: vec!["@frontend".into()],
+        state_keys: vec![],
+        memory_count: 0,
+        file_count: 0,
+        tasks: TaskCounts::default(),
+        streams: vec![],
+        tables: vec![],
+        collections: vec![],
+        topics: vec!["general".into()],
+        members: 3,
+        your_name: "Alice".into(),
+        your_groups: groups(),
+    };
+    vec![("", result.into())]
+}
