@@ -26,9 +26,9 @@ pub struct Refusal {
     /// With `ambiguous_target`.
     pub candidates: Vec<Candidate>,
     /// With `conflict`: what is there now.
-    pub current: Option<serde_json::Value>,
+    pub current: Option<Box<serde_json::Value>>,
     /// With `limit`: which bound was hit.
-    pub bound: Option<Bound>,
+    pub bound: Option<Box<Bound>>,
     /// What went wrong inside the broker; only its incident id leaves the broker.
     pub(crate) fault: Option<Arc<Fault>>,
 }
@@ -100,8 +100,8 @@ impl Refusal {
             id: id.map(str::to_owned),
             retry_after_ms: self.retry_after_ms,
             candidates: self.candidates,
-            current: self.current,
-            bound: self.bound,
+            current: self.current.map(|current| *current),
+            bound: self.bound.map(|bound| *bound),
         }
     }
 }
