@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::attach::end;
 use super::events::MeshEvent;
-use super::hooks::HookBoard;
+use super::hooks::HookStatusRegistry;
 use super::letter::Letter;
 use super::outcome::{ReplyTo, Work};
 use super::peers::{Member, Peer, PeerRef, Role, Roster, Sending, StatusSource};
@@ -62,7 +62,7 @@ pub struct Core {
     /// Connection settings.
     pub connections: Connections,
     /// Hook tokens over the whole broker.
-    pub hooks: Arc<HookBoard>,
+    pub hooks: Arc<HookStatusRegistry>,
     /// Events to deliver after this frame.
     pub events: VecDeque<MeshEvent>,
     /// Work admitted by this frame.
@@ -472,5 +472,5 @@ pub struct Shared {
     /// Connection settings.
     pub connections: Connections,
     /// Hook tokens and statuses that wait for their session.
-    pub hooks: Arc<HookBoard>,
+    pub hooks: Arc<HookStatusRegistry>,
 }

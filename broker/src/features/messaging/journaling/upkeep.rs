@@ -27,7 +27,7 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
         }
         settle_stayed(memory, cx, at);
     }
-    // Asked every second, so that a step of the wall clock is seen as one.
+    // ClientFrame every second, so that a step of the wall clock is seen as one.
     cx.believed_ms();
 }
 
