@@ -17,7 +17,7 @@ use claudemesh_broker::journal::types::{NewDelivery, NewMessage, RecipientKind};
 use claudemesh_broker::journal::{Batch, Journal, store};
 use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
-use claudemesh_broker::mesh::peers::{At, Member, Peer, PeerRef, Role, Roster};
+use claudemesh_broker::mesh::peers::{Member, Moment, Peer, PeerRef, Role, Roster};
 use claudemesh_broker::session::Out;
 use claudemesh_broker::session::queue::{Load, Outlet};
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Request, Send};
@@ -106,7 +106,7 @@ impl Fixture {
             pulls: true,
             socket: Some(Outlet::new(Drain(load.clone()).start().recipient(), load)),
             socket_no: u64::from(number),
-            ..Peer::new(at, &member, Some(key(number + 10_000)), At::default())
+            ..Peer::new(at, &member, Some(key(number + 10_000)), Moment::default())
         });
         at
     }

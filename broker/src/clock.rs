@@ -27,7 +27,7 @@ pub trait Clock: Send + Sync + 'static {
     ///
     /// The wall clock, unless it has run ahead of the monotonic one by more than five minutes since the last look: then the
     /// old time goes on, and the new one is believed after it has held for a day. A clock that is set right within
-    /// that day has cost nothing. Asked at least once a second by every mesh in memory.
+    /// that day has cost nothing. Every mesh in memory asks at least once a second.
     fn believed_ms(&self) -> i64;
 
     /// Resolves once [`Clock::mono_ms`] has reached `at_ms`. Safe to drop.

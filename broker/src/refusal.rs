@@ -9,7 +9,6 @@ use actix_web::{HttpResponse, ResponseError};
 use claudemesh_protocol::error::{Bound, ErrorClass, ErrorCode, ErrorFrame, HttpError};
 use claudemesh_protocol::features::messaging::Candidate;
 use claudemesh_protocol::id::MeshId;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::db::DbError;
@@ -27,9 +26,9 @@ pub struct Refusal {
     /// With `ambiguous_target`.
     pub candidates: Vec<Candidate>,
     /// With `conflict`: what is there now.
-    pub current: Option<Value>,
+    pub current: Option<Box<serde_json::Value>>,
     /// With `limit`: which bound was hit.
-    pub bound: Option<Bound>,
+    pub bound: Option<Box<Bound>>,
     /// What went wrong inside the broker; only its incident id leaves the broker.
     pub(crate) fault: Option<Arc<Fault>>,
 }
@@ -101,8 +100,8 @@ impl Refusal {
             id: id.map(str::to_owned),
             retry_after_ms: self.retry_after_ms,
             candidates: self.candidates,
-            current: self.current,
-            bound: self.bound,
+            current: self.current.map(|current| *current),
+            bound: self.bound.map(|bound| *bound),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::journal::Journal;
 use crate::lock::DataDirLock;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::{Arbiters, Directory};
-use crate::mesh::hooks::HookBoard;
+use crate::mesh::hooks::HookStatusRegistry;
 use crate::quiet::tell_when_quiet;
 use crate::session::SessionDeps;
 use crate::session::hello::SeenHellos;
@@ -163,7 +163,7 @@ impl Broker {
             journal,
             limits: limits.clone(),
             connections: config.connections.clone(),
-            hooks: Arc::new(HookBoard::default()),
+            hooks: Arc::new(HookStatusRegistry::default()),
         };
         let directory = Directory::new(shared, arbiters.clone());
         let sessions = Arc::new(SessionDeps {

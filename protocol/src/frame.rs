@@ -173,7 +173,6 @@ pub fn write<T: Serialize>(tag: &str, body: &T, req_id: Option<&str>) -> String 
 }
 
 /// As [`write`], when it is known that the frame has about so many bytes: spares growing and copying.
-#[expect(clippy::expect_used, reason = "no value of a wire type fails")]
 pub fn write_about<T: Serialize>(bytes: usize, tag: &str, body: &T, req_id: Option<&str>) -> String {
     write_frame(bytes, &Envelope { tag, body, req_id, confirm: false })
 }
@@ -183,6 +182,7 @@ pub fn write_confirmed<T: Serialize>(tag: &str, body: &T, req_id: &str) -> Strin
     write_frame(128, &Envelope { tag, body, req_id: Some(req_id), confirm: true })
 }
 
+#[expect(clippy::expect_used, reason = "no value of a wire type fails")]
 fn write_frame<T: Serialize>(bytes: usize, envelope: &Envelope<'_, T>) -> String {
     let mut frame = Vec::with_capacity(bytes);
     serde_json::to_writer(&mut frame, envelope).expect("wire types serialise: string keys, no failing impl");

@@ -14,7 +14,7 @@ use super::dispatch::Features;
 use super::hooks::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
-use super::messages::{Asked, Attach, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
+use super::messages::{Attach, ClientFrame, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{PeerRef, StatusSource};
 use super::step;
@@ -246,7 +246,7 @@ impl Handler<Inbound> for Mesh {
         let Inbound { peer, socket_no, frames } = inbound;
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         let mut started = std::time::Instant::now();
-        for Asked { req_id, id, confirm, message } in frames {
+        for ClientFrame { req_id, id, confirm, message } in frames {
             match self.core.roster.get_mut(peer) {
                 Some(record) if record.socket_no == socket_no => {
                     record.heard_mono_ms = mono;

@@ -16,7 +16,7 @@ use super::context::{Core, FlushWanted, MeshContext, answer_text};
 use super::events::MeshEvent;
 use super::known;
 use super::messages::Attach;
-use super::peers::{At, KnownSession, Member, Peer, PeerRef, StatusSource};
+use super::peers::{KnownSession, Member, Moment, Peer, PeerRef, StatusSource};
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
@@ -149,7 +149,7 @@ impl Mesh {
         let groups = given
             .or_else(|| known.map(|known| known.groups.clone()).filter(|groups| !groups.is_empty()))
             .unwrap_or_else(|| member.default_groups.clone());
-        let fresh = Peer::new(at, member, hello.session_key, At { mono_ms: mono, wall_ms: now });
+        let fresh = Peer::new(at, member, hello.session_key, Moment { mono_ms: mono, wall_ms: now });
         self.core.roster.insert(Peer {
             proven: hello.proven,
             session_id: cut(&hello.session_id),

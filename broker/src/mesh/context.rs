@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::attach::end;
 use super::events::MeshEvent;
-use super::hooks::HookBoard;
+use super::hooks::HookStatusRegistry;
 use super::letter::Letter;
 use super::outcome::{Outcome, ReplyTo, Work};
 use super::peers::{Member, Peer, PeerRef, Roster, Sending, StatusSource};
@@ -63,7 +63,7 @@ pub struct Core {
     /// Connection settings.
     pub connections: Connections,
     /// Hook tokens over the whole broker.
-    pub hooks: Arc<HookBoard>,
+    pub hooks: Arc<HookStatusRegistry>,
     /// Events to deliver after this frame.
     pub events: VecDeque<MeshEvent>,
     /// Work admitted by this frame.
@@ -478,5 +478,5 @@ pub struct Shared {
     /// Connection settings.
     pub connections: Connections,
     /// Hook tokens and statuses that wait for their session.
-    pub hooks: Arc<HookBoard>,
+    pub hooks: Arc<HookStatusRegistry>,
 }

@@ -24,11 +24,11 @@ struct Board {
 
 /// Shared between the HTTP route and the meshes. Locks are held for map accesses only.
 #[derive(Default)]
-pub struct HookBoard {
+pub struct HookStatusRegistry {
     board: Mutex<Board>,
 }
 
-impl HookBoard {
+impl HookStatusRegistry {
     /// A session with this token attached to a mesh.
     pub fn attach(&self, token_hash: &str, mesh: &MeshId) {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn parked_statuses_expire_and_belong_to_their_token() {
-        let board = HookBoard::default();
+        let board = HookStatusRegistry::default();
         board.park("t".into(), status(Some("s"), None, "/x"), 0);
         assert!(board.claim("other", "s", 1, "/x", 1).is_none());
         assert!(board.claim("t", "s", 1, "/y", 1).is_some());
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn parked_statuses_are_bounded() {
-        let board = HookBoard::default();
+        let board = HookStatusRegistry::default();
         for pid in 0..5_000 {
             board.park("t".into(), status(None, Some(pid), "/x"), 0);
         }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn meshes_are_forgotten_with_their_last_session() {
-        let board = HookBoard::default();
+        let board = HookStatusRegistry::default();
         let mesh = MeshId::from("m");
         board.attach("t", &mesh);
         board.attach("t", &mesh);

@@ -23,11 +23,11 @@ pub struct Inbound {
     /// On which socket.
     pub socket_no: u64,
     /// At least one.
-    pub frames: Vec<Asked>,
+    pub frames: Vec<ClientFrame>,
 }
 
 /// A client frame.
-pub struct Asked {
+pub struct ClientFrame {
     /// `_reqId`.
     pub req_id: Option<Arc<str>>,
     /// `id`.

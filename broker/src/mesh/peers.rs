@@ -47,7 +47,7 @@ pub enum StatusSource {
 
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct At {
+pub struct Moment {
     /// Monotonic ms.
     pub mono_ms: i64,
     /// Wall ms.
@@ -151,7 +151,7 @@ impl Deref for Sending<'_> {
 
 impl Peer {
     /// A session of a member that has said nothing of itself: idle, visible, without a socket.
-    pub fn new(at: PeerRef, member: &Member, session_key: Option<PublicKey>, now: At) -> Self {
+    pub fn new(at: PeerRef, member: &Member, session_key: Option<PublicKey>, now: Moment) -> Self {
         Self {
             at,
             presence: PresenceId::random(&mut rand::thread_rng()),

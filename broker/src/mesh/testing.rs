@@ -14,7 +14,7 @@ use super::dispatch::Features;
 use super::events::MeshEvent;
 use super::lanes::Lanes;
 use super::outcome::{Outcome, Work};
-use super::peers::{At, Member, Peer, PeerRef, Role, Roster};
+use super::peers::{Member, Moment, Peer, PeerRef, Role, Roster};
 use super::step;
 use crate::clock::ManualClock;
 use crate::config::{Connections, Limits};
@@ -113,7 +113,7 @@ impl TestMesh {
             peer_type: Some("ai".into()),
             acks: true,
             pulls: true,
-            ..Peer::new(at, &member, session.map(key), At::default())
+            ..Peer::new(at, &member, session.map(key), Moment::default())
         });
         let known = super::attach::known_of(self.core.roster.get(at).unwrap());
         let key = self.core.roster.get(at).unwrap().key();

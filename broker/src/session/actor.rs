@@ -21,7 +21,7 @@ use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::mesh::actor::Mesh;
 use crate::mesh::directory::Directory;
-use crate::mesh::messages::{Asked, Attach, Detach, Heartbeat, Inbound};
+use crate::mesh::messages::{Attach, ClientFrame, Detach, Heartbeat, Inbound};
 use crate::mesh::peers::PeerRef;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
@@ -65,7 +65,7 @@ pub struct PeerSession {
     state: State,
     socket_no: u64,
     heard_mono_ms: i64,
-    beat: Beat,
+    beat: HeartbeatThrottle,
     frames: Bucket,
     bad_frames: u32,
     counted_pending: bool,
@@ -73,7 +73,7 @@ pub struct PeerSession {
     fragments: Vec<u8>,
     frame_limit: FrameLimit,
     /// Frames that were read in this turn, for the mesh.
-    asked: Vec<Asked>,
+    asked: Vec<ClientFrame>,
     asked_bytes: usize,
     load: Arc<Load>,
     _open: Open,
@@ -94,7 +94,7 @@ impl PeerSession {
             state: State::Fresh,
             socket_no,
             heard_mono_ms: now,
-            beat: Beat::default(),
+            beat: HeartbeatThrottle::default(),
             bad_frames: 0,
             counted_pending: true,
             deadline: None,
@@ -135,7 +135,7 @@ impl PeerSession {
     }
 
     /// Any sign of life, pongs included.
-    pub fn heard(&mut self, pong: bool) {
+    pub fn note_activity(&mut self, pong: bool) {
         self.heard_mono_ms = self.deps.clock.mono_ms();
         if pong
             && let State::Attached { mesh, peer } = &self.state
@@ -154,13 +154,15 @@ impl PeerSession {
 
     /// One text frame.
     pub fn frame(&mut self, text: &ByteString, ctx: &mut SocketContext) {
-        self.heard(false);
+        self.note_activity(false);
         if matches!(self.state, State::Closing) {
             return;
         }
         let head = match Head::read(text) {
             Ok(head) => head,
-            Err(_) => return self.bad(ErrorCode::BadJson, "expected one JSON object per frame", None, None, ctx),
+            Err(_) => {
+                return self.reject_frame(ErrorCode::BadJson, "expected one JSON object per frame", None, None, ctx);
+            }
         };
         let (rate, now) = (self.deps.limits.frames_per_second, self.heard_mono_ms);
         if let Err(wait) = self.frames.take(rate, 1_000, rate.saturating_mul(4), now) {
@@ -174,7 +176,7 @@ impl PeerSession {
         let message = ClientMessage::read(&head, text);
         if contains_nul(text) {
             let (req_id, id) = (bounded(head.req_id), bounded(head.id));
-            return self.bad(ErrorCode::InvalidArgs, "expected texts without NUL characters", req_id, id, ctx);
+            return self.reject_frame(ErrorCode::InvalidArgs, "expected texts without NUL characters", req_id, id, ctx);
         }
         let (req_id, id, confirm) = (bounded(head.req_id), bounded(head.id), head.confirm);
         let message = match message {
@@ -189,13 +191,13 @@ impl PeerSession {
             Err(error) => {
                 // Before a hello, anything else gets `no_hello`, as older brokers answer.
                 let code = if matches!(self.state, State::Fresh) { ErrorCode::NoHello } else { error.code() };
-                return self.bad(code, &error.to_string(), req_id, id, ctx);
+                return self.reject_frame(code, &error.to_string(), req_id, id, ctx);
             }
         };
         self.bad_frames = 0;
         match (&self.state, message) {
             (State::Fresh, ClientMessage::Session(request)) => self.hello(request, req_id, ctx),
-            (State::Fresh, _) => self.bad(ErrorCode::NoHello, "say hello first", req_id, id, ctx),
+            (State::Fresh, _) => self.reject_frame(ErrorCode::NoHello, "say hello first", req_id, id, ctx),
             (State::Joining, _) => {
                 let id = id.as_deref().map(str::to_owned);
                 let frame = ErrorFrame { id, ..ErrorFrame::new(ErrorCode::NoHello, "wait for hello_ack") };
@@ -204,12 +206,12 @@ impl PeerSession {
             (State::Attached { .. }, message) => {
                 // What is read in one turn goes to the mesh together; this runs when the turn's last frame was read.
                 if self.asked.is_empty() {
-                    ctx.spawn(actix::fut::ready(()).map(|(), session: &mut Self, ctx| session.hand_over(ctx)));
+                    ctx.spawn(actix::fut::ready(()).map(|(), session: &mut Self, ctx| session.forward_to_mesh(ctx)));
                 }
-                self.asked.push(Asked { req_id, id, confirm, message });
+                self.asked.push(ClientFrame { req_id, id, confirm, message });
                 self.asked_bytes += text.len();
                 if self.asked_bytes >= MAX_TOGETHER_BYTES {
-                    self.hand_over(ctx);
+                    self.forward_to_mesh(ctx);
                 }
             }
             (State::Closing, _) => {}
@@ -217,7 +219,7 @@ impl PeerSession {
     }
 
     /// Hands the mesh what was read, in order.
-    fn hand_over(&mut self, ctx: &mut SocketContext) {
+    fn forward_to_mesh(&mut self, ctx: &mut SocketContext) {
         self.asked_bytes = 0;
         let frames = std::mem::take(&mut self.asked);
         let State::Attached { mesh, peer } = &self.state else { return };
@@ -260,7 +262,7 @@ impl PeerSession {
 
     /// A message that is not UTF-8.
     pub fn not_text(&mut self, ctx: &mut SocketContext) {
-        self.bad(ErrorCode::BadJson, "expected UTF-8 text", None, None, ctx);
+        self.reject_frame(ErrorCode::BadJson, "expected UTF-8 text", None, None, ctx);
     }
 
     /// What the mesh hands over.
@@ -319,7 +321,7 @@ impl PeerSession {
         self.end(reason, ctx);
     }
 
-    fn bad(
+    fn reject_frame(
         &mut self,
         code: ErrorCode,
         message: &str,
@@ -352,11 +354,11 @@ impl PeerSession {
 
 /// Signs of life that are passed on to the mesh: one a second says as much as a flood of them.
 #[derive(Default)]
-struct Beat {
+struct HeartbeatThrottle {
     last_mono_ms: Option<i64>,
 }
 
-impl Beat {
+impl HeartbeatThrottle {
     const EVERY_MS: i64 = 1_000;
 
     fn is_due(&mut self, mono_ms: i64) -> bool {
@@ -419,11 +421,11 @@ fn bounded(text: Option<std::borrow::Cow<'_, str>>) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Beat, contains_nul};
+    use super::{HeartbeatThrottle, contains_nul};
 
     #[test]
     fn a_flood_of_pings_is_one_sign_of_life_a_second() {
-        let mut beat = Beat::default();
+        let mut beat = HeartbeatThrottle::default();
         let passed = (0..3_500).filter(|mono_ms| beat.is_due(*mono_ms)).count();
         assert_eq!(passed, 4);
         assert!(beat.is_due(75_000), "after a silence it is told at once");

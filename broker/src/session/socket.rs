@@ -145,10 +145,10 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for PeerSession {
                 Err(_) => self.not_text(ctx),
             },
             Ok(ws::Message::Ping(payload)) => {
-                self.heard(true);
+                self.note_activity(true);
                 ctx.pong(&payload);
             }
-            Ok(ws::Message::Pong(_)) => self.heard(true),
+            Ok(ws::Message::Pong(_)) => self.note_activity(true),
             Ok(ws::Message::Close(reason)) => {
                 ws::WebsocketContext::close(ctx, reason);
                 ctx.stop();

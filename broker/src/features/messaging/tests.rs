@@ -565,7 +565,6 @@ fn coming() -> impl Strategy<Value = Coming> {
 /// A closed socket, as the mesh tells of it.
 fn leave(mesh: &mut TestMesh, at: PeerRef) {
     mesh.disconnect(at);
-    mesh.step(None, |_, cx| cx.emit(MeshEvent::Detached { peer: at }));
 }
 
 async fn come_and_go(steps: Vec<Coming>) {

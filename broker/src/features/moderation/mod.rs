@@ -99,7 +99,7 @@ fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, 
     };
     let resolved = match resolve_name(cx.roster(), target, None).map_err(not_found) {
         // A client of before is told that nobody was closed.
-        Err(reject) if older && reject.code == ErrorCode::NotFound => return Ok((vec![], false)),
+        Err(refusal) if older && refusal.code == ErrorCode::NotFound => return Ok((vec![], false)),
         resolved => resolved?,
     };
     let peers = match resolved {

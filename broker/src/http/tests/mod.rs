@@ -25,7 +25,7 @@ use crate::db::DbOptions;
 use crate::journal::Journal;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::Arbiters;
-use crate::mesh::hooks::HookBoard;
+use crate::mesh::hooks::HookStatusRegistry;
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -49,7 +49,7 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         journal,
         limits: config.effective_limits(),
         connections: config.connections.clone(),
-        hooks: Arc::new(HookBoard::default()),
+        hooks: Arc::new(HookStatusRegistry::default()),
     };
     let arbiters = Arbiters::default();
     arbiters.add(actix_rt::Arbiter::current());
