@@ -10,10 +10,12 @@ use actix::{Actor, Context, Handler};
 use actix_rt::System;
 use claudemesh_broker::clock::SystemClock;
 use claudemesh_broker::config::{Connections, Limits};
-use claudemesh_broker::db::{Db, DbOptions, meshes};
+use claudemesh_broker::db::{Db, DbOptions};
+use claudemesh_broker::features::meshes::store as meshes;
+use claudemesh_broker::features::messaging::store;
+use claudemesh_broker::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use claudemesh_broker::features::messaging::{Messaging, MessagingMemory};
-use claudemesh_broker::journal::types::{NewDelivery, NewMessage, RecipientKind};
-use claudemesh_broker::journal::{Batch, Journal, store};
+use claudemesh_broker::journal::{Batch, Journal, write_batch};
 use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
 use claudemesh_broker::mesh::peers::{At, Member, Peer, PeerRef, Role, Roster};
@@ -228,7 +230,9 @@ fn batch(mesh: &MeshId, first: i64, count: i64) -> Batch {
             size_bytes: 700,
         })
         .collect();
-    Batch { id: uuid::Uuid::new_v4().to_string(), messages, deliveries, ..Batch::default() }
+    let mut batch = Batch::of(MessagingPart { messages, deliveries, ..MessagingPart::default() });
+    batch.id = uuid::Uuid::new_v4().to_string();
+    batch
 }
 
 /// A batch of messages with their deliveries on SQLite as the journal writes it, and the backlog of one recipient.
@@ -249,7 +253,7 @@ fn disk(c: &mut Criterion) {
                     let batch = Arc::new(batch(&record.id, next, count));
                     next += count;
                     let start = Instant::now();
-                    system.block_on(store::write_batch(&db, batch)).expect("the batch is written");
+                    system.block_on(write_batch(&db, batch)).expect("the batch is written");
                     spent += start.elapsed();
                 }
                 spent

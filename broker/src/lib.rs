@@ -2,6 +2,7 @@
 //!
 //! [`Broker::start`] is the whole embedded interface; the binary, the client's local mode and the tests use it.
 
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod db;

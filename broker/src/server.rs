@@ -13,8 +13,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::db::{Db, DbError, DbOptions, Exclusive};
+use crate::features::messaging::store as messaging;
 use crate::http::{self, AppState, auth::AuthState};
-use crate::journal::{self, Journal};
+use crate::journal::Journal;
 use crate::lock::DataDirLock;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::{Arbiters, Directory};
@@ -286,10 +287,10 @@ impl RunningBroker {
 async fn upkeep(db: Db, clock: SharedClock) {
     loop {
         let now = clock.believed_ms();
-        let kept = now - journal::store::QUEUE_KEPT_MS;
+        let kept = now - messaging::QUEUE_KEPT_MS;
         let done = async {
-            let expired = journal::store::expire(&db, now).await?;
-            let purged = journal::store::purge(&db, now).await?;
+            let expired = messaging::expire(&db, now).await?;
+            let purged = messaging::purge(&db, now).await?;
             let forgotten = crate::features::presence::store::forget_before(&db, kept).await?;
             Ok::<_, DbError>((expired, purged, forgotten))
         };

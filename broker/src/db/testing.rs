@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::id::{MeshId, PublicKey, random_id};
 
-use super::meshes::{self, MeshRecord};
 use super::{Db, DbOptions};
 use crate::features::members::store::{Member, Role};
+use crate::features::meshes::store::{self as meshes, MeshRecord};
 
 /// Wall time of the tests.
 pub(crate) const NOW: i64 = 1_700_000_000_000;

@@ -19,10 +19,10 @@ use super::auth::{Body, Signed, client_address, require_operator};
 use super::failure::HttpFailure;
 use super::{AppState, State, pages};
 use crate::db::DbError;
-use crate::db::meshes::{self, MeshRecord};
 use crate::features::enrolment::rules::{self, RuleError};
 use crate::features::enrolment::store::{self, Candidate, Enrolled, Invite};
 use crate::features::members::store::{self as members, Member, Role};
+use crate::features::meshes::store::{self as meshes, MeshRecord};
 
 type Answer = Result<HttpResponse, HttpFailure>;
 

@@ -15,9 +15,9 @@ use super::auth::Signed;
 use super::enrolment::{live, to_the_end};
 use super::failure::HttpFailure;
 use super::{AppState, State};
-use crate::db::meshes::{self, MeshRecord};
 use crate::features::enrolment::rules;
 use crate::features::members::store::{self, Member, MemberPatch, Role};
+use crate::features::meshes::store::{self as meshes, MeshRecord};
 
 type Answer = Result<HttpResponse, HttpFailure>;
 

@@ -21,7 +21,7 @@ use super::topics::TopicBook;
 use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
-use crate::db::meshes::MeshRecord;
+use crate::features::meshes::store::MeshRecord;
 use crate::journal::Journal;
 use crate::metrics::METRICS;
 use crate::session::CloseReason;

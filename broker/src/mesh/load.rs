@@ -12,13 +12,12 @@ use super::dispatch::Features;
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{KnownSession, Member, Roster};
 use super::topics::{TopicBook, TopicState};
-use crate::db::meshes::{self, MeshRecord};
 use crate::db::{Db, DbError};
+use crate::features::meshes::store::{self as meshes, MeshRecord};
 use crate::features::messaging::{Counts, MessagingMemory};
 use crate::features::presence::store::{SessionRecord, StatsDelta};
 use crate::features::{members, messaging, presence, topics};
 use crate::hash::FastMap;
-use crate::journal::store as journal;
 
 /// Retries recognised after a restart.
 const RECENT_REPEATABLE: u32 = 20_000;
@@ -58,7 +57,7 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
     // Sessions matter as long as a message can wait for them. The newest one tells the time without a clock.
     let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
     let newest = presence::store::newest_seen(db, id).await?.unwrap_or(0);
-    let waiting = journal::pending_counts(db, id).await?;
+    let waiting = messaging::store::pending_counts(db, id).await?;
     Ok(Some(Loaded {
         members: members::store::load_all(db, id).await?,
         sessions: presence::store::load_known(db, id, newest.saturating_sub(ttl)).await?,
@@ -66,7 +65,7 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
         subscriptions: topics::store::load_subscriptions(db, id).await?,
         waiting: waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
         totals: presence::store::totals(db, id).await?,
-        max_seq: journal::max_seq(db, id).await?,
+        max_seq: messaging::store::max_seq(db, id).await?,
         recent: messaging::store::recent_repeatable(db, id, RECENT_REPEATABLE).await?,
         mesh,
     }))

@@ -13,10 +13,10 @@ use super::peers::{At, Member, Peer, PeerRef, Role, Roster};
 use super::topics::TopicBook;
 use crate::clock::ManualClock;
 use crate::config::{Connections, Limits};
-use crate::db::meshes::{self, MeshRecord};
 use crate::db::{Db, DbOptions};
+use crate::features::meshes::store::{self as meshes, MeshRecord};
 use crate::features::messaging::{Messaging, MessagingMemory, journaling};
-use crate::journal::{Journal, store};
+use crate::journal::Journal;
 use crate::mesh::dispatch::{Feature, Features};
 use crate::session::Out;
 use crate::session::queue::{Load, Outlet};
@@ -196,8 +196,9 @@ impl TestMesh {
         self.core.flush_wanted = FlushWanted::No;
         let (batch, ticket) =
             self.step(None, |features, cx| journaling::take_batch(&mut features.messaging, cx, wanted));
-        let batch = crate::journal::Batch { id: uuid::Uuid::new_v4().to_string(), ..batch };
-        store::write_batch(&self.core.db, Arc::new(batch)).await.unwrap();
+        let mut batch = batch;
+        batch.id = uuid::Uuid::new_v4().to_string();
+        crate::journal::write_batch(&self.core.db, Arc::new(batch)).await.unwrap();
         self.step(None, |features, cx| journaling::committed(&mut features.messaging, cx, ticket, Ok(())));
     }
 

@@ -9,10 +9,11 @@ use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::meshes::{self, MeshRecord};
-use crate::db::schema::{invites, members};
+use super::schema::invites;
 use crate::db::{Db, DbError, convert};
+use crate::features::members::schema::members;
 use crate::features::members::store::{Member, MemberRow, NewMemberRow, Role};
+use crate::features::meshes::store::{self as meshes, MeshRecord};
 use crate::{with_conn, with_tx};
 
 /// An invite as stored.

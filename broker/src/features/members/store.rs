@@ -10,7 +10,7 @@ use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::schema::members;
+use super::schema::members;
 use crate::db::{Db, DbError, convert};
 use crate::{with_conn, with_tx};
 

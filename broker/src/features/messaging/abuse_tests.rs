@@ -7,8 +7,8 @@ use diesel_async::RunQueryDsl;
 
 use super::journaling;
 use super::resolve::{Resolved, resolve_name};
+use super::store;
 use crate::db::{Db, DbError};
-use crate::journal::store;
 use crate::mesh::testing::{TestMesh, key};
 use crate::with_conn;
 

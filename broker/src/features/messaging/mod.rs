@@ -7,6 +7,7 @@ mod quota;
 mod receipts;
 pub mod remembered;
 pub mod resolve;
+pub mod schema;
 mod send;
 pub mod state;
 pub mod store;

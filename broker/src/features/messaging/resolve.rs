@@ -10,7 +10,7 @@ use claudemesh_protocol::target::Target;
 use smallvec::SmallVec;
 
 use super::state::Recipient;
-use crate::journal::types::RecipientKind;
+use super::store::types::RecipientKind;
 use crate::mesh::outcome::Reject;
 use crate::mesh::peers::{Member, Peer, PeerRef, Roster, allows};
 use crate::metrics::METRICS;

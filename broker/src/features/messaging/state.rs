@@ -8,9 +8,9 @@ use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use smallvec::SmallVec;
 
 use super::remembered::{Known, Remembered};
+use super::store::types::{NewMessage, RecipientKind, StageUpdate};
 use crate::features::presence::store::StatsDelta;
 use crate::hash::FastMap;
-use crate::journal::types::{NewMessage, RecipientKind, StageUpdate};
 use crate::mesh::outcome::ReplyTo;
 use crate::mesh::peers::PeerRef;
 use crate::session::bucket::Bucket;

@@ -1,5 +1,6 @@
 //! Presence: status, summary, profile, visibility, counters, the peer list.
 
+pub mod schema;
 pub mod store;
 
 use claudemesh_protocol::error::ErrorCode;

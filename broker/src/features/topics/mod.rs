@@ -1,5 +1,6 @@
 //! Topics: channels with history. Membership is kept in the mesh's topic book; writing goes through `send #topic`.
 
+pub mod schema;
 pub mod store;
 
 use claudemesh_protocol::error::ErrorCode;
@@ -12,7 +13,7 @@ use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::time::iso;
 
-use crate::journal::store as journal;
+use crate::features::messaging::store as messaging;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
 use crate::mesh::outcome::{Lane, Outcome, Reject};
@@ -55,7 +56,7 @@ impl Feature for Topics {
                 let topic = readable(&cx.core.topics, &own, &join.topic)?.id.clone();
                 let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    let read_up_to = journal::max_seq(&db, &mesh).await?;
+                    let read_up_to = messaging::max_seq(&db, &mesh).await?;
                     store::join(&db, &topic, &own, &role, read_up_to, now).await?;
                     Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
                         if let Some(topic) = cx.core.topics.get_mut(&topic)
@@ -110,7 +111,7 @@ impl Feature for Topics {
                 let topic = readable(&cx.core.topics, &own, &mark.topic)?.id.clone();
                 let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    let upto = journal::max_seq(&db, &mesh).await?;
+                    let upto = messaging::max_seq(&db, &mesh).await?;
                     store::mark_read(&db, &topic, &own, upto, now).await?;
                     Ok(|(): &mut (), _: &mut MeshContext<'_>| Ok(Outcome::Silent))
                 }))
@@ -209,16 +210,16 @@ fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Rej
     Ok(Outcome::work::<Topics, _, _>(Lane("topic", topic.to_string()), async move {
         let before = match &query.before_id {
             Some(id) => {
-                let found = journal::message_by_id_prefix(&db, &mesh, id, 1).await?;
+                let found = messaging::message_by_id_prefix(&db, &mesh, id, 1).await?;
                 let found = found.into_iter().find(|message| message.topic_id.as_ref() == Some(&topic));
                 let missing = || Reject::new(ErrorCode::NotFound, "`beforeId`: no such message in this topic");
                 Some(found.ok_or_else(missing)?.seq)
             }
             None => None,
         };
-        let rows = journal::topic_history(&db, &mesh, &topic, before, limit).await?;
+        let rows = messaging::topic_history(&db, &mesh, &topic, before, limit).await?;
         Ok(move |(): &mut (), _: &mut MeshContext<'_>| {
-            let message = |row: crate::journal::types::StoredMessage| TopicMessage {
+            let message = |row: messaging::types::StoredMessage| TopicMessage {
                 id: row.id.to_string(),
                 sender_pubkey: row.sender_key.to_hex(),
                 sender_member_id: row.sender_member_id,

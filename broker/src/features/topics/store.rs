@@ -5,7 +5,7 @@ use claudemesh_protocol::id::{MemberId, MeshId, TopicId};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::schema::{topic_members, topics};
+use super::schema::{topic_members, topics};
 use crate::db::{Db, DbError};
 use crate::{with_conn, with_tx};
 

@@ -12,11 +12,10 @@ use claudemesh_protocol::message::ServerMessage;
 use super::super::Messaging;
 use super::super::send::{Offered, hand_over, push_frame};
 use super::super::state::{Counts, MessagingMemory};
-use super::super::store::{LaneRead, load_backlog};
+use super::super::store::types::StoredMessage;
+use super::super::store::{self, LaneRead, load_backlog};
 use super::received::{Acknowledged, received};
 use crate::db::DbError;
-use crate::journal::store;
-use crate::journal::types::StoredMessage;
 use crate::mesh::context::{FlushWanted, MeshContext, system_push};
 use crate::mesh::outbox::passes;
 use crate::mesh::outcome::{Lane, Outcome, Reject, ReplyTo, Work, boxed};
@@ -54,7 +53,7 @@ pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
     let future = async move {
         let claimed = async {
             store::claim_member(&db, &mesh, &member, &session).await?;
-            super::super::store::pending_counts_of(&db, &mesh, &[member, session]).await
+            store::pending_counts_of(&db, &mesh, &[member, session]).await
         };
         let counts = in_time(Box::pin(claimed)).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {

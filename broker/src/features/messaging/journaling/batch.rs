@@ -9,10 +9,10 @@ use claudemesh_protocol::message::ServerMessage;
 
 use super::super::send::answer_all;
 use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
+use super::super::store::types::{MessagingPart, NewDelivery};
 use super::backlog::{claim, pull_now, refill};
-use crate::features::presence::store::SessionRecord;
-use crate::journal::Batch;
-use crate::journal::types::{LastSeen, NewDelivery};
+use crate::features::presence::store::{LastSeen, PresencePart, SessionRecord};
+use crate::journal::{Batch, Part};
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::peers::PeerRef;
 use crate::metrics::METRICS;
@@ -33,7 +33,8 @@ pub struct Ticket {
 pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: FlushWanted) -> (Batch, Ticket) {
     let expected_only = wanted <= FlushWanted::Expected && !memory.urgent;
     let ripe_upto = if expected_only { memory.hold.ripe_upto() } else { i64::MAX };
-    let mut batch = Batch::default();
+    let mut part = MessagingPart::default();
+    let mut presence = PresencePart::default();
     let mut seqs = Vec::new();
     let mut upto = memory.next_seq - 1;
     let mut taken = (0, 0);
@@ -47,9 +48,9 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted
         open.journaled = Journaled::Writing;
         taken.0 += open.message.ciphertext.len() + open.message.nonce.len();
         taken.1 += open.remaining + 1;
-        batch.messages.push(open.message.clone());
+        part.messages.push(open.message.clone());
         for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
-            batch.deliveries.push(NewDelivery {
+            part.deliveries.push(NewDelivery {
                 mesh_id: open.message.mesh_id.clone(),
                 seq,
                 recipient_key: recipient.key,
@@ -60,7 +61,7 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted
             });
         }
         seqs.push(seq);
-        if batch.rows() >= MAX_BATCH_ROWS {
+        if part.rows() >= MAX_BATCH_ROWS {
             upto = memory.pending.front().map_or(upto, |next| next - 1);
             break;
         }
@@ -78,17 +79,20 @@ pub fn take_batch(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted
             receipt.stored = true;
         }
     }
-    batch.stages = std::mem::take(&mut memory.stages);
-    batch.stats = std::mem::take(&mut memory.stats);
+    part.stages = std::mem::take(&mut memory.stages);
+    presence.stats = std::mem::take(&mut memory.stats);
     let mut seen: HashMap<MemberId, i64> = HashMap::new();
     for key in std::mem::take(&mut cx.core.dirty) {
         if let Some(record) = session_record(cx, &key) {
             let last = seen.entry(record.member_id.clone()).or_default();
             *last = (*last).max(record.last_seen_at_ms);
-            batch.sessions.push(record);
+            presence.sessions.push(record);
         }
     }
-    batch.last_seen = seen.into_iter().map(|(member_id, at_ms)| LastSeen { member_id, at_ms }).collect();
+    presence.last_seen = seen.into_iter().map(|(member_id, at_ms)| LastSeen { member_id, at_ms }).collect();
+    let mut batch = Batch::default();
+    *batch.part() = part;
+    *batch.part() = presence;
     (batch, Ticket { seqs, upto, awaiting: std::mem::take(&mut memory.awaiting) })
 }
 

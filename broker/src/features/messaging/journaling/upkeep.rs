@@ -2,8 +2,8 @@
 
 use super::super::Messaging;
 use super::super::state::MessagingMemory;
+use super::super::store;
 use super::backlog::{attached, refill};
-use crate::journal::store;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
 

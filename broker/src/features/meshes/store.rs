@@ -6,7 +6,8 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::schema::meshes;
-use super::{Db, DbError, convert};
+use crate::db::{Db, DbError, convert};
+use crate::features::members::schema::members;
 use crate::features::members::store::{Member, NewMemberRow};
 use crate::{with_conn, with_tx};
 
@@ -94,7 +95,7 @@ pub async fn create(db: &Db, mesh: &MeshRecord, owner: &Member) -> Result<(), Db
     let (row, member) = (MeshRow::from(mesh), NewMemberRow::from(owner));
     with_tx!(db, |conn| {
         diesel::insert_into(meshes::table).values(&row).execute(conn).await?;
-        diesel::insert_into(super::schema::members::table).values(&member).execute(conn).await?;
+        diesel::insert_into(members::table).values(&member).execute(conn).await?;
     });
     Ok(())
 }

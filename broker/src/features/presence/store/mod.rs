@@ -1,14 +1,18 @@
 //! `sessions`: what a returning session gets back, per session and never per member. `member_stats`: totals per member.
 
+mod part;
+
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::schema::{member_stats, sessions};
+use super::schema::{member_stats, sessions};
 use crate::db::{Db, DbError, convert};
 use crate::{with_conn, with_tx};
+
+pub use part::{LastSeen, PresencePart};
 
 /// A session as remembered.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,7 +124,7 @@ impl TryFrom<SessionRow> for SessionRecord {
 /// of the expression has no short name.
 macro_rules! session_changes {
     ($($column:ident),+) => {
-        ($($crate::db::schema::sessions::$column.eq(diesel::upsert::excluded($crate::db::schema::sessions::$column)),)+)
+        ($($crate::features::presence::schema::sessions::$column.eq(diesel::upsert::excluded($crate::features::presence::schema::sessions::$column)),)+)
     };
     () => {
         $crate::features::presence::store::session_changes!(
@@ -287,5 +291,4 @@ pub async fn newest_seen(db: &Db, mesh: &MeshId) -> Result<Option<i64>, DbError>
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

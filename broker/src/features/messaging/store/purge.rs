@@ -8,9 +8,10 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
+use super::super::schema::{deliveries, messages};
 use super::PENDING;
 use crate::db::convert::STAGE_EXPIRED;
-use crate::db::schema::{broker_meta, deliveries, messages};
+use crate::db::schema::broker_meta;
 use crate::db::{Db, DbError};
 use crate::{with_conn, with_tx};
 

@@ -1,11 +1,15 @@
 //! `messages` and `deliveries`: the queue, its receipts, topic history, expiry and purging.
 //!
-//! The journal is the only writer of both tables. Everything here is called with ids and times as arguments.
+//! The journal is the only writer of both tables ([`types::MessagingPart`]). Everything here is called with ids and times as arguments.
 
+mod backlog;
 mod purge;
 mod rows;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
+pub mod types;
 mod write;
 
 use std::collections::HashMap;
@@ -17,14 +21,14 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
-use super::types::{PendingCounts, StoredDelivery, StoredMessage};
-use crate::db::schema::{deliveries, messages};
+use super::schema::{deliveries, messages};
 use crate::db::{Db, DbError, convert};
 use crate::{with_conn, with_tx};
+use types::{PendingCounts, StoredDelivery, StoredMessage};
 
+pub use backlog::{LaneRead, load_backlog, pending_counts_of, recent_repeatable};
 pub use purge::{HISTORY_KEPT_MS, QUEUE_KEPT_MS, expire, purge};
 use rows::{DeliveryRow, KIND_MEMBER, KIND_SESSION, MessageRow, kind_of, messages_of};
-pub use write::write_batch;
 
 /// A literal, because a partial index is used only when the planner sees its condition.
 const PENDING: &str = "deliveries.stage = 0";
@@ -62,13 +66,13 @@ pub async fn load_pending_class(
 }
 
 /// A stored message that had an idempotency key, which its id follows from: id, seq, fingerprint of the request.
-pub type Repeatable = (MessageId, i64, Option<String>);
+type Repeatable = (MessageId, i64, Option<String>);
 
 /// The newest messages of a mesh that a retry may repeat, newest first.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Repeatable>, DbError> {
+async fn newest_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Repeatable>, DbError> {
     let rows: Vec<(String, i64, Option<String>)> = with_conn!(db, |conn| messages::table
         .filter(messages::mesh_id.eq(mesh.as_str()))
         .filter(messages::client_message_id.is_not_null())

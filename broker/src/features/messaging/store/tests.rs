@@ -3,12 +3,13 @@ use std::sync::Arc;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::Stage;
 
-use super::super::types::{Batch, LastSeen, NewDelivery, NewMessage, RecipientKind, StageUpdate};
+use super::testing::message;
+use super::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind, StageUpdate};
 use super::*;
 use crate::db::testing::{NOW, key, member, mesh, store_suite};
 use crate::features::members::store::{self as members, Role};
-use crate::features::presence::store::{self as presence, StatsDelta};
-use crate::journal::testing::message;
+use crate::features::presence::store::{self as presence, LastSeen, PresencePart, StatsDelta};
+use crate::journal::{Batch, write_batch};
 
 fn delivery(message: &NewMessage, recipient: PublicKey, kind: RecipientKind) -> NewDelivery {
     NewDelivery {
@@ -35,11 +36,13 @@ fn stage(mesh: &MeshId, seq: i64, recipient: PublicKey, stage: Stage, route: Opt
 
 async fn write(db: &Db, messages: &[NewMessage], deliveries: Vec<NewDelivery>) {
     let messages = messages.iter().cloned().map(Arc::new).collect();
-    write_batch(db, Arc::new(Batch { messages, deliveries, ..Batch::default() })).await.unwrap();
+    write_batch(db, Arc::new(Batch::of(MessagingPart { messages, deliveries, ..MessagingPart::default() })))
+        .await
+        .unwrap();
 }
 
 async fn acknowledge(db: &Db, stages: Vec<StageUpdate>) {
-    write_batch(db, Arc::new(Batch { stages, ..Batch::default() })).await.unwrap();
+    write_batch(db, Arc::new(Batch::of(MessagingPart { stages, ..MessagingPart::default() }))).await.unwrap();
 }
 
 /// Seqs of everything that waits for a recipient.
@@ -73,9 +76,9 @@ store_suite! {
         let waiting = load_pending_class(&db, &mesh, &bob, full.priority, 0, 10).await.unwrap();
         assert_eq!(waiting, vec![full.clone()]);
         assert!(load_pending_class(&db, &"n".into(), &bob, full.priority, 0, 10).await.unwrap().is_empty());
-        let repeatable = recent_repeatable(&db, &mesh, 10).await.unwrap();
+        let repeatable = newest_repeatable(&db, &mesh, 10).await.unwrap();
         assert_eq!(repeatable, [(full.id.clone(), 1, Some("f".into()))]);
-        assert!(recent_repeatable(&db, &"n".into(), 10).await.unwrap().is_empty());
+        assert!(newest_repeatable(&db, &"n".into(), 10).await.unwrap().is_empty());
         let found = message_by_id_prefix(&db, &mesh, &full.id.as_str()[..8], 3).await.unwrap();
         assert_eq!(found, vec![full.clone()]);
         assert!(message_by_id_prefix(&db, &"n".into(), &full.id.as_str()[..8], 3).await.unwrap().is_empty());
@@ -124,7 +127,7 @@ store_suite! {
     async fn stages_climb_and_keep_their_route(db: Db) {
         let (mesh, bob): (MeshId, _) = ("m".into(), key());
         let one = message(&mesh, 1);
-        let written = Batch {
+        let written = MessagingPart {
             messages: vec![Arc::new(one.clone())],
             deliveries: vec![delivery(&one, bob, RecipientKind::Session)],
             stages: vec![
@@ -132,9 +135,8 @@ store_suite! {
                 stage(&mesh, 1, bob, Stage::Handed, Some("channel")),
                 stage(&mesh, 1, bob, Stage::Seen, None),
             ],
-            ..Batch::default()
         };
-        write_batch(&db, Arc::new(written)).await.unwrap();
+        write_batch(&db, Arc::new(Batch::of(written))).await.unwrap();
         let receipt = |rows: Vec<StoredDelivery>| (rows[0].stage, rows[0].route.clone());
         let seen = (Some(Stage::Seen), Some("channel".to_owned()));
         assert_eq!(receipt(deliveries_of(&db, &mesh, 1).await.unwrap()), seen);
@@ -150,11 +152,7 @@ store_suite! {
         let (mesh, owner) = mesh(&db, "team", key()).await;
         let bob = key();
         let one = NewMessage { client_message_id: Some("c".into()), ..message(&mesh.id, 1) };
-        let batch = Arc::new(Batch {
-            id: "batch-1".into(),
-            messages: vec![Arc::new(one.clone())],
-            deliveries: vec![delivery(&one, bob, RecipientKind::Session)],
-            stages: vec![],
+        let presence = PresencePart {
             sessions: vec![],
             stats: vec![StatsDelta {
                 mesh_id: mesh.id.clone(),
@@ -165,18 +163,24 @@ store_suite! {
                 errors: 0,
             }],
             last_seen: vec![LastSeen { member_id: owner.id.clone(), at_ms: NOW + 5 }],
-        });
+        };
+        let stats = presence.stats.clone();
+        let mut batch = Batch::of(presence);
+        batch.id = "batch-1".into();
+        *batch.part() = MessagingPart {
+            messages: vec![Arc::new(one.clone())],
+            deliveries: vec![delivery(&one, bob, RecipientKind::Session)],
+            stages: vec![],
+        };
+        let batch = Arc::new(batch);
         write_batch(&db, batch.clone()).await.unwrap();
         acknowledge(&db, vec![stage(&mesh.id, 1, bob, Stage::Received, None)]).await;
         write_batch(&db, batch.clone()).await.unwrap();
         assert!(pending(&db, &mesh.id, &bob).await.is_empty(), "an acknowledged delivery must not come back");
-        assert_eq!(presence::totals(&db, &mesh.id).await.unwrap(), batch.stats);
-        let next = Batch {
-            id: "batch-2".into(),
-            stats: batch.stats.clone(),
-            last_seen: vec![LastSeen { member_id: owner.id.clone(), at_ms: NOW + 1 }],
-            ..Batch::default()
-        };
+        assert_eq!(presence::totals(&db, &mesh.id).await.unwrap(), stats);
+        let last_seen = vec![LastSeen { member_id: owner.id.clone(), at_ms: NOW + 1 }];
+        let mut next = Batch::of(PresencePart { stats, last_seen, sessions: vec![] });
+        next.id = "batch-2".into();
         write_batch(&db, Arc::new(next)).await.unwrap();
         assert_eq!(presence::totals(&db, &mesh.id).await.unwrap()[0].messages_out, 4);
         let owner = members::load(&db, &mesh.id, &owner.id).await.unwrap().unwrap();
@@ -256,7 +260,7 @@ store_suite! {
         messages[2].client_message_id = None;
         messages[3].request_fingerprint = Some("f".into());
         write(&db, &messages, vec![]).await;
-        let found = recent_repeatable(&db, &mesh, 2).await.unwrap();
+        let found = newest_repeatable(&db, &mesh, 2).await.unwrap();
         assert_eq!(found, [(messages[3].id.clone(), 4, Some("f".into())), (messages[1].id.clone(), 2, None)]);
     }
 
@@ -301,7 +305,8 @@ async fn a_full_disk_keeps_nothing_of_the_batch() {
     let large: Vec<_> =
         (2..40).map(|seq| Arc::new(NewMessage { ciphertext: "x".repeat(50_000), ..message(&mesh, seq) })).collect();
     let deliveries = large.iter().map(|message| delivery(message, bob, RecipientKind::Session)).collect();
-    let batch = Arc::new(Batch { messages: large, deliveries, ..Batch::default() });
+    let part = MessagingPart { messages: large, deliveries, ..MessagingPart::default() };
+    let batch = Arc::new(Batch::of(part));
     for _ in 0..3 {
         let error = write_batch(&db, batch.clone()).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::StorageFull, "{error:?}");

@@ -1,4 +1,4 @@
-//! Reads that only messaging needs, beside those of the journal.
+//! Reads for one recipient's backlog and for retries.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use diesel::dsl::count_star;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::remembered::Known;
-use super::state::Counts;
-use crate::db::schema::deliveries;
+use super::super::remembered::Known;
+use super::super::schema::deliveries;
+use super::super::state::Counts;
+use super::types::StoredMessage;
+use super::{Repeatable, load_pending_class, newest_repeatable};
 use crate::db::{Db, DbError};
-use crate::journal::store;
-use crate::journal::types::StoredMessage;
 use crate::with_conn;
 
 /// One priority class of a recipient's backlog: seqs after `after`, oldest first.
@@ -41,7 +41,7 @@ pub async fn load_backlog(
     let mut rows = Vec::new();
     let mut more = Vec::new();
     for lane in lanes {
-        let found = store::load_pending_class(db, mesh, recipient, lane.priority, lane.after, limit).await?;
+        let found = load_pending_class(db, mesh, recipient, lane.priority, lane.after, limit).await?;
         if found.len() >= limit as usize {
             more.push(lane.priority);
         }
@@ -58,9 +58,8 @@ pub async fn load_backlog(
 /// # Errors
 /// Storage.
 pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<(MessageId, Known)>, DbError> {
-    let rows = store::recent_repeatable(db, mesh, limit).await?;
-    let known =
-        |(id, seq, fingerprint): store::Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
+    let rows = newest_repeatable(db, mesh, limit).await?;
+    let known = |(id, seq, fingerprint): Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
     Ok(rows.into_iter().rev().map(known).collect())
 }
 
