@@ -15,7 +15,7 @@ use claudemesh_broker::features::meshes::store as meshes;
 use claudemesh_broker::features::messaging::store;
 use claudemesh_broker::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use claudemesh_broker::features::messaging::{Messaging, MessagingMemory};
-use claudemesh_broker::journal::{Batch, Journal, write_batch};
+use claudemesh_broker::journal::{Batch, Journal, MeshStore, write_batch};
 use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
 use claudemesh_broker::mesh::peers::{At, Member, Peer, PeerRef, Role, Roster};
@@ -240,7 +240,9 @@ fn disk(c: &mut Criterion) {
     let system = System::new();
     let (db, _data) = system.block_on(database());
     let record = mesh();
-    system.block_on(meshes::create(&db, &record, &member(1, Role::Owner))).expect("a new mesh is stored");
+    let storage =
+        MeshStore::new(db.clone(), record.id.clone(), system.block_on(async { Journal::start(db.clone()).0 }));
+    system.block_on(meshes::create(&storage, &record, &member(1, Role::Owner))).expect("a new mesh is stored");
     let mut next = 1;
     let mut group = c.benchmark_group("store");
     group.sample_size(20);
@@ -264,7 +266,7 @@ fn disk(c: &mut Criterion) {
     group.bench_function("read a backlog of 256", |bencher| {
         bencher.iter(|| {
             let recipient = key(2);
-            let read = store::load_pending_class(&db, &record.id, &recipient, Priority::Next, 0, 256);
+            let read = store::load_pending_class(&storage, &recipient, Priority::Next, 0, 256);
             assert_eq!(system.block_on(read).expect("the backlog is read").len(), 256);
         });
     });

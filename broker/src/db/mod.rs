@@ -7,6 +7,8 @@
 pub mod convert;
 mod error;
 mod exclusive;
+#[cfg(test)]
+mod isolation;
 pub mod meta;
 pub mod migrate;
 #[cfg(feature = "postgres")]

@@ -154,6 +154,8 @@ macro_rules! tx_write {
     ($store:expr, rows: $rows:expr, ($($data:ident),* $(,)?), |$conn:ident, $mesh:ident| $body:expr) => {
         $store
             .write($crate::journal::TxBody {
+                // First, so that the bodies are read with the types of the data known.
+                data: ($($data,)*),
                 rows: $rows,
                 #[cfg(feature = "sqlite")]
                 sqlite: |data, $conn, $mesh| {
@@ -165,7 +167,6 @@ macro_rules! tx_write {
                     let ($($data,)*) = data;
                     Box::pin(async move { $body })
                 },
-                data: ($($data,)*),
             })
             .await
     };

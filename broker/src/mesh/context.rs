@@ -22,7 +22,7 @@ use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
 use crate::features::meshes::store::MeshRecord;
-use crate::journal::Journal;
+use crate::journal::{Journal, MeshStore};
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
 
@@ -97,6 +97,13 @@ impl Core {
             presence_skipped: 0,
             members_stale: false,
         }
+    }
+}
+
+impl Core {
+    /// This mesh's storage.
+    pub fn storage(&self) -> MeshStore {
+        MeshStore::new(self.db.clone(), self.id.clone(), self.journal.clone())
     }
 }
 

@@ -51,9 +51,9 @@ pub fn forget(core: &mut Core) {
     if keys.is_empty() {
         return;
     }
-    let (db, mesh) = (core.db.clone(), core.id.clone());
+    let storage = core.storage();
     let future = async move {
-        store::forget(&db, &mesh, &keys).await?;
+        store::forget(&storage, &keys).await?;
         let apply: Apply = Box::new(|_, _| Ok(Outcome::Silent));
         Ok(apply)
     };

@@ -12,7 +12,7 @@ use super::dispatch::Features;
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{KnownSession, Member, Roster};
 use super::topics::{TopicBook, TopicState};
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, MeshDb};
 use crate::features::meshes::store::{self as meshes, MeshRecord};
 use crate::features::messaging::{Counts, MessagingMemory};
 use crate::features::presence::store::{SessionRecord, StatsDelta};
@@ -56,17 +56,18 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
     }
     // Sessions matter as long as a message can wait for them. The newest one tells the time without a clock.
     let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
-    let newest = presence::store::newest_seen(db, id).await?.unwrap_or(0);
-    let waiting = messaging::store::pending_counts(db, id).await?;
+    let db = &MeshDb::new(db.clone(), id.clone());
+    let newest = presence::store::newest_seen(db).await?.unwrap_or(0);
+    let waiting = messaging::store::pending_counts(db).await?;
     Ok(Some(Loaded {
-        members: members::store::load_all(db, id).await?,
-        sessions: presence::store::load_known(db, id, newest.saturating_sub(ttl)).await?,
-        topics: topics::store::load_all(db, id).await?,
-        subscriptions: topics::store::load_subscriptions(db, id).await?,
+        members: members::store::load_all(db).await?,
+        sessions: presence::store::load_known(db, newest.saturating_sub(ttl)).await?,
+        topics: topics::store::load_all(db).await?,
+        subscriptions: topics::store::load_subscriptions(db).await?,
         waiting: waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
-        totals: presence::store::totals(db, id).await?,
-        max_seq: messaging::store::max_seq(db, id).await?,
-        recent: messaging::store::recent_repeatable(db, id, RECENT_REPEATABLE).await?,
+        totals: presence::store::totals(db).await?,
+        max_seq: messaging::store::max_seq(db).await?,
+        recent: messaging::store::recent_repeatable(db, RECENT_REPEATABLE).await?,
         mesh,
     }))
 }
@@ -74,7 +75,8 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<Loaded>, DbError> {
 /// Members and policy alone, after HTTP changed them.
 async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
-    Ok(Some((members::store::load_all(db, id).await?, mesh.self_editable)))
+    let members = members::store::load_all(&MeshDb::new(db.clone(), id.clone())).await?;
+    Ok(Some((members, mesh.self_editable)))
 }
 
 /// Bans and the reading of members share a lane: rows that were read before a ban must not be taken over after it.

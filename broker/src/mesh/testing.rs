@@ -78,14 +78,14 @@ impl TestMesh {
         let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
         let core = Core::new(mesh.clone(), Roster::default(), TopicBook::default(), &shared);
         let features = Features::new(MessagingMemory::new(0, Default::default(), vec![], vec![]));
-        meshes::create(&db, &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
+        meshes::create(&core.storage(), &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
         Self { core, features, _clock: clock, sockets: 0, _dir: dir }
     }
 
     /// A member in memory and storage.
     pub async fn member(&mut self, name: &str, number: u8) -> MemberId {
         let member = member(name, number, Role::Member);
-        crate::features::members::store::insert(&self.core.db, &member).await.unwrap();
+        crate::features::members::store::insert(&self.core.storage(), &member).await.unwrap();
         let id = member.id.clone();
         self.core.roster.put_member(member);
         id

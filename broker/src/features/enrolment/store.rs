@@ -8,13 +8,16 @@ use claudemesh_protocol::features::enrolment::InvitePreset;
 use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
 use super::schema::invites;
-use crate::db::{Db, DbError, convert};
+use crate::audit::{Audit, By};
+use crate::db::{Db, DbError, MeshDb, convert};
 use crate::features::members::schema::members;
 use crate::features::members::store::{Member, MemberRow, NewMemberRow, Role};
 use crate::features::meshes::store::{self as meshes, MeshRecord};
-use crate::{with_conn, with_tx};
+use crate::journal::{Journal, MeshStore, WriteError};
+use crate::{tx_write, with_conn};
 
 /// An invite as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,23 +166,36 @@ pub struct Enrolled {
     pub already_member: bool,
 }
 
+impl From<WriteError<ErrorCode>> for EnrolError {
+    fn from(error: WriteError<ErrorCode>) -> Self {
+        match error {
+            WriteError::Refused(code) => Self::Refused(code),
+            WriteError::Db(error) => Self::Db(error),
+        }
+    }
+}
+
 /// Stores an invite.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when id, code or token are taken.
-pub async fn create_invite(db: &Db, invite: &Invite) -> Result<(), DbError> {
-    let row = InviteRow::from(invite);
-    with_tx!(db, |conn| diesel::insert_into(invites::table).values(&row).execute(conn).await?);
-    Ok(())
+pub async fn create_invite(store: &MeshStore, invite: &Invite) -> Result<(), DbError> {
+    let row = InviteRow { mesh_id: store.mesh().to_string(), ..InviteRow::from(invite) };
+    Ok(tx_write!(store, (row), |conn, _mesh| {
+        diesel::insert_into(invites::table).values(row).execute(conn).await?;
+        let payload =
+            json!({"invite": row.id, "role": row.role, "maxUses": row.max_uses, "expiresAt": row.expires_at_ms});
+        Ok(((), Audit::entry("invite_created", None, payload, row.created_at_ms)))
+    })?)
 }
 
 /// Invites of a mesh, newest first.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn list_invites(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Invite>, DbError> {
-    let rows = with_conn!(db, |conn| invites::table
-        .filter(invites::mesh_id.eq(mesh.as_str()))
+pub async fn list_invites(db: &MeshDb, limit: u32) -> Result<Vec<Invite>, DbError> {
+    let rows = with_conn!(db.db(), |conn| invites::table
+        .filter(invites::mesh_id.eq(db.mesh().as_str()))
         .order((invites::created_at_ms.desc(), invites::id))
         .limit(i64::from(limit))
         .select(InviteRow::as_select())
@@ -192,9 +208,9 @@ pub async fn list_invites(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Invi
 ///
 /// # Errors
 /// Storage fails.
-pub async fn count_usable(db: &Db, mesh: &MeshId, now_ms: i64) -> Result<u32, DbError> {
-    let count: i64 = with_conn!(db, |conn| invites::table
-        .filter(invites::mesh_id.eq(mesh.as_str()))
+pub async fn count_usable(db: &MeshDb, now_ms: i64) -> Result<u32, DbError> {
+    let count: i64 = with_conn!(db.db(), |conn| invites::table
+        .filter(invites::mesh_id.eq(db.mesh().as_str()))
         .filter(invites::revoked_at_ms.is_null())
         .filter(invites::expires_at_ms.gt(now_ms))
         .filter(invites::used_count.lt(invites::max_uses))
@@ -222,15 +238,18 @@ pub async fn invite_by_code(db: &Db, code: &str) -> Result<Option<Invite>, DbErr
 ///
 /// # Errors
 /// Storage fails.
-pub async fn revoke_invite(db: &Db, mesh: &MeshId, invite: &InviteId, now_ms: i64) -> Result<Option<Invite>, DbError> {
-    let row = with_tx!(db, |conn| {
+pub async fn revoke_invite(store: &MeshStore, invite: &InviteId, by: &By) -> Result<Option<Invite>, DbError> {
+    let (invite, by) = (invite.clone(), by.clone());
+    let row = tx_write!(store, (invite, by), |conn, mesh| {
         let row = invites::table.find(invite.as_str()).filter(invites::mesh_id.eq(mesh.as_str()));
-        diesel::update(row.filter(invites::revoked_at_ms.is_null()))
-            .set(invites::revoked_at_ms.eq(now_ms))
+        let changed = diesel::update(row.filter(invites::revoked_at_ms.is_null()))
+            .set(invites::revoked_at_ms.eq(by.at_ms))
             .execute(conn)
-            .await?;
-        row.select(InviteRow::as_select()).first(conn).await.optional()?
-    });
+            .await?
+            == 1;
+        let found = row.select(InviteRow::as_select()).first(conn).await.optional()?;
+        Ok((found, Audit::when(changed, || by.entry("invite_revoked", json!({"invite": invite})))))
+    })?;
     row.map(TryInto::try_into).transpose()
 }
 
@@ -244,6 +263,7 @@ pub async fn revoke_invite(db: &Db, mesh: &MeshId, invite: &InviteId, now_ms: i6
 /// [`EnrolError::Refused`] with those codes.
 pub async fn claim_v1(
     db: &Db,
+    journal: &Journal,
     token_hash: &str,
     mesh: &MeshId,
     owner: &PublicKey,
@@ -271,7 +291,8 @@ pub async fn claim_v1(
         expired: ErrorCode::InviteExpired,
         exhausted: ErrorCode::InviteExhausted,
     };
-    enrol(db, mesh, invite, candidate, now_ms, codes).await
+    let store = MeshStore::new(db.clone(), mesh.id.clone(), journal.clone());
+    enrol(&store, mesh, invite, candidate, now_ms, codes).await
 }
 
 /// Enrols through the code of a v2 link.
@@ -282,7 +303,13 @@ pub async fn claim_v1(
 ///
 /// # Errors
 /// [`EnrolError::Refused`] with those codes.
-pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -> Result<Enrolled, EnrolError> {
+pub async fn claim_v2(
+    db: &Db,
+    journal: &Journal,
+    code: &str,
+    candidate: &Candidate,
+    now_ms: i64,
+) -> Result<Enrolled, EnrolError> {
     let invite = invite_by_code(db, code).await?.ok_or(EnrolError::Refused(ErrorCode::NotFound))?;
     let codes = Codes { revoked: ErrorCode::Revoked, expired: ErrorCode::Expired, exhausted: ErrorCode::Exhausted };
     codes.check_window(&invite, now_ms)?;
@@ -300,7 +327,8 @@ pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -
     {
         return Err(EnrolError::Refused(ErrorCode::BadSignature));
     }
-    enrol(db, mesh, invite, candidate, now_ms, codes).await
+    let store = MeshStore::new(db.clone(), mesh.id.clone(), journal.clone());
+    enrol(&store, mesh, invite, candidate, now_ms, codes).await
 }
 
 /// The two invite versions name the same refusals differently.
@@ -324,7 +352,7 @@ impl Codes {
 }
 
 async fn enrol(
-    db: &Db,
+    store: &MeshStore,
     mesh: MeshRecord,
     invite: Invite,
     candidate: &Candidate,
@@ -335,7 +363,7 @@ async fn enrol(
     let member = new_member(&mesh, &invite, candidate, now_ms);
     let mut repeated = false;
     loop {
-        match try_enrol(db, &mesh, &invite, &member, now_ms, codes).await {
+        match try_enrol(store, &invite, &member, now_ms, codes).await {
             // The same key enrolled at the same moment: look again and find it as a member.
             Err(EnrolError::Db(DbError::Conflict(_))) if !repeated => repeated = true,
             Err(error) => return Err(error),
@@ -344,46 +372,45 @@ async fn enrol(
     }
 }
 
-/// One transaction: looks for the key, consumes a use by compare-and-set, inserts the member. A refusal writes nothing.
+/// One write: looks for the key, consumes a use by compare-and-set, inserts the member. A refusal writes nothing.
 async fn try_enrol(
-    db: &Db,
-    mesh: &MeshRecord,
+    store: &MeshStore,
     invite: &Invite,
     member: &Member,
     now_ms: i64,
     codes: Codes,
 ) -> Result<(Member, bool), EnrolError> {
-    let row = NewMemberRow::from(member);
-    let pubkey = member.pubkey.to_hex();
-    let outcome = with_tx!(db, |conn| {
+    let (row, pubkey) = (NewMemberRow::from(member), member.pubkey.to_hex());
+    let (invite, member) = (invite.id.clone(), member.clone());
+    Ok(tx_write!(store, (row, pubkey, invite, member, now_ms, codes), |conn, mesh| {
         let known = members::table
-            .filter(members::mesh_id.eq(mesh.id.as_str()))
-            .filter(members::pubkey.eq(&pubkey))
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::pubkey.eq(pubkey))
             .select(MemberRow::as_select())
             .first(conn)
             .await
             .optional()?;
-        match known.map(Member::try_from).transpose()? {
-            Some(known) if known.revoked_at_ms.is_some() => Err(ErrorCode::Revoked),
-            Some(known) => Ok((known, true)),
-            None => {
-                let usable = invites::table
-                    .find(invite.id.as_str())
-                    .filter(invites::used_count.lt(invites::max_uses))
-                    .filter(invites::revoked_at_ms.is_null())
-                    .filter(invites::expires_at_ms.gt(now_ms));
-                let used =
-                    diesel::update(usable).set(invites::used_count.eq(invites::used_count + 1)).execute(conn).await?;
-                if used == 1 {
-                    diesel::insert_into(members::table).values(&row).execute(conn).await?;
-                    Ok((member.clone(), false))
-                } else {
-                    Err(codes.exhausted)
-                }
+        if let Some(known) = known.map(Member::try_from).transpose()? {
+            if known.revoked_at_ms.is_some() {
+                return Err(WriteError::Refused(ErrorCode::Revoked));
             }
+            return Ok(((known, true), Audit::Unaudited("the key is a member already")));
         }
-    });
-    outcome.map_err(EnrolError::Refused)
+        let usable = invites::table
+            .find(invite.as_str())
+            .filter(invites::mesh_id.eq(mesh.as_str()))
+            .filter(invites::used_count.lt(invites::max_uses))
+            .filter(invites::revoked_at_ms.is_null())
+            .filter(invites::expires_at_ms.gt(*now_ms));
+        let used = diesel::update(usable).set(invites::used_count.eq(invites::used_count + 1)).execute(conn).await?;
+        if used == 0 {
+            return Err(WriteError::Refused(codes.exhausted));
+        }
+        diesel::insert_into(members::table).values(row).execute(conn).await?;
+        let payload = json!({"member": member.id, "invite": invite, "role": member.role.as_str()});
+        let audit = Audit::entry("member_joined", Some(&member.id), payload, *now_ms);
+        Ok(((member.clone(), false), audit))
+    })?)
 }
 
 fn new_member(mesh: &MeshRecord, invite: &Invite, candidate: &Candidate, now_ms: i64) -> Member {

@@ -9,10 +9,13 @@ use claudemesh_protocol::features::members::{Grant, Grants};
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
 use super::schema::members;
-use crate::db::{Db, DbError, convert};
-use crate::{with_conn, with_tx};
+use crate::audit::{Audit, By};
+use crate::db::{DbError, MeshDb, convert};
+use crate::journal::{MeshStore, WriteError};
+use crate::{tx_write, with_conn};
 
 /// What a member may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,6 +182,20 @@ pub struct MemberPatch {
     pub role: Option<Role>,
 }
 
+impl MemberPatch {
+    /// Names of the fields it changes, for the audit log.
+    fn fields(&self) -> Vec<&'static str> {
+        let fields = [
+            ("display_name", self.display_name.is_some()),
+            ("role_tag", self.role_tag.is_some()),
+            ("default_groups", self.default_groups.is_some()),
+            ("message_mode", self.message_mode.is_some()),
+            ("role", self.role.is_some()),
+        ];
+        fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    }
+}
+
 #[derive(AsChangeset)]
 #[diesel(table_name = members)]
 struct MemberChanges<'a> {
@@ -193,9 +210,9 @@ struct MemberChanges<'a> {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Member>, DbError> {
-    let rows = with_conn!(db, |conn| members::table
-        .filter(members::mesh_id.eq(mesh.as_str()))
+pub async fn load_all(db: &MeshDb) -> Result<Vec<Member>, DbError> {
+    let rows = with_conn!(db.db(), |conn| members::table
+        .filter(members::mesh_id.eq(db.mesh().as_str()))
         .order((members::joined_at_ms, members::id))
         .select(MemberRow::as_select())
         .load(conn)
@@ -207,10 +224,10 @@ pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Member>, DbError> {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load(db: &Db, mesh: &MeshId, member: &MemberId) -> Result<Option<Member>, DbError> {
-    let row = with_conn!(db, |conn| members::table
+pub async fn load(db: &MeshDb, member: &MemberId) -> Result<Option<Member>, DbError> {
+    let row = with_conn!(db.db(), |conn| members::table
         .find(member.as_str())
-        .filter(members::mesh_id.eq(mesh.as_str()))
+        .filter(members::mesh_id.eq(db.mesh().as_str()))
         .select(MemberRow::as_select())
         .first(conn)
         .await
@@ -222,10 +239,10 @@ pub async fn load(db: &Db, mesh: &MeshId, member: &MemberId) -> Result<Option<Me
 ///
 /// # Errors
 /// Storage fails.
-pub async fn by_key(db: &Db, mesh: &MeshId, key: &PublicKey) -> Result<Option<Member>, DbError> {
+pub async fn by_key(db: &MeshDb, key: &PublicKey) -> Result<Option<Member>, DbError> {
     let key = key.to_hex();
-    let row = with_conn!(db, |conn| members::table
-        .filter(members::mesh_id.eq(mesh.as_str()))
+    let row = with_conn!(db.db(), |conn| members::table
+        .filter(members::mesh_id.eq(db.mesh().as_str()))
         .filter(members::pubkey.eq(&key))
         .select(MemberRow::as_select())
         .first(conn)
@@ -238,18 +255,37 @@ pub async fn by_key(db: &Db, mesh: &MeshId, key: &PublicKey) -> Result<Option<Me
 ///
 /// # Errors
 /// [`DbError::Conflict`] when its key has a row in the mesh, banned or not.
-pub async fn insert(db: &Db, member: &Member) -> Result<(), DbError> {
-    let row = NewMemberRow::from(member);
-    with_tx!(db, |conn| diesel::insert_into(members::table).values(&row).execute(conn).await?);
-    Ok(())
+pub async fn insert(store: &MeshStore, member: &Member) -> Result<(), DbError> {
+    let row = NewMemberRow { mesh_id: store.mesh().to_string(), ..NewMemberRow::from(member) };
+    Ok(tx_write!(store, (row), |conn, _mesh| {
+        diesel::insert_into(members::table).values(row).execute(conn).await?;
+        let payload = json!({"member": row.id, "role": row.role});
+        Ok(((), Audit::entry("member_joined", Some(&row.id.as_str().into()), payload, row.joined_at_ms)))
+    })?)
+}
+
+/// The row of a member of a mesh who is not banned. A macro, because the type of the expression has no short name.
+macro_rules! live {
+    ($mesh:expr, $member:expr) => {
+        members::table
+            .find($member.as_str())
+            .filter(members::mesh_id.eq($mesh.as_str()))
+            .filter(members::revoked_at_ms.is_null())
+    };
 }
 
 /// Edits a live member and returns it as it is then; `None` when the mesh has no such live member.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn update(db: &Db, mesh: &MeshId, member: &MemberId, patch: &MemberPatch) -> Result<Option<Member>, DbError> {
-    let row = with_tx!(db, |conn| {
+pub async fn update(
+    store: &MeshStore,
+    member: &MemberId,
+    patch: &MemberPatch,
+    by: &By,
+) -> Result<Option<Member>, DbError> {
+    let (member, patch, by) = (member.clone(), patch.clone(), by.clone());
+    let row = tx_write!(store, (member, patch, by), |conn, mesh| {
         let changes = MemberChanges {
             display_name: patch.display_name.as_deref(),
             role_tag: patch.role_tag.as_ref().map(Option::as_deref),
@@ -257,16 +293,13 @@ pub async fn update(db: &Db, mesh: &MeshId, member: &MemberId, patch: &MemberPat
             message_mode: patch.message_mode.as_deref(),
             role: patch.role.map(Role::as_str),
         };
-        let live = members::table
-            .find(member.as_str())
-            .filter(members::mesh_id.eq(mesh.as_str()))
-            .filter(members::revoked_at_ms.is_null());
         // Diesel refuses an update that changes nothing.
-        if *patch != MemberPatch::default() {
-            diesel::update(live).set(changes).execute(conn).await?;
-        }
-        live.select(MemberRow::as_select()).first(conn).await.optional()?
-    });
+        let changed = *patch != MemberPatch::default()
+            && diesel::update(live!(mesh, member)).set(changes).execute(conn).await? == 1;
+        let found = live!(mesh, member).select(MemberRow::as_select()).first(conn).await.optional()?;
+        let payload = json!({"member": member, "fields": patch.fields(), "role": patch.role.map(Role::as_str)});
+        Ok((found, Audit::when(changed, || by.entry("member_changed", payload))))
+    })?;
     row.map(TryInto::try_into).transpose()
 }
 
@@ -274,31 +307,29 @@ pub async fn update(db: &Db, mesh: &MeshId, member: &MemberId, patch: &MemberPat
 ///
 /// # Errors
 /// Storage fails.
-pub async fn revoke(db: &Db, mesh: &MeshId, member: &MemberId, now_ms: i64) -> Result<bool, DbError> {
-    let changed = with_tx!(db, |conn| {
-        let live = members::table
-            .find(member.as_str())
-            .filter(members::mesh_id.eq(mesh.as_str()))
-            .filter(members::role.ne(Role::Owner.as_str()))
-            .filter(members::revoked_at_ms.is_null());
-        diesel::update(live).set(members::revoked_at_ms.eq(now_ms)).execute(conn).await?
-    });
-    Ok(changed == 1)
+pub async fn revoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<bool, DbError> {
+    let (member, by) = (member.clone(), by.clone());
+    Ok(tx_write!(store, (member, by), |conn, mesh| {
+        let row = live!(mesh, member).filter(members::role.ne(Role::Owner.as_str()));
+        let changed = diesel::update(row).set(members::revoked_at_ms.eq(by.at_ms)).execute(conn).await? == 1;
+        Ok((changed, Audit::when(changed, || by.entry("member_banned", json!({"member": member})))))
+    })?)
 }
 
 /// Lifts a ban; `false` when there was none.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn unrevoke(db: &Db, mesh: &MeshId, member: &MemberId) -> Result<bool, DbError> {
-    let changed = with_tx!(db, |conn| {
+pub async fn unrevoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<bool, DbError> {
+    let (member, by) = (member.clone(), by.clone());
+    Ok(tx_write!(store, (member, by), |conn, mesh| {
         let banned = members::table
             .find(member.as_str())
             .filter(members::mesh_id.eq(mesh.as_str()))
             .filter(members::revoked_at_ms.is_not_null());
-        diesel::update(banned).set(members::revoked_at_ms.eq(None::<i64>)).execute(conn).await?
-    });
-    Ok(changed == 1)
+        let changed = diesel::update(banned).set(members::revoked_at_ms.eq(None::<i64>)).execute(conn).await? == 1;
+        Ok((changed, Audit::when(changed, || by.entry("member_unbanned", json!({"member": member})))))
+    })?)
 }
 
 /// Grants one member may hold, so that a row stays small.
@@ -310,37 +341,32 @@ pub const MAX_GRANTS: usize = 1_000;
 /// # Errors
 /// Storage fails. [`GrantsError::TooMany`] leaves them as they were.
 pub async fn update_grants(
-    db: &Db,
-    mesh: &MeshId,
+    store: &MeshStore,
     member: &MemberId,
     changes: &BTreeMap<PublicKey, Option<Vec<Grant>>>,
+    by: &By,
 ) -> Result<Option<Grants>, GrantsError> {
-    let merged = with_tx!(db, |conn| {
-        let live = members::table
-            .find(member.as_str())
-            .filter(members::mesh_id.eq(mesh.as_str()))
-            .filter(members::revoked_at_ms.is_null());
-        match live.select(members::grants).first::<String>(conn).await.optional()? {
-            None => None,
-            Some(text) => {
-                let mut grants: Grants = convert::from_json("members.grants", &text)?;
-                for (key, change) in changes {
-                    match change {
-                        Some(list) => drop(grants.insert(*key, list.clone())),
-                        None => drop(grants.remove(key)),
-                    }
-                }
-                if grants.len() > MAX_GRANTS {
-                    Some(Err(GrantsError::TooMany))
-                } else {
-                    let text = convert::to_json(&grants);
-                    diesel::update(live).set(members::grants.eq(text)).execute(conn).await?;
-                    Some(Ok(grants))
-                }
+    let (member, changes, by) = (member.clone(), changes.clone(), by.clone());
+    Ok(tx_write!(store, (member, changes, by), |conn, mesh| {
+        let found = live!(mesh, member).select(members::grants).first::<String>(conn).await.optional()?;
+        let Some(text) = found else {
+            return Ok((None, Audit::Unaudited("there is no such member")));
+        };
+        let mut grants: Grants = convert::from_json("members.grants", &text)?;
+        for (key, change) in changes {
+            match change {
+                Some(list) => drop(grants.insert(*key, list.clone())),
+                None => drop(grants.remove(key)),
             }
         }
-    });
-    merged.transpose()
+        if grants.len() > MAX_GRANTS {
+            return Err(WriteError::Refused(GrantsError::TooMany));
+        }
+        let text = convert::to_json(&grants);
+        diesel::update(live!(mesh, member)).set(members::grants.eq(text)).execute(conn).await?;
+        let payload = json!({"member": member, "changed": changes.len(), "grants": grants.len()});
+        Ok((Some(grants), by.entry("grants_changed", payload)))
+    })?)
 }
 
 /// Why grants were not changed.
@@ -352,4 +378,13 @@ pub enum GrantsError {
     /// Storage failed.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl From<WriteError<Self>> for GrantsError {
+    fn from(error: WriteError<Self>) -> Self {
+        match error {
+            WriteError::Refused(refusal) => refusal,
+            WriteError::Db(error) => Self::Db(error),
+        }
+    }
 }

@@ -4,12 +4,15 @@ use claudemesh_protocol::id::{MeshId, PublicKey};
 use claudemesh_protocol::session::SelfEditable;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
 use super::schema::meshes;
+use crate::audit::{Audit, By};
 use crate::db::{Db, DbError, convert};
 use crate::features::members::schema::members;
 use crate::features::members::store::{Member, NewMemberRow};
-use crate::{with_conn, with_tx};
+use crate::journal::MeshStore;
+use crate::{tx_write, with_conn};
 
 /// A mesh as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,17 +90,20 @@ impl TryFrom<MeshRow> for MeshRecord {
     }
 }
 
-/// Creates a mesh and its first member in one transaction.
+/// Creates the mesh of this store and its first member in one transaction.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the slug is taken, also by an archived mesh.
-pub async fn create(db: &Db, mesh: &MeshRecord, owner: &Member) -> Result<(), DbError> {
+pub async fn create(store: &MeshStore, mesh: &MeshRecord, owner: &Member) -> Result<(), DbError> {
     let (row, member) = (MeshRow::from(mesh), NewMemberRow::from(owner));
-    with_tx!(db, |conn| {
-        diesel::insert_into(meshes::table).values(&row).execute(conn).await?;
-        diesel::insert_into(members::table).values(&member).execute(conn).await?;
-    });
-    Ok(())
+    let row = MeshRow { id: store.mesh().to_string(), ..row };
+    let owner = owner.id.clone();
+    Ok(tx_write!(store, (row, member, owner), |conn, _mesh| {
+        diesel::insert_into(meshes::table).values(row).execute(conn).await?;
+        diesel::insert_into(members::table).values(member).execute(conn).await?;
+        let payload = json!({"slug": row.slug, "owner": owner});
+        Ok(((), Audit::entry("mesh_created", Some(owner), payload, row.created_at_ms)))
+    })?)
 }
 
 /// One mesh, archived or not.
@@ -146,24 +152,27 @@ pub async fn list_ids(db: &Db) -> Result<Vec<MeshId>, DbError> {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn archive(db: &Db, id: &MeshId, now_ms: i64) -> Result<bool, DbError> {
-    let changed =
-        with_tx!(db, |conn| diesel::update(meshes::table.find(id.as_str()).filter(meshes::archived_at_ms.is_null()))
-            .set(meshes::archived_at_ms.eq(now_ms))
-            .execute(conn)
-            .await?);
-    Ok(changed == 1)
+pub async fn archive(store: &MeshStore, by: &By) -> Result<bool, DbError> {
+    let by = by.clone();
+    Ok(tx_write!(store, (by), |conn, mesh| {
+        let live = meshes::table.find(mesh.as_str()).filter(meshes::archived_at_ms.is_null());
+        let changed = diesel::update(live).set(meshes::archived_at_ms.eq(by.at_ms)).execute(conn).await? == 1;
+        Ok((changed, Audit::when(changed, || by.entry("mesh_archived", json!({})))))
+    })?)
 }
 
 /// Replaces the policy of a mesh; `false` when there is no such mesh.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn set_policy(db: &Db, id: &MeshId, policy: &SelfEditable) -> Result<bool, DbError> {
-    let text = convert::to_json(policy);
-    let changed = with_tx!(db, |conn| diesel::update(meshes::table.find(id.as_str()))
-        .set(meshes::self_editable.eq(&text))
-        .execute(conn)
-        .await?);
-    Ok(changed == 1)
+pub async fn set_policy(store: &MeshStore, policy: &SelfEditable, by: &By) -> Result<bool, DbError> {
+    let (policy, by) = (*policy, by.clone());
+    Ok(tx_write!(store, (policy, by), |conn, mesh| {
+        let changed = diesel::update(meshes::table.find(mesh.as_str()))
+            .set(meshes::self_editable.eq(convert::to_json(policy)))
+            .execute(conn)
+            .await?
+            == 1;
+        Ok((changed, Audit::when(changed, || by.entry("policy_changed", json!({"selfEditable": policy})))))
+    })?)
 }

@@ -52,7 +52,7 @@ async fn a_receipt_is_written_once_however_often_it_is_said() {
         mesh.settle().await;
         mesh.step(None, |features, cx| journaling::tick(&mut features.messaging, cx));
         mesh.settle().await;
-        let stored = store::deliveries_of(&mesh.core.db, &mesh.core.id, 1).await.unwrap();
+        let stored = store::deliveries_of(&mesh.core.storage(), 1).await.unwrap();
         assert_eq!(stored[0].stage, Some(stage));
         for _ in 0..100 {
             mesh.ask(to, ack()).unwrap();
@@ -85,7 +85,7 @@ async fn what_waits_for_the_member_comes_although_it_could_not_be_claimed_at_fir
         rename(&mesh.core.db, "hidden", "deliveries").await.unwrap();
         assert_eq!(TestMesh::take(&frames, "push").len(), 0);
         if taken_by_a_sibling {
-            store::claim_member(&mesh.core.db, &mesh.core.id, &key(2), &key(13)).await.unwrap();
+            store::claim_member(&mesh.core.storage(), &key(2), &key(13)).await.unwrap();
         }
         // It keeps its place in the order: nothing overtakes what is still to be claimed.
         mesh.send(from, &key(12).to_hex(), Priority::Next, "for the session").unwrap();

@@ -129,9 +129,9 @@ fn look_up(
         return;
     }
     *running += 1;
-    let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+    let (storage, now) = (cx.core.storage(), cx.now_ms());
     let future = boxed::<Messaging, _, _>(async move {
-        let look = store::below_stage(&db, &mesh, &ids, &key, stage);
+        let look = store::below_stage(&storage, &ids, &key, stage);
         let found = tokio::time::timeout(LOOKUP_DEADLINE, look).await;
         Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
             if let Some(running) = memory.lookups.get_mut(&key) {
@@ -142,7 +142,7 @@ fn look_up(
             }
             let found = found.map_err(|_| Reject::new(ErrorCode::Timeout, "storage took too long"))??;
             memory.stages.extend(found.into_iter().map(|seq| StageUpdate {
-                mesh_id: mesh.clone(),
+                mesh_id: storage.mesh().clone(),
                 seq,
                 recipient_key: key,
                 stage,
@@ -223,12 +223,12 @@ pub(super) fn message_status(
         }
         return Err(not_found());
     }
-    let (db, mesh, id) = (cx.core.db.clone(), cx.core.id.clone(), id.to_owned());
+    let (storage, id) = (cx.core.storage(), id.to_owned());
     Ok(Outcome::work::<Messaging, _, _>(Lane("status", id.clone()), async move {
-        let rows = store::message_by_id_prefix(&db, &mesh, &id, 3).await?;
+        let rows = store::message_by_id_prefix(&storage, &id, 3).await?;
         let mut stored: Vec<(StoredMessage, Vec<StoredDelivery>)> = Vec::new();
         for row in rows {
-            let deliveries = store::deliveries_of(&db, &mesh, row.seq).await?;
+            let deliveries = store::deliveries_of(&storage, row.seq).await?;
             stored.push((row, deliveries));
         }
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {

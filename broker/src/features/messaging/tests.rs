@@ -322,7 +322,7 @@ async fn what_is_acknowledged_before_its_batch_never_reaches_the_disk() {
     }
     assert_eq!(TestMesh::take(&acks, "ack")[0]["stage"], "received");
     mesh.settle().await;
-    assert_eq!(super::store::max_seq(&mesh.core.db, &mesh.core.id).await.unwrap(), 0);
+    assert_eq!(super::store::max_seq(&mesh.core.storage()).await.unwrap(), 0);
 }
 
 #[actix_rt::test]
@@ -345,7 +345,7 @@ async fn low_waits_until_it_is_pulled_and_is_counted_at_idle() {
 
 /// Messages that have a row.
 async fn stored(mesh: &TestMesh) -> i64 {
-    super::store::max_seq(&mesh.core.db, &mesh.core.id).await.unwrap()
+    super::store::max_seq(&mesh.core.storage()).await.unwrap()
 }
 
 #[actix_rt::test]

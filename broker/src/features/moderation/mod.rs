@@ -10,6 +10,7 @@ use claudemesh_protocol::time::iso;
 
 use super::members::store;
 use super::messaging::{Resolved, resolve_name};
+use crate::audit::By;
 use crate::mesh::attach::evict;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::{Feature, Features};
@@ -164,9 +165,9 @@ fn ban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Reject>
             format!("your role does not allow to ban an {}", member.role.as_str()),
         ));
     }
-    let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+    let (storage, now, by) = (cx.core.storage(), cx.now_ms(), own.id.clone());
     Ok(Outcome::work::<Moderation, _, _>(members_lane(), async move {
-        store::revoke(&db, &mesh, &id, now).await?;
+        store::revoke(&storage, &id, &By::member(&by, now)).await?;
         Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
             if let Some(member) = cx.core.roster.member_mut(&id) {
                 member.revoked_at_ms = Some(now);
@@ -220,9 +221,9 @@ fn unban_member(cx: &mut MeshContext<'_>, target: &str) -> Result<Outcome, Rejec
     if role == Role::Admin && cx.member()?.role != Role::Owner {
         return Err(Reject::new(ErrorCode::Forbidden, "your role does not allow to lift the ban of an admin"));
     }
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
+    let (storage, by) = (cx.core.storage(), By::member(&cx.member()?.id, cx.now_ms()));
     Ok(Outcome::work::<Moderation, _, _>(members_lane(), async move {
-        store::unrevoke(&db, &mesh, &id).await?;
+        store::unrevoke(&storage, &id, &by).await?;
         Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
             if let Some(member) = cx.core.roster.member_mut(&id) {
                 member.revoked_at_ms = None;

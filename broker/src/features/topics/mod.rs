@@ -54,10 +54,10 @@ impl Feature for Topics {
                 }
                 let own = cx.peer()?.member.clone();
                 let topic = readable(&cx.core.topics, &own, &join.topic)?.id.clone();
-                let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+                let (storage, now) = (cx.core.storage(), cx.now_ms());
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    let read_up_to = messaging::max_seq(&db, &mesh).await?;
-                    store::join(&db, &topic, &own, &role, read_up_to, now).await?;
+                    let read_up_to = messaging::max_seq(&storage).await?;
+                    store::join(&storage, &topic, &own, &role, read_up_to, now).await?;
                     Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
                         if let Some(topic) = cx.core.topics.get_mut(&topic)
                             && !topic.subscribers.contains(&own)
@@ -71,9 +71,9 @@ impl Feature for Topics {
             Request::TopicLeave(leave) => {
                 let own = cx.peer()?.member.clone();
                 let topic = readable(&cx.core.topics, &own, &leave.topic)?.id.clone();
-                let db = cx.core.db.clone();
+                let storage = cx.core.storage();
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    store::leave(&db, &topic, &own).await?;
+                    store::leave(&storage, &topic, &own).await?;
                     Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
                         if let Some(topic) = cx.core.topics.get_mut(&topic) {
                             topic.subscribers.retain(|member| *member != own);
@@ -85,9 +85,9 @@ impl Feature for Topics {
             Request::TopicMembers(query) => {
                 let own = cx.peer()?.member.clone();
                 let id = readable(&cx.core.topics, &own, &query.topic)?.id.clone();
-                let db = cx.core.db.clone();
+                let storage = cx.core.storage();
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", id.to_string()), async move {
-                    let rows = store::members(&db, &id).await?;
+                    let rows = store::members(&storage, &id).await?;
                     Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
                         let member = |row: store::Subscription| {
                             let member = cx.core.roster.member(&row.member_id)?;
@@ -109,10 +109,10 @@ impl Feature for Topics {
             Request::TopicMarkRead(mark) => {
                 let own = cx.peer()?.member.clone();
                 let topic = readable(&cx.core.topics, &own, &mark.topic)?.id.clone();
-                let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+                let (storage, now) = (cx.core.storage(), cx.now_ms());
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
-                    let upto = messaging::max_seq(&db, &mesh).await?;
-                    store::mark_read(&db, &topic, &own, upto, now).await?;
+                    let upto = messaging::max_seq(&storage).await?;
+                    store::mark_read(&storage, &topic, &own, upto, now).await?;
                     Ok(|(): &mut (), _: &mut MeshContext<'_>| Ok(Outcome::Silent))
                 }))
             }
@@ -183,9 +183,9 @@ fn create_topic(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome
         // Known from now on, so that the next frame of the same socket may name it; its lane stores it before that frame's work.
         cx.core.topics.put(state.clone());
     }
-    let db = cx.core.db.clone();
+    let storage = cx.core.storage();
     Ok(Outcome::work::<Topics, _, _>(Lane("topic", topic.id.to_string()), async move {
-        let stored = store::create(&db, &topic).await;
+        let stored = store::create(&storage, &topic).await;
         Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
             let (topic, created) = stored.inspect_err(|_| {
                 if known.is_none() {
@@ -206,18 +206,18 @@ fn history(cx: &mut MeshContext<'_>, query: TopicHistory) -> Result<Outcome, Rej
     let own = cx.peer()?.member.clone();
     let topic = readable(&cx.core.topics, &own, &query.topic)?.id.clone();
     let limit = query.limit.unwrap_or(HISTORY_DEFAULT).clamp(*HISTORY.start(), *HISTORY.end());
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
+    let storage = cx.core.storage();
     Ok(Outcome::work::<Topics, _, _>(Lane("topic", topic.to_string()), async move {
         let before = match &query.before_id {
             Some(id) => {
-                let found = messaging::message_by_id_prefix(&db, &mesh, id, 1).await?;
+                let found = messaging::message_by_id_prefix(&storage, id, 1).await?;
                 let found = found.into_iter().find(|message| message.topic_id.as_ref() == Some(&topic));
                 let missing = || Reject::new(ErrorCode::NotFound, "`beforeId`: no such message in this topic");
                 Some(found.ok_or_else(missing)?.seq)
             }
             None => None,
         };
-        let rows = messaging::topic_history(&db, &mesh, &topic, before, limit).await?;
+        let rows = messaging::topic_history(&storage, &topic, before, limit).await?;
         Ok(move |(): &mut (), _: &mut MeshContext<'_>| {
             let message = |row: messaging::types::StoredMessage| TopicMessage {
                 id: row.id.to_string(),

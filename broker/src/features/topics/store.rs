@@ -4,10 +4,13 @@ use claudemesh_protocol::features::topics::Visibility;
 use claudemesh_protocol::id::{MemberId, MeshId, TopicId};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
 use super::schema::{topic_members, topics};
-use crate::db::{Db, DbError};
-use crate::{with_conn, with_tx};
+use crate::audit::Audit;
+use crate::db::{DbError, MeshDb};
+use crate::journal::MeshStore;
+use crate::{tx_write, with_conn};
 
 /// A topic as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,11 +122,11 @@ impl From<SubscriptionRow> for Subscription {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn create(db: &Db, topic: &Topic) -> Result<(Topic, bool), DbError> {
-    let row = TopicRow::from(topic);
-    let (row, created) = with_tx!(db, |conn| {
+pub async fn create(store: &MeshStore, topic: &Topic) -> Result<(Topic, bool), DbError> {
+    let row = TopicRow { mesh_id: store.mesh().to_string(), ..TopicRow::from(topic) };
+    let (row, created) = tx_write!(store, (row), |conn, mesh| {
         let created = diesel::insert_into(topics::table)
-            .values(&row)
+            .values(row)
             .on_conflict((topics::mesh_id, topics::name))
             .do_nothing()
             .execute(conn)
@@ -141,13 +144,16 @@ pub async fn create(db: &Db, topic: &Topic) -> Result<(Topic, bool), DbError> {
             diesel::insert_into(topic_members::table).values(lead).execute(conn).await?;
         }
         let found = topics::table
-            .filter(topics::mesh_id.eq(&row.mesh_id))
+            .filter(topics::mesh_id.eq(mesh.as_str()))
             .filter(topics::name.eq(&row.name))
             .select(TopicRow::as_select())
             .first(conn)
             .await?;
-        (found, created)
-    });
+        let payload = || json!({"topic": row.id, "name": row.name, "visibility": row.visibility});
+        let by = row.created_by.as_str().into();
+        let audit = Audit::when(created, || Audit::entry("topic_created", Some(&by), payload(), row.created_at_ms));
+        Ok(((found, created), audit))
+    })?;
     Ok((row.try_into()?, created))
 }
 
@@ -155,9 +161,9 @@ pub async fn create(db: &Db, topic: &Topic) -> Result<(Topic, bool), DbError> {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Topic>, DbError> {
-    let rows = with_conn!(db, |conn| topics::table
-        .filter(topics::mesh_id.eq(mesh.as_str()))
+pub async fn load_all(db: &MeshDb) -> Result<Vec<Topic>, DbError> {
+    let rows = with_conn!(db.db(), |conn| topics::table
+        .filter(topics::mesh_id.eq(db.mesh().as_str()))
         .order(topics::name)
         .select(TopicRow::as_select())
         .load(conn)
@@ -165,15 +171,21 @@ pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Topic>, DbError> {
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
+/// The topics of a mesh, for a condition: a subscription has no column for its mesh. A macro, because the type of the
+/// expression has no short name.
+macro_rules! topics_of {
+    ($mesh:expr) => {
+        topics::table.filter(topics::mesh_id.eq($mesh.as_str())).select(topics::id)
+    };
+}
+
 /// All subscriptions to the topics of a mesh, by topic, then in joining order.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_subscriptions(db: &Db, mesh: &MeshId) -> Result<Vec<Subscription>, DbError> {
-    let rows = with_conn!(db, |conn| topic_members::table
-        .filter(
-            topic_members::topic_id.eq_any(topics::table.filter(topics::mesh_id.eq(mesh.as_str())).select(topics::id))
-        )
+pub async fn load_subscriptions(db: &MeshDb) -> Result<Vec<Subscription>, DbError> {
+    let rows = with_conn!(db.db(), |conn| topic_members::table
+        .filter(topic_members::topic_id.eq_any(topics_of!(db.mesh())))
         .order((topic_members::topic_id, topic_members::joined_at_ms, topic_members::member_id))
         .select(SubscriptionRow::as_select())
         .load(conn)
@@ -185,9 +197,10 @@ pub async fn load_subscriptions(db: &Db, mesh: &MeshId) -> Result<Vec<Subscripti
 ///
 /// # Errors
 /// Storage fails.
-pub async fn members(db: &Db, topic: &TopicId) -> Result<Vec<Subscription>, DbError> {
-    let rows = with_conn!(db, |conn| topic_members::table
+pub async fn members(db: &MeshDb, topic: &TopicId) -> Result<Vec<Subscription>, DbError> {
+    let rows = with_conn!(db.db(), |conn| topic_members::table
         .filter(topic_members::topic_id.eq(topic.as_str()))
+        .filter(topic_members::topic_id.eq_any(topics_of!(db.mesh())))
         .order((topic_members::joined_at_ms, topic_members::member_id))
         .select(SubscriptionRow::as_select())
         .load(conn)
@@ -195,13 +208,16 @@ pub async fn members(db: &Db, topic: &TopicId) -> Result<Vec<Subscription>, DbEr
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
+/// Why following, leaving and reading a topic have no entry in the audit log.
+const FOLLOWING: Audit = Audit::Unaudited("who reads which topic changes nothing for others");
+
 /// Subscribes a member, or changes its role; the cursor and joining time of a subscriber stay. A new subscriber starts
 /// with everything up to `read_up_to` read.
 ///
 /// # Errors
-/// Storage fails.
+/// [`DbError::NotFound`] when the mesh has no such topic.
 pub async fn join(
-    db: &Db,
+    store: &MeshStore,
     topic: &TopicId,
     member: &MemberId,
     role: &str,
@@ -216,25 +232,32 @@ pub async fn join(
         last_read_seq: read_up_to,
         last_read_at_ms: None,
     };
-    with_tx!(db, |conn| diesel::insert_into(topic_members::table)
-        .values(&row)
-        .on_conflict((topic_members::topic_id, topic_members::member_id))
-        .do_update()
-        .set(topic_members::role.eq(role))
-        .execute(conn)
-        .await?);
-    Ok(())
+    Ok(tx_write!(store, (row), |conn, mesh| {
+        // Fails when the topic is not among them.
+        topics_of!(mesh).filter(topics::id.eq(&row.topic_id)).first::<String>(conn).await?;
+        diesel::insert_into(topic_members::table)
+            .values(row)
+            .on_conflict((topic_members::topic_id, topic_members::member_id))
+            .do_update()
+            .set(topic_members::role.eq(&row.role))
+            .execute(conn)
+            .await?;
+        Ok(((), FOLLOWING))
+    })?)
 }
 
 /// Ends a subscription; `false` when there was none.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn leave(db: &Db, topic: &TopicId, member: &MemberId) -> Result<bool, DbError> {
-    let gone = with_tx!(db, |conn| diesel::delete(topic_members::table.find((topic.as_str(), member.as_str())))
-        .execute(conn)
-        .await?);
-    Ok(gone == 1)
+pub async fn leave(store: &MeshStore, topic: &TopicId, member: &MemberId) -> Result<bool, DbError> {
+    let (topic, member) = (topic.clone(), member.clone());
+    Ok(tx_write!(store, (topic, member), |conn, mesh| {
+        let row = topic_members::table
+            .find((topic.as_str(), member.as_str()))
+            .filter(topic_members::topic_id.eq_any(topics_of!(mesh)));
+        Ok((diesel::delete(row).execute(conn).await? == 1, FOLLOWING))
+    })?)
 }
 
 /// Moves a subscriber's cursor, forward only; `false` when the member is not subscribed.
@@ -242,21 +265,24 @@ pub async fn leave(db: &Db, topic: &TopicId, member: &MemberId) -> Result<bool, 
 /// # Errors
 /// Storage fails.
 pub async fn mark_read(
-    db: &Db,
+    store: &MeshStore,
     topic: &TopicId,
     member: &MemberId,
     up_to_seq: i64,
     now_ms: i64,
 ) -> Result<bool, DbError> {
-    let found = with_tx!(db, |conn| {
-        let row = topic_members::table.find((topic.as_str(), member.as_str()));
-        diesel::update(row.filter(topic_members::last_read_seq.lt(up_to_seq)))
-            .set(topic_members::last_read_seq.eq(up_to_seq))
+    let (topic, member) = (topic.clone(), member.clone());
+    Ok(tx_write!(store, (topic, member, up_to_seq, now_ms), |conn, mesh| {
+        let row = topic_members::table
+            .find((topic.as_str(), member.as_str()))
+            .filter(topic_members::topic_id.eq_any(topics_of!(mesh)));
+        diesel::update(row.filter(topic_members::last_read_seq.lt(*up_to_seq)))
+            .set(topic_members::last_read_seq.eq(*up_to_seq))
             .execute(conn)
             .await?;
-        diesel::update(row).set(topic_members::last_read_at_ms.eq(now_ms)).execute(conn).await?
-    });
-    Ok(found == 1)
+        let found = diesel::update(row).set(topic_members::last_read_at_ms.eq(*now_ms)).execute(conn).await?;
+        Ok((found == 1, FOLLOWING))
+    })?)
 }
 
 #[cfg(test)]

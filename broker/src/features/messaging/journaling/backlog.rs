@@ -49,11 +49,11 @@ pub(super) fn claim(cx: &mut MeshContext<'_>, at: PeerRef) {
     let Some(peer) = cx.core.roster.get(at) else { return };
     let Some(session) = peer.session_key else { return };
     let (member, epoch) = (peer.member_key, peer.outbox.epoch);
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
+    let storage = cx.core.storage();
     let future = async move {
         let claimed = async {
-            store::claim_member(&db, &mesh, &member, &session).await?;
-            store::pending_counts_of(&db, &mesh, &[member, session]).await
+            store::claim_member(&storage, &member, &session).await?;
+            store::pending_counts_of(&storage, &[member, session]).await
         };
         let counts = in_time(Box::pin(claimed)).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
@@ -147,11 +147,11 @@ fn read(
     committed: i64,
     pulled: bool,
 ) -> BoxedWork {
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
+    let storage = cx.core.storage();
     let peer = cx.core.roster.get(at);
     let (key, epoch) = peer.map_or((PublicKey::from_bytes([0; 32]), 0), |peer| (peer.key(), peer.outbox.epoch));
     boxed::<Messaging, _, _>(async move {
-        let loaded = in_time(Box::pin(load_backlog(&db, &mesh, &key, &lanes, limit))).await;
+        let loaded = in_time(Box::pin(load_backlog(&storage, &key, &lanes, limit))).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
             let Some(peer) = cx.core.roster.get_mut(at).filter(|peer| peer.outbox.epoch == epoch) else {
                 return Ok(Outcome::Silent);

@@ -29,11 +29,11 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
     let due = memory.expired_mono_ms.is_none_or(|last| mono - last >= EXPIRY_MS);
     if due {
         memory.expired_mono_ms = Some(mono);
-        let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), believed);
+        let (storage, now) = (cx.core.storage(), believed);
         let next_seq = memory.next_seq;
         let future = async move {
-            store::expire(&db, now).await?;
-            let counts = store::pending_counts(&db, &mesh).await?;
+            store::expire(storage.db(), now).await?;
+            let counts = store::pending_counts(&storage).await?;
             Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
                 // What is in memory only is not in these counts, nor what was written since they were read: who attaches in
                 // that moment would not be told of it. Counts that are too high only cost a look.
@@ -58,9 +58,9 @@ pub fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
 /// asked for again, while storage is away.
 fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
     memory.doubtful = false;
-    let (db, mesh) = (cx.core.db.clone(), cx.core.id.clone());
+    let storage = cx.core.storage();
     let future = async move {
-        let counted = store::pending_counts(&db, &mesh).await;
+        let counted = store::pending_counts(&storage).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
             let Ok(counted) = counted else {
                 memory.doubtful = true;

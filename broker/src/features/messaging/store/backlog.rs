@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use claudemesh_protocol::features::messaging::Priority;
-use claudemesh_protocol::id::{MeshId, MessageId, PublicKey};
+use claudemesh_protocol::id::{MessageId, PublicKey};
 
 use diesel::dsl::count_star;
 use diesel::prelude::*;
@@ -14,7 +14,7 @@ use super::super::schema::deliveries;
 use super::super::state::Counts;
 use super::types::StoredMessage;
 use super::{Repeatable, load_pending_class, newest_repeatable};
-use crate::db::{Db, DbError};
+use crate::db::{DbError, MeshDb};
 use crate::with_conn;
 
 /// One priority class of a recipient's backlog: seqs after `after`, oldest first.
@@ -32,8 +32,7 @@ pub struct LaneRead {
 /// # Errors
 /// Storage.
 pub async fn load_backlog(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     recipient: &PublicKey,
     lanes: &[LaneRead],
     limit: u32,
@@ -41,7 +40,7 @@ pub async fn load_backlog(
     let mut rows = Vec::new();
     let mut more = Vec::new();
     for lane in lanes {
-        let found = load_pending_class(db, mesh, recipient, lane.priority, lane.after, limit).await?;
+        let found = load_pending_class(db, recipient, lane.priority, lane.after, limit).await?;
         if found.len() >= limit as usize {
             more.push(lane.priority);
         }
@@ -57,8 +56,8 @@ pub async fn load_backlog(
 ///
 /// # Errors
 /// Storage.
-pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<(MessageId, Known)>, DbError> {
-    let rows = newest_repeatable(db, mesh, limit).await?;
+pub async fn recent_repeatable(db: &MeshDb, limit: u32) -> Result<Vec<(MessageId, Known)>, DbError> {
+    let rows = newest_repeatable(db, limit).await?;
     let known = |(id, seq, fingerprint): Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
     Ok(rows.into_iter().rev().map(known).collect())
 }
@@ -67,14 +66,10 @@ pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec
 ///
 /// # Errors
 /// Storage.
-pub async fn pending_counts_of(
-    db: &Db,
-    mesh: &MeshId,
-    recipients: &[PublicKey],
-) -> Result<HashMap<PublicKey, Counts>, DbError> {
+pub async fn pending_counts_of(db: &MeshDb, recipients: &[PublicKey]) -> Result<HashMap<PublicKey, Counts>, DbError> {
     let keys: Vec<String> = recipients.iter().map(PublicKey::to_hex).collect();
-    let rows: Vec<(String, i32, i64)> = with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+    let rows: Vec<(String, i32, i64)> = with_conn!(db.db(), |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::recipient_key.eq_any(&keys))
         .filter(deliveries::stage.eq(0))
         .group_by((deliveries::recipient_key, deliveries::priority))

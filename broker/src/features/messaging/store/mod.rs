@@ -15,14 +15,14 @@ mod write;
 use std::collections::HashMap;
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
-use claudemesh_protocol::id::{MeshId, MessageId, PublicKey, TopicId};
+use claudemesh_protocol::id::{MessageId, PublicKey, TopicId};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
 use super::schema::{deliveries, messages};
-use crate::db::{Db, DbError, convert};
+use crate::db::{DbError, MeshDb, convert};
 use crate::{with_conn, with_tx};
 use types::{PendingCounts, StoredDelivery, StoredMessage};
 
@@ -40,19 +40,18 @@ const MAX_RECEIPTS: i64 = 1_000;
 /// # Errors
 /// Storage fails.
 pub async fn load_pending_class(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     recipient: &PublicKey,
     priority: Priority,
     after_seq: i64,
     limit: u32,
 ) -> Result<Vec<StoredMessage>, DbError> {
     let recipient = recipient.to_hex();
-    let rows = with_conn!(db, |conn| deliveries::table
+    let rows = with_conn!(db.db(), |conn| deliveries::table
         .inner_join(
             messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
         )
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::recipient_key.eq(&recipient))
         .filter(sql::<Bool>(PENDING))
         .filter(deliveries::priority.eq(convert::priority_number(priority)))
@@ -72,9 +71,9 @@ type Repeatable = (MessageId, i64, Option<String>);
 ///
 /// # Errors
 /// Storage fails.
-async fn newest_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Repeatable>, DbError> {
-    let rows: Vec<(String, i64, Option<String>)> = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+async fn newest_repeatable(db: &MeshDb, limit: u32) -> Result<Vec<Repeatable>, DbError> {
+    let rows: Vec<(String, i64, Option<String>)> = with_conn!(db.db(), |conn| messages::table
+        .filter(messages::mesh_id.eq(db.mesh().as_str()))
         .filter(messages::client_message_id.is_not_null())
         .order(messages::seq.desc())
         .limit(i64::from(limit))
@@ -90,17 +89,18 @@ async fn newest_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Rep
 ///
 /// # Errors
 /// Storage fails.
-pub async fn claim_member(db: &Db, mesh: &MeshId, member: &PublicKey, session: &PublicKey) -> Result<usize, DbError> {
+pub async fn claim_member(db: &MeshDb, member: &PublicKey, session: &PublicKey) -> Result<usize, DbError> {
     let (member, session) = (member.to_hex(), session.to_hex());
-    Ok(with_tx!(db, |conn| {
+    // Unaudited: who takes a message over is told by its receipt.
+    Ok(with_tx!(db.db(), |conn| {
         let own = diesel::alias!(deliveries as own);
         let both = own
-            .filter(own.field(deliveries::mesh_id).eq(mesh.as_str()))
+            .filter(own.field(deliveries::mesh_id).eq(db.mesh().as_str()))
             .filter(own.field(deliveries::recipient_key).eq(&session))
             .select(own.field(deliveries::seq));
         diesel::delete(
             deliveries::table
-                .filter(deliveries::mesh_id.eq(mesh.as_str()))
+                .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
                 .filter(deliveries::recipient_key.eq(&member))
                 .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
                 .filter(sql::<Bool>(PENDING))
@@ -110,7 +110,7 @@ pub async fn claim_member(db: &Db, mesh: &MeshId, member: &PublicKey, session: &
         .await?;
         diesel::update(
             deliveries::table
-                .filter(deliveries::mesh_id.eq(mesh.as_str()))
+                .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
                 .filter(deliveries::recipient_key.eq(&member))
                 .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
                 .filter(sql::<Bool>(PENDING)),
@@ -125,9 +125,9 @@ pub async fn claim_member(db: &Db, mesh: &MeshId, member: &PublicKey, session: &
 ///
 /// # Errors
 /// Storage fails.
-pub async fn pending_counts(db: &Db, mesh: &MeshId) -> Result<HashMap<PublicKey, PendingCounts>, DbError> {
-    let rows: Vec<(String, i32, i32, i64)> = with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+pub async fn pending_counts(db: &MeshDb) -> Result<HashMap<PublicKey, PendingCounts>, DbError> {
+    let rows: Vec<(String, i32, i32, i64)> = with_conn!(db.db(), |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(sql::<Bool>(PENDING))
         .group_by((deliveries::recipient_key, deliveries::recipient_kind, deliveries::priority))
         .select((deliveries::recipient_key, deliveries::recipient_kind, deliveries::priority, count_star()))
@@ -148,12 +148,7 @@ pub async fn pending_counts(db: &Db, mesh: &MeshId) -> Result<HashMap<PublicKey,
 ///
 /// # Errors
 /// Storage fails.
-pub async fn message_by_id_prefix(
-    db: &Db,
-    mesh: &MeshId,
-    prefix: &str,
-    limit: u32,
-) -> Result<Vec<StoredMessage>, DbError> {
+pub async fn message_by_id_prefix(db: &MeshDb, prefix: &str, limit: u32) -> Result<Vec<StoredMessage>, DbError> {
     // A range rather than LIKE: it uses the index, keeps case apart and has no wildcards to escape.
     let Some((last, head)) = prefix.as_bytes().split_last().filter(|(last, _)| **last < 0x7f && prefix.is_ascii())
     else {
@@ -161,9 +156,9 @@ pub async fn message_by_id_prefix(
     };
     let mut end = String::from_utf8_lossy(head).into_owned();
     end.push(char::from(last + 1));
-    let rows = with_conn!(db, |conn| messages::table
+    let rows = with_conn!(db.db(), |conn| messages::table
         // As an expression, so that SQLite does not look through the whole mesh by its key instead.
-        .filter(messages::mesh_id.concat("").eq(mesh.as_str()))
+        .filter(messages::mesh_id.concat("").eq(db.mesh().as_str()))
         .filter(messages::id.ge(prefix))
         .filter(messages::id.lt(&end))
         .order(messages::id)
@@ -179,19 +174,18 @@ pub async fn message_by_id_prefix(
 /// # Errors
 /// Storage fails.
 pub async fn below_stage(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     ids: &[String],
     recipient: &PublicKey,
     stage: Stage,
 ) -> Result<Vec<i64>, DbError> {
     let recipient = recipient.to_hex();
-    Ok(with_conn!(db, |conn| messages::table
+    Ok(with_conn!(db.db(), |conn| messages::table
         .inner_join(
             deliveries::table.on(deliveries::mesh_id.eq(messages::mesh_id).and(deliveries::seq.eq(messages::seq)))
         )
         // As an expression, see `message_by_id_prefix`.
-        .filter(messages::mesh_id.concat("").eq(mesh.as_str()))
+        .filter(messages::mesh_id.concat("").eq(db.mesh().as_str()))
         .filter(messages::id.eq_any(ids))
         .filter(deliveries::recipient_key.eq(&recipient))
         .filter(deliveries::stage.lt(convert::stage_number(stage)))
@@ -205,9 +199,9 @@ pub async fn below_stage(
 ///
 /// # Errors
 /// Storage fails.
-pub async fn deliveries_of(db: &Db, mesh: &MeshId, seq: i64) -> Result<Vec<StoredDelivery>, DbError> {
-    let rows = with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+pub async fn deliveries_of(db: &MeshDb, seq: i64) -> Result<Vec<StoredDelivery>, DbError> {
+    let rows = with_conn!(db.db(), |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::seq.eq(seq))
         .order(deliveries::recipient_key)
         .limit(MAX_RECEIPTS)
@@ -221,13 +215,13 @@ pub async fn deliveries_of(db: &Db, mesh: &MeshId, seq: i64) -> Result<Vec<Store
 ///
 /// # Errors
 /// Storage fails.
-pub async fn max_seq(db: &Db, mesh: &MeshId) -> Result<i64, DbError> {
-    let stored = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+pub async fn max_seq(db: &MeshDb) -> Result<i64, DbError> {
+    let stored = with_conn!(db.db(), |conn| messages::table
+        .filter(messages::mesh_id.eq(db.mesh().as_str()))
         .select(diesel::dsl::max(messages::seq))
         .first::<Option<i64>>(conn)
         .await?);
-    let purged = purge::purged_up_to(db, mesh).await?;
+    let purged = purge::purged_up_to(db.db(), db.mesh()).await?;
     Ok(stored.unwrap_or(0).max(purged))
 }
 
@@ -236,14 +230,13 @@ pub async fn max_seq(db: &Db, mesh: &MeshId) -> Result<i64, DbError> {
 /// # Errors
 /// Storage fails.
 pub async fn topic_history(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     topic: &TopicId,
     before_seq: Option<i64>,
     limit: u32,
 ) -> Result<Vec<StoredMessage>, DbError> {
-    let rows = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+    let rows = with_conn!(db.db(), |conn| messages::table
+        .filter(messages::mesh_id.eq(db.mesh().as_str()))
         .filter(messages::topic_id.eq(topic.as_str()))
         .filter(messages::seq.lt(before_seq.unwrap_or(i64::MAX)))
         .order(messages::seq.desc())

@@ -44,6 +44,7 @@ pub async fn expire(db: &Db, now_ms: i64) -> Result<usize, DbError> {
             return Ok(total);
         }
         let due = by_mesh(due);
+        // Unaudited: upkeep, by rules that are no secret.
         total += with_tx!(db, |conn| {
             let mut count = 0;
             for (mesh, seqs) in &due {
@@ -89,6 +90,7 @@ pub async fn purge(db: &Db, now_ms: i64) -> Result<usize, DbError> {
             return Ok(total);
         }
         let done = by_mesh(done);
+        // Unaudited: upkeep, by rules that are no secret.
         total += with_tx!(db, |conn| {
             let mut count = 0;
             for (mesh, seqs) in &done {

@@ -2,11 +2,14 @@ use std::sync::Arc;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::Stage;
+use claudemesh_protocol::id::MeshId;
 
 use super::testing::message;
 use super::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind, StageUpdate};
 use super::*;
-use crate::db::testing::{NOW, key, member, mesh, store_suite};
+use crate::audit::By;
+use crate::db::Db;
+use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
 use crate::features::members::store::{self as members, Role};
 use crate::features::presence::store::{self as presence, LastSeen, PresencePart, StatsDelta};
 use crate::journal::{Batch, write_batch};
@@ -49,7 +52,7 @@ async fn acknowledge(db: &Db, stages: Vec<StageUpdate>) {
 async fn pending(db: &Db, mesh: &MeshId, recipient: &PublicKey) -> Vec<i64> {
     let mut seqs = Vec::new();
     for priority in Priority::ALL {
-        let rows = load_pending_class(db, mesh, recipient, priority, 0, 1_000).await.unwrap();
+        let rows = load_pending_class(&of(db, mesh), recipient, priority, 0, 1_000).await.unwrap();
         seqs.extend(rows.into_iter().map(|message| message.seq));
     }
     seqs.sort_unstable();
@@ -73,20 +76,20 @@ store_suite! {
         };
         let bob = key();
         write(&db, &[full.clone(), message(&mesh, 2)], vec![delivery(&full, bob, RecipientKind::Session)]).await;
-        let waiting = load_pending_class(&db, &mesh, &bob, full.priority, 0, 10).await.unwrap();
+        let waiting = load_pending_class(&of(&db, &mesh), &bob, full.priority, 0, 10).await.unwrap();
         assert_eq!(waiting, vec![full.clone()]);
-        assert!(load_pending_class(&db, &"n".into(), &bob, full.priority, 0, 10).await.unwrap().is_empty());
-        let repeatable = newest_repeatable(&db, &mesh, 10).await.unwrap();
+        assert!(load_pending_class(&of(&db, &"n".into()), &bob, full.priority, 0, 10).await.unwrap().is_empty());
+        let repeatable = newest_repeatable(&of(&db, &mesh), 10).await.unwrap();
         assert_eq!(repeatable, [(full.id.clone(), 1, Some("f".into()))]);
-        assert!(newest_repeatable(&db, &"n".into(), 10).await.unwrap().is_empty());
-        let found = message_by_id_prefix(&db, &mesh, &full.id.as_str()[..8], 3).await.unwrap();
+        assert!(newest_repeatable(&of(&db, &"n".into()), 10).await.unwrap().is_empty());
+        let found = message_by_id_prefix(&of(&db, &mesh), &full.id.as_str()[..8], 3).await.unwrap();
         assert_eq!(found, vec![full.clone()]);
-        assert!(message_by_id_prefix(&db, &"n".into(), &full.id.as_str()[..8], 3).await.unwrap().is_empty());
-        assert!(message_by_id_prefix(&db, &mesh, "%", 3).await.unwrap().is_empty());
-        assert!(message_by_id_prefix(&db, &mesh, "ü", 3).await.unwrap().is_empty());
-        assert_eq!(topic_history(&db, &mesh, &"t".into(), None, 10).await.unwrap(), vec![full]);
-        assert_eq!(max_seq(&db, &mesh).await.unwrap(), 2);
-        assert_eq!(max_seq(&db, &"n".into()).await.unwrap(), 0);
+        assert!(message_by_id_prefix(&of(&db, &"n".into()), &full.id.as_str()[..8], 3).await.unwrap().is_empty());
+        assert!(message_by_id_prefix(&of(&db, &mesh), "%", 3).await.unwrap().is_empty());
+        assert!(message_by_id_prefix(&of(&db, &mesh), "ü", 3).await.unwrap().is_empty());
+        assert_eq!(topic_history(&of(&db, &mesh), &"t".into(), None, 10).await.unwrap(), vec![full]);
+        assert_eq!(max_seq(&of(&db, &mesh)).await.unwrap(), 2);
+        assert_eq!(max_seq(&of(&db, &"n".into())).await.unwrap(), 0);
     }
 
     async fn a_prefix_tells_case_apart_and_stops_at_the_limit(db: Db) {
@@ -98,9 +101,9 @@ store_suite! {
             .map(|(id, seq)| NewMessage { id: (*id).into(), ..message(&mesh, seq) })
             .collect();
         write(&db, &messages, vec![]).await;
-        let found = message_by_id_prefix(&db, &mesh, "abcdefgh", 3).await.unwrap();
+        let found = message_by_id_prefix(&of(&db, &mesh), "abcdefgh", 3).await.unwrap();
         assert_eq!(found.iter().map(|message| message.id.as_str()).collect::<Vec<_>>(), &ids[..3]);
-        assert_eq!(message_by_id_prefix(&db, &mesh, "ABCD", 3).await.unwrap().len(), 1);
+        assert_eq!(message_by_id_prefix(&of(&db, &mesh), "ABCD", 3).await.unwrap().len(), 1);
     }
 
     async fn pending_is_in_order_and_respects_cursor_priority_and_limit(db: Db) {
@@ -114,14 +117,14 @@ store_suite! {
         write(&db, &messages, deliveries).await;
         assert_eq!(pending(&db, &mesh, &bob).await, [1, 2, 3, 4, 5]);
         let seqs = |rows: Vec<StoredMessage>| rows.into_iter().map(|row| row.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Now, 0, 9).await.unwrap()), [2]);
-        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Low, 0, 9).await.unwrap()), [1, 4]);
-        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Next, 3, 9).await.unwrap()), [5]);
-        assert_eq!(seqs(load_pending_class(&db, &mesh, &bob, Priority::Low, 0, 1).await.unwrap()), [1]);
-        let counts = pending_counts(&db, &mesh).await.unwrap();
+        assert_eq!(seqs(load_pending_class(&of(&db, &mesh), &bob, Priority::Now, 0, 9).await.unwrap()), [2]);
+        assert_eq!(seqs(load_pending_class(&of(&db, &mesh), &bob, Priority::Low, 0, 9).await.unwrap()), [1, 4]);
+        assert_eq!(seqs(load_pending_class(&of(&db, &mesh), &bob, Priority::Next, 3, 9).await.unwrap()), [5]);
+        assert_eq!(seqs(load_pending_class(&of(&db, &mesh), &bob, Priority::Low, 0, 1).await.unwrap()), [1]);
+        let counts = pending_counts(&of(&db, &mesh)).await.unwrap();
         assert_eq!(counts[&bob], PendingCounts { kind: RecipientKind::Session, counts: [1, 2, 2] });
         assert_eq!(counts[&eve], PendingCounts { kind: RecipientKind::Member, counts: [1, 0, 0] });
-        assert!(pending_counts(&db, &"n".into()).await.unwrap().is_empty());
+        assert!(pending_counts(&of(&db, &"n".into())).await.unwrap().is_empty());
     }
 
     async fn stages_climb_and_keep_their_route(db: Db) {
@@ -139,13 +142,13 @@ store_suite! {
         write_batch(&db, Arc::new(Batch::of(written))).await.unwrap();
         let receipt = |rows: Vec<StoredDelivery>| (rows[0].stage, rows[0].route.clone());
         let seen = (Some(Stage::Seen), Some("channel".to_owned()));
-        assert_eq!(receipt(deliveries_of(&db, &mesh, 1).await.unwrap()), seen);
+        assert_eq!(receipt(deliveries_of(&of(&db, &mesh), 1).await.unwrap()), seen);
         acknowledge(&db, vec![stage(&mesh, 1, bob, Stage::Received, Some("late"))]).await;
-        assert_eq!(receipt(deliveries_of(&db, &mesh, 1).await.unwrap()), seen);
+        assert_eq!(receipt(deliveries_of(&of(&db, &mesh), 1).await.unwrap()), seen);
         acknowledge(&db, vec![stage(&mesh, 1, bob, Stage::Answered, None)]).await;
-        assert_eq!(receipt(deliveries_of(&db, &mesh, 1).await.unwrap()).0, Some(Stage::Answered));
+        assert_eq!(receipt(deliveries_of(&of(&db, &mesh), 1).await.unwrap()).0, Some(Stage::Answered));
         assert!(pending(&db, &mesh, &bob).await.is_empty());
-        assert!(pending_counts(&db, &mesh).await.unwrap().is_empty());
+        assert!(pending_counts(&of(&db, &mesh)).await.unwrap().is_empty());
     }
 
     async fn writing_a_batch_twice_changes_nothing(db: Db) {
@@ -177,13 +180,13 @@ store_suite! {
         acknowledge(&db, vec![stage(&mesh.id, 1, bob, Stage::Received, None)]).await;
         write_batch(&db, batch.clone()).await.unwrap();
         assert!(pending(&db, &mesh.id, &bob).await.is_empty(), "an acknowledged delivery must not come back");
-        assert_eq!(presence::totals(&db, &mesh.id).await.unwrap(), stats);
+        assert_eq!(presence::totals(&of(&db, &mesh.id)).await.unwrap(), stats);
         let last_seen = vec![LastSeen { member_id: owner.id.clone(), at_ms: NOW + 1 }];
         let mut next = Batch::of(PresencePart { stats, last_seen, sessions: vec![] });
         next.id = "batch-2".into();
         write_batch(&db, Arc::new(next)).await.unwrap();
-        assert_eq!(presence::totals(&db, &mesh.id).await.unwrap()[0].messages_out, 4);
-        let owner = members::load(&db, &mesh.id, &owner.id).await.unwrap().unwrap();
+        assert_eq!(presence::totals(&of(&db, &mesh.id)).await.unwrap()[0].messages_out, 4);
+        let owner = members::load(&of(&db, &mesh.id), &owner.id).await.unwrap().unwrap();
         assert_eq!(owner.last_seen_at_ms, Some(NOW + 5), "a sign of life never goes back");
     }
 
@@ -195,8 +198,9 @@ store_suite! {
         deliveries.push(delivery(&messages[1], laptop, RecipientKind::Session));
         write(&db, &messages, deliveries).await;
         acknowledge(&db, vec![stage(&mesh, 4, bob, Stage::Received, None)]).await;
+        let here = of(&db, &mesh);
         let (first, second) =
-            tokio::join!(claim_member(&db, &mesh, &bob, &laptop), claim_member(&db, &mesh, &bob, &desk));
+            tokio::join!(claim_member(&here, &bob, &laptop), claim_member(&here, &bob, &desk));
         let (first, second) = (first.unwrap(), second.unwrap());
         assert!(first + second == 2 || first + second == 3, "{first} and {second}");
         let (laptop_has, desk_has) = (pending(&db, &mesh, &laptop).await, pending(&db, &mesh, &desk).await);
@@ -204,7 +208,7 @@ store_suite! {
         assert!(laptop_has.contains(&2));
         assert!([&laptop_has[..], &desk_has[..]].iter().any(|has| has.contains(&1) && has.contains(&3)));
         assert!(!laptop_has.contains(&4) && !desk_has.contains(&4));
-        assert_eq!(claim_member(&db, &mesh, &bob, &laptop).await.unwrap(), 0);
+        assert_eq!(claim_member(&of(&db, &mesh), &bob, &laptop).await.unwrap(), 0);
     }
 
     async fn what_nobody_took_expires_for_good(db: Db) {
@@ -218,8 +222,8 @@ store_suite! {
         assert_eq!(expire(&db, NOW + 1_200).await.unwrap(), 0);
         assert_eq!(pending(&db, &mesh, &bob).await, [1_201, 1_202, 1_203]);
         acknowledge(&db, vec![stage(&mesh, 2, bob, Stage::Received, None)]).await;
-        assert_eq!(deliveries_of(&db, &mesh, 2).await.unwrap()[0].stage, None);
-        assert_eq!(deliveries_of(&db, &mesh, 1).await.unwrap()[0].stage, Some(Stage::Received));
+        assert_eq!(deliveries_of(&of(&db, &mesh), 2).await.unwrap()[0].stage, None);
+        assert_eq!(deliveries_of(&of(&db, &mesh), 1).await.unwrap()[0].stage, Some(Stage::Received));
     }
 
     async fn purging_keeps_what_waits_topics_and_the_order(db: Db) {
@@ -231,11 +235,11 @@ store_suite! {
         let deliveries = messages[..3].iter().map(|message| delivery(message, bob, RecipientKind::Session)).collect();
         write(&db, &messages, deliveries).await;
         assert_eq!(purge(&db, NOW + QUEUE_KEPT_MS).await.unwrap(), 1, "only 5: 1 to 3 wait or are topics, 4 is young");
-        assert_eq!(max_seq(&db, &mesh).await.unwrap(), 5);
+        assert_eq!(max_seq(&of(&db, &mesh)).await.unwrap(), 5);
         expire(&db, NOW + QUEUE_KEPT_MS).await.unwrap();
         assert_eq!(purge(&db, NOW + QUEUE_KEPT_MS).await.unwrap(), 1);
-        assert!(deliveries_of(&db, &mesh, 1).await.unwrap().is_empty());
-        assert_eq!(topic_history(&db, &mesh, &"t".into(), None, 9).await.unwrap().len(), 1);
+        assert!(deliveries_of(&of(&db, &mesh), 1).await.unwrap().is_empty());
+        assert_eq!(topic_history(&of(&db, &mesh), &"t".into(), None, 9).await.unwrap().len(), 1);
         assert_eq!(purge(&db, NOW + HISTORY_KEPT_MS).await.unwrap(), 2);
         assert_eq!(pending(&db, &mesh, &bob).await, [3], "a message that may still be delivered is never purged");
     }
@@ -246,10 +250,10 @@ store_suite! {
             (1..=7).map(|seq| NewMessage { topic_id: Some("t".into()), ..message(&mesh, seq) }).collect();
         write(&db, &messages, vec![]).await;
         let seqs = |rows: Vec<StoredMessage>| rows.into_iter().map(|row| row.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(topic_history(&db, &mesh, &"t".into(), None, 3).await.unwrap()), [7, 6, 5]);
-        assert_eq!(seqs(topic_history(&db, &mesh, &"t".into(), Some(5), 3).await.unwrap()), [4, 3, 2]);
-        assert!(topic_history(&db, &mesh, &"u".into(), None, 3).await.unwrap().is_empty());
-        assert!(topic_history(&db, &"n".into(), &"t".into(), None, 3).await.unwrap().is_empty());
+        assert_eq!(seqs(topic_history(&of(&db, &mesh), &"t".into(), None, 3).await.unwrap()), [7, 6, 5]);
+        assert_eq!(seqs(topic_history(&of(&db, &mesh), &"t".into(), Some(5), 3).await.unwrap()), [4, 3, 2]);
+        assert!(topic_history(&of(&db, &mesh), &"u".into(), None, 3).await.unwrap().is_empty());
+        assert!(topic_history(&of(&db, &"n".into()), &"t".into(), None, 3).await.unwrap().is_empty());
     }
 
     async fn what_may_be_repeated_comes_newest_first(db: Db) {
@@ -260,7 +264,7 @@ store_suite! {
         messages[2].client_message_id = None;
         messages[3].request_fingerprint = Some("f".into());
         write(&db, &messages, vec![]).await;
-        let found = newest_repeatable(&db, &mesh, 2).await.unwrap();
+        let found = newest_repeatable(&of(&db, &mesh), 2).await.unwrap();
         assert_eq!(found, [(messages[3].id.clone(), 4, Some("f".into())), (messages[1].id.clone(), 2, None)]);
     }
 
@@ -274,7 +278,7 @@ store_suite! {
         write(&db, &messages, deliveries).await;
         let stages = keys.iter().map(|key| stage(&mesh, 60, *key, Stage::Received, None)).collect();
         acknowledge(&db, stages).await;
-        let counts = pending_counts(&db, &mesh).await.unwrap();
+        let counts = pending_counts(&of(&db, &mesh)).await.unwrap();
         assert_eq!(counts.len(), 100);
         assert!(counts.values().all(|pending| pending.counts == [0, 59, 0]));
     }
@@ -283,12 +287,12 @@ store_suite! {
         let (here, _) = mesh(&db, "here", key()).await;
         let (there, _) = mesh(&db, "there", key()).await;
         let ada = member(&here.id, "Ada", Role::Member);
-        members::insert(&db, &ada).await.unwrap();
+        members::insert(&store(&db, &here.id), &ada).await.unwrap();
         let patch = members::MemberPatch { role: Some(Role::Admin), ..Default::default() };
-        assert_eq!(members::update(&db, &there.id, &ada.id, &patch).await.unwrap(), None);
-        assert!(!members::revoke(&db, &there.id, &ada.id, NOW).await.unwrap());
-        assert_eq!(members::load(&db, &there.id, &ada.id).await.unwrap(), None);
-        assert_eq!(members::load(&db, &here.id, &ada.id).await.unwrap(), Some(ada));
+        assert_eq!(members::update(&store(&db, &there.id), &ada.id, &patch, &By::nobody(NOW)).await.unwrap(), None);
+        assert!(!members::revoke(&store(&db, &there.id), &ada.id, &By::nobody(NOW)).await.unwrap());
+        assert_eq!(members::load(&of(&db, &there.id), &ada.id).await.unwrap(), None);
+        assert_eq!(members::load(&of(&db, &here.id), &ada.id).await.unwrap(), Some(ada));
     }
 }
 
@@ -312,7 +316,7 @@ async fn a_full_disk_keeps_nothing_of_the_batch() {
         assert_eq!(error.code(), ErrorCode::StorageFull, "{error:?}");
     }
     assert_eq!(pending(&db, &mesh, &bob).await, [1]);
-    assert_eq!(max_seq(&db, &mesh).await.unwrap(), 1);
+    assert_eq!(max_seq(&of(&db, &mesh)).await.unwrap(), 1);
     let small = message(&mesh, 2);
     write(&db, std::slice::from_ref(&small), vec![delivery(&small, bob, RecipientKind::Session)]).await;
     assert_eq!(pending(&db, &mesh, &bob).await, [1, 2]);

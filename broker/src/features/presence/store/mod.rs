@@ -9,7 +9,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::schema::{member_stats, sessions};
-use crate::db::{Db, DbError, convert};
+use crate::db::{Db, DbError, MeshDb, convert};
 use crate::{with_conn, with_tx};
 
 pub use part::{LastSeen, PresencePart};
@@ -135,30 +135,14 @@ macro_rules! session_changes {
 }
 pub(crate) use session_changes;
 
-/// Stores a session, or replaces what is remembered of it but for its first time.
-///
-/// # Errors
-/// Storage fails.
-pub async fn upsert(db: &Db, session: &SessionRecord) -> Result<(), DbError> {
-    let row = SessionRow::from(session);
-    with_tx!(db, |conn| diesel::insert_into(sessions::table)
-        .values(&row)
-        .on_conflict((sessions::mesh_id, sessions::session_key))
-        .do_update()
-        .set(session_changes!())
-        .execute(conn)
-        .await?);
-    Ok(())
-}
-
 /// One remembered session.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load(db: &Db, mesh: &MeshId, key: &PublicKey) -> Result<Option<SessionRecord>, DbError> {
+pub async fn load(db: &MeshDb, key: &PublicKey) -> Result<Option<SessionRecord>, DbError> {
     let key = key.to_hex();
-    let row = with_conn!(db, |conn| sessions::table
-        .find((mesh.as_str(), &key))
+    let row = with_conn!(db.db(), |conn| sessions::table
+        .find((db.mesh().as_str(), &key))
         .select(SessionRow::as_select())
         .first(conn)
         .await
@@ -170,9 +154,9 @@ pub async fn load(db: &Db, mesh: &MeshId, key: &PublicKey) -> Result<Option<Sess
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_known(db: &Db, mesh: &MeshId, since_ms: i64) -> Result<Vec<SessionRecord>, DbError> {
-    let rows = with_conn!(db, |conn| sessions::table
-        .filter(sessions::mesh_id.eq(mesh.as_str()))
+pub async fn load_known(db: &MeshDb, since_ms: i64) -> Result<Vec<SessionRecord>, DbError> {
+    let rows = with_conn!(db.db(), |conn| sessions::table
+        .filter(sessions::mesh_id.eq(db.mesh().as_str()))
         .filter(sessions::last_seen_at_ms.ge(since_ms))
         .order((sessions::last_seen_at_ms.desc(), sessions::session_key))
         .select(SessionRow::as_select())
@@ -186,6 +170,7 @@ pub async fn load_known(db: &Db, mesh: &MeshId, since_ms: i64) -> Result<Vec<Ses
 /// # Errors
 /// Storage fails.
 pub async fn forget_before(db: &Db, before_ms: i64) -> Result<usize, DbError> {
+    // Unaudited: upkeep.
     Ok(with_tx!(db, |conn| diesel::delete(sessions::table.filter(sessions::last_seen_at_ms.lt(before_ms)))
         .execute(conn)
         .await?))
@@ -195,11 +180,14 @@ pub async fn forget_before(db: &Db, before_ms: i64) -> Result<usize, DbError> {
 ///
 /// # Errors
 /// Storage fails; what was done stays done.
-pub async fn forget(db: &Db, mesh: &MeshId, keys: &[PublicKey]) -> Result<(), DbError> {
+pub async fn forget(db: &MeshDb, keys: &[PublicKey]) -> Result<(), DbError> {
     for chunk in keys.chunks(500) {
         let keys: Vec<String> = chunk.iter().map(PublicKey::to_hex).collect();
-        with_tx!(db, |conn| diesel::delete(
-            sessions::table.filter(sessions::mesh_id.eq(mesh.as_str())).filter(sessions::session_key.eq_any(&keys))
+        // Unaudited: what a session left behind is no shared thing.
+        with_tx!(db.db(), |conn| diesel::delete(
+            sessions::table
+                .filter(sessions::mesh_id.eq(db.mesh().as_str()))
+                .filter(sessions::session_key.eq_any(&keys))
         )
         .execute(conn)
         .await?);
@@ -268,9 +256,9 @@ impl From<StatsRow> for MemberTotals {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn totals(db: &Db, mesh: &MeshId) -> Result<Vec<MemberTotals>, DbError> {
-    let rows = with_conn!(db, |conn| member_stats::table
-        .filter(member_stats::mesh_id.eq(mesh.as_str()))
+pub async fn totals(db: &MeshDb) -> Result<Vec<MemberTotals>, DbError> {
+    let rows = with_conn!(db.db(), |conn| member_stats::table
+        .filter(member_stats::mesh_id.eq(db.mesh().as_str()))
         .order(member_stats::member_id)
         .select(StatsRow::as_select())
         .load(conn)
@@ -282,9 +270,9 @@ pub async fn totals(db: &Db, mesh: &MeshId) -> Result<Vec<MemberTotals>, DbError
 ///
 /// # Errors
 /// Storage fails.
-pub async fn newest_seen(db: &Db, mesh: &MeshId) -> Result<Option<i64>, DbError> {
-    Ok(with_conn!(db, |conn| sessions::table
-        .filter(sessions::mesh_id.eq(mesh.as_str()))
+pub async fn newest_seen(db: &MeshDb) -> Result<Option<i64>, DbError> {
+    Ok(with_conn!(db.db(), |conn| sessions::table
+        .filter(sessions::mesh_id.eq(db.mesh().as_str()))
         .select(diesel::dsl::max(sessions::last_seen_at_ms))
         .first::<Option<i64>>(conn)
         .await?))
