@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
@@ -189,8 +190,13 @@ store_suite! {
         macro_rules! check {
             ($name:literal, $call:expr, $fine:expr) => {
                 let fine: fn(_) -> bool = $fine;
-                assert!(fine($call.await), "{} gave back something of another mesh", $name);
-                let after = rows_of(&db, home.id.as_str(), topic.id.as_str()).await.unwrap();
+                // Made in a frame of its own: all of these futures in one frame are more than a test's stack holds.
+                let call = (|| -> Pin<Box<dyn Future<Output = _> + '_>> { Box::pin(async { $call.await }) })();
+                assert!(fine(call.await), "{} gave back something of another mesh", $name);
+                let look = (|| -> Pin<Box<dyn Future<Output = _> + '_>> {
+                    Box::pin(rows_of(&db, home.id.as_str(), topic.id.as_str()))
+                })();
+                let after = look.await.unwrap();
                 assert_eq!(after, before, "{} changed another mesh", $name);
                 run.insert($name.to_owned());
             };

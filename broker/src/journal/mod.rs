@@ -9,6 +9,8 @@
 
 mod batch;
 pub mod queue;
+#[cfg(test)]
+mod shared_tests;
 mod tx;
 mod write;
 
@@ -122,17 +124,16 @@ async fn write(db: Db, mut entries: mpsc::Receiver<Entry>, mut jobs: mpsc::Recei
         rows += writes.iter().map(|job| job.rows()).sum::<usize>();
         let together = commit(&db, merge(&turn), &writes, patience).await;
         patience = if matches!(together, Err(code) if is_about_storage(code)) { Duration::ZERO } else { PATIENCE };
-        let apart = turn.len() + usize::from(!writes.is_empty()) > 1
-            && matches!(together, Err(code) if !is_about_storage(code));
+        let apart = turn.len() + writes.len() > 1 && matches!(together, Err(code) if !is_about_storage(code));
         for entry in turn {
             // One mesh's rows that storage refuses must not fail the others that shared the transaction.
             let result = if apart { commit(&db, entry.batch, &[], patience).await } else { together };
             // A mesh that no longer waits does not need the answer.
             let _ = entry.done.send(result);
         }
-        let shared = if apart { commit(&db, Batch::default(), &writes, patience).await } else { together };
         for job in writes {
-            job.finish(shared);
+            let one = std::slice::from_ref(&job);
+            job.finish(if apart { commit(&db, Batch::default(), one, patience).await } else { together });
         }
         tidying.written(&db, rows);
     }

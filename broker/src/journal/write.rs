@@ -74,6 +74,21 @@ pub(super) async fn run(db: &Db, transaction: &Transaction) -> Result<(), DbErro
     }
 }
 
+/// Whether a write is kept, now that its entry was appended or not: without its entry it is undone alone.
+///
+/// # Errors
+/// Storage failed as a whole.
+fn appended_with(job: &dyn Job, appended: Result<(), DbError>) -> Result<bool, DbError> {
+    match appended {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_about_storage() => Err(error),
+        Err(error) => {
+            job.failed(error);
+            Ok(false)
+        }
+    }
+}
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use std::panic::AssertUnwindSafe;
@@ -84,7 +99,7 @@ mod sqlite {
     use diesel::sqlite::SqliteConnection;
     use futures_util::FutureExt;
 
-    use super::{LAST_BATCH, Transaction};
+    use super::{LAST_BATCH, Transaction, appended_with};
     use crate::audit::Heads;
     use crate::db::schema::broker_meta;
     use crate::db::{DbError, JournalSqlite};
@@ -131,10 +146,10 @@ mod sqlite {
             inline(conn, |conn| Ok(AnsiTransactionManager::begin_transaction(conn)?))?;
             let ran = AssertUnwindSafe(job.sqlite(conn)).catch_unwind().now_or_never();
             let kept = match ran {
-                Some(Ok(Ok(audit))) => match heads.append_sqlite(conn, job.mesh(), &audit).now_or_never() {
-                    Some(appended) => appended.map(|()| true)?,
-                    None => return Err(DbError::corrupt("audit_log")),
-                },
+                Some(Ok(Ok(audit))) => {
+                    let appended = heads.append_sqlite(conn, job.mesh(), &audit).now_or_never();
+                    appended_with(&**job, appended.unwrap_or_else(|| Err(DbError::corrupt("audit_log"))))?
+                }
                 Some(Ok(Err(Some(fatal)))) => return Err(fatal),
                 Some(Ok(Err(None))) => false,
                 Some(Err(_)) | None => {
@@ -143,11 +158,12 @@ mod sqlite {
                 }
             };
             inline(conn, move |conn| {
-                Ok(if kept {
-                    AnsiTransactionManager::commit_transaction(conn)?;
+                let ended = if kept {
+                    AnsiTransactionManager::commit_transaction(conn)
                 } else {
-                    AnsiTransactionManager::rollback_transaction(conn)?;
-                })
+                    AnsiTransactionManager::rollback_transaction(conn)
+                };
+                Ok(ended?)
             })?;
         }
         Ok(())
@@ -175,7 +191,7 @@ mod postgres {
     use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, TransactionManager};
     use futures_util::FutureExt;
 
-    use super::{LAST_BATCH, Transaction};
+    use super::{LAST_BATCH, Transaction, appended_with};
     use crate::audit::Heads;
     use crate::db::DbError;
     use crate::db::schema::broker_meta;
@@ -191,7 +207,7 @@ mod postgres {
         for job in &transaction.writes {
             Savepoints::begin_transaction(conn).await?;
             let kept = match AssertUnwindSafe(job.postgres(conn)).catch_unwind().await {
-                Ok(Ok(audit)) => heads.append_postgres(conn, job.mesh(), &audit).await.map(|()| true)?,
+                Ok(Ok(audit)) => appended_with(&**job, heads.append_postgres(conn, job.mesh(), &audit).await)?,
                 Ok(Err(Some(fatal))) => return Err(fatal),
                 Ok(Err(None)) => false,
                 Err(_) => {
