@@ -7,6 +7,7 @@ use diesel_async::RunQueryDsl;
 
 use super::hashed;
 use super::schema::audit_log;
+use crate::db::columns::OptionalText;
 use crate::db::{DbError, MeshDb};
 use crate::with_conn;
 
@@ -28,7 +29,8 @@ pub struct AuditEntry {
     /// What happened.
     pub event_type: String,
     /// Member who did it.
-    pub actor_member_id: Option<String>,
+    #[diesel(deserialize_as = OptionalText<MemberId>)]
+    pub actor_member_id: Option<MemberId>,
     /// Canonical JSON.
     pub payload: String,
     /// Unix milliseconds.
@@ -129,7 +131,7 @@ pub async fn verify(db: &MeshDb) -> Result<Verdict, DbError> {
             return Ok(Verdict { entries: head.seq, broken_at: None, head });
         }
         for entry in page {
-            let actor = entry.actor_member_id.as_deref();
+            let actor = entry.actor_member_id.as_ref().map(MemberId::as_str);
             let fields = hashed(db.mesh().as_str(), &entry.event_type, actor, &entry.payload, entry.created_at_ms);
             let follows = entry.seq == head.seq + 1 && entry.prev_hash == head.hash;
             if !follows || fields.hash(&entry.prev_hash) != entry.hash {

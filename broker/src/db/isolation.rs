@@ -191,12 +191,12 @@ store_suite! {
             ($name:literal, $call:expr, $fine:expr) => {
                 let fine: fn(_) -> bool = $fine;
                 // Made in a frame of its own: all of these futures in one frame are more than a test's stack holds.
-                let call = (|| -> Pin<Box<dyn Future<Output = _> + '_>> { Box::pin(async { $call.await }) })();
-                assert!(fine(call.await), "{} gave back something of another mesh", $name);
-                let look = (|| -> Pin<Box<dyn Future<Output = _> + '_>> {
+                let call = || -> Pin<Box<dyn Future<Output = _> + '_>> { Box::pin(async { $call.await }) };
+                assert!(fine(call().await), "{} gave back something of another mesh", $name);
+                let look = || -> Pin<Box<dyn Future<Output = _> + '_>> {
                     Box::pin(rows_of(&db, home.id.as_str(), topic.id.as_str()))
-                })();
-                let after = look.await.unwrap();
+                };
+                let after = look().await.unwrap();
                 assert_eq!(after, before, "{} changed another mesh", $name);
                 run.insert($name.to_owned());
             };

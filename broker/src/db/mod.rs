@@ -4,6 +4,7 @@
 //! [`with_conn!`](crate::with_conn) or [`with_tx!`](crate::with_tx) expands it for both backends. Users' own SQL never runs
 //! on these connections.
 
+pub mod columns;
 pub mod convert;
 mod error;
 mod exclusive;

@@ -12,19 +12,23 @@ use serde_json::json;
 
 use super::schema::invites;
 use crate::audit::{Audit, By};
+use crate::db::columns::{OptionalJson, Text};
 use crate::db::{Db, DbError, MeshDb, convert};
 use crate::features::members::schema::members;
-use crate::features::members::store::{Member, MemberRow, NewMemberRow, Role};
+use crate::features::members::store::{Member, Role};
 use crate::features::meshes::store::{self as meshes, MeshRecord};
 use crate::journal::{Journal, MeshStore, WriteError};
 use crate::{tx_write, with_conn};
 
 /// An invite as stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = invites, treat_none_as_default_value = false)]
 pub struct Invite {
     /// Row id, part of the v2 signature.
+    #[diesel(serialize_as = Text<InviteId>, deserialize_as = Text<InviteId>)]
     pub id: InviteId,
     /// Mesh.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub mesh_id: MeshId,
     /// 2 when it has a code, else 1.
     pub version: i32,
@@ -33,6 +37,7 @@ pub struct Invite {
     /// SHA-256 (lower-case hex) of the v1 token.
     pub token_hash: Option<String>,
     /// `admin` or `member`.
+    #[diesel(serialize_as = Text<Role>, deserialize_as = Text<Role>)]
     pub role: Role,
     /// Uses allowed.
     pub max_uses: i32,
@@ -43,6 +48,7 @@ pub struct Invite {
     /// Unix milliseconds.
     pub created_at_ms: i64,
     /// Key that made it.
+    #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub created_by_key: PublicKey,
     /// Unix milliseconds.
     pub revoked_at_ms: Option<i64>,
@@ -51,74 +57,8 @@ pub struct Invite {
     /// The owner's signature.
     pub signature: String,
     /// Defaults of the new member.
+    #[diesel(serialize_as = OptionalJson<InvitePreset>, deserialize_as = OptionalJson<InvitePreset>)]
     pub preset: Option<InvitePreset>,
-}
-
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = invites, treat_none_as_default_value = false)]
-struct InviteRow {
-    id: String,
-    mesh_id: String,
-    version: i32,
-    code: Option<String>,
-    token_hash: Option<String>,
-    role: String,
-    max_uses: i32,
-    used_count: i32,
-    expires_at_ms: i64,
-    created_at_ms: i64,
-    created_by_key: String,
-    revoked_at_ms: Option<i64>,
-    canonical: String,
-    signature: String,
-    preset: Option<String>,
-}
-
-impl From<&Invite> for InviteRow {
-    fn from(invite: &Invite) -> Self {
-        Self {
-            id: invite.id.to_string(),
-            mesh_id: invite.mesh_id.to_string(),
-            version: invite.version,
-            code: invite.code.clone(),
-            token_hash: invite.token_hash.clone(),
-            role: invite.role.as_str().into(),
-            max_uses: invite.max_uses,
-            used_count: invite.used_count,
-            expires_at_ms: invite.expires_at_ms,
-            created_at_ms: invite.created_at_ms,
-            created_by_key: invite.created_by_key.to_hex(),
-            revoked_at_ms: invite.revoked_at_ms,
-            canonical: invite.canonical.clone(),
-            signature: invite.signature.clone(),
-            preset: invite.preset.as_ref().map(convert::to_json),
-        }
-    }
-}
-
-impl TryFrom<InviteRow> for Invite {
-    type Error = DbError;
-
-    fn try_from(row: InviteRow) -> Result<Self, DbError> {
-        let preset = row.preset.as_deref().map(|text| convert::from_json("invites.preset", text)).transpose()?;
-        Ok(Self {
-            role: Role::parse(&row.role).ok_or_else(|| DbError::corrupt("invites.role"))?,
-            created_by_key: convert::key("invites.created_by_key", &row.created_by_key)?,
-            preset,
-            id: row.id.into(),
-            mesh_id: row.mesh_id.into(),
-            version: row.version,
-            code: row.code,
-            token_hash: row.token_hash,
-            max_uses: row.max_uses,
-            used_count: row.used_count,
-            expires_at_ms: row.expires_at_ms,
-            created_at_ms: row.created_at_ms,
-            revoked_at_ms: row.revoked_at_ms,
-            canonical: row.canonical,
-            signature: row.signature,
-        })
-    }
 }
 
 /// Why nobody was enrolled.
@@ -180,12 +120,13 @@ impl From<WriteError<ErrorCode>> for EnrolError {
 /// # Errors
 /// [`DbError::Conflict`] when id, code or token are taken.
 pub async fn create_invite(store: &MeshStore, invite: &Invite) -> Result<(), DbError> {
-    let row = InviteRow { mesh_id: store.mesh().to_string(), ..InviteRow::from(invite) };
-    Ok(tx_write!(store, (row), |conn, _mesh| {
-        diesel::insert_into(invites::table).values(row).execute(conn).await?;
+    let invite = Invite { mesh_id: store.mesh().clone(), ..invite.clone() };
+    Ok(tx_write!(store, (invite), |conn, _mesh| {
+        diesel::insert_into(invites::table).values(invite.clone()).execute(conn).await?;
+        let (id, role) = (&invite.id, invite.role.as_str());
         let payload =
-            json!({"invite": row.id, "role": row.role, "maxUses": row.max_uses, "expiresAt": row.expires_at_ms});
-        Ok(((), Audit::entry("invite_created", None, payload, row.created_at_ms)))
+            json!({"invite": id, "role": role, "maxUses": invite.max_uses, "expiresAt": invite.expires_at_ms});
+        Ok(((), Audit::entry("invite_created", None, payload, invite.created_at_ms)))
     })?)
 }
 
@@ -194,14 +135,13 @@ pub async fn create_invite(store: &MeshStore, invite: &Invite) -> Result<(), DbE
 /// # Errors
 /// Storage fails.
 pub async fn list_invites(db: &MeshDb, limit: u32) -> Result<Vec<Invite>, DbError> {
-    let rows = with_conn!(db.db(), |conn| invites::table
+    Ok(with_conn!(db.db(), |conn| invites::table
         .filter(invites::mesh_id.eq(db.mesh().as_str()))
         .order((invites::created_at_ms.desc(), invites::id))
         .limit(i64::from(limit))
-        .select(InviteRow::as_select())
+        .select(Invite::as_select())
         .load(conn)
-        .await?);
-    rows.into_iter().map(TryInto::try_into).collect()
+        .await?))
 }
 
 /// How many invites of a mesh can still be used.
@@ -225,13 +165,12 @@ pub async fn count_usable(db: &MeshDb, now_ms: i64) -> Result<u32, DbError> {
 /// # Errors
 /// Storage fails.
 pub async fn invite_by_code(db: &Db, code: &str) -> Result<Option<Invite>, DbError> {
-    let row = with_conn!(db, |conn| invites::table
+    Ok(with_conn!(db, |conn| invites::table
         .filter(invites::code.eq(code))
-        .select(InviteRow::as_select())
+        .select(Invite::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// Revokes an invite of a mesh; `None` when the mesh has no such invite. Revoking twice keeps the first time.
@@ -240,17 +179,16 @@ pub async fn invite_by_code(db: &Db, code: &str) -> Result<Option<Invite>, DbErr
 /// Storage fails.
 pub async fn revoke_invite(store: &MeshStore, invite: &InviteId, by: &By) -> Result<Option<Invite>, DbError> {
     let (invite, by) = (invite.clone(), by.clone());
-    let row = tx_write!(store, (invite, by), |conn, mesh| {
+    Ok(tx_write!(store, (invite, by), |conn, mesh| {
         let row = invites::table.find(invite.as_str()).filter(invites::mesh_id.eq(mesh.as_str()));
         let changed = diesel::update(row.filter(invites::revoked_at_ms.is_null()))
             .set(invites::revoked_at_ms.eq(by.at_ms))
             .execute(conn)
             .await?
             == 1;
-        let found = row.select(InviteRow::as_select()).first(conn).await.optional()?;
+        let found = row.select(Invite::as_select()).first(conn).await.optional()?;
         Ok((found, Audit::when(changed, || by.entry("invite_revoked", json!({"invite": invite})))))
-    })?;
-    row.map(TryInto::try_into).transpose()
+    })?)
 }
 
 /// Enrols through a v1 token, whose payload the caller has read from the token and verified.
@@ -277,12 +215,12 @@ pub async fn claim_v1(
     }
     let row = with_conn!(db, |conn| invites::table
         .filter(invites::token_hash.eq(token_hash))
-        .select(InviteRow::as_select())
+        .select(Invite::as_select())
         .first(conn)
         .await
         .optional()
         .map_err(DbError::from)?);
-    let invite: Invite = row.ok_or(EnrolError::Refused(ErrorCode::InviteNotFound))?.try_into()?;
+    let invite: Invite = row.ok_or(EnrolError::Refused(ErrorCode::InviteNotFound))?;
     if invite.mesh_id != mesh.id {
         return Err(EnrolError::Refused(ErrorCode::InviteMeshMismatch));
     }
@@ -380,17 +318,16 @@ async fn try_enrol(
     now_ms: i64,
     codes: Codes,
 ) -> Result<(Member, bool), EnrolError> {
-    let (row, pubkey) = (NewMemberRow::from(member), member.pubkey.to_hex());
-    let (invite, member) = (invite.id.clone(), member.clone());
-    Ok(tx_write!(store, (row, pubkey, invite, member, now_ms, codes), |conn, mesh| {
+    let (pubkey, invite, member) = (member.pubkey.to_hex(), invite.id.clone(), member.clone());
+    Ok(tx_write!(store, (pubkey, invite, member, now_ms, codes), |conn, mesh| {
         let known = members::table
             .filter(members::mesh_id.eq(mesh.as_str()))
             .filter(members::pubkey.eq(pubkey))
-            .select(MemberRow::as_select())
+            .select(Member::as_select())
             .first(conn)
             .await
             .optional()?;
-        if let Some(known) = known.map(Member::try_from).transpose()? {
+        if let Some(known) = known {
             if known.revoked_at_ms.is_some() {
                 return Err(WriteError::Refused(ErrorCode::Revoked));
             }
@@ -406,7 +343,7 @@ async fn try_enrol(
         if used == 0 {
             return Err(WriteError::Refused(codes.exhausted));
         }
-        diesel::insert_into(members::table).values(row).execute(conn).await?;
+        diesel::insert_into(members::table).values(member.clone()).execute(conn).await?;
         let payload = json!({"member": member.id, "invite": invite, "role": member.role.as_str()});
         let audit = Audit::entry("member_joined", Some(&member.id), payload, *now_ms);
         Ok(((member.clone(), false), audit))

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::schema::members;
 use crate::audit::{Audit, By};
+use crate::db::columns::{self, Json, Text, TextColumn};
 use crate::db::{DbError, MeshDb, convert};
 use crate::journal::{MeshStore, WriteError};
 use crate::{tx_write, with_conn};
@@ -44,26 +45,47 @@ impl Role {
     }
 }
 
+impl TextColumn for Role {
+    fn text(&self) -> String {
+        self.as_str().to_owned()
+    }
+
+    fn read(text: String) -> Option<Self> {
+        Self::parse(&text)
+    }
+}
+
+columns::fields! {
+    Text => Role;
+}
+
 /// A member as stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = members, treat_none_as_default_value = false)]
 pub struct Member {
     /// Row id.
+    #[diesel(serialize_as = Text<MemberId>, deserialize_as = Text<MemberId>)]
     pub id: MemberId,
     /// Mesh.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub mesh_id: MeshId,
     /// ed25519 key, unique in the mesh.
+    #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub pubkey: PublicKey,
     /// Name, not unique.
     pub display_name: String,
     /// Role.
+    #[diesel(serialize_as = Text<Role>, deserialize_as = Text<Role>)]
     pub role: Role,
     /// Free role text.
     pub role_tag: Option<String>,
     /// Groups of sessions that name none.
+    #[diesel(serialize_as = Json<Vec<Group>>, deserialize_as = Json<Vec<Group>>)]
     pub default_groups: Vec<Group>,
     /// `push`, `inbox` or `off`.
     pub message_mode: String,
     /// What others may do to this member, by their key.
+    #[diesel(serialize_as = Json<Grants>, deserialize_as = Json<Grants>)]
     pub grants: Grants,
     /// Unix milliseconds.
     pub joined_at_ms: i64,
@@ -90,80 +112,6 @@ impl Member {
             last_seen_at_ms: None,
             revoked_at_ms: None,
         }
-    }
-}
-
-#[derive(Insertable)]
-#[diesel(table_name = members, treat_none_as_default_value = false)]
-pub(crate) struct NewMemberRow {
-    id: String,
-    mesh_id: String,
-    pubkey: String,
-    display_name: String,
-    role: &'static str,
-    role_tag: Option<String>,
-    default_groups: String,
-    message_mode: String,
-    grants: String,
-    joined_at_ms: i64,
-    last_seen_at_ms: Option<i64>,
-    revoked_at_ms: Option<i64>,
-}
-
-impl From<&Member> for NewMemberRow {
-    fn from(member: &Member) -> Self {
-        Self {
-            id: member.id.to_string(),
-            mesh_id: member.mesh_id.to_string(),
-            pubkey: member.pubkey.to_hex(),
-            display_name: member.display_name.clone(),
-            role: member.role.as_str(),
-            role_tag: member.role_tag.clone(),
-            default_groups: convert::to_json(&member.default_groups),
-            message_mode: member.message_mode.clone(),
-            grants: convert::to_json(&member.grants),
-            joined_at_ms: member.joined_at_ms,
-            last_seen_at_ms: member.last_seen_at_ms,
-            revoked_at_ms: member.revoked_at_ms,
-        }
-    }
-}
-
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = members)]
-pub(crate) struct MemberRow {
-    id: String,
-    mesh_id: String,
-    pubkey: String,
-    display_name: String,
-    role: String,
-    role_tag: Option<String>,
-    default_groups: String,
-    message_mode: String,
-    grants: String,
-    joined_at_ms: i64,
-    last_seen_at_ms: Option<i64>,
-    revoked_at_ms: Option<i64>,
-}
-
-impl TryFrom<MemberRow> for Member {
-    type Error = DbError;
-
-    fn try_from(row: MemberRow) -> Result<Self, DbError> {
-        Ok(Self {
-            pubkey: convert::key("members.pubkey", &row.pubkey)?,
-            role: Role::parse(&row.role).ok_or_else(|| DbError::corrupt("members.role"))?,
-            default_groups: convert::from_json("members.default_groups", &row.default_groups)?,
-            grants: convert::from_json("members.grants", &row.grants)?,
-            id: row.id.into(),
-            mesh_id: row.mesh_id.into(),
-            display_name: row.display_name,
-            role_tag: row.role_tag,
-            message_mode: row.message_mode,
-            joined_at_ms: row.joined_at_ms,
-            last_seen_at_ms: row.last_seen_at_ms,
-            revoked_at_ms: row.revoked_at_ms,
-        })
     }
 }
 
@@ -211,13 +159,12 @@ struct MemberChanges<'a> {
 /// # Errors
 /// Storage fails.
 pub async fn load_all(db: &MeshDb) -> Result<Vec<Member>, DbError> {
-    let rows = with_conn!(db.db(), |conn| members::table
+    Ok(with_conn!(db.db(), |conn| members::table
         .filter(members::mesh_id.eq(db.mesh().as_str()))
         .order((members::joined_at_ms, members::id))
-        .select(MemberRow::as_select())
+        .select(Member::as_select())
         .load(conn)
-        .await?);
-    rows.into_iter().map(TryInto::try_into).collect()
+        .await?))
 }
 
 /// One member, banned or not.
@@ -225,14 +172,13 @@ pub async fn load_all(db: &MeshDb) -> Result<Vec<Member>, DbError> {
 /// # Errors
 /// Storage fails.
 pub async fn load(db: &MeshDb, member: &MemberId) -> Result<Option<Member>, DbError> {
-    let row = with_conn!(db.db(), |conn| members::table
+    Ok(with_conn!(db.db(), |conn| members::table
         .find(member.as_str())
         .filter(members::mesh_id.eq(db.mesh().as_str()))
-        .select(MemberRow::as_select())
+        .select(Member::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// One member by its key, banned or not.
@@ -241,14 +187,13 @@ pub async fn load(db: &MeshDb, member: &MemberId) -> Result<Option<Member>, DbEr
 /// Storage fails.
 pub async fn by_key(db: &MeshDb, key: &PublicKey) -> Result<Option<Member>, DbError> {
     let key = key.to_hex();
-    let row = with_conn!(db.db(), |conn| members::table
+    Ok(with_conn!(db.db(), |conn| members::table
         .filter(members::mesh_id.eq(db.mesh().as_str()))
         .filter(members::pubkey.eq(&key))
-        .select(MemberRow::as_select())
+        .select(Member::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// Adds a member.
@@ -256,11 +201,11 @@ pub async fn by_key(db: &MeshDb, key: &PublicKey) -> Result<Option<Member>, DbEr
 /// # Errors
 /// [`DbError::Conflict`] when its key has a row in the mesh, banned or not.
 pub async fn insert(store: &MeshStore, member: &Member) -> Result<(), DbError> {
-    let row = NewMemberRow { mesh_id: store.mesh().to_string(), ..NewMemberRow::from(member) };
-    Ok(tx_write!(store, (row), |conn, _mesh| {
-        diesel::insert_into(members::table).values(row).execute(conn).await?;
-        let payload = json!({"member": row.id, "role": row.role});
-        Ok(((), Audit::entry("member_joined", Some(&row.id.as_str().into()), payload, row.joined_at_ms)))
+    let member = Member { mesh_id: store.mesh().clone(), ..member.clone() };
+    Ok(tx_write!(store, (member), |conn, _mesh| {
+        diesel::insert_into(members::table).values(member.clone()).execute(conn).await?;
+        let payload = json!({"member": member.id, "role": member.role.as_str()});
+        Ok(((), Audit::entry("member_joined", Some(&member.id), payload, member.joined_at_ms)))
     })?)
 }
 
@@ -285,7 +230,7 @@ pub async fn update(
     by: &By,
 ) -> Result<Option<Member>, DbError> {
     let (member, patch, by) = (member.clone(), patch.clone(), by.clone());
-    let row = tx_write!(store, (member, patch, by), |conn, mesh| {
+    Ok(tx_write!(store, (member, patch, by), |conn, mesh| {
         let changes = MemberChanges {
             display_name: patch.display_name.as_deref(),
             role_tag: patch.role_tag.as_ref().map(Option::as_deref),
@@ -296,11 +241,10 @@ pub async fn update(
         // Diesel refuses an update that changes nothing.
         let changed = *patch != MemberPatch::default()
             && diesel::update(live!(mesh, member)).set(changes).execute(conn).await? == 1;
-        let found = live!(mesh, member).select(MemberRow::as_select()).first(conn).await.optional()?;
+        let found = live!(mesh, member).select(Member::as_select()).first(conn).await.optional()?;
         let payload = json!({"member": member, "fields": patch.fields(), "role": patch.role.map(Role::as_str)});
         Ok((found, Audit::when(changed, || by.entry("member_changed", payload))))
-    })?;
-    row.map(TryInto::try_into).transpose()
+    })?)
 }
 
 /// Bans a member; `false` when it is not there or banned already. The owner's row is never banned.

@@ -9,19 +9,24 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::schema::{member_stats, sessions};
-use crate::db::{Db, DbError, MeshDb, convert};
+use crate::db::columns::{Json, Text};
+use crate::db::{Db, DbError, MeshDb};
 use crate::{with_conn, with_tx};
 
 pub use part::{LastSeen, PresencePart};
 
 /// A session as remembered.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = sessions, treat_none_as_default_value = false)]
 pub struct SessionRecord {
     /// Mesh.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub mesh_id: MeshId,
     /// Key of the session (the member key for sessions without one).
+    #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub session_key: PublicKey,
     /// Its member.
+    #[diesel(serialize_as = Text<MemberId>, deserialize_as = Text<MemberId>)]
     pub member_id: MemberId,
     /// The client's session id.
     pub session_id: String,
@@ -32,16 +37,20 @@ pub struct SessionRecord {
     /// Host.
     pub hostname: Option<String>,
     /// Groups with roles.
+    #[diesel(serialize_as = Json<Vec<Group>>, deserialize_as = Json<Vec<Group>>)]
     pub groups: Vec<Group>,
     /// Profile.
+    #[diesel(serialize_as = Json<Profile>, deserialize_as = Json<Profile>)]
     pub profile: Profile,
     /// Whether lists and audiences include it.
     pub visible: bool,
     /// What it works on.
     pub summary: Option<String>,
     /// Status when it was last seen.
+    #[diesel(serialize_as = Text<PeerStatus>, deserialize_as = Text<PeerStatus>)]
     pub status: PeerStatus,
     /// Its own counters.
+    #[diesel(serialize_as = Json<Stats>, deserialize_as = Json<Stats>)]
     pub stats: Stats,
     /// Unix milliseconds; kept from the first time it was stored.
     pub first_seen_at_ms: i64,
@@ -49,75 +58,6 @@ pub struct SessionRecord {
     pub last_seen_at_ms: i64,
     /// Whether its key was proved once; then only a proof opens it again.
     pub proven: bool,
-}
-
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = sessions, treat_none_as_default_value = false)]
-pub(crate) struct SessionRow {
-    mesh_id: String,
-    session_key: String,
-    member_id: String,
-    session_id: String,
-    display_name: String,
-    cwd: String,
-    hostname: Option<String>,
-    groups: String,
-    profile: String,
-    visible: bool,
-    summary: Option<String>,
-    status: String,
-    stats: String,
-    first_seen_at_ms: i64,
-    last_seen_at_ms: i64,
-    proven: bool,
-}
-
-impl From<&SessionRecord> for SessionRow {
-    fn from(session: &SessionRecord) -> Self {
-        Self {
-            mesh_id: session.mesh_id.to_string(),
-            session_key: session.session_key.to_hex(),
-            member_id: session.member_id.to_string(),
-            session_id: session.session_id.clone(),
-            display_name: session.display_name.clone(),
-            cwd: session.cwd.clone(),
-            hostname: session.hostname.clone(),
-            groups: convert::to_json(&session.groups),
-            profile: convert::to_json(&session.profile),
-            visible: session.visible,
-            summary: session.summary.clone(),
-            status: session.status.as_str().into(),
-            stats: convert::to_json(&session.stats),
-            first_seen_at_ms: session.first_seen_at_ms,
-            last_seen_at_ms: session.last_seen_at_ms,
-            proven: session.proven,
-        }
-    }
-}
-
-impl TryFrom<SessionRow> for SessionRecord {
-    type Error = DbError;
-
-    fn try_from(row: SessionRow) -> Result<Self, DbError> {
-        Ok(Self {
-            session_key: convert::key("sessions.session_key", &row.session_key)?,
-            groups: convert::from_json("sessions.groups", &row.groups)?,
-            profile: convert::from_json("sessions.profile", &row.profile)?,
-            status: convert::status("sessions.status", &row.status)?,
-            stats: convert::from_json("sessions.stats", &row.stats)?,
-            mesh_id: row.mesh_id.into(),
-            member_id: row.member_id.into(),
-            session_id: row.session_id,
-            display_name: row.display_name,
-            cwd: row.cwd,
-            hostname: row.hostname,
-            visible: row.visible,
-            summary: row.summary,
-            first_seen_at_ms: row.first_seen_at_ms,
-            last_seen_at_ms: row.last_seen_at_ms,
-            proven: row.proven,
-        })
-    }
 }
 
 /// What an upsert takes over from the new row: everything but the key and `first_seen_at_ms`. A macro, because the type
@@ -141,13 +81,12 @@ pub(crate) use session_changes;
 /// Storage fails.
 pub async fn load(db: &MeshDb, key: &PublicKey) -> Result<Option<SessionRecord>, DbError> {
     let key = key.to_hex();
-    let row = with_conn!(db.db(), |conn| sessions::table
+    Ok(with_conn!(db.db(), |conn| sessions::table
         .find((db.mesh().as_str(), &key))
-        .select(SessionRow::as_select())
+        .select(SessionRecord::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// Sessions seen since a time, the latest first: whom a message may still wait for.
@@ -155,14 +94,13 @@ pub async fn load(db: &MeshDb, key: &PublicKey) -> Result<Option<SessionRecord>,
 /// # Errors
 /// Storage fails.
 pub async fn load_known(db: &MeshDb, since_ms: i64) -> Result<Vec<SessionRecord>, DbError> {
-    let rows = with_conn!(db.db(), |conn| sessions::table
+    Ok(with_conn!(db.db(), |conn| sessions::table
         .filter(sessions::mesh_id.eq(db.mesh().as_str()))
         .filter(sessions::last_seen_at_ms.ge(since_ms))
         .order((sessions::last_seen_at_ms.desc(), sessions::session_key))
-        .select(SessionRow::as_select())
+        .select(SessionRecord::as_select())
         .load(conn)
-        .await?);
-    rows.into_iter().map(TryInto::try_into).collect()
+        .await?))
 }
 
 /// Forgets sessions that were not seen since a time; returns how many.
@@ -196,11 +134,14 @@ pub async fn forget(db: &MeshDb, keys: &[PublicKey]) -> Result<(), DbError> {
 }
 
 /// An increment of a member's totals: what happened since the last one, so that reconnecting counts nothing twice.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = member_stats, treat_none_as_default_value = false)]
 pub struct StatsDelta {
     /// Mesh.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub mesh_id: MeshId,
     /// Member.
+    #[diesel(serialize_as = Text<MemberId>, deserialize_as = Text<MemberId>)]
     pub member_id: MemberId,
     /// Messages received.
     pub messages_in: i64,
@@ -215,55 +156,17 @@ pub struct StatsDelta {
 /// Totals of one member.
 pub type MemberTotals = StatsDelta;
 
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = member_stats)]
-pub(crate) struct StatsRow {
-    mesh_id: String,
-    member_id: String,
-    messages_in: i64,
-    messages_out: i64,
-    tool_calls: i64,
-    errors: i64,
-}
-
-impl From<&StatsDelta> for StatsRow {
-    fn from(delta: &StatsDelta) -> Self {
-        Self {
-            mesh_id: delta.mesh_id.to_string(),
-            member_id: delta.member_id.to_string(),
-            messages_in: delta.messages_in,
-            messages_out: delta.messages_out,
-            tool_calls: delta.tool_calls,
-            errors: delta.errors,
-        }
-    }
-}
-
-impl From<StatsRow> for MemberTotals {
-    fn from(row: StatsRow) -> Self {
-        Self {
-            mesh_id: row.mesh_id.into(),
-            member_id: row.member_id.into(),
-            messages_in: row.messages_in,
-            messages_out: row.messages_out,
-            tool_calls: row.tool_calls,
-            errors: row.errors,
-        }
-    }
-}
-
 /// Totals of every member of a mesh that has any, by member id.
 ///
 /// # Errors
 /// Storage fails.
 pub async fn totals(db: &MeshDb) -> Result<Vec<MemberTotals>, DbError> {
-    let rows = with_conn!(db.db(), |conn| member_stats::table
+    Ok(with_conn!(db.db(), |conn| member_stats::table
         .filter(member_stats::mesh_id.eq(db.mesh().as_str()))
         .order(member_stats::member_id)
-        .select(StatsRow::as_select())
+        .select(MemberTotals::as_select())
         .load(conn)
-        .await?);
-    Ok(rows.into_iter().map(Into::into).collect())
+        .await?))
 }
 
 /// When the latest session of a mesh was seen; `None` when there never was one.

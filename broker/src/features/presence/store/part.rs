@@ -64,7 +64,7 @@ mod sqlite {
     use diesel::prelude::*;
     use diesel::sqlite::SqliteConnection;
 
-    use super::super::{SessionRow, StatsRow, session_changes};
+    use super::super::session_changes;
     use super::PresencePart;
     use crate::db::DbError;
     use crate::features::members::schema::members;
@@ -72,9 +72,8 @@ mod sqlite {
 
     pub(super) fn write(conn: &mut SqliteConnection, part: &PresencePart) -> Result<(), DbError> {
         for session in &part.sessions {
-            let row = SessionRow::from(session);
             diesel::insert_into(sessions::table)
-                .values(&row)
+                .values(session.clone())
                 .on_conflict((sessions::mesh_id, sessions::session_key))
                 .do_update()
                 .set(session_changes!())
@@ -88,7 +87,7 @@ mod sqlite {
         }
         for delta in &part.stats {
             diesel::insert_into(member_stats::table)
-                .values(StatsRow::from(delta))
+                .values(delta.clone())
                 .on_conflict(member_stats::member_id)
                 .do_update()
                 .set((
@@ -108,7 +107,7 @@ mod postgres {
     use diesel::prelude::*;
     use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-    use super::super::{SessionRow, StatsRow, session_changes};
+    use super::super::session_changes;
     use super::PresencePart;
     use crate::db::DbError;
     use crate::features::members::schema::members;
@@ -116,9 +115,8 @@ mod postgres {
 
     pub(super) async fn write(conn: &mut AsyncPgConnection, part: &PresencePart) -> Result<(), DbError> {
         for session in &part.sessions {
-            let row = SessionRow::from(session);
             diesel::insert_into(sessions::table)
-                .values(&row)
+                .values(session.clone())
                 .on_conflict((sessions::mesh_id, sessions::session_key))
                 .do_update()
                 .set(session_changes!())
@@ -134,7 +132,7 @@ mod postgres {
         }
         for delta in &part.stats {
             diesel::insert_into(member_stats::table)
-                .values(StatsRow::from(delta))
+                .values(delta.clone())
                 .on_conflict(member_stats::member_id)
                 .do_update()
                 .set((
