@@ -110,14 +110,20 @@ fn write_float(number: f64, out: &mut String) {
     if number < 0.0 {
         out.push('-');
     }
-    let shortest = format!("{:e}", number.abs());
-    let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
-    let digits: String = digits.chars().filter(|digit| *digit != '.').collect();
-    let point = exponent.parse::<i32>().unwrap_or(0) + 1;
+    // The shortest digits that read back, of two equally near ones the even one, as ECMAScript asks for; `{:e}` takes the larger.
+    let shortest = Value::from(number.abs()).to_string();
+    let (plain, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let (whole, fraction) = plain.split_once('.').unwrap_or((plain, ""));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_start_matches('0');
+    // Where the decimal point stands, counted from the first digit that is not 0.
+    let leading = i32::try_from(all.len() - digits.len()).unwrap_or(0);
+    let point = i32::try_from(whole.len()).unwrap_or(0) - leading + exponent.parse::<i32>().unwrap_or(0);
+    let digits = digits.trim_end_matches('0');
     let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or(0));
     if (count..=21).contains(&point) {
-        out.push_str(&digits);
+        out.push_str(digits);
         out.push_str(&zeros(point - count));
     } else if (1..=21).contains(&point) {
         let (whole, rest) = digits.split_at(usize::try_from(point).unwrap_or(0));
@@ -127,7 +133,7 @@ fn write_float(number: f64, out: &mut String) {
     } else if (-5..=0).contains(&point) {
         out.push_str("0.");
         out.push_str(&zeros(-point));
-        out.push_str(&digits);
+        out.push_str(digits);
     } else {
         let (first, rest) = digits.split_at(1);
         out.push_str(first);
@@ -158,9 +164,9 @@ mod tests {
     /// The examples of RFC 8785, sections 3.2.2 and 3.2.3.
     #[test]
     fn the_form_is_that_of_rfc_8785() {
-        let text = r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],
-            "string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#;
-        let value: Value = serde_json::from_str(text).unwrap();
+        let numbers = json!([333_333_333.333_333_3, 1e30, 4.50, 2e-3, 0.000_000_000_000_000_000_000_000_001]);
+        let string: Value = serde_json::from_str(r#""\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/""#).unwrap();
+        let value = json!({"numbers": numbers, "string": string, "literals": [null, true, false]});
         let expected = "{\"literals\":[null,true,false],\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],\
             \"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}";
         assert_eq!(canonical_json(&value), expected);
