@@ -6,6 +6,7 @@ use claudemesh_protocol::features::members::Grant;
 use claudemesh_protocol::id::{random_code, random_id};
 
 use super::*;
+use crate::audit;
 use crate::db::testing::{NOW, key, mesh, of, store, store_suite};
 use crate::features::members::store as roster;
 
@@ -170,6 +171,35 @@ store_suite! {
         assert_eq!(uses(&db, &invite).await, 1);
         assert!(roster::unrevoke(&store(&db, &mesh.id), &member.id, &By::nobody(NOW)).await.unwrap());
         assert!(claim_v2(&db, &Journal::start(db.clone()).0, &code, &candidate(bob), NOW).await.unwrap().already_member);
+    }
+
+    /// One entry for each change, in order, and none for what was refused or changed nothing.
+    async fn changes_of_members_are_told_in_the_audit_log(db: Db) {
+        let (mesh, owner) = team(&db).await;
+        let (here, by) = (store(&db, &mesh.id), By::nobody(NOW));
+        let invite = invite(&mesh, &owner, 1);
+        create_invite(&here, &invite).await.unwrap();
+        let (code, bob) = (invite.code.clone().unwrap(), key());
+        let journal = Journal::start(db.clone()).0;
+        let member = claim_v2(&db, &journal, &code, &candidate(bob), NOW).await.unwrap().member;
+        claim_v2(&db, &journal, &code, &candidate(bob), NOW).await.unwrap();
+        assert_eq!(refusal(claim_v2(&db, &journal, &code, &candidate(key()), NOW).await), ErrorCode::Exhausted);
+        for _ in 0..2 {
+            roster::revoke(&here, &member.id, &By::member(&"ada".into(), NOW)).await.unwrap();
+        }
+        roster::unrevoke(&here, &member.id, &by).await.unwrap();
+        let many = (0..=roster::MAX_GRANTS).map(|_| (key(), Some(vec![]))).collect();
+        assert!(roster::update_grants(&here, &member.id, &many, &by).await.is_err());
+        revoke_invite(&here, &invite.id, &by).await.unwrap();
+        let mut told = audit::query(&here, &audit::Filter::default(), 100).await.unwrap();
+        told.reverse();
+        let events: Vec<_> = told.iter().map(|entry| entry.event_type.as_str()).collect();
+        let expected =
+            ["mesh_created", "invite_created", "member_joined", "member_banned", "member_unbanned", "invite_revoked"];
+        assert_eq!(events, expected);
+        assert_eq!((&told[2].actor_member_id, &told[3].actor_member_id), (&Some(member.id.clone()), &Some("ada".into())));
+        assert_eq!(told[3].payload, format!(r#"{{"member":"{}"}}"#, member.id));
+        assert_eq!(audit::verify(&here).await.unwrap().broken_at, None);
     }
 
     async fn the_owner_cannot_be_banned(db: Db) {
