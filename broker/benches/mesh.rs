@@ -11,10 +11,12 @@ use actix::{Actor, Context, Handler};
 use actix_rt::System;
 use claudemesh_broker::clock::SystemClock;
 use claudemesh_broker::config::{Connections, Limits};
-use claudemesh_broker::db::{Db, DbOptions, meshes};
+use claudemesh_broker::db::meshes;
+use claudemesh_broker::db::{Db, DbOptions};
+use claudemesh_broker::features::messaging::store;
+use claudemesh_broker::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use claudemesh_broker::features::messaging::{Messaging, MessagingMemory};
-use claudemesh_broker::journal::types::{NewDelivery, NewMessage, RecipientKind};
-use claudemesh_broker::journal::{Batch, Journal, store};
+use claudemesh_broker::journal::{Batch, Journal, MeshStore, write_batch};
 use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
 use claudemesh_broker::mesh::peers::{Member, Moment, Peer, PeerRef, Role, Roster};
@@ -228,7 +230,9 @@ fn batch(mesh: &MeshId, first: i64, count: i64) -> Batch {
             size_bytes: 700,
         })
         .collect();
-    Batch { id: uuid::Uuid::new_v4().to_string(), messages, deliveries, ..Batch::default() }
+    let mut batch = Batch::of(MessagingPart { messages, deliveries, ..MessagingPart::default() });
+    batch.id = uuid::Uuid::new_v4().to_string();
+    batch
 }
 
 /// A batch of messages with their deliveries on SQLite as the journal writes it, and the backlog of one recipient.
@@ -236,7 +240,9 @@ fn disk(c: &mut Criterion) {
     let system = System::new();
     let (db, _data) = system.block_on(database());
     let record = mesh();
-    system.block_on(meshes::create(&db, &record, &member(1, Role::Owner))).expect("a new mesh is stored");
+    let storage =
+        MeshStore::new(db.clone(), record.id.clone(), system.block_on(async { Journal::start(db.clone()).0 }));
+    system.block_on(meshes::create(&storage, &record, &member(1, Role::Owner))).expect("a new mesh is stored");
     let mut next = 1;
     let mut group = c.benchmark_group("store");
     group.sample_size(20);
@@ -249,7 +255,7 @@ fn disk(c: &mut Criterion) {
                     let batch = Arc::new(batch(&record.id, next, count));
                     next += count;
                     let start = Instant::now();
-                    system.block_on(store::write_batch(&db, batch)).expect("the batch is written");
+                    system.block_on(write_batch(&db, batch)).expect("the batch is written");
                     spent += start.elapsed();
                 }
                 spent
@@ -260,7 +266,7 @@ fn disk(c: &mut Criterion) {
     group.bench_function("read a backlog of 256", |bencher| {
         bencher.iter(|| {
             let recipient = key(2);
-            let read = store::load_queue_class(&db, &record.id, &recipient, Priority::Next, 0, 256);
+            let read = store::load_queue_class(&storage, &recipient, Priority::Next, 0, 256);
             assert_eq!(system.block_on(read).expect("the backlog is read").len(), 256);
         });
     });

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::db::DbError;
 use crate::db::members::GrantsError;
+use crate::journal::{Never, WriteError};
 
 /// Why a request is refused. Becomes one `error` frame, or one JSON body of an HTTP route.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +123,21 @@ impl From<DbError> for Refusal {
             | ErrorClass::NotFound
             | ErrorClass::Conflict
             | ErrorClass::Limit => Self::new(code, error.to_string()),
+        }
+    }
+}
+
+impl From<Never> for Refusal {
+    fn from(never: Never) -> Self {
+        match never {}
+    }
+}
+
+impl<R: Into<Self>> From<WriteError<R>> for Refusal {
+    fn from(error: WriteError<R>) -> Self {
+        match error {
+            WriteError::Refused(refused) => refused.into(),
+            WriteError::Db(error) => error.into(),
         }
     }
 }

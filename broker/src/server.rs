@@ -10,6 +10,7 @@ use actix_web::dev::Service;
 use actix_web::{App, HttpServer, web};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::audit::HeadSigner;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::db::{Db, DbError, DbOptions, Exclusive};
@@ -152,6 +153,8 @@ impl Broker {
             tracing::info!(backend = db.backend(), count = applied.len(), "database migrated");
         }
         exclusive.sign().await?;
+        let keys = |error| StartError::DataDir { path: config.data_dir.clone(), error };
+        let audit = Arc::new(HeadSigner::open(&config.data_dir).map_err(keys)?);
         let operator_token = http::auth::first_operator_token(&db).await?;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let arbiters = Arbiters::default();
@@ -160,7 +163,7 @@ impl Broker {
         let shared = Shared {
             clock: deps.clock.clone(),
             db: db.clone(),
-            journal,
+            journal: journal.clone(),
             limits: limits.clone(),
             connections: config.connections.clone(),
             hooks: Arc::new(HookStatusRegistry::default()),
@@ -180,6 +183,8 @@ impl Broker {
         let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));
         let state = http::state(AppState {
             db,
+            journal,
+            audit,
             started_mono_ms: deps.clock.mono_ms(),
             clock: deps.clock,
             directory: directory.clone(),

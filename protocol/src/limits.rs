@@ -93,3 +93,9 @@ pub const MAX_BAD_FRAMES: u32 = 100;
 
 /// An invite may be open for at most this many days: a year, leap years included.
 pub const MAX_INVITE_DAYS: u64 = 366;
+
+/// A bound in whole milliseconds, as clocks count.
+pub const fn millis(bound: Duration) -> i64 {
+    let millis = bound.as_millis();
+    if millis > i64::MAX as u128 { i64::MAX } else { millis as i64 }
+}

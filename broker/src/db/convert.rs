@@ -1,7 +1,6 @@
-//! Between columns and domain types: JSON texts, keys, small enums.
+//! Between columns and domain types where a row is not the domain type: the messages' hot path.
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
-use claudemesh_protocol::features::presence::PeerStatus;
 use claudemesh_protocol::id::PublicKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,19 +79,6 @@ pub fn stage(what: &'static str, number: i32) -> Result<Option<Stage>, DbError> 
         STAGE_EXPIRED => return Ok(None),
         _ => return Err(DbError::corrupt(what)),
     }))
-}
-
-/// Reads a peer status.
-///
-/// # Errors
-/// [`DbError::Corrupt`].
-pub fn status(what: &'static str, text: &str) -> Result<PeerStatus, DbError> {
-    match text {
-        "idle" => Ok(PeerStatus::Idle),
-        "working" => Ok(PeerStatus::Working),
-        "dnd" => Ok(PeerStatus::Dnd),
-        _ => Err(DbError::corrupt(what)),
-    }
 }
 
 /// A count from a `BigInt`, for fields that cannot be negative or huge.

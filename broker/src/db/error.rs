@@ -53,6 +53,12 @@ pub enum DbError {
     /// The row is not there.
     #[error("no such row")]
     NotFound,
+    /// The transaction that carried a write failed, with this code.
+    #[error("it was not written: {}", .0.doc())]
+    NotWritten(ErrorCode),
+    /// A step of a transaction panicked; nothing of it was kept.
+    #[error("storage failed")]
+    Panicked(#[source] Source),
     /// A stored value cannot be read back.
     #[error("stored {what} cannot be read")]
     Corrupt {
@@ -85,10 +91,12 @@ impl DbError {
             Self::Conflict(_) => ErrorCode::AlreadyExists,
             Self::BadText(_) => ErrorCode::InvalidArgs,
             Self::NotFound => ErrorCode::NotFound,
+            Self::NotWritten(code) => *code,
             Self::UnknownScheme(_)
             | Self::BadUrl { .. }
             | Self::NotCompiled(_)
             | Self::Corrupt { .. }
+            | Self::Panicked(_)
             | Self::TooNew(_)
             | Self::Migration(_)
             | Self::Query(_) => ErrorCode::Internal,
@@ -98,6 +106,27 @@ impl DbError {
     /// Whether repeating the same transaction at once may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Crossed(_))
+    }
+
+    /// Whether the failure concerns storage or the transaction as a whole rather than one write in it.
+    pub fn is_about_storage(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Busy | Self::InUse | Self::Full(_) | Self::Crossed(_) => true,
+            #[cfg(feature = "postgres")]
+            Self::Tls(..) => true,
+            Self::UnknownScheme(_)
+            | Self::NotCompiled(_)
+            | Self::BadUrl { .. }
+            | Self::Conflict(_)
+            | Self::BadText(_)
+            | Self::NotFound
+            | Self::NotWritten(_)
+            | Self::Panicked(_)
+            | Self::Corrupt { .. }
+            | Self::TooNew(_)
+            | Self::Migration(_)
+            | Self::Query(_) => false,
+        }
     }
 
     /// For a URL whose part has a value that is none.
@@ -123,6 +152,7 @@ impl From<Diesel> for DbError {
         let Diesel::DatabaseError(kind, info) = &error else {
             return match error {
                 Diesel::NotFound => Self::NotFound,
+                Diesel::DeserializationError(source) => Self::Corrupt { what: "a value", source: Some(source) },
                 Diesel::RollbackErrorOnCommit { commit_error, .. } => Self::from(*commit_error),
                 Diesel::BrokenTransactionManager => Self::Unavailable(error.into()),
                 other => Self::Query(other),

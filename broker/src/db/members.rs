@@ -10,10 +10,14 @@ use claudemesh_protocol::features::members::{Grant, Grants};
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
 use super::schema::members;
-use super::{Db, DbError, convert};
-use crate::{with_conn, with_tx};
+use crate::audit::{Audit, By};
+use crate::db::columns::{self, Json, Text, TextColumn};
+use crate::db::{DbError, MeshDb, convert};
+use crate::journal::{MeshStore, WriteError};
+use crate::{tx_write, with_conn};
 
 /// What a member may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,26 +66,47 @@ impl Role {
     }
 }
 
+impl TextColumn for Role {
+    fn text(&self) -> String {
+        self.as_str().to_owned()
+    }
+
+    fn read(text: String) -> Option<Self> {
+        Self::parse(&text)
+    }
+}
+
+columns::fields! {
+    Text => Role;
+}
+
 /// A member as stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = members, treat_none_as_default_value = false)]
 pub struct Member {
     /// Row id.
+    #[diesel(serialize_as = Text<MemberId>, deserialize_as = Text<MemberId>)]
     pub id: MemberId,
     /// Mesh.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub mesh_id: MeshId,
     /// ed25519 key, unique in the mesh.
+    #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub pubkey: PublicKey,
     /// Name, not unique.
     pub display_name: String,
     /// Role.
+    #[diesel(serialize_as = Text<Role>, deserialize_as = Text<Role>)]
     pub role: Role,
     /// Free role text.
     pub role_tag: Option<String>,
     /// Groups of sessions that name none.
+    #[diesel(serialize_as = Json<Vec<Group>>, deserialize_as = Json<Vec<Group>>)]
     pub default_groups: Vec<Group>,
     /// `push`, `inbox` or `off`.
     pub message_mode: String,
     /// What others may do to this member, by their key.
+    #[diesel(serialize_as = Json<Grants>, deserialize_as = Json<Grants>)]
     pub grants: Grants,
     /// Unix milliseconds.
     pub joined_at_ms: i64,
@@ -111,80 +136,6 @@ impl Member {
     }
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = members, treat_none_as_default_value = false)]
-pub(crate) struct NewMemberRow {
-    id: String,
-    mesh_id: String,
-    pubkey: String,
-    display_name: String,
-    role: &'static str,
-    role_tag: Option<String>,
-    default_groups: String,
-    message_mode: String,
-    grants: String,
-    joined_at_ms: i64,
-    last_seen_at_ms: Option<i64>,
-    revoked_at_ms: Option<i64>,
-}
-
-impl From<&Member> for NewMemberRow {
-    fn from(member: &Member) -> Self {
-        Self {
-            id: member.id.to_string(),
-            mesh_id: member.mesh_id.to_string(),
-            pubkey: member.pubkey.to_hex(),
-            display_name: member.display_name.clone(),
-            role: member.role.as_str(),
-            role_tag: member.role_tag.clone(),
-            default_groups: convert::to_json(&member.default_groups),
-            message_mode: member.message_mode.clone(),
-            grants: convert::to_json(&member.grants),
-            joined_at_ms: member.joined_at_ms,
-            last_seen_at_ms: member.last_seen_at_ms,
-            revoked_at_ms: member.revoked_at_ms,
-        }
-    }
-}
-
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = members)]
-pub(crate) struct MemberRow {
-    id: String,
-    mesh_id: String,
-    pubkey: String,
-    display_name: String,
-    role: String,
-    role_tag: Option<String>,
-    default_groups: String,
-    message_mode: String,
-    grants: String,
-    joined_at_ms: i64,
-    last_seen_at_ms: Option<i64>,
-    revoked_at_ms: Option<i64>,
-}
-
-impl TryFrom<MemberRow> for Member {
-    type Error = DbError;
-
-    fn try_from(row: MemberRow) -> Result<Self, DbError> {
-        Ok(Self {
-            pubkey: convert::key("members.pubkey", &row.pubkey)?,
-            role: Role::parse(&row.role).ok_or_else(|| DbError::corrupt("members.role"))?,
-            default_groups: convert::from_json("members.default_groups", &row.default_groups)?,
-            grants: convert::from_json("members.grants", &row.grants)?,
-            id: row.id.into(),
-            mesh_id: row.mesh_id.into(),
-            display_name: row.display_name,
-            role_tag: row.role_tag,
-            message_mode: row.message_mode,
-            joined_at_ms: row.joined_at_ms,
-            last_seen_at_ms: row.last_seen_at_ms,
-            revoked_at_ms: row.revoked_at_ms,
-        })
-    }
-}
-
 /// What an edit changes; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MemberPatch {
@@ -198,6 +149,20 @@ pub struct MemberPatch {
     pub message_mode: Option<String>,
     /// Role.
     pub role: Option<Role>,
+}
+
+impl MemberPatch {
+    /// Names of the fields it changes, for the audit log.
+    fn fields(&self) -> Vec<&'static str> {
+        let fields = [
+            ("display_name", self.display_name.is_some()),
+            ("role_tag", self.role_tag.is_some()),
+            ("default_groups", self.default_groups.is_some()),
+            ("message_mode", self.message_mode.is_some()),
+            ("role", self.role.is_some()),
+        ];
+        fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+    }
 }
 
 #[derive(AsChangeset)]
@@ -214,63 +179,79 @@ struct MemberChanges<'a> {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Member>, DbError> {
-    let rows = with_conn!(db, |conn| members::table
-        .filter(members::mesh_id.eq(mesh.as_str()))
+pub async fn load_all(db: &MeshDb) -> Result<Vec<Member>, DbError> {
+    Ok(with_conn!(db.db(), |conn| members::table
+        .filter(members::mesh_id.eq(db.mesh().as_str()))
         .order((members::joined_at_ms, members::id))
-        .select(MemberRow::as_select())
+        .select(Member::as_select())
         .load(conn)
-        .await?);
-    rows.into_iter().map(TryInto::try_into).collect()
+        .await?))
 }
 
 /// One member, banned or not.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load(db: &Db, mesh: &MeshId, member: &MemberId) -> Result<Option<Member>, DbError> {
-    let row = with_conn!(db, |conn| members::table
+pub async fn load(db: &MeshDb, member: &MemberId) -> Result<Option<Member>, DbError> {
+    Ok(with_conn!(db.db(), |conn| members::table
         .find(member.as_str())
-        .filter(members::mesh_id.eq(mesh.as_str()))
-        .select(MemberRow::as_select())
+        .filter(members::mesh_id.eq(db.mesh().as_str()))
+        .select(Member::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// One member by its key, banned or not.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn by_key(db: &Db, mesh: &MeshId, key: &PublicKey) -> Result<Option<Member>, DbError> {
+pub async fn by_key(db: &MeshDb, key: &PublicKey) -> Result<Option<Member>, DbError> {
     let key = key.to_hex();
-    let row = with_conn!(db, |conn| members::table
-        .filter(members::mesh_id.eq(mesh.as_str()))
+    Ok(with_conn!(db.db(), |conn| members::table
+        .filter(members::mesh_id.eq(db.mesh().as_str()))
         .filter(members::pubkey.eq(&key))
-        .select(MemberRow::as_select())
+        .select(Member::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// Adds a member.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when its key has a row in the mesh, banned or not.
-pub async fn insert(db: &Db, member: &Member) -> Result<(), DbError> {
-    let row = NewMemberRow::from(member);
-    with_tx!(db, |conn| diesel::insert_into(members::table).values(&row).execute(conn).await?);
-    Ok(())
+pub async fn insert(store: &MeshStore, member: &Member) -> Result<(), DbError> {
+    let member = Member { mesh_id: store.mesh().clone(), ..member.clone() };
+    Ok(tx_write!(store, (member), |conn, _mesh| {
+        diesel::insert_into(members::table).values(member.clone()).execute(conn).await?;
+        let payload = json!({"member": member.id, "role": member.role.as_str()});
+        Ok(((), Audit::entry("member_joined", Some(&member.id), payload, member.joined_at_ms)))
+    })?)
+}
+
+/// The row of a member of a mesh who is not banned. A macro, because the type of the expression has no short name.
+macro_rules! live {
+    ($mesh:expr, $member:expr) => {
+        members::table
+            .find($member.as_str())
+            .filter(members::mesh_id.eq($mesh.as_str()))
+            .filter(members::revoked_at_ms.is_null())
+    };
 }
 
 /// Edits a live member and returns it as it is then; `None` when the mesh has no such live member.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn update(db: &Db, mesh: &MeshId, member: &MemberId, patch: &MemberPatch) -> Result<Option<Member>, DbError> {
-    let row = with_tx!(db, |conn| {
+pub async fn update(
+    store: &MeshStore,
+    member: &MemberId,
+    patch: &MemberPatch,
+    by: &By,
+) -> Result<Option<Member>, DbError> {
+    let (member, patch, by) = (member.clone(), patch.clone(), by.clone());
+    Ok(tx_write!(store, (member, patch, by), |conn, mesh| {
         let changes = MemberChanges {
             display_name: patch.display_name.as_deref(),
             role_tag: patch.role_tag.as_ref().map(Option::as_deref),
@@ -278,48 +259,42 @@ pub async fn update(db: &Db, mesh: &MeshId, member: &MemberId, patch: &MemberPat
             message_mode: patch.message_mode.as_deref(),
             role: patch.role.map(Role::as_str),
         };
-        let live = members::table
-            .find(member.as_str())
-            .filter(members::mesh_id.eq(mesh.as_str()))
-            .filter(members::revoked_at_ms.is_null());
         // Diesel refuses an update that changes nothing.
-        if *patch != MemberPatch::default() {
-            diesel::update(live).set(changes).execute(conn).await?;
-        }
-        live.select(MemberRow::as_select()).first(conn).await.optional()?
-    });
-    row.map(TryInto::try_into).transpose()
+        let changed = *patch != MemberPatch::default()
+            && diesel::update(live!(mesh, member)).set(changes).execute(conn).await? == 1;
+        let found = live!(mesh, member).select(Member::as_select()).first(conn).await.optional()?;
+        let payload = json!({"member": member, "fields": patch.fields(), "role": patch.role.map(Role::as_str)});
+        Ok((found, Audit::when(changed, || by.entry("member_changed", payload))))
+    })?)
 }
 
 /// Bans a member; `false` when it is not there or banned already. The owner's row is never banned.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn revoke(db: &Db, mesh: &MeshId, member: &MemberId, now_ms: i64) -> Result<bool, DbError> {
-    let changed = with_tx!(db, |conn| {
-        let live = members::table
-            .find(member.as_str())
-            .filter(members::mesh_id.eq(mesh.as_str()))
-            .filter(members::role.ne(Role::Owner.as_str()))
-            .filter(members::revoked_at_ms.is_null());
-        diesel::update(live).set(members::revoked_at_ms.eq(now_ms)).execute(conn).await?
-    });
-    Ok(changed == 1)
+pub async fn revoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<bool, DbError> {
+    let (member, by) = (member.clone(), by.clone());
+    Ok(tx_write!(store, (member, by), |conn, mesh| {
+        let row = live!(mesh, member).filter(members::role.ne(Role::Owner.as_str()));
+        let changed = diesel::update(row).set(members::revoked_at_ms.eq(by.at_ms)).execute(conn).await? == 1;
+        Ok((changed, Audit::when(changed, || by.entry("member_banned", json!({"member": member})))))
+    })?)
 }
 
 /// Lifts a ban; `false` when there was none.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn unrevoke(db: &Db, mesh: &MeshId, member: &MemberId) -> Result<bool, DbError> {
-    let changed = with_tx!(db, |conn| {
+pub async fn unrevoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<bool, DbError> {
+    let (member, by) = (member.clone(), by.clone());
+    Ok(tx_write!(store, (member, by), |conn, mesh| {
         let banned = members::table
             .find(member.as_str())
             .filter(members::mesh_id.eq(mesh.as_str()))
             .filter(members::revoked_at_ms.is_not_null());
-        diesel::update(banned).set(members::revoked_at_ms.eq(None::<i64>)).execute(conn).await?
-    });
-    Ok(changed == 1)
+        let changed = diesel::update(banned).set(members::revoked_at_ms.eq(None::<i64>)).execute(conn).await? == 1;
+        Ok((changed, Audit::when(changed, || by.entry("member_unbanned", json!({"member": member})))))
+    })?)
 }
 
 /// Grants one member may hold, so that a row stays small.
@@ -331,37 +306,32 @@ pub const MAX_GRANTS: usize = 1_000;
 /// # Errors
 /// Storage fails. [`GrantsError::TooMany`] leaves them as they were.
 pub async fn update_grants(
-    db: &Db,
-    mesh: &MeshId,
+    store: &MeshStore,
     member: &MemberId,
     changes: &BTreeMap<PublicKey, Option<Vec<Grant>>>,
+    by: &By,
 ) -> Result<Option<Grants>, GrantsError> {
-    let merged = with_tx!(db, |conn| {
-        let live = members::table
-            .find(member.as_str())
-            .filter(members::mesh_id.eq(mesh.as_str()))
-            .filter(members::revoked_at_ms.is_null());
-        match live.select(members::grants).first::<String>(conn).await.optional()? {
-            None => None,
-            Some(text) => {
-                let mut grants: Grants = convert::from_json("members.grants", &text)?;
-                for (key, change) in changes {
-                    match change {
-                        Some(list) => drop(grants.insert(*key, list.clone())),
-                        None => drop(grants.remove(key)),
-                    }
-                }
-                if grants.len() > MAX_GRANTS {
-                    Some(Err(GrantsError::TooMany))
-                } else {
-                    let text = convert::to_json(&grants);
-                    diesel::update(live).set(members::grants.eq(text)).execute(conn).await?;
-                    Some(Ok(grants))
-                }
+    let (member, changes, by) = (member.clone(), changes.clone(), by.clone());
+    Ok(tx_write!(store, (member, changes, by), |conn, mesh| {
+        let found = live!(mesh, member).select(members::grants).first::<String>(conn).await.optional()?;
+        let Some(text) = found else {
+            return Ok((None, Audit::Unaudited("there is no such member")));
+        };
+        let mut grants: Grants = convert::from_json("members.grants", &text)?;
+        for (key, change) in changes {
+            match change {
+                Some(list) => drop(grants.insert(*key, list.clone())),
+                None => drop(grants.remove(key)),
             }
         }
-    });
-    merged.transpose()
+        if grants.len() > MAX_GRANTS {
+            return Err(WriteError::Refused(GrantsError::TooMany));
+        }
+        let text = convert::to_json(&grants);
+        diesel::update(live!(mesh, member)).set(members::grants.eq(text)).execute(conn).await?;
+        let payload = json!({"member": member, "changed": changes.len(), "grants": grants.len()});
+        Ok((Some(grants), by.entry("grants_changed", payload)))
+    })?)
 }
 
 /// Why grants were not changed.
@@ -373,4 +343,13 @@ pub enum GrantsError {
     /// Storage failed.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl From<WriteError<Self>> for GrantsError {
+    fn from(error: WriteError<Self>) -> Self {
+        match error {
+            WriteError::Refused(refusal) => refusal,
+            WriteError::Db(error) => Self::Db(error),
+        }
+    }
 }

@@ -4,24 +4,33 @@ use claudemesh_protocol::id::{MeshId, PublicKey};
 use claudemesh_protocol::session::SelfEditable;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
 use super::schema::meshes;
-use super::{Db, DbError, convert};
-use crate::db::members::{Member, NewMemberRow};
-use crate::{with_conn, with_tx};
+use crate::audit::{Audit, By};
+use crate::db::columns::{Json, Text};
+use crate::db::members::Member;
+use crate::db::schema::members;
+use crate::db::{Db, DbError, convert};
+use crate::journal::MeshStore;
+use crate::{tx_write, with_conn};
 
 /// A mesh as stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = meshes, treat_none_as_default_value = false)]
 pub struct MeshRecord {
     /// Row id.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub id: MeshId,
     /// Unique on the broker.
     pub slug: String,
     /// Shown to people.
     pub name: String,
     /// Signs invites and everything only the owner may do.
+    #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub owner_pubkey: PublicKey,
     /// What members may edit of themselves.
+    #[diesel(serialize_as = Json<SelfEditable>, deserialize_as = Json<SelfEditable>)]
     pub self_editable: SelfEditable,
     /// Unix milliseconds.
     pub created_at_ms: i64,
@@ -44,59 +53,19 @@ impl MeshRecord {
     }
 }
 
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = meshes)]
-struct MeshRow {
-    id: String,
-    slug: String,
-    name: String,
-    owner_pubkey: String,
-    self_editable: String,
-    created_at_ms: i64,
-    archived_at_ms: Option<i64>,
-}
-
-impl From<&MeshRecord> for MeshRow {
-    fn from(mesh: &MeshRecord) -> Self {
-        Self {
-            id: mesh.id.to_string(),
-            slug: mesh.slug.clone(),
-            name: mesh.name.clone(),
-            owner_pubkey: mesh.owner_pubkey.to_hex(),
-            self_editable: convert::to_json(&mesh.self_editable),
-            created_at_ms: mesh.created_at_ms,
-            archived_at_ms: mesh.archived_at_ms,
-        }
-    }
-}
-
-impl TryFrom<MeshRow> for MeshRecord {
-    type Error = DbError;
-
-    fn try_from(row: MeshRow) -> Result<Self, DbError> {
-        Ok(Self {
-            owner_pubkey: convert::key("meshes.owner_pubkey", &row.owner_pubkey)?,
-            self_editable: convert::from_json("meshes.self_editable", &row.self_editable)?,
-            id: row.id.into(),
-            slug: row.slug,
-            name: row.name,
-            created_at_ms: row.created_at_ms,
-            archived_at_ms: row.archived_at_ms,
-        })
-    }
-}
-
-/// Creates a mesh and its first member in one transaction.
+/// Creates the mesh of this store and its first member in one transaction.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the slug is taken, also by an archived mesh.
-pub async fn create(db: &Db, mesh: &MeshRecord, owner: &Member) -> Result<(), DbError> {
-    let (row, member) = (MeshRow::from(mesh), NewMemberRow::from(owner));
-    with_tx!(db, |conn| {
-        diesel::insert_into(meshes::table).values(&row).execute(conn).await?;
-        diesel::insert_into(super::schema::members::table).values(&member).execute(conn).await?;
-    });
-    Ok(())
+pub async fn create(store: &MeshStore, mesh: &MeshRecord, owner: &Member) -> Result<(), DbError> {
+    let mesh = MeshRecord { id: store.mesh().clone(), ..mesh.clone() };
+    let owner = Member { mesh_id: store.mesh().clone(), ..owner.clone() };
+    Ok(tx_write!(store, (mesh, owner), |conn, _mesh| {
+        diesel::insert_into(meshes::table).values(mesh.clone()).execute(conn).await?;
+        diesel::insert_into(members::table).values(owner.clone()).execute(conn).await?;
+        let payload = json!({"slug": mesh.slug, "owner": owner.id});
+        Ok(((), Audit::entry("mesh_created", Some(&owner.id), payload, mesh.created_at_ms)))
+    })?)
 }
 
 /// One mesh, archived or not.
@@ -104,13 +73,12 @@ pub async fn create(db: &Db, mesh: &MeshRecord, owner: &Member) -> Result<(), Db
 /// # Errors
 /// Storage fails.
 pub async fn load(db: &Db, id: &MeshId) -> Result<Option<MeshRecord>, DbError> {
-    let row = with_conn!(db, |conn| meshes::table
+    Ok(with_conn!(db, |conn| meshes::table
         .find(id.as_str())
-        .select(MeshRow::as_select())
+        .select(MeshRecord::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// One mesh by its slug, archived or not.
@@ -118,13 +86,12 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Option<MeshRecord>, DbError> {
 /// # Errors
 /// Storage fails.
 pub async fn by_slug(db: &Db, slug: &str) -> Result<Option<MeshRecord>, DbError> {
-    let row = with_conn!(db, |conn| meshes::table
+    Ok(with_conn!(db, |conn| meshes::table
         .filter(meshes::slug.eq(slug))
-        .select(MeshRow::as_select())
+        .select(MeshRecord::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// Ids of all meshes that are not archived, oldest first.
@@ -145,24 +112,27 @@ pub async fn list_ids(db: &Db) -> Result<Vec<MeshId>, DbError> {
 ///
 /// # Errors
 /// Storage fails.
-pub async fn archive(db: &Db, id: &MeshId, now_ms: i64) -> Result<bool, DbError> {
-    let changed =
-        with_tx!(db, |conn| diesel::update(meshes::table.find(id.as_str()).filter(meshes::archived_at_ms.is_null()))
-            .set(meshes::archived_at_ms.eq(now_ms))
-            .execute(conn)
-            .await?);
-    Ok(changed == 1)
+pub async fn archive(store: &MeshStore, by: &By) -> Result<bool, DbError> {
+    let by = by.clone();
+    Ok(tx_write!(store, (by), |conn, mesh| {
+        let live = meshes::table.find(mesh.as_str()).filter(meshes::archived_at_ms.is_null());
+        let changed = diesel::update(live).set(meshes::archived_at_ms.eq(by.at_ms)).execute(conn).await? == 1;
+        Ok((changed, Audit::when(changed, || by.entry("mesh_archived", json!({})))))
+    })?)
 }
 
 /// Replaces the policy of a mesh; `false` when there is no such mesh.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn set_policy(db: &Db, id: &MeshId, policy: &SelfEditable) -> Result<bool, DbError> {
-    let text = convert::to_json(policy);
-    let changed = with_tx!(db, |conn| diesel::update(meshes::table.find(id.as_str()))
-        .set(meshes::self_editable.eq(&text))
-        .execute(conn)
-        .await?);
-    Ok(changed == 1)
+pub async fn set_policy(store: &MeshStore, policy: &SelfEditable, by: &By) -> Result<bool, DbError> {
+    let (policy, by) = (*policy, by.clone());
+    Ok(tx_write!(store, (policy, by), |conn, mesh| {
+        let changed = diesel::update(meshes::table.find(mesh.as_str()))
+            .set(meshes::self_editable.eq(convert::to_json(policy)))
+            .execute(conn)
+            .await?
+            == 1;
+        Ok((changed, Audit::when(changed, || by.entry("policy_changed", json!({"selfEditable": policy})))))
+    })?)
 }

@@ -1,9 +1,10 @@
 //! Storage behind one type: [`Db`] is SQLite or PostgreSQL, chosen by the scheme of a URL.
 //!
-//! Stores (`features/*/store.rs`, `journal/store`, [`meshes`], [`meta`]) are the only users; they write one diesel body and
+//! Stores (`features/*/store`, `audit`, [`meta`]) are the only users; they write one diesel body and
 //! [`with_conn!`](crate::with_conn) or [`with_tx!`](crate::with_tx) expands it for both backends. Users' own SQL never runs
 //! on these connections.
 
+pub mod columns;
 pub mod convert;
 mod error;
 mod exclusive;
@@ -14,14 +15,14 @@ pub mod migrate;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod schema;
-pub mod scoped;
+mod scoped;
 pub mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
@@ -29,8 +30,9 @@ pub use error::DbError;
 pub use exclusive::Exclusive;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresDb, TlsFault};
+pub use scoped::MeshDb;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteDb;
+pub use sqlite::{JournalSqlite, SqliteDb};
 
 /// How storage is opened.
 #[derive(Clone, Debug)]

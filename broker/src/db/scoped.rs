@@ -1,29 +1,30 @@
-//! Storage of one mesh: what features get instead of the whole database.
+//! One mesh's part of storage.
 
 use claudemesh_protocol::id::MeshId;
 
 use super::Db;
 
-/// The database, narrowed to one mesh.
+/// Storage as a feature of one mesh sees it. Store functions take this rather than [`Db`] and fill and filter the mesh's column
+/// from [`MeshDb::mesh`], so that an id of another mesh finds nothing. Functions over all meshes take [`Db`].
 #[derive(Clone)]
 pub struct MeshDb {
-    pub(crate) db: Db,
-    pub(crate) mesh: MeshId,
+    db: Db,
+    mesh: MeshId,
 }
 
 impl MeshDb {
-    /// The storage of a mesh.
+    /// The part of `db` that belongs to `mesh`.
     pub fn new(db: Db, mesh: MeshId) -> Self {
         Self { db, mesh }
     }
 
-    /// The pool that it shares with all meshes.
-    pub(crate) fn db(&self) -> &Db {
+    /// For queries, which name [`MeshDb::mesh`].
+    pub fn db(&self) -> &Db {
         &self.db
     }
 
-    /// The mesh that every statement names.
-    pub(crate) fn mesh(&self) -> &MeshId {
+    /// Whose part it is.
+    pub fn mesh(&self) -> &MeshId {
         &self.mesh
     }
 }

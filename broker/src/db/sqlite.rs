@@ -8,13 +8,40 @@ use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionMa
 use diesel::sqlite::SqliteConnection;
 use diesel::{Connection, QueryResult};
 use diesel_async::AsyncConnection;
-use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
+use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{DbError, DbOptions};
 
 /// A SQLite connection whose calls run on tokio's blocking threads.
 pub(crate) type SqliteConn = SyncConnectionWrapper<SqliteConnection>;
+
+/// The journal's connection: its calls run on the thread that polls them, which is a blocking one. A whole transaction takes one
+/// hop to that thread, and a body written for async connections runs there unchanged, ready at once.
+pub type JournalSqlite = SyncConnectionWrapper<SqliteConnection, Inline>;
+
+/// Runs calls where they are polled.
+#[derive(Clone, Copy, Debug)]
+pub struct Inline;
+
+impl SpawnBlocking for Inline {
+    fn spawn_blocking<'a, R>(
+        &mut self,
+        task: impl FnOnce() -> R + Send + 'static,
+    ) -> BoxFuture<'a, Result<R, Box<dyn std::error::Error + Send + Sync + 'static>>>
+    where
+        R: Send + 'static,
+    {
+        // At once rather than when polled, as a thread pool would start it: diesel-async relies on neither.
+        let done = task();
+        Box::pin(std::future::ready(Ok(done)))
+    }
+
+    fn get_runtime() -> Self {
+        Self
+    }
+}
 
 /// Bytes of one page; fixed, so that a byte quota can be told to SQLite in pages.
 const PAGE_BYTES: u64 = 4_096;
@@ -24,7 +51,7 @@ const PAGE_BYTES: u64 = 4_096;
 pub struct SqliteDb {
     path: Arc<str>,
     pool: Pool<Manager>,
-    journal: Pool<Manager>,
+    journal: Pool<JournalManager>,
     // SQLite admits one writer. Waiting here is fair and costs nothing; SQLite's own busy handler polls.
     writers: Arc<Mutex<()>>,
     options: DbOptions,
@@ -35,6 +62,32 @@ pub struct SqliteDb {
 pub(crate) struct Manager {
     path: Arc<str>,
     max_bytes: Option<u64>,
+}
+
+/// Makes the journal's connection.
+pub(crate) struct JournalManager(Manager);
+
+impl managed::Manager for JournalManager {
+    type Type = JournalSqlite;
+    type Error = DbError;
+
+    async fn create(&self) -> Result<JournalSqlite, DbError> {
+        let (path, max_bytes) = (self.0.path.clone(), self.0.max_bytes);
+        tokio::task::spawn_blocking(move || connect(&path, max_bytes))
+            .await
+            .map_err(|error| DbError::Unavailable(error.into()))?
+            .map(JournalSqlite::new)
+    }
+
+    async fn recycle(&self, conn: &mut JournalSqlite, _: &Metrics) -> RecycleResult<DbError> {
+        type Transactions = <JournalSqlite as AsyncConnection>::TransactionManager;
+        let state =
+            <Transactions as diesel_async::TransactionManager<JournalSqlite>>::transaction_manager_status_mut(conn);
+        match state.transaction_depth() {
+            Ok(None) => Ok(()),
+            _ => Err(RecycleError::message("a transaction was left open")),
+        }
+    }
 }
 
 impl managed::Manager for Manager {
@@ -95,15 +148,11 @@ impl SqliteDb {
             std::fs::create_dir_all(parent).map_err(|error| DbError::Unavailable(error.into()))?;
         }
         let path: Arc<str> = path.into();
-        let pool = |size| {
-            Pool::builder(Manager { path: path.clone(), max_bytes: options.max_bytes })
-                .max_size(size)
-                .build()
-                .map_err(|error| DbError::Unavailable(error.into()))
-        };
+        let manager = || Manager { path: path.clone(), max_bytes: options.max_bytes };
+        let fail = |error: managed::BuildError| DbError::Unavailable(error.into());
         Ok(Self {
-            pool: pool(options.connections.max(1))?,
-            journal: pool(1)?,
+            pool: Pool::builder(manager()).max_size(options.connections.max(1)).build().map_err(fail)?,
+            journal: Pool::builder(JournalManager(manager())).max_size(1).build().map_err(fail)?,
             writers: Arc::new(Mutex::new(())),
             path: path.clone(),
             options,
@@ -116,11 +165,11 @@ impl SqliteDb {
     }
 
     /// The journal's connection: never behind readers.
-    pub(crate) async fn journal(&self) -> Result<Object<Manager>, DbError> {
+    pub(crate) async fn journal(&self) -> Result<Object<JournalManager>, DbError> {
         self.take(&self.journal).await
     }
 
-    async fn take(&self, pool: &Pool<Manager>) -> Result<Object<Manager>, DbError> {
+    async fn take<M: managed::Manager<Error = DbError>>(&self, pool: &Pool<M>) -> Result<Object<M>, DbError> {
         if pool.status().waiting >= self.options.max_waiting {
             return Err(DbError::Busy);
         }

@@ -10,8 +10,9 @@ use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::id::{MeshId, PublicKey, random_id};
 
 use super::meshes::{self, MeshRecord};
-use super::{Db, DbOptions};
+use super::{Db, DbOptions, MeshDb};
 use crate::db::members::{Member, Role};
+use crate::journal::{Journal, MeshStore};
 
 /// Wall time of the tests.
 pub(crate) const NOW: i64 = 1_700_000_000_000;
@@ -96,11 +97,21 @@ pub(crate) fn member(mesh: &MeshId, name: &str, role: Role) -> Member {
     Member::new(id, mesh, key(), name, role, JOINED.fetch_add(1, Ordering::Relaxed))
 }
 
+/// One mesh's storage, to read.
+pub(crate) fn of(db: &Db, mesh: &MeshId) -> MeshDb {
+    MeshDb::new(db.clone(), mesh.clone())
+}
+
+/// One mesh's storage, to write: with a journal of its own.
+pub(crate) fn store(db: &Db, mesh: &MeshId) -> MeshStore {
+    MeshStore::new(db.clone(), mesh.clone(), Journal::start(db.clone()).0)
+}
+
 /// Stores a mesh with its owner.
 pub(crate) async fn mesh(db: &Db, slug: &str, owner_key: PublicKey) -> (MeshRecord, Member) {
     let mesh = MeshRecord::new(random_id(&mut rand::rngs::OsRng).into(), slug, owner_key, NOW);
     let owner = member(&mesh.id, "owner", Role::Owner);
-    meshes::create(db, &mesh, &owner).await.expect("a mesh can be stored");
+    meshes::create(&store(db, &mesh.id), &mesh, &owner).await.expect("a mesh can be stored");
     (mesh, owner)
 }
 

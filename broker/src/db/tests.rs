@@ -5,8 +5,10 @@ use diesel::deserialize::QueryableByName;
 use diesel::sql_types::{Bool, Text};
 use diesel_async::RunQueryDsl;
 
-use super::testing::{NOW, key, mesh, store_suite};
-use super::{Db, DbError, DbOptions, Scheme, meshes, meta, migrate};
+use super::testing::{NOW, key, mesh, store, store_suite};
+use super::{Db, DbError, DbOptions, Scheme, meta, migrate};
+use crate::audit::By;
+use crate::db::meshes;
 
 #[derive(QueryableByName, Debug)]
 struct Column {
@@ -20,7 +22,7 @@ struct Column {
     required: bool,
 }
 
-type Tables = BTreeMap<String, BTreeMap<String, (String, bool)>>;
+pub(super) type Tables = BTreeMap<String, BTreeMap<String, (String, bool)>>;
 
 /// Tables, columns, their types and whether they are required; the catalogue differs per backend, hence the raw SQL.
 async fn tables(db: &Db) -> Tables {
@@ -52,13 +54,24 @@ async fn tables(db: &Db) -> Tables {
 }
 
 /// Folders below `migrations/<database>`.
-const MIGRATIONS: usize = 3;
+const MIGRATIONS: usize = 4;
 
-/// What `schema.rs` says, read from its text: `table (keys) { column -> Type, }`.
-fn declared() -> Tables {
+/// What all files called `schema.rs` say, read from their text: `table (keys) { column -> Type, }`.
+pub(crate) fn declared() -> Tables {
     let mut found = Tables::new();
     let mut table = String::new();
-    for line in include_str!("schema.rs").lines().map(str::trim) {
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name() == "schema.rs" {
+                text.push_str(&std::fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    for line in text.lines().map(str::trim) {
         if let Some((column, kind)) = line.split_once(" -> ") {
             let kind = kind.trim_end_matches(',');
             let inner = kind.strip_prefix("Nullable<").map(|rest| rest.trim_end_matches('>'));
@@ -79,7 +92,7 @@ fn declared() -> Tables {
 }
 
 store_suite! {
-    /// Both backends are compared with the one hand-written schema, hence with each other.
+    /// Both backends are compared with the hand-written schemas of all features, hence with each other.
     async fn migrations_make_what_the_schema_declares(db: Db) {
         assert_eq!(tables(&db).await, declared());
     }
@@ -146,19 +159,20 @@ store_suite! {
     async fn a_mesh_is_created_found_and_archived_once(db: Db) {
         let owner_key = key();
         let (stored, owner) = mesh(&db, "team", owner_key).await;
+        let here = store(&db, &stored.id);
         assert_eq!(meshes::load(&db, &stored.id).await.unwrap(), Some(stored.clone()));
         assert_eq!(meshes::by_slug(&db, "team").await.unwrap(), Some(stored.clone()));
-        let again = meshes::create(&db, &meshes::MeshRecord { id: "other".into(), ..stored.clone() }, &owner).await;
+        let again = meshes::create(&store(&db, &"other".into()), &stored, &owner).await;
         assert!(matches!(again, Err(DbError::Conflict(_))));
         assert_eq!(again.unwrap_err().code(), ErrorCode::AlreadyExists);
         assert_eq!(meshes::list_ids(&db).await.unwrap(), vec![stored.id.clone()]);
-        assert!(meshes::archive(&db, &stored.id, NOW).await.unwrap());
-        assert!(!meshes::archive(&db, &stored.id, NOW + 1).await.unwrap());
+        assert!(meshes::archive(&here, &By::nobody(NOW)).await.unwrap());
+        assert!(!meshes::archive(&here, &By::nobody(NOW + 1)).await.unwrap());
         assert_eq!(meshes::load(&db, &stored.id).await.unwrap().unwrap().archived_at_ms, Some(NOW));
         assert!(meshes::list_ids(&db).await.unwrap().is_empty());
-        assert!(!meshes::archive(&db, &"none".into(), NOW).await.unwrap());
+        assert!(!meshes::archive(&store(&db, &"none".into()), &By::nobody(NOW)).await.unwrap());
         let policy = claudemesh_protocol::session::SelfEditable { groups: false, ..Default::default() };
-        assert!(meshes::set_policy(&db, &stored.id, &policy).await.unwrap());
+        assert!(meshes::set_policy(&here, &policy, &By::nobody(NOW)).await.unwrap());
         assert_eq!(meshes::load(&db, &stored.id).await.unwrap().unwrap().self_editable, policy);
     }
 

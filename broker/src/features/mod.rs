@@ -3,6 +3,8 @@
 pub mod enrolment;
 pub mod groups;
 pub mod info;
+#[cfg(test)]
+mod isolation;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;

@@ -17,6 +17,7 @@ use claudemesh_protocol::time::iso;
 
 use super::auth::{Body, Signed, client_address, require_operator};
 use super::{AppState, State, pages};
+use crate::audit::By;
 use crate::db::DbError;
 use crate::db::members::{self as members, Member, Role};
 use crate::db::meshes::{self, MeshRecord};
@@ -72,7 +73,7 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
     let mesh = MeshRecord { name, ..MeshRecord::new(MeshId::random(&mut rng), &slug, asked.owner_pubkey, now_ms) };
     let creator =
         Member::new(MemberId::random(&mut rng), &mesh.id, asked.member_pubkey, &display_name, Role::Owner, now_ms);
-    match meshes::create(&state.db, &mesh, &creator).await {
+    match meshes::create(&state.storage(&mesh.id), &mesh, &creator).await {
         Err(DbError::Conflict(_)) => {
             if let Some(made) = made_before(&state, &mesh, &creator).await? {
                 // The answer to an earlier request of the same owner was lost.
@@ -97,7 +98,7 @@ async fn made_before(
     if mesh.owner_pubkey != wanted.owner_pubkey || mesh.archived_at_ms.is_some() {
         return Ok(None);
     }
-    let member = members::by_key(&state.db, &mesh.id, &creator.pubkey).await?;
+    let member = members::by_key(&state.storage(&mesh.id), &creator.pubkey).await?;
     Ok(member.filter(|member| member.revoked_at_ms.is_none()).map(|member| (mesh, member.id)))
 }
 
@@ -115,7 +116,7 @@ async fn archive_mesh(state: State, path: web::Path<String>, signed: Signed) -> 
     let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
     state.auth.accept(&signed)?;
     to_the_end(async move {
-        if !meshes::archive(&state.db, &mesh.id, state.clock.now_ms()).await? {
+        if !meshes::archive(&state.storage(&mesh.id), &By::nobody(state.clock.now_ms())).await? {
             return Err(ErrorCode::MeshArchived.into());
         }
         state.directory.archive(&mesh.id).await;
@@ -130,12 +131,12 @@ async fn create_invite(request: HttpRequest, state: State, path: web::Path<Strin
     let asked: CreateInvite = signed.json()?;
     let now_ms = state.clock.now_ms();
     let invite = rules::invite(&mesh.id, &mesh.owner_pubkey, asked, now_ms)?;
-    if store::count_usable(&state.db, &mesh.id, now_ms).await? >= rules::MAX_USABLE_INVITES {
+    if store::count_usable(&state.storage(&mesh.id), now_ms).await? >= rules::MAX_USABLE_INVITES {
         let message = format!("expected at most {} open invites; revoke some", rules::MAX_USABLE_INVITES);
         return Err(Refusal::new(ErrorCode::Limit, message));
     }
     state.auth.accept(&signed)?;
-    match store::create_invite(&state.db, &invite).await {
+    match store::create_invite(&state.storage(&mesh.id), &invite).await {
         Err(DbError::Conflict(_)) => {
             Err(Refusal::new(ErrorCode::AlreadyExists, "that invite id, code or token is in use; make a new one"))
         }
@@ -148,7 +149,7 @@ async fn list_invites(request: HttpRequest, state: State, path: web::Path<String
     let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
     state.auth.accept(&signed)?;
     let links = Links::of(&state, &request);
-    let invites = store::list_invites(&state.db, &mesh.id, MAX_LISTED).await?;
+    let invites = store::list_invites(&state.storage(&mesh.id), MAX_LISTED).await?;
     let invites = invites.into_iter().map(|invite| view(invite, &links)).collect();
     Ok(HttpResponse::Ok().json(InviteList { invites }))
 }
@@ -162,7 +163,8 @@ async fn revoke_invite(
     let (mesh, invite) = path.into_inner();
     let mesh = owned(&state, &mesh.into(), &signed).await?;
     state.auth.accept(&signed)?;
-    let revoked = store::revoke_invite(&state.db, &mesh.id, &InviteId::from(invite), state.clock.now_ms()).await?;
+    let by = By::nobody(state.clock.now_ms());
+    let revoked = store::revoke_invite(&state.storage(&mesh.id), &InviteId::from(invite), &by).await?;
     let revoked = revoked.ok_or(ErrorCode::InviteNotFound)?;
     Ok(HttpResponse::Ok().json(view(revoked, &Links::of(&state, &request))))
 }
@@ -180,8 +182,16 @@ async fn join(request: HttpRequest, state: State, body: Body) -> Answer {
     let hash = sha256_hex(asked.invite_token.trim_end_matches('=').as_bytes());
     to_the_end(async move {
         let now_ms = state.clock.now_ms();
-        let enrolled =
-            store::claim_v1(&state.db, &hash, &invite.mesh_id, &invite.owner_pubkey, &candidate, now_ms).await?;
+        let enrolled = store::claim_v1(
+            &state.db,
+            &state.journal,
+            &hash,
+            &invite.mesh_id,
+            &invite.owner_pubkey,
+            &candidate,
+            now_ms,
+        )
+        .await?;
         announce(&state, &enrolled).await;
         Ok(HttpResponse::Ok().json(Joined {
             ok: true,
@@ -230,7 +240,7 @@ async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body
     let broker_url = Links::of(&state, &request).websocket();
     to_the_end(async move {
         let code = code.to_ascii_uppercase();
-        let enrolled = store::claim_v2(&state.db, &code, &candidate, state.clock.now_ms()).await?;
+        let enrolled = store::claim_v2(&state.db, &state.journal, &code, &candidate, state.clock.now_ms()).await?;
         announce(&state, &enrolled).await;
         let Enrolled { mesh, member, invite, already_member } = enrolled;
         let sealed = envelope::seal_anonymous(&root_key(&mesh.id), &recipient, &mut rand::rngs::OsRng)
@@ -264,7 +274,7 @@ async fn joining_name(
         Err(error) => error,
     };
     let known = match mesh {
-        Some(mesh) => members::by_key(&state.db, mesh, key).await?,
+        Some(mesh) => members::by_key(&state.storage(mesh), key).await?,
         None => None,
     };
     if known.is_some() { Ok(rules::display_name(asked)?) } else { Err(refused) }

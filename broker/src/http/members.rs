@@ -14,6 +14,7 @@ use claudemesh_protocol::time::iso;
 use super::auth::Signed;
 use super::enrolment::{live, to_the_end};
 use super::{AppState, State};
+use crate::audit::By;
 use crate::db::members::{self as store, Member, MemberPatch, Role};
 use crate::db::meshes::{self, MeshRecord};
 use crate::features::enrolment::rules;
@@ -41,7 +42,7 @@ struct Caller {
 impl Caller {
     async fn of(state: &AppState, mesh: &MeshId, signed: &Signed) -> Result<Self, Refusal> {
         let mesh = live(state, mesh).await?;
-        let member = store::by_key(&state.db, &mesh.id, &signed.key).await?;
+        let member = store::by_key(&state.storage(&mesh.id), &signed.key).await?;
         let owner_key = mesh.owner_pubkey == signed.key;
         let role = match &member {
             _ if owner_key => Role::Owner,
@@ -51,6 +52,11 @@ impl Caller {
         };
         state.auth.accept(signed)?;
         Ok(Self { mesh, role, member })
+    }
+
+    /// For the audit log; the holder of the owner's key need not be a member.
+    fn by(&self, at_ms: i64) -> By {
+        By { member: self.member.as_ref().map(|member| member.id.clone()), at_ms }
     }
 
     fn require(&self, role: Role) -> Result<(), Refusal> {
@@ -64,7 +70,7 @@ impl Caller {
 async fn list(state: State, path: web::Path<String>, signed: Signed) -> Answer {
     let caller = Caller::of(&state, &path.into_inner().into(), &signed).await?;
     let sessions = sessions(&state, &caller.mesh.id).await;
-    let members = store::load_all(&state.db, &caller.mesh.id).await?;
+    let members = store::load_all(&state.storage(&caller.mesh.id)).await?;
     let members = members.into_iter().filter(|member| member.revoked_at_ms.is_none());
     let members = members.map(|member| view(member, &sessions)).collect();
     Ok(HttpResponse::Ok().json(MemberList { ok: true, members }))
@@ -75,12 +81,14 @@ async fn patch(state: State, path: web::Path<(String, String)>, signed: Signed) 
     let caller = Caller::of(&state, &mesh.into(), &signed).await?;
     let asked: PatchMember = signed.json()?;
     let unknown = || Refusal::new(ErrorCode::NotFound, "no such member in this mesh");
-    let target = store::load(&state.db, &caller.mesh.id, &MemberId::from(target)).await?;
+    let target = store::load(&state.storage(&caller.mesh.id), &MemberId::from(target)).await?;
     let target = target.filter(|member| member.revoked_at_ms.is_none()).ok_or_else(unknown)?;
     allow_patch(&caller, &target, &asked)?;
     let (patch, changes) = checked(&asked, &target)?;
     to_the_end(async move {
-        let edited = store::update(&state.db, &caller.mesh.id, &target.id, &patch).await?.ok_or_else(unknown)?;
+        let storage = state.storage(&caller.mesh.id);
+        let by = caller.by(state.clock.now_ms());
+        let edited = store::update(&storage, &target.id, &patch, &by).await?.ok_or_else(unknown)?;
         state.directory.reload_members(&caller.mesh.id).await;
         let sessions = sessions(&state, &caller.mesh.id).await;
         Ok(HttpResponse::Ok().json(MemberPatched { ok: true, member: view(edited, &sessions), changes }))
@@ -149,7 +157,8 @@ async fn settings(state: State, path: web::Path<String>, signed: Signed) -> Answ
     caller.require(Role::Admin)?;
     let asked: PatchSettings = signed.json()?;
     to_the_end(async move {
-        if !meshes::set_policy(&state.db, &caller.mesh.id, &asked.self_editable).await? {
+        let by = caller.by(state.clock.now_ms());
+        if !meshes::set_policy(&state.storage(&caller.mesh.id), &asked.self_editable, &by).await? {
             return Err(ErrorCode::MeshNotFound.into());
         }
         state.directory.reload_members(&caller.mesh.id).await;
@@ -173,7 +182,8 @@ async fn update_grants(state: State, path: web::Path<String>, signed: Signed) ->
         list.dedup();
     }
     to_the_end(async move {
-        let grants = store::update_grants(&state.db, &caller.mesh.id, &member.id, &asked.grants).await?;
+        let by = By::member(&member.id, state.clock.now_ms());
+        let grants = store::update_grants(&state.storage(&caller.mesh.id), &member.id, &asked.grants, &by).await?;
         let grants = grants.ok_or(ErrorCode::Revoked)?;
         state.directory.reload_members(&caller.mesh.id).await;
         Ok(HttpResponse::Ok().json(GrantsView { ok: true, grants }))

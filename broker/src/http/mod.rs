@@ -16,9 +16,11 @@ use actix_web::dev::ServiceResponse;
 use actix_web::web;
 use claudemesh_protocol::id::MeshId;
 
+use crate::audit::HeadSigner;
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::Db;
+use crate::journal::{Journal, MeshStore};
 use crate::mesh::directory::Directory;
 use crate::refusal::Refusal;
 use crate::session::SessionDeps;
@@ -27,6 +29,10 @@ use crate::session::SessionDeps;
 pub struct AppState {
     /// Storage.
     pub db: Db,
+    /// Group commit.
+    pub journal: Journal,
+    /// Signs the heads of audit chains.
+    pub audit: Arc<HeadSigner>,
     /// Time.
     pub clock: SharedClock,
     /// Live meshes.
@@ -41,6 +47,13 @@ pub struct AppState {
     pub hook_rates: Mutex<hook::Rates>,
     /// Monotonic ms of the start, for the uptime.
     pub started_mono_ms: i64,
+}
+
+impl AppState {
+    /// One mesh's storage.
+    pub fn storage(&self, mesh: &MeshId) -> MeshStore {
+        MeshStore::new(self.db.clone(), mesh.clone(), self.journal.clone())
+    }
 }
 
 /// Every route of the broker.

@@ -1,23 +1,34 @@
 //! The journal: one writer that commits what many meshes hand over in one transaction (group commit).
 //!
-//! A mesh collects for at most [`BATCH_WINDOW`] or [`BATCH_ROWS`] rows, then hands its batch over and is told when it is on
-//! stable storage. While one transaction is written, further batches queue up and share the next one. The channel is
+//! A mesh collects its messages for at most [`BATCH_WINDOW`] or [`BATCH_ROWS`] rows, then hands its batch over and is told when
+//! it is on stable storage. While one transaction is written, further batches queue up and share the next one. The channel is
 //! bounded: when storage cannot keep up, meshes refuse new messages with `busy`.
+//!
+//! Changes of shared things ([`MeshStore::write`], [`tx_write!`](crate::tx_write)) join the same transactions behind the
+//! messages, within the budget of [`queue`]: they cost no sync of their own, and a flood of them does not slow messages.
 
-pub mod store;
+mod batch;
+pub mod queue;
 #[cfg(test)]
-pub(crate) mod testing;
-pub mod types;
+mod shared_tests;
+mod tx;
+mod write;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::id::MeshId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::db::{Db, DbError};
 use crate::metrics::METRICS;
-pub use types::Batch;
+pub use batch::{Batch, Part};
+use queue::SharedQueue;
+use tx::{Job, TypedJob};
+pub use tx::{MeshStore, Never, TxBody, TxWrite, WriteError, Written};
+use write::Transaction;
+pub use write::write_batch;
 
 /// Longest time a message waits for company before its batch is handed over.
 pub const BATCH_WINDOW: Duration = Duration::from_millis(2);
@@ -27,7 +38,7 @@ pub const BATCH_ROWS: usize = 512;
 const MAX_TRANSACTION_ROWS: usize = 8_192;
 /// Rows after which storage tidies up in the background, some 10 MB of them.
 const TIDY_ROWS: usize = 16_384;
-/// Batches that may wait for the writer.
+/// Batches, and writes of shared things, that may wait in the channels to the writer.
 const QUEUE: usize = 1_024;
 /// Attempts of a transaction that failed for a passing reason.
 const ATTEMPTS: u32 = 3;
@@ -46,49 +57,91 @@ struct Entry {
 #[derive(Clone)]
 pub struct Journal {
     queue: mpsc::Sender<Entry>,
+    shared: mpsc::Sender<Arc<dyn Job>>,
 }
 
 impl Journal {
     /// Starts the writer on the current runtime.
     pub fn start(db: Db) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, entries) = mpsc::channel(QUEUE);
-        (Self { queue }, tokio::spawn(write(db, entries)))
+        let (shared, jobs) = mpsc::channel(QUEUE);
+        (Self { queue, shared }, tokio::spawn(write(db, entries, jobs)))
     }
 
     /// Hands a batch over. Resolves when it is on stable storage, or failed as a whole.
     ///
     /// # Errors
-    /// The code for whoever waits for the batch. Nothing of a failed batch was kept, unless the connection broke during
+    /// The code for the senders that wait for the batch. Nothing of a failed batch was kept, unless the connection broke during
     /// the commit and storage stayed away (`unavailable`): then a retry with the same idempotency key finds out.
     pub async fn commit(&self, batch: Batch) -> Result<(), ErrorCode> {
         let (done, written) = oneshot::channel();
         self.queue.send(Entry { batch, done }).await.map_err(|_| ErrorCode::ShuttingDown)?;
         written.await.unwrap_or(Err(ErrorCode::ShuttingDown))
     }
+
+    /// Writes a change of shared things with its audit entry. Resolves when both are on stable storage, or neither. It runs
+    /// once: a run whose outcome is unknown is looked up by the id of its transaction before it is repeated.
+    ///
+    /// # Errors
+    /// [`WriteError::Refused`] and constraints: this write alone was undone. [`DbError::NotWritten`]: the transaction failed;
+    /// with `unavailable` storage went away during the commit and stayed away, so the change may be there. A request that is
+    /// asked again must then find its own change (a version, an id of its own).
+    pub async fn write<W: TxWrite>(&self, mesh: MeshId, write: W) -> Result<W::Output, WriteError<W::Refusal>> {
+        let (job, answer) = TypedJob::new(mesh, write);
+        let gone = || WriteError::from(DbError::NotWritten(ErrorCode::ShuttingDown));
+        self.shared.send(Arc::new(job)).await.map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
 }
 
-async fn write(db: Db, mut entries: mpsc::Receiver<Entry>) {
+async fn write(db: Db, mut entries: mpsc::Receiver<Entry>, mut jobs: mpsc::Receiver<Arc<dyn Job>>) {
     let mut patience = PATIENCE;
     let mut tidying = Tidying::default();
-    while let Some(first) = entries.recv().await {
-        let mut rows = first.batch.rows();
-        let mut turn = vec![first];
+    let mut waiting = SharedQueue::default();
+    loop {
+        let mut turn = Vec::new();
+        if waiting.is_empty() {
+            tokio::select! {
+                biased;
+                Some(entry) = entries.recv() => turn.push(entry),
+                Some(job) = jobs.recv() => wait(&mut waiting, job),
+                else => break,
+            }
+        }
+        let mut rows: usize = turn.iter().map(|entry: &Entry| entry.batch.rows()).sum();
         while rows < MAX_TRANSACTION_ROWS
             && let Ok(next) = entries.try_recv()
         {
             rows += next.batch.rows();
             turn.push(next);
         }
-        let together = commit(&db, merge(&turn), patience).await;
+        while !waiting.is_full()
+            && let Ok(job) = jobs.try_recv()
+        {
+            wait(&mut waiting, job);
+        }
+        let writes = waiting.take();
+        rows += writes.iter().map(|job| job.rows()).sum::<usize>();
+        let together = commit(&db, merge(&turn), &writes, patience).await;
         patience = if matches!(together, Err(code) if is_about_storage(code)) { Duration::ZERO } else { PATIENCE };
-        let apart = turn.len() > 1 && matches!(together, Err(code) if !is_about_storage(code));
+        let apart = turn.len() + writes.len() > 1 && matches!(together, Err(code) if !is_about_storage(code));
         for entry in turn {
             // One mesh's rows that storage refuses must not fail the others that shared the transaction.
-            let result = if apart { commit(&db, entry.batch, patience).await } else { together };
-            // Whoever no longer waits does not need the answer.
+            let result = if apart { commit(&db, entry.batch, &[], patience).await } else { together };
+            // A mesh that no longer waits does not need the answer.
             let _ = entry.done.send(result);
         }
+        for job in writes {
+            let one = std::slice::from_ref(&job);
+            job.finish(if apart { commit(&db, Batch::default(), one, patience).await } else { together });
+        }
         tidying.written(&db, rows);
+    }
+}
+
+fn wait(waiting: &mut SharedQueue, job: Arc<dyn Job>) {
+    if let Err(job) = waiting.push(job) {
+        job.finish(Err(ErrorCode::Busy));
     }
 }
 
@@ -121,11 +174,12 @@ fn is_about_storage(code: ErrorCode) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures how long a transaction takes; decides nothing")]
-async fn commit(db: &Db, mut batch: Batch, patience: Duration) -> Result<(), ErrorCode> {
-    let rows = batch.rows();
+async fn commit(db: &Db, mut batch: Batch, writes: &[Arc<dyn Job>], patience: Duration) -> Result<(), ErrorCode> {
     batch.id = uuid::Uuid::new_v4().to_string();
+    let rows = batch.rows() + writes.len();
+    let transaction = Transaction { batch: Arc::new(batch), writes: writes.to_vec() };
     let started = Instant::now();
-    let result = write_with_retries(db, Arc::new(batch), patience).await;
+    let result = write_with_retries(db, &transaction, rows, patience).await;
     METRICS.journal_commits.inc();
     METRICS.journal_rows.observe(rows as f64);
     METRICS.journal_seconds.observe(started.elapsed().as_secs_f64());
@@ -133,11 +187,16 @@ async fn commit(db: &Db, mut batch: Batch, patience: Duration) -> Result<(), Err
     result
 }
 
-async fn write_with_retries(db: &Db, batch: Arc<Batch>, patience: Duration) -> Result<(), ErrorCode> {
+async fn write_with_retries(
+    db: &Db,
+    transaction: &Transaction,
+    rows: usize,
+    patience: Duration,
+) -> Result<(), ErrorCode> {
     let (mut attempt, mut pause) = (1, PAUSE.0);
     let give_up = tokio::time::Instant::now() + patience;
     loop {
-        match store::write_batch(db, Arc::clone(&batch)).await {
+        match write::run(db, transaction).await {
             Ok(()) => return Ok(()),
             Err(error) if attempt < ATTEMPTS && passing(&error) => {
                 tracing::warn!(error = %error, attempt, "journal transaction failed, trying again");
@@ -151,7 +210,7 @@ async fn write_with_retries(db: &Db, batch: Arc<Batch>, patience: Duration) -> R
                 pause = (pause * 2).min(PAUSE.1);
             }
             Err(error) => {
-                tracing::error!(error = %error, source = ?std::error::Error::source(&error), rows = batch.rows(), "journal transaction failed");
+                tracing::error!(error = %error, source = ?std::error::Error::source(&error), rows, "journal transaction failed");
                 return Err(error.code());
             }
         }
@@ -170,12 +229,7 @@ fn gone(error: &DbError) -> bool {
 fn merge(entries: &[Entry]) -> Batch {
     let mut merged = Batch::default();
     for Entry { batch, .. } in entries {
-        merged.messages.extend(batch.messages.iter().cloned());
-        merged.deliveries.extend(batch.deliveries.iter().cloned());
-        merged.stages.extend(batch.stages.iter().cloned());
-        merged.sessions.extend(batch.sessions.iter().cloned());
-        merged.stats.extend(batch.stats.iter().cloned());
-        merged.last_seen.extend(batch.last_seen.iter().cloned());
+        merged.merge(batch);
     }
     merged
 }
@@ -185,6 +239,8 @@ mod tests {
     use super::*;
     use crate::db::DbOptions;
     use crate::db::testing::{key, mesh};
+    use crate::features::messaging::store::testing::message;
+    use crate::features::messaging::store::types::MessagingPart;
 
     /// Long before a transaction would have to do it, the file has what was written.
     #[tokio::test]
@@ -201,9 +257,10 @@ mod tests {
         for _ in 0..=TIDY_ROWS / 1_024 {
             let messages = (0..1_024).map(|_| {
                 seq += 1;
-                Arc::new(testing::message(&mesh.id, seq))
+                Arc::new(message(&mesh.id, seq))
             });
-            journal.commit(Batch { messages: messages.collect(), ..Batch::default() }).await.unwrap();
+            let part = MessagingPart { messages: messages.collect(), ..MessagingPart::default() };
+            journal.commit(Batch::of(part)).await.unwrap();
         }
         let copied = async {
             while file.metadata().unwrap().len() < before + 1_000_000 {

@@ -272,7 +272,7 @@ impl Mesh {
 
     /// Ends leases, and sockets that were silent for too long (their own timers stop with a blocked socket).
     pub(super) fn expire_leases(&mut self, mono: i64, ctx: &mut Context<Self>) {
-        let stale = i64::try_from(limits::STALE_AFTER.as_millis()).unwrap_or(i64::MAX);
+        let stale = limits::millis(limits::STALE_AFTER);
         let silent: Vec<(PeerRef, u64)> = self
             .core
             .roster

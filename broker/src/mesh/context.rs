@@ -27,8 +27,7 @@ use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
 use crate::db::meshes::MeshRecord;
-use crate::db::scoped::MeshDb;
-use crate::journal::{BATCH_WINDOW, Journal};
+use crate::journal::{BATCH_WINDOW, Journal, MeshStore};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
@@ -124,6 +123,13 @@ impl Core {
             }
         }
         frames
+    }
+}
+
+impl Core {
+    /// This mesh's storage.
+    pub fn storage(&self) -> MeshStore {
+        MeshStore::new(self.db.clone(), self.id.clone(), self.journal.clone())
     }
 }
 
@@ -230,8 +236,8 @@ impl<'a> MeshContext<'a> {
     }
 
     /// Storage of this mesh.
-    pub fn storage(&self) -> MeshDb {
-        MeshDb::new(self.core.db.clone(), self.core.id.clone())
+    pub fn storage(&self) -> MeshStore {
+        self.core.storage()
     }
 
     /// Rate limits in force.

@@ -228,7 +228,9 @@ mod tests {
 
     #[actix_rt::test]
     async fn guesses_at_mesh_ids_leave_nothing_behind() {
-        let core = TestMesh::new().await.core;
+        // Kept, with its folder, until the end.
+        let mesh = TestMesh::new().await;
+        let core = mesh.core;
         let shared = Shared {
             clock: core.clock,
             db: core.db,

@@ -10,7 +10,7 @@ use super::context::{FlushWanted, MeshContext};
 use super::events::MeshEvent;
 use super::outcome::{Lane, Outcome, Work, boxed};
 use super::peers::PeerRef;
-use crate::db::scoped::MeshDb;
+use crate::db::MeshDb;
 use crate::db::{Db, DbError};
 pub use crate::features::Features;
 use crate::journal::Batch;
@@ -158,7 +158,7 @@ macro_rules! feature_table {
 
             /// Reads the memory of every feature, all beside each other.
             pub(crate) async fn load(
-                storage: &$crate::db::scoped::MeshDb,
+                storage: &$crate::db::MeshDb,
             ) -> Result<Self, $crate::db::DbError> {
                 let ($($field,)*) = tokio::try_join!($(Box::pin(<$feature>::load(storage)),)*)?;
                 Ok(Self { $($field,)* })

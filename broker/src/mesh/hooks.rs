@@ -89,7 +89,7 @@ impl HookStatusRegistry {
 }
 
 fn prune(pending: &mut Vec<Pending>, mono_ms: i64) {
-    let ttl = i64::try_from(limits::PENDING_HOOK_TTL.as_millis()).unwrap_or(i64::MAX);
+    let ttl = limits::millis(limits::PENDING_HOOK_TTL);
     pending.retain(|entry| mono_ms - entry.mono_ms < ttl);
 }
 

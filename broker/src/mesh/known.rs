@@ -9,10 +9,9 @@ use claudemesh_protocol::limits;
 use super::context::Core;
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::Roster;
-use crate::db::sessions::{self as store, SessionRecord};
+use crate::db::sessions::{self as store, LastSeen, SessionRecord, SessionsPart};
 use crate::hash::FastMap;
 use crate::journal::Batch;
-use crate::journal::types::LastSeen;
 
 /// Sessions of one member that are remembered while they are away; the one that was seen last stays longest.
 const MAX_PER_MEMBER: usize = 1_000;
@@ -51,14 +50,14 @@ impl Roster {
 
 /// Forgets sessions in memory and storage.
 pub fn forget(core: &mut Core) {
-    let week = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
+    let week = limits::millis(limits::QUEUE_TTL);
     let keys = core.roster.forget(core.clock.believed_ms().saturating_sub(week));
     if keys.is_empty() {
         return;
     }
-    let (db, mesh) = (core.db.clone(), core.id.clone());
+    let storage = core.storage();
     let future = async move {
-        store::forget(&db, &mesh, &keys).await?;
+        store::forget(&storage, &keys).await?;
         let apply: Apply = Box::new(|_, _| Ok(Outcome::Silent));
         Ok(apply)
     };
@@ -67,15 +66,16 @@ pub fn forget(core: &mut Core) {
 
 /// Adds the sessions whose record changed to a batch of the journal.
 pub(super) fn collect(core: &mut Core, batch: &mut Batch) {
+    let part = batch.part::<SessionsPart>();
     let mut seen: HashMap<MemberId, i64> = HashMap::new();
     for key in std::mem::take(&mut core.dirty) {
         if let Some(record) = session_record(core, &key) {
             let last = seen.entry(record.member_id.clone()).or_default();
             *last = (*last).max(record.last_seen_at_ms);
-            batch.sessions.push(record);
+            part.sessions.push(record);
         }
     }
-    batch.last_seen = seen.into_iter().map(|(member_id, at_ms)| LastSeen { member_id, at_ms }).collect();
+    part.last_seen = seen.into_iter().map(|(member_id, at_ms)| LastSeen { member_id, at_ms }).collect();
 }
 
 fn session_record(core: &Core, key: &PublicKey) -> Option<SessionRecord> {

@@ -13,9 +13,8 @@ use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{KnownSession, Member, Roster};
 use super::step::step;
 use crate::db::meshes::{self, MeshRecord};
-use crate::db::scoped::MeshDb;
 use crate::db::sessions::SessionRecord;
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, MeshDb};
 use crate::db::{members, sessions};
 
 /// What storage knows of one mesh.
@@ -46,12 +45,13 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Found, DbError> {
         return Ok(Found::Archived);
     }
     // Sessions matter as long as a message can wait for them. The newest one tells the time without a clock.
-    let ttl = i64::try_from(limits::QUEUE_TTL.as_millis()).unwrap_or(i64::MAX);
-    let newest = sessions::newest_seen(db, id).await?.unwrap_or(0);
+    let ttl = limits::millis(limits::QUEUE_TTL);
+    let storage = MeshDb::new(db.clone(), id.clone());
+    let newest = sessions::newest_seen(&storage).await?.unwrap_or(0);
     Ok(Found::Mesh(Box::new(Loaded {
-        members: members::load_all(db, id).await?,
-        sessions: sessions::load_known(db, id, newest.saturating_sub(ttl)).await?,
-        features: Features::load(&MeshDb::new(db.clone(), id.clone())).await?,
+        members: members::load_all(&storage).await?,
+        sessions: sessions::load_known(&storage, newest.saturating_sub(ttl)).await?,
+        features: Features::load(&storage).await?,
         mesh,
     })))
 }
@@ -59,7 +59,8 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Found, DbError> {
 /// Members and policy alone, after HTTP changed them.
 async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
-    Ok(Some((members::load_all(db, id).await?, mesh.self_editable)))
+    let members = members::load_all(&MeshDb::new(db.clone(), id.clone())).await?;
+    Ok(Some((members, mesh.self_editable)))
 }
 
 /// Bans and the reading of members share a lane: rows that were read before a ban must not be taken over after it.

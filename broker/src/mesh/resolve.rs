@@ -10,7 +10,6 @@ use claudemesh_protocol::target::Target;
 use smallvec::SmallVec;
 
 use super::peers::{Member, Peer, PeerRef, Roster, allows};
-use crate::journal::types::RecipientKind;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
@@ -65,6 +64,16 @@ impl Resolved {
             },
         }
     }
+}
+
+/// What a delivery is addressed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecipientKind {
+    /// One session.
+    Session,
+    /// A member: under its own key when none of its sessions was there, and the first that returns takes it; else under the key
+    /// of a session that was there, and another takes it when that one leaves it behind.
+    Member,
 }
 
 /// One recipient of a message in memory.

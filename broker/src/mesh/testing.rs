@@ -19,9 +19,8 @@ use super::step;
 use crate::clock::ManualClock;
 use crate::config::{Connections, Limits};
 use crate::db::meshes::{self, MeshRecord};
-use crate::db::scoped::MeshDb;
 use crate::db::{Db, DbOptions};
-use crate::journal::{Journal, store};
+use crate::journal::Journal;
 use crate::refusal::Refusal;
 use crate::session::Out;
 use crate::session::queue::{Load, Outlet};
@@ -82,10 +81,10 @@ impl TestMesh {
             hooks: Arc::default(),
         };
         let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
-        meshes::create(&db, &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
-        let (core, features) = (Core::new(mesh, Roster::default(), &shared), Features::default());
+        let (core, features) = (Core::new(mesh.clone(), Roster::default(), &shared), Features::default());
+        meshes::create(&core.storage(), &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
         let mut mesh = Self { core, features, clock, lanes: Lanes::default(), sockets: 0, _dir: dir };
-        mesh.features = Features::load(&MeshDb::new(db, mesh.core.id.clone())).await.unwrap();
+        mesh.features = Features::load(&mesh.core.storage()).await.unwrap();
         mesh.step(None, |features, cx| features.started(cx));
         mesh
     }
@@ -93,7 +92,7 @@ impl TestMesh {
     /// A member in memory and storage.
     pub async fn member(&mut self, name: &str, number: u8) -> MemberId {
         let member = member(name, number, Role::Member);
-        crate::db::members::insert(&self.core.db, &member).await.unwrap();
+        crate::db::members::insert(&self.core.storage(), &member).await.unwrap();
         let id = member.id.clone();
         self.core.roster.put_member(member);
         id
@@ -268,9 +267,9 @@ impl TestMesh {
     /// Writes one batch of what a flush with this urgency takes.
     pub async fn commit_wanted(&mut self, wanted: FlushWanted) {
         self.core.flush_wanted = FlushWanted::No;
-        let batch = step::collect(&mut self.core, &mut self.features, wanted);
-        let batch = crate::journal::Batch { id: uuid::Uuid::new_v4().to_string(), ..batch };
-        store::write_batch(&self.core.db, Arc::new(batch)).await.unwrap();
+        let mut batch = step::collect(&mut self.core, &mut self.features, wanted);
+        batch.id = uuid::Uuid::new_v4().to_string();
+        crate::journal::write_batch(&self.core.db, Arc::new(batch)).await.unwrap();
         self.step(None, |features, cx| features.committed(cx, &Ok(())));
     }
 

@@ -1,5 +1,6 @@
 //! Cryptography of the wire, interoperable with libsodium byte for byte (vectors in `tests/vectors`).
 
+pub mod audit;
 pub mod envelope;
 pub mod http;
 pub mod invite;

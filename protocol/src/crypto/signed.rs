@@ -62,3 +62,8 @@ pub struct PermissionWord<'a> {
 pub fn audit(record_sha256_hex: &str) -> String {
     format!("claudemesh-audit|{record_sha256_hex}")
 }
+
+/// What a broker signs for the end of a mesh's audit chain: place and hash of its last entry, Unix milliseconds.
+pub fn audit_head(mesh: &MeshId, seq: i64, hash: &str, at_ms: i64) -> String {
+    format!("audit-head|{mesh}|{seq}|{hash}|{at_ms}")
+}

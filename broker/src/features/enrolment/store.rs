@@ -8,20 +8,28 @@ use claudemesh_protocol::features::enrolment::InvitePreset;
 use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
-use crate::db::members::{Member, MemberRow, NewMemberRow, Role};
+use super::schema::invites;
+use crate::audit::{Audit, By};
+use crate::db::columns::{OptionalJson, Text};
+use crate::db::members::{Member, Role};
 use crate::db::meshes::{self, MeshRecord};
-use crate::db::schema::{invites, members};
-use crate::db::{Db, DbError, convert};
+use crate::db::schema::members;
+use crate::db::{Db, DbError, MeshDb, convert};
+use crate::journal::{Journal, MeshStore, WriteError};
 use crate::refusal::Refusal;
-use crate::{with_conn, with_tx};
+use crate::{tx_write, with_conn};
 
 /// An invite as stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = invites, treat_none_as_default_value = false)]
 pub struct Invite {
     /// Row id, part of the v2 signature.
+    #[diesel(serialize_as = Text<InviteId>, deserialize_as = Text<InviteId>)]
     pub id: InviteId,
     /// Mesh.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub mesh_id: MeshId,
     /// 2 when it has a code, else 1.
     pub version: i32,
@@ -30,6 +38,7 @@ pub struct Invite {
     /// SHA-256 (lower-case hex) of the v1 token.
     pub token_hash: Option<String>,
     /// `admin` or `member`.
+    #[diesel(serialize_as = Text<Role>, deserialize_as = Text<Role>)]
     pub role: Role,
     /// Uses allowed.
     pub max_uses: i32,
@@ -40,6 +49,7 @@ pub struct Invite {
     /// Unix milliseconds.
     pub created_at_ms: i64,
     /// Key that made it.
+    #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub created_by_key: PublicKey,
     /// Unix milliseconds.
     pub revoked_at_ms: Option<i64>,
@@ -48,74 +58,8 @@ pub struct Invite {
     /// The owner's signature.
     pub signature: String,
     /// Defaults of the new member.
+    #[diesel(serialize_as = OptionalJson<InvitePreset>, deserialize_as = OptionalJson<InvitePreset>)]
     pub preset: Option<InvitePreset>,
-}
-
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = invites, treat_none_as_default_value = false)]
-struct InviteRow {
-    id: String,
-    mesh_id: String,
-    version: i32,
-    code: Option<String>,
-    token_hash: Option<String>,
-    role: String,
-    max_uses: i32,
-    used_count: i32,
-    expires_at_ms: i64,
-    created_at_ms: i64,
-    created_by_key: String,
-    revoked_at_ms: Option<i64>,
-    canonical: String,
-    signature: String,
-    preset: Option<String>,
-}
-
-impl From<&Invite> for InviteRow {
-    fn from(invite: &Invite) -> Self {
-        Self {
-            id: invite.id.to_string(),
-            mesh_id: invite.mesh_id.to_string(),
-            version: invite.version,
-            code: invite.code.clone(),
-            token_hash: invite.token_hash.clone(),
-            role: invite.role.as_str().into(),
-            max_uses: invite.max_uses,
-            used_count: invite.used_count,
-            expires_at_ms: invite.expires_at_ms,
-            created_at_ms: invite.created_at_ms,
-            created_by_key: invite.created_by_key.to_hex(),
-            revoked_at_ms: invite.revoked_at_ms,
-            canonical: invite.canonical.clone(),
-            signature: invite.signature.clone(),
-            preset: invite.preset.as_ref().map(convert::to_json),
-        }
-    }
-}
-
-impl TryFrom<InviteRow> for Invite {
-    type Error = DbError;
-
-    fn try_from(row: InviteRow) -> Result<Self, DbError> {
-        let preset = row.preset.as_deref().map(|text| convert::from_json("invites.preset", text)).transpose()?;
-        Ok(Self {
-            role: Role::parse(&row.role).ok_or_else(|| DbError::corrupt("invites.role"))?,
-            created_by_key: convert::key("invites.created_by_key", &row.created_by_key)?,
-            preset,
-            id: row.id.into(),
-            mesh_id: row.mesh_id.into(),
-            version: row.version,
-            code: row.code,
-            token_hash: row.token_hash,
-            max_uses: row.max_uses,
-            used_count: row.used_count,
-            expires_at_ms: row.expires_at_ms,
-            created_at_ms: row.created_at_ms,
-            revoked_at_ms: row.revoked_at_ms,
-            canonical: row.canonical,
-            signature: row.signature,
-        })
-    }
 }
 
 /// Somebody who wants to become a member.
@@ -146,34 +90,38 @@ pub struct Enrolled {
 ///
 /// # Errors
 /// [`DbError::Conflict`] when id, code or token are taken.
-pub async fn create_invite(db: &Db, invite: &Invite) -> Result<(), DbError> {
-    let row = InviteRow::from(invite);
-    with_tx!(db, |conn| diesel::insert_into(invites::table).values(&row).execute(conn).await?);
-    Ok(())
+pub async fn create_invite(store: &MeshStore, invite: &Invite) -> Result<(), DbError> {
+    let invite = Invite { mesh_id: store.mesh().clone(), ..invite.clone() };
+    Ok(tx_write!(store, (invite), |conn, _mesh| {
+        diesel::insert_into(invites::table).values(invite.clone()).execute(conn).await?;
+        let (id, role) = (&invite.id, invite.role.as_str());
+        let payload =
+            json!({"invite": id, "role": role, "maxUses": invite.max_uses, "expiresAt": invite.expires_at_ms});
+        Ok(((), Audit::entry("invite_created", None, payload, invite.created_at_ms)))
+    })?)
 }
 
 /// Invites of a mesh, newest first.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn list_invites(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Invite>, DbError> {
-    let rows = with_conn!(db, |conn| invites::table
-        .filter(invites::mesh_id.eq(mesh.as_str()))
+pub async fn list_invites(db: &MeshDb, limit: u32) -> Result<Vec<Invite>, DbError> {
+    Ok(with_conn!(db.db(), |conn| invites::table
+        .filter(invites::mesh_id.eq(db.mesh().as_str()))
         .order((invites::created_at_ms.desc(), invites::id))
         .limit(i64::from(limit))
-        .select(InviteRow::as_select())
+        .select(Invite::as_select())
         .load(conn)
-        .await?);
-    rows.into_iter().map(TryInto::try_into).collect()
+        .await?))
 }
 
 /// How many invites of a mesh can still be used.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn count_usable(db: &Db, mesh: &MeshId, now_ms: i64) -> Result<u32, DbError> {
-    let count: i64 = with_conn!(db, |conn| invites::table
-        .filter(invites::mesh_id.eq(mesh.as_str()))
+pub async fn count_usable(db: &MeshDb, now_ms: i64) -> Result<u32, DbError> {
+    let count: i64 = with_conn!(db.db(), |conn| invites::table
+        .filter(invites::mesh_id.eq(db.mesh().as_str()))
         .filter(invites::revoked_at_ms.is_null())
         .filter(invites::expires_at_ms.gt(now_ms))
         .filter(invites::used_count.lt(invites::max_uses))
@@ -188,29 +136,30 @@ pub async fn count_usable(db: &Db, mesh: &MeshId, now_ms: i64) -> Result<u32, Db
 /// # Errors
 /// Storage fails.
 pub async fn invite_by_code(db: &Db, code: &str) -> Result<Option<Invite>, DbError> {
-    let row = with_conn!(db, |conn| invites::table
+    Ok(with_conn!(db, |conn| invites::table
         .filter(invites::code.eq(code))
-        .select(InviteRow::as_select())
+        .select(Invite::as_select())
         .first(conn)
         .await
-        .optional()?);
-    row.map(TryInto::try_into).transpose()
+        .optional()?))
 }
 
 /// Revokes an invite of a mesh; `None` when the mesh has no such invite. Revoking twice keeps the first time.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn revoke_invite(db: &Db, mesh: &MeshId, invite: &InviteId, now_ms: i64) -> Result<Option<Invite>, DbError> {
-    let row = with_tx!(db, |conn| {
+pub async fn revoke_invite(store: &MeshStore, invite: &InviteId, by: &By) -> Result<Option<Invite>, DbError> {
+    let (invite, by) = (invite.clone(), by.clone());
+    Ok(tx_write!(store, (invite, by), |conn, mesh| {
         let row = invites::table.find(invite.as_str()).filter(invites::mesh_id.eq(mesh.as_str()));
-        diesel::update(row.filter(invites::revoked_at_ms.is_null()))
-            .set(invites::revoked_at_ms.eq(now_ms))
+        let changed = diesel::update(row.filter(invites::revoked_at_ms.is_null()))
+            .set(invites::revoked_at_ms.eq(by.at_ms))
             .execute(conn)
-            .await?;
-        row.select(InviteRow::as_select()).first(conn).await.optional()?
-    });
-    row.map(TryInto::try_into).transpose()
+            .await?
+            == 1;
+        let found = row.select(Invite::as_select()).first(conn).await.optional()?;
+        Ok((found, Audit::when(changed, || by.entry("invite_revoked", json!({"invite": invite})))))
+    })?)
 }
 
 /// Enrols through a v1 token, whose payload the caller has read from the token and verified.
@@ -223,6 +172,7 @@ pub async fn revoke_invite(db: &Db, mesh: &MeshId, invite: &InviteId, now_ms: i6
 /// The refusal with those codes.
 pub async fn claim_v1(
     db: &Db,
+    journal: &Journal,
     token_hash: &str,
     mesh: &MeshId,
     owner: &PublicKey,
@@ -236,12 +186,12 @@ pub async fn claim_v1(
     }
     let row = with_conn!(db, |conn| invites::table
         .filter(invites::token_hash.eq(token_hash))
-        .select(InviteRow::as_select())
+        .select(Invite::as_select())
         .first(conn)
         .await
         .optional()
         .map_err(DbError::from)?);
-    let invite: Invite = row.ok_or(Refusal::from(ErrorCode::InviteNotFound))?.try_into()?;
+    let invite: Invite = row.ok_or(Refusal::from(ErrorCode::InviteNotFound))?;
     if invite.mesh_id != mesh.id {
         return Err(Refusal::from(ErrorCode::InviteMeshMismatch));
     }
@@ -250,7 +200,8 @@ pub async fn claim_v1(
         expired: ErrorCode::InviteExpired,
         exhausted: ErrorCode::InviteExhausted,
     };
-    enrol(db, mesh, invite, candidate, now_ms, codes).await
+    let store = MeshStore::new(db.clone(), mesh.id.clone(), journal.clone());
+    enrol(&store, mesh, invite, candidate, now_ms, codes).await
 }
 
 /// Enrols through the code of a v2 link.
@@ -261,7 +212,13 @@ pub async fn claim_v1(
 ///
 /// # Errors
 /// The refusal with those codes.
-pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -> Result<Enrolled, Refusal> {
+pub async fn claim_v2(
+    db: &Db,
+    journal: &Journal,
+    code: &str,
+    candidate: &Candidate,
+    now_ms: i64,
+) -> Result<Enrolled, Refusal> {
     let invite = invite_by_code(db, code).await?.ok_or(Refusal::from(ErrorCode::NotFound))?;
     let codes = Codes { revoked: ErrorCode::Revoked, expired: ErrorCode::Expired, exhausted: ErrorCode::Exhausted };
     codes.check_window(&invite, now_ms)?;
@@ -279,7 +236,8 @@ pub async fn claim_v2(db: &Db, code: &str, candidate: &Candidate, now_ms: i64) -
     {
         return Err(Refusal::from(ErrorCode::BadSignature));
     }
-    enrol(db, mesh, invite, candidate, now_ms, codes).await
+    let store = MeshStore::new(db.clone(), mesh.id.clone(), journal.clone());
+    enrol(&store, mesh, invite, candidate, now_ms, codes).await
 }
 
 /// The two invite versions name the same refusals differently.
@@ -303,7 +261,7 @@ impl Codes {
 }
 
 async fn enrol(
-    db: &Db,
+    store: &MeshStore,
     mesh: MeshRecord,
     invite: Invite,
     candidate: &Candidate,
@@ -314,55 +272,53 @@ async fn enrol(
     let member = new_member(&mesh, &invite, candidate, now_ms);
     let mut repeated = false;
     loop {
-        match try_enrol(db, &mesh, &invite, &member, now_ms, codes).await {
+        match try_enrol(store, &invite, &member, now_ms, codes).await {
             // The same key enrolled at the same moment: look again and find it as a member.
-            Err(DbError::Conflict(_)) if !repeated => repeated = true,
+            Err(WriteError::Db(DbError::Conflict(_))) if !repeated => repeated = true,
             Err(error) => return Err(error.into()),
-            Ok(Err(code)) => return Err(code.into()),
-            Ok(Ok((member, already_member))) => return Ok(Enrolled { mesh, member, invite, already_member }),
+            Ok((member, already_member)) => return Ok(Enrolled { mesh, member, invite, already_member }),
         }
     }
 }
 
-/// One transaction: looks for the key, consumes a use by compare-and-set, inserts the member. A refusal writes nothing.
+/// One write: looks for the key, consumes a use by compare-and-set, inserts the member. A refusal writes nothing.
 async fn try_enrol(
-    db: &Db,
-    mesh: &MeshRecord,
+    store: &MeshStore,
     invite: &Invite,
     member: &Member,
     now_ms: i64,
     codes: Codes,
-) -> Result<Result<(Member, bool), ErrorCode>, DbError> {
-    let row = NewMemberRow::from(member);
-    let pubkey = member.pubkey.to_hex();
-    Ok(with_tx!(db, |conn| {
+) -> Result<(Member, bool), WriteError<ErrorCode>> {
+    let (pubkey, invite, member) = (member.pubkey.to_hex(), invite.id.clone(), member.clone());
+    tx_write!(store, (pubkey, invite, member, now_ms, codes), |conn, mesh| {
         let known = members::table
-            .filter(members::mesh_id.eq(mesh.id.as_str()))
-            .filter(members::pubkey.eq(&pubkey))
-            .select(MemberRow::as_select())
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::pubkey.eq(pubkey))
+            .select(Member::as_select())
             .first(conn)
             .await
             .optional()?;
-        match known.map(Member::try_from).transpose()? {
-            Some(known) if known.revoked_at_ms.is_some() => Err(ErrorCode::Revoked),
-            Some(known) => Ok((known, true)),
-            None => {
-                let usable = invites::table
-                    .find(invite.id.as_str())
-                    .filter(invites::used_count.lt(invites::max_uses))
-                    .filter(invites::revoked_at_ms.is_null())
-                    .filter(invites::expires_at_ms.gt(now_ms));
-                let used =
-                    diesel::update(usable).set(invites::used_count.eq(invites::used_count + 1)).execute(conn).await?;
-                if used == 1 {
-                    diesel::insert_into(members::table).values(&row).execute(conn).await?;
-                    Ok((member.clone(), false))
-                } else {
-                    Err(codes.exhausted)
-                }
+        if let Some(known) = known {
+            if known.revoked_at_ms.is_some() {
+                return Err(WriteError::Refused(ErrorCode::Revoked));
             }
+            return Ok(((known, true), Audit::Unaudited("the key is a member already")));
         }
-    }))
+        let usable = invites::table
+            .find(invite.as_str())
+            .filter(invites::mesh_id.eq(mesh.as_str()))
+            .filter(invites::used_count.lt(invites::max_uses))
+            .filter(invites::revoked_at_ms.is_null())
+            .filter(invites::expires_at_ms.gt(*now_ms));
+        let used = diesel::update(usable).set(invites::used_count.eq(invites::used_count + 1)).execute(conn).await?;
+        if used == 0 {
+            return Err(WriteError::Refused(codes.exhausted));
+        }
+        diesel::insert_into(members::table).values(member.clone()).execute(conn).await?;
+        let payload = json!({"member": member.id, "invite": invite, "role": member.role.as_str()});
+        let audit = Audit::entry("member_joined", Some(&member.id), payload, *now_ms);
+        Ok(((member.clone(), false), audit))
+    })
 }
 
 fn new_member(mesh: &MeshRecord, invite: &Invite, candidate: &Candidate, now_ms: i64) -> Member {

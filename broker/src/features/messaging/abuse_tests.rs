@@ -5,8 +5,8 @@ use claudemesh_protocol::features::messaging::{ClientAck, Priority, Stage};
 use claudemesh_protocol::limits;
 use diesel_async::RunQueryDsl;
 
+use super::store;
 use crate::db::{Db, DbError};
-use crate::journal::store;
 use crate::mesh::resolve::{Resolved, resolve_name};
 use crate::mesh::testing::{TestMesh, key};
 use crate::with_conn;
@@ -51,7 +51,7 @@ async fn a_receipt_is_written_once_however_often_it_is_said() {
         mesh.settle().await;
         mesh.tick();
         mesh.settle().await;
-        let stored = store::deliveries_of(&mesh.core.db, &mesh.core.id, 1).await.unwrap();
+        let stored = store::deliveries_of(&mesh.core.storage(), 1).await.unwrap();
         assert_eq!(stored[0].stage, Some(stage));
         for _ in 0..100 {
             mesh.handle(to, ack()).unwrap();

@@ -7,6 +7,7 @@ mod letters;
 mod quota;
 mod receipts;
 pub mod remembered;
+pub mod schema;
 mod send;
 pub mod state;
 pub mod store;
@@ -24,9 +25,9 @@ use claudemesh_protocol::time::iso;
 pub use remembered::Known;
 pub use state::{Counts, MessagingMemory};
 
-use crate::db::scoped::MeshDb;
+use crate::db::MeshDb;
 use crate::db::{Db, DbError};
-use crate::journal::{Batch, store as journal};
+use crate::journal::Batch;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
@@ -47,13 +48,12 @@ impl Feature for Messaging {
     type Memory = MessagingMemory;
 
     async fn load(storage: &MeshDb) -> Result<MessagingMemory, DbError> {
-        let (db, mesh) = (storage.db(), storage.mesh());
-        let waiting = journal::pending_counts(db, mesh).await?;
+        let waiting = store::pending_counts(storage).await?;
         Ok(MessagingMemory::new(
-            journal::max_seq(db, mesh).await?,
+            store::max_seq(storage).await?,
             waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
-            journal::pending_copies(db, mesh).await?,
-            store::recent_repeatable(db, mesh, RECENT_REPEATABLE).await?,
+            store::pending_copies(storage).await?,
+            store::recent_repeatable(storage, RECENT_REPEATABLE).await?,
         ))
     }
 
@@ -120,7 +120,7 @@ impl Feature for Messaging {
     }
 
     async fn upkeep(db: &Db, now_ms: i64) -> Result<usize, DbError> {
-        Ok(journal::expire(db, now_ms).await? + journal::purge(db, now_ms).await?)
+        Ok(store::expire(db, now_ms).await? + store::purge(db, now_ms).await?)
     }
 }
 

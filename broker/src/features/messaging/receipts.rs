@@ -16,9 +16,9 @@ use super::Messaging;
 use super::journaling;
 use super::remembered::{Entry, Receipt};
 use super::state::MessagingMemory;
+use super::store;
+use super::store::types::{StageUpdate, StoredDelivery, StoredMessage};
 use crate::db::DbError;
-use crate::journal::store;
-use crate::journal::types::{StageUpdate, StoredDelivery, StoredMessage};
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
@@ -136,9 +136,9 @@ fn look_up(
         return;
     }
     *running += 1;
-    let (db, mesh, now) = (cx.storage().db, cx.mesh_id().clone(), cx.now_ms());
+    let (storage, now) = (cx.storage(), cx.now_ms());
     let future = boxed::<Messaging, _, _>(async move {
-        let look = store::below_stage(&db, &mesh, &ids, (&key, &member), stage);
+        let look = store::below_stage(&storage, &ids, (&key, &member), stage);
         let found = tokio::time::timeout(LOOKUP_DEADLINE, look).await;
         Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
             if let Some(running) = memory.lookups.get_mut(&key) {
@@ -149,7 +149,7 @@ fn look_up(
             }
             let found = found.map_err(|_| Refusal::new(ErrorCode::Timeout, "storage took too long"))??;
             memory.stages.extend(found.into_iter().map(|(seq, recipient_key)| StageUpdate {
-                mesh_id: mesh.clone(),
+                mesh_id: storage.mesh().clone(),
                 seq,
                 recipient_key,
                 stage,
@@ -230,13 +230,13 @@ pub(super) fn message_status(
         }
         return Err(not_found());
     }
-    let (db, mesh, id) = (cx.storage().db, cx.mesh_id().clone(), id.to_owned());
+    let (storage, id) = (cx.storage(), id.to_owned());
     let lane = format!("status {id}");
     let slow = async move {
-        let rows = store::message_by_id_prefix(&db, &mesh, &id, 3).await?;
+        let rows = store::message_by_id_prefix(&storage, &id, 3).await?;
         let mut stored: Vec<(StoredMessage, Vec<StoredDelivery>)> = Vec::new();
         for row in rows {
-            let deliveries = store::deliveries_of(&db, &mesh, row.seq).await?;
+            let deliveries = store::deliveries_of(&storage, row.seq).await?;
             stored.push((row, deliveries));
         }
         Ok::<_, DbError>(stored)

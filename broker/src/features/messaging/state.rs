@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 
 use super::journaling::Ticket;
 use super::remembered::{Known, Remembered};
+use super::store::types::{NewMessage, StageUpdate};
 use crate::hash::{FastMap, FastSet};
-use crate::journal::types::{NewMessage, StageUpdate};
 use crate::mesh::outcome::ReplyTo;
 use crate::mesh::peers::PeerRef;
 use crate::mesh::resolve::Recipient;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::state::Hold;
-use crate::journal::store;
+use super::store;
 use crate::mesh::context::FlushWanted;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
@@ -336,7 +336,7 @@ async fn what_is_acknowledged_before_its_batch_never_reaches_the_disk() {
     }
     assert_eq!(TestMesh::take(&acks, "ack")[0]["stage"], "received");
     mesh.settle().await;
-    assert_eq!(crate::journal::store::max_seq(&mesh.core.db, &mesh.core.id).await.unwrap(), 0);
+    assert_eq!(super::store::max_seq(&mesh.core.storage()).await.unwrap(), 0);
 }
 
 #[actix_rt::test]
@@ -359,7 +359,7 @@ async fn low_waits_until_it_is_pulled_and_is_counted_at_idle() {
 
 /// Messages that have a row.
 async fn stored(mesh: &TestMesh) -> i64 {
-    crate::journal::store::max_seq(&mesh.core.db, &mesh.core.id).await.unwrap()
+    super::store::max_seq(&mesh.core.storage()).await.unwrap()
 }
 
 #[actix_rt::test]
@@ -628,12 +628,12 @@ async fn come_and_go(steps: Vec<Coming>) {
                     mesh.disconnect(*at);
                 }
                 mesh.settle().await;
-                let (db, id) = (mesh.core.db.clone(), mesh.core.id.clone());
-                let waiting = store::pending_counts(&db, &id).await.unwrap();
+                let storage = mesh.core.storage();
+                let waiting = store::pending_counts(&storage).await.unwrap();
                 mesh.features.messaging = super::MessagingMemory::new(
-                    store::max_seq(&db, &id).await.unwrap(),
+                    store::max_seq(&storage).await.unwrap(),
                     waiting.into_iter().map(|(key, found)| (key, found.counts)).collect(),
-                    store::pending_copies(&db, &id).await.unwrap(),
+                    store::pending_copies(&storage).await.unwrap(),
                     vec![],
                 );
             }

@@ -8,6 +8,7 @@ use claudemesh_protocol::features::moderation::{
 use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::time::iso;
 
+use crate::audit::By;
 use crate::db::members as store;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
@@ -159,9 +160,10 @@ fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refus
             format!("your role does not allow to ban an {}", member.role.as_str()),
         ));
     }
-    let (db, mesh, now) = (cx.storage().db, cx.mesh_id().clone(), cx.now_ms());
+    let (storage, now) = (cx.storage(), cx.now_ms());
+    let by = By::member(&own.id, now);
     let banned = id.clone();
-    let slow = async move { store::revoke(&db, &mesh, &banned, now).await };
+    let slow = async move { store::revoke(&storage, &banned, &by).await };
     Ok(Moderation::work_in(members_lane(), slow, move |(), cx, _| {
         cx.change_member(&id, |member| member.revoked_at_ms = Some(now));
         // One-shot verbs of the member are not indexed by member: walk all.
@@ -209,9 +211,9 @@ fn unban(cx: &mut MeshContext<'_>, request: &Unban) -> Result<Outcome<UnbanAck>,
     if role == Role::Admin && cx.member()?.role != Role::Owner {
         return Err(Refusal::new(ErrorCode::Forbidden, "your role does not allow to lift the ban of an admin"));
     }
-    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
+    let (storage, by) = (cx.storage(), By::member(&cx.member()?.id, cx.now_ms()));
     let unbanned = id.clone();
-    let slow = async move { store::unrevoke(&db, &mesh, &unbanned).await };
+    let slow = async move { store::unrevoke(&storage, &unbanned, &by).await };
     Ok(Moderation::work_in(members_lane(), slow, move |(), cx, _| {
         cx.change_member(&id, |member| member.revoked_at_ms = None);
         tracing::info!(mesh.id = %cx.mesh_id(), member.id = %id, "ban lifted");

@@ -21,12 +21,11 @@ use claudemesh_protocol::session::HelloAck;
 use claudemesh_protocol::time::iso;
 
 use self::totals::Counters;
-use crate::db::scoped::MeshDb;
-use crate::db::sessions::{self, StatsDelta};
+use crate::db::MeshDb;
+use crate::db::sessions::{self, SessionsPart, StatsDelta};
 use crate::db::{Db, DbError};
 use crate::hash::FastMap;
 use crate::journal::Batch;
-use crate::journal::store::QUEUE_KEPT_MS;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
@@ -59,7 +58,7 @@ impl Feature for Presence {
     type Memory = PresenceMemory;
 
     async fn load(storage: &MeshDb) -> Result<PresenceMemory, DbError> {
-        let totals = sessions::totals(storage.db(), storage.mesh()).await?;
+        let totals = sessions::totals(storage).await?;
         let totals = totals.into_iter().map(|total| (total.member_id.clone(), total)).collect();
         Ok(PresenceMemory { totals, ..PresenceMemory::default() })
     }
@@ -102,8 +101,9 @@ impl Feature for Presence {
     }
 
     fn collect(memory: &mut PresenceMemory, cx: &mut MeshContext<'_>, _: FlushWanted, batch: &mut Batch) {
-        batch.stats.append(&mut memory.gains);
-        for session in &mut batch.sessions {
+        let part = batch.part::<SessionsPart>();
+        part.stats.append(&mut memory.gains);
+        for session in &mut part.sessions {
             if let Some(peer) = cx.roster().with_key(&session.session_key).first() {
                 session.stats = memory.stats(*peer);
             }
@@ -137,7 +137,7 @@ impl Feature for Presence {
     }
 
     async fn upkeep(db: &Db, now_ms: i64) -> Result<usize, DbError> {
-        sessions::forget_before(db, now_ms - QUEUE_KEPT_MS).await
+        sessions::forget_before(db, now_ms - limits::millis(limits::QUEUE_TTL)).await
     }
 }
 

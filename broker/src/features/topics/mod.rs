@@ -1,5 +1,6 @@
 //! Topics: channels with history. Membership is kept in the mesh's topic book; writing goes through `send #topic`.
 
+pub mod schema;
 pub mod store;
 
 use std::collections::HashMap;
@@ -17,9 +18,10 @@ use claudemesh_protocol::limits;
 use claudemesh_protocol::time::iso;
 
 use crate::db::DbError;
-use crate::db::scoped::MeshDb;
-use crate::journal::store as journal;
-use crate::journal::types::StoredMessage;
+use crate::db::MeshDb;
+use crate::features::messaging::store::types::StoredMessage;
+// Messages of topics are messages: their history is read where they are kept.
+use crate::features::messaging::store as messages;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
@@ -49,9 +51,9 @@ impl Feature for Topics {
     type Memory = TopicsMemory;
 
     async fn load(storage: &MeshDb) -> Result<TopicsMemory, DbError> {
-        let topics = store::load_all(storage.db(), storage.mesh()).await?;
+        let topics = store::load_all(storage).await?;
         let mut subscribers: HashMap<TopicId, Vec<MemberId>> = HashMap::new();
-        for subscription in store::load_subscriptions(storage.db(), storage.mesh()).await? {
+        for subscription in store::load_subscriptions(storage).await? {
             subscribers.entry(subscription.topic_id).or_default().push(subscription.member_id);
         }
         let state = |topic: store::Topic| TopicState {
@@ -113,8 +115,8 @@ fn join(cx: &MeshContext<'_>, request: TopicJoin) -> Result<Outcome<Nothing>, Re
     let (own, topic) = named(cx, &request.topic)?;
     let (storage, now, lane) = (cx.storage(), cx.now_ms(), topic.clone());
     let slow = async move {
-        let read_up_to = journal::max_seq(storage.db(), storage.mesh()).await?;
-        store::join(storage.db(), &topic, &own, role.as_deref(), read_up_to, now).await?;
+        let read_up_to = messages::max_seq(&storage).await?;
+        store::join(&storage, &topic, &own, role.as_deref(), read_up_to, now).await?;
         Ok::<_, DbError>((topic, own))
     };
     Ok(Topics::work(lane, slow, |_, cx, (topic, own)| {
@@ -131,7 +133,7 @@ fn leave(cx: &MeshContext<'_>, request: &TopicLeave) -> Result<Outcome<Nothing>,
     let (own, topic) = named(cx, &request.topic)?;
     let (storage, lane) = (cx.storage(), topic.clone());
     let slow = async move {
-        store::leave(storage.db(), &topic, &own).await?;
+        store::leave(&storage, &topic, &own).await?;
         Ok::<_, DbError>((topic, own))
     };
     Ok(Topics::work(lane, slow, |_, cx, (topic, own)| {
@@ -145,7 +147,7 @@ fn leave(cx: &MeshContext<'_>, request: &TopicLeave) -> Result<Outcome<Nothing>,
 fn members(cx: &MeshContext<'_>, request: TopicMembers) -> Result<Outcome<TopicMembersResponse>, Refusal> {
     let (_, topic) = named(cx, &request.topic)?;
     let (storage, lane) = (cx.storage(), topic.clone());
-    let slow = async move { store::members(storage.db(), &topic).await };
+    let slow = async move { store::members(&storage, &topic).await };
     Ok(Topics::work(lane, slow, |_, cx, rows| {
         let member = |row: store::Subscription| {
             let member = cx.roster().member(&row.member_id)?;
@@ -167,8 +169,8 @@ fn mark_read(cx: &MeshContext<'_>, request: &TopicMarkRead) -> Result<Outcome<No
     let (own, topic) = named(cx, &request.topic)?;
     let (storage, now, lane) = (cx.storage(), cx.now_ms(), topic.clone());
     let slow = async move {
-        let upto = journal::max_seq(storage.db(), storage.mesh()).await?;
-        store::mark_read(storage.db(), &topic, &own, upto, now).await
+        let upto = messages::max_seq(&storage).await?;
+        store::mark_read(&storage, &topic, &own, upto, now).await
     };
     Ok(Topics::work(lane, slow, |_, _, _| Ok(Outcome::Answer(Nothing {}))))
 }
@@ -232,7 +234,7 @@ fn create(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome<Topic
         cx.topics_mut().put(state.clone());
     }
     let (storage, lane) = (cx.storage(), topic.id.clone());
-    let slow = async move { Ok::<_, Refusal>((store::create(storage.db(), &topic).await, topic.id)) };
+    let slow = async move { Ok::<_, Refusal>((store::create(&storage, &topic).await, topic.id)) };
     Ok(Topics::work(lane, slow, move |_, cx, (stored, id)| {
         let (topic, created) = stored.inspect_err(|_| {
             if known.is_none() {
@@ -253,17 +255,16 @@ fn history(cx: &MeshContext<'_>, query: TopicHistory) -> Result<Outcome<TopicHis
     let limit = query.limit.unwrap_or(HISTORY_DEFAULT).clamp(*HISTORY.start(), *HISTORY.end());
     let (storage, lane, before_id) = (cx.storage(), topic.clone(), query.before_id);
     let slow = async move {
-        let (db, mesh) = (storage.db(), storage.mesh());
         let before = match &before_id {
             Some(id) => {
-                let found = journal::message_by_id_prefix(db, mesh, id, 1).await?;
+                let found = messages::message_by_id_prefix(&storage, id, 1).await?;
                 let found = found.into_iter().find(|message| message.topic_id.as_ref() == Some(&topic));
                 let missing = || Refusal::new(ErrorCode::NotFound, "`beforeId`: no such message in this topic");
                 Some(found.ok_or_else(missing)?.seq)
             }
             None => None,
         };
-        Ok::<_, Refusal>(journal::topic_history(db, mesh, &topic, before, limit).await?)
+        Ok::<_, Refusal>(messages::topic_history(&storage, &topic, before, limit).await?)
     };
     Ok(Topics::work(lane, slow, |_, _, rows| {
         let message = |row: StoredMessage| TopicMessage {

@@ -4,36 +4,48 @@ use claudemesh_protocol::features::topics::Visibility;
 use claudemesh_protocol::id::{MemberId, MeshId, TopicId};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::json;
 
-use crate::db::schema::{topic_members, topics};
-use crate::db::{Db, DbError};
-use crate::{with_conn, with_tx};
+use super::schema::{topic_members, topics};
+use crate::audit::Audit;
+use crate::db::columns::Text;
+use crate::db::{DbError, MeshDb};
+use crate::journal::MeshStore;
+use crate::{tx_write, with_conn};
 
 /// A topic as stored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = topics, treat_none_as_default_value = false)]
 pub struct Topic {
     /// Row id.
+    #[diesel(serialize_as = Text<TopicId>, deserialize_as = Text<TopicId>)]
     pub id: TopicId,
     /// Mesh.
+    #[diesel(serialize_as = Text<MeshId>, deserialize_as = Text<MeshId>)]
     pub mesh_id: MeshId,
     /// Without `#`, unique in the mesh.
     pub name: String,
     /// What it is for.
     pub description: Option<String>,
     /// Who may see it.
+    #[diesel(serialize_as = Text<Visibility>, deserialize_as = Text<Visibility>)]
     pub visibility: Visibility,
     /// Member who made it.
+    #[diesel(serialize_as = Text<MemberId>, deserialize_as = Text<MemberId>)]
     pub created_by: MemberId,
     /// Unix milliseconds.
     pub created_at_ms: i64,
 }
 
 /// A member's place in a topic.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = topic_members, treat_none_as_default_value = false)]
 pub struct Subscription {
     /// Topic.
+    #[diesel(serialize_as = Text<TopicId>, deserialize_as = Text<TopicId>)]
     pub topic_id: TopicId,
     /// Member.
+    #[diesel(serialize_as = Text<MemberId>, deserialize_as = Text<MemberId>)]
     pub member_id: MemberId,
     /// `lead`, `member`, …
     pub role: String,
@@ -45,202 +57,149 @@ pub struct Subscription {
     pub last_read_at_ms: Option<i64>,
 }
 
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = topics, treat_none_as_default_value = false)]
-struct TopicRow {
-    id: String,
-    mesh_id: String,
-    name: String,
-    description: Option<String>,
-    visibility: String,
-    created_by: String,
-    created_at_ms: i64,
-}
-
-impl From<&Topic> for TopicRow {
-    fn from(topic: &Topic) -> Self {
-        Self {
-            id: topic.id.to_string(),
-            mesh_id: topic.mesh_id.to_string(),
-            name: topic.name.clone(),
-            description: topic.description.clone(),
-            visibility: topic.visibility.as_str().into(),
-            created_by: topic.created_by.to_string(),
-            created_at_ms: topic.created_at_ms,
-        }
-    }
-}
-
-impl TryFrom<TopicRow> for Topic {
-    type Error = DbError;
-
-    fn try_from(row: TopicRow) -> Result<Self, DbError> {
-        let visibility = [Visibility::Public, Visibility::Private, Visibility::Dm];
-        Ok(Self {
-            visibility: visibility
-                .into_iter()
-                .find(|one| one.as_str() == row.visibility)
-                .ok_or_else(|| DbError::corrupt("topics.visibility"))?,
-            id: row.id.into(),
-            mesh_id: row.mesh_id.into(),
-            name: row.name,
-            description: row.description,
-            created_by: row.created_by.into(),
-            created_at_ms: row.created_at_ms,
-        })
-    }
-}
-
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = topic_members, treat_none_as_default_value = false)]
-struct SubscriptionRow {
-    topic_id: String,
-    member_id: String,
-    role: String,
-    joined_at_ms: i64,
-    last_read_seq: i64,
-    last_read_at_ms: Option<i64>,
-}
-
-impl From<SubscriptionRow> for Subscription {
-    fn from(row: SubscriptionRow) -> Self {
-        Self {
-            topic_id: row.topic_id.into(),
-            member_id: row.member_id.into(),
-            role: row.role,
-            joined_at_ms: row.joined_at_ms,
-            last_read_seq: row.last_read_seq,
-            last_read_at_ms: row.last_read_at_ms,
-        }
-    }
-}
-
 /// Creates a topic with its creator as `lead`, or finds the one of that name. Returns it and whether it is new.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn create(db: &Db, topic: &Topic) -> Result<(Topic, bool), DbError> {
-    let row = TopicRow::from(topic);
-    let (row, created) = with_tx!(db, |conn| {
+pub async fn create(store: &MeshStore, topic: &Topic) -> Result<(Topic, bool), DbError> {
+    let topic = Topic { mesh_id: store.mesh().clone(), ..topic.clone() };
+    Ok(tx_write!(store, (topic), |conn, mesh| {
         let created = diesel::insert_into(topics::table)
-            .values(&row)
+            .values(topic.clone())
             .on_conflict((topics::mesh_id, topics::name))
             .do_nothing()
             .execute(conn)
             .await?
             == 1;
         if created {
-            let lead = SubscriptionRow {
-                topic_id: row.id.clone(),
-                member_id: row.created_by.clone(),
+            let lead = Subscription {
+                topic_id: topic.id.clone(),
+                member_id: topic.created_by.clone(),
                 role: "lead".into(),
-                joined_at_ms: row.created_at_ms,
+                joined_at_ms: topic.created_at_ms,
                 last_read_seq: 0,
                 last_read_at_ms: None,
             };
             diesel::insert_into(topic_members::table).values(lead).execute(conn).await?;
         }
         let found = topics::table
-            .filter(topics::mesh_id.eq(&row.mesh_id))
-            .filter(topics::name.eq(&row.name))
-            .select(TopicRow::as_select())
+            .filter(topics::mesh_id.eq(mesh.as_str()))
+            .filter(topics::name.eq(&topic.name))
+            .select(Topic::as_select())
             .first(conn)
             .await?;
-        (found, created)
-    });
-    Ok((row.try_into()?, created))
+        let payload = || json!({"topic": topic.id, "name": topic.name, "visibility": topic.visibility});
+        let entry = || Audit::entry("topic_created", Some(&topic.created_by), payload(), topic.created_at_ms);
+        Ok(((found, created), Audit::when(created, entry)))
+    })?)
 }
 
 /// All topics of a mesh by name.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_all(db: &Db, mesh: &MeshId) -> Result<Vec<Topic>, DbError> {
-    let rows = with_conn!(db, |conn| topics::table
-        .filter(topics::mesh_id.eq(mesh.as_str()))
+pub async fn load_all(db: &MeshDb) -> Result<Vec<Topic>, DbError> {
+    Ok(with_conn!(db.db(), |conn| topics::table
+        .filter(topics::mesh_id.eq(db.mesh().as_str()))
         .order(topics::name)
-        .select(TopicRow::as_select())
+        .select(Topic::as_select())
         .load(conn)
-        .await?);
-    rows.into_iter().map(TryInto::try_into).collect()
+        .await?))
+}
+
+/// The topics of a mesh, for a condition: a subscription has no column for its mesh. A macro, because the type of the
+/// expression has no short name.
+macro_rules! topics_of {
+    ($mesh:expr) => {
+        topics::table.filter(topics::mesh_id.eq($mesh.as_str())).select(topics::id)
+    };
 }
 
 /// All subscriptions to the topics of a mesh, by topic, then in joining order.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn load_subscriptions(db: &Db, mesh: &MeshId) -> Result<Vec<Subscription>, DbError> {
-    let rows = with_conn!(db, |conn| topic_members::table
-        .filter(
-            topic_members::topic_id.eq_any(topics::table.filter(topics::mesh_id.eq(mesh.as_str())).select(topics::id))
-        )
+pub async fn load_subscriptions(db: &MeshDb) -> Result<Vec<Subscription>, DbError> {
+    Ok(with_conn!(db.db(), |conn| topic_members::table
+        .filter(topic_members::topic_id.eq_any(topics_of!(db.mesh())))
         .order((topic_members::topic_id, topic_members::joined_at_ms, topic_members::member_id))
-        .select(SubscriptionRow::as_select())
+        .select(Subscription::as_select())
         .load(conn)
-        .await?);
-    Ok(rows.into_iter().map(Into::into).collect())
+        .await?))
 }
 
 /// Subscribers of one topic in joining order.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn members(db: &Db, topic: &TopicId) -> Result<Vec<Subscription>, DbError> {
-    let rows = with_conn!(db, |conn| topic_members::table
+pub async fn members(db: &MeshDb, topic: &TopicId) -> Result<Vec<Subscription>, DbError> {
+    Ok(with_conn!(db.db(), |conn| topic_members::table
         .filter(topic_members::topic_id.eq(topic.as_str()))
+        .filter(topic_members::topic_id.eq_any(topics_of!(db.mesh())))
         .order((topic_members::joined_at_ms, topic_members::member_id))
-        .select(SubscriptionRow::as_select())
+        .select(Subscription::as_select())
         .load(conn)
-        .await?);
-    Ok(rows.into_iter().map(Into::into).collect())
+        .await?))
 }
+
+/// Why following, leaving and reading a topic have no entry in the audit log.
+const FOLLOWING: Audit = Audit::Unaudited("who reads which topic changes nothing for others");
 
 /// Subscribes a member, or changes its role; the cursor and joining time of a subscriber stay. A new subscriber starts
 /// with everything up to `read_up_to` read.
 ///
 /// # Errors
-/// Storage fails.
+/// [`DbError::NotFound`] when the mesh has no such topic.
 pub async fn join(
-    db: &Db,
+    store: &MeshStore,
     topic: &TopicId,
     member: &MemberId,
     role: Option<&str>,
     read_up_to: i64,
     now_ms: i64,
 ) -> Result<(), DbError> {
-    let row = SubscriptionRow {
-        topic_id: topic.to_string(),
-        member_id: member.to_string(),
-        role: role.unwrap_or("member").to_owned(),
+    let (again, role) = (role.map(str::to_owned), role.unwrap_or("member").to_owned());
+    let row = Subscription {
+        topic_id: topic.clone(),
+        member_id: member.clone(),
+        role,
         joined_at_ms: now_ms,
         last_read_seq: read_up_to,
         last_read_at_ms: None,
     };
-    with_tx!(db, |conn| {
-        let joined =
-            diesel::insert_into(topic_members::table).values(&row).on_conflict_do_nothing().execute(conn).await?;
-        // Who joins again without a role keeps the one of before.
+    Ok(tx_write!(store, (row, again), |conn, mesh| {
+        // Fails when the topic is not among them.
+        topics_of!(mesh).filter(topics::id.eq(row.topic_id.as_str())).first::<String>(conn).await?;
+        let joined = diesel::insert_into(topic_members::table)
+            .values(row.clone())
+            .on_conflict_do_nothing()
+            .execute(conn)
+            .await?;
+        // A member that joins again without a role keeps its role.
         if joined == 0
-            && let Some(role) = role
+            && let Some(role) = again
         {
-            diesel::update(topic_members::table.find((topic.as_str(), member.as_str())))
+            diesel::update(topic_members::table.find((row.topic_id.as_str(), row.member_id.as_str())))
                 .set(topic_members::role.eq(role))
                 .execute(conn)
                 .await?;
         }
-    });
-    Ok(())
+        Ok(((), FOLLOWING))
+    })?)
 }
 
 /// Ends a subscription; `false` when there was none.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn leave(db: &Db, topic: &TopicId, member: &MemberId) -> Result<bool, DbError> {
-    let gone = with_tx!(db, |conn| diesel::delete(topic_members::table.find((topic.as_str(), member.as_str())))
-        .execute(conn)
-        .await?);
-    Ok(gone == 1)
+pub async fn leave(store: &MeshStore, topic: &TopicId, member: &MemberId) -> Result<bool, DbError> {
+    let (topic, member) = (topic.clone(), member.clone());
+    Ok(tx_write!(store, (topic, member), |conn, mesh| {
+        let row = topic_members::table
+            .find((topic.as_str(), member.as_str()))
+            .filter(topic_members::topic_id.eq_any(topics_of!(mesh)));
+        Ok((diesel::delete(row).execute(conn).await? == 1, FOLLOWING))
+    })?)
 }
 
 /// Moves a subscriber's cursor, forward only; `false` when the member is not subscribed.
@@ -248,21 +207,24 @@ pub async fn leave(db: &Db, topic: &TopicId, member: &MemberId) -> Result<bool, 
 /// # Errors
 /// Storage fails.
 pub async fn mark_read(
-    db: &Db,
+    store: &MeshStore,
     topic: &TopicId,
     member: &MemberId,
     up_to_seq: i64,
     now_ms: i64,
 ) -> Result<bool, DbError> {
-    let found = with_tx!(db, |conn| {
-        let row = topic_members::table.find((topic.as_str(), member.as_str()));
-        diesel::update(row.filter(topic_members::last_read_seq.lt(up_to_seq)))
-            .set(topic_members::last_read_seq.eq(up_to_seq))
+    let (topic, member) = (topic.clone(), member.clone());
+    Ok(tx_write!(store, (topic, member, up_to_seq, now_ms), |conn, mesh| {
+        let row = topic_members::table
+            .find((topic.as_str(), member.as_str()))
+            .filter(topic_members::topic_id.eq_any(topics_of!(mesh)));
+        diesel::update(row.filter(topic_members::last_read_seq.lt(*up_to_seq)))
+            .set(topic_members::last_read_seq.eq(*up_to_seq))
             .execute(conn)
             .await?;
-        diesel::update(row).set(topic_members::last_read_at_ms.eq(now_ms)).execute(conn).await?
-    });
-    Ok(found == 1)
+        let found = diesel::update(row).set(topic_members::last_read_at_ms.eq(*now_ms)).execute(conn).await?;
+        Ok((found == 1, FOLLOWING))
+    })?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::db::testing::{NOW, key, mesh, store_suite};
+use crate::db::testing::{NOW, key, mesh, of, store, store_suite};
 
 fn topic(mesh: &MeshId, id: &str, name: &str) -> Topic {
     Topic {
@@ -18,26 +18,26 @@ store_suite! {
         let (here, _) = mesh(&db, "here", key()).await;
         let (there, _) = mesh(&db, "there", key()).await;
         let general = topic(&here.id, "t1", "general");
-        assert_eq!(create(&db, &general).await.unwrap(), (general.clone(), true));
-        assert_eq!(create(&db, &topic(&here.id, "t2", "general")).await.unwrap(), (general.clone(), false));
-        assert!(create(&db, &topic(&there.id, "t3", "general")).await.unwrap().1);
-        create(&db, &topic(&here.id, "t4", "Build")).await.unwrap();
-        let names = load_all(&db, &here.id).await.unwrap().into_iter().map(|topic| topic.name).collect::<Vec<_>>();
+        assert_eq!(create(&store(&db, &general.mesh_id), &general).await.unwrap(), (general.clone(), true));
+        assert_eq!(create(&store(&db, &here.id), &topic(&here.id, "t2", "general")).await.unwrap(), (general.clone(), false));
+        assert!(create(&store(&db, &there.id), &topic(&there.id, "t3", "general")).await.unwrap().1);
+        create(&store(&db, &here.id), &topic(&here.id, "t4", "Build")).await.unwrap();
+        let names = load_all(&of(&db, &here.id)).await.unwrap().into_iter().map(|topic| topic.name).collect::<Vec<_>>();
         assert_eq!(names, ["Build", "general"]);
-        let leads = members(&db, &general.id).await.unwrap();
+        let leads = members(&of(&db, &here.id), &general.id).await.unwrap();
         assert_eq!((leads.len(), leads[0].role.as_str()), (1, "lead"));
     }
 
     async fn subscribers_join_once_and_read_forward(db: Db) {
         let (mesh, _) = mesh(&db, "here", key()).await;
         let (id, bob): (TopicId, MemberId) = ("t".into(), "bob".into());
-        create(&db, &topic(&mesh.id, "t", "general")).await.unwrap();
-        join(&db, &id, &bob, None, 7, NOW + 1).await.unwrap();
-        assert!(mark_read(&db, &id, &bob, 9, NOW + 2).await.unwrap());
-        assert!(mark_read(&db, &id, &bob, 8, NOW + 3).await.unwrap());
-        join(&db, &id, &bob, Some("observer"), 0, NOW + 4).await.unwrap();
-        join(&db, &id, &bob, None, 0, NOW + 5).await.unwrap();
-        let found = load_subscriptions(&db, &mesh.id).await.unwrap();
+        create(&store(&db, &mesh.id), &topic(&mesh.id, "t", "general")).await.unwrap();
+        join(&store(&db, &mesh.id), &id, &bob, None, 7, NOW + 1).await.unwrap();
+        assert!(mark_read(&store(&db, &mesh.id), &id, &bob, 9, NOW + 2).await.unwrap());
+        assert!(mark_read(&store(&db, &mesh.id), &id, &bob, 8, NOW + 3).await.unwrap());
+        join(&store(&db, &mesh.id), &id, &bob, Some("observer"), 0, NOW + 4).await.unwrap();
+        join(&store(&db, &mesh.id), &id, &bob, None, 0, NOW + 5).await.unwrap();
+        let found = load_subscriptions(&of(&db, &mesh.id)).await.unwrap();
         let expected = Subscription {
             topic_id: id.clone(),
             member_id: bob.clone(),
@@ -47,9 +47,9 @@ store_suite! {
             last_read_at_ms: Some(NOW + 3),
         };
         assert_eq!(found[1], expected);
-        assert!(load_subscriptions(&db, &"other".into()).await.unwrap().is_empty());
-        assert!(leave(&db, &id, &bob).await.unwrap());
-        assert!(!leave(&db, &id, &bob).await.unwrap());
-        assert!(!mark_read(&db, &id, &bob, 9, NOW).await.unwrap());
+        assert!(load_subscriptions(&of(&db, &"other".into())).await.unwrap().is_empty());
+        assert!(leave(&store(&db, &mesh.id), &id, &bob).await.unwrap());
+        assert!(!leave(&store(&db, &mesh.id), &id, &bob).await.unwrap());
+        assert!(!mark_read(&store(&db, &mesh.id), &id, &bob, 9, NOW).await.unwrap());
     }
 }

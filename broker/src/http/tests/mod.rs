@@ -46,7 +46,7 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
     let shared = Shared {
         clock: clock.clone(),
         db: db.clone(),
-        journal,
+        journal: journal.clone(),
         limits: config.effective_limits(),
         connections: config.connections.clone(),
         hooks: Arc::new(HookStatusRegistry::default()),
@@ -63,8 +63,11 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         seen_hellos: Default::default(),
         traffic: Default::default(),
     });
+    let audit = Arc::new(crate::audit::HeadSigner::open(folder.path()).unwrap());
     let state = state(AppState {
         db,
+        journal,
+        audit,
         started_mono_ms: 0,
         clock: clock.clone(),
         directory,

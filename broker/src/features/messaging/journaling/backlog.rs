@@ -146,7 +146,7 @@ fn read(
     limit: u32,
     pulled: bool,
 ) -> Slow {
-    let (db, mesh, committed) = (cx.storage().db().clone(), cx.mesh_id().clone(), memory.committed);
+    let (storage, committed) = (cx.storage(), memory.committed);
     let peer = cx.roster().get(at);
     let (epoch, socket_no) =
         (cx.roster().outbox(at).map_or(0, |outbox| outbox.epoch), peer.map_or(0, |peer| peer.socket_no));
@@ -158,7 +158,7 @@ fn read(
     });
     boxed::<Messaging, _, _>(async move {
         let loaded = match &queues {
-            Some(queues) => in_time(Box::pin(load_backlog(&db, &mesh, queues, &lanes, limit))).await,
+            Some(queues) => in_time(Box::pin(load_backlog(&storage, queues, &lanes, limit))).await,
             None => Ok((Vec::new(), Vec::new())),
         };
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {

@@ -9,9 +9,9 @@ use claudemesh_protocol::message::ServerMessage;
 
 use super::super::send::answer_all;
 use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
+use super::super::store::types::{MessagingPart, NewDelivery, RecipientKind};
 use super::backlog::{look, pull_now, refill};
-use crate::journal::Batch;
-use crate::journal::types::{NewDelivery, RecipientKind};
+use crate::journal::{Batch, Part};
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::peers::PeerRef;
 use crate::mesh::resolve::Recipient;
@@ -34,6 +34,7 @@ pub struct Ticket {
 pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: FlushWanted, batch: &mut Batch) {
     let expected_only = wanted <= FlushWanted::Expected && !memory.urgent;
     let ripe_upto = if expected_only { memory.hold.ripe_upto() } else { i64::MAX };
+    let part = batch.part::<MessagingPart>();
     let mut seqs = Vec::new();
     let mut upto = memory.next_seq - 1;
     let mut taken = (0, 0);
@@ -47,12 +48,12 @@ pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: F
         open.journaled = Journaled::Writing;
         taken.0 += open.message.ciphertext.len() + open.message.nonce.len();
         taken.1 += open.remaining + 1;
-        batch.messages.push(open.message.clone());
+        part.messages.push(open.message.clone());
         for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
             // The member has the message when another of its sessions has it: this copy is for its own session only.
             let had = |other: &Recipient| other.received && other.member == recipient.member;
             let spare = recipient.copy && open.recipients.iter().any(had);
-            batch.deliveries.push(NewDelivery {
+            part.deliveries.push(NewDelivery {
                 mesh_id: open.message.mesh_id.clone(),
                 seq,
                 recipient_key: recipient.key,
@@ -63,7 +64,7 @@ pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: F
             });
         }
         seqs.push(seq);
-        if batch.rows() >= MAX_BATCH_ROWS {
+        if part.rows() >= MAX_BATCH_ROWS {
             upto = memory.pending.front().map_or(upto, |next| next - 1);
             break;
         }
@@ -82,7 +83,7 @@ pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: F
             receipt.stored = true;
         }
     }
-    batch.stages = std::mem::take(&mut memory.stages);
+    part.stages = std::mem::take(&mut memory.stages);
     memory.ticket = Some(Ticket { seqs, upto, awaiting: std::mem::take(&mut memory.awaiting) });
 }
 

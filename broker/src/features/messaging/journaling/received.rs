@@ -6,7 +6,7 @@ use claudemesh_protocol::id::PublicKey;
 use super::super::receipts;
 use super::super::send::answer_all;
 use super::super::state::{Journaled, MessagingMemory};
-use crate::journal::types::StageUpdate;
+use super::super::store::types::StageUpdate;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::metrics::METRICS;
 

@@ -2,8 +2,8 @@
 
 use super::super::Messaging;
 use super::super::state::MessagingMemory;
+use super::super::store;
 use super::backlog::{attached, refill, settle_stayed};
-use crate::journal::store;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
 
@@ -37,8 +37,8 @@ pub fn expire(memory: &MessagingMemory, cx: &mut MeshContext<'_>) {
     let (storage, now, next_seq) = (cx.storage(), cx.believed_ms(), memory.next_seq);
     let future = async move {
         store::expire(storage.db(), now).await?;
-        let counts = store::pending_counts(storage.db(), storage.mesh()).await?;
-        let copies = store::pending_copies(storage.db(), storage.mesh()).await?;
+        let counts = store::pending_counts(&storage).await?;
+        let copies = store::pending_copies(&storage).await?;
         Ok(move |memory: &mut MessagingMemory, _: &mut MeshContext<'_>| {
             // What is in memory only is not in these counts, nor what was written since they were read: who attaches in
             // that moment would not be told of it. Counts that are too high only cost a look.
@@ -61,9 +61,9 @@ pub fn expire(memory: &MessagingMemory, cx: &mut MeshContext<'_>) {
 /// asked for again, while storage is away.
 fn recount(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>) {
     memory.doubtful = false;
-    let (db, mesh) = (cx.storage().db, cx.mesh_id().clone());
+    let storage = cx.storage();
     let future = async move {
-        let counted = store::pending_counts(&db, &mesh).await;
+        let counted = store::pending_counts(&storage).await;
         Ok(move |memory: &mut MessagingMemory, cx: &mut MeshContext<'_>| {
             let Ok(counted) = counted else {
                 memory.doubtful = true;

@@ -1,12 +1,12 @@
-//! What the journal writes and reads back: messages, deliveries, receipts, sessions, counters.
+//! What is written and read back: messages, deliveries, receipts.
 
 use std::sync::Arc;
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
 
-use super::store::QUEUE_KEPT_MS;
-pub use crate::db::sessions::{SessionRecord, StatsDelta};
+use super::QUEUE_KEPT_MS;
+pub use crate::mesh::resolve::RecipientKind;
 
 /// One message. Its `seq` orders it within its mesh.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,16 +90,6 @@ impl NewMessage {
 /// A message read back.
 pub type StoredMessage = NewMessage;
 
-/// What a delivery is addressed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RecipientKind {
-    /// One session.
-    Session,
-    /// A member: under its own key when none of its sessions was there, and the first that returns takes it; else under the key
-    /// of a session that was there, and another takes it when that one leaves it behind.
-    Member,
-}
-
 /// One copy of a message for one recipient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewDelivery {
@@ -159,49 +149,15 @@ pub struct StageUpdate {
     pub route: Option<String>,
 }
 
-/// A sign of life of a member.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LastSeen {
-    /// The member.
-    pub member_id: MemberId,
-    /// Unix milliseconds; never set back.
-    pub at_ms: i64,
-}
-
-/// What one transaction of the journal writes. Writing the same batch twice changes nothing the second time.
+/// What messaging writes in one transaction of the journal.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
-    /// Names the batch, so that a repeated one does not count its [`StatsDelta`]s twice. Empty: not checked.
-    pub id: String,
+pub struct MessagingPart {
     /// Messages, shared with the queues in memory.
     pub messages: Vec<Arc<NewMessage>>,
     /// Their deliveries.
     pub deliveries: Vec<NewDelivery>,
     /// Receipts, also for deliveries of this batch.
     pub stages: Vec<StageUpdate>,
-    /// Sessions whose remembered state changed.
-    pub sessions: Vec<SessionRecord>,
-    /// Counter increments.
-    pub stats: Vec<StatsDelta>,
-    /// Signs of life.
-    pub last_seen: Vec<LastSeen>,
-}
-
-impl Batch {
-    /// Nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.rows() == 0
-    }
-
-    /// Rows it touches.
-    pub fn rows(&self) -> usize {
-        self.messages.len()
-            + self.deliveries.len()
-            + self.stages.len()
-            + self.sessions.len()
-            + self.stats.len()
-            + self.last_seen.len()
-    }
 }
 
 /// Waiting messages of one recipient.

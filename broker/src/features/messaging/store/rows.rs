@@ -2,10 +2,10 @@
 
 use diesel::prelude::*;
 
+use super::super::schema::{deliveries, messages};
 #[cfg(feature = "postgres")]
-use super::super::types::StageUpdate;
-use super::super::types::{NewDelivery, NewMessage, RecipientKind, StoredDelivery, StoredMessage};
-use crate::db::schema::{deliveries, messages};
+use super::types::StageUpdate;
+use super::types::{NewDelivery, NewMessage, RecipientKind, StoredDelivery, StoredMessage};
 use crate::db::{DbError, convert};
 
 #[derive(Insertable)]

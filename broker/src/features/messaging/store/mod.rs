@@ -1,30 +1,34 @@
 //! `messages` and `deliveries`: the queue, its receipts, topic history, expiry and purging.
 //!
-//! The journal is the only writer of both tables. Everything here is called with ids and times as arguments.
+//! The journal is the only writer of both tables ([`types::MessagingPart`]). Everything here is called with ids and times as arguments.
 
+mod backlog;
 mod purge;
 mod rows;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
+pub mod types;
 mod write;
 
 use std::collections::{HashMap, HashSet};
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
-use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey, TopicId};
+use claudemesh_protocol::id::{MemberId, MessageId, PublicKey, TopicId};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
-use super::types::{PendingCounts, RecipientKind, StoredDelivery, StoredMessage};
-use crate::db::schema::{deliveries, messages};
-use crate::db::{Db, DbError, convert};
+use super::schema::{deliveries, messages};
+use crate::db::{DbError, MeshDb, convert};
 use crate::with_conn;
+use types::{PendingCounts, RecipientKind, StoredDelivery, StoredMessage};
 
+pub use backlog::{LaneRead, Queues, Waiting, load_backlog, recent_repeatable};
 pub use purge::{HISTORY_KEPT_MS, QUEUE_KEPT_MS, expire, purge};
 use rows::{DeliveryRow, KIND_MEMBER, MessageRow, kind_of, messages_of};
-pub use write::write_batch;
 
 /// A literal, because a partial index is used only when the planner sees its condition.
 const PENDING: &str = "deliveries.stage = 0";
@@ -37,19 +41,18 @@ const MAX_RECEIPTS: i64 = 1_000;
 /// # Errors
 /// Storage fails.
 pub async fn load_queue_class(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     recipient: &PublicKey,
     priority: Priority,
     after_seq: i64,
     limit: u32,
 ) -> Result<Vec<(StoredMessage, RecipientKind)>, DbError> {
     let recipient = recipient.to_hex();
-    let rows: Vec<(MessageRow, i32)> = with_conn!(db, |conn| deliveries::table
+    let rows: Vec<(MessageRow, i32)> = with_conn!(db.db(), |conn| deliveries::table
         .inner_join(
             messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
         )
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::recipient_key.eq(&recipient))
         .filter(sql::<Bool>(PENDING))
         .filter(deliveries::priority.eq(convert::priority_number(priority)))
@@ -68,19 +71,18 @@ pub async fn load_queue_class(
 /// # Errors
 /// Storage fails.
 pub async fn load_copies_class(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     sessions: &[PublicKey],
     priority: Priority,
     after_seq: i64,
     limit: u32,
 ) -> Result<Vec<(StoredMessage, PublicKey)>, DbError> {
     let sessions: Vec<String> = sessions.iter().map(PublicKey::to_hex).collect();
-    let rows: Vec<(MessageRow, String)> = with_conn!(db, |conn| deliveries::table
+    let rows: Vec<(MessageRow, String)> = with_conn!(db.db(), |conn| deliveries::table
         .inner_join(
             messages::table.on(messages::mesh_id.eq(deliveries::mesh_id).and(messages::seq.eq(deliveries::seq)))
         )
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::recipient_key.eq_any(&sessions))
         .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
         .filter(sql::<Bool>(PENDING))
@@ -100,9 +102,9 @@ pub async fn load_copies_class(
 ///
 /// # Errors
 /// Storage fails.
-pub async fn taken_by_member(db: &Db, mesh: &MeshId, member: &MemberId, seqs: &[i64]) -> Result<Vec<i64>, DbError> {
-    Ok(with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+pub async fn taken_by_member(db: &MeshDb, member: &MemberId, seqs: &[i64]) -> Result<Vec<i64>, DbError> {
+    Ok(with_conn!(db.db(), |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::seq.eq_any(seqs))
         .filter(deliveries::member_id.eq(member.as_str()))
         .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
@@ -113,15 +115,15 @@ pub async fn taken_by_member(db: &Db, mesh: &MeshId, member: &MemberId, seqs: &[
 }
 
 /// A stored message that had an idempotency key, which its id follows from: id, seq, fingerprint of the request.
-pub type Repeatable = (MessageId, i64, Option<String>);
+type Repeatable = (MessageId, i64, Option<String>);
 
 /// The newest messages of a mesh that a retry may repeat, newest first.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<Repeatable>, DbError> {
-    let rows: Vec<(String, i64, Option<String>)> = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+async fn newest_repeatable(db: &MeshDb, limit: u32) -> Result<Vec<Repeatable>, DbError> {
+    let rows: Vec<(String, i64, Option<String>)> = with_conn!(db.db(), |conn| messages::table
+        .filter(messages::mesh_id.eq(db.mesh().as_str()))
         .filter(messages::client_message_id.is_not_null())
         .order(messages::seq.desc())
         .limit(i64::from(limit))
@@ -136,9 +138,9 @@ pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec
 ///
 /// # Errors
 /// Storage fails.
-pub async fn pending_copies(db: &Db, mesh: &MeshId) -> Result<Vec<(MemberId, PublicKey, [u32; 3])>, DbError> {
-    let rows: Vec<(String, String, i32, i64)> = with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+pub async fn pending_copies(db: &MeshDb) -> Result<Vec<(MemberId, PublicKey, [u32; 3])>, DbError> {
+    let rows: Vec<(String, String, i32, i64)> = with_conn!(db.db(), |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::recipient_kind.eq(KIND_MEMBER))
         .filter(sql::<Bool>(PENDING))
         .group_by((deliveries::member_id, deliveries::recipient_key, deliveries::priority))
@@ -158,9 +160,9 @@ pub async fn pending_copies(db: &Db, mesh: &MeshId) -> Result<Vec<(MemberId, Pub
 ///
 /// # Errors
 /// Storage fails.
-pub async fn pending_counts(db: &Db, mesh: &MeshId) -> Result<HashMap<PublicKey, PendingCounts>, DbError> {
-    let rows: Vec<(String, i32, i32, i64)> = with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+pub async fn pending_counts(db: &MeshDb) -> Result<HashMap<PublicKey, PendingCounts>, DbError> {
+    let rows: Vec<(String, i32, i32, i64)> = with_conn!(db.db(), |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(sql::<Bool>(PENDING))
         .group_by((deliveries::recipient_key, deliveries::recipient_kind, deliveries::priority))
         .select((deliveries::recipient_key, deliveries::recipient_kind, deliveries::priority, count_star()))
@@ -181,12 +183,7 @@ pub async fn pending_counts(db: &Db, mesh: &MeshId) -> Result<HashMap<PublicKey,
 ///
 /// # Errors
 /// Storage fails.
-pub async fn message_by_id_prefix(
-    db: &Db,
-    mesh: &MeshId,
-    prefix: &str,
-    limit: u32,
-) -> Result<Vec<StoredMessage>, DbError> {
+pub async fn message_by_id_prefix(db: &MeshDb, prefix: &str, limit: u32) -> Result<Vec<StoredMessage>, DbError> {
     // A range rather than LIKE: it uses the index, keeps case apart and has no wildcards to escape.
     let Some((last, head)) = prefix.as_bytes().split_last().filter(|(last, _)| **last < 0x7f && prefix.is_ascii())
     else {
@@ -194,9 +191,9 @@ pub async fn message_by_id_prefix(
     };
     let mut end = String::from_utf8_lossy(head).into_owned();
     end.push(char::from(last + 1));
-    let rows = with_conn!(db, |conn| messages::table
+    let rows = with_conn!(db.db(), |conn| messages::table
         // As an expression, so that SQLite does not look through the whole mesh by its key instead.
-        .filter(messages::mesh_id.concat("").eq(mesh.as_str()))
+        .filter(messages::mesh_id.concat("").eq(db.mesh().as_str()))
         .filter(messages::id.ge(prefix))
         .filter(messages::id.lt(&end))
         .order(messages::id)
@@ -214,20 +211,19 @@ pub async fn message_by_id_prefix(
 /// # Errors
 /// Storage fails.
 pub async fn below_stage(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     ids: &[String],
     recipient: (&PublicKey, &MemberId),
     stage: Stage,
 ) -> Result<Vec<(i64, PublicKey)>, DbError> {
     let (key, member) = (recipient.0.to_hex(), recipient.1.as_str());
     let of_member = deliveries::member_id.eq(member).and(deliveries::recipient_kind.eq(KIND_MEMBER));
-    let rows: Vec<(i64, String, i32)> = with_conn!(db, |conn| messages::table
+    let rows: Vec<(i64, String, i32)> = with_conn!(db.db(), |conn| messages::table
         .inner_join(
             deliveries::table.on(deliveries::mesh_id.eq(messages::mesh_id).and(deliveries::seq.eq(messages::seq)))
         )
         // As an expression, see `message_by_id_prefix`.
-        .filter(messages::mesh_id.concat("").eq(mesh.as_str()))
+        .filter(messages::mesh_id.concat("").eq(db.mesh().as_str()))
         .filter(messages::id.eq_any(ids))
         .filter(deliveries::recipient_key.eq(&key).or(of_member))
         .order((messages::seq, deliveries::recipient_key))
@@ -246,9 +242,9 @@ pub async fn below_stage(
 ///
 /// # Errors
 /// Storage fails.
-pub async fn deliveries_of(db: &Db, mesh: &MeshId, seq: i64) -> Result<Vec<StoredDelivery>, DbError> {
-    let rows = with_conn!(db, |conn| deliveries::table
-        .filter(deliveries::mesh_id.eq(mesh.as_str()))
+pub async fn deliveries_of(db: &MeshDb, seq: i64) -> Result<Vec<StoredDelivery>, DbError> {
+    let rows = with_conn!(db.db(), |conn| deliveries::table
+        .filter(deliveries::mesh_id.eq(db.mesh().as_str()))
         .filter(deliveries::seq.eq(seq))
         .order(deliveries::recipient_key)
         .limit(MAX_RECEIPTS)
@@ -262,13 +258,13 @@ pub async fn deliveries_of(db: &Db, mesh: &MeshId, seq: i64) -> Result<Vec<Store
 ///
 /// # Errors
 /// Storage fails.
-pub async fn max_seq(db: &Db, mesh: &MeshId) -> Result<i64, DbError> {
-    let stored = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+pub async fn max_seq(db: &MeshDb) -> Result<i64, DbError> {
+    let stored = with_conn!(db.db(), |conn| messages::table
+        .filter(messages::mesh_id.eq(db.mesh().as_str()))
         .select(diesel::dsl::max(messages::seq))
         .first::<Option<i64>>(conn)
         .await?);
-    let purged = purge::purged_up_to(db, mesh).await?;
+    let purged = purge::purged_up_to(db.db(), db.mesh()).await?;
     Ok(stored.unwrap_or(0).max(purged))
 }
 
@@ -277,14 +273,13 @@ pub async fn max_seq(db: &Db, mesh: &MeshId) -> Result<i64, DbError> {
 /// # Errors
 /// Storage fails.
 pub async fn topic_history(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     topic: &TopicId,
     before_seq: Option<i64>,
     limit: u32,
 ) -> Result<Vec<StoredMessage>, DbError> {
-    let rows = with_conn!(db, |conn| messages::table
-        .filter(messages::mesh_id.eq(mesh.as_str()))
+    let rows = with_conn!(db.db(), |conn| messages::table
+        .filter(messages::mesh_id.eq(db.mesh().as_str()))
         .filter(messages::topic_id.eq(topic.as_str()))
         .filter(messages::seq.lt(before_seq.unwrap_or(i64::MAX)))
         .order(messages::seq.desc())

@@ -8,9 +8,10 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
+use super::super::schema::{deliveries, messages};
 use super::PENDING;
 use crate::db::convert::STAGE_EXPIRED;
-use crate::db::schema::{broker_meta, deliveries, messages};
+use crate::db::schema::broker_meta;
 use crate::db::{Db, DbError};
 use crate::{with_conn, with_tx};
 
@@ -43,6 +44,7 @@ pub async fn expire(db: &Db, now_ms: i64) -> Result<usize, DbError> {
             return Ok(total);
         }
         let due = by_mesh(due);
+        // Unaudited: upkeep, by rules that are no secret.
         total += with_tx!(db, |conn| {
             let mut count = 0;
             for (mesh, seqs) in &due {
@@ -88,6 +90,7 @@ pub async fn purge(db: &Db, now_ms: i64) -> Result<usize, DbError> {
             return Ok(total);
         }
         let done = by_mesh(done);
+        // Unaudited: upkeep, by rules that are no secret.
         total += with_tx!(db, |conn| {
             let mut count = 0;
             for (mesh, seqs) in &done {

@@ -1,14 +1,14 @@
-//! Reads that only messaging needs, beside those of the journal.
+//! Reads for one recipient's backlog and for retries.
 
 use std::collections::BTreeMap;
 
 use claudemesh_protocol::features::messaging::Priority;
-use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
+use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 
-use super::remembered::Known;
-use crate::db::{Db, DbError};
-use crate::journal::store;
-use crate::journal::types::{RecipientKind, StoredMessage};
+use super::super::remembered::Known;
+use super::types::{RecipientKind, StoredMessage};
+use super::{Repeatable, load_copies_class, load_queue_class, newest_repeatable, taken_by_member};
+use crate::db::{DbError, MeshDb};
 use crate::mesh::outbox::{AllOwed, Owed};
 
 /// One priority class of a recipient's backlog: seqs after `after`, oldest first.
@@ -48,8 +48,7 @@ pub struct Waiting {
 /// # Errors
 /// Storage.
 pub async fn load_backlog(
-    db: &Db,
-    mesh: &MeshId,
+    db: &MeshDb,
     queues: &Queues,
     lanes: &[LaneRead],
     limit: u32,
@@ -57,7 +56,7 @@ pub async fn load_backlog(
     let mut rows = Vec::new();
     let mut more = Vec::new();
     for lane in lanes {
-        let (found, cut) = load_class(db, mesh, queues, *lane, limit).await?;
+        let (found, cut) = load_class(db, queues, *lane, limit).await?;
         if cut {
             more.push(lane.priority);
         }
@@ -70,13 +69,7 @@ pub async fn load_backlog(
 }
 
 /// One class over all queues of a peer; and whether more may be there.
-async fn load_class(
-    db: &Db,
-    mesh: &MeshId,
-    queues: &Queues,
-    lane: LaneRead,
-    limit: u32,
-) -> Result<(Vec<Waiting>, bool), DbError> {
+async fn load_class(db: &MeshDb, queues: &Queues, lane: LaneRead, limit: u32) -> Result<(Vec<Waiting>, bool), DbError> {
     let mut found: BTreeMap<i64, Waiting> = BTreeMap::new();
     // No queue is read beyond the end of another that has more, or the order would be lost.
     let mut upto = i64::MAX;
@@ -87,7 +80,7 @@ async fn load_class(
     let mut keys = vec![queues.own];
     keys.extend((queues.member != queues.own).then_some(queues.member));
     for key in keys {
-        let rows = store::load_queue_class(db, mesh, &key, lane.priority, lane.after, limit).await?;
+        let rows = load_queue_class(db, &key, lane.priority, lane.after, limit).await?;
         upto = upto.min(end_of(&rows, limit));
         for (message, kind) in rows {
             let copy = kind == RecipientKind::Member && key != queues.member;
@@ -95,10 +88,10 @@ async fn load_class(
         }
     }
     if !queues.left.is_empty() {
-        let rows = store::load_copies_class(db, mesh, &queues.left, lane.priority, lane.after, limit).await?;
+        let rows = load_copies_class(db, &queues.left, lane.priority, lane.after, limit).await?;
         upto = upto.min(end_of(&rows, limit));
         let seqs: Vec<i64> = rows.iter().map(|(message, _)| message.seq).collect();
-        let had = store::taken_by_member(db, mesh, &queues.member_id, &seqs).await?;
+        let had = taken_by_member(db, &queues.member_id, &seqs).await?;
         for (message, key) in rows.into_iter().filter(|(message, _)| !had.contains(&message.seq)) {
             add(&mut found, message, Owed { key, copy: true });
         }
@@ -115,9 +108,8 @@ fn end_of<T>(rows: &[(StoredMessage, T)], limit: u32) -> i64 {
 ///
 /// # Errors
 /// Storage.
-pub async fn recent_repeatable(db: &Db, mesh: &MeshId, limit: u32) -> Result<Vec<(MessageId, Known)>, DbError> {
-    let rows = store::recent_repeatable(db, mesh, limit).await?;
-    let known =
-        |(id, seq, fingerprint): store::Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
+pub async fn recent_repeatable(db: &MeshDb, limit: u32) -> Result<Vec<(MessageId, Known)>, DbError> {
+    let rows = newest_repeatable(db, limit).await?;
+    let known = |(id, seq, fingerprint): Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
     Ok(rows.into_iter().rev().map(known).collect())
 }

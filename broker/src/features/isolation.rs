@@ -1,0 +1,361 @@
+//! No store function that works on one mesh reads or changes another one: each is run here as a foreign mesh with the ids of a
+//! mesh that has one of everything. A function that is missing here fails the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use claudemesh_protocol::features::messaging::{Priority, Stage};
+use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
+use claudemesh_protocol::features::topics::Visibility;
+use claudemesh_protocol::session::SelfEditable;
+use diesel::deserialize::QueryableByName;
+use diesel::sql_types::Text;
+use diesel_async::RunQueryDsl;
+
+use crate::audit::{self, By};
+use crate::db::members::{self as members, MemberPatch, Role};
+use crate::db::meshes;
+use crate::db::sessions::{self as presence, SessionRecord, SessionsPart, StatsDelta};
+use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
+use crate::db::tests::declared;
+use crate::db::{Db, DbError};
+use crate::features::enrolment::store::{self as enrolment, Invite};
+use crate::features::messaging::store::testing::message;
+use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
+use crate::features::messaging::store::{self as messaging, LaneRead, Queues};
+use crate::features::topics::store::{self as topics, Topic};
+use crate::journal::{Batch, write_batch};
+
+/// `feature::function` of every public async function in a store that takes one mesh's storage.
+fn scoped() -> BTreeSet<String> {
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    let mut found = BTreeSet::new();
+    // The stores that a mesh itself has, then those of its features.
+    let own =
+        [("audit", "audit"), ("members", "db/members.rs"), ("meshes", "db/meshes.rs"), ("presence", "db/sessions")];
+    let mut stores: Vec<(String, PathBuf)> = own.map(|(name, path)| (name.to_owned(), source.join(path))).into();
+    for feature in std::fs::read_dir(source.join("features")).unwrap().map(Result::unwrap) {
+        let name = feature.file_name().into_string().unwrap();
+        stores.extend(["store", "store.rs"].map(|store| (name.clone(), feature.path().join(store))));
+    }
+    for (feature, path) in stores {
+        for file in files(&path) {
+            let text = std::fs::read_to_string(file).unwrap();
+            for declaration in text.split("pub async fn ").skip(1) {
+                let (name, rest) = declaration.split_once('(').unwrap();
+                let parameters = rest.split_once("->").unwrap().0;
+                if parameters.contains("MeshDb") || parameters.contains("MeshStore") {
+                    found.insert(format!("{feature}::{name}"));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn files(path: &Path) -> Vec<PathBuf> {
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.flat_map(|entry| files(&entry.unwrap().path())).collect(),
+        Err(_) if path.is_file() => vec![path.to_owned()],
+        Err(_) => vec![],
+    }
+}
+
+#[derive(QueryableByName)]
+struct Line {
+    #[diesel(sql_type = Text)]
+    line: String,
+}
+
+/// Every row of a mesh in every table.
+async fn rows_of(db: &Db, mesh: &str, topic: &str) -> Result<BTreeMap<String, Vec<String>>, DbError> {
+    let mut found = BTreeMap::new();
+    for (table, columns) in declared() {
+        let condition = match table.as_str() {
+            "broker_meta" => format!("key LIKE '%{mesh}%'"),
+            "meshes" => format!("id = '{mesh}'"),
+            "topic_members" => format!("topic_id = '{topic}'"),
+            other => {
+                assert!(columns.contains_key("mesh_id"), "{other}: whose rows are these?");
+                format!("mesh_id = '{mesh}'")
+            }
+        };
+        let columns: Vec<_> =
+            columns.keys().map(|column| format!("COALESCE(CAST(\"{column}\" AS TEXT), '~')")).collect();
+        let query = format!("SELECT {} AS line FROM {table} WHERE {condition} ORDER BY 1", columns.join(" || '|' || "));
+        let lines: Vec<Line> = crate::with_conn!(db, |conn| diesel::sql_query(query.as_str()).load(conn).await?);
+        found.insert(table, lines.into_iter().map(|line| line.line).collect());
+    }
+    Ok(found)
+}
+
+store_suite! {
+    async fn a_store_function_sees_and_changes_its_own_mesh_only(db: Db) {
+        let (home, owner) = mesh(&db, "home", key()).await;
+        let (abroad, stranger) = mesh(&db, "abroad", key()).await;
+        let here = store(&db, &home.id);
+        let (bob, banned) = (member(&home.id, "bob", Role::Member), member(&home.id, "eve", Role::Member));
+        let by = By::member(&owner.id, NOW);
+        members::insert(&here, &bob).await.unwrap();
+        members::insert(&here, &banned).await.unwrap();
+        members::revoke(&here, &banned.id, &by).await.unwrap();
+        let topic = Topic {
+            id: "topic-of-home".into(),
+            mesh_id: home.id.clone(),
+            name: "general".into(),
+            description: None,
+            visibility: Visibility::Public,
+            created_by: owner.id.clone(),
+            created_at_ms: NOW,
+        };
+        topics::create(&here, &topic).await.unwrap();
+        let invite = Invite {
+            id: "invite-of-home".into(),
+            mesh_id: home.id.clone(),
+            version: 2,
+            code: Some("CODE2222".into()),
+            token_hash: Some("hash".into()),
+            role: Role::Member,
+            max_uses: 9,
+            used_count: 0,
+            expires_at_ms: NOW + 1_000,
+            created_at_ms: NOW,
+            created_by_key: home.owner_pubkey,
+            revoked_at_ms: None,
+            canonical: "canonical".into(),
+            signature: "signature".into(),
+            preset: None,
+        };
+        enrolment::create_invite(&here, &invite).await.unwrap();
+        let session = key();
+        let text = NewMessage {
+            client_message_id: Some("again".into()),
+            topic_id: Some(topic.id.clone()),
+            ..message(&home.id, 1)
+        };
+        let delivery = |recipient_key, kind| NewDelivery {
+            mesh_id: home.id.clone(),
+            seq: 1,
+            recipient_key,
+            kind,
+            member_id: bob.id.clone(),
+            priority: text.priority,
+            size_bytes: 9,
+        };
+        let mut batch = Batch::of(MessagingPart {
+            messages: vec![Arc::new(text.clone())],
+            deliveries: vec![
+                delivery(session, RecipientKind::Session),
+                delivery(bob.pubkey, RecipientKind::Member),
+            ],
+            stages: vec![],
+        });
+        *batch.part() = SessionsPart {
+            sessions: vec![SessionRecord {
+                mesh_id: home.id.clone(),
+                session_key: session,
+                member_id: bob.id.clone(),
+                session_id: "s".into(),
+                display_name: "Bob".into(),
+                cwd: "/".into(),
+                hostname: None,
+                groups: vec![],
+                profile: Profile::default(),
+                visible: true,
+                summary: None,
+                status: PeerStatus::Idle,
+                stats: Stats::default(),
+                first_seen_at_ms: NOW,
+                last_seen_at_ms: NOW,
+                proven: true,
+            }],
+            stats: vec![StatsDelta {
+                mesh_id: home.id.clone(),
+                member_id: bob.id.clone(),
+                messages_in: 1,
+                messages_out: 1,
+                tool_calls: 1,
+                errors: 1,
+            }],
+            last_seen: vec![],
+        };
+        write_batch(&db, Arc::new(batch)).await.unwrap();
+
+        let before = rows_of(&db, home.id.as_str(), topic.id.as_str()).await.unwrap();
+        for (table, rows) in &before {
+            assert!(!rows.is_empty() || table == "broker_meta", "{table} has a row to protect");
+        }
+        let (db_there, there) = (of(&db, &abroad.id), store(&db, &abroad.id));
+        let mut run = BTreeSet::new();
+        // Runs one function, looks at what it gave back, and at all that the other mesh has.
+        macro_rules! check {
+            ($name:literal, $call:expr, $fine:expr) => {
+                let fine: fn(_) -> bool = $fine;
+                // Made in a frame of its own: all of these futures in one frame are more than a test's stack holds.
+                let call = || -> Pin<Box<dyn Future<Output = _> + '_>> { Box::pin(async { $call.await }) };
+                assert!(fine(call().await), "{} gave back something of another mesh", $name);
+                let look = || -> Pin<Box<dyn Future<Output = _> + '_>> {
+                    Box::pin(rows_of(&db, home.id.as_str(), topic.id.as_str()))
+                };
+                let after = look().await.unwrap();
+                assert_eq!(after, before, "{} changed another mesh", $name);
+                run.insert($name.to_owned());
+            };
+        }
+        check!("audit::query", audit::query(&db_there, &audit::Filter::default(), 9), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().len() == 1
+        });
+        check!("audit::head", audit::head(&db_there), |head: Result<audit::Head, DbError>| head.unwrap().seq == 1);
+        check!("audit::verify", audit::verify(&db_there), |found: Result<audit::Verdict, DbError>| {
+            found.unwrap().entries == 1
+        });
+        check!("enrolment::create_invite", enrolment::create_invite(&there, &invite), |done: Result<(), DbError>| {
+            matches!(done, Err(DbError::Conflict(_)))
+        });
+        check!("enrolment::list_invites", enrolment::list_invites(&db_there, 9), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("enrolment::count_usable", enrolment::count_usable(&db_there, NOW), |count: Result<u32, DbError>| {
+            count.unwrap() == 0
+        });
+        check!("enrolment::revoke_invite", enrolment::revoke_invite(&there, &invite.id, &by), |found: Result<Option<_>, DbError>| {
+            found.unwrap().is_none()
+        });
+        check!("members::load_all", members::load_all(&db_there), |rows: Result<Vec<members::Member>, DbError>| {
+            rows.unwrap().len() == 1
+        });
+        check!("members::load", members::load(&db_there, &bob.id), |found: Result<Option<_>, DbError>| {
+            found.unwrap().is_none()
+        });
+        check!("members::by_key", members::by_key(&db_there, &bob.pubkey), |found: Result<Option<_>, DbError>| {
+            found.unwrap().is_none()
+        });
+        check!("members::insert", members::insert(&there, &bob), |done: Result<(), DbError>| {
+            matches!(done, Err(DbError::Conflict(_)))
+        });
+        let patch = MemberPatch { role: Some(Role::Admin), ..MemberPatch::default() };
+        check!("members::update", members::update(&there, &bob.id, &patch, &by), |found: Result<Option<_>, DbError>| {
+            found.unwrap().is_none()
+        });
+        check!("members::revoke", members::revoke(&there, &bob.id, &by), |done: Result<bool, DbError>| !done.unwrap());
+        check!("members::unrevoke", members::unrevoke(&there, &banned.id, &by), |done: Result<bool, DbError>| {
+            !done.unwrap()
+        });
+        let grants = BTreeMap::from([(stranger.pubkey, Some(vec![]))]);
+        check!(
+            "members::update_grants",
+            members::update_grants(&there, &bob.id, &grants, &by),
+            |found: Result<Option<_>, members::GrantsError>| found.unwrap().is_none()
+        );
+        check!(
+            "messaging::load_queue_class",
+            messaging::load_queue_class(&db_there, &session, text.priority, 0, 9),
+            |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty()
+        );
+        check!(
+            "messaging::load_copies_class",
+            messaging::load_copies_class(&db_there, &[session], text.priority, 0, 9),
+            |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty()
+        );
+        check!(
+            "messaging::taken_by_member",
+            messaging::taken_by_member(&db_there, &bob.id, &[1]),
+            |seqs: Result<Vec<i64>, DbError>| seqs.unwrap().is_empty()
+        );
+        check!("messaging::pending_copies", messaging::pending_copies(&db_there), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        let lanes = Priority::ALL.map(|priority| LaneRead { priority, after: 0 });
+        let queues =
+            Queues { own: session, member: bob.pubkey, member_id: bob.id.clone(), left: vec![stranger.pubkey] };
+        check!(
+            "messaging::load_backlog",
+            messaging::load_backlog(&db_there, &queues, &lanes, 9),
+            |found: Result<(Vec<_>, Vec<_>), DbError>| found.unwrap().0.is_empty()
+        );
+        check!("messaging::recent_repeatable", messaging::recent_repeatable(&db_there, 9), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!(
+            "messaging::pending_counts",
+            messaging::pending_counts(&db_there),
+            |found: Result<std::collections::HashMap<_, _>, DbError>| found.unwrap().is_empty()
+        );
+        check!(
+            "messaging::message_by_id_prefix",
+            messaging::message_by_id_prefix(&db_there, text.id.as_str(), 9),
+            |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty()
+        );
+        let ids = [text.id.to_string()];
+        check!(
+            "messaging::below_stage",
+            messaging::below_stage(&db_there, &ids, (&session, &bob.id), Stage::Seen),
+            |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty()
+        );
+        check!("messaging::deliveries_of", messaging::deliveries_of(&db_there, 1), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("messaging::max_seq", messaging::max_seq(&db_there), |seq: Result<i64, DbError>| seq.unwrap() == 0);
+        check!(
+            "messaging::topic_history",
+            messaging::topic_history(&db_there, &topic.id, None, 9),
+            |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty()
+        );
+        check!("presence::load", presence::load(&db_there, &session), |found: Result<Option<_>, DbError>| {
+            found.unwrap().is_none()
+        });
+        check!("presence::load_known", presence::load_known(&db_there, 0), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("presence::forget", presence::forget(&db_there, &[session]), |done: Result<(), DbError>| done.is_ok());
+        check!("presence::totals", presence::totals(&db_there), |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty());
+        check!("presence::newest_seen", presence::newest_seen(&db_there), |seen: Result<Option<i64>, DbError>| {
+            seen.unwrap().is_none()
+        });
+        check!("topics::create", topics::create(&there, &topic), |done: Result<(Topic, bool), DbError>| {
+            matches!(done, Err(DbError::Conflict(_)))
+        });
+        check!("topics::load_all", topics::load_all(&db_there), |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty());
+        check!("topics::load_subscriptions", topics::load_subscriptions(&db_there), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("topics::members", topics::members(&db_there, &topic.id), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("topics::join", topics::join(&there, &topic.id, &stranger.id, Some("lead"), 0, NOW), |done: Result<(), DbError>| {
+            matches!(done, Err(DbError::NotFound))
+        });
+        check!("topics::leave", topics::leave(&there, &topic.id, &owner.id), |done: Result<bool, DbError>| !done.unwrap());
+        check!("topics::mark_read", topics::mark_read(&there, &topic.id, &owner.id, 9, NOW), |done: Result<bool, DbError>| {
+            !done.unwrap()
+        });
+        check!("meshes::create", meshes::create(&there, &home, &owner), |done: Result<(), DbError>| {
+            matches!(done, Err(DbError::Conflict(_)))
+        });
+        let policy = SelfEditable { groups: false, ..SelfEditable::default() };
+        check!("meshes::set_policy", meshes::set_policy(&there, &policy, &by), |done: Result<bool, DbError>| done.unwrap());
+        check!("meshes::archive", meshes::archive(&there, &by), |done: Result<bool, DbError>| done.unwrap());
+        assert_eq!(scoped(), run, "every store function of one mesh is tried here");
+    }
+}
+
+/// A change that a feature writes past the journal has no audit entry; the line above says why it needs none.
+#[test]
+fn no_store_changes_shared_things_without_a_word_for_the_audit_log() {
+    let mut silent = Vec::new();
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    let stores = ["features", "db/members.rs", "db/meshes.rs", "db/sessions"];
+    for file in stores.iter().flat_map(|path| files(&source.join(path))) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let said = at > 0 && lines[at - 1].trim_start().starts_with("// Unaudited: ");
+            if line.contains(concat!("with_tx", "!(")) && !said {
+                silent.push(format!("{}:{}", file.display(), at + 1));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{silent:?}");
+}
