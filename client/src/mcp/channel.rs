@@ -10,7 +10,7 @@ use std::time::Duration;
 use claudemesh_protocol::features::messaging::Stage;
 use rmcp::model::{CustomNotification, ServerNotification};
 use rmcp::service::{Peer, RoleServer};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use super::frame::{self, HOOK_BUDGET_CHARS, WHOLE_CHARS};
@@ -19,7 +19,7 @@ use super::notes::{self, ChannelNote, Welcome};
 use super::routes::inbox_socket::InboxSocket;
 use super::routes::{self, CHANNEL, Handed, MONITOR, REWAKE, SOCKET, Taker, Way, hooks};
 use crate::config::MessageMode;
-use crate::connection::{Closed, MailEvent, State};
+use crate::connection::{Closed, State};
 use crate::features::questions;
 use crate::inbox::{InboxError, Message, Pick};
 
@@ -59,16 +59,16 @@ impl Gate {
 }
 
 /// Shows what arrives in one mesh until the session ends.
-pub(super) async fn run(hub: Arc<Hub>, bound: Bound) {
+pub(super) async fn run(hub: Arc<Hub>, bound: Bound, told: mpsc::Receiver<ChannelNote>) {
     let stop = hub.stopped();
     tokio::select! {
         () = stop.cancelled() => {}
-        () = show(&hub, &bound) => {}
+        () = show(&hub, &bound, told) => {}
     }
 }
 
-async fn show(hub: &Arc<Hub>, bound: &Bound) {
-    let Some(mut events) = bound.connection.mail_events() else { return };
+async fn show(hub: &Arc<Hub>, bound: &Bound, mut told: mpsc::Receiver<ChannelNote>) {
+    let Some(mut stored) = bound.connection.mail_events() else { return };
     let Some(peer) = hub.gate.opened().await else { return };
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
     let adopting = bound.mailbox.run(move |inbox| inbox.adopt(&reader, now)).await;
@@ -88,24 +88,19 @@ async fn show(hub: &Arc<Hub>, bound: &Bound) {
     let mut tick = tokio::time::interval(Duration::from_secs(10));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        while let Ok(note) = told.try_recv() {
+            shower.write(&note).await;
+        }
         shower.tell_held().await;
         if let Err(error) = shower.messages().await {
             tracing::error!(mesh.slug = bound.tag.slug, %error, "messages cannot be shown now");
         }
         tokio::select! {
-            event = events.recv() => match event {
-                Ok(MailEvent::Stored(_)) => {}
-                Ok(MailEvent::System(event)) if mode != MessageMode::Off && !hub.is_quiet() => {
-                    if let Some(note) = notes::system(&event, &bound.tag) {
-                        shower.write(&note).await;
-                    }
-                }
-                Ok(MailEvent::System(_)) => {}
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    tracing::warn!(mesh.slug = bound.tag.slug, missed, "events were not shown: too many at once");
-                }
-                Err(broadcast::error::RecvError::Closed) => return,
-            },
+            // How many came does not matter: the inbox says what waits.
+            heard = stored.recv() => if matches!(heard, Err(broadcast::error::RecvError::Closed)) { return },
+            Some(note) = told.recv() => {
+                shower.write(&note).await;
+            }
             changed = changes.changed() => if changed.is_err() { return },
             _ = tick.tick() => {
                 if let Err(error) = routes::recover::claims(hub, bound).await {

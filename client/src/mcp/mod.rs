@@ -14,6 +14,7 @@ use crate::error::{CliError, ExitCode};
 
 pub mod channel;
 pub mod cli;
+pub mod events;
 pub mod frame;
 pub mod hub;
 pub mod identity;

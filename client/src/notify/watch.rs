@@ -7,7 +7,6 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Notifier, Outcome, notify};
 use crate::config::MessageMode;
-use crate::connection::MailEvent;
 use crate::inbox::questions::Question;
 use crate::mcp::Hub;
 use crate::mcp::hub::Bound;
@@ -30,7 +29,7 @@ pub async fn run(hub: Arc<Hub>, bound: Bound) {
         tokio::select! {
             () = stop.cancelled() => return,
             event = events.recv() => match event {
-                Ok(MailEvent::Stored(_) | MailEvent::System(_)) | Err(RecvError::Lagged(_)) => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
         }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Draft, Outcome, ack_words, exchange};
 use crate::clock::shown;
 use crate::config::MeshEntry;
-use crate::connection::{Connection, MailEvent};
+use crate::connection::Connection;
 use crate::context::Context;
 use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
@@ -522,7 +522,7 @@ async fn drain(connection: &Connection, mailbox: &Mailbox, args: &InboxArgs) -> 
                 break;
             }
         }
-        if matches!(events.try_recv(), Ok(MailEvent::Stored(_))) {
+        if events.try_recv().is_ok() {
             connection.mail_stored().await;
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_NO_LEASE, CAP_PULL};
+use tokio::sync::mpsc;
 
 use super::{Bound, Hub, parent_pid, read, tend};
 use crate::config::{Config, MeshEntry};
@@ -11,9 +12,12 @@ use crate::context::connect::hostname;
 use crate::error::CliError;
 use crate::features::questions::wait::Waits;
 use crate::inbox::Mailbox;
-use crate::mcp::channel;
 use crate::mcp::notes::MeshTag;
+use crate::mcp::{channel, events};
 use crate::{local, paths};
+
+/// Notes that may wait for the host: before its greeting nothing is written.
+const NOTES: usize = 256;
 
 impl Hub {
     pub(super) fn wanted(&self, config: &Config) -> Vec<MeshEntry> {
@@ -82,11 +86,13 @@ impl Hub {
         }
         let connection = Connection::start(identity, Some(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
-        let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default() };
+        let (notes, told) = mpsc::channel(NOTES);
+        let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default(), notes };
         bound.push(one.clone());
         drop(bound);
         self.routes.touch();
-        tokio::spawn(channel::run(Arc::clone(self), one.clone()));
+        tokio::spawn(events::follow_all(self, &one));
+        tokio::spawn(channel::run(Arc::clone(self), one.clone(), told));
         tokio::spawn(crate::status_line::refresh::run(Arc::clone(self), one.clone()));
         tokio::spawn(crate::notify::watch::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));
