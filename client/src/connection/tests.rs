@@ -18,20 +18,20 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use super::*;
 use crate::inbox::Inbox;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-struct FakeBroker {
+pub(crate) struct FakeBroker {
     listener: TcpListener,
 }
 
-struct FakeSocket(WebSocketStream<TcpStream>);
+pub(crate) struct FakeSocket(WebSocketStream<TcpStream>);
 
 impl FakeBroker {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("ws://{}/ws", self.listener.local_addr().unwrap())
     }
 
@@ -41,7 +41,7 @@ impl FakeBroker {
     }
 
     /// Accepts a socket and its hello.
-    async fn greet(&self) -> (FakeSocket, Value) {
+    pub(crate) async fn greet(&self) -> (FakeSocket, Value) {
         let mut socket = self.accept().await;
         let hello = socket.receive().await;
         socket
@@ -55,7 +55,7 @@ impl FakeBroker {
 }
 
 impl FakeSocket {
-    async fn receive(&mut self) -> Value {
+    pub(crate) async fn receive(&mut self) -> Value {
         loop {
             match tokio::time::timeout(PATIENCE, self.0.next()).await.unwrap().unwrap().unwrap() {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -65,7 +65,7 @@ impl FakeSocket {
         }
     }
 
-    async fn send(&mut self, frame: Value) {
+    pub(crate) async fn send(&mut self, frame: Value) {
         self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
@@ -74,7 +74,7 @@ impl FakeSocket {
     }
 }
 
-fn identity(url: &str) -> Identity {
+pub(crate) fn identity(url: &str) -> Identity {
     Identity {
         mesh_id: "mesh1".into(),
         slug: "team".into(),
@@ -245,7 +245,6 @@ async fn messages_are_acknowledged_after_they_are_stored_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let broker = FakeBroker::start().await;
     let who = identity(&broker.url());
-    let reader = who.reader();
     let mailbox = open_mailbox(dir.path(), &who).await.unwrap();
     let connection = Connection::start(who.clone(), Some(mailbox));
     let mut events = connection.events::<Push>();
@@ -283,8 +282,7 @@ async fn messages_are_acknowledged_after_they_are_stored_and_in_order() {
     }
     assert_eq!(acknowledged, (0..20).map(|number| format!("m{number}")).collect::<Vec<_>>());
     let mut other = Inbox::open(dir.path(), &who.mesh_id).unwrap();
-    let texts: Vec<String> =
-        other.claim_unshown(&reader, "channel", 100, 1).unwrap().iter().map(|message| message.text()).collect();
+    let texts: Vec<String> = other.person().list(false, 100).unwrap().iter().map(|message| message.text()).collect();
     assert_eq!(texts, (0..20).map(|number| format!("text {number}")).collect::<Vec<_>>());
     // Mail is not among the events.
     let Some(Heard::Event(event)) = events.next().await else { panic!("no event") };
@@ -293,7 +291,7 @@ async fn messages_are_acknowledged_after_they_are_stored_and_in_order() {
 }
 
 /// What the broker says of itself.
-fn system(event: &str) -> Value {
+pub(crate) fn system(event: &str) -> Value {
     json!({
         "type": "push", "messageId": event, "meshId": "mesh1", "priority": "low", "senderPubkey": "system",
         "nonce": "", "ciphertext": "", "createdAt": "2026-01-01T00:00:00.000Z", "subtype": "system", "event": event,

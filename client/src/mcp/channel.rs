@@ -248,7 +248,7 @@ impl Shower<'_> {
     /// Posts what our own member wrote to the session's inbox socket, one message at a time.
     async fn post(&mut self, socket: &InboxSocket) -> Result<bool, InboxError> {
         let own = self.bound.connection.identity().member.public().to_hex();
-        let pick = Pick { limit: 1, accepted_only: true, only_from: Some(own), ..Pick::default() };
+        let pick = Pick { limit: 1, only_from: Some(own), ..Pick::default() };
         let claimed = hooks::claim(self.hub, self.bound, SOCKET, HOOK_BUDGET_CHARS, pick).await?;
         let Some((text, handed)) = claimed else { return Ok(false) };
         let posted = match handed.message_ids.first() {
@@ -267,15 +267,14 @@ impl Shower<'_> {
     /// Writes what waits as notes; `false` when nothing more can be written now.
     async fn write_notes(&mut self) -> Result<bool, InboxError> {
         let taking = self.bound.taking.lock().await;
-        crate::inbound::apply(self.hub, self.bound).await?;
-        let (reader, now) = (self.bound.reader(), crate::clock::now_ms());
+        let admitted = self.hub.admit(self.bound).await?;
+        let now = crate::clock::now_ms();
         let muted = self.loud.muted();
         let (dir, tag) = (self.hub.config_dir().to_path_buf(), self.bound.tag.clone());
-        let taken = self.bound.mailbox.run(move |inbox| {
-            let waiting = inbox.count_unshown(&reader)?;
-            let pick =
-                Pick { limit: BATCH, accepted_only: true, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
-            let claimed = inbox.claim(&reader, CHANNEL, &pick, now)?;
+        let taken = admitted.run(move |mail| {
+            let waiting = mail.count_unshown()?;
+            let pick = Pick { limit: BATCH, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
+            let claimed = mail.claim(CHANNEL, &pick, now)?;
             let notes: Vec<(Message, ChannelNote)> = claimed
                 .into_iter()
                 .map(|message| {
@@ -285,7 +284,7 @@ impl Shower<'_> {
                 })
                 .collect();
             // What arrived after the rule was applied is no backlog: its own arrival brings us here again.
-            let left = if notes.is_empty() { inbox.count_let_through(&reader)? } else { 0 };
+            let left = if notes.is_empty() { mail.count_let_through()? } else { 0 };
             Ok((notes, left))
         });
         let (taken, left) = taken.await?;
@@ -345,13 +344,8 @@ impl Shower<'_> {
     }
 
     async fn notice(&mut self) -> Result<(), InboxError> {
-        crate::inbound::apply(self.hub, self.bound).await?;
-        let reader = self.bound.reader();
-        let (newest, waiting) = self
-            .bound
-            .mailbox
-            .run(move |inbox| Ok((inbox.newest_unshown(&reader)?, inbox.count_unshown(&reader)?)))
-            .await?;
+        let admitted = self.hub.admit(self.bound).await?;
+        let (newest, waiting) = admitted.run(|mail| Ok((mail.newest_unshown()?, mail.count_unshown()?))).await?;
         if !self.hub.routes.channel_is_open() {
             return Ok(());
         }

@@ -12,6 +12,7 @@ use self::cli::McpArgs;
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 
+pub mod admit;
 pub mod channel;
 pub mod cli;
 pub mod events;

@@ -21,8 +21,11 @@ pub async fn run(hub: Arc<Hub>, bound: Bound) {
     let stop = hub.stopped();
     let mut known = HashSet::new();
     loop {
-        let reader = bound.reader();
-        match bound.mailbox.run(move |inbox| inbox.pending_questions(&reader, LOOKED_AT)).await {
+        let open = match hub.admit(&bound).await {
+            Ok(admitted) => admitted.run(|mail| mail.pending_questions(LOOKED_AT)).await,
+            Err(error) => Err(error),
+        };
+        match open {
             Ok(open) => look(&hub, &bound, &notifier, &open, &mut known).await,
             Err(error) => tracing::debug!(mesh.slug = bound.tag.slug, %error, "questions cannot be looked at"),
         }

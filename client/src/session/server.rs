@@ -299,10 +299,9 @@ async fn forward(hub: &Hub, bound: &Bound, frame: &str) -> Option<String> {
     if pulls {
         // Who pulls reads the inbox next: what came must be in it, and what is not theirs taken out.
         bound.connection.mail_stored().await;
-        if let Err(error) = crate::inbound::apply(hub, bound).await {
+        if let Err(error) = hub.admit(bound).await {
             return Some(refusal(ErrorCode::Unavailable, error.to_string(), Some(&req_id)));
         }
-        crate::features::questions::settle(hub, bound).await;
     }
     let answer = match answer {
         Ok(answer) => answer.write(Some(&req_id)),
