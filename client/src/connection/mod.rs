@@ -26,7 +26,7 @@ mod open;
 mod pending;
 pub(crate) mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use driver::State;
 pub use error::{Closed, ConnectionError, WireError};

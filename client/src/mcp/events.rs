@@ -52,3 +52,105 @@ pub(super) fn follow_all(session: &Arc<Hub>, bound: &Bound) -> impl Future<Outpu
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use claudemesh_protocol::features::messaging::Push;
+    use claudemesh_protocol::message::ServerMessage;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::{ConfigStore, MessageMode};
+    use crate::connection::tests::{FakeBroker, FakeSocket, PATIENCE, identity, system};
+    use crate::connection::{Connection, open_mailbox};
+    use crate::features::questions::wait::Waits;
+    use crate::mcp::notes::{ChannelNote, MeshTag};
+    use crate::paths::Env;
+
+    /// An event of a feature that does not exist.
+    struct Weather(String);
+
+    impl ServerBody for Weather {
+        const TAG: &'static str = Push::TAG;
+        const EVENT: bool = true;
+
+        fn into_message(self) -> ServerMessage {
+            Push { event: Some(self.0), ..Push::default() }.into()
+        }
+
+        fn from_message(message: ServerMessage) -> Result<Self, Box<ServerMessage>> {
+            let push = Push::from_message(message)?;
+            match push.event.as_deref() {
+                Some("rain" | "sun") => Ok(Self(push.event.unwrap_or_default())),
+                _ => Err(Box::new(push.into())),
+            }
+        }
+    }
+
+    struct Umbrella;
+
+    impl OnEvent for Umbrella {
+        type Event = Weather;
+
+        fn on_event(session: &Arc<Hub>, bound: &Bound, heard: Heard<Weather>) {
+            let text = match heard {
+                Heard::Event(Weather(event)) => event,
+                Heard::Lagged(count) => format!("{count} were lost"),
+                Heard::Away => "look out of the window".into(),
+            };
+            session.tell(bound, ChannelNote::of_mesh(&text, [("kind", "weather".to_owned())], &bound.tag));
+        }
+    }
+
+    /// Waits until what the broker has sent was passed on: an answer to a request comes after it.
+    async fn all_heard(bound: &Bound, socket: &mut FakeSocket) {
+        bound.connection.ready(PATIENCE).await.unwrap();
+        let connection = bound.connection.clone();
+        let asked = tokio::spawn(async move { connection.list_peers().await });
+        let id = socket.receive().await["_reqId"].clone();
+        socket.send(serde_json::json!({"type": "peers_list", "peers": [], "_reqId": id})).await;
+        asked.await.unwrap().unwrap();
+        bound.connection.mail_stored().await;
+    }
+
+    /// What a session in this mode is told when it rains, the connection is lost, and the sun comes out.
+    async fn told(mode: MessageMode) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = FakeBroker::start().await;
+        let who = identity(&broker.url());
+        let hub = Hub::new(Env::of(&[]), ConfigStore::at(dir.path()), None, Some(mode));
+        let mailbox = open_mailbox(dir.path(), &who).await.unwrap();
+        let (notes, mut told) = mpsc::channel(8);
+        let tag = MeshTag { slug: who.slug.clone(), id: who.mesh_id.to_string() };
+        let connection = Connection::start(who, Some(mailbox.clone()));
+        let bound = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default(), notes };
+        let following = tokio::spawn(follow::<Umbrella>(&hub, &bound));
+        let (mut socket, _) = broker.greet().await;
+        for event in ["rain", "peer_joined"] {
+            socket.send(system(event)).await;
+        }
+        all_heard(&bound, &mut socket).await;
+        drop(socket);
+        let (mut socket, _) = broker.greet().await;
+        socket.send(system("sun")).await;
+        all_heard(&bound, &mut socket).await;
+        bound.connection.close().await;
+        // It ends with the connection.
+        tokio::time::timeout(PATIENCE, following).await.unwrap().unwrap();
+        drop(bound);
+        let mut texts = vec![];
+        while let Some(note) = tokio::time::timeout(Duration::from_secs(1), told.recv()).await.unwrap() {
+            assert_eq!((note.meta("kind"), note.meta("mesh_slug")), (Some("weather"), Some("team")));
+            texts.push(note.content().to_owned());
+        }
+        texts
+    }
+
+    #[tokio::test]
+    async fn a_feature_hears_its_events_and_tells_the_session_by_its_mode() {
+        assert_eq!(told(MessageMode::Push).await, ["rain", "look out of the window", "sun"]);
+        assert_eq!(told(MessageMode::Off).await, Vec::<String>::new());
+    }
+}
