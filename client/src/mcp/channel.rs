@@ -91,6 +91,10 @@ async fn show(hub: &Arc<Hub>, bound: &Bound, mut told: mpsc::Receiver<ChannelNot
         while let Ok(note) = told.try_recv() {
             shower.write(&note).await;
         }
+        let missed = bound.notes.lost();
+        if missed > 0 {
+            tracing::warn!(mesh.slug = bound.tag.slug, missed, "notes were not shown: too many at once");
+        }
         shower.tell_held().await;
         if let Err(error) = shower.messages().await {
             tracing::error!(mesh.slug = bound.tag.slug, %error, "messages cannot be shown now");

@@ -59,14 +59,13 @@ mod tests {
 
     use claudemesh_protocol::features::messaging::Push;
     use claudemesh_protocol::message::ServerMessage;
-    use tokio::sync::mpsc;
 
     use super::*;
     use crate::config::{ConfigStore, MessageMode};
     use crate::connection::tests::{FakeBroker, FakeSocket, PATIENCE, identity, system};
     use crate::connection::{Connection, open_mailbox};
     use crate::features::questions::wait::Waits;
-    use crate::mcp::notes::{ChannelNote, MeshTag};
+    use crate::mcp::notes::{ChannelNote, MeshTag, Notes};
     use crate::paths::Env;
 
     /// An event of a feature that does not exist.
@@ -122,7 +121,7 @@ mod tests {
         let who = identity(&broker.url());
         let hub = Hub::new(Env::of(&[]), ConfigStore::at(dir.path()), None, Some(mode));
         let mailbox = open_mailbox(dir.path(), &who).await.unwrap();
-        let (notes, mut told) = mpsc::channel(8);
+        let (notes, mut told) = Notes::new();
         let tag = MeshTag { slug: who.slug.clone(), id: who.mesh_id.to_string() };
         let connection = Connection::start(who, Some(mailbox.clone()));
         let bound = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default(), notes };

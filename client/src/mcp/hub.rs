@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::features::presence::{Profile, Stats};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Gate;
 use super::identity::SessionIdentity;
-use super::notes::{ChannelNote, MeshTag};
+use super::notes::{ChannelNote, MeshTag, Notes};
 use super::receipts::{self, Receipts};
 use super::routes::proof::{self, Occasion};
 use super::routes::{Handed, PULL, Routes, host};
@@ -55,7 +55,7 @@ pub struct Bound {
     /// Questions whose answers a tool call waits for.
     pub waits: Waits,
     /// Notes on their way into the session.
-    pub(super) notes: mpsc::Sender<ChannelNote>,
+    pub(super) notes: Notes,
 }
 
 impl Bound {
@@ -305,11 +305,8 @@ impl Hub {
     /// Writes a note about a mesh into the session, after those before it. Not in mode `off`, and not while the user does not
     /// want to be disturbed. What a peer wrote as a message is no note: it goes through the inbox.
     pub fn tell(&self, bound: &Bound, note: ChannelNote) {
-        if self.mode() == MessageMode::Off || self.is_quiet() {
-            return;
-        }
-        if bound.notes.try_send(note).is_err() {
-            tracing::warn!(mesh.slug = bound.tag.slug, "a note was not shown: too many at once");
+        if self.mode() != MessageMode::Off && !self.is_quiet() {
+            bound.notes.put(note);
         }
     }
 

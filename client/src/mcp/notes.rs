@@ -4,8 +4,11 @@
 //! how it escapes them and drops a note with a wrong shape without a word, so everything is made harmless and checked here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::frame::Body;
 use crate::inbox::Message;
@@ -212,6 +215,35 @@ pub fn held(count: i64, mesh: &MeshTag) -> ChannelNote {
     );
     let meta = [("kind", "system".to_owned()), ("event", "held".to_owned()), ("waiting", count.to_string())];
     ChannelNote::of_mesh(&text, meta, mesh)
+}
+
+/// Notes that may wait for the host: before its greeting nothing is written.
+const WAITING: usize = 256;
+
+/// The notes about a mesh on their way into the session.
+#[derive(Clone)]
+pub(super) struct Notes {
+    queue: mpsc::Sender<ChannelNote>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Notes {
+    pub(super) fn new() -> (Self, mpsc::Receiver<ChannelNote>) {
+        let (queue, notes) = mpsc::channel(WAITING);
+        (Self { queue, lost: Arc::default() }, notes)
+    }
+
+    /// Puts a note behind the others. One too many is lost, and counted.
+    pub(super) fn put(&self, note: ChannelNote) {
+        if self.queue.try_send(note).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many were lost since this was asked.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// What the first note of a mesh says.

@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_NO_LEASE, CAP_PULL};
-use tokio::sync::mpsc;
 
 use super::{Bound, Hub, parent_pid, read, tend};
 use crate::config::{Config, MeshEntry};
@@ -12,12 +11,9 @@ use crate::context::connect::hostname;
 use crate::error::CliError;
 use crate::features::questions::wait::Waits;
 use crate::inbox::Mailbox;
-use crate::mcp::notes::MeshTag;
+use crate::mcp::notes::{MeshTag, Notes};
 use crate::mcp::{channel, events};
 use crate::{local, paths};
-
-/// Notes that may wait for the host: before its greeting nothing is written.
-const NOTES: usize = 256;
 
 impl Hub {
     pub(super) fn wanted(&self, config: &Config) -> Vec<MeshEntry> {
@@ -86,7 +82,7 @@ impl Hub {
         }
         let connection = Connection::start(identity, Some(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
-        let (notes, told) = mpsc::channel(NOTES);
+        let (notes, told) = Notes::new();
         let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default(), notes };
         bound.push(one.clone());
         drop(bound);
