@@ -148,6 +148,13 @@ macro_rules! wire_features {
         }
 
         impl ServerMessage {
+            /// `type` of every event.
+            pub fn event_tags() -> Vec<&'static str> {
+                let mut all = Vec::new();
+                $(all.extend(crate::$($module)::+::Response::EVENTS.iter().copied());)*
+                all
+            }
+
             /// Whether it was sent without being asked for.
             pub fn is_event(&self) -> bool {
                 match self {

@@ -15,24 +15,27 @@ use super::{Closed, Connection, ConnectionError, Identity, MAX_OUTGOING};
 use crate::session::protocol::{MAX_LINE_BYTES, Reply, Request};
 
 impl Connection {
-    /// A connection that is ready at once and lives as long as the socket. Mail stays with the session's server.
+    /// A connection that is ready at once and lives as long as the socket. Mail stays with the session's server, which passes on
+    /// the events that are listened to.
     pub(crate) fn attached(
         identity: Identity,
         ack: HelloAck,
         reader: BufReader<OwnedReadHalf>,
         writer: OwnedWriteHalf,
     ) -> Self {
-        let shared = Arc::new(Shared::new(identity));
+        let (wanted, tags) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(identity, Some(wanted)));
         shared.state.send_replace(State::Ready(Arc::new(ack)));
         let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
         let (acks, ack_items) = mpsc::unbounded_channel();
-        tokio::spawn(run(Arc::clone(&shared), frames, ack_items, reader, writer));
+        tokio::spawn(run(Arc::clone(&shared), tags, frames, ack_items, reader, writer));
         Self { shared, outgoing, acks, mail: None, attached: true }
     }
 }
 
 async fn run(
     shared: Arc<Shared>,
+    mut tags: mpsc::UnboundedReceiver<&'static str>,
     mut frames: mpsc::Receiver<Outgoing>,
     mut acks: mpsc::UnboundedReceiver<ClientAck>,
     mut reader: BufReader<OwnedReadHalf>,
@@ -51,24 +54,25 @@ async fn run(
     });
     let lost = |reason: String| Closed::Failed(Box::new(ConnectionError::Lost(reason)));
     let closed = loop {
-        let frame = tokio::select! {
-            // What was said before the end is sent before the end.
+        let request = tokio::select! {
+            // What was said before the end is sent before the end, and whoever listens before it asks hears of what follows.
             biased;
+            Some(tag) = tags.recv() => Request::Listen { tag: tag.to_owned() },
             outgoing = frames.recv() => match outgoing {
-                Some(outgoing) => outgoing.frame,
+                Some(outgoing) => Request::Frame { frame: outgoing.frame },
                 None => break Closed::ByUs,
             },
-            Some(ack) = acks.recv() => ack_frame(ack),
+            Some(ack) = acks.recv() => Request::Frame { frame: ack_frame(ack) },
             line = replies.recv() => match line {
                 Some(line) => {
-                    complete(&shared, &line);
+                    hear(&shared, &line);
                     continue;
                 }
                 None => break lost("the session's server is gone".into()),
             },
             () = shared.stop.cancelled() => break Closed::ByUs,
         };
-        let Ok(mut line) = serde_json::to_vec(&Request::Frame { frame }) else { continue };
+        let Ok(mut line) = serde_json::to_vec(&request) else { continue };
         line.push(b'\n');
         if let Err(error) = writer.write_all(&line).await {
             break lost(error.to_string());
@@ -76,17 +80,39 @@ async fn run(
     };
     reading.abort();
     shared.state.send_replace(State::Closed(closed.clone()));
+    shared.events.close();
     shared.pending.fail_all(&ConnectionError::Closed(closed));
 }
 
-fn complete(shared: &Shared, line: &[u8]) {
-    let frame = match serde_json::from_slice::<Reply>(line) {
-        Ok(Reply::Frame { frame }) => frame,
-        other => return tracing::debug!(?other, "not an answer to a frame"),
-    };
-    let Ok(head) = Head::read(&frame) else { return };
+fn hear(shared: &Shared, line: &[u8]) {
+    match serde_json::from_slice::<Reply>(line) {
+        Ok(Reply::Frame { frame }) => complete(shared, &frame),
+        Ok(Reply::Event { frame }) => publish(shared, &frame),
+        Ok(Reply::Missed { tag, count: Some(count) }) => shared.events.lagged(&tag, count),
+        Ok(Reply::Missed { tag, count: None }) => shared.events.away(&tag),
+        Ok(Reply::Silent { tag }) => shared.events.end(&tag),
+        // Frames are answered with frames: what was refused is a wish to listen, by an older server.
+        Ok(Reply::Error { code, message }) => {
+            tracing::debug!(code, message, "the session's server passes no events on");
+            shared.events.close();
+        }
+        other => tracing::debug!(?other, "not an answer to a frame"),
+    }
+}
+
+fn publish(shared: &Shared, frame: &str) {
+    let Ok(head) = Head::read(frame) else { return };
+    match ServerMessage::read(&head, frame) {
+        Ok(event) if event.is_event() => shared.events.publish(event),
+        Ok(other) => tracing::debug!(msg.type = other.tag(), "not an event"),
+        Err(error) => tracing::debug!(%error, "an event that is not understood"),
+    }
+}
+
+fn complete(shared: &Shared, frame: &str) {
+    let Ok(head) = Head::read(frame) else { return };
     let Some(id) = head.req_id.as_deref() else { return };
-    let answer = match ServerMessage::read(&head, &frame) {
+    let answer = match ServerMessage::read(&head, frame) {
         Ok(ServerMessage::Failure(Failure::Error(error))) => Err(error.into()),
         Ok(message) => Ok(message),
         Err(error) => Err(ConnectionError::Unexpected { expected: "a known answer", got: error.to_string() }),

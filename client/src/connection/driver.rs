@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use claudemesh_protocol::call::ServerBody;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{self, ClientAck, Push};
 use claudemesh_protocol::features::presence;
@@ -23,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::error::{CLOSE_BANNED, CLOSE_KICKED};
+use super::events::Publisher;
 use super::mail::{Mail, MailItem};
+use super::open;
 use super::pending::Pending;
 use super::socket::{self, Socket};
 use super::{Closed, ConnectionError, Identity};
@@ -67,6 +70,7 @@ pub(super) struct Known {
 pub(super) struct Shared {
     pub(super) identity: Identity,
     pub(super) pending: Pending,
+    pub(super) events: Publisher,
     pub(super) state: watch::Sender<State>,
     pub(super) stop: CancellationToken,
     /// Names by key, from the lists of peers of an older broker.
@@ -77,10 +81,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(identity: Identity) -> Self {
+    /// `wanted`: told which types of events are listened to, where they have to be asked for.
+    pub(super) fn new(identity: Identity, wanted: Option<mpsc::UnboundedSender<&'static str>>) -> Self {
         Self {
             identity,
             pending: Pending::default(),
+            events: Publisher::new(wanted),
             state: watch::Sender::new(State::Connecting(None)),
             stop: CancellationToken::new(),
             names: Mutex::default(),
@@ -185,6 +191,7 @@ impl Driver {
             }
         };
         self.shared.state.send_replace(State::Closed(closed.clone()));
+        self.shared.events.close();
         self.drop_requests(&ConnectionError::Closed(closed));
     }
 
@@ -234,6 +241,9 @@ impl Driver {
             crate::local::hung::answered(store);
         }
         self.shared.state.send_replace(State::Ready(Arc::new(ack)));
+        if lost.is_some() {
+            self.shared.events.all_away();
+        }
         self.serve(&mut link).await
     }
 
@@ -252,8 +262,8 @@ impl Driver {
                 Inbound::End(end) => return Err(end.into_end(false)),
             };
             let message = match self.read(&text) {
-                Read::Push(push) => {
-                    self.deliver(push).await;
+                Read::Event(event) => {
+                    self.hear(*event).await;
                     continue;
                 }
                 Read::Answer { message, .. } => *message,
@@ -288,7 +298,7 @@ impl Driver {
                 inbound = link.next() => match inbound {
                     Inbound::Text(text) => {
                         match self.read(&text) {
-                            Read::Push(push) => self.deliver(push).await,
+                            Read::Event(event) => self.hear(*event).await,
                             Read::Answer { key, message } => self.complete(key.as_deref(), *message),
                             Read::Nothing => {}
                         }
@@ -377,11 +387,23 @@ impl Driver {
         Ok(())
     }
 
-    async fn deliver(&self, push: Box<Push>) {
-        // A connection without an inbox takes no mail; unacknowledged, it stays with the broker.
-        let Some(mail) = &self.mail else { return };
+    async fn hear(&self, event: ServerMessage) {
+        match Push::from_message(event) {
+            Ok(push) => self.deliver(push).await,
+            Err(event) => self.shared.events.publish(*event),
+        }
+    }
+
+    async fn deliver(&self, push: Push) {
+        let Some(mail) = &self.mail else {
+            // A connection without an inbox takes no mail; unacknowledged, it stays with the broker.
+            if open::is_system(&push) {
+                self.shared.events.publish(push.into());
+            }
+            return;
+        };
         tokio::select! {
-            _ = mail.queue.send(MailItem::Push(push)) => {}
+            _ = mail.queue.send(MailItem::Push(Box::new(push))) => {}
             () = self.shared.stop.cancelled() => {}
         }
     }
@@ -407,7 +429,7 @@ impl Driver {
         let Ok(head) = Head::read(text) else { return Read::Nothing };
         let req_id = head.req_id.as_deref();
         match ServerMessage::read(&head, text) {
-            Ok(ServerMessage::Messaging(messaging::Response::Push(push))) => Read::Push(Box::new(push)),
+            Ok(message) if message.is_event() => Read::Event(Box::new(message)),
             Ok(message) => {
                 if let ServerMessage::Presence(presence::Response::PeersList(list)) = &message
                     && self.shared.is_older_broker()
@@ -441,7 +463,7 @@ pub(super) fn ack_frame(ack: ClientAck) -> String {
 }
 
 enum Read {
-    Push(Box<Push>),
+    Event(Box<ServerMessage>),
     Answer { key: Option<String>, message: Box<ServerMessage> },
     Nothing,
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use claudemesh_protocol::features::messaging::{ClientAck, Push};
 use claudemesh_protocol::features::presence;
 use claudemesh_protocol::message::ClientMessage;
-use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::driver::{Outgoing, Shared};
@@ -18,8 +17,8 @@ use crate::inbox::{Mailbox, NewMessage};
 pub(super) const MAIL_QUEUE: usize = 512;
 /// Pushes stored in one transaction.
 const MAX_BATCH: usize = 64;
-/// Events that a slow listener may miss; messages are not lost, they are in the inbox.
-const EVENT_QUEUE: usize = 1_024;
+/// Words that a slow listener may miss; messages are not lost, they are in the inbox.
+const STORED_QUEUE: usize = 1_024;
 /// Wait before the inbox is tried again (full disk).
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -34,31 +33,15 @@ pub(super) enum MailItem {
     Barrier(oneshot::Sender<()>),
 }
 
-/// What a listener hears.
-#[derive(Clone, Debug)]
-pub enum MailEvent {
-    /// So many messages that were new to this reader are in the inbox now.
-    Stored(usize),
-    /// The broker tells something about the mesh.
-    System(Arc<SystemEvent>),
-}
-
-/// An event of the broker.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SystemEvent {
-    /// `peer_joined`, `low_waiting` …
-    pub event: String,
-    /// Its data.
-    pub data: Value,
-    /// ISO time.
-    pub created_at: String,
-}
+/// So many messages that were new to this reader are in the inbox now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored(pub usize);
 
 /// Where incoming mail goes.
 #[derive(Clone)]
 pub(super) struct Mail {
     pub(super) queue: mpsc::Sender<MailItem>,
-    pub(super) events: broadcast::Sender<MailEvent>,
+    pub(super) stored: broadcast::Sender<Stored>,
 }
 
 impl Mail {
@@ -70,9 +53,9 @@ impl Mail {
         asking: mpsc::WeakSender<Outgoing>,
     ) -> Self {
         let (queue, items) = mpsc::channel(MAIL_QUEUE);
-        let (events, _) = broadcast::channel(EVENT_QUEUE);
-        tokio::spawn(run(shared, mailbox, acks, asking, items, events.clone()));
-        Self { queue, events }
+        let (stored, _) = broadcast::channel(STORED_QUEUE);
+        tokio::spawn(run(shared, mailbox, acks, asking, items, stored.clone()));
+        Self { queue, stored }
     }
 }
 
@@ -82,7 +65,7 @@ async fn run(
     acks: mpsc::UnboundedSender<ClientAck>,
     asking: mpsc::WeakSender<Outgoing>,
     mut items: mpsc::Receiver<MailItem>,
-    events: broadcast::Sender<MailEvent>,
+    stored: broadcast::Sender<Stored>,
 ) {
     let reader: Arc<str> = shared.identity.reader().into();
     let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -92,15 +75,8 @@ async fn run(
         let mut barriers = Vec::new();
         for item in batch.drain(..) {
             match item {
-                MailItem::Push(push) if open::is_system(&push) => {
-                    let event = SystemEvent {
-                        event: push.event.unwrap_or_default(),
-                        data: push.event_data.unwrap_or(Value::Null),
-                        created_at: push.created_at,
-                    };
-                    // Nobody listening is fine: a connection without a session to tell.
-                    let _ = events.send(MailEvent::System(Arc::new(event)));
-                }
+                // It takes the way of the messages, so that it is told at about the time of those that came with it.
+                MailItem::Push(push) if open::is_system(&push) => shared.events.publish((*push).into()),
                 MailItem::Push(push) => pushes.push(open::open(&push, &shared.identity, now)),
                 MailItem::Barrier(done) => barriers.push(done),
             }
@@ -128,7 +104,7 @@ async fn run(
             let _ = acks.send(ClientAck { message_ids: ids, ..ClientAck::default() });
             let count = fresh.iter().filter(|new| **new).count();
             if count > 0 {
-                let _ = events.send(MailEvent::Stored(count));
+                let _ = stored.send(Stored(count));
             }
         }
         for done in barriers {

@@ -19,18 +19,21 @@ mod attached;
 mod backoff;
 mod driver;
 mod error;
+mod events;
 mod identity;
 mod mail;
 mod open;
 mod pending;
 pub(crate) mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use driver::State;
 pub use error::{Closed, ConnectionError, WireError};
+pub(crate) use events::Tagged;
+pub use events::{Events, Heard};
 pub use identity::Identity;
-pub use mail::{MailEvent, SystemEvent};
+pub use mail::Stored;
 
 use crate::inbox::{InboxError, Mailbox};
 use driver::{Driver, Outgoing, Shared};
@@ -77,7 +80,7 @@ impl Connection {
     }
 
     fn spawn(identity: Identity, mailbox: Option<Mailbox>, once: bool) -> Self {
-        let shared = Arc::new(Shared::new(identity));
+        let shared = Arc::new(Shared::new(identity, None));
         let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
         let (acks, ack_items) = mpsc::unbounded_channel();
         let mail = mailbox.map(|mailbox| Mail::start(Arc::clone(&shared), mailbox, acks.clone(), outgoing.downgrade()));
@@ -143,9 +146,20 @@ impl Connection {
         self.shared.is_older_broker()
     }
 
-    /// Hears of mail and events from now on. `None` without a mailbox.
-    pub fn mail_events(&self) -> Option<broadcast::Receiver<MailEvent>> {
-        self.mail.as_ref().map(|mail| mail.events.subscribe())
+    /// Hears of mail from now on. `None` without a mailbox.
+    pub fn mail_events(&self) -> Option<broadcast::Receiver<Stored>> {
+        self.mail.as_ref().map(|mail| mail.stored.subscribe())
+    }
+
+    /// Hears of the broker's events of one type from now on. Of `push` these are the broker's own words only (who joined, what
+    /// waits): messages go through the inbox.
+    pub fn events<E: ServerBody>(&self) -> Events<E> {
+        Events::new(self.events_of(E::TAG))
+    }
+
+    /// As [`Connection::events`], for whoever passes them on.
+    pub(crate) fn events_of(&self, tag: &'static str) -> Tagged {
+        self.shared.events.listen(tag)
     }
 
     /// Waits until every push that has arrived is in the inbox.
@@ -161,7 +175,7 @@ impl Connection {
     pub fn nudge(&self) {
         if let Some(mail) = &self.mail {
             // Nobody listening is fine.
-            let _ = mail.events.send(MailEvent::Stored(0));
+            let _ = mail.stored.send(Stored(0));
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use claudemesh_protocol::crypto::envelope;
 use claudemesh_protocol::crypto::keys::SecretKey;
+use claudemesh_protocol::features::messaging::Push;
 use claudemesh_protocol::features::presence::{self, ListPeers};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::session::PeerDescription;
@@ -17,20 +18,20 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use super::*;
 use crate::inbox::Inbox;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-struct FakeBroker {
+pub(crate) struct FakeBroker {
     listener: TcpListener,
 }
 
-struct FakeSocket(WebSocketStream<TcpStream>);
+pub(crate) struct FakeSocket(WebSocketStream<TcpStream>);
 
 impl FakeBroker {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("ws://{}/ws", self.listener.local_addr().unwrap())
     }
 
@@ -40,7 +41,7 @@ impl FakeBroker {
     }
 
     /// Accepts a socket and its hello.
-    async fn greet(&self) -> (FakeSocket, Value) {
+    pub(crate) async fn greet(&self) -> (FakeSocket, Value) {
         let mut socket = self.accept().await;
         let hello = socket.receive().await;
         socket
@@ -54,7 +55,7 @@ impl FakeBroker {
 }
 
 impl FakeSocket {
-    async fn receive(&mut self) -> Value {
+    pub(crate) async fn receive(&mut self) -> Value {
         loop {
             match tokio::time::timeout(PATIENCE, self.0.next()).await.unwrap().unwrap().unwrap() {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -64,7 +65,7 @@ impl FakeSocket {
         }
     }
 
-    async fn send(&mut self, frame: Value) {
+    pub(crate) async fn send(&mut self, frame: Value) {
         self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
@@ -73,7 +74,7 @@ impl FakeSocket {
     }
 }
 
-fn identity(url: &str) -> Identity {
+pub(crate) fn identity(url: &str) -> Identity {
     Identity {
         mesh_id: "mesh1".into(),
         slug: "team".into(),
@@ -244,10 +245,9 @@ async fn messages_are_acknowledged_after_they_are_stored_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let broker = FakeBroker::start().await;
     let who = identity(&broker.url());
-    let reader = who.reader();
     let mailbox = open_mailbox(dir.path(), &who).await.unwrap();
     let connection = Connection::start(who.clone(), Some(mailbox));
-    let mut events = connection.mail_events().unwrap();
+    let mut events = connection.events::<Push>();
     let (mut socket, _) = broker.greet().await;
     let sender = SecretKey::from_seed([9; 32]);
     for number in 0..20 {
@@ -282,16 +282,109 @@ async fn messages_are_acknowledged_after_they_are_stored_and_in_order() {
     }
     assert_eq!(acknowledged, (0..20).map(|number| format!("m{number}")).collect::<Vec<_>>());
     let mut other = Inbox::open(dir.path(), &who.mesh_id).unwrap();
-    let texts: Vec<String> =
-        other.claim_unshown(&reader, "channel", 100, 1).unwrap().iter().map(|message| message.text()).collect();
+    let texts: Vec<String> = other.person().list(false, 100).unwrap().iter().map(|message| message.text()).collect();
     assert_eq!(texts, (0..20).map(|number| format!("text {number}")).collect::<Vec<_>>());
-    loop {
-        if let MailEvent::System(event) = events.recv().await.unwrap() {
-            assert_eq!((event.event.as_str(), &event.data), ("peer_joined", &json!({"name": "bob"})));
-            break;
-        }
-    }
+    // Mail is not among the events.
+    let Some(Heard::Event(event)) = events.next().await else { panic!("no event") };
+    assert_eq!((event.event.as_deref(), event.event_data), (Some("peer_joined"), Some(json!({"name": "bob"}))));
     connection.close().await;
+}
+
+/// What the broker says of itself.
+pub(crate) fn system(event: &str) -> Value {
+    json!({
+        "type": "push", "messageId": event, "meshId": "mesh1", "priority": "low", "senderPubkey": "system",
+        "nonce": "", "ciphertext": "", "createdAt": "2026-01-01T00:00:00.000Z", "subtype": "system", "event": event,
+    })
+}
+
+async fn next_event(events: &mut Events<Push>) -> Heard<Option<String>> {
+    match tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap() {
+        Heard::Event(push) => Heard::Event(push.event),
+        Heard::Lagged(count) => Heard::Lagged(count),
+        Heard::Away => Heard::Away,
+    }
+}
+
+#[tokio::test]
+async fn events_reach_who_listens_and_a_gap_is_told() {
+    let broker = FakeBroker::start().await;
+    let connection = Connection::start(identity(&broker.url()), None);
+    let mut events = connection.events::<Push>();
+    let (mut socket, _) = broker.greet().await;
+    // Of a later time: nobody knows it, nobody asked for it.
+    socket.send(json!({"type": "event_of_a_later_time", "value": 1})).await;
+    socket.send(system("peer_joined")).await;
+    assert_eq!(next_event(&mut events).await, Heard::Event(Some("peer_joined".into())));
+    drop(socket);
+    let (mut socket, _) = broker.greet().await;
+    socket.send(system("peer_left")).await;
+    assert_eq!(next_event(&mut events).await, Heard::Away);
+    assert_eq!(next_event(&mut events).await, Heard::Event(Some("peer_left".into())));
+    connection.close().await;
+    assert_eq!(events.next().await, None);
+}
+
+/// The session's server, played on the other end of its socket.
+#[cfg(unix)]
+struct FakeServer(tokio::io::BufReader<tokio::net::UnixStream>);
+
+#[cfg(unix)]
+impl FakeServer {
+    fn start() -> (Connection, Self) {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (reader, writer) = ours.into_split();
+        let ack = serde_json::from_value(json!({"presenceId": "p", "memberDisplayName": "me"})).unwrap();
+        let connection = Connection::attached(identity(""), ack, tokio::io::BufReader::new(reader), writer);
+        (connection, Self(tokio::io::BufReader::new(theirs)))
+    }
+
+    async fn hear(&mut self) -> crate::session::Request {
+        let mut line = String::new();
+        let reading = tokio::io::AsyncBufReadExt::read_line(&mut self.0, &mut line);
+        tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    async fn say(&mut self, reply: &crate::session::Reply) {
+        let line = serde_json::to_string(reply).unwrap() + "\n";
+        tokio::io::AsyncWriteExt::write_all(self.0.get_mut(), line.as_bytes()).await.unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_sessions_server_passes_events_on_and_says_what_was_lost() {
+    use crate::session::{Reply, Request};
+
+    let (connection, mut server) = FakeServer::start();
+    let mut events = connection.events::<Push>();
+    let asking = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.call(list_peers(), PATIENCE).await }
+    });
+    assert!(matches!(server.hear().await, Request::Listen { tag } if tag == "push"));
+    assert!(matches!(server.hear().await, Request::Frame { .. }), "what is asked after it comes after it");
+    server.say(&Reply::Event { frame: json!({"type": "event_of_a_later_time"}).to_string() }).await;
+    server.say(&Reply::Event { frame: system("peer_joined").to_string() }).await;
+    server.say(&Reply::Missed { tag: "push".into(), count: Some(3) }).await;
+    server.say(&Reply::Missed { tag: "push".into(), count: None }).await;
+    assert_eq!(next_event(&mut events).await, Heard::Event(Some("peer_joined".into())));
+    assert_eq!(next_event(&mut events).await, Heard::Lagged(3));
+    assert_eq!(next_event(&mut events).await, Heard::Away);
+    server.say(&Reply::Silent { tag: "push".into() }).await;
+    assert_eq!(events.next().await, None);
+    asking.abort();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_older_server_of_the_session_ends_the_wait_for_events() {
+    let (connection, mut server) = FakeServer::start();
+    let mut events = connection.events::<Push>();
+    server.hear().await;
+    server.say(&crate::session::Reply::Error { code: "bad_json".into(), message: "unknown variant".into() }).await;
+    assert_eq!(tokio::time::timeout(PATIENCE, events.next()).await.unwrap(), None);
 }
 
 #[tokio::test]

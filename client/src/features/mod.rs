@@ -1,7 +1,10 @@
 //! One folder per feature, named as in the protocol and the broker.
 //!
 //! `mod.rs`: typed requests as `impl Connection`; `cli.rs`: the verbs of the shell; `tools.rs`: the MCP tools. Both call
-//! the same requests.
+//! the same requests. What a feature does in the running session, beside verbs and tools, stands in the lists below.
+
+use crate::mcp::admit::Interceptor;
+use crate::mcp::events::Listener;
 
 pub mod enrolment;
 pub mod groups;
@@ -12,3 +15,15 @@ pub mod moderation;
 pub mod permissions;
 pub mod presence;
 pub mod questions;
+
+/// What looks at incoming messages before any route may show them, in this order, one line each.
+pub const INTERCEPTORS: &[Interceptor] = &[
+    // Signed answers are nobody's mail, whatever the rule says.
+    Interceptor::of::<permissions::Words>(),
+    Interceptor::of::<crate::inbound::InboundRule>(),
+    // What the rule holds back ends no wait.
+    Interceptor::of::<questions::Answers>(),
+];
+
+/// What the features do about the broker's events in a session, one line each.
+pub const EVENTS: &[Listener] = &[Listener::of::<messaging::system::SystemNotes>()];

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ConfigStore};
 use crate::inbox::{InboxError, Message};
+use crate::mcp::admit::Intercept;
 use crate::mcp::hub::{Bound, Hub};
 
 pub mod cli;
@@ -136,12 +137,16 @@ impl Rules {
     }
 }
 
-/// Applies the rule to what has come and was not looked at. Call before messages are taken for any route.
-///
-/// # Errors
-/// [`InboxError`]
-pub async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
-    crate::features::permissions::settle(hub, bound).await;
+/// Applies the rules to what has come and was not looked at.
+pub struct InboundRule;
+
+impl Intercept for InboundRule {
+    async fn intercept(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
+        apply(hub, bound).await
+    }
+}
+
+async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
     let reader = bound.reader();
     let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
     if fresh.is_empty() {

@@ -11,7 +11,7 @@ use diesel::prelude::*;
 use super::questions::{QUESTION, mark_shown, note_polled};
 use super::row::{Kind, Message};
 use super::schema::{deliveries, messages, question_readers};
-use super::{Inbox, InboxError, MAX_LIST};
+use super::{Inbox, InboxError, MAX_LIST, Mail};
 use crate::inbound::Verdict;
 
 /// Whose answer a wait is for.
@@ -117,19 +117,19 @@ impl Taken {
     }
 }
 
-impl Inbox {
-    /// As [`Inbox::claim_unshown`], for direct messages of these subtypes only.
+impl Mail<'_> {
+    /// As [`Mail::claim`], for direct messages of these subtypes only.
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is marked then.
     pub fn claim_unshown_of(
         &mut self,
-        reader: &str,
         subtypes: &[&str],
         route: &str,
         limit: i64,
         now_ms: i64,
     ) -> Result<Vec<Message>, InboxError> {
+        let reader = self.reader;
         let awaited = self.awaited(reader)?;
         let taken = self.db.immediate_transaction(|db| {
             let taken: Vec<Message> = deliveries::table
@@ -150,7 +150,9 @@ impl Inbox {
         })?;
         Ok(taken)
     }
+}
 
+impl Inbox {
     /// Takes what ends a wait of `reader` for the answer to `question_id`: the answer, also when another route has shown it
     /// meanwhile; else a question, not shown yet, from the peer that was asked, which waits for us as we wait for it. `ruled`:
     /// only what the rule for incoming messages has let through; a shell has no such rule.

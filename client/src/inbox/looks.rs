@@ -3,15 +3,16 @@
 use diesel::prelude::*;
 
 use super::schema::{deliveries, messages};
-use super::{Inbox, InboxError, MAX_LIST, Message, not_held};
+use super::{Inbox, InboxError, MAX_LIST, Mail, Message, Person, not_held};
 use crate::inbound::Verdict;
 
-impl Inbox {
-    /// Deliveries of `reader` that were not shown and are not held.
+impl Mail<'_> {
+    /// Deliveries that were not shown and are not held.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn count_unshown(&mut self, reader: &str) -> Result<i64, InboxError> {
+    pub fn count_unshown(&mut self) -> Result<i64, InboxError> {
+        let reader = self.reader;
         let awaited = self.awaited(reader)?;
         let count = deliveries::table
             .filter(deliveries::reader.eq(reader))
@@ -23,12 +24,13 @@ impl Inbox {
         Ok(count)
     }
 
-    /// Deliveries of `reader` that its rule has let through and that were not shown. What has just come is not among them:
+    /// Deliveries that its rule has let through and that were not shown. What has just come is not among them:
     /// nobody has looked at it yet.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn count_let_through(&mut self, reader: &str) -> Result<i64, InboxError> {
+    pub fn count_let_through(&mut self) -> Result<i64, InboxError> {
+        let reader = self.reader;
         let awaited = self.awaited(reader)?;
         let count = deliveries::table
             .filter(deliveries::reader.eq(reader))
@@ -40,17 +42,18 @@ impl Inbox {
         Ok(count)
     }
 
-    /// The newest delivery of `reader` that was not shown; it stays unshown.
+    /// The newest delivery that was not shown; it stays unshown.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn newest_unshown(&mut self, reader: &str) -> Result<Option<Message>, InboxError> {
+    pub fn newest_unshown(&mut self) -> Result<Option<Message>, InboxError> {
+        let reader = self.reader;
         let awaited = self.awaited(reader)?;
         let newest = deliveries::table
             .inner_join(messages::table)
             .filter(deliveries::reader.eq(reader))
             .filter(deliveries::shown_at_ms.is_null())
-            .filter(not_held())
+            .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
             .filter(deliveries::seq.ne_all(awaited))
             .order(messages::seq.desc())
             .select(Message::as_select())
@@ -59,6 +62,61 @@ impl Inbox {
         Ok(newest)
     }
 
+    /// What the reader got, oldest first: the newest `limit` of all, or of those that no route has shown. Nothing is marked.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn of_reader(&mut self, unshown_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let reader = self.reader;
+        let mut query = deliveries::table
+            .inner_join(messages::table)
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
+            .order(messages::seq.desc())
+            .select(Message::as_select())
+            .into_boxed();
+        if unshown_only {
+            let awaited = self.awaited(reader)?;
+            query = query.filter(deliveries::shown_at_ms.is_null()).filter(deliveries::seq.ne_all(awaited));
+        }
+        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
+        list.reverse();
+        Ok(list)
+    }
+}
+
+impl Person<'_> {
+    /// Messages oldest first: the newest `limit` of all, or of those that nobody has seen. Messages for one session
+    /// belong here too: the human at the shell may read what its sessions got.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn list(&mut self, unseen_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let mut query = messages::table.order(messages::seq.desc()).select(Message::as_select()).into_boxed();
+        if unseen_only {
+            query = query.filter(messages::seen_at_ms.is_null());
+        }
+        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.0.db)?;
+        list.reverse();
+        Ok(list)
+    }
+
+    /// The oldest `limit` messages that nobody has seen.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn oldest_unseen(&mut self, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let list = messages::table
+            .filter(messages::seen_at_ms.is_null())
+            .order(messages::seq)
+            .limit(limit.clamp(1, MAX_LIST))
+            .select(Message::as_select())
+            .load(&mut self.0.db)?;
+        Ok(list)
+    }
+}
+
+impl Inbox {
     /// What `reader` was shown by `route` and nobody has confirmed as seen, oldest first: a channel may drop what is
     /// written into it without a word.
     ///
@@ -75,57 +133,6 @@ impl Inbox {
             .limit(limit.clamp(1, MAX_LIST))
             .select(Message::as_select())
             .load(&mut self.db)?;
-        list.reverse();
-        Ok(list)
-    }
-
-    /// Messages oldest first: the newest `limit` of all, or of those that nobody has seen. Messages for one session
-    /// belong here too: the human at the shell may read what its sessions got.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn list(&mut self, unseen_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let mut query = messages::table.order(messages::seq.desc()).select(Message::as_select()).into_boxed();
-        if unseen_only {
-            query = query.filter(messages::seen_at_ms.is_null());
-        }
-        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
-        list.reverse();
-        Ok(list)
-    }
-
-    /// The oldest `limit` messages that nobody has seen.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn oldest_unseen(&mut self, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let list = messages::table
-            .filter(messages::seen_at_ms.is_null())
-            .order(messages::seq)
-            .limit(limit.clamp(1, MAX_LIST))
-            .select(Message::as_select())
-            .load(&mut self.db)?;
-        Ok(list)
-    }
-
-    /// What `reader` got and its rule let through, oldest first: the newest `limit` of all, or of those that no route has
-    /// shown. Nothing is marked.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn of_reader(&mut self, reader: &str, unshown_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let mut query = deliveries::table
-            .inner_join(messages::table)
-            .filter(deliveries::reader.eq(reader))
-            .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
-            .order(messages::seq.desc())
-            .select(Message::as_select())
-            .into_boxed();
-        if unshown_only {
-            let awaited = self.awaited(reader)?;
-            query = query.filter(deliveries::shown_at_ms.is_null()).filter(deliveries::seq.ne_all(awaited));
-        }
-        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
         list.reverse();
         Ok(list)
     }

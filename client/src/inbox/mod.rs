@@ -18,6 +18,7 @@ use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
 use crate::inbound::Verdict;
 
+mod admitted;
 pub mod answers;
 pub mod awaits;
 mod claims;
@@ -33,6 +34,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use admitted::{Admitted, Mail, Person};
 pub use mailbox::Mailbox;
 use row::NewDelivery;
 pub use row::{Kind, Message, MessageObject, NewMessage, RecipientKind};
@@ -155,72 +157,6 @@ impl Inbox {
         Ok(count)
     }
 
-    /// Takes up to `limit` deliveries of `reader` that were not shown and are not held, oldest first, and marks them shown
-    /// by `route` in the same step: of several processes that ask at once, each message goes to exactly one. What a call of
-    /// this process waits for is left to it.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]; nothing is marked then.
-    pub fn claim_unshown(
-        &mut self,
-        reader: &str,
-        route: &str,
-        limit: i64,
-        now_ms: i64,
-    ) -> Result<Vec<Message>, InboxError> {
-        self.claim(reader, route, &Pick { limit, ..Pick::default() }, now_ms)
-    }
-
-    /// As [`Inbox::claim_unshown`], of the deliveries that `pick` lets through.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]; nothing is marked then.
-    pub fn claim(&mut self, reader: &str, route: &str, pick: &Pick, now_ms: i64) -> Result<Vec<Message>, InboxError> {
-        if self.count_unshown(reader)? == 0 {
-            return Ok(vec![]);
-        }
-        let awaited = self.awaited(reader)?;
-        let taken = self.db.immediate_transaction(|db| {
-            let mut next = deliveries::table
-                .inner_join(messages::table)
-                .filter(deliveries::reader.eq(reader))
-                .filter(deliveries::shown_at_ms.is_null())
-                .filter(not_held())
-                .filter(deliveries::seq.ne_all(awaited))
-                .order(deliveries::seq)
-                .limit(pick.limit.clamp(1, MAX_LIST))
-                .select(deliveries::seq)
-                .into_boxed();
-            if pick.accepted_only {
-                next = next.filter(deliveries::inbound.eq(Verdict::Accept.as_str()));
-            }
-            if pick.urgent_only {
-                next = next.filter(messages::priority.eq(Priority::Now.as_str()));
-            }
-            if let Some(member) = &pick.only_from {
-                next = next.filter(messages::sender_member.eq(member));
-            }
-            if !pick.muted.is_empty() {
-                next = next.filter(messages::sender_pubkey.ne_all(&pick.muted));
-            }
-            let next: Vec<i64> = next.load(db)?;
-            let mut taken: Vec<i64> = diesel::update(deliveries::table)
-                .filter(deliveries::reader.eq(reader))
-                .filter(deliveries::seq.eq_any(&next))
-                .filter(deliveries::shown_at_ms.is_null())
-                .set((deliveries::shown_at_ms.eq(now_ms), deliveries::route.eq(route)))
-                .returning(deliveries::seq)
-                .get_results(db)?;
-            taken.sort_unstable();
-            messages::table
-                .filter(messages::seq.eq_any(taken))
-                .order(messages::seq)
-                .select(Message::as_select())
-                .load(db)
-        })?;
-        Ok(taken)
-    }
-
     /// Gives claimed messages back: the write into the session failed.
     ///
     /// # Errors
@@ -278,13 +214,63 @@ impl Inbox {
     }
 }
 
+impl Mail<'_> {
+    /// Takes deliveries that were not shown, oldest first, as far as `pick` lets them through, and marks them shown by `route`
+    /// in the same step: of several processes that ask at once, each message goes to exactly one. What a call of this process
+    /// waits for is left to it.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]; nothing is marked then.
+    pub fn claim(&mut self, route: &str, pick: &Pick, now_ms: i64) -> Result<Vec<Message>, InboxError> {
+        if self.count_unshown()? == 0 {
+            return Ok(vec![]);
+        }
+        let reader = self.reader;
+        let awaited = self.awaited(reader)?;
+        let taken = self.db.immediate_transaction(|db| {
+            let mut next = deliveries::table
+                .inner_join(messages::table)
+                .filter(deliveries::reader.eq(reader))
+                .filter(deliveries::shown_at_ms.is_null())
+                .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
+                .filter(deliveries::seq.ne_all(awaited))
+                .order(deliveries::seq)
+                .limit(pick.limit.clamp(1, MAX_LIST))
+                .select(deliveries::seq)
+                .into_boxed();
+            if pick.urgent_only {
+                next = next.filter(messages::priority.eq(Priority::Now.as_str()));
+            }
+            if let Some(member) = &pick.only_from {
+                next = next.filter(messages::sender_member.eq(member));
+            }
+            if !pick.muted.is_empty() {
+                next = next.filter(messages::sender_pubkey.ne_all(&pick.muted));
+            }
+            let next: Vec<i64> = next.load(db)?;
+            let mut taken: Vec<i64> = diesel::update(deliveries::table)
+                .filter(deliveries::reader.eq(reader))
+                .filter(deliveries::seq.eq_any(&next))
+                .filter(deliveries::shown_at_ms.is_null())
+                .set((deliveries::shown_at_ms.eq(now_ms), deliveries::route.eq(route)))
+                .returning(deliveries::seq)
+                .get_results(db)?;
+            taken.sort_unstable();
+            messages::table
+                .filter(messages::seq.eq_any(taken))
+                .order(messages::seq)
+                .select(Message::as_select())
+                .load(db)
+        })?;
+        Ok(taken)
+    }
+}
+
 /// Which deliveries to take.
 #[derive(Clone, Debug, Default)]
 pub struct Pick {
     /// Most deliveries.
     pub limit: i64,
-    /// Only those that the rule for what comes in has let through, see [`crate::inbound`].
-    pub accepted_only: bool,
     /// Only priority `now`.
     pub urgent_only: bool,
     /// Only what this member (key) wrote.

@@ -11,7 +11,7 @@ use diesel::sqlite::SqliteConnection;
 
 use super::row::{Kind, Message};
 use super::schema::{answers, deliveries, messages, question_readers};
-use super::{Inbox, InboxError, MAX_LIST, MEMBER_READER};
+use super::{InboxError, MAX_LIST, MEMBER_READER, Mail, Person};
 use crate::inbound::Verdict;
 
 /// Subtype of a message that asks.
@@ -89,25 +89,27 @@ struct ReaderRow {
     declined_at_ms: Option<i64>,
 }
 
-impl Inbox {
-    /// Questions that wait for an answer of `reader`, oldest first. Nothing is marked.
+impl Mail<'_> {
+    /// Questions that wait for an answer of the reader, oldest first. Nothing is marked.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn pending_questions(&mut self, reader: &str, limit: i64) -> Result<Vec<Question>, InboxError> {
+    pub fn pending_questions(&mut self, limit: i64) -> Result<Vec<Question>, InboxError> {
+        let reader = self.reader;
         let mut open = questions_of(&mut self.db, Some(reader), crate::clock::now_ms())?;
         open.retain(|question| question.state.is_open());
         open.truncate(usize::try_from(limit).unwrap_or(0));
         Ok(open)
     }
 
-    /// The open questions that may keep `reader` from stopping now, oldest first. Each call counts for every one of them,
+    /// The open questions that may keep the reader from stopping now, oldest first. Each call counts for every one of them,
     /// listed by the caller or not, so that a flood of questions cannot hold a session; after [`MAX_STOP_BLOCKS`] a
     /// question is declined instead. They count as shown by the route `stop`, for their text is in the reason.
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is marked then.
-    pub fn block_for_questions(&mut self, reader: &str, now_ms: i64) -> Result<Stopping, InboxError> {
+    pub fn block_for_questions(&mut self, now_ms: i64) -> Result<Stopping, InboxError> {
+        let reader = self.reader;
         let stopping = self.db.immediate_transaction(|db| {
             let mut stopping = Stopping::default();
             for mut question in questions_of(db, Some(reader), now_ms)? {
@@ -144,19 +146,19 @@ impl Inbox {
         Ok(stopping)
     }
 
-    /// Open questions for `reader`, each once: those that it was not given by an earlier call, or all again. They count as
+    /// Open questions for the reader, each once: those that it was not given by an earlier call, or all again. They count as
     /// shown by `route` and stay open until they are answered. Also answers how many others are open.
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is marked then.
     pub fn poll_questions(
         &mut self,
-        reader: &str,
         again: bool,
         limit: usize,
         route: &str,
         now_ms: i64,
     ) -> Result<(Vec<Question>, usize), InboxError> {
+        let reader = self.reader;
         let taken = self.db.immediate_transaction(|db| {
             let mut open = questions_of(db, Some(reader), now_ms)?;
             open.retain(|question| question.state.is_open());
@@ -173,13 +175,25 @@ impl Inbox {
         Ok(taken)
     }
 
-    /// Questions of one reader, or of the member whoever of its sessions got them, oldest first: the open ones, or all that
-    /// are kept.
+    /// Questions of the reader, oldest first: the open ones, or all that are kept. Nothing is marked.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
-    pub fn questions(&mut self, reader: Option<&str>, all: bool, now_ms: i64) -> Result<Vec<Question>, InboxError> {
-        let mut list = questions_of(&mut self.db, reader, now_ms)?;
+    pub fn questions(&mut self, all: bool, now_ms: i64) -> Result<Vec<Question>, InboxError> {
+        let reader = self.reader;
+        let mut list = questions_of(&mut self.db, Some(reader), now_ms)?;
+        list.retain(|question| all || question.state.is_open());
+        Ok(list)
+    }
+}
+
+impl Person<'_> {
+    /// Questions of the member, whoever of its sessions got them, oldest first: the open ones, or all that are kept.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn questions(&mut self, all: bool, now_ms: i64) -> Result<Vec<Question>, InboxError> {
+        let mut list = questions_of(&mut self.0.db, None, now_ms)?;
         list.retain(|question| all || question.state.is_open());
         Ok(list)
     }
@@ -215,10 +229,8 @@ fn questions_of(db: &mut SqliteConnection, reader: Option<&str>, now_ms: i64) ->
         Some(reader) => newest
             .inner_join(deliveries::table)
             .filter(deliveries::reader.eq(reader))
-            // What the rule for incoming messages holds or refuses asks nothing.
-            .filter(
-                deliveries::inbound.is_null().or(deliveries::inbound.assume_not_null().eq(Verdict::Accept.as_str())),
-            )
+            // What the rule for incoming messages holds, refuses or has not looked at asks nothing.
+            .filter(deliveries::inbound.eq(Verdict::Accept.as_str()))
             .select(Message::as_select())
             .load(db)?,
     };

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::answers::AnswerClaim;
 use super::awaits::{Asked, Taken};
 use super::questions::{MAX_STOP_BLOCKS, QUESTION, QUESTION_TTL_MS, Question, QuestionState, REPLY};
+use super::tests::{mail, up_to};
 use super::*;
 
 const ANN: &str = "aa";
@@ -46,7 +47,7 @@ fn ids(list: &[Question]) -> Vec<&str> {
 }
 
 fn states(inbox: &mut Inbox, now_ms: i64) -> Vec<QuestionState> {
-    inbox.questions(None, true, now_ms).unwrap().iter().map(|question| question.state).collect()
+    inbox.person().questions(true, now_ms).unwrap().iter().map(|question| question.state).collect()
 }
 
 #[test]
@@ -59,12 +60,32 @@ fn only_readable_direct_questions_of_this_reader_wait() {
     let all = [question("q1", now), message("m1", None, None, ANN, now), broadcast, sealed, question("q2", now)];
     inbox.store("s1", &all).unwrap();
     inbox.store("s2", &[question("q3", now), question("q2", now)]).unwrap();
-    assert_eq!(ids(&inbox.pending_questions("s1", 10).unwrap()), ["q1", "q2"]);
-    assert_eq!(ids(&inbox.pending_questions("s1", 1).unwrap()), ["q1"]);
-    assert_eq!(ids(&inbox.pending_questions("s2", 10).unwrap()), ["q2", "q3"]);
-    assert_eq!(ids(&inbox.questions(None, false, now).unwrap()), ["q1", "q2", "q3"]);
+    assert_eq!(ids(&mail(&mut inbox, "s1").pending_questions(10).unwrap()), ["q1", "q2"]);
+    assert_eq!(ids(&mail(&mut inbox, "s1").pending_questions(1).unwrap()), ["q1"]);
+    assert_eq!(ids(&mail(&mut inbox, "s2").pending_questions(10).unwrap()), ["q2", "q3"]);
+    assert_eq!(ids(&inbox.person().questions(false, now).unwrap()), ["q1", "q2", "q3"]);
     // Asking for the list marks nothing.
-    assert_eq!(inbox.count_unshown("s1").unwrap(), 5);
+    assert_eq!(mail(&mut inbox, "s1").count_unshown().unwrap(), 5);
+}
+
+#[test]
+fn what_the_rule_has_not_looked_at_or_holds_asks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut inbox = open(dir.path());
+    let now = crate::clock::now_ms();
+    inbox.store("s1", &[question("q1", now), question("q2", now)]).unwrap();
+    let shown = |inbox: &mut Inbox| {
+        let mut mail = Mail::new(inbox, "s1");
+        let newest = mail.newest_unshown().unwrap().map(|message| message.message_id);
+        (mail.pending_questions(10).unwrap().len(), mail.questions(true, now).unwrap().len(), newest)
+    };
+    assert_eq!(shown(&mut inbox), (0, 0, None));
+    assert_eq!(Mail::new(&mut inbox, "s1").poll_questions(true, 10, "pull", now).unwrap(), (vec![], 0));
+    assert!(Mail::new(&mut inbox, "s1").block_for_questions(now).unwrap().blocking.is_empty());
+    assert!(Mail::new(&mut inbox, "s1").claim("channel", &up_to(10), now).unwrap().is_empty());
+    let seqs: Vec<i64> = inbox.undecided("s1").unwrap().iter().map(|message| message.seq).collect();
+    inbox.decide("s1", &[(seqs[0], Verdict::Accept), (seqs[1], Verdict::Hold)], now).unwrap();
+    assert_eq!(shown(&mut inbox), (1, 1, Some("q1".into())));
 }
 
 #[test]
@@ -74,17 +95,17 @@ fn a_question_blocks_twice_and_is_declined_then_for_that_reader_only() {
     inbox.store("s1", &[question("q1", 0)]).unwrap();
     inbox.store("s2", &[question("q1", 0)]).unwrap();
     for round in 1..=MAX_STOP_BLOCKS {
-        let blocking = inbox.block_for_questions("s1", 10).unwrap().blocking;
+        let blocking = mail(&mut inbox, "s1").block_for_questions(10).unwrap().blocking;
         assert_eq!((ids(&blocking), blocking[0].stop_blocks), (vec!["q1"], round));
     }
     // It was in the reason, so the channel does not show it too.
-    assert!(inbox.claim_unshown("s1", "channel", 10, 11).unwrap().is_empty());
+    assert!(mail(&mut inbox, "s1").claim("channel", &up_to(10), 11).unwrap().is_empty());
     inbox.store("s1", &[question("q2", 0)]).unwrap();
-    assert_eq!(ids(&inbox.block_for_questions("s1", 10).unwrap().blocking), ["q2"]);
-    assert_eq!(ids(&inbox.block_for_questions("s1", 10).unwrap().blocking), ["q2"]);
-    assert!(inbox.block_for_questions("s1", 10).unwrap().blocking.is_empty());
+    assert_eq!(ids(&mail(&mut inbox, "s1").block_for_questions(10).unwrap().blocking), ["q2"]);
+    assert_eq!(ids(&mail(&mut inbox, "s1").block_for_questions(10).unwrap().blocking), ["q2"]);
+    assert!(mail(&mut inbox, "s1").block_for_questions(10).unwrap().blocking.is_empty());
     assert_eq!(states(&mut inbox, 10), [QuestionState::Declined, QuestionState::Declined]);
-    assert_eq!(ids(&inbox.block_for_questions("s2", 10).unwrap().blocking), ["q1"]);
+    assert_eq!(ids(&mail(&mut inbox, "s2").block_for_questions(10).unwrap().blocking), ["q1"]);
     // Declined is not closed: it can still be answered.
     let seq = inbox.find("q1").unwrap().unwrap().seq;
     assert!(matches!(inbox.begin_answer(seq, 20).unwrap(), AnswerClaim::Granted(_)));
@@ -96,9 +117,9 @@ fn a_flood_of_questions_cannot_hold_a_session() {
     let mut inbox = open(dir.path());
     let flood: Vec<NewMessage> = (0..500).map(|number| question(&format!("q{number}"), 0)).collect();
     inbox.store("s1", &flood).unwrap();
-    assert_eq!(inbox.block_for_questions("s1", 10).unwrap().blocking.len(), 500);
-    assert_eq!(inbox.block_for_questions("s1", 10).unwrap().blocking.len(), 500);
-    assert!(inbox.block_for_questions("s1", 10).unwrap().blocking.is_empty());
+    assert_eq!(mail(&mut inbox, "s1").block_for_questions(10).unwrap().blocking.len(), 500);
+    assert_eq!(mail(&mut inbox, "s1").block_for_questions(10).unwrap().blocking.len(), 500);
+    assert!(mail(&mut inbox, "s1").block_for_questions(10).unwrap().blocking.is_empty());
 }
 
 #[test]
@@ -108,8 +129,8 @@ fn questions_expire() {
     inbox.store("s1", &[question("q1", 1_000)]).unwrap();
     assert_eq!(states(&mut inbox, QUESTION_TTL_MS), [QuestionState::Pending]);
     assert_eq!(states(&mut inbox, QUESTION_TTL_MS + 1_000), [QuestionState::Expired]);
-    assert!(inbox.block_for_questions("s1", QUESTION_TTL_MS + 1_000).unwrap().blocking.is_empty());
-    assert!(inbox.pending_questions("s1", 10).unwrap().is_empty(), "1970 is long ago");
+    assert!(mail(&mut inbox, "s1").block_for_questions(QUESTION_TTL_MS + 1_000).unwrap().blocking.is_empty());
+    assert!(mail(&mut inbox, "s1").pending_questions(10).unwrap().is_empty(), "1970 is long ago");
 }
 
 #[test]
@@ -117,18 +138,18 @@ fn polling_gives_each_text_once_and_counts_what_is_open() {
     let dir = tempfile::tempdir().unwrap();
     let mut inbox = open(dir.path());
     inbox.store("s1", &[question("q1", 0), question("q2", 0)]).unwrap();
-    let (first, others) = inbox.poll_questions("s1", false, 1, "pull", 10).unwrap();
+    let (first, others) = mail(&mut inbox, "s1").poll_questions(false, 1, "pull", 10).unwrap();
     assert_eq!((ids(&first), others), (vec!["q1"], 1));
-    let (second, others) = inbox.poll_questions("s1", false, 10, "pull", 10).unwrap();
+    let (second, others) = mail(&mut inbox, "s1").poll_questions(false, 10, "pull", 10).unwrap();
     assert_eq!((ids(&second), others), (vec!["q2"], 1));
-    assert_eq!(inbox.poll_questions("s1", false, 10, "pull", 10).unwrap(), (vec![], 2));
-    assert_eq!(inbox.poll_questions("s1", true, 10, "pull", 10).unwrap().0.len(), 2);
-    assert!(inbox.claim_unshown("s1", "channel", 10, 11).unwrap().is_empty());
+    assert_eq!(mail(&mut inbox, "s1").poll_questions(false, 10, "pull", 10).unwrap(), (vec![], 2));
+    assert_eq!(mail(&mut inbox, "s1").poll_questions(true, 10, "pull", 10).unwrap().0.len(), 2);
+    assert!(mail(&mut inbox, "s1").claim("channel", &up_to(10), 11).unwrap().is_empty());
     assert_eq!(states(&mut inbox, 10), [QuestionState::Delivered, QuestionState::Delivered]);
     // The channel showed it, but channels lose notes without a word: a poll gives it all the same.
     inbox.store("s1", &[question("q3", 0)]).unwrap();
-    assert_eq!(inbox.claim_unshown("s1", "channel", 10, 11).unwrap().len(), 1);
-    assert_eq!(ids(&inbox.poll_questions("s1", false, 10, "pull", 12).unwrap().0), ["q3"]);
+    assert_eq!(mail(&mut inbox, "s1").claim("channel", &up_to(10), 11).unwrap().len(), 1);
+    assert_eq!(ids(&mail(&mut inbox, "s1").poll_questions(false, 10, "pull", 12).unwrap().0), ["q3"]);
 }
 
 #[test]
@@ -136,7 +157,7 @@ fn one_answer_per_question_over_processes_and_crashes() {
     let dir = tempfile::tempdir().unwrap();
     let (mut one, mut two) = (open(dir.path()), open(dir.path()));
     one.store("s1", &[question("q1", 0)]).unwrap();
-    let seq = one.questions(None, true, 0).unwrap()[0].message.seq;
+    let seq = one.person().questions(true, 0).unwrap()[0].message.seq;
     let AnswerClaim::Granted(key) = one.begin_answer(seq, 1_000).unwrap() else { panic!("nobody has answered") };
     assert_eq!(two.begin_answer(seq, 2_000).unwrap(), AnswerClaim::UnderWay);
     // The first process died: the next one takes over, under the same key.
@@ -154,7 +175,7 @@ fn one_answer_per_question_over_processes_and_crashes() {
     two.give_up_answer(seq, false).unwrap();
     assert_eq!(two.begin_answer(seq, 60_000).unwrap(), AnswerClaim::Answered(50_000), "an answer stays given");
     assert_eq!(states(&mut two, 60_000), [QuestionState::Answered]);
-    assert!(one.block_for_questions("s1", 10).unwrap().blocking.is_empty());
+    assert!(mail(&mut one, "s1").block_for_questions(10).unwrap().blocking.is_empty());
 }
 
 #[test]
@@ -185,18 +206,22 @@ fn a_wait_takes_the_answer_of_whom_it_asked_and_nothing_else() {
     assert!(matches!(next(&mut inbox), Some(Taken::CounterQuestion(message)) if message.message_id == "counter"));
     assert_eq!(next(&mut inbox), None);
     assert!(
-        inbox
-            .poll_questions("s1", false, 10, "pull", 6)
+        mail(&mut inbox, "s1")
+            .poll_questions(false, 10, "pull", 6)
             .unwrap()
             .0
             .iter()
             .all(|one| one.message.message_id != "counter")
     );
     inbox.give_back("s1", answer.seq).unwrap();
-    let left: Vec<String> =
-        inbox.claim_unshown("s1", "channel", 10, 6).unwrap().into_iter().map(|message| message.message_id).collect();
+    let left: Vec<String> = mail(&mut inbox, "s1")
+        .claim("channel", &up_to(10), 6)
+        .unwrap()
+        .into_iter()
+        .map(|message| message.message_id)
+        .collect();
     assert_eq!(left, ["forged", "other", "plain", "answer"], "the rest arrives like any message");
-    assert_eq!(inbox.count_unshown("s2").unwrap(), 1);
+    assert_eq!(mail(&mut inbox, "s2").count_unshown().unwrap(), 1);
 }
 
 #[test]
@@ -204,7 +229,7 @@ fn no_route_shows_what_a_wait_of_this_process_may_end_with() {
     let dir = tempfile::tempdir().unwrap();
     let (mut inbox, mut hook) = (open(dir.path()), open(dir.path()));
     let claim = |inbox: &mut Inbox| -> Vec<String> {
-        let claimed = inbox.claim_unshown("s1", "channel", 10, 6).unwrap();
+        let claimed = mail(inbox, "s1").claim("channel", &up_to(10), 6).unwrap();
         claimed.into_iter().map(|message| message.message_id).collect()
     };
     let asked = Asked { key: BOB.into(), member: format!("{BOB}-member") };

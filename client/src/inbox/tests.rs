@@ -33,6 +33,18 @@ fn open(dir: &Path) -> Inbox {
     Inbox::open(dir, &"mesh1".into()).unwrap()
 }
 
+/// The mail of a reader, after a rule that accepts everything.
+pub(super) fn mail<'a>(inbox: &'a mut Inbox, reader: &'a str) -> Mail<'a> {
+    let fresh = inbox.undecided(reader).unwrap();
+    let decided: Vec<_> = fresh.iter().map(|message| (message.seq, Verdict::Accept)).collect();
+    inbox.decide(reader, &decided, 0).unwrap();
+    Mail::new(inbox, reader)
+}
+
+pub(super) fn up_to(limit: i64) -> Pick {
+    Pick { limit, ..Pick::default() }
+}
+
 fn ids(list: &[Message]) -> Vec<&str> {
     list.iter().map(|message| message.message_id.as_str()).collect()
 }
@@ -46,10 +58,10 @@ fn a_message_is_stored_once_by_id_and_by_the_senders_key() {
     assert_eq!(inbox.store("s1", std::slice::from_ref(&retry)).unwrap(), [false]);
     // Another session receives the same message: one row, a delivery of its own.
     assert_eq!(inbox.store("s2", &[retry]).unwrap(), [true]);
-    assert_eq!(inbox.list(false, 10).unwrap().len(), 1);
-    assert_eq!(ids(&inbox.claim_unshown("s1", "channel", 10, 5).unwrap()), ["m1"]);
-    assert_eq!(ids(&inbox.claim_unshown("s2", "channel", 10, 5).unwrap()), ["m1"]);
-    assert!(inbox.claim_unshown("s1", "pull", 10, 5).unwrap().is_empty());
+    assert_eq!(inbox.person().list(false, 10).unwrap().len(), 1);
+    assert_eq!(ids(&mail(&mut inbox, "s1").claim("channel", &up_to(10), 5).unwrap()), ["m1"]);
+    assert_eq!(ids(&mail(&mut inbox, "s2").claim("channel", &up_to(10), 5).unwrap()), ["m1"]);
+    assert!(mail(&mut inbox, "s1").claim("pull", &up_to(10), 5).unwrap().is_empty());
 }
 
 #[test]
@@ -57,12 +69,16 @@ fn only_what_the_rule_has_let_through_is_a_backlog() {
     let dir = tempfile::tempdir().unwrap();
     let mut inbox = open(dir.path());
     inbox.store("s", &[message("a"), message("b")]).unwrap();
-    assert_eq!((inbox.count_unshown("s").unwrap(), inbox.count_let_through("s").unwrap()), (2, 0), "just arrived");
+    assert_eq!(
+        (Mail::new(&mut inbox, "s").count_unshown().unwrap(), Mail::new(&mut inbox, "s").count_let_through().unwrap()),
+        (2, 0),
+        "just arrived"
+    );
     let seqs: Vec<i64> = inbox.undecided("s").unwrap().iter().map(|message| message.seq).collect();
     inbox.decide("s", &[(seqs[0], Verdict::Accept), (seqs[1], Verdict::Hold)], 1).unwrap();
-    assert_eq!(inbox.count_let_through("s").unwrap(), 1);
-    inbox.claim_unshown("s", "channel", 10, 5).unwrap();
-    assert_eq!(inbox.count_let_through("s").unwrap(), 0);
+    assert_eq!(mail(&mut inbox, "s").count_let_through().unwrap(), 1);
+    mail(&mut inbox, "s").claim("channel", &up_to(10), 5).unwrap();
+    assert_eq!(mail(&mut inbox, "s").count_let_through().unwrap(), 0);
 }
 
 #[test]
@@ -78,13 +94,13 @@ fn stored_messages_survive_reopening_and_keep_their_order() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).store("s", &[message("b"), message("a"), message("c")]).unwrap();
     let mut inbox = open(dir.path());
-    assert_eq!(ids(&inbox.list(true, 10).unwrap()), ["b", "a", "c"]);
-    assert_eq!(ids(&inbox.list(true, 2).unwrap()), ["a", "c"]);
-    let oldest = inbox.oldest_unseen(2).unwrap();
+    assert_eq!(ids(&inbox.person().list(true, 10).unwrap()), ["b", "a", "c"]);
+    assert_eq!(ids(&inbox.person().list(true, 2).unwrap()), ["a", "c"]);
+    let oldest = inbox.person().oldest_unseen(2).unwrap();
     assert_eq!(ids(&oldest), ["b", "a"]);
     inbox.mark_seen(&oldest.iter().map(|message| message.seq).collect::<Vec<_>>(), 7).unwrap();
-    assert_eq!(ids(&inbox.oldest_unseen(2).unwrap()), ["c"]);
-    assert_eq!(inbox.list(false, 10).unwrap()[0].seen_at_ms, Some(7));
+    assert_eq!(ids(&inbox.person().oldest_unseen(2).unwrap()), ["c"]);
+    assert_eq!(inbox.person().list(false, 10).unwrap()[0].seen_at_ms, Some(7));
 }
 
 #[test]
@@ -92,9 +108,9 @@ fn a_failed_write_gives_the_message_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut inbox = open(dir.path());
     inbox.store("s", &[message("m1")]).unwrap();
-    let claimed = inbox.claim_unshown("s", "channel", 10, 5).unwrap();
+    let claimed = mail(&mut inbox, "s").claim("channel", &up_to(10), 5).unwrap();
     inbox.unclaim("s", &[claimed[0].seq]).unwrap();
-    assert_eq!(inbox.claim_unshown("s", "channel", 10, 6).unwrap().len(), 1);
+    assert_eq!(mail(&mut inbox, "s").claim("channel", &up_to(10), 6).unwrap().len(), 1);
     assert_eq!(ids(&inbox.unconfirmed("s", "channel", 10).unwrap()), ["m1"]);
     inbox.mark_seen(&[claimed[0].seq], 9).unwrap();
     assert!(inbox.unconfirmed("s", "channel", 10).unwrap().is_empty());
@@ -110,7 +126,7 @@ fn a_new_session_adopts_what_no_session_received() {
     let seen = inbox.find("seen").unwrap().unwrap();
     inbox.mark_seen(&[seen.seq], 5).unwrap();
     assert_eq!(inbox.adopt("s2", 6).unwrap(), 1);
-    assert_eq!(ids(&inbox.claim_unshown("s2", "channel", 10, 7).unwrap()), ["orphan"]);
+    assert_eq!(ids(&mail(&mut inbox, "s2").claim("channel", &up_to(10), 7).unwrap()), ["orphan"]);
 }
 
 #[test]
@@ -119,8 +135,8 @@ fn old_messages_and_their_deliveries_go() {
     let mut inbox = open(dir.path());
     inbox.store("s", &[message("old"), NewMessage { received_at_ms: 9_000, ..message("new") }]).unwrap();
     assert_eq!(inbox.prune(5_000).unwrap(), 1);
-    assert_eq!(inbox.count_unshown("s").unwrap(), 1);
-    assert_eq!(ids(&inbox.list(false, 10).unwrap()), ["new"]);
+    assert_eq!(mail(&mut inbox, "s").count_unshown().unwrap(), 1);
+    assert_eq!(ids(&inbox.person().list(false, 10).unwrap()), ["new"]);
 }
 
 #[test]
@@ -170,7 +186,7 @@ fn many_processes_that_claim_at_once_share_the_messages() {
                 let mut inbox = open(&path);
                 let mut got = Vec::new();
                 loop {
-                    let some = inbox.claim_unshown("s", "channel", 7, 5).unwrap();
+                    let some = mail(&mut inbox, "s").claim("channel", &up_to(7), 5).unwrap();
                     if some.is_empty() {
                         return got;
                     }
@@ -215,7 +231,7 @@ proptest! {
         let mut shown: HashMap<&str, Vec<String>> = HashMap::new();
         let mut now = 0;
         let mut claim = |inbox: &mut Inbox, reader: &'static str, limit: i64, now: i64| {
-            let got = inbox.claim_unshown(reader, "channel", limit, now).unwrap();
+            let got = mail(inbox, reader).claim("channel", &up_to(limit), now).unwrap();
             shown.entry(reader).or_default().extend(got.into_iter().map(|message| message.message_id));
         };
         for step in steps {

@@ -14,7 +14,8 @@ use crate::error::CliError;
 use crate::features::enrolment::{self, InviteWish};
 use crate::features::messaging::Draft;
 use crate::features::messaging::exchange::new_trace;
-use crate::inbox::{Mailbox, Message};
+use crate::inbound::Verdict;
+use crate::inbox::{Admitted, Mailbox, Message, Pick};
 use crate::output::{Style, clean, clean_lines};
 
 /// Longest wait for a message on this machine.
@@ -114,12 +115,20 @@ impl Actor {
 
     /// The next message for this peer.
     async fn next(&self) -> Result<Message, CliError> {
-        let reader = self.connection.identity().reader();
+        let admitted = Admitted::new(&self.mailbox, self.connection.identity().reader());
         let mut events = self.connection.mail_events();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let (reader, now) = (reader.clone(), crate::clock::now_ms());
-            let claimed = self.mailbox.run(move |inbox| inbox.claim_unshown(&reader, "demo", 1, now)).await?;
+            let now = crate::clock::now_ms();
+            let claimed = admitted.run(move |mail| {
+                let reader = mail.reader();
+                // The two write to each other only, and no model reads it.
+                let fresh = mail.undecided(reader)?;
+                let accepted: Vec<_> = fresh.iter().map(|message| (message.seq, Verdict::Accept)).collect();
+                mail.decide(reader, &accepted, now)?;
+                mail.claim("demo", &Pick { limit: 1, ..Pick::default() }, now)
+            });
+            let claimed = claimed.await?;
             if let Some(message) = claimed.into_iter().next() {
                 self.connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, "demo");
                 return Ok(message);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use claudemesh_protocol::features::messaging::Stage;
 use rmcp::model::{CustomNotification, ServerNotification};
 use rmcp::service::{Peer, RoleServer};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use super::frame::{self, HOOK_BUDGET_CHARS, WHOLE_CHARS};
@@ -19,7 +19,7 @@ use super::notes::{self, ChannelNote, Welcome};
 use super::routes::inbox_socket::InboxSocket;
 use super::routes::{self, CHANNEL, Handed, MONITOR, REWAKE, SOCKET, Taker, Way, hooks};
 use crate::config::MessageMode;
-use crate::connection::{Closed, MailEvent, State};
+use crate::connection::{Closed, State};
 use crate::features::questions;
 use crate::inbox::{InboxError, Message, Pick};
 
@@ -59,16 +59,16 @@ impl Gate {
 }
 
 /// Shows what arrives in one mesh until the session ends.
-pub(super) async fn run(hub: Arc<Hub>, bound: Bound) {
+pub(super) async fn run(hub: Arc<Hub>, bound: Bound, told: mpsc::Receiver<ChannelNote>) {
     let stop = hub.stopped();
     tokio::select! {
         () = stop.cancelled() => {}
-        () = show(&hub, &bound) => {}
+        () = show(&hub, &bound, told) => {}
     }
 }
 
-async fn show(hub: &Arc<Hub>, bound: &Bound) {
-    let Some(mut events) = bound.connection.mail_events() else { return };
+async fn show(hub: &Arc<Hub>, bound: &Bound, mut told: mpsc::Receiver<ChannelNote>) {
+    let Some(mut stored) = bound.connection.mail_events() else { return };
     let Some(peer) = hub.gate.opened().await else { return };
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
     let adopting = bound.mailbox.run(move |inbox| inbox.adopt(&reader, now)).await;
@@ -88,24 +88,23 @@ async fn show(hub: &Arc<Hub>, bound: &Bound) {
     let mut tick = tokio::time::interval(Duration::from_secs(10));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        while let Ok(note) = told.try_recv() {
+            shower.write(&note).await;
+        }
+        let missed = bound.notes.lost();
+        if missed > 0 {
+            tracing::warn!(mesh.slug = bound.tag.slug, missed, "notes were not shown: too many at once");
+        }
         shower.tell_held().await;
         if let Err(error) = shower.messages().await {
             tracing::error!(mesh.slug = bound.tag.slug, %error, "messages cannot be shown now");
         }
         tokio::select! {
-            event = events.recv() => match event {
-                Ok(MailEvent::Stored(_)) => {}
-                Ok(MailEvent::System(event)) if mode != MessageMode::Off && !hub.is_quiet() => {
-                    if let Some(note) = notes::system(&event, &bound.tag) {
-                        shower.write(&note).await;
-                    }
-                }
-                Ok(MailEvent::System(_)) => {}
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    tracing::warn!(mesh.slug = bound.tag.slug, missed, "events were not shown: too many at once");
-                }
-                Err(broadcast::error::RecvError::Closed) => return,
-            },
+            // How many came does not matter: the inbox says what waits.
+            heard = stored.recv() => if matches!(heard, Err(broadcast::error::RecvError::Closed)) { return },
+            Some(note) = told.recv() => {
+                shower.write(&note).await;
+            }
             changed = changes.changed() => if changed.is_err() { return },
             _ = tick.tick() => {
                 if let Err(error) = routes::recover::claims(hub, bound).await {
@@ -253,7 +252,7 @@ impl Shower<'_> {
     /// Posts what our own member wrote to the session's inbox socket, one message at a time.
     async fn post(&mut self, socket: &InboxSocket) -> Result<bool, InboxError> {
         let own = self.bound.connection.identity().member.public().to_hex();
-        let pick = Pick { limit: 1, accepted_only: true, only_from: Some(own), ..Pick::default() };
+        let pick = Pick { limit: 1, only_from: Some(own), ..Pick::default() };
         let claimed = hooks::claim(self.hub, self.bound, SOCKET, HOOK_BUDGET_CHARS, pick).await?;
         let Some((text, handed)) = claimed else { return Ok(false) };
         let posted = match handed.message_ids.first() {
@@ -272,15 +271,14 @@ impl Shower<'_> {
     /// Writes what waits as notes; `false` when nothing more can be written now.
     async fn write_notes(&mut self) -> Result<bool, InboxError> {
         let taking = self.bound.taking.lock().await;
-        crate::inbound::apply(self.hub, self.bound).await?;
-        let (reader, now) = (self.bound.reader(), crate::clock::now_ms());
+        let admitted = self.hub.admit(self.bound).await?;
+        let now = crate::clock::now_ms();
         let muted = self.loud.muted();
         let (dir, tag) = (self.hub.config_dir().to_path_buf(), self.bound.tag.clone());
-        let taken = self.bound.mailbox.run(move |inbox| {
-            let waiting = inbox.count_unshown(&reader)?;
-            let pick =
-                Pick { limit: BATCH, accepted_only: true, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
-            let claimed = inbox.claim(&reader, CHANNEL, &pick, now)?;
+        let taken = admitted.run(move |mail| {
+            let waiting = mail.count_unshown()?;
+            let pick = Pick { limit: BATCH, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
+            let claimed = mail.claim(CHANNEL, &pick, now)?;
             let notes: Vec<(Message, ChannelNote)> = claimed
                 .into_iter()
                 .map(|message| {
@@ -290,7 +288,7 @@ impl Shower<'_> {
                 })
                 .collect();
             // What arrived after the rule was applied is no backlog: its own arrival brings us here again.
-            let left = if notes.is_empty() { inbox.count_let_through(&reader)? } else { 0 };
+            let left = if notes.is_empty() { mail.count_let_through()? } else { 0 };
             Ok((notes, left))
         });
         let (taken, left) = taken.await?;
@@ -350,13 +348,8 @@ impl Shower<'_> {
     }
 
     async fn notice(&mut self) -> Result<(), InboxError> {
-        crate::inbound::apply(self.hub, self.bound).await?;
-        let reader = self.bound.reader();
-        let (newest, waiting) = self
-            .bound
-            .mailbox
-            .run(move |inbox| Ok((inbox.newest_unshown(&reader)?, inbox.count_unshown(&reader)?)))
-            .await?;
+        let admitted = self.hub.admit(self.bound).await?;
+        let (newest, waiting) = admitted.run(|mail| Ok((mail.newest_unshown()?, mail.count_unshown()?))).await?;
         if !self.hub.routes.channel_is_open() {
             return Ok(());
         }

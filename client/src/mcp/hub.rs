@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::Gate;
 use super::identity::SessionIdentity;
-use super::notes::MeshTag;
+use super::notes::{ChannelNote, MeshTag, Notes};
 use super::receipts::{self, Receipts};
 use super::routes::proof::{self, Occasion};
 use super::routes::{Handed, PULL, Routes, host};
@@ -54,6 +54,8 @@ pub struct Bound {
     pub taking: Arc<tokio::sync::Mutex<()>>,
     /// Questions whose answers a tool call waits for.
     pub waits: Waits,
+    /// Notes on their way into the session.
+    pub(super) notes: Notes,
 }
 
 impl Bound {
@@ -298,6 +300,14 @@ impl Hub {
             let _ = bound.connection.ready(PATIENCE).await;
         }
         bound.connection.hello_ack().map(|_| bound.connection.clone()).map_err(|error| error.to_string())
+    }
+
+    /// Writes a note about a mesh into the session, after those before it. Not in mode `off`, and not while the user does not
+    /// want to be disturbed. What a peer wrote as a message is no note: it goes through the inbox.
+    pub fn tell(&self, bound: &Bound, note: ChannelNote) {
+        if self.mode() != MessageMode::Off && !self.is_quiet() {
+            bound.notes.put(note);
+        }
     }
 
     /// Notes that messages go into a tool's answer, see [`super::receipts`].

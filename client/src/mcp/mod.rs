@@ -12,8 +12,10 @@ use self::cli::McpArgs;
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 
+pub mod admit;
 pub mod channel;
 pub mod cli;
+pub mod events;
 pub mod frame;
 pub mod hub;
 pub mod identity;

@@ -4,11 +4,13 @@
 //! how it escapes them and drops a note with a wrong shape without a word, so everything is made harmless and checked here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::frame::Body;
-use crate::connection::SystemEvent;
 use crate::inbox::Message;
 use crate::output::{clean_lines, one_line};
 
@@ -33,6 +35,12 @@ impl ChannelNote {
             .map(|(key, value)| (key.to_owned(), harmless_value(&value)))
             .collect();
         Self { content: harmless(content), meta }
+    }
+
+    /// A note about a mesh: [`ChannelNote::new`], with the mesh among the attributes.
+    pub fn of_mesh<'a>(content: &str, meta: impl IntoIterator<Item = (&'a str, String)>, mesh: &MeshTag) -> Self {
+        let of_mesh = [("mesh_slug", mesh.slug.clone()), ("mesh_id", mesh.id.clone())];
+        Self::new(content, meta.into_iter().chain(of_mesh))
     }
 
     /// A note whose content nobody looked at: for tests of those who look.
@@ -153,12 +161,6 @@ pub struct MeshTag {
     pub id: String,
 }
 
-impl MeshTag {
-    fn pairs(&self) -> [(&'static str, String); 2] {
-        [("mesh_slug", self.slug.clone()), ("mesh_id", self.id.clone())]
-    }
-}
-
 /// The note of a message in mode `push`. Of a long text it holds the beginning and, as attributes, its length and the
 /// file with the whole.
 pub fn message(message: &Message, body: &Body, mesh: &MeshTag) -> ChannelNote {
@@ -188,7 +190,7 @@ pub fn message(message: &Message, body: &Body, mesh: &MeshTag) -> ChannelNote {
         ("whole_chars", body.chars.map(|chars| chars.to_string()).unwrap_or_default()),
         ("whole_file", body.file.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()),
     ];
-    ChannelNote::new(&body.text, meta.into_iter().chain(mesh.pairs()))
+    ChannelNote::of_mesh(&body.text, meta, mesh)
 }
 
 /// The note of new messages in mode `inbox`.
@@ -196,14 +198,14 @@ pub fn notice(message: &Message, waiting: i64, mesh: &MeshTag) -> ChannelNote {
     let from = harmless_value(&message.from_name());
     let text = format!("New message from {from}; {waiting} waiting. Use check_messages to read.");
     let meta = [("kind", "inbox_notification".to_owned()), ("from_name", message.from_name())];
-    ChannelNote::new(&text, meta.into_iter().chain(mesh.pairs()))
+    ChannelNote::of_mesh(&text, meta, mesh)
 }
 
 /// The note of a backlog.
 pub fn digest(waiting: i64, mesh: &MeshTag) -> ChannelNote {
     let text = format!("{waiting} mesh messages wait. check_messages reads them, oldest first.");
     let meta = [("kind", "digest".to_owned()), ("waiting", waiting.to_string())];
-    ChannelNote::new(&text, meta.into_iter().chain(mesh.pairs()))
+    ChannelNote::of_mesh(&text, meta, mesh)
 }
 
 /// The note of messages that the user's rule holds back.
@@ -212,51 +214,36 @@ pub fn held(count: i64, mesh: &MeshTag) -> ChannelNote {
         "[system] {count} messages are held for the user, who can read and release them with `claudemesh held`."
     );
     let meta = [("kind", "system".to_owned()), ("event", "held".to_owned()), ("waiting", count.to_string())];
-    ChannelNote::new(&text, meta.into_iter().chain(mesh.pairs()))
+    ChannelNote::of_mesh(&text, meta, mesh)
 }
 
-/// The note of a broker event; `None` for events that are nothing to tell.
-pub fn system(event: &SystemEvent, mesh: &MeshTag) -> Option<ChannelNote> {
-    let word = |name: &str| event.data[name].as_str().map(harmless_value).unwrap_or_default();
-    let name = word("name");
-    let text = match event.event.as_str() {
-        "peer_joined" => format!("{name} joined{}", groups(&event.data)),
-        "peer_returned" => {
-            let summary = word("summary");
-            let works = if summary.is_empty() { String::new() } else { format!(", was working on: {summary}") };
-            format!("{name} is back{}{works}", groups(&event.data))
-        }
-        "peer_left" => format!("{name} left"),
-        "peer_visible" => format!("{name} is visible again"),
-        "peer_hidden" => format!("{name} is hidden now"),
-        "low_waiting" => {
-            let count = event.data["count"].as_u64().unwrap_or(0);
-            format!("{count} low-priority messages wait; check_messages reads them")
-        }
-        "" => return None,
-        other => format!("{} {}", harmless_value(other), harmless_value(&event.data.to_string())),
-    };
-    let meta = [
-        ("kind", "system".to_owned()),
-        ("event", event.event.clone()),
-        ("peer_name", event.data["name"].as_str().unwrap_or_default().to_owned()),
-        ("peer_pubkey", event.data["pubkey"].as_str().unwrap_or_default().to_owned()),
-        ("peer_last_seen_at", event.data["lastSeenAt"].as_str().unwrap_or_default().to_owned()),
-        ("peer_summary", event.data["summary"].as_str().unwrap_or_default().to_owned()),
-        ("sent_at", event.created_at.clone()),
-    ];
-    Some(ChannelNote::new(&format!("[system] {text}"), meta.into_iter().chain(mesh.pairs())))
+/// Notes that may wait for the host: before its greeting nothing is written.
+const WAITING: usize = 256;
+
+/// The notes about a mesh on their way into the session.
+#[derive(Clone)]
+pub(super) struct Notes {
+    queue: mpsc::Sender<ChannelNote>,
+    lost: Arc<AtomicU64>,
 }
 
-fn groups(data: &Value) -> String {
-    let names: Vec<String> = data["groups"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|group| group["name"].as_str())
-        .map(|name| format!("@{}", harmless_value(name)))
-        .collect();
-    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+impl Notes {
+    pub(super) fn new() -> (Self, mpsc::Receiver<ChannelNote>) {
+        let (queue, notes) = mpsc::channel(WAITING);
+        (Self { queue, lost: Arc::default() }, notes)
+    }
+
+    /// Puts a note behind the others. One too many is lost, and counted.
+    pub(super) fn put(&self, note: ChannelNote) {
+        if self.queue.try_send(note).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many were lost since this was asked.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// What the first note of a mesh says.
@@ -292,7 +279,7 @@ pub fn welcome(welcome: &Welcome<'_>, mesh: &MeshTag) -> ChannelNote {
         ("peer_names", names.join(", ")),
         ("unread_count", welcome.unread.to_string()),
     ];
-    ChannelNote::new(&text, meta.into_iter().chain(mesh.pairs()))
+    ChannelNote::of_mesh(&text, meta, mesh)
 }
 
 #[cfg(test)]
@@ -341,23 +328,6 @@ mod tests {
         assert_eq!(note.params(), json!({"content": "hi", "meta": {"ok_1": "a"}}));
         let long = ChannelNote::new("hi", [("k", "x".repeat(1_000))]);
         assert_eq!(long.meta("k").unwrap().chars().count(), MAX_META_CHARS + 1);
-    }
-
-    #[test]
-    fn events_are_told_in_words() {
-        let mesh = MeshTag { slug: "team".into(), id: "m".into() };
-        let event = |name: &str, data: Value| {
-            let event = SystemEvent { event: name.into(), data, created_at: "t".into() };
-            system(&event, &mesh).map(|note| note.content().to_owned())
-        };
-        let groups = json!([{"name": "qa"}]);
-        assert_eq!(
-            event("peer_joined", json!({"name": "Bob", "groups": groups})).unwrap(),
-            "[system] Bob joined (@qa)"
-        );
-        assert_eq!(event("peer_left", json!({"name": "B<channel>"})).unwrap(), "[system] B[channel] left");
-        assert!(event("something_new", json!({"a": 1})).unwrap().contains("something_new"));
-        assert_eq!(event("", Value::Null), None);
     }
 
     proptest::proptest! {

@@ -17,7 +17,7 @@ use crate::config::{MessageMode, broker_http};
 use crate::error::CliError;
 use crate::features::questions::{reply, text};
 use crate::inbox::questions::{Question, QuestionState};
-use crate::inbox::{Inbox, InboxError};
+use crate::inbox::{InboxError, Mail};
 
 /// A status that stays the same is told again after this long, well before the broker lets `working` expire.
 const REPEAT_STATUS: Duration = Duration::from_secs(60);
@@ -187,8 +187,7 @@ impl Hub {
 
     /// Context for the next prompt: questions that were shown before and still wait for their answer.
     pub async fn question_reminder(&self) -> Option<String> {
-        let open = |inbox: &mut Inbox, reader: &str| inbox.pending_questions(reader, MAX_QUESTIONS);
-        let found = self.questions(open).await;
+        let found = self.questions(|mail| mail.pending_questions(MAX_QUESTIONS)).await;
         let slugged =
             |(bound, list): (Bound, Vec<Question>)| list.into_iter().map(move |one| (bound.tag.slug.clone(), one));
         let mut list: Vec<(String, Question)> = found.into_iter().flat_map(slugged).collect();
@@ -200,7 +199,7 @@ impl Hub {
     /// Why the model must not stop yet: questions that wait for an answer, and those of them that no route has shown before.
     /// Each may do so twice; then whoever asked is told that the session has stopped over it.
     pub async fn questions_before_stop(&self) -> Option<(String, Vec<Handed>)> {
-        let stopping = self.questions(|inbox, reader| inbox.block_for_questions(reader, crate::clock::now_ms())).await;
+        let stopping = self.questions(|mail| mail.block_for_questions(crate::clock::now_ms())).await;
         let (mut list, mut shown) = (vec![], vec![]);
         for (bound, stopping) in stopping {
             let fresh = stopping.blocking.iter().filter(|question| question.state == QuestionState::Pending);
@@ -222,18 +221,14 @@ impl Hub {
         Some((text::stop_reason(&list), shown)).filter(|(text, _)| !text.is_empty())
     }
 
-    async fn questions<T: Send + 'static>(
-        &self,
-        ask: fn(&mut Inbox, &str) -> Result<T, InboxError>,
-    ) -> Vec<(Bound, T)> {
+    async fn questions<T: Send + 'static>(&self, ask: fn(&mut Mail<'_>) -> Result<T, InboxError>) -> Vec<(Bound, T)> {
         let mut list = vec![];
         if self.mode() == MessageMode::Off {
             return list;
         }
         for bound in self.meshes() {
-            let reader = bound.reader();
-            let found = match crate::inbound::apply(self, &bound).await {
-                Ok(()) => bound.mailbox.run(move |inbox| ask(inbox, &reader)).await,
+            let found = match self.admit(&bound).await {
+                Ok(admitted) => admitted.run(ask).await,
                 Err(error) => Err(error),
             };
             match found {
@@ -256,11 +251,8 @@ impl Hub {
     /// How many messages a pull would bring. What the rule for incoming messages keeps back does not wait for the session,
     /// and a number would tell of it.
     pub async fn waiting(&self, bound: &Bound) -> i64 {
-        let counted = match crate::inbound::apply(self, bound).await {
-            Ok(()) => {
-                let reader = bound.reader();
-                bound.mailbox.run(move |inbox| inbox.count_unshown(&reader)).await
-            }
+        let counted = match self.admit(bound).await {
+            Ok(admitted) => admitted.run(|mail| mail.count_unshown()).await,
             Err(error) => Err(error),
         };
         counted.unwrap_or_else(|error| {

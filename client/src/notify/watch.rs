@@ -7,7 +7,6 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Notifier, Outcome, notify};
 use crate::config::MessageMode;
-use crate::connection::MailEvent;
 use crate::inbox::questions::Question;
 use crate::mcp::Hub;
 use crate::mcp::hub::Bound;
@@ -22,15 +21,18 @@ pub async fn run(hub: Arc<Hub>, bound: Bound) {
     let stop = hub.stopped();
     let mut known = HashSet::new();
     loop {
-        let reader = bound.reader();
-        match bound.mailbox.run(move |inbox| inbox.pending_questions(&reader, LOOKED_AT)).await {
+        let open = match hub.admit(&bound).await {
+            Ok(admitted) => admitted.run(|mail| mail.pending_questions(LOOKED_AT)).await,
+            Err(error) => Err(error),
+        };
+        match open {
             Ok(open) => look(&hub, &bound, &notifier, &open, &mut known).await,
             Err(error) => tracing::debug!(mesh.slug = bound.tag.slug, %error, "questions cannot be looked at"),
         }
         tokio::select! {
             () = stop.cancelled() => return,
             event = events.recv() => match event {
-                Ok(MailEvent::Stored(_) | MailEvent::System(_)) | Err(RecvError::Lagged(_)) => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
         }

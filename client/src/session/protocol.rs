@@ -36,6 +36,12 @@ pub enum Request {
         /// The frame's text.
         frame: String,
     },
+    /// Pass on the broker's events of one type on the attached mesh: [`Reply::Event`] for each, [`Reply::Missed`] for those that
+    /// did not get here. [`Reply::Silent`] when there are none of this type, or no more.
+    Listen {
+        /// `type` on the wire.
+        tag: String,
+    },
     /// Ask a peer as this session and wait. Answered by [`Reply::Taken`] at once, by [`Reply::Asked`] when the question is
     /// out, and by [`Reply::Outcome`] or [`Reply::Rejected`] in the end; [`Request::Printed`] confirms the outcome. Whoever
     /// hangs up before leaves the answer to the session.
@@ -112,6 +118,23 @@ pub enum Reply {
     Frame {
         /// The frame's text.
         frame: String,
+    },
+    /// An event that is listened to.
+    Event {
+        /// The frame's text.
+        frame: String,
+    },
+    /// Events that are listened to were lost.
+    Missed {
+        /// `type` on the wire.
+        tag: String,
+        /// At least so many; `None` for all that came while the session had no connection.
+        count: Option<u64>,
+    },
+    /// No events of this type will come.
+    Silent {
+        /// `type` on the wire.
+        tag: String,
     },
     /// The question was read: from here on nobody else may ask it.
     Taken,

@@ -1,5 +1,6 @@
 //! The answering end: a Unix socket beside the MCP server of a session.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
@@ -9,13 +10,14 @@ use claudemesh_protocol::message::{ClientMessage, Failure, ServerMessage};
 use claudemesh_protocol::target::TargetField;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::asking;
 use super::protocol::{Attached, Hook, HookReply, Permission, Reply, Request};
 use super::registry::{Entry, Record};
-use super::talk::Talk;
+use super::talk::{Mouth, Talk};
 use crate::config::StoredSecret;
-use crate::connection::ConnectionError;
+use crate::connection::{ConnectionError, Heard};
 use crate::features::messaging::exchange;
 use crate::features::permissions::ask::{self, Call, Ended};
 use crate::features::permissions::board::Form;
@@ -97,6 +99,7 @@ async fn accept(hub: &Arc<Hub>, listener: &UnixListener, mut entry: Entry) {
 async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
     let mut talk = Talk::new(stream);
     let mut attached: Option<Bound> = None;
+    let mut listening = Listening::default();
     while let Some(request) = talk.hear().await {
         let goes_on = match request {
             Ok(Request::Hook(hook)) if hook.event == Event::Permission.as_str() => {
@@ -129,6 +132,10 @@ async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
                 },
                 None => talk.refuse(ErrorCode::NoHello, "attach first").await,
             },
+            Ok(Request::Listen { tag }) => match &attached {
+                Some(bound) => listening.to(bound, tag, &talk.mouth).await,
+                None => talk.refuse(ErrorCode::NoHello, "attach first").await,
+            },
             Ok(Request::Ask(question)) => asking::ask_line(hub, &mut talk, question).await,
             Ok(Request::Routes) => talk.say(&Reply::Routes(Box::new(hub.report().await))).await,
             Ok(Request::Probe { route }) => match hub.probe(&route).await {
@@ -141,6 +148,41 @@ async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
         if !goes_on {
             return;
         }
+    }
+}
+
+/// The events that one line is told. They end with it.
+#[derive(Default)]
+struct Listening {
+    by_tag: HashMap<&'static str, AbortHandle>,
+    tasks: JoinSet<()>,
+}
+
+impl Listening {
+    /// Passes events of a type on from now on; answers whether the line goes on.
+    async fn to(&mut self, bound: &Bound, tag: String, mouth: &Mouth) -> bool {
+        let Some(known) = ServerMessage::event_tags().into_iter().find(|known| *known == tag) else {
+            return mouth.say(&Reply::Silent { tag }).await;
+        };
+        // Twice is no more than once, unless what was listened to has ended.
+        if self.by_tag.get(known).is_none_or(AbortHandle::is_finished) {
+            let (mut events, mouth) = (bound.connection.events_of(known), mouth.clone());
+            let task = self.tasks.spawn(async move {
+                while let Some(heard) = events.next().await {
+                    let said = match heard {
+                        Heard::Event(message) => Reply::Event { frame: message.write(None) },
+                        Heard::Lagged(count) => Reply::Missed { tag: tag.clone(), count: Some(count) },
+                        Heard::Away => Reply::Missed { tag: tag.clone(), count: None },
+                    };
+                    if !mouth.say(&said).await {
+                        return;
+                    }
+                }
+                mouth.say(&Reply::Silent { tag }).await;
+            });
+            self.by_tag.insert(known, task);
+        }
+        true
     }
 }
 
@@ -257,10 +299,9 @@ async fn forward(hub: &Hub, bound: &Bound, frame: &str) -> Option<String> {
     if pulls {
         // Who pulls reads the inbox next: what came must be in it, and what is not theirs taken out.
         bound.connection.mail_stored().await;
-        if let Err(error) = crate::inbound::apply(hub, bound).await {
+        if let Err(error) = hub.admit(bound).await {
             return Some(refusal(ErrorCode::Unavailable, error.to_string(), Some(&req_id)));
         }
-        crate::features::questions::settle(hub, bound).await;
     }
     let answer = match answer {
         Ok(answer) => answer.write(Some(&req_id)),

@@ -1,5 +1,7 @@
 //! One line of a hook, monitor or verb, on the server's side: requests in, replies out.
 
+use std::sync::Arc;
+
 use claudemesh_protocol::error::ErrorCode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -19,8 +21,9 @@ pub(super) struct Talk {
 /// The half that hears.
 pub(super) struct Ear(BufReader<OwnedReadHalf>);
 
-/// The half that speaks.
-pub(super) struct Mouth(OwnedWriteHalf);
+/// The half that speaks: one line at a time, whoever has it.
+#[derive(Clone)]
+pub(super) struct Mouth(Arc<tokio::sync::Mutex<OwnedWriteHalf>>);
 
 impl Ear {
     /// The next request; `None` when the other end is gone. Not safe to give up half-way and begin again.
@@ -36,18 +39,18 @@ impl Ear {
 }
 
 impl Mouth {
-    /// Answers whether the other end is still there.
-    pub(super) async fn say(&mut self, reply: &Reply) -> bool {
+    /// Answers whether the other end is still there. Given up half-way, nothing more can be said on this line.
+    pub(super) async fn say(&self, reply: &Reply) -> bool {
         let Ok(mut line) = serde_json::to_vec(reply) else { return false };
         line.push(b'\n');
-        self.0.write_all(&line).await.is_ok()
+        self.0.lock().await.write_all(&line).await.is_ok()
     }
 }
 
 impl Talk {
     pub(super) fn new(stream: UnixStream) -> Self {
         let (reader, writer) = stream.into_split();
-        Self { ear: Ear(BufReader::new(reader)), mouth: Mouth(writer) }
+        Self { ear: Ear(BufReader::new(reader)), mouth: Mouth(Arc::new(tokio::sync::Mutex::new(writer))) }
     }
 
     pub(super) async fn hear(&mut self) -> Option<Result<Request, String>> {

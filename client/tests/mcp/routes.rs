@@ -22,14 +22,19 @@ pub(super) fn receipt(person: &CommandLine, id: &str) -> Result<(String, String)
     Ok((word("stage"), word("route")))
 }
 
+/// Where the server of the person's session listens.
+fn server_socket(person: &CommandLine) -> Result<String> {
+    let folder = std::fs::read_dir(person.config_dir().join("run/servers"))?;
+    let entry =
+        folder.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "json"));
+    let record: Value = serde_json::from_slice(&std::fs::read(entry.context("no server")?)?)?;
+    Ok(record["socket"].as_str().context("a socket")?.to_owned())
+}
+
 /// How the routes of a session stand, as its server says on the local socket.
 pub(super) fn routes(person: &CommandLine) -> Result<Value> {
     use std::io::{BufRead, BufReader, Write};
-    let folder = std::fs::read_dir(person.config_dir().join("run/servers"))?;
-    let socket =
-        folder.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "json"));
-    let record: Value = serde_json::from_slice(&std::fs::read(socket.context("no server")?)?)?;
-    let mut stream = std::os::unix::net::UnixStream::connect(record["socket"].as_str().context("a socket")?)?;
+    let mut stream = std::os::unix::net::UnixStream::connect(server_socket(person)?)?;
     stream.write_all(b"{\"op\":\"routes\"}\n")?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
@@ -275,5 +280,42 @@ async fn a_monitor_gets_a_line_for_each_parcel() -> Result<()> {
     bob.end().await?;
     monitor.kill()?;
     monitor.wait()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sessions_server_passes_the_brokers_events_on_to_its_shell() -> Result<()> {
+    use std::io::{BufRead, BufReader, Write};
+
+    let team = Team::start().await?;
+    let mut bob = session(&team.bob, "bob-1", "BobS").await?;
+    let stream = std::os::unix::net::UnixStream::connect(server_socket(&team.bob)?)?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20)))?;
+    let mesh = team.bob.json(&["list", "--json"])?[0]["meshId"].clone();
+    let say = |request: Value| writeln!(&stream, "{request}");
+    // Before it is known whose events are meant, there is nothing to listen to.
+    say(json!({"op": "listen", "tag": "push"}))?;
+    say(json!({"op": "attach", "mesh_id": mesh}))?;
+    say(json!({"op": "listen", "tag": "event_of_a_later_time"}))?;
+    say(json!({"op": "listen", "tag": "push"}))?;
+    say(json!({"op": "listen", "tag": "push"}))?;
+    say(json!({"op": "frame", "frame": json!({"type": "list_peers", "_reqId": "1"}).to_string()}))?;
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut next = || -> Result<Value> { Ok(serde_json::from_str(&lines.next().context("a line")??)?) };
+    assert_eq!(next()?["code"], "no_hello");
+    assert_eq!(next()?["reply"], "attached");
+    assert_eq!(next()?, json!({"reply": "silent", "tag": "event_of_a_later_time"}));
+    assert_eq!(next()?["reply"], "frame");
+    // What is written to the session is mail and not told here; who comes is.
+    team.ann.json(&["send", "BobS", "not an event", "--json"])?;
+    bob.channel_with("not an event").await?;
+    let _ann = session(&team.ann, "ann-1", "AnnS").await?;
+    let event = next()?;
+    assert_eq!(event["reply"], "event", "{event}");
+    let frame: Value = serde_json::from_str(event["frame"].as_str().context("a frame")?)?;
+    assert_eq!((&frame["event"], &frame["eventData"]["name"]), (&json!("peer_joined"), &json!("AnnS")), "{frame}");
+    // Once, although it was asked for twice.
+    say(json!({"op": "frame", "frame": json!({"type": "list_peers", "_reqId": "2"}).to_string()}))?;
+    assert_eq!(next()?["reply"], "frame");
     Ok(())
 }

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 use super::{Draft, Outcome, ack_words, exchange};
 use crate::clock::shown;
 use crate::config::MeshEntry;
-use crate::connection::{Connection, MailEvent};
+use crate::connection::Connection;
 use crate::context::Context;
 use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
 use crate::files::FileLock;
-use crate::inbox::{KEEP, Mailbox, Message, Pick};
+use crate::inbox::{Admitted, KEEP, Mailbox, Message, Pick};
 use crate::mcp::frame;
 use crate::mcp::routes::SHELL;
 use crate::output::{Output, Style, clean};
@@ -408,21 +408,24 @@ impl TakenIn {
         let session = self.of_session.is_some().then_some(self.connection.as_ref()).flatten();
         let session = session.map(|connection| connection.identity().reader());
         let mut turn = None;
-        let messages = match self.of_session {
-            Some(messages) => messages,
-            None => {
-                if !looks {
-                    let path = self.turn;
-                    let taken = tokio::task::spawn_blocking(move || FileLock::take(&path, TURN_PATIENCE)).await;
-                    // Not our turn in time: a message that is shown twice is better than one that is not shown.
-                    turn = taken.ok().and_then(Result::ok);
+        let messages =
+            match self.of_session {
+                Some(messages) => messages,
+                None => {
+                    if !looks {
+                        let path = self.turn;
+                        let taken = tokio::task::spawn_blocking(move || FileLock::take(&path, TURN_PATIENCE)).await;
+                        // Not our turn in time: a message that is shown twice is better than one that is not shown.
+                        turn = taken.ok().and_then(Result::ok);
+                    }
+                    let (all, oldest, limit) = (args.all, !args.all && !args.peek, i64::from(args.limit));
+                    self.mailbox
+                        .run(move |inbox| {
+                            if oldest { inbox.person().oldest_unseen(limit) } else { inbox.person().list(!all, limit) }
+                        })
+                        .await?
                 }
-                let (all, oldest, limit) = (args.all, !args.all && !args.peek, i64::from(args.limit));
-                self.mailbox
-                    .run(move |inbox| if oldest { inbox.oldest_unseen(limit) } else { inbox.list(!all, limit) })
-                    .await?
-            }
-        };
+            };
         let reading = Reading { mailbox: self.mailbox, connection: self.connection, session, looks, _turn: turn };
         Ok(Fetched { slug, mesh_id, messages, trouble: self.trouble, reading })
     }
@@ -435,17 +438,19 @@ async fn claim_of_session(
     args: &InboxArgs,
 ) -> Result<Vec<Message>, CliError> {
     let deadline = Instant::now() + Duration::from_secs_f64(args.wait);
-    let pick = Pick { limit: i64::from(args.limit), accepted_only: true, ..Pick::default() };
+    let pick = Pick { limit: i64::from(args.limit), ..Pick::default() };
+    // The session's server answers a pull after it has admitted what came.
+    let admitted = Admitted::new(mailbox, connection.identity().reader());
     pull_all(connection).await?;
     loop {
-        let (reader, pick, now) = (connection.identity().reader(), pick.clone(), crate::clock::now_ms());
+        let (pick, now) = (pick.clone(), crate::clock::now_ms());
         let (all, peek, limit) = (args.all, args.peek, i64::from(args.limit));
-        let taken = mailbox.run(move |inbox| {
+        let taken = admitted.run(move |mail| {
             if all || peek {
                 // Looking takes nothing away from the other routes.
-                return inbox.of_reader(&reader, !all, limit);
+                return mail.of_reader(!all, limit);
             }
-            inbox.claim(&reader, SHELL, &pick, now)
+            mail.claim(SHELL, &pick, now)
         });
         let taken = taken.await?;
         if !taken.is_empty() || Instant::now() >= deadline {
@@ -511,7 +516,7 @@ async fn drain(connection: &Connection, mailbox: &Mailbox, args: &InboxArgs) -> 
     let deadline = Instant::now() + Duration::from_secs_f64(args.wait);
     let mut events = connection.mail_events();
     pull_all(connection).await?;
-    while mailbox.run(|inbox| inbox.list(true, 1)).await?.is_empty() {
+    while mailbox.run(|inbox| inbox.person().list(true, 1)).await?.is_empty() {
         let Some(events) = &mut events else { break };
         let mut state = connection.watch();
         tokio::select! {
@@ -522,7 +527,7 @@ async fn drain(connection: &Connection, mailbox: &Mailbox, args: &InboxArgs) -> 
                 break;
             }
         }
-        if matches!(events.try_recv(), Ok(MailEvent::Stored(_))) {
+        if events.try_recv().is_ok() {
             connection.mail_stored().await;
         }
     }

@@ -18,6 +18,7 @@ use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEO
 
 pub mod cli;
 pub mod exchange;
+pub mod system;
 pub mod tools;
 
 /// A text on its way.

@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Draft, Outcome, ack_words, exchange};
-use crate::features::questions;
 use crate::inbox::{Message, Pick};
 use crate::mcp::frame::{self, Body, WHOLE_CHARS, quote};
 use crate::mcp::hub::{Bound, ToolError};
@@ -242,7 +241,6 @@ impl MeshServer {
         let mut data = Vec::new();
         let mut notes = Vec::new();
         for bound in self.hub.select(args.mesh_slug.as_deref()).await? {
-            questions::settle(&self.hub, &bound).await;
             let taking = bound.taking.lock().await;
             match self.hub.connected(&bound).await {
                 Ok(connection) => match connection.inbox_pull(None).await {
@@ -254,24 +252,20 @@ impl MeshServer {
                 },
                 Err(error) => notes.push(format!("{}: {error}; what had arrived before is shown", bound.tag.slug)),
             }
-            crate::inbound::apply(&self.hub, &bound).await.map_err(|error| error.to_string())?;
-            let (reader, now, again) = (bound.reader(), crate::clock::now_ms(), args.again.unwrap_or(false));
+            let admitted = self.hub.admit(&bound).await.map_err(|error| error.to_string())?;
+            let (now, again) = (crate::clock::now_ms(), args.again.unwrap_or(false));
             let (dir, mesh_id) = (self.hub.config_dir().to_path_buf(), bound.tag.id.clone());
-            let taken = bound.mailbox.run(move |inbox| {
-                let mut list = if again { inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)? } else { vec![] };
-                list.extend(inbox.claim(
-                    &reader,
-                    PULL,
-                    &Pick { limit: MAX_MESSAGES, accepted_only: true, ..Pick::default() },
-                    now,
-                )?);
+            let taken = admitted.run(move |mail| {
+                let reader = mail.reader();
+                let mut list = if again { mail.unconfirmed(reader, CHANNEL, MAX_MESSAGES)? } else { vec![] };
+                list.extend(mail.claim(PULL, &Pick { limit: MAX_MESSAGES, ..Pick::default() }, now)?);
                 let (list, rest) = that_fit(list, &dir, &mesh_id);
-                inbox.unclaim(&reader, &rest)?;
-                let unsure = inbox.unconfirmed(&reader, CHANNEL, MAX_MESSAGES)?;
+                mail.unclaim(reader, &rest)?;
+                let unsure = mail.unconfirmed(reader, CHANNEL, MAX_MESSAGES)?;
                 // What is in this answer is not in doubt any more.
                 let of_answer = |seq: i64| list.iter().any(|(message, _)| message.seq == seq);
                 let unsure = unsure.iter().filter(|message| !of_answer(message.seq)).count();
-                Ok((list, unsure, inbox.count_unshown(&reader)?))
+                Ok((list, unsure, mail.count_unshown()?))
             });
             let (list, unsure, left) = taken.await.map_err(|error| error.to_string())?;
             drop(taking);

@@ -9,7 +9,8 @@
 //! [`ask`] is the asking end, [`answer`] the other one; [`cli`] and [`tools`] are their verbs and tool, [`text`] is what
 //! people and models see of the messages. The user at the session's own dialog can always decide first.
 
-use crate::inbox::Message;
+use crate::inbox::{InboxError, Message};
+use crate::mcp::admit::Intercept;
 use crate::mcp::hub::{Bound, Hub};
 
 pub mod answer;
@@ -33,6 +34,16 @@ pub const ANSWER: &str = "permission_answer";
 pub const CLOSED: &str = "permission_closed";
 /// Route under which the inbox notes what was taken out for this.
 pub const ROUTE: &str = "permission";
+
+/// The words of this feature among the incoming messages.
+pub struct Words;
+
+impl Intercept for Words {
+    async fn intercept(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
+        settle(hub, bound).await;
+        Ok(())
+    }
+}
 
 /// Takes answers and notes of settled questions out of the inbox before any route shows them, and counts the answers. A
 /// fault is logged; what was not taken is found by the next call.

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::wait::{self, Waits};
-use crate::connection::{Connection, ConnectionError, MailEvent, State};
+use crate::connection::{Connection, ConnectionError, State, Stored};
 use crate::features::messaging::Draft;
 use crate::inbox::awaits::{Asked, Taken};
 use crate::inbox::questions::{DECLINE, QUESTION, QUESTION_TTL_MS};
@@ -227,7 +227,7 @@ async fn whom(connection: &Connection, ask: &Ask) -> Result<Candidate, AskError>
 async fn wait_for(
     desk: &Desk<'_>,
     mut wait: wait::Wait,
-    mut events: Option<broadcast::Receiver<MailEvent>>,
+    mut events: Option<broadcast::Receiver<Stored>>,
     window: Window,
     progress: Progress<'_>,
     mut unwanted: BoxFuture<'_, ()>,
@@ -273,7 +273,7 @@ async fn closed(state: &mut watch::Receiver<State>) {
 }
 
 /// Something arrived, or it cannot be told any more; then only the clock is left.
-async fn arrival(events: &mut Option<broadcast::Receiver<MailEvent>>) {
+async fn arrival(events: &mut Option<broadcast::Receiver<Stored>>) {
     if let Some(receiver) = events {
         match receiver.recv().await {
             Err(broadcast::error::RecvError::Closed) => *events = None,

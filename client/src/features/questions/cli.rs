@@ -17,7 +17,7 @@ use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::exchange::new_trace;
 use crate::features::messaging::{ack_words, cli as messages};
 use crate::inbox::questions::{QUESTION, Question};
-use crate::inbox::{Mailbox, MessageObject};
+use crate::inbox::{Admitted, Mailbox, MessageObject};
 use crate::output::{Output, Style, clean, clean_lines};
 use crate::session::{attach, protocol};
 use crate::values::parse_wait;
@@ -416,7 +416,11 @@ pub fn list(cx: &Context, all: bool) -> Result<ExitCode, CliError> {
             let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
             let trouble = take_in(cx, entry, &mailbox).await.err();
             let (reader, now) = (session_reader(cx, entry).await, crate::clock::now_ms());
-            let list = mailbox.run(move |inbox| inbox.questions(reader.as_deref(), all, now)).await?;
+            let list = match reader {
+                // The session's server has admitted what the pull brought.
+                Some(reader) => Admitted::new(&mailbox, reader).run(move |mail| mail.questions(all, now)).await?,
+                None => mailbox.run(move |inbox| inbox.person().questions(all, now)).await?,
+            };
             lists.push((entry.slug.clone(), list, trouble));
         }
         Ok(())

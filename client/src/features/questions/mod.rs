@@ -4,6 +4,8 @@
 //! hooks show of them, `wait` hands answers to whoever waits in this process, `ask` and `reply` send for the tools and for
 //! the shell.
 
+use crate::inbox::InboxError;
+use crate::mcp::admit::Intercept;
 use crate::mcp::hub::{Bound, Hub};
 
 pub mod ask;
@@ -14,19 +16,27 @@ pub mod text;
 pub mod tools;
 pub mod wait;
 
-/// Hands what has arrived for the waits of this session to them, so that no other route shows it. Every route calls this
-/// before it takes messages out of the inbox. A fault is logged; the next event or sign of life tries again.
+/// Hands what has arrived for the waits of this session to them, so that no other route shows it.
+pub struct Answers;
+
+impl Intercept for Answers {
+    async fn intercept(_session: &Hub, bound: &Bound) -> Result<(), InboxError> {
+        if !bound.waits.is_empty()
+            && let Err(error) = wait::settle(&bound.waits, &bound.mailbox, &bound.reader(), true).await
+        {
+            // The inbox goes on withholding them; the next event or sign of life tries again.
+            tracing::error!(mesh.slug = bound.tag.slug, %error, "answers cannot be handed to who waits for them");
+        }
+        Ok(())
+    }
+}
+
+/// Lets the waits of this session have what has arrived for them. Costs nothing while nobody waits.
 pub async fn settle(hub: &Hub, bound: &Bound) {
     if bound.waits.is_empty() {
         return;
     }
-    // What the rule for incoming messages holds back ends no wait.
-    let ruled = crate::inbound::apply(hub, bound).await;
-    let settled = match ruled {
-        Ok(()) => wait::settle(&bound.waits, &bound.mailbox, &bound.reader(), true).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = settled {
+    if let Err(error) = hub.admit(bound).await {
         tracing::error!(mesh.slug = bound.tag.slug, %error, "answers cannot be handed to who waits for them");
     }
 }

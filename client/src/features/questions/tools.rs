@@ -264,17 +264,16 @@ impl MeshServer {
         let (mut blocks, mut questions, mut answers, mut open, mut notes) = (vec![], vec![], vec![], 0, vec![]);
         for bound in self.hub.select(args.mesh_slug.as_deref()).await? {
             let slug = bound.tag.slug.clone();
-            settle(&self.hub, &bound).await;
-            crate::inbound::apply(&self.hub, &bound).await.map_err(|error| error.to_string())?;
             let taking = bound.taking.lock().await;
             if let Err(error) = self.hub.connected(&bound).await {
                 notes.push(format!("{slug}: {error}; what had arrived before is shown"));
             }
             bound.connection.mail_stored().await;
-            let (reader, now) = (bound.reader(), crate::clock::now_ms());
-            let taken = bound.mailbox.run(move |inbox| {
-                let (asked, others) = inbox.poll_questions(&reader, again, MAX_POLLED, PULL, now)?;
-                let replies = inbox.claim_unshown_of(&reader, &[REPLY, DECLINE], PULL, MAX_POLLED as i64, now)?;
+            let admitted = self.hub.admit(&bound).await.map_err(|error| error.to_string())?;
+            let now = crate::clock::now_ms();
+            let taken = admitted.run(move |mail| {
+                let (asked, others) = mail.poll_questions(again, MAX_POLLED, PULL, now)?;
+                let replies = mail.claim_unshown_of(&[REPLY, DECLINE], PULL, MAX_POLLED as i64, now)?;
                 Ok((asked, others, replies))
             });
             let (asked, others, replies) = taken.await.map_err(|error| error.to_string())?;

@@ -118,8 +118,7 @@ impl Drop for Wait {
     }
 }
 
-/// Takes what ends a wait of this process out of the inbox and hands it over. Called before messages are shown by any
-/// route, and by the waits themselves; costs nothing while nobody waits. `ruled`: the rule for incoming messages was applied
+/// Takes what ends a wait of this process out of the inbox and hands it over; costs nothing while nobody waits. `ruled`: the rule for incoming messages was applied
 /// to what may be taken.
 ///
 /// # Errors

@@ -11,8 +11,8 @@ use crate::context::connect::hostname;
 use crate::error::CliError;
 use crate::features::questions::wait::Waits;
 use crate::inbox::Mailbox;
-use crate::mcp::channel;
-use crate::mcp::notes::MeshTag;
+use crate::mcp::notes::{MeshTag, Notes};
+use crate::mcp::{channel, events};
 use crate::{local, paths};
 
 impl Hub {
@@ -82,11 +82,13 @@ impl Hub {
         }
         let connection = Connection::start(identity, Some(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
-        let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default() };
+        let (notes, told) = Notes::new();
+        let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default(), notes };
         bound.push(one.clone());
         drop(bound);
         self.routes.touch();
-        tokio::spawn(channel::run(Arc::clone(self), one.clone()));
+        tokio::spawn(events::follow_all(self, &one));
+        tokio::spawn(channel::run(Arc::clone(self), one.clone(), told));
         tokio::spawn(crate::status_line::refresh::run(Arc::clone(self), one.clone()));
         tokio::spawn(crate::notify::watch::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));

@@ -11,7 +11,7 @@ use crate::config::MessageMode;
 use crate::features::permissions::board::Form;
 use crate::hook::Event;
 use crate::inbound;
-use crate::inbox::{InboxError, Message, Pick};
+use crate::inbox::{Admitted, InboxError, Message, Pick};
 use crate::mcp::frame::{self, HOOK_BUDGET_CHARS};
 use crate::mcp::hub::{Bound, Hub};
 use crate::session::Hook;
@@ -201,23 +201,23 @@ pub async fn claim(
     pick: Pick,
 ) -> Result<Option<(String, Handed)>, InboxError> {
     let taking = bound.taking.lock().await;
-    inbound::apply(hub, bound).await?;
-    crate::features::questions::settle(hub, bound).await;
-    let (reader, now) = (bound.reader(), crate::clock::now_ms());
-    let claimed = bound.mailbox.run(move |inbox| inbox.claim(&reader, route, &pick, now)).await?;
-    let framed = frame_of(hub, bound, route, claimed, budget).await?;
+    let admitted = hub.admit(bound).await?;
+    let now = crate::clock::now_ms();
+    let claimed = admitted.run(move |mail| mail.claim(route, &pick, now)).await?;
+    let framed = frame_of(hub, bound, &admitted, route, claimed, budget).await?;
     drop(taking);
     Ok(framed)
 }
 
-/// Everything that the rule for incoming messages lets through.
+/// Everything that was admitted.
 pub fn all() -> Pick {
-    Pick { limit: BATCH, accepted_only: true, ..Pick::default() }
+    Pick { limit: BATCH, ..Pick::default() }
 }
 
 async fn frame_of(
     hub: &Arc<Hub>,
     bound: &Bound,
+    admitted: &Admitted<'_>,
     route: &'static str,
     claimed: Vec<Message>,
     budget: usize,
@@ -225,13 +225,14 @@ async fn frame_of(
     if claimed.is_empty() {
         return Ok(None);
     }
-    let (dir, tag, reader) = (hub.config_dir().to_path_buf(), bound.tag.clone(), bound.reader());
-    let framed = bound.mailbox.run(move |inbox| {
-        let waiting = inbox.count_unshown(&reader)?;
+    let (dir, tag) = (hub.config_dir().to_path_buf(), bound.tag.clone());
+    let framed = admitted.run(move |mail| {
+        let waiting = mail.count_unshown()?;
         let framed = frame::render(&claimed, &tag.slug, &tag.id, &dir, budget, waiting);
         let rest: Vec<i64> = claimed[framed.shown..].iter().map(|message| message.seq).collect();
         if !rest.is_empty() {
-            inbox.unclaim(&reader, &rest)?;
+            let reader = mail.reader();
+            mail.unclaim(reader, &rest)?;
         }
         Ok((framed, claimed))
     });

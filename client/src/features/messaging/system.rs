@@ -1,0 +1,103 @@
+//! What the broker itself says in a `push`: who came and went, what waits. Each becomes a note in the session.
+
+use std::sync::Arc;
+
+use claudemesh_protocol::features::messaging::Push;
+use serde_json::Value;
+
+use crate::connection::Heard;
+use crate::mcp::events::OnEvent;
+use crate::mcp::hub::{Bound, Hub};
+use crate::mcp::notes::{ChannelNote, MeshTag, harmless_value};
+
+/// Tells the session.
+pub struct SystemNotes;
+
+impl OnEvent for SystemNotes {
+    type Event = Push;
+
+    fn on_event(session: &Arc<Hub>, bound: &Bound, heard: Heard<Push>) {
+        match heard {
+            Heard::Event(push) => {
+                if let Some(note) = note(&push, &bound.tag) {
+                    session.tell(bound, note);
+                }
+            }
+            Heard::Lagged(missed) => {
+                tracing::warn!(mesh.slug = bound.tag.slug, missed, "events were not shown: too many at once");
+            }
+            // Who is there is a question to the broker, not to what was told of it.
+            Heard::Away => {}
+        }
+    }
+}
+
+/// The note of a broker event; `None` for events that are nothing to tell.
+fn note(push: &Push, mesh: &MeshTag) -> Option<ChannelNote> {
+    let (event, data) = (push.event.as_deref().unwrap_or_default(), push.event_data.as_ref().unwrap_or(&Value::Null));
+    let text = |name: &str| data[name].as_str().unwrap_or_default();
+    let word = |name: &str| harmless_value(text(name));
+    let name = word("name");
+    let told = match event {
+        "peer_joined" => format!("{name} joined{}", groups(data)),
+        "peer_returned" => {
+            let summary = word("summary");
+            let works = if summary.is_empty() { String::new() } else { format!(", was working on: {summary}") };
+            format!("{name} is back{}{works}", groups(data))
+        }
+        "peer_left" => format!("{name} left"),
+        "peer_visible" => format!("{name} is visible again"),
+        "peer_hidden" => format!("{name} is hidden now"),
+        "low_waiting" => {
+            let count = data["count"].as_u64().unwrap_or(0);
+            format!("{count} low-priority messages wait; check_messages reads them")
+        }
+        "" => return None,
+        other => format!("{} {}", harmless_value(other), harmless_value(&data.to_string())),
+    };
+    let meta = [
+        ("kind", "system".to_owned()),
+        ("event", event.to_owned()),
+        ("peer_name", text("name").to_owned()),
+        ("peer_pubkey", text("pubkey").to_owned()),
+        ("peer_last_seen_at", text("lastSeenAt").to_owned()),
+        ("peer_summary", text("summary").to_owned()),
+        ("sent_at", push.created_at.clone()),
+    ];
+    Some(ChannelNote::of_mesh(&format!("[system] {told}"), meta, mesh))
+}
+
+fn groups(data: &Value) -> String {
+    let names: Vec<String> = data["groups"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|group| group["name"].as_str())
+        .map(|name| format!("@{}", harmless_value(name)))
+        .collect();
+    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_are_told_in_words() {
+        let mesh = MeshTag { slug: "team".into(), id: "m".into() };
+        let event = |name: &str, data: Value| {
+            let push = Push { event: Some(name.into()), event_data: Some(data), ..Push::default() };
+            note(&push, &mesh).map(|note| note.content().to_owned())
+        };
+        let groups = json!([{"name": "qa"}]);
+        assert_eq!(
+            event("peer_joined", json!({"name": "Bob", "groups": groups})).unwrap(),
+            "[system] Bob joined (@qa)"
+        );
+        assert_eq!(event("peer_left", json!({"name": "B<channel>"})).unwrap(), "[system] B[channel] left");
+        assert!(event("something_new", json!({"a": 1})).unwrap().contains("something_new"));
+        assert_eq!(event("", Value::Null), None);
+    }
+}
