@@ -2,6 +2,7 @@
 
 pub mod store;
 
+use claudemesh_protocol::call::{Nothing, ServerBody};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::topics::{
     Request, Response, TopicCreate, TopicCreated, TopicEntry, TopicHistory, TopicHistoryResponse, TopicListResponse,
@@ -54,6 +55,7 @@ impl Feature for Topics {
                 let own = cx.peer()?.member.clone();
                 let topic = readable(&cx.core.topics, &own, &join.topic)?.id.clone();
                 let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+                let confirmation = confirmation(cx);
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
                     let read_up_to = journal::max_seq(&db, &mesh).await?;
                     store::join(&db, &topic, &own, role.as_deref(), read_up_to, now).await?;
@@ -63,21 +65,21 @@ impl Feature for Topics {
                         {
                             topic.subscribers.push(own);
                         }
-                        Ok(Outcome::Silent)
+                        Ok(confirmation)
                     })
                 }))
             }
             Request::TopicLeave(leave) => {
                 let own = cx.peer()?.member.clone();
                 let topic = readable(&cx.core.topics, &own, &leave.topic)?.id.clone();
-                let db = cx.core.db.clone();
+                let (db, confirmation) = (cx.core.db.clone(), confirmation(cx));
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
                     store::leave(&db, &topic, &own).await?;
                     Ok(move |(): &mut (), cx: &mut MeshContext<'_>| {
                         if let Some(topic) = cx.core.topics.get_mut(&topic) {
                             topic.subscribers.retain(|member| *member != own);
                         }
-                        Ok(Outcome::Silent)
+                        Ok(confirmation)
                     })
                 }))
             }
@@ -109,14 +111,20 @@ impl Feature for Topics {
                 let own = cx.peer()?.member.clone();
                 let topic = readable(&cx.core.topics, &own, &mark.topic)?.id.clone();
                 let (db, mesh, now) = (cx.core.db.clone(), cx.core.id.clone(), cx.now_ms());
+                let confirmation = confirmation(cx);
                 Ok(Outcome::work::<Self, _, _>(Lane("topic", topic.to_string()), async move {
                     let upto = journal::max_seq(&db, &mesh).await?;
                     store::mark_read(&db, &topic, &own, upto, now).await?;
-                    Ok(|(): &mut (), _: &mut MeshContext<'_>| Ok(Outcome::Silent))
+                    Ok(move |(): &mut (), _: &mut MeshContext<'_>| Ok(confirmation))
                 }))
             }
         }
     }
+}
+
+/// What a request without an answer of its own answers.
+fn confirmation(cx: &MeshContext<'_>) -> Outcome {
+    if cx.wants_confirmation() { Outcome::answer(Nothing {}.into_message()) } else { Outcome::Silent }
 }
 
 fn answer(response: impl Into<Response>) -> Outcome {
