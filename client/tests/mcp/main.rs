@@ -7,6 +7,7 @@ mod doctor;
 mod enrolment;
 mod flags;
 mod hooks;
+mod in_process;
 mod inbound_rule;
 mod inside;
 mod local;
