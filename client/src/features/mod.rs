@@ -12,3 +12,4 @@ pub mod moderation;
 pub mod permissions;
 pub mod presence;
 pub mod questions;
+pub mod topics;

@@ -17,6 +17,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::permission_tools,
     MeshServer::presence_tools,
     MeshServer::group_tools,
+    MeshServer::topic_tools,
     MeshServer::info_tools,
 ];
 

@@ -29,4 +29,5 @@ mod status_line;
 mod surface;
 mod takeover;
 mod team;
+mod topics;
 mod words;

@@ -36,6 +36,13 @@ async fn every_listed_tool_works() -> Result<()> {
         ("set_status", json!({"status": "working"})),
         ("set_summary", json!({"summary": "writing tests"})),
         ("set_visible", json!({"visible": true})),
+        ("topic_create", json!({"name": "plans"})),
+        ("topic_history", json!({"topic": "plans"})),
+        ("topic_join", json!({"topic": "plans"})),
+        ("topic_leave", json!({"topic": "plans"})),
+        ("topic_list", json!({})),
+        ("topic_mark_read", json!({"topic": "plans"})),
+        ("topic_members", json!({"topic": "plans"})),
     ];
     let mut listed: Vec<String> =
         bob.client.list_all_tools().await?.into_iter().map(|tool| tool.name.into_owned()).collect();
