@@ -21,6 +21,26 @@ pub fn random_code(rng: &mut (impl RngCore + CryptoRng)) -> String {
     (0..8).map(|_| CODE_ALPHABET[rng.gen_range(0..CODE_ALPHABET.len())] as char).collect()
 }
 
+/// In a schema an id is a text.
+macro_rules! text_schema {
+    ($name:ident) => {
+        #[cfg(feature = "schema")]
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string"})
+            }
+        }
+    };
+}
+
 macro_rules! text_id {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -80,6 +100,8 @@ macro_rules! text_id {
                 Ok(Self(<std::borrow::Cow<'de, str>>::deserialize(deserializer)?.into()))
             }
         }
+
+        text_schema!($name);
     )*};
 }
 
@@ -101,6 +123,8 @@ text_id! {
 /// An ed25519 public key (32 bytes), 64 lower-case hex digits on the wire: member, session or owner.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
+
+text_schema!(PublicKey);
 
 impl PublicKey {
     /// Wraps raw bytes; whether they are a valid point shows when a signature is verified.

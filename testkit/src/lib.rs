@@ -8,6 +8,7 @@
 //! | [`peer`] | a strict websocket peer that speaks JSON |
 //! | [`host`] | plays Claude Code's side of the MCP and channel contract |
 //! | [`model`] | a scripted Messages API on loopback |
+//! | [`schema`] | whether what a tool answers is what its schema says |
 //! | [`enrol`], [`identity`] | meshes, members and sessions with real keys and signatures |
 //! | [`postgres`] | a PostgreSQL of one's own, to break |
 //! | [`load`], [`relay`], [`wire`] | measuring: scenarios, the ceiling they are compared with, a cheap client |
@@ -29,5 +30,6 @@ pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod relay;
+pub mod schema;
 pub mod torture;
 pub mod wire;

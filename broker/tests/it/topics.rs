@@ -48,6 +48,27 @@ broker_suite! {
         Ok(())
     }
 
+    async fn silent_requests_are_confirmed_when_that_is_wanted(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (mut alice, mut bob) = (broker.join(&mesh.member("alice")?).await?, broker.join(&mesh.member("bob")?).await?);
+        alice.call(json!({"type": "topic_create", "name": "plans"}), "topic_created").await?;
+        let members = async |peer: &mut TestPeer| -> Result<Vec<Value>> {
+            let ask = json!({"type": "topic_members", "topic": "plans"});
+            let answer = peer.call(ask, "topic_members_response").await?;
+            Ok(answer["members"].as_array().cloned().unwrap_or_default())
+        };
+        bob.call(json!({"type": "topic_join", "topic": "plans", "confirm": true}), "done").await?;
+        assert_eq!(members(&mut bob).await?.len(), 2, "done is said when it is done");
+        bob.call(json!({"type": "topic_mark_read", "topic": "plans", "confirm": true}), "done").await?;
+        assert!(members(&mut bob).await?.iter().any(|member| member["lastReadAt"].is_string()));
+        bob.call(json!({"type": "topic_leave", "topic": "plans", "confirm": true}), "done").await?;
+        assert_eq!(members(&mut alice).await?.len(), 1);
+        let missing = json!({"type": "topic_join", "topic": "nowhere", "confirm": true});
+        assert_eq!(bob.refused(missing).await?, "topic_not_found");
+        Ok(())
+    }
+
     async fn a_history_has_its_bounds_and_is_of_one_topic(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

@@ -28,6 +28,7 @@ verbs! {
         Visible => crate::features::presence::cli::args::VisibleArgs,
         Profile => crate::features::presence::cli::args::ProfileArgs,
         Group => crate::features::groups::cli::GroupArgs,
+        Topic => crate::features::topics::cli::TopicArgs,
         Info => crate::features::info::cli::InfoArgs,
         Stats => crate::features::presence::cli::args::StatsArgs,
         Ping => crate::features::presence::cli::args::PingArgs,

@@ -15,6 +15,7 @@ pub mod moderation;
 pub mod permissions;
 pub mod presence;
 pub mod questions;
+pub mod topics;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.
 pub const INTERCEPTORS: &[Interceptor] = &[

@@ -27,6 +27,8 @@ pub mod routes;
 pub mod server;
 pub mod session;
 pub mod surface;
+pub(crate) mod tool;
+mod tools;
 pub mod transport;
 
 pub use hub::Hub;

@@ -1,4 +1,4 @@
-//! Parameters of tools: how their schemas look, and how what a model wrote is read.
+//! Parameters and answers of tools: how their schemas look, and how what a model wrote is read.
 //!
 //! Schemas are plain, so that strict hosts take them: one type for each field, an optional field is one that is not required,
 //! no alternatives, no formats. Reading is lenient where the meaning is plain: numbers, booleans and lists that came as text,
@@ -51,12 +51,25 @@ fn plain_value(schema: &mut Value, defs: &Value) {
     if let Some(Value::Array(words)) = map.get_mut("enum") {
         words.retain(|word| !word.is_null());
     }
+    if let Some(Value::Object(properties)) = map.get("properties") {
+        let optional: Vec<String> =
+            properties.iter().filter(|(_, property)| may_be_null(property)).map(|(name, _)| name.clone()).collect();
+        if let Some(Value::Array(required)) = map.get_mut("required") {
+            required.retain(|name| !optional.iter().any(|optional| name == optional));
+        }
+    }
     if let Some(Value::Object(properties)) = map.get_mut("properties") {
         properties.values_mut().for_each(|property| plain_value(property, defs));
     }
     if let Some(items) = map.get_mut("items") {
         plain_value(items, defs);
     }
+}
+
+/// Whether a property has no value at times; it is absent then.
+fn may_be_null(property: &Value) -> bool {
+    let is_null = |kind: &Value| kind == "null" || kind["type"] == "null";
+    ["type", "anyOf", "oneOf"].iter().any(|name| property[*name].as_array().is_some_and(|all| all.iter().any(is_null)))
 }
 
 /// Adds what is not said yet.
@@ -257,6 +270,10 @@ mod tests {
         for surface in [Surface::Full, Surface::Lean, Surface::None] {
             for tool in tools.iter().cloned().filter_map(|tool| surface.list(tool)) {
                 walk(&tool.name, &Value::Object((*tool.input_schema).clone()));
+                if let Some(schema) = &tool.output_schema {
+                    assert_eq!(schema["type"], "object", "{} tells no object", tool.name);
+                    walk(&format!("{}'s answer", tool.name), &Value::Object((**schema).clone()));
+                }
             }
         }
         assert_eq!(schema_of("send_message")["properties"]["priority"]["enum"], json!(["now", "next", "low"]));

@@ -10,39 +10,19 @@ use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomNotification, ErrorData,
     ExperimentalCapabilities, Implementation, InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult,
-    MetaObject, PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::Value;
 
-use super::hub::{Hub, ToolError};
-use super::{instructions, params};
+use super::hub::Hub;
+use super::{instructions, params, tools};
 use crate::features::permissions;
 
 /// The capability without which the host drops every note.
 const CHANNEL: &str = "claude/channel";
 /// A host that negotiates a newer revision over stdio does not register channels.
 const NEWEST: ProtocolVersion = ProtocolVersion::V_2025_11_25;
-
-/// What a tool answers.
-pub struct Answer {
-    /// For people and for hosts that show text.
-    pub text: String,
-    /// The same as data; hosts show it instead of the text.
-    pub data: Option<Value>,
-}
-
-impl Answer {
-    /// Text only.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), data: None }
-    }
-
-    /// Text and data.
-    pub fn data(text: impl Into<String>, data: Value) -> Self {
-        Self { text: text.into(), data: Some(data) }
-    }
-}
 
 /// One session's server.
 #[derive(Clone)]
@@ -54,28 +34,12 @@ pub struct MeshServer {
 impl MeshServer {
     /// A server over a hub.
     pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, tools: Arc::new(Self::tools()) }
-    }
-
-    fn tools() -> ToolRouter<Self> {
-        let mut tools = Self::messaging_tools()
-            + Self::question_tools()
-            + Self::register_tools()
-            + Self::permission_tools()
-            + Self::presence_tools()
-            + Self::group_tools()
-            + Self::info_tools();
-        for route in tools.map.values_mut() {
-            let mut schema = (*route.attr.input_schema).clone();
-            params::plain(&mut schema);
-            route.attr.input_schema = Arc::new(schema);
-        }
-        tools
+        Self { hub, tools: Arc::new(tools::all()) }
     }
 
     /// Every tool of every feature.
     pub fn all_tools() -> Vec<Tool> {
-        Self::tools().list_all()
+        tools::all().list_all()
     }
 
     /// Names of all tools, sorted.
@@ -84,25 +48,6 @@ impl MeshServer {
         names.sort_unstable();
         names
     }
-
-    /// The result of a tool, in one shape: text block, data beside it, failures as `<tool>: …`.
-    pub(crate) fn finish(tool: &str, result: Result<Answer, ToolError>) -> CallToolResult {
-        match result {
-            Ok(answer) => {
-                let mut done = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
-                done.structured_content = answer.data;
-                done
-            }
-            Err(error) => CallToolResult::error(vec![ContentBlock::text(format!("{tool}: {error}"))]),
-        }
-    }
-}
-
-/// Marks a tool whose schema the host must load at once: the model cannot search for what it does not know of.
-pub(crate) fn always_load() -> MetaObject {
-    let mut meta = JsonObject::new();
-    meta.insert("anthropic/alwaysLoad".into(), Value::Bool(true));
-    MetaObject(meta)
 }
 
 impl ServerHandler for MeshServer {
@@ -198,21 +143,19 @@ impl MeshServer {
             Ok(arguments) => request.arguments = Some(arguments),
             Err(error) => {
                 counters.errors.fetch_add(1, Ordering::Relaxed);
-                return Self::finish(&name, Err(error)).into();
+                return CallToolResult::error(vec![ContentBlock::text(format!("{name}: {error}"))]).into();
             }
         }
         let mut response = match self.tools.call(ToolCallContext::new(self, request, context)).await {
             Ok(response) => response,
-            Err(error) => Self::finish(&name, Err(error.message.into_owned())).into(),
+            Err(error) => CallToolResult::error(vec![ContentBlock::text(error.message.into_owned())]).into(),
         };
         if let CallToolResponse::Complete(result) = &mut response
             && result.is_error == Some(true)
         {
             counters.errors.fetch_add(1, Ordering::Relaxed);
-            // The SDK words bad arguments itself; every failure of ours starts with the tool's name.
-            if let Some(ContentBlock::Text(text)) = result.content.first_mut()
-                && !text.text.starts_with(&*name)
-            {
+            // Tools say what is wrong; whose failure it is, is said here.
+            if let Some(ContentBlock::Text(text)) = result.content.first_mut() {
                 text.text.insert_str(0, &format!("{name}: "));
             }
         }

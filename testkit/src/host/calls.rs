@@ -97,6 +97,9 @@ impl Host {
         let blocks = result["content"].as_array().with_context(|| format!("{name}: no content: {answer}"))?;
         let text = blocks.iter().filter_map(|block| block["text"].as_str()).collect::<Vec<_>>().join("\n");
         let is_error = result["isError"].as_bool().unwrap_or(false);
+        if !is_error {
+            self.link.state().answer(&name, &result["structuredContent"]);
+        }
         Ok(ToolAnswer { text, is_error, structured: result["structuredContent"].clone() })
     }
 }

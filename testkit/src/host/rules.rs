@@ -30,6 +30,8 @@ pub(super) struct State {
     /// Ids of questions that are open in the dialog.
     pub(super) asked: HashSet<String>,
     pub(super) lists_changed: u32,
+    /// Output schemas of the tools that were listed.
+    outputs: HashMap<String, Value>,
 }
 
 impl State {
@@ -76,6 +78,21 @@ impl State {
         }
         if tool["inputSchema"]["type"] != "object" {
             self.breach(format!("tool `{name}`: inputSchema must be of type object"));
+        }
+        self.outputs.insert(name.to_owned(), tool["outputSchema"].clone());
+    }
+
+    /// The result of a tool that succeeded. A client that has listed the tools refuses data that its schema does not allow, and
+    /// a schema without data.
+    pub(super) fn answer(&mut self, tool: &str, data: &Value) {
+        let checked = match (self.outputs.get(tool), data) {
+            (None, _) | (Some(Value::Null), Value::Null) => return,
+            (Some(Value::Null), _) => Err("data without a schema".to_owned()),
+            (Some(_), Value::Null) => Err("a schema without data".to_owned()),
+            (Some(schema), data) => crate::schema::fits(schema, data),
+        };
+        if let Err(wrong) = checked {
+            self.breach(format!("tool `{tool}` answered what its schema does not say: {wrong}"));
         }
     }
 

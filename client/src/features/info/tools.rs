@@ -2,34 +2,24 @@
 
 use claudemesh_protocol::features::info::MeshInfoResult;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::CallToolResult;
 use rmcp::{tool, tool_router};
 
-use crate::features::presence::tools::OneMesh;
+use crate::connection::Connection;
 use crate::mcp::hub::ToolError;
 use crate::mcp::notes::harmless_value;
-use crate::mcp::server::{Answer, MeshServer};
+use crate::mcp::server::MeshServer;
+use crate::mcp::tool::{Json, MeshArg};
 
 #[tool_router(router = info_tools, vis = "pub(crate)")]
 impl MeshServer {
     #[tool(
-        name = "mesh_info",
         description = "One look at a mesh: peers, groups, topics, shared state, your name and groups.",
         annotations(read_only_hint = true)
     )]
-    async fn mesh_info_tool(&self, Parameters(args): Parameters<OneMesh>) -> CallToolResult {
-        let result = self.overview(args.mesh_slug.as_deref()).await;
-        Self::finish("mesh_info", result)
-    }
-}
-
-impl MeshServer {
-    async fn overview(&self, slug: Option<&str>) -> Result<Answer, ToolError> {
-        let bound = self.hub.select_one(slug).await?;
-        let connection = self.hub.connected(&bound).await?;
-        let info = connection.mesh_info().await.map_err(|error| error.to_string())?;
-        let data = serde_json::to_value(&info).unwrap_or_default();
-        Ok(Answer::data(overview_text(&info, &bound.tag.slug), data))
+    async fn mesh_info(&self, Parameters(mesh): Parameters<MeshArg>) -> Result<Json<MeshInfoResult>, ToolError> {
+        let ask = |connection: Connection| async move { connection.mesh_info().await };
+        let (bound, info) = self.in_one_mesh(mesh.slug(), ask).await?;
+        Ok(Json(overview_text(&info, &bound.tag.slug), info))
     }
 }
 

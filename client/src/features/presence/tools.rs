@@ -2,32 +2,23 @@
 
 use std::collections::HashSet;
 
-use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile};
+use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile, Stats};
 use claudemesh_protocol::id::PublicKey;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::CallToolResult;
 use rmcp::schemars::{self, JsonSchema};
 use rmcp::{tool, tool_router};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-use crate::connection::{Connection, ConnectionError};
+use crate::connection::Connection;
 use crate::context::connect::hostname;
 use crate::features::enrolment;
 use crate::mcp::hub::{Bound, ToolError};
 use crate::mcp::notes::harmless_value;
-use crate::mcp::server::{Answer, MeshServer, always_load};
+use crate::mcp::server::MeshServer;
+use crate::mcp::tool::{Json, MeshArg, OneLine, always_load};
 
 /// A peer that was last seen longer ago is told as stale.
 const STALE_AFTER_MS: i64 = 30 * 60 * 1_000;
-
-/// Parameters of tools that only name a mesh.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-pub(crate) struct OneMesh {
-    /// Only this mesh.
-    #[serde(default)]
-    pub(crate) mesh_slug: Option<String>,
-}
 
 /// Parameters of `list_peers`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -35,19 +26,17 @@ pub(crate) struct ListPeers {
     /// Also members that are away, with the time they were last seen [default: false].
     #[serde(default)]
     all: Option<bool>,
-    /// Only this mesh.
-    #[serde(default)]
-    mesh_slug: Option<String>,
+    #[serde(flatten)]
+    mesh: MeshArg,
 }
 
 /// Parameters of `set_summary`.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub(crate) struct SummaryText {
+pub(crate) struct SetSummary {
     /// What you work on, in a sentence; empty clears it.
     summary: String,
-    /// Only this mesh.
-    #[serde(default)]
-    mesh_slug: Option<String>,
+    #[serde(flatten)]
+    mesh: MeshArg,
 }
 
 /// Status words.
@@ -63,29 +52,37 @@ pub(crate) enum StatusWord {
     Dnd,
 }
 
+impl From<StatusWord> for PeerStatus {
+    fn from(word: StatusWord) -> Self {
+        match word {
+            StatusWord::Idle => Self::Idle,
+            StatusWord::Working => Self::Working,
+            StatusWord::Dnd => Self::Dnd,
+        }
+    }
+}
+
 /// Parameters of `set_status`.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub(crate) struct NewStatus {
+pub(crate) struct SetStatus {
     /// idle, working or dnd.
     status: StatusWord,
-    /// Only this mesh.
-    #[serde(default)]
-    mesh_slug: Option<String>,
+    #[serde(flatten)]
+    mesh: MeshArg,
 }
 
 /// Parameters of `set_visible`.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub(crate) struct Visibility {
+pub(crate) struct SetVisible {
     /// false hides this session from lists and group messages.
     visible: bool,
-    /// Only this mesh.
-    #[serde(default)]
-    mesh_slug: Option<String>,
+    #[serde(flatten)]
+    mesh: MeshArg,
 }
 
 /// Parameters of `set_profile`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-pub(crate) struct NewProfile {
+pub(crate) struct SetProfile {
     /// An emoji.
     #[serde(default)]
     avatar: Option<String>,
@@ -98,305 +95,310 @@ pub(crate) struct NewProfile {
     /// What you can help with.
     #[serde(default)]
     capabilities: Option<Vec<String>>,
-    /// Only this mesh.
-    #[serde(default)]
-    mesh_slug: Option<String>,
+    #[serde(flatten)]
+    mesh: MeshArg,
+}
+
+/// The peers of every mesh.
+#[derive(Serialize, JsonSchema)]
+struct Peers {
+    /// One entry for each mesh.
+    meshes: Vec<MeshPeers>,
+}
+
+/// The peers of one mesh.
+#[derive(Serialize, JsonSchema)]
+struct MeshPeers {
+    /// The mesh.
+    mesh_slug: String,
+    /// connected, or not connected.
+    status: &'static str,
+    /// Its peers, when it is connected.
+    peers: Option<Vec<PeerRow>>,
+    /// Why it is not connected.
+    error: Option<String>,
+}
+
+/// A peer: the fields of the wire, or what is known of a member that is away.
+#[derive(Serialize, JsonSchema)]
+struct PeerRow {
+    #[serde(flatten)]
+    peer: Option<OneLine<Peer>>,
+    #[serde(flatten)]
+    away: Option<AwayMember>,
+    /// ISO time of its last sign of life.
+    last_seen_at: Option<String>,
+    /// It has been away for so long that nobody should count on it.
+    stale: bool,
+}
+
+/// A member without a connection.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct AwayMember {
+    /// Member key.
+    pubkey: PublicKey,
+    /// Member key.
+    member_pubkey: PublicKey,
+    /// false.
+    online: bool,
+    /// Name.
+    display_name: String,
+}
+
+/// The counters of every mesh.
+#[derive(Serialize, JsonSchema)]
+struct AllStats {
+    /// One entry for each mesh that is connected.
+    meshes: Vec<MeshStats>,
+    /// Meshes that are not connected, and why.
+    trouble: Vec<String>,
+}
+
+/// The counters of one mesh.
+#[derive(Serialize, JsonSchema)]
+struct MeshStats {
+    /// The mesh.
+    mesh_slug: String,
+    /// Its peers.
+    peers: Vec<PeerStats>,
+}
+
+/// The counters of one peer.
+#[derive(Serialize, JsonSchema)]
+struct PeerStats {
+    /// Name.
+    name: String,
+    /// Key.
+    pubkey: PublicKey,
+    /// What it reported; this session's own are those of now.
+    stats: Stats,
 }
 
 #[tool_router(router = presence_tools, vis = "pub(crate)")]
 impl MeshServer {
     #[tool(
-        name = "list_peers",
         description = "List the peers of the mesh (other Claude Code sessions and people): name, status, groups, what they work on, where. Call it before sending.",
         meta = always_load(),
         annotations(read_only_hint = true)
     )]
-    async fn list_peers_tool(&self, Parameters(args): Parameters<ListPeers>) -> CallToolResult {
-        let result = self.peers(args.mesh_slug.as_deref(), args.all.unwrap_or(false)).await;
-        Self::finish("list_peers", result)
+    async fn list_peers(&self, Parameters(args): Parameters<ListPeers>) -> Result<Json<Peers>, ToolError> {
+        let (host, all) = (hostname(), args.all.unwrap_or(false));
+        let (mut sections, mut meshes, mut reached) = (Vec::new(), Vec::new(), 0);
+        let ask = |connection: Connection| async move { connection.list_peers().await };
+        for (bound, listed) in self.from_each_mesh(args.mesh.slug(), ask).await? {
+            let (mesh_slug, id) = (bound.tag.slug.clone(), bound.tag.id.chars().take(8).collect::<String>());
+            match listed {
+                Ok(peers) => {
+                    reached += 1;
+                    let (section, rows) = self.peers_of(&bound, peers, host.as_deref(), all).await;
+                    sections.push(format!("## {mesh_slug} (connected, {id}){section}"));
+                    meshes.push(MeshPeers { mesh_slug, status: "connected", peers: Some(rows), error: None });
+                }
+                Err(error) => {
+                    sections.push(format!("## {mesh_slug} (not connected, {id})\n{error}"));
+                    meshes.push(MeshPeers { mesh_slug, status: "not connected", peers: None, error: Some(error) });
+                }
+            }
+        }
+        let text = sections.join("\n\n");
+        if reached == 0 { Err(text) } else { Ok(Json(text, Peers { meshes })) }
     }
 
-    #[tool(name = "set_summary", description = "Tell mesh peers in one sentence what this session works on.")]
-    async fn set_summary_tool(&self, Parameters(args): Parameters<SummaryText>) -> CallToolResult {
-        let text = args.summary.clone();
-        let done = self
-            .everywhere(args.mesh_slug.as_deref(), |connection| {
-                let summary = args.summary.clone();
-                async move { connection.set_summary(&summary, None).await }
-            })
-            .await;
-        let words =
-            if text.is_empty() { "Summary cleared".into() } else { format!("Summary: {}", harmless_value(&text)) };
-        Self::finish("set_summary", done.map(|count| Answer::text(format!("{words} ({count})"))))
+    #[tool(description = "Tell mesh peers in one sentence what this session works on.")]
+    async fn set_summary(&self, Parameters(args): Parameters<SetSummary>) -> Result<String, ToolError> {
+        let summary = args.summary.as_str();
+        let set = |connection: Connection| async move { connection.set_summary(summary, None).await };
+        let done = self.in_each_mesh(args.mesh.slug(), set).await?;
+        let words = match summary {
+            "" => "Summary cleared".to_owned(),
+            summary => format!("Summary: {}", harmless_value(summary)),
+        };
+        Ok(format!("{words} ({done})"))
     }
 
     #[tool(
-        name = "set_status",
         description = "Set this session's mesh status: idle (everything is delivered), working or dnd (only priority now)."
     )]
-    async fn set_status_tool(&self, Parameters(args): Parameters<NewStatus>) -> CallToolResult {
-        let status = match args.status {
-            StatusWord::Idle => PeerStatus::Idle,
-            StatusWord::Working => PeerStatus::Working,
-            StatusWord::Dnd => PeerStatus::Dnd,
-        };
+    async fn set_status(&self, Parameters(args): Parameters<SetStatus>) -> Result<String, ToolError> {
+        let status = PeerStatus::from(args.status);
         let set = |connection: Connection| async move { connection.set_status(status, None).await };
-        let done = self.everywhere(args.mesh_slug.as_deref(), set).await;
-        if done.is_ok() {
-            self.hub.note_own_status(status);
-        }
-        Self::finish("set_status", done.map(|count| Answer::text(format!("Status: {} ({count})", status.as_str()))))
+        let done = self.in_each_mesh(args.mesh.slug(), set).await?;
+        self.hub.note_own_status(status);
+        Ok(format!("Status: {} ({done})", status.as_str()))
     }
 
     #[tool(
-        name = "set_visible",
         description = "Show or hide this session in mesh lists and group messages. Direct messages still arrive while hidden."
     )]
-    async fn set_visible_tool(&self, Parameters(args): Parameters<Visibility>) -> CallToolResult {
+    async fn set_visible(&self, Parameters(args): Parameters<SetVisible>) -> Result<String, ToolError> {
         let visible = args.visible;
         let set = |connection: Connection| async move { connection.set_visible(visible, None).await };
-        let done = self.everywhere(args.mesh_slug.as_deref(), set).await;
+        let done = self.in_each_mesh(args.mesh.slug(), set).await?;
         let words = if visible { "Visible now" } else { "Hidden now; direct messages still arrive" };
-        Self::finish("set_visible", done.map(|count| Answer::text(format!("{words} ({count})"))))
+        Ok(format!("{words} ({done})"))
     }
 
     #[tool(
-        name = "set_profile",
         description = "Tell mesh peers who you are: avatar, title, bio, capabilities. Only given fields change; empty clears one; none at all clears the profile."
     )]
-    async fn set_profile_tool(&self, Parameters(args): Parameters<NewProfile>) -> CallToolResult {
-        let mut profile =
-            Profile { avatar: args.avatar, title: args.title, bio: args.bio, capabilities: args.capabilities };
+    async fn set_profile(&self, Parameters(args): Parameters<SetProfile>) -> Result<String, ToolError> {
+        let SetProfile { avatar, title, bio, capabilities, mesh } = args;
+        let mut profile = Profile { avatar, title, bio, capabilities };
         let fields = [
             ("avatar", profile.avatar.is_some()),
             ("title", profile.title.is_some()),
             ("bio", profile.bio.is_some()),
             ("capabilities", profile.capabilities.is_some()),
         ];
-        let set: Vec<&str> = fields.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
-        let words = if set.is_empty() {
-            profile = Profile {
-                avatar: Some(String::new()),
-                title: Some(String::new()),
-                bio: Some(String::new()),
-                capabilities: Some(vec![]),
-            };
+        let given: Vec<&str> = fields.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        let words = if given.is_empty() {
+            let (text, list) = (Some(String::new()), Some(vec![]));
+            profile = Profile { avatar: text.clone(), title: text.clone(), bio: text, capabilities: list };
             "Profile cleared".to_owned()
         } else {
-            format!("Profile set: {}", set.join(", "))
+            format!("Profile set: {}", given.join(", "))
         };
-        let done = self
-            .everywhere(args.mesh_slug.as_deref(), |connection| {
-                let profile = profile.clone();
-                async move { connection.set_profile(profile, None).await }
-            })
-            .await;
-        Self::finish("set_profile", done.map(|count| Answer::text(format!("{words} ({count})"))))
+        let set = |connection: Connection| {
+            let profile = profile.clone();
+            async move { connection.set_profile(profile, None).await }
+        };
+        let done = self.in_each_mesh(mesh.slug(), set).await?;
+        Ok(format!("{words} ({done})"))
     }
 
     #[tool(
-        name = "mesh_stats",
         description = "Counters of all mesh peers: messages in and out, tool calls, uptime, errors.",
         annotations(read_only_hint = true)
     )]
-    async fn mesh_stats(&self, Parameters(args): Parameters<OneMesh>) -> CallToolResult {
-        let result = self.stats_table(args.mesh_slug.as_deref()).await;
-        Self::finish("mesh_stats", result)
-    }
-
-    #[tool(
-        name = "ping_mesh",
-        description = "Measure the way to the mesh broker and back, and show what holds messages. No peer is disturbed.",
-        annotations(read_only_hint = true)
-    )]
-    async fn ping_mesh(&self, Parameters(args): Parameters<OneMesh>) -> CallToolResult {
-        let result = self.ping(args.mesh_slug.as_deref()).await;
-        Self::finish("ping_mesh", result)
-    }
-}
-
-impl MeshServer {
-    /// Runs a write in every mesh, or in the named one. Answers where it was done, in words.
-    ///
-    /// # Errors
-    /// When it was done nowhere: why.
-    pub(crate) async fn everywhere<F>(
-        &self,
-        slug: Option<&str>,
-        write: impl Fn(Connection) -> F,
-    ) -> Result<String, ToolError>
-    where
-        F: Future<Output = Result<Option<u32>, ConnectionError>>,
-    {
-        let mut done = Vec::new();
-        let mut failed = Vec::new();
-        for bound in self.hub.select(slug).await? {
-            let result = match self.hub.connected(&bound).await {
-                Ok(connection) => write(connection).await.map_err(|error| error.to_string()),
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(_) => done.push(bound.tag.slug),
-                Err(error) => failed.push(format!("{}: {error}", bound.tag.slug)),
-            }
-        }
-        if done.is_empty() {
-            return Err(failed.join("; "));
-        }
-        let mut words = done.join(", ");
-        if !failed.is_empty() {
-            words += &format!("; not in {}", failed.join("; "));
-        }
-        Ok(words)
-    }
-
-    async fn peers(&self, slug: Option<&str>, all: bool) -> Result<Answer, ToolError> {
-        let host = hostname();
-        let mut sections = Vec::new();
-        let mut data = Vec::new();
-        let mut reached = 0;
-        for bound in self.hub.select(slug).await? {
-            let id: String = bound.tag.id.chars().take(8).collect();
-            let listed = match self.hub.connected(&bound).await {
-                Ok(connection) => connection.list_peers().await.map_err(|error| error.to_string()),
-                Err(error) => Err(error),
-            };
-            match listed {
-                Ok(peers) => {
-                    reached += 1;
-                    let own = bound.connection.identity().own_public();
-                    let mut section = format!("## {} (connected, {id})", bound.tag.slug);
-                    for peer in &peers {
-                        section += &format!("\n{}", peer_line(peer, host.as_deref(), peer.pubkey == own));
-                    }
-                    if peers.iter().all(|peer| peer.pubkey == own) {
-                        section += "\nNobody else is here.";
-                    }
-                    let mut list: Vec<Value> = peers.iter().map(|peer| peer_data(peer, peer.pubkey == own)).collect();
-                    let away = if all { self.away(&bound, &peers).await } else { Ok(vec![]) };
-                    match away {
-                        Ok(away) => {
-                            section.extend(away.iter().map(away_line));
-                            list.extend(away);
-                        }
-                        Err(error) => section += &format!("\n(who is away is not known: {error})"),
-                    }
-                    sections.push(section);
-                    data.push(json!({"mesh_slug": bound.tag.slug, "status": "connected", "peers": list}));
-                }
-                Err(error) => {
-                    sections.push(format!("## {} (not connected, {id})\n{error}", bound.tag.slug));
-                    data.push(json!({"mesh_slug": bound.tag.slug, "status": "not connected", "error": error}));
-                }
-            }
-        }
-        let text = sections.join("\n\n");
-        if reached == 0 { Err(text) } else { Ok(Answer::data(text, json!({"meshes": data}))) }
-    }
-
-    /// Members without a connection.
-    async fn away(&self, bound: &Bound, peers: &[Peer]) -> Result<Vec<Value>, ToolError> {
-        let entry = self.hub.entry(bound)?;
-        let listed = tokio::task::spawn_blocking(move || enrolment::members(&entry)).await;
-        let members = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let there: HashSet<PublicKey> = peers.iter().map(|peer| peer.member_pubkey).collect();
-        let now = crate::clock::now_ms();
-        let away = members.into_iter().filter(|member| !there.contains(&member.pubkey)).map(|member| {
-            json!({
-                "pubkey": member.pubkey, "memberPubkey": member.pubkey, "online": false, "status": null,
-                "displayName": harmless_value(&member.display_name), "last_seen_at": member.last_seen_at,
-                "stale": is_stale(false, member.last_seen_at.as_deref(), now),
-            })
-        });
-        Ok(away.collect())
-    }
-
-    async fn stats_table(&self, slug: Option<&str>) -> Result<Answer, ToolError> {
-        let mut sections = Vec::new();
-        let mut data = Vec::new();
-        let mut trouble = Vec::new();
-        for bound in self.hub.select(slug).await? {
-            let listed = match self.hub.connected(&bound).await {
-                Ok(connection) => connection.list_peers().await.map_err(|error| error.to_string()),
-                Err(error) => Err(error),
-            };
+    async fn mesh_stats(&self, Parameters(mesh): Parameters<MeshArg>) -> Result<Json<AllStats>, ToolError> {
+        let (mut sections, mut meshes, mut trouble) = (Vec::new(), Vec::new(), Vec::new());
+        let ask = |connection: Connection| async move { connection.list_peers().await };
+        for (bound, listed) in self.from_each_mesh(mesh.slug(), ask).await? {
+            let (mesh_slug, own) = (bound.tag.slug, bound.connection.identity().own_public());
             let peers = match listed {
                 Ok(peers) => peers,
                 Err(error) => {
-                    trouble.push(format!("{}: {error}", bound.tag.slug));
+                    trouble.push(format!("{mesh_slug}: {error}"));
                     continue;
                 }
             };
-            let mut table = format!(
-                "## {}\n| peer | in | out | tool calls | uptime (min) | errors |\n|---|---|---|---|---|---|",
-                bound.tag.slug
-            );
-            let own = bound.connection.identity().own_public();
-            let mut rows = Vec::new();
-            for peer in &peers {
+            let row = |peer: Peer| {
                 // Our own numbers are fresher here than at the broker.
                 let stats = if peer.pubkey == own { self.hub.stats() } else { peer.stats.unwrap_or_default() };
-                let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
-                table += &format!(
-                    "\n| {} | {} | {} | {} | {} | {} |",
-                    harmless_value(&peer.display_name).replace('|', "/"),
-                    number(stats.messages_in),
-                    number(stats.messages_out),
-                    number(stats.tool_calls),
-                    number(stats.uptime.map(|seconds| seconds / 60.0)),
-                    number(stats.errors)
-                );
-                rows.push(json!({"name": peer.display_name, "pubkey": peer.pubkey, "stats": stats}));
-            }
-            sections.push(table);
-            data.push(json!({"mesh_slug": bound.tag.slug, "peers": rows}));
+                PeerStats { name: peer.display_name, pubkey: peer.pubkey, stats }
+            };
+            let peers: Vec<PeerStats> = peers.into_iter().map(row).collect();
+            sections.push(stats_table(&mesh_slug, &peers));
+            meshes.push(MeshStats { mesh_slug, peers });
         }
         if sections.is_empty() {
             return Err(trouble.join("; "));
         }
-        Ok(Answer::data(sections.join("\n\n"), json!({"meshes": data, "trouble": trouble})))
+        Ok(Json(sections.join("\n\n"), AllStats { meshes, trouble }))
     }
 
-    async fn ping(&self, slug: Option<&str>) -> Result<Answer, ToolError> {
-        let mut lines = Vec::new();
-        let mut reached = 0;
-        for bound in self.hub.select(slug).await? {
+    #[tool(
+        description = "Measure the way to the mesh broker and back, and show what holds messages. No peer is disturbed.",
+        annotations(read_only_hint = true)
+    )]
+    async fn ping_mesh(&self, Parameters(mesh): Parameters<MeshArg>) -> Result<String, ToolError> {
+        let (mut lines, mut reached) = (Vec::new(), 0);
+        let ask =
+            |connection: Connection| async move { Ok((connection.echo().await?, connection.list_peers().await?)) };
+        for (bound, answer) in self.from_each_mesh(mesh.slug(), ask).await? {
             let slug = &bound.tag.slug;
-            let connection = match self.hub.connected(&bound).await {
-                Ok(connection) => connection,
+            let ((echo, time), peers) = match answer {
+                Ok(answer) => answer,
                 Err(error) => {
                     lines.push(format!("{slug}: {error}"));
                     continue;
                 }
             };
-            let (echo, peers) = (connection.echo().await, connection.list_peers().await);
-            let own = connection.identity().own_public();
-            let unread = self.hub.waiting(&bound).await;
-            match (echo, peers) {
-                (Ok((echo, time)), Ok(peers)) => {
-                    reached += 1;
-                    let others = peers.iter().filter(|peer| peer.online && peer.pubkey != own).count();
-                    let mut line = format!(
-                        "{slug}: connected, {:.2} ms to the broker and back, you are {}, {others} other peers online, \
-                         waiting at the broker: {} now, {} next, {} low, unread here: {}",
-                        time.as_secs_f64() * 1_000.0,
-                        echo.status.as_str(),
-                        echo.waiting.now,
-                        echo.waiting.next,
-                        echo.waiting.low,
-                        unread
-                    );
-                    if echo.status != PeerStatus::Idle {
-                        line += "; your status holds messages of priority next back";
-                    }
-                    lines.push(line);
-                }
-                (Err(error), _) | (_, Err(error)) => lines.push(format!("{slug}: {error}")),
+            reached += 1;
+            let own = bound.connection.identity().own_public();
+            let others = peers.iter().filter(|peer| peer.online && peer.pubkey != own).count();
+            let mut line = format!(
+                "{slug}: connected, {:.2} ms to the broker and back, you are {}, {others} other peers online, \
+                 waiting at the broker: {} now, {} next, {} low, unread here: {}",
+                time.as_secs_f64() * 1_000.0,
+                echo.status.as_str(),
+                echo.waiting.now,
+                echo.waiting.next,
+                echo.waiting.low,
+                self.hub.waiting(&bound).await
+            );
+            if echo.status != PeerStatus::Idle {
+                line += "; your status holds messages of priority next back";
             }
+            lines.push(line);
         }
         let text = lines.join("\n");
-        if reached == 0 { Err(text) } else { Ok(Answer::text(text)) }
+        if reached == 0 { Err(text) } else { Ok(text) }
     }
+}
+
+impl MeshServer {
+    /// The peers of one mesh as lines and as rows, with those that are away when `all` of them are wanted.
+    async fn peers_of(&self, bound: &Bound, peers: Vec<Peer>, host: Option<&str>, all: bool) -> (String, Vec<PeerRow>) {
+        let own = bound.connection.identity().own_public();
+        let mut section = String::new();
+        for peer in &peers {
+            section += &format!("\n{}", peer_line(peer, host, peer.pubkey == own));
+        }
+        if peers.iter().all(|peer| peer.pubkey == own) {
+            section += "\nNobody else is here.";
+        }
+        let away = if all { self.away(bound, &peers).await } else { Ok(vec![]) };
+        let mut rows: Vec<PeerRow> = peers.into_iter().map(|peer| peer_row(peer, own)).collect();
+        match away {
+            Ok(away) => {
+                section.extend(away.iter().map(away_line));
+                rows.extend(away);
+            }
+            Err(error) => section += &format!("\n(who is away is not known: {error})"),
+        }
+        (section, rows)
+    }
+
+    /// Members without a connection.
+    async fn away(&self, bound: &Bound, peers: &[Peer]) -> Result<Vec<PeerRow>, ToolError> {
+        let entry = self.hub.entry(bound)?;
+        let listed = tokio::task::spawn_blocking(move || enrolment::members(&entry)).await;
+        let members = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let there: HashSet<PublicKey> = peers.iter().map(|peer| peer.member_pubkey).collect();
+        let now = crate::clock::now_ms();
+        let away = members.into_iter().filter(|member| !there.contains(&member.pubkey)).map(|member| PeerRow {
+            peer: None,
+            stale: is_stale(false, member.last_seen_at.as_deref(), now),
+            last_seen_at: member.last_seen_at,
+            away: Some(AwayMember {
+                pubkey: member.pubkey,
+                member_pubkey: member.pubkey,
+                online: false,
+                display_name: harmless_value(&member.display_name),
+            }),
+        });
+        Ok(away.collect())
+    }
+}
+
+fn stats_table(slug: &str, peers: &[PeerStats]) -> String {
+    let mut table =
+        format!("## {slug}\n| peer | in | out | tool calls | uptime (min) | errors |\n|---|---|---|---|---|---|");
+    for PeerStats { name, stats, .. } in peers {
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"));
+        table += &format!(
+            "\n| {} | {} | {} | {} | {} | {} |",
+            harmless_value(name).replace('|', "/"),
+            number(stats.messages_in),
+            number(stats.messages_out),
+            number(stats.tool_calls),
+            number(stats.uptime.map(|seconds| seconds / 60.0)),
+            number(stats.errors)
+        );
+    }
+    table
 }
 
 fn peer_line(peer: &Peer, host: Option<&str>, is_self: bool) -> String {
@@ -444,12 +446,12 @@ fn peer_line(peer: &Peer, host: Option<&str>, is_self: bool) -> String {
     line
 }
 
-fn away_line(member: &Value) -> String {
-    let word = |name: &str| member[name].as_str().unwrap_or_default();
-    let seen = member["last_seen_at"].as_str().map_or_else(|| "never seen".to_owned(), |at| format!("last seen {at}"));
-    let stale = if member["stale"] == true { " [stale]" } else { "" };
-    let key: String = word("pubkey").chars().take(12).collect();
-    format!("\n- **{}** [away]{stale} ({key}) {seen}", word("displayName"))
+fn away_line(row: &PeerRow) -> String {
+    let seen = row.last_seen_at.as_ref().map_or_else(|| "never seen".to_owned(), |at| format!("last seen {at}"));
+    let stale = if row.stale { " [stale]" } else { "" };
+    let (name, key) =
+        row.away.as_ref().map(|away| (away.display_name.as_str(), away.pubkey.short())).unwrap_or_default();
+    format!("\n- **{name}** [away]{stale} ({key}) {seen}")
 }
 
 /// Whether nobody should count on a peer: it is away, and not since a moment ago.
@@ -458,22 +460,11 @@ pub(crate) fn is_stale(online: bool, last_seen_at: Option<&str>, now_ms: i64) ->
     !online && last_seen_ms.is_none_or(|at| now_ms.saturating_sub(at) > STALE_AFTER_MS)
 }
 
-/// A peer as data: the wire's fields, texts made harmless.
-fn peer_data(peer: &Peer, is_self: bool) -> Value {
-    fn soften(value: &mut Value) {
-        match value {
-            Value::String(text) => *text = harmless_value(text),
-            Value::Array(list) => list.iter_mut().for_each(soften),
-            Value::Object(map) => map.values_mut().for_each(soften),
-            _ => {}
-        }
-    }
-    let mut value = serde_json::to_value(peer).unwrap_or_default();
-    soften(&mut value);
-    value["isSelf"] = is_self.into();
-    value["last_seen_at"] = value["lastSeenAt"].clone();
-    value["stale"] = is_stale(peer.online, peer.last_seen_at.as_deref(), crate::clock::now_ms()).into();
-    value
+fn peer_row(mut peer: Peer, own: PublicKey) -> PeerRow {
+    peer.is_self = Some(peer.pubkey == own);
+    let last_seen_at = peer.last_seen_at.clone();
+    let stale = is_stale(peer.online, last_seen_at.as_deref(), crate::clock::now_ms());
+    PeerRow { peer: Some(OneLine(peer)), away: None, last_seen_at, stale }
 }
 
 #[cfg(test)]

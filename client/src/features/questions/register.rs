@@ -1,18 +1,18 @@
 //! `register`: who this session is. Connecting registers a session already; the tool exists for prompts that call it, tells
 //! what peers see, and gives the session another name.
 
+use claudemesh_protocol::id::PublicKey;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::CallToolResult;
 use rmcp::schemars::{self, JsonSchema};
 use rmcp::{tool, tool_router};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::config::project_file::filled;
 use crate::features::enrolment::chosen_name;
 use crate::mcp::hub::ToolError;
 use crate::mcp::notes::harmless_value;
-use crate::mcp::server::{Answer, MeshServer};
+use crate::mcp::server::MeshServer;
+use crate::mcp::tool::Json;
 
 /// Longest display name that is sent.
 const MAX_NAME_CHARS: usize = 64;
@@ -28,21 +28,37 @@ pub(crate) struct Register {
     mesh_slug: Option<String>,
 }
 
+/// Who this session is.
+#[derive(Serialize, JsonSchema)]
+struct Registered {
+    /// Name that peers see.
+    name: String,
+    /// Working directory.
+    project: String,
+    /// Id of the session.
+    session_id: String,
+    /// Where it is registered.
+    meshes: Vec<Place>,
+}
+
+/// This session in one mesh.
+#[derive(Serialize, JsonSchema)]
+struct Place {
+    /// The mesh.
+    mesh_slug: String,
+    /// Key that peers know the session by.
+    pubkey: PublicKey,
+    /// connected, or why not.
+    status: String,
+}
+
 #[tool_router(router = register_tools, vis = "pub(crate)")]
 impl MeshServer {
     #[tool(
-        name = "register",
         description = "Tell under which name, project and keys mesh peers see this session; with name, rename it. Sessions register by themselves, so calling it again changes nothing.",
         annotations(destructive_hint = false, idempotent_hint = true)
     )]
-    async fn register_tool(&self, Parameters(args): Parameters<Register>) -> CallToolResult {
-        let result = self.register(args).await;
-        Self::finish("register", result)
-    }
-}
-
-impl MeshServer {
-    async fn register(&self, args: Register) -> Result<Answer, ToolError> {
+    async fn register(&self, Parameters(args): Parameters<Register>) -> Result<Json<Registered>, ToolError> {
         if let Some(name) = filled(args.name) {
             let name: String = crate::output::clean(&name).chars().take(MAX_NAME_CHARS).collect();
             let name = chosen_name(&name).map_err(|error| error.message)?;
@@ -52,15 +68,14 @@ impl MeshServer {
         let mut text = format!("You are {name} in {project}.");
         let mut meshes = vec![];
         for bound in self.hub.select(args.mesh_slug.as_deref()).await? {
-            let state = match self.hub.connected(&bound).await {
+            let status = match self.hub.connected(&bound).await {
                 Ok(_) => "connected".to_owned(),
                 Err(error) => error,
             };
-            let key = bound.connection.identity().own_public();
-            text += &format!("\n- {}: {state}, key {}", bound.tag.slug, key.short());
-            meshes.push(json!({"mesh_slug": bound.tag.slug, "pubkey": key, "status": state}));
+            let pubkey = bound.connection.identity().own_public();
+            text += &format!("\n- {}: {status}, key {}", bound.tag.slug, pubkey.short());
+            meshes.push(Place { mesh_slug: bound.tag.slug, pubkey, status });
         }
-        let session_id = self.hub.session_id();
-        Ok(Answer::data(text, json!({"name": name, "project": project, "session_id": session_id, "meshes": meshes})))
+        Ok(Json(text, Registered { name, project, session_id: self.hub.session_id(), meshes }))
     }
 }

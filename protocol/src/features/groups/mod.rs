@@ -7,6 +7,7 @@ use crate::features::presence::WriteTarget;
 
 /// Membership in a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Group {
     /// Name without `@`.
     pub name: String,

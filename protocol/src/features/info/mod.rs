@@ -11,6 +11,7 @@ pub struct MeshInfo {}
 
 /// Tasks by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TaskCounts {
     /// Not taken.
     pub open: u32,
@@ -22,6 +23,7 @@ pub struct TaskCounts {
 
 /// `mesh_info_result`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MeshInfoResult {
     /// Row id of the mesh.

@@ -37,6 +37,7 @@ impl Priority {
 
 /// The receipt ladder. A step is claimed only when it is proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// On disk (or held for recipients that acknowledged already).
@@ -289,6 +290,7 @@ pub struct MessageStatus {
 
 /// One recipient in `message_status_result`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecipientReceipt {
     /// Display name.
@@ -310,6 +312,7 @@ pub struct RecipientReceipt {
 
 /// `message_status_result`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MessageStatusResult {
     /// Full id.

@@ -9,6 +9,7 @@ use crate::id::{MemberId, PublicKey};
 
 /// Whether a session can be interrupted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PeerStatus {
     /// Waiting for its human: everything is delivered.
@@ -74,6 +75,7 @@ pub struct SetStats {
 
 /// Counters of one session since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Stats {
     /// Messages received.
@@ -129,6 +131,7 @@ pub struct SetProfile {
 
 /// What a peer says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Profile {
     /// A symbol.
@@ -173,6 +176,7 @@ pub struct ListPeers {}
 
 /// One peer of `peers_list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Peer {
     /// Key to send to: session key, else member key.

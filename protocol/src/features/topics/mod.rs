@@ -7,6 +7,7 @@ use crate::id::{MemberId, TopicId};
 
 /// Who may see a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
     /// Every member may list, join and read it.
@@ -93,6 +94,7 @@ pub struct TopicMarkRead {
 
 /// A topic in `topic_created`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TopicRef {
     /// Id.
     pub id: TopicId,
@@ -113,6 +115,7 @@ pub struct TopicCreated {
 
 /// A topic in `topic_list_response`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TopicEntry {
     /// Id.
@@ -138,6 +141,7 @@ pub struct TopicListResponse {
 
 /// A subscriber.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TopicMember {
     /// Member id.
