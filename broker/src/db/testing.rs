@@ -69,6 +69,7 @@ pub(crate) async fn on_postgres<F: Future<Output = ()>>(body: impl FnOnce(Db) ->
 
 /// The server's URL and a schema name that is used once.
 #[cfg(feature = "postgres")]
+#[expect(clippy::print_stderr, reason = "a person who runs the tests by hand sees what was left out")]
 fn postgres_url() -> Option<(String, String)> {
     match std::env::var("CLAUDEMESH_TEST_POSTGRES") {
         Ok(url) if !url.is_empty() => {

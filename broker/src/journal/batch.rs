@@ -100,6 +100,7 @@ impl Batch {
     }
 
     /// The part of this type, made when the batch has none yet.
+    #[expect(clippy::expect_used, reason = "the lines above find or make a part of this type")]
     pub fn part<P: Part>(&mut self) -> &mut P {
         let place = self.parts.iter().position(|part| (**part).as_any().is::<P>()).unwrap_or_else(|| {
             self.parts.push(Box::<P>::default());
