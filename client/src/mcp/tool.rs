@@ -119,7 +119,7 @@ impl MeshServer {
     ///
     /// # Errors
     /// No mesh is joined, or none has the name.
-    pub(crate) async fn from_each_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
+    pub(crate) async fn ask_each_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
         &self,
         slug: Option<&str>,
         ask: impl Fn(Connection) -> F,
@@ -145,7 +145,7 @@ impl MeshServer {
         write: impl Fn(Connection) -> F,
     ) -> Result<String, ToolError> {
         let (mut done, mut failed) = (Vec::new(), Vec::new());
-        for (bound, answer) in self.from_each_mesh(slug, write).await? {
+        for (bound, answer) in self.ask_each_mesh(slug, write).await? {
             match answer {
                 Ok(_) => done.push(bound.tag.slug),
                 Err(error) => failed.push(format!("{}: {error}", bound.tag.slug)),

@@ -91,7 +91,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts the server and completes the handshake.
+    /// Starts the server, completes the handshake and lists the tools.
     ///
     /// # Errors
     /// It cannot be started, does not answer, or its handshake breaks a rule.
@@ -114,6 +114,8 @@ impl Host {
             }
         }
         host.initialize(&options.protocol).await?;
+        // As the host does: from now on it knows what each tool may answer.
+        host.tools().await?;
         Ok(host)
     }
 

@@ -186,7 +186,7 @@ impl MeshServer {
         let (host, all) = (hostname(), args.all.unwrap_or(false));
         let (mut sections, mut meshes, mut reached) = (Vec::new(), Vec::new(), 0);
         let ask = |connection: Connection| async move { connection.list_peers().await };
-        for (bound, listed) in self.from_each_mesh(args.mesh.slug(), ask).await? {
+        for (bound, listed) in self.ask_each_mesh(args.mesh.slug(), ask).await? {
             let (mesh_slug, id) = (bound.tag.slug.clone(), bound.tag.id.chars().take(8).collect::<String>());
             match listed {
                 Ok(peers) => {
@@ -274,7 +274,7 @@ impl MeshServer {
     async fn mesh_stats(&self, Parameters(mesh): Parameters<MeshArg>) -> Result<Json<AllStats>, ToolError> {
         let (mut sections, mut meshes, mut trouble) = (Vec::new(), Vec::new(), Vec::new());
         let ask = |connection: Connection| async move { connection.list_peers().await };
-        for (bound, listed) in self.from_each_mesh(mesh.slug(), ask).await? {
+        for (bound, listed) in self.ask_each_mesh(mesh.slug(), ask).await? {
             let (mesh_slug, own) = (bound.tag.slug, bound.connection.identity().own_public());
             let peers = match listed {
                 Ok(peers) => peers,
@@ -306,7 +306,7 @@ impl MeshServer {
         let (mut lines, mut reached) = (Vec::new(), 0);
         let ask =
             |connection: Connection| async move { Ok((connection.echo().await?, connection.list_peers().await?)) };
-        for (bound, answer) in self.from_each_mesh(mesh.slug(), ask).await? {
+        for (bound, answer) in self.ask_each_mesh(mesh.slug(), ask).await? {
             let slug = &bound.tag.slug;
             let ((echo, time), peers) = match answer {
                 Ok(answer) => answer,

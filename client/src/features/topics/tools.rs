@@ -164,7 +164,7 @@ impl MeshServer {
     async fn topic_list(&self, Parameters(mesh): Parameters<MeshArg>) -> Result<Json<Listed>, ToolError> {
         let (mut topics, mut trouble, mut lines, mut reached) = (Vec::new(), Vec::new(), Vec::new(), false);
         let ask = |connection: Connection| async move { connection.request(TopicList {}).await };
-        for (bound, listed) in self.from_each_mesh(mesh.slug(), ask).await? {
+        for (bound, listed) in self.ask_each_mesh(mesh.slug(), ask).await? {
             let mesh_slug = bound.tag.slug;
             match listed {
                 Ok(listed) => {
