@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ConfigStore};
-use crate::inbox::{InboxError, Message};
+use crate::inbox::{InboxError, MAX_LIST, Message};
 use crate::mcp::admit::Intercept;
 use crate::mcp::hub::{Bound, Hub};
 
@@ -142,16 +142,21 @@ pub struct InboundRule;
 
 impl Intercept for InboundRule {
     async fn intercept(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
-        apply(hub, bound).await
+        loop {
+            let reader = bound.reader();
+            let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
+            if !fresh.is_empty() {
+                decide(hub, bound, &fresh).await?;
+            }
+            // What comes meanwhile brings its own look.
+            if i64::try_from(fresh.len()).is_ok_and(|count| count < MAX_LIST) {
+                return Ok(());
+            }
+        }
     }
 }
 
-async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
-    let reader = bound.reader();
-    let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
-    if fresh.is_empty() {
-        return Ok(());
-    }
+async fn decide(hub: &Hub, bound: &Bound, fresh: &[Message]) -> Result<(), InboxError> {
     let rules = Rules::load(hub.store());
     if let Err(error) = &rules {
         tracing::error!(%error, "the rule for incoming messages cannot be read: everything is held");

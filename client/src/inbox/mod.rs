@@ -279,13 +279,6 @@ pub struct Pick {
     pub muted: Vec<String>,
 }
 
-/// What the rule for incoming messages does not hold back.
-#[diesel::dsl::auto_type(no_type_alias)]
-fn not_held() -> _ {
-    let word: &'static str = "hold";
-    deliveries::inbound.is_null().or(deliveries::inbound.assume_not_null().ne(word))
-}
-
 /// Repeats a statement that found the file locked, as long as other statements would have waited.
 fn patiently<T>(mut statement: impl FnMut() -> QueryResult<T>) -> QueryResult<T> {
     let deadline = Instant::now() + Duration::from_millis(BUSY_TIMEOUT_MS.into());
