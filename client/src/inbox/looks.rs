@@ -3,8 +3,7 @@
 use diesel::prelude::*;
 
 use super::schema::{deliveries, messages};
-use super::{Inbox, InboxError, MAX_LIST, Mail, Message, Person};
-use crate::inbound::Verdict;
+use super::{Inbox, InboxError, MAX_LIST, Mail, Message, Person, Verdict};
 
 impl Mail<'_> {
     /// How many deliveries were not shown.

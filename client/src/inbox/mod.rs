@@ -16,7 +16,6 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
-use crate::inbound::Verdict;
 
 mod admitted;
 pub mod answers;
@@ -25,7 +24,7 @@ mod claims;
 mod held;
 mod looks;
 mod mailbox;
-mod permissions;
+pub mod permissions;
 pub mod questions;
 #[cfg(test)]
 mod questions_tests;
@@ -35,6 +34,7 @@ mod schema;
 mod tests;
 
 pub use admitted::{Admitted, Mail, Person};
+pub use held::Verdict;
 pub use mailbox::Mailbox;
 use row::NewDelivery;
 pub use row::{Kind, Message, MessageObject, NewMessage, RecipientKind};

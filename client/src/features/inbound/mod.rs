@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ConfigStore};
-use crate::inbox::{InboxError, MAX_LIST, Message};
+use crate::inbox::{InboxError, MAX_LIST, Message, Verdict};
 use crate::mcp::admit::Intercept;
 use crate::mcp::hub::{Bound, Hub};
 
@@ -17,29 +17,6 @@ pub mod cli;
 
 /// `permission_mode` of a session that asks nobody before its tools run.
 pub const BYPASS: &str = "bypassPermissions";
-
-/// What becomes of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It is shown.
-    Accept,
-    /// It waits for the user's release.
-    Hold,
-    /// It is put away unseen.
-    Refuse,
-}
-
-impl Verdict {
-    /// The word in files and in the inbox.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Hold => "hold",
-            Self::Refuse => "refuse",
-        }
-    }
-}
 
 /// One line of the rule: the first that fits decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
