@@ -7,9 +7,10 @@ use claudemesh::cli::{self, Cli};
 use claudemesh::config::ConfigStore;
 use claudemesh::context::Context;
 use claudemesh::error::ExitCode as Exit;
+use claudemesh::features::status_line;
+use claudemesh::hook;
 use claudemesh::paths::Env;
 use claudemesh::verb::{Verb, done};
-use claudemesh::{hook, status_line};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();

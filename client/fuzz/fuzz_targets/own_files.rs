@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use claudemesh::config::ConfigStore;
 use claudemesh::config::project_file::ProjectFile;
 use claudemesh::config::session_dir::SessionInfo;
-use claudemesh::inbound::Rules;
+use claudemesh::features::inbound::Rules;
+use claudemesh::ipc::{Reply, Request};
 use claudemesh::paths::Env;
-use claudemesh::session::{Reply, Request};
 use libfuzzer_sys::fuzz_target;
 
 /// In memory where the system has such a place: a disk would allow some hundred files a second.

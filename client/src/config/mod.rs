@@ -232,7 +232,7 @@ pub struct Config {
     /// How messages reach sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_mode: Option<MessageMode>,
-    /// How a person is told that a question waits, see [`crate::notify`].
+    /// How a person is told that a question waits, see [`crate::features::notify`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<String>,
     /// Keys that this version does not know; written back as they were.

@@ -1,4 +1,4 @@
-//! A connection over the socket of a session instead of one of its own: see [`crate::session::attach`].
+//! A connection over the socket of a session instead of one of its own: see [`crate::ipc::attach`].
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::driver::{Outgoing, Shared, State, ack_frame};
 use super::{Closed, Connection, ConnectionError, Identity, MAX_OUTGOING};
-use crate::session::protocol::{MAX_LINE_BYTES, Reply, Request};
+use crate::ipc::protocol::{MAX_LINE_BYTES, Reply, Request};
 
 impl Connection {
     /// A connection that is ready at once and lives as long as the socket. Mail stays with the session's server, which passes on

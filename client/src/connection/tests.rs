@@ -339,14 +339,14 @@ impl FakeServer {
         (connection, Self(tokio::io::BufReader::new(theirs)))
     }
 
-    async fn hear(&mut self) -> crate::session::Request {
+    async fn hear(&mut self) -> crate::ipc::Request {
         let mut line = String::new();
         let reading = tokio::io::AsyncBufReadExt::read_line(&mut self.0, &mut line);
         tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap();
         serde_json::from_str(&line).unwrap()
     }
 
-    async fn say(&mut self, reply: &crate::session::Reply) {
+    async fn say(&mut self, reply: &crate::ipc::Reply) {
         let line = serde_json::to_string(reply).unwrap() + "\n";
         tokio::io::AsyncWriteExt::write_all(self.0.get_mut(), line.as_bytes()).await.unwrap();
     }
@@ -355,7 +355,7 @@ impl FakeServer {
 #[cfg(unix)]
 #[tokio::test]
 async fn the_sessions_server_passes_events_on_and_says_what_was_lost() {
-    use crate::session::{Reply, Request};
+    use crate::ipc::{Reply, Request};
 
     let (connection, mut server) = FakeServer::start();
     let mut events = connection.events::<Push>();
@@ -383,7 +383,7 @@ async fn an_older_server_of_the_session_ends_the_wait_for_events() {
     let (connection, mut server) = FakeServer::start();
     let mut events = connection.events::<Push>();
     server.hear().await;
-    server.say(&crate::session::Reply::Error { code: "bad_json".into(), message: "unknown variant".into() }).await;
+    server.say(&crate::ipc::Reply::Error { code: "bad_json".into(), message: "unknown variant".into() }).await;
     assert_eq!(tokio::time::timeout(PATIENCE, events.next()).await.unwrap(), None);
 }
 

@@ -45,7 +45,7 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     // Inside a session its own connection serves: no handshake, and the others see the session, not a stranger. Its mail
     // comes into the same inbox.
     if matches!(purpose, Purpose::Ask | Purpose::Receive(_))
-        && let Some(connection) = crate::session::attach::attach(cx, entry).await
+        && let Some(connection) = crate::ipc::attach::attach(cx, entry).await
     {
         return Ok(connection);
     }

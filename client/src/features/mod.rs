@@ -8,20 +8,23 @@ use crate::mcp::events::Listener;
 
 pub mod enrolment;
 pub mod groups;
+pub mod inbound;
 pub mod info;
 pub mod meshes;
 pub mod messaging;
 pub mod moderation;
+pub mod notify;
 pub mod permissions;
 pub mod presence;
 pub mod questions;
+pub mod status_line;
 pub mod topics;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.
 pub const INTERCEPTORS: &[Interceptor] = &[
     // Signed answers are nobody's mail, whatever the rule says.
     Interceptor::of::<permissions::Words>(),
-    Interceptor::of::<crate::inbound::InboundRule>(),
+    Interceptor::of::<inbound::InboundRule>(),
     // What the rule holds back ends no wait.
     Interceptor::of::<questions::Answers>(),
 ];

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::install::json_scan;
-use crate::session::Hook;
+use crate::ipc::Hook;
 
 /// Longest input that is looked at. The fields we need stand at its start.
 const MAX_INPUT_BYTES: usize = 256 * 1024;

@@ -1,7 +1,7 @@
 //! `claudemesh hook <event>`: what Claude Code runs at the turning points of a session.
 //!
 //! Runs inside the user's turn, so it is quick, silent and never fails: no async runtime, no logging set-up, at most half a
-//! second for the input and one second for everything else. The session's own server ([`crate::session`]) knows what there
+//! second for the input and one second for everything else. The session's own server ([`crate::ipc`]) knows what there
 //! is to say; without one the brokers are told the status and that is all. The exit code is 0 whatever happens, but for
 //! `wait`: 2 is how the host is told to wake the session. `permission` waits as long as approvers may take.
 
@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::config::ConfigStore;
+use crate::ipc::client::Line;
+use crate::ipc::protocol::HookReply;
+use crate::ipc::registry::Record;
+use crate::ipc::{Hook, Reply, Request};
 use crate::paths::Env;
-use crate::session::client::Line;
-use crate::session::protocol::HookReply;
-use crate::session::registry::Record;
-use crate::session::{Hook, Reply, Request};
 
 pub mod cli;
 mod host_input;

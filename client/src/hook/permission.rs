@@ -12,11 +12,11 @@ use serde_json::json;
 
 use super::{Log, servers};
 use crate::config::ConfigStore;
+use crate::ipc::client::Line;
+use crate::ipc::protocol::HookReply;
+use crate::ipc::registry::Record;
+use crate::ipc::{Hook, Reply, Request};
 use crate::paths::Env;
-use crate::session::client::Line;
-use crate::session::protocol::HookReply;
-use crate::session::registry::Record;
-use crate::session::{Hook, Reply, Request};
 
 /// A little less than the host waits for this hook.
 const PATIENCE: Duration = Duration::from_secs(590);

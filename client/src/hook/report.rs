@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::config::session_dir::SessionInfo;
 use crate::config::{ConfigStore, broker_http};
+use crate::ipc::Hook;
 use crate::paths::Env;
-use crate::session::Hook;
 
 /// How long all brokers together may take.
 const PATIENCE: Duration = Duration::from_secs(1);

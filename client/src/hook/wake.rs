@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::{Log, host_input, servers};
 use crate::config::ConfigStore;
+use crate::ipc::client::Line;
+use crate::ipc::registry::Record;
+use crate::ipc::{Hook, Reply, Request};
 use crate::paths::Env;
-use crate::session::client::Line;
-use crate::session::registry::Record;
-use crate::session::{Hook, Reply, Request};
 
 /// Exit code with which the host wakes the session.
 const WAKE: u8 = 2;
@@ -53,7 +53,7 @@ enum Prompts {
 impl Prompts {
     fn of_host(env: &Env) -> Self {
         let told = env.text("CLAUDE_PID").and_then(|pid| pid.parse().ok());
-        let hosts = told.into_iter().chain(crate::session::registry::ancestors());
+        let hosts = told.into_iter().chain(crate::ipc::registry::ancestors());
         let lines = hosts.filter_map(|pid| Some((pid, crate::mcp::routes::host::command_line(pid)?)));
         Self::of(env, lines)
     }

@@ -75,32 +75,12 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use crate::rooms::sources;
 
-    fn sources(dir: &Path, all: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(dir).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                sources(&path, all);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                all.push(path);
-            }
-        }
-    }
-
-    /// Files below `src`, this folder aside, with one of these words.
+    /// Files with one of these words, this folder aside.
     fn files_with(word: &str) -> Vec<String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut all = Vec::new();
-        sources(&root, &mut all);
-        let mut found: Vec<String> = all
-            .iter()
-            .filter(|path| std::fs::read_to_string(path).unwrap().contains(word))
-            .map(|path| path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/"))
-            .filter(|path| !path.starts_with("inbox/") && !path.ends_with("tests.rs"))
-            .collect();
-        found.sort();
-        found
+        let with = sources().into_iter().filter(|(name, text)| !name.starts_with("inbox/") && text.contains(word));
+        with.map(|(name, _)| name).collect()
     }
 
     #[test]

@@ -11,8 +11,7 @@ use diesel::prelude::*;
 use super::questions::{QUESTION, mark_shown, note_polled};
 use super::row::{Kind, Message};
 use super::schema::{deliveries, messages, question_readers};
-use super::{Inbox, InboxError, MAX_LIST, Mail};
-use crate::inbound::Verdict;
+use super::{Inbox, InboxError, MAX_LIST, Mail, Verdict};
 
 /// Whose answer a wait is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@ impl Inbox {
     /// # Errors
     /// [`InboxError::Sql`]
     pub fn reconsider(&mut self, reader: &str) -> Result<usize, InboxError> {
-        let accepted = crate::inbound::Verdict::Accept.as_str();
+        let accepted = super::Verdict::Accept.as_str();
         let rows = deliveries::table
             .filter(deliveries::reader.eq(reader))
             .filter(deliveries::shown_at_ms.is_null())

@@ -1,10 +1,33 @@
 //! Deliveries and the rule for what comes in: which were not looked at, which are held, and their release.
 
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::schema::{deliveries, messages};
 use super::{Inbox, InboxError, MAX_LIST, Message};
-use crate::inbound::Verdict;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is shown.
+    Accept,
+    /// It waits for the user's release.
+    Hold,
+    /// It is put away unseen.
+    Refuse,
+}
+
+impl Verdict {
+    /// The word in files and in the inbox.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Hold => "hold",
+            Self::Refuse => "refuse",
+        }
+    }
+}
 
 /// Route of a delivery that was refused.
 const REFUSED: &str = "refused";

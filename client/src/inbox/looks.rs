@@ -3,33 +3,14 @@
 use diesel::prelude::*;
 
 use super::schema::{deliveries, messages};
-use super::{Inbox, InboxError, MAX_LIST, Mail, Message, Person, not_held};
-use crate::inbound::Verdict;
+use super::{Inbox, InboxError, MAX_LIST, Mail, Message, Person, Verdict};
 
 impl Mail<'_> {
-    /// Deliveries that were not shown and are not held.
+    /// How many deliveries were not shown.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
     pub fn count_unshown(&mut self) -> Result<i64, InboxError> {
-        let reader = self.reader;
-        let awaited = self.awaited(reader)?;
-        let count = deliveries::table
-            .filter(deliveries::reader.eq(reader))
-            .filter(deliveries::shown_at_ms.is_null())
-            .filter(not_held())
-            .filter(deliveries::seq.ne_all(awaited))
-            .count()
-            .get_result(&mut self.db)?;
-        Ok(count)
-    }
-
-    /// Deliveries that its rule has let through and that were not shown. What has just come is not among them:
-    /// nobody has looked at it yet.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn count_let_through(&mut self) -> Result<i64, InboxError> {
         let reader = self.reader;
         let awaited = self.awaited(reader)?;
         let count = deliveries::table

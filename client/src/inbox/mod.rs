@@ -16,7 +16,6 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
-use crate::inbound::Verdict;
 
 mod admitted;
 pub mod answers;
@@ -25,7 +24,7 @@ mod claims;
 mod held;
 mod looks;
 mod mailbox;
-mod permissions;
+pub mod permissions;
 pub mod questions;
 #[cfg(test)]
 mod questions_tests;
@@ -35,6 +34,7 @@ mod schema;
 mod tests;
 
 pub use admitted::{Admitted, Mail, Person};
+pub use held::Verdict;
 pub use mailbox::Mailbox;
 use row::NewDelivery;
 pub use row::{Kind, Message, MessageObject, NewMessage, RecipientKind};
@@ -277,13 +277,6 @@ pub struct Pick {
     pub only_from: Option<String>,
     /// Keys of senders whose messages stay: sessions of one member are heard one by one.
     pub muted: Vec<String>,
-}
-
-/// What the rule for incoming messages does not hold back.
-#[diesel::dsl::auto_type(no_type_alias)]
-fn not_held() -> _ {
-    let word: &'static str = "hold";
-    deliveries::inbound.is_null().or(deliveries::inbound.assume_not_null().ne(word))
 }
 
 /// Repeats a statement that found the file locked, as long as other statements would have waited.

@@ -6,7 +6,15 @@ use diesel::prelude::*;
 use super::row::Kind;
 use super::schema::{deliveries, messages};
 use super::{Inbox, InboxError, MAX_LIST, Message};
-use crate::features::permissions::{ANSWER, CLOSED, REQUEST, ROUTE};
+
+/// Subtype of a message that asks an approver.
+pub const REQUEST: &str = "permission_request";
+/// Subtype of a message with an approver's signed answer.
+pub const ANSWER: &str = "permission_answer";
+/// Subtype of a message that tells approvers that a question is settled.
+pub const CLOSED: &str = "permission_closed";
+/// Route under which the inbox notes what was taken out for this.
+pub const ROUTE: &str = "permission";
 
 /// Taken at a time.
 const BATCH: i64 = 64;

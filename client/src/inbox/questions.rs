@@ -11,8 +11,7 @@ use diesel::sqlite::SqliteConnection;
 
 use super::row::{Kind, Message};
 use super::schema::{answers, deliveries, messages, question_readers};
-use super::{InboxError, MAX_LIST, MEMBER_READER, Mail, Person};
-use crate::inbound::Verdict;
+use super::{InboxError, MAX_LIST, MEMBER_READER, Mail, Person, Verdict};
 
 /// Subtype of a message that asks.
 pub const QUESTION: &str = "question";

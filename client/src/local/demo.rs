@@ -14,7 +14,7 @@ use crate::error::CliError;
 use crate::features::enrolment::{self, InviteWish};
 use crate::features::messaging::Draft;
 use crate::features::messaging::exchange::new_trace;
-use crate::inbound::Verdict;
+use crate::inbox::Verdict;
 use crate::inbox::{Admitted, Mailbox, Message, Pick};
 use crate::output::{Style, clean, clean_lines};
 

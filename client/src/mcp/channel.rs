@@ -287,8 +287,7 @@ impl Shower<'_> {
                     (message, note)
                 })
                 .collect();
-            // What arrived after the rule was applied is no backlog: its own arrival brings us here again.
-            let left = if notes.is_empty() { mail.count_let_through()? } else { 0 };
+            let left = if notes.is_empty() { mail.count_unshown()? } else { 0 };
             Ok((notes, left))
         });
         let (taken, left) = taken.await?;

@@ -31,7 +31,7 @@ const MAX_DECLINED: usize = 20;
 pub(super) async fn tend(hub: Arc<Hub>) {
     #[cfg(unix)]
     {
-        let socket = tokio::spawn(crate::session::server::run(Arc::clone(&hub)));
+        let socket = tokio::spawn(crate::ipc::server::run(Arc::clone(&hub)));
         *hub.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
     }
     tokio::spawn(proof::watch(Arc::clone(&hub)));

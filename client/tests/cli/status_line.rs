@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use claudemesh::config::ConfigStore;
-use claudemesh::status_line::cache;
+use claudemesh::features::status_line::cache;
 
 use crate::home::Home;
 

@@ -15,8 +15,8 @@ use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
 use crate::features::messaging::Draft;
-use crate::inbound::Verdict;
 use crate::inbox::Inbox;
+use crate::inbox::Verdict;
 use crate::install::{self, Installed, edits};
 use crate::mcp::notes::METHOD;
 use crate::mcp::routes::{Report, host::SWITCH};
@@ -274,7 +274,7 @@ impl<'a> Play<'a> {
     pub(super) fn report(&self) -> Option<Report> {
         let pid = self.child.id();
         // A wrapper around the program is its parent.
-        let ours = |server: &crate::session::registry::Record| server.pid == pid || server.host_pid == pid;
+        let ours = |server: &crate::ipc::registry::Record| server.pid == pid || server.host_pid == pid;
         self.cx.store.servers().into_iter().find(ours).and_then(|server| sessions::report(&server))
     }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::context::Context;
 use crate::doctor::Check;
+use crate::ipc::client::Line;
+use crate::ipc::registry::Record;
+use crate::ipc::{Reply, Request};
 use crate::mcp::routes::Report;
-use crate::session::client::Line;
-use crate::session::registry::Record;
-use crate::session::{Reply, Request};
 
 /// A row for each of them.
 pub(in crate::doctor) fn sessions(cx: &Context) -> Vec<Check> {

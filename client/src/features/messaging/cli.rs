@@ -466,7 +466,7 @@ async fn take_in(cx: &Context, entry: MeshEntry, args: &InboxArgs) -> Result<Tak
     let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
     let turn = crate::inbox::turn_path(cx.store.dir(), &entry.mesh_id);
     // Inside a session its shell reads what the session got, never what its rule holds back or what is for others.
-    if let Some(connection) = crate::session::attach::attach(cx, &entry).await {
+    if let Some(connection) = crate::ipc::attach::attach(cx, &entry).await {
         let (messages, trouble) = match claim_of_session(&connection, &mailbox, args).await {
             Ok(messages) => (messages, None),
             Err(error) => (vec![], Some(error)),

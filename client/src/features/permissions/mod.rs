@@ -9,6 +9,7 @@
 //! [`ask`] is the asking end, [`answer`] the other one; [`cli`] and [`tools`] are their verbs and tool, [`text`] is what
 //! people and models see of the messages. The user at the session's own dialog can always decide first.
 
+pub use crate::inbox::permissions::{ANSWER, CLOSED, REQUEST, ROUTE};
 use crate::inbox::{InboxError, Message};
 use crate::mcp::admit::Intercept;
 use crate::mcp::hub::{Bound, Hub};
@@ -25,15 +26,6 @@ pub mod rules;
 pub mod text;
 pub mod tools;
 pub mod wire;
-
-/// Subtype of a message that asks an approver.
-pub const REQUEST: &str = "permission_request";
-/// Subtype of a message with an approver's signed answer.
-pub const ANSWER: &str = "permission_answer";
-/// Subtype of a message that tells approvers that a question is settled.
-pub const CLOSED: &str = "permission_closed";
-/// Route under which the inbox notes what was taken out for this.
-pub const ROUTE: &str = "permission";
 
 /// The words of this feature among the incoming messages.
 pub struct Words;

@@ -89,8 +89,8 @@ impl Hub {
         self.routes.touch();
         tokio::spawn(events::follow_all(self, &one));
         tokio::spawn(channel::run(Arc::clone(self), one.clone(), told));
-        tokio::spawn(crate::status_line::refresh::run(Arc::clone(self), one.clone()));
-        tokio::spawn(crate::notify::watch::run(Arc::clone(self), one.clone()));
+        tokio::spawn(crate::features::status_line::refresh::run(Arc::clone(self), one.clone()));
+        tokio::spawn(crate::features::notify::watch::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));
         Ok(())
     }

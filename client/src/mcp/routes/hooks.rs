@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use super::proof::{self, Occasion};
 use super::{HOOK, Handed, STOP};
 use crate::config::MessageMode;
+use crate::features::inbound;
 use crate::features::permissions::board::Form;
 use crate::hook::Event;
-use crate::inbound;
 use crate::inbox::{Admitted, InboxError, Message, Pick};
+use crate::ipc::Hook;
+use crate::ipc::protocol::HookReply;
 use crate::mcp::frame::{self, HOOK_BUDGET_CHARS};
 use crate::mcp::hub::{Bound, Hub};
-use crate::session::Hook;
-use crate::session::protocol::HookReply;
 
 /// Messages taken for one hook.
 const BATCH: i64 = 30;

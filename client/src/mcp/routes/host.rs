@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Channel;
-use crate::inbound::BYPASS;
+use crate::features::inbound::BYPASS;
+use crate::ipc::registry::ancestors;
 use crate::paths::{ClaudeFiles, Env};
-use crate::session::registry::ancestors;
 
 /// Overrides what is found out: `on` or `off`.
 pub const SWITCH: &str = "CLAUDEMESH_CHANNEL";

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::hub::Bound;
-use crate::session::Hook;
+use crate::ipc::Hook;
 use inbox_socket::InboxSocket;
 
 pub mod hooks;

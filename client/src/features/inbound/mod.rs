@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ConfigStore};
-use crate::inbox::{InboxError, Message};
+use crate::inbox::{InboxError, MAX_LIST, Message, Verdict};
 use crate::mcp::admit::Intercept;
 use crate::mcp::hub::{Bound, Hub};
 
@@ -17,29 +17,6 @@ pub mod cli;
 
 /// `permission_mode` of a session that asks nobody before its tools run.
 pub const BYPASS: &str = "bypassPermissions";
-
-/// What becomes of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It is shown.
-    Accept,
-    /// It waits for the user's release.
-    Hold,
-    /// It is put away unseen.
-    Refuse,
-}
-
-impl Verdict {
-    /// The word in files and in the inbox.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Hold => "hold",
-            Self::Refuse => "refuse",
-        }
-    }
-}
 
 /// One line of the rule: the first that fits decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,16 +119,21 @@ pub struct InboundRule;
 
 impl Intercept for InboundRule {
     async fn intercept(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
-        apply(hub, bound).await
+        loop {
+            let reader = bound.reader();
+            let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
+            if !fresh.is_empty() {
+                decide(hub, bound, &fresh).await?;
+            }
+            // What comes meanwhile brings its own look.
+            if i64::try_from(fresh.len()).is_ok_and(|count| count < MAX_LIST) {
+                return Ok(());
+            }
+        }
     }
 }
 
-async fn apply(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
-    let reader = bound.reader();
-    let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
-    if fresh.is_empty() {
-        return Ok(());
-    }
+async fn decide(hub: &Hub, bound: &Bound, fresh: &[Message]) -> Result<(), InboxError> {
     let rules = Rules::load(hub.store());
     if let Err(error) = &rules {
         tracing::error!(%error, "the rule for incoming messages cannot be read: everything is held");

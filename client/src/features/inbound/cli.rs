@@ -4,11 +4,11 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Rule, Rules, Verdict};
+use super::{Rule, Rules};
 use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::inbox::{Inbox, Message};
+use crate::inbox::{Inbox, Message, Verdict};
 use crate::output::{Output, clean};
 use crate::verb::{Effect, Ran, Verb, done};
 
