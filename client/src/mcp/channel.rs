@@ -12,6 +12,7 @@ use rmcp::model::{CustomNotification, ServerNotification};
 use rmcp::service::{Peer, RoleServer};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::frame::{self, HOOK_BUDGET_CHARS, WHOLE_CHARS};
 use super::hub::{Bound, Hub};
@@ -19,7 +20,7 @@ use super::notes::{self, ChannelNote, Welcome};
 use super::routes::inbox_socket::InboxSocket;
 use super::routes::{self, CHANNEL, Handed, MONITOR, REWAKE, SOCKET, Taker, Way, hooks};
 use crate::config::MessageMode;
-use crate::connection::{Closed, State};
+use crate::connection::{Closed, State, Stored};
 use crate::features::questions;
 use crate::inbox::{InboxError, Message, Pick};
 
@@ -61,15 +62,19 @@ impl Gate {
 /// Shows what arrives in one mesh until the session ends.
 pub(super) async fn run(hub: Arc<Hub>, bound: Bound, told: mpsc::Receiver<ChannelNote>) {
     let stop = hub.stopped();
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = show(&hub, &bound, told) => {}
+    let shower = tokio::select! {
+        () = stop.cancelled() => return,
+        shower = begin(&hub, &bound) => shower,
+    };
+    if let Some((shower, stored)) = shower {
+        show(shower, stored, told, &stop).await;
     }
 }
 
-async fn show(hub: &Arc<Hub>, bound: &Bound, mut told: mpsc::Receiver<ChannelNote>) {
-    let Some(mut stored) = bound.connection.mail_events() else { return };
-    let Some(peer) = hub.gate.opened().await else { return };
+/// Waits for the client and greets it.
+async fn begin<'a>(hub: &'a Arc<Hub>, bound: &'a Bound) -> Option<(Shower<'a>, broadcast::Receiver<Stored>)> {
+    let stored = bound.connection.mail_events()?;
+    let peer = hub.gate.opened().await?;
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
     let adopting = bound.mailbox.run(move |inbox| inbox.adopt(&reader, now)).await;
     if let Err(error) = adopting {
@@ -82,6 +87,17 @@ async fn show(hub: &Arc<Hub>, bound: &Bound, mut told: mpsc::Receiver<ChannelNot
     if !shower.welcomed && bound.connection.ready(WELCOME_PATIENCE).await.is_ok() {
         shower.welcome().await;
     }
+    Some((shower, stored))
+}
+
+/// The session may end while it waits for something to show, not between showing and noting that it was shown.
+async fn show(
+    mut shower: Shower<'_>,
+    mut stored: broadcast::Receiver<Stored>,
+    mut told: mpsc::Receiver<ChannelNote>,
+    stop: &CancellationToken,
+) {
+    let (hub, bound) = (shower.hub, shower.bound);
     let mut state = bound.connection.watch();
     let mut changes = hub.routes.watch();
     // Senders over their rate and turns that nothing is heard of are looked at again without an event.
@@ -100,6 +116,7 @@ async fn show(hub: &Arc<Hub>, bound: &Bound, mut told: mpsc::Receiver<ChannelNot
             tracing::error!(mesh.slug = bound.tag.slug, %error, "messages cannot be shown now");
         }
         tokio::select! {
+            () = stop.cancelled() => return,
             // How many came does not matter: the inbox says what waits.
             heard = stored.recv() => if matches!(heard, Err(broadcast::error::RecvError::Closed)) { return },
             Some(note) = told.recv() => {
@@ -161,6 +178,12 @@ impl Loud {
         });
         let over = self.heard.iter().filter(|(_, times)| times.len() >= SENDER_PER_MINUTE);
         over.map(|(sender, _)| sender.clone()).collect()
+    }
+
+    /// How many messages may be shown together so that no sender comes over the limit, whoever of them wrote them.
+    fn room(&self) -> usize {
+        let most = self.heard.values().map(VecDeque::len).filter(|count| *count < SENDER_PER_MINUTE).max();
+        SENDER_PER_MINUTE - most.unwrap_or(0)
     }
 }
 
@@ -274,10 +297,11 @@ impl Shower<'_> {
         let admitted = self.hub.admit(self.bound).await?;
         let now = crate::clock::now_ms();
         let muted = self.loud.muted();
+        let limit = BATCH.min(i64::try_from(self.loud.room()).unwrap_or(BATCH));
         let (dir, tag) = (self.hub.config_dir().to_path_buf(), self.bound.tag.clone());
         let taken = admitted.run(move |mail| {
             let waiting = mail.count_unshown()?;
-            let pick = Pick { limit: BATCH, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
+            let pick = Pick { limit, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
             let claimed = mail.claim(CHANNEL, &pick, now)?;
             let notes: Vec<(Message, ChannelNote)> = claimed
                 .into_iter()

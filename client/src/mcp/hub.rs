@@ -11,6 +11,7 @@ use claudemesh_protocol::features::presence::{Profile, Stats};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::channel::Gate;
 use super::identity::SessionIdentity;
@@ -36,6 +37,8 @@ mod binding;
 const STATS_EVERY: Duration = Duration::from_secs(60);
 /// How long approvers may take to hear that nothing is asked any more.
 const WITHDRAW_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the end of a session waits for messages that are being shown: a write to the host and one to the inbox.
+const SHOWING_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two cleanings of the inbox.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// How long a tool waits for a connection that is being made: right after the start, not later.
@@ -119,6 +122,8 @@ pub struct Hub {
     pub(super) socket: Mutex<Option<tokio::task::JoinHandle<()>>>,
     started: Instant,
     stop: CancellationToken,
+    /// The tasks that show messages: they finish what they have begun before the process ends.
+    pub(super) showing: TaskTracker,
     /// Our place among those who may serve the mesh of this machine, when this session uses it.
     local: tokio::sync::Mutex<Option<local::Candidate>>,
 }
@@ -156,6 +161,7 @@ impl Hub {
             counters: Counters::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),
+            showing: TaskTracker::new(),
             local: tokio::sync::Mutex::default(),
         })
     }
@@ -358,6 +364,9 @@ impl Hub {
         self.permissions.withdraw(None);
         self.permissions.emptied(WITHDRAW_PATIENCE).await;
         self.stop.cancel();
+        // What was written to the host is noted as shown, so that the next process of the session does not show it again.
+        self.showing.close();
+        let _ = tokio::time::timeout(SHOWING_PATIENCE, self.showing.wait()).await;
         self.socket_closed().await;
         futures_util::future::join_all(self.meshes().iter().map(|bound| bound.connection.close())).await;
         // Last, so that our own goodbyes arrive. The others come over to whoever is next.

@@ -52,12 +52,22 @@ pub fn run(cx: &Context, args: &McpArgs) -> Result<ExitCode, CliError> {
     hub.choose_surface(args.surface);
     let served = runtime.block_on(async move {
         let (input, output) = rmcp::transport::io::stdio_pipes();
-        tokio::select! {
-            served = serve(Arc::clone(&hub), input, output) => served?,
-            () = signal() => {}
-        }
-        let _ = tokio::time::timeout(CLOSE_PATIENCE, hub.close()).await;
-        Ok(ExitCode::Success)
+        let mut serving = std::pin::pin!(serve(Arc::clone(&hub), input, output));
+        let ended = tokio::select! {
+            served = &mut serving => Some(served),
+            () = signal() => None,
+        };
+        let mut closing = std::pin::pin!(tokio::time::timeout(CLOSE_PATIENCE, hub.close()));
+        let served = match ended {
+            Some(served) => served,
+            // It goes on meanwhile, so that a note that is being written is known to be written, and not shown again.
+            None => tokio::select! {
+                _ = &mut closing => return Ok(ExitCode::Success),
+                served = &mut serving => served,
+            },
+        };
+        let _ = closing.await;
+        served.map(|()| ExitCode::Success)
     });
     // A thread may sit in a read of standard input for ever.
     runtime.shutdown_background();

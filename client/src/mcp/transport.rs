@@ -337,6 +337,7 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Transp
         }
     }
 
+    /// Safe to give up and call again: it waits for nothing but the next line.
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
             let Some(line) = self.lines.next().await else {
@@ -357,8 +358,10 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Transp
                 Verdict::Message(message) => return Some(*message),
                 Verdict::Refuse(errors) => {
                     for (id, error) in errors {
-                        // A client that cannot be answered is gone; the next read says so.
-                        let _ = self.output.send(ServerJsonRpcMessage::error(error, id)).await;
+                        // A task of its own: the SDK gives up this read whenever something else happens, and the answer must
+                        // not be given up with it. A client that cannot be answered is gone; the next read says so.
+                        let sending = self.output.send(ServerJsonRpcMessage::error(error, id));
+                        tokio::spawn(async move { drop(sending.await) });
                     }
                 }
                 Verdict::Ignore => {}

@@ -148,7 +148,14 @@ impl Bare {
     fn hear(&mut self) -> Result<Value> {
         loop {
             let mut line = String::new();
-            self.output.as_mut().context("closed")?.read_line(&mut line)?;
+            let output = self.output.as_mut().context("closed")?;
+            if output.buffer().is_empty() {
+                let patience = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+                let fd = output.get_ref();
+                let mut ready = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+                anyhow::ensure!(rustix::event::poll(&mut ready, Some(&patience))? > 0, "no answer within 20 s");
+            }
+            output.read_line(&mut line)?;
             anyhow::ensure!(!line.is_empty(), "the server ended");
             let value: Value = serde_json::from_str(&line)?;
             if value.get("id").is_some() {
@@ -204,7 +211,7 @@ async fn every_line_with_an_id_is_answered() -> Result<()> {
         (r#"{"jsonrpc":"2.0","id":"x","method":"tools/call","#, -32700),
     ] {
         bare.say(line)?;
-        let answer = bare.hear()?;
+        let answer = bare.hear().with_context(|| line.to_owned())?;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("x"), &json!(code)), "{line}: {answer}");
     }
     let call = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"send_message","arguments":{"to":"Ann","message":"half \ud800 pair"}}}"#;

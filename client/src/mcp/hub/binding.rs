@@ -88,7 +88,7 @@ impl Hub {
         drop(bound);
         self.routes.touch();
         tokio::spawn(events::follow_all(self, &one));
-        tokio::spawn(channel::run(Arc::clone(self), one.clone(), told));
+        self.showing.spawn(channel::run(Arc::clone(self), one.clone(), told));
         tokio::spawn(crate::features::status_line::refresh::run(Arc::clone(self), one.clone()));
         tokio::spawn(crate::features::notify::watch::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));
