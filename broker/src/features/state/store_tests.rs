@@ -171,6 +171,8 @@ store_suite! {
         let events: Vec<&str> = log.iter().map(|entry| entry.event_type.as_str()).collect();
         assert_eq!(events.iter().filter(|event| **event == "state_set").count(), 3, "{events:?}");
         assert_eq!(events.iter().filter(|event| **event == "state_deleted").count(), 1, "{events:?}");
+        let first = log.iter().filter(|entry| entry.event_type == "state_set").min_by_key(|entry| entry.seq).unwrap();
+        assert_eq!(first.payload, r#"{"key":"k","size":1,"version":1}"#, "no value");
     }
 
     async fn bounds_are_of_the_mesh_and_of_each_member(db: Db) {
