@@ -385,3 +385,120 @@ fn spawn(cx: &mut MeshContext<'_>, work: Outcome<claudemesh_protocol::call::Noth
         cx.spawn(work);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use claudemesh_protocol::features::state::SetState;
+    use claudemesh_protocol::message::ClientMessage;
+    use serde_json::{Value, json};
+
+    use super::super::limits::StateLimits;
+    use super::*;
+    use crate::mesh::context::EVENT_FRAMES_PER_SECOND;
+    use crate::mesh::testing::{Frames, TestMesh};
+
+    async fn set(mesh: &mut TestMesh, at: PeerRef, key: &str, value: Value) {
+        let request = SetState { key: key.into(), value, expected_version: None, ttl_s: None };
+        let request = ClientMessage::from(request);
+        match mesh.step(Some(at), |features, cx| features.dispatch(cx, request)) {
+            Ok(Outcome::Work(work)) => mesh.core.work.push(work),
+            _ => panic!("a write is work"),
+        }
+        mesh.settle().await;
+    }
+
+    fn revisions(frames: &Frames) -> Vec<Value> {
+        TestMesh::take(frames, "state_change").into_iter().map(|frame| frame["revision"].clone()).collect()
+    }
+
+    async fn team() -> (TestMesh, PeerRef, PeerRef, Frames) {
+        let mut mesh = TestMesh::new().await;
+        let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+        let (writer, _) = mesh.peer(&alice, "alice", Some(11));
+        let (reader, frames) = mesh.peer(&bob, "bob", Some(12));
+        (mesh, writer, reader, frames)
+    }
+
+    #[actix_rt::test]
+    async fn a_write_whose_end_was_not_heard_of_is_told_in_its_place() {
+        let (mut mesh, writer, _, frames) = team().await;
+        let lost = Write {
+            key: "lost".into(),
+            act: Act::Set { value: "1".into(), expires_at_ms: None },
+            expected_version: None,
+            by: None,
+            now_ms: 0,
+            believed_ms: 0,
+            limits: StateLimits::default(),
+        };
+        store::write(&mesh.core.storage(), lost).await.unwrap();
+        set(&mut mesh, writer, "a", json!(1)).await;
+        set(&mut mesh, writer, "b", json!(2)).await;
+        assert!(revisions(&frames).is_empty(), "the first one is missing");
+        mesh.advance(Duration::from_millis(4_999));
+        mesh.settle().await;
+        assert!(revisions(&frames).is_empty());
+        mesh.advance(Duration::from_millis(1));
+        mesh.settle().await;
+        assert_eq!(revisions(&frames), [1, 2, 3]);
+    }
+
+    #[actix_rt::test]
+    async fn what_a_second_has_no_room_for_is_told_in_the_next() {
+        let (mut mesh, writer, _, frames) = team().await;
+        mesh.core.event_budget = 0;
+        set(&mut mesh, writer, "a", json!(1)).await;
+        set(&mut mesh, writer, "a", json!(2)).await;
+        assert!(revisions(&frames).is_empty());
+        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+        mesh.advance(Duration::from_secs(1));
+        mesh.settle().await;
+        assert_eq!(revisions(&frames), [1, 2]);
+        assert!(TestMesh::take(&frames, "state_missed").is_empty());
+    }
+
+    #[actix_rt::test]
+    async fn what_cannot_wait_is_told_as_missed() {
+        let (mut mesh, writer, _, frames) = team().await;
+        mesh.core.event_budget = 0;
+        for number in 0..20 {
+            set(&mut mesh, writer, "a", json!("x".repeat(250_000))).await;
+            assert!(revisions(&frames).is_empty(), "{number}");
+        }
+        let waiting = mesh.features.state.telling.waiting_bytes;
+        assert!(waiting <= MAX_WAITING_BYTES + 260_000, "{waiting}");
+        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+        mesh.advance(Duration::from_secs(1));
+        mesh.settle().await;
+        let told = revisions(&frames);
+        let missed = TestMesh::take(&frames, "state_missed");
+        assert!(!told.is_empty() && told.len() < 20 && told.last() == Some(&json!(20)), "{told:?}");
+        assert_eq!(missed.len(), 1, "{missed:?}");
+    }
+
+    #[actix_rt::test]
+    async fn the_overview_names_the_first_keys_and_fills_up_again() {
+        let (mut mesh, writer, _, _) = team().await;
+        for number in 0..MAX_NAMES + 5 {
+            set(&mut mesh, writer, &format!("k{number:04}"), json!(1)).await;
+        }
+        let names = mesh.features.state.telling.names();
+        assert_eq!((names.len(), names.last().map(String::as_str)), (MAX_NAMES, Some("k0499")));
+        let delete = claudemesh_protocol::features::state::DeleteState { key: "k0000".into(), expected_version: None };
+        if let Ok(Outcome::Work(work)) =
+            mesh.step(Some(writer), |features, cx| features.dispatch(cx, ClientMessage::from(delete)))
+        {
+            mesh.core.work.push(work);
+        }
+        mesh.settle().await;
+        mesh.advance(Duration::from_secs(1));
+        mesh.settle().await;
+        let names = mesh.features.state.telling.names();
+        assert_eq!(
+            (names.first().map(String::as_str), names.last().map(String::as_str)),
+            (Some("k0001"), Some("k0500"))
+        );
+    }
+}
