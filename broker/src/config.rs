@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use claudemesh_protocol::limits as wire;
 use serde::{Deserialize, Serialize};
 
+use crate::features::state::limits::StateLimits;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -91,6 +93,8 @@ pub struct Limits {
     pub hook_per_minute: u32,
     /// Enrolment requests a minute per address.
     pub enrol_per_minute: u32,
+    /// Shared state.
+    pub state: StateLimits,
 }
 
 /// Connection handling.
@@ -157,6 +161,7 @@ impl Default for Limits {
             trace_budget: wire::TRACE_BUDGET,
             hook_per_minute: wire::HOOK_PER_MINUTE,
             enrol_per_minute: 120,
+            state: StateLimits::default(),
         }
     }
 }
@@ -171,6 +176,7 @@ impl Limits {
             trace_budget: 0,
             hook_per_minute: 0,
             enrol_per_minute: 0,
+            state: StateLimits::off(),
         }
     }
 }
@@ -225,6 +231,9 @@ impl Config {
         if self.connections.max_per_mesh == 0 {
             return fail("connections.max_per_mesh", "expected at least 1");
         }
+        if self.limit.state.bytes_per_value > claudemesh_protocol::features::state::limits::MAX_VALUE_BYTES as u64 {
+            return fail("limit.state.bytes_per_value", "expected at most 262144, which a frame can carry");
+        }
         if self.connections.max_unauthenticated == 0 {
             return fail("connections.max_unauthenticated", "expected at least 1");
         }
@@ -246,7 +255,10 @@ impl Config {
     pub fn effective_limits(&self) -> Limits {
         match self.limits {
             LimitsMode::Default => self.limit.clone(),
-            LimitsMode::Off => Limits::off(),
+            // What fills storage stays as the operator set it.
+            LimitsMode::Off => {
+                Limits { state: StateLimits { writes_per_minute: 0, ..self.limit.state.clone() }, ..Limits::off() }
+            }
         }
     }
 

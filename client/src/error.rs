@@ -187,6 +187,12 @@ impl From<ErrorFrame> for CliError {
         if !frame.candidates.is_empty() {
             error.fields.insert("candidates".into(), serde_json::to_value(&frame.candidates).unwrap_or_default());
         }
+        if let Some(current) = frame.current {
+            error.fields.insert("current".into(), current);
+        }
+        if let Some(bound) = frame.bound {
+            error.fields.insert("bound".into(), serde_json::to_value(bound).unwrap_or_default());
+        }
         error
     }
 }

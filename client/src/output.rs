@@ -150,6 +150,25 @@ impl Output {
         }
     }
 
+    /// As [`Output::render`], with JSON in one line: for verbs that answer again and again.
+    ///
+    /// # Errors
+    /// As [`Output::render`].
+    pub fn render_line(
+        &self,
+        value: &(impl Serialize + ?Sized),
+        human: impl FnOnce(&Self) -> String,
+    ) -> Result<String, CliError> {
+        match &self.format {
+            Format::Json(fields) => {
+                let no_json = |error| CliError::internal(format!("The answer cannot be written as JSON: {error}."));
+                let value = serde_json::to_value(value).map_err(no_json)?;
+                Ok(format!("{}\n", project(&value, fields)))
+            }
+            Format::Human => Ok(human(self)),
+        }
+    }
+
     /// Prints remarks for people: nothing with `--json` or `--quiet`.
     ///
     /// # Errors

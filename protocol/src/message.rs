@@ -236,6 +236,8 @@ wire_features! {
     Groups => features::groups,
     /// Channels with history.
     Topics => features::topics,
+    /// One JSON value per key.
+    State => features::state,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

@@ -25,8 +25,10 @@ use crate::features::enrolment::store::{self as enrolment, Invite};
 use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use crate::features::messaging::store::{self as messaging, LaneRead, Queues};
+use crate::features::state::limits::StateLimits;
+use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Write};
 use crate::features::topics::store::{self as topics, Topic};
-use crate::journal::{Batch, write_batch};
+use crate::journal::{Batch, WriteError, write_batch};
 
 /// `feature::function` of every public async function in a store that takes one mesh's storage.
 fn scoped() -> BTreeSet<String> {
@@ -129,6 +131,17 @@ store_suite! {
             preset: None,
         };
         enrolment::create_invite(&here, &invite).await.unwrap();
+        let removal = Write {
+            key: "key-of-home".into(),
+            act: Act::Delete,
+            expected_version: None,
+            by: Some((owner.id.clone(), "Ada".into())),
+            now_ms: NOW,
+            believed_ms: NOW,
+            limits: StateLimits::default(),
+        };
+        let value = Act::Set { value: "1".into(), expires_at_ms: Some(NOW + 1) };
+        state::write(&here, Write { act: value, ..removal.clone() }).await.unwrap();
         let session = key();
         let text = NewMessage {
             client_message_id: Some("again".into()),
@@ -313,6 +326,26 @@ store_suite! {
         check!("presence::totals", presence::totals(&db_there), |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty());
         check!("presence::newest_seen", presence::newest_seen(&db_there), |seen: Result<Option<i64>, DbError>| {
             seen.unwrap().is_none()
+        });
+        check!("state::write", state::write(&there, removal), |done: Result<Entry, WriteError<Refused>>| {
+            matches!(done, Err(WriteError::Refused(Refused::Missing)))
+        });
+        check!("state::head", state::head(&db_there), |head: Result<state::Head, DbError>| head.unwrap().revision == 0);
+        check!("state::get", state::get(&db_there, "key-of-home", NOW), |found: Result<Option<Entry>, DbError>| {
+            found.unwrap().is_none()
+        });
+        check!("state::page", state::page(&db_there, "", None, 9, NOW), |page: Result<Page<String>, DbError>| {
+            page.unwrap() == Page::default()
+        });
+        check!("state::changes", state::changes(&db_there, "", 0, 9, NOW), |page: Result<Page<i64>, DbError>| {
+            page.unwrap() == Page::default()
+        });
+        check!("state::names", state::names(&db_there, 9), |names: Result<Vec<String>, DbError>| names.unwrap().is_empty());
+        check!("state::next_expiry", state::next_expiry(&db_there), |next: Result<Option<i64>, DbError>| {
+            next.unwrap().is_none()
+        });
+        check!("state::expired", state::expired(&db_there, NOW + 9, 9), |keys: Result<Vec<String>, DbError>| {
+            keys.unwrap().is_empty()
         });
         check!("topics::create", topics::create(&there, &topic), |done: Result<(Topic, bool), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))

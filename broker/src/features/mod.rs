@@ -8,6 +8,7 @@ mod isolation;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;
+pub mod state;
 pub mod topics;
 
 crate::feature_table! {
@@ -15,6 +16,7 @@ crate::feature_table! {
     presence: Presence => presence::Presence,
     groups: Groups => groups::Groups,
     topics: Topics => topics::Topics,
+    state: State => state::State,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
 }

@@ -23,6 +23,7 @@ mod presence;
 mod receipts;
 mod retry;
 mod slow_reader;
+mod state;
 mod topics;
 mod unix_socket;
 

@@ -29,6 +29,7 @@ verbs! {
         Profile => crate::features::presence::cli::args::ProfileArgs,
         Group => crate::features::groups::cli::GroupArgs,
         Topic => crate::features::topics::cli::TopicArgs,
+        State => crate::features::state::cli::StateArgs,
         Info => crate::features::info::cli::InfoArgs,
         Stats => crate::features::presence::cli::args::StatsArgs,
         Ping => crate::features::presence::cli::args::PingArgs,

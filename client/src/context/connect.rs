@@ -1,6 +1,7 @@
 //! Connections of verbs at the shell: opened, used once, closed.
 
 use std::future::Future;
+use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL};
@@ -13,6 +14,9 @@ use crate::error::CliError;
 use crate::inbox::Mailbox;
 use crate::paths;
 
+/// How long a verb that watches waits for its first connection, as others do.
+const WATCH_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a verb needs the connection for.
 #[derive(Clone)]
 pub enum Purpose {
@@ -23,6 +27,9 @@ pub enum Purpose {
     /// Sends and receives into this inbox under a key of its own, that of a session as short as the verb; for who is in no
     /// session.
     AskAndWait(Mailbox),
+    /// Requests and events for as long as it takes: not listed, and opened again when it is lost. Never as the session it runs
+    /// in, which is not told of its own writes.
+    Watch,
 }
 
 /// Runs async code on a runtime of its own, on this thread: the fastest to start, and enough for one connection.
@@ -53,6 +60,7 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let session_id = match purpose {
         Purpose::Ask => format!("cli-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::Receive(_) => "cli-inbox".to_owned(),
+        Purpose::Watch => format!("cli-watch-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::AskAndWait(_) => format!("cli-ask-{}-{}", std::process::id(), crate::clock::now_ms()),
     };
     let mut identity = Identity::of_mesh(entry, session_id).map_err(ConnectionError::from)?;
@@ -67,13 +75,19 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     description.hostname = hostname();
     description.peer_type = Some("human".into());
     description.channel = Some("cli".into());
+    let lasting = matches!(purpose, Purpose::Watch);
     let (capabilities, mailbox): (&[&str], _) = match purpose {
-        Purpose::Ask => (&[CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
+        Purpose::Ask | Purpose::Watch => (&[CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
         Purpose::Receive(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
         Purpose::AskAndWait(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE], Some(mailbox)),
     };
     description.capabilities = capabilities.iter().copied().map(str::to_owned).collect();
-    Ok(Connection::once(identity, mailbox).await?)
+    if !lasting {
+        return Ok(Connection::once(identity, mailbox).await?);
+    }
+    let connection = Connection::start(identity, mailbox);
+    connection.ready(WATCH_PATIENCE).await?;
+    Ok(connection)
 }
 
 /// Opens a connection for requests, runs `work` and closes it.

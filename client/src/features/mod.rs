@@ -18,6 +18,7 @@ pub mod permissions;
 pub mod presence;
 pub mod questions;
 pub mod status_line;
+pub mod state;
 pub mod topics;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.
@@ -30,4 +31,8 @@ pub const INTERCEPTORS: &[Interceptor] = &[
 ];
 
 /// What the features do about the broker's events in a session, one line each.
-pub const EVENTS: &[Listener] = &[Listener::of::<messaging::system::SystemNotes>()];
+pub const EVENTS: &[Listener] = &[
+    Listener::of::<messaging::system::SystemNotes>(),
+    Listener::of::<state::notes::StateNotes>(),
+    Listener::of::<state::notes::MissedNotes>(),
+];

@@ -111,7 +111,10 @@ pub(super) fn read(schema: &JsonObject, arguments: Option<JsonObject>) -> Result
         let is_required = required.contains(&name.as_str());
         // Nothing, in the ways in which models write it.
         let is_text = property["type"] == "string" && property.get("enum").is_none();
+        // Any JSON: what is there is meant as it is.
+        let is_any = property["type"].is_null();
         let absent = match arguments.get(name) {
+            Some(_) if is_any => false,
             None | Some(Value::Null) => true,
             Some(Value::String(text)) => !is_text && text.trim().is_empty(),
             Some(_) => false,
@@ -135,7 +138,8 @@ pub(super) fn read(schema: &JsonObject, arguments: Option<JsonObject>) -> Result
 
 /// The value in the type of its schema; `None` when its meaning is not plain, or out of bounds.
 fn fitted(schema: &Value, value: &Value) -> Option<Value> {
-    match schema["type"].as_str()? {
+    let Some(kind) = schema["type"].as_str() else { return Some(value.clone()) };
+    match kind {
         "string" => {
             let text = match value {
                 Value::String(text) => text.clone(),
@@ -255,7 +259,8 @@ mod tests {
                     ["type", "description", "properties", "required", "items", "enum", "minimum", "maximum", "default"];
                 assert!(known.contains(&name.as_str()), "{place} has {name}");
             }
-            assert!(map["type"].is_string(), "{place}: {schema}");
+            // The one that takes any JSON.
+            assert!(map["type"].is_string() || place == "set_state.value", "{place}: {schema}");
             assert!(map.get("default").is_none_or(|value| !value.is_null()), "{place}");
             for (name, property) in map.get("properties").and_then(Value::as_object).into_iter().flatten() {
                 assert!(property["description"].is_string(), "{place}.{name} has no description");

@@ -18,6 +18,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::presence_tools,
     MeshServer::group_tools,
     MeshServer::topic_tools,
+    MeshServer::state_tools,
     MeshServer::info_tools,
 ];
 

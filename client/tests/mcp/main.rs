@@ -25,6 +25,7 @@ mod questions;
 mod routes;
 mod sdk_client;
 mod shell;
+mod state;
 mod status_line;
 mod surface;
 mod takeover;

@@ -18,12 +18,16 @@ async fn every_listed_tool_works() -> Result<()> {
 
     let sent = ann.call("send_message", json!({"to": "BobS", "message": "hello"})).await?.text;
     let id = sent.split(" → ").nth(1).and_then(|rest| rest.split(' ').next()).context("an id")?.to_owned();
+    ann.call("set_state", json!({"key": "old", "value": null})).await?;
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("check_messages", json!({})),
+        ("delete_state", json!({"key": "old"})),
+        ("get_state", json!({"key": "old"})),
         ("join_group", json!({"name": "@qa", "role": "lead"})),
         ("leave_group", json!({"name": "qa"})),
         ("list_peers", json!({"mesh_slug": "team"})),
+        ("list_state", json!({})),
         ("mesh_info", json!({})),
         ("mesh_stats", json!({})),
         ("message_status", json!({"id": id})),
@@ -33,6 +37,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
         ("send_message", json!({"to": ["AnnS", "*"], "message": "to all", "priority": "low"})),
         ("set_profile", json!({"title": "QA", "capabilities": ["tests"]})),
+        ("set_state", json!({"key": "build", "value": {"green": true}})),
         ("set_status", json!({"status": "working"})),
         ("set_summary", json!({"summary": "writing tests"})),
         ("set_visible", json!({"visible": true})),

@@ -7,4 +7,5 @@ pub mod members;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;
+pub mod state;
 pub mod topics;

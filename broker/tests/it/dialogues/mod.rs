@@ -313,4 +313,29 @@ broker_suite! {
             P < {"type":"error","code":"not_found"}
         "#).await
     }
+
+    async fn state_is_shared_without_a_word_to_the_one_who_writes(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"set_state","key":"k","value":{"a":[1,null],"s":"ü"}}
+            B < {"type":"state_change","key":"k","value":{"a":[1,null],"s":"ü"},"updatedBy":"alice"}
+            A > {"type":"set_state","key":"n","value":null}
+            B < {"type":"state_change","key":"n","value":null,"updatedBy":"alice"}
+            A > {"type":"set_state","key":"novalue"}
+            A < {"type":"error","code":"invalid_args"}
+            B > {"type":"get_state","key":"k","_reqId":"r1"}
+            B < {"type":"state_result","key":"k","value":{"a":[1,null],"s":"ü"},"updatedBy":"alice","_reqId":"r1"}
+            B > {"type":"get_state","key":"missing","_reqId":"r2"}
+            B < {"type":"state_result","key":"missing","value":null,"updatedBy":"","updatedAt":"","_reqId":"r2"}
+            B > {"type":"list_state"}
+            B < {"type":"state_list","entries":[{"key":"k","value":{"a":[1,null],"s":"ü"},"updatedBy":"alice"},{"key":"n","value":null}]}
+            A > {"type":"set_state","key":"k","value":5}
+            A > {"type":"get_state","key":"k"}
+            A < {"type":"state_result","key":"k","value":5}
+            B < {"type":"state_change","key":"k","value":5,"updatedBy":"alice"}
+            A -
+            B -
+        "#).await
+    }
 }

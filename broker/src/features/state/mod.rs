@@ -1,0 +1,294 @@
+//! Shared state: one JSON value per key. Values stay in storage; a mesh in memory knows the order in which it tells of changes.
+//!
+//! Requests of one socket share a lane: they are done in their order, so a reader sees what it wrote before. Sockets run
+//! beside each other, and the transaction orders their writes.
+
+pub mod limits;
+pub mod schema;
+pub mod store;
+mod telling;
+
+use std::collections::HashMap;
+
+use claudemesh_protocol::error::{Bound, ErrorCode};
+use claudemesh_protocol::features::info::MeshInfoResult;
+use claudemesh_protocol::features::state::limits as wire;
+use claudemesh_protocol::features::state::{
+    DeleteState, GetState, ListState, Request, SetState, StateEntry, StateGreeting, StateList, StateResult,
+    StateWritten,
+};
+use claudemesh_protocol::id::MemberId;
+use claudemesh_protocol::session::HelloAck;
+use claudemesh_protocol::time::iso;
+use serde_json::{Value, json};
+
+use self::store::{Act, Entry, Refused, Write};
+use self::telling::{Telling, Writer};
+use crate::db::{Db, DbError, MeshDb};
+use crate::mesh::context::MeshContext;
+use crate::mesh::dispatch::Feature;
+use crate::mesh::events::MeshEvent;
+use crate::mesh::outcome::{Lane, Outcome};
+use crate::mesh::peers::PeerRef;
+use crate::refusal::Refusal;
+use crate::session::bucket::Bucket;
+
+const MINUTE_MS: i64 = 60_000;
+
+/// What a mesh in memory knows of its state: no values.
+#[derive(Default)]
+pub struct StateMemory {
+    telling: Telling,
+    /// Writes left, by member.
+    rates: HashMap<MemberId, Bucket>,
+}
+
+/// The feature.
+pub struct State;
+
+impl Feature for State {
+    const NAME: &'static str = "state";
+    type Request = Request;
+    type Memory = StateMemory;
+
+    async fn load(storage: &MeshDb) -> Result<StateMemory, DbError> {
+        Ok(StateMemory { telling: Telling::load(storage).await?, rates: HashMap::new() })
+    }
+
+    fn started(memory: &mut StateMemory, cx: &mut MeshContext<'_>) {
+        memory.telling.started(cx);
+    }
+
+    fn handle(memory: &mut StateMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
+        match request {
+            Request::SetState(request) => Self::answer::<SetState>(set(memory, cx, request)),
+            Request::GetState(request) => Self::answer::<GetState>(get(cx, request)),
+            Request::ListState(request) => Self::answer::<ListState>(list(cx, request)),
+            Request::DeleteState(request) => Self::answer::<DeleteState>(delete(memory, cx, request)),
+        }
+    }
+
+    fn on_event(memory: &mut StateMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
+        if let MeshEvent::Tick = event {
+            memory.telling.tick(cx);
+            let (rate, now) = (cx.limits().state.writes_per_minute, cx.mono_ms());
+            // A bucket that is full is as good as a new one.
+            memory.rates.retain(|_, bucket| rate > 0 && !bucket.is_full(rate, MINUTE_MS, now));
+        }
+    }
+
+    fn on_wake(memory: &mut StateMemory, cx: &mut MeshContext<'_>, key: &str) {
+        memory.telling.on_wake(cx, key);
+    }
+
+    fn greet(memory: &StateMemory, _: &MeshContext<'_>, _: PeerRef, ack: &mut HelloAck) {
+        if let Ok(greeting) = serde_json::to_value(StateGreeting { revision: memory.telling.revision() }) {
+            ack.features.insert(Self::NAME.into(), greeting);
+        }
+    }
+
+    fn describe(memory: &StateMemory, _: &MeshContext<'_>, info: &mut MeshInfoResult) {
+        info.state_keys = memory.telling.names();
+    }
+
+    async fn upkeep(db: &Db, now_ms: i64) -> Result<usize, DbError> {
+        store::purge(db, now_ms).await
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Conflict { value, version } => {
+                let value: Value = serde_json::from_str(&value).unwrap_or_default();
+                let message = format!("the key has version {version} now");
+                let current = Some(Box::new(json!({"value": value, "version": version})));
+                Self { current, ..Self::new(ErrorCode::Conflict, message) }
+            }
+            Refused::Missing => Self::new(ErrorCode::NotFound, "there is no such key"),
+            Refused::Limit(bound) => over(bound),
+        }
+    }
+}
+
+fn over(bound: Bound) -> Refusal {
+    let message = format!("{}: {} are used of {}", bound.name, bound.used, bound.limit);
+    Refusal { bound: Some(Box::new(bound)), ..Refusal::new(ErrorCode::Limit, message) }
+}
+
+fn invalid(message: &str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidArgs, message)
+}
+
+fn check_key(key: &str) -> Result<(), Refusal> {
+    if key.is_empty() || key.len() > wire::MAX_KEY_BYTES || key.chars().any(char::is_control) {
+        return Err(invalid("`key`: expected 1 to 512 bytes without control characters"));
+    }
+    Ok(())
+}
+
+/// The lane of the asking socket.
+fn lane(cx: &MeshContext<'_>) -> Result<Lane, Refusal> {
+    Ok(Lane::of::<State>(format_args!("of {}", cx.peer()?.at.0)))
+}
+
+fn set(
+    memory: &mut StateMemory,
+    cx: &mut MeshContext<'_>,
+    request: SetState,
+) -> Result<Outcome<StateWritten>, Refusal> {
+    if request.ttl_s.is_some_and(|ttl| !(1..=wire::MAX_TTL_S).contains(&ttl)) {
+        return Err(invalid("`ttl_s`: expected 1 to 31536000 seconds"));
+    }
+    let value = request.value.to_string();
+    let (limit, used) = (cx.limits().state.bytes_per_value, value.len() as u64);
+    if used > limit {
+        return Err(over(Bound { name: "state.bytes_per_value".into(), limit, used }));
+    }
+    let ttl_ms = request.ttl_s.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX).saturating_mul(1_000));
+    let expires_at_ms = ttl_ms.map(|ttl| cx.now_ms().saturating_add(ttl));
+    change(memory, cx, request.key, Act::Set { value, expires_at_ms }, request.expected_version)
+}
+
+fn delete(
+    memory: &mut StateMemory,
+    cx: &mut MeshContext<'_>,
+    request: DeleteState,
+) -> Result<Outcome<StateWritten>, Refusal> {
+    change(memory, cx, request.key, Act::Delete, request.expected_version)
+}
+
+fn change(
+    memory: &mut StateMemory,
+    cx: &mut MeshContext<'_>,
+    key: String,
+    act: Act,
+    expected_version: Option<u64>,
+) -> Result<Outcome<StateWritten>, Refusal> {
+    check_key(&key)?;
+    // A version that no key can have is one that this key has not.
+    let expected_version = expected_version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
+    let peer = cx.peer()?;
+    let (member, name) = (peer.member.clone(), peer.name.clone());
+    let writer = Writer { peer: peer.at, socket_no: peer.socket_no };
+    let (rate, now) = (cx.limits().state.writes_per_minute, cx.mono_ms());
+    if rate > 0 {
+        let bucket = memory.rates.entry(member.clone()).or_insert_with(|| Bucket::full(rate, now));
+        bucket
+            .take(rate, MINUTE_MS, rate, now)
+            .map_err(|wait| Refusal::wait(ErrorCode::RateLimited, "too many writes of state from this member", wait))?;
+    }
+    let write = Write {
+        key,
+        act,
+        expected_version,
+        by: Some((member, name)),
+        now_ms: cx.now_ms(),
+        believed_ms: cx.believed_ms(),
+        limits: cx.limits().state.clone(),
+    };
+    let (storage, ticket) = (cx.storage(), memory.telling.admitted(now));
+    // Whatever comes of it, the mesh has to know.
+    let slow = async move { Ok::<_, Refusal>(store::write(&storage, write).await) };
+    Ok(State::work_in(lane(cx)?, slow, move |memory, cx, written| {
+        let entry = memory.telling.returned(cx, ticket, Some(writer), written)?;
+        Ok(Outcome::Answer(StateWritten { version: number(entry.version), revision: number(entry.revision) }))
+    }))
+}
+
+fn get(cx: &mut MeshContext<'_>, request: GetState) -> Result<Outcome<StateResult>, Refusal> {
+    check_key(&request.key)?;
+    let (storage, now) = (cx.storage(), cx.believed_ms());
+    let slow = async move {
+        let found = store::get(&storage, &request.key, now).await?;
+        Ok::<_, DbError>((request.key, found))
+    };
+    Ok(State::work_in(lane(cx)?, slow, |_, _, (key, found)| {
+        let missing = StateResult { key, ..StateResult::default() };
+        let result = match found {
+            None => missing,
+            Some(entry) => StateResult {
+                value: json_of(&entry)?,
+                updated_at: iso(entry.updated_at_ms),
+                version: number(entry.version),
+                expires_at: entry.expires_at_ms.map(iso),
+                updated_by: entry.updated_by_name,
+                ..missing
+            },
+        };
+        Ok(Outcome::Answer(result))
+    }))
+}
+
+fn list(cx: &mut MeshContext<'_>, request: ListState) -> Result<Outcome<StateList>, Refusal> {
+    let limit = request.limit.unwrap_or(wire::MAX_PAGE).clamp(1, wire::MAX_PAGE);
+    let prefix = request.prefix.unwrap_or_default();
+    if prefix.len() > wire::MAX_KEY_BYTES || prefix.chars().any(char::is_control) {
+        return Err(invalid("`prefix`: expected at most 512 bytes without control characters"));
+    }
+    let cursor = request.cursor;
+    let (storage, now) = (cx.storage(), cx.believed_ms());
+    let Some(since) = request.since else {
+        if let Some(cursor) = &cursor {
+            check_key(cursor).map_err(|_| invalid("`cursor`: expected `next` of the page before"))?;
+        }
+        let slow = async move {
+            // Read first: the page is at least as new.
+            let head = store::head(&storage).await?;
+            let page = store::page(&storage, &prefix, cursor.as_deref(), limit, now).await?;
+            Ok::<_, DbError>((head, page))
+        };
+        return Ok(State::work_in(lane(cx)?, slow, |_, _, (head, page)| {
+            let entries = page.entries.into_iter().map(row).collect::<Result<_, _>>()?;
+            let list = StateList { entries, next: page.next, revision: number(head.revision), incomplete: false };
+            Ok(Outcome::Answer(list))
+        }));
+    };
+    let since = i64::try_from(since).unwrap_or(i64::MAX);
+    let after = match cursor {
+        None => since,
+        Some(cursor) => {
+            let after: i64 = cursor
+                .parse()
+                .map_err(|_| invalid("`cursor`: expected `next` of the page before, with the same `since`"))?;
+            after.max(since)
+        }
+    };
+    let slow = async move {
+        let before = store::head(&storage).await?;
+        let page = store::changes(&storage, &prefix, after, limit, now).await?;
+        // Read last: what was forgotten while the page was read is missing on it.
+        let forgotten = store::head(&storage).await?.forgotten_revision;
+        Ok::<_, DbError>((before.revision, forgotten, page))
+    };
+    Ok(State::work_in(lane(cx)?, slow, move |_, _, (revision, forgotten, page)| {
+        let entries = page.entries.into_iter().map(row).collect::<Result<_, _>>()?;
+        let next = page.next.map(|revision| revision.to_string());
+        // A revision that is still to come is one of storage that was put back to an older state.
+        let incomplete = since < forgotten || since > revision;
+        Ok(Outcome::Answer(StateList { entries, next, revision: number(revision), incomplete }))
+    }))
+}
+
+fn row(entry: Entry) -> Result<StateEntry, Refusal> {
+    Ok(StateEntry {
+        value: json_of(&entry)?,
+        updated_at: iso(entry.updated_at_ms),
+        version: number(entry.version),
+        revision: number(entry.revision),
+        deleted: entry.deleted,
+        expires_at: entry.expires_at_ms.map(iso),
+        key: entry.name,
+        updated_by: entry.updated_by_name,
+    })
+}
+
+/// The stored value.
+fn json_of(entry: &Entry) -> Result<Value, Refusal> {
+    Ok(serde_json::from_str(&entry.value).map_err(|_| DbError::corrupt("state_entries.value"))?)
+}
+
+/// A count of storage on the wire.
+fn number(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
+}

@@ -1,0 +1,3 @@
+DROP TABLE state_members;
+DROP TABLE state_heads;
+DROP TABLE state_entries;
