@@ -240,6 +240,8 @@ wire_features! {
     Info => features::info,
     /// Closing connections, bans.
     Moderation => features::moderation,
+    /// Who may do what.
+    Capabilities => features::capabilities,
     /// The handshake.
     Session => session,
 }

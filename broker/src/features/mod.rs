@@ -1,5 +1,6 @@
 //! The feature list, and nothing else.
 
+pub mod capabilities;
 pub mod enrolment;
 pub mod groups;
 pub mod info;
@@ -17,4 +18,6 @@ crate::feature_table! {
     topics: Topics => topics::Topics,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
+    capabilities: Capabilities => capabilities::Capabilities,
+
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::capabilities::Overrides;
 use claudemesh_protocol::features::messaging::{Priority, Push, Response as Messaging};
 use claudemesh_protocol::features::presence::PeerStatus;
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
@@ -27,6 +28,7 @@ use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
 use crate::db::meshes::MeshRecord;
+use crate::db::rights::{Rights, Subject};
 use crate::journal::{BATCH_WINDOW, Journal, MeshStore};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
@@ -49,6 +51,8 @@ pub struct Core {
     pub self_editable: SelfEditable,
     /// Peers and members.
     pub roster: Roster,
+    /// Who may do what, beside what roles have.
+    pub rights: Rights,
     /// Topics and their subscribers.
     pub topics: TopicBook,
     /// Time.
@@ -92,6 +96,7 @@ impl Core {
             owner_key: mesh.owner_pubkey,
             self_editable: mesh.self_editable,
             roster,
+            rights: Rights::default(),
             topics: TopicBook::default(),
             clock: shared.clock.clone(),
             db: shared.db.clone(),
@@ -230,6 +235,11 @@ impl<'a> MeshContext<'a> {
         &self.core.roster
     }
 
+    /// Who may do what, beside what roles have.
+    pub fn rights(&self) -> &Rights {
+        &self.core.rights
+    }
+
     /// The audiences that messages can be written to.
     pub fn topics(&self) -> &TopicBook {
         &self.core.topics
@@ -301,10 +311,32 @@ impl MeshContext<'_> {
     /// # Errors
     /// `forbidden`.
     pub fn require(&self, needed: Capability) -> Result<(), Refusal> {
-        if self.member()?.role.allows(needed) {
+        if self.may(needed)? {
             return Ok(());
         }
         Err(Refusal::new(ErrorCode::Forbidden, format!("this needs the capability {}", needed.as_str())))
+    }
+
+    /// Refuses a caller that may not do this to what belongs to others. Its own needs nothing more.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn require_own(&self, owner: &MemberId, needed: Capability) -> Result<(), Refusal> {
+        if self.member()?.id == *owner { Ok(()) } else { self.require(needed) }
+    }
+
+    /// Whether the caller has a capability.
+    ///
+    /// # Errors
+    /// As [`MeshContext::peer`].
+    pub fn may(&self, capability: Capability) -> Result<bool, Refusal> {
+        let member = self.member()?;
+        Ok(self.core.rights.allows(&member.id, member.role, capability))
+    }
+
+    /// Takes over what a subject may do; storage has it already.
+    pub fn change_rights(&mut self, of: &Subject, overrides: Overrides) {
+        self.core.rights.put(of, overrides);
     }
 
     /// Changes a peer, and stores what is remembered of its session.
