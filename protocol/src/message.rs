@@ -242,6 +242,8 @@ wire_features! {
     Moderation => features::moderation,
     /// Who may do what.
     Capabilities => features::capabilities,
+    /// The audit log.
+    Audit => features::audit,
     /// The handshake.
     Session => session,
 }

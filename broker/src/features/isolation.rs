@@ -218,6 +218,13 @@ store_suite! {
             rows.unwrap().len() == 1
         });
         check!("audit::head", audit::head(&db_there), |head: Result<audit::Head, DbError>| head.unwrap().seq == 1);
+        check!("audit::count", audit::count(&db_there, &audit::Filter::default()), |count: Result<i64, DbError>| {
+            count.unwrap() == 1
+        });
+        check!("audit::page", audit::page(&db_there, 0, 9), |rows: Result<Vec<_>, DbError>| rows.unwrap().len() == 1);
+        check!("audit::hash_at", audit::hash_at(&db_there, 2), |hash: Result<Option<String>, DbError>| {
+            hash.unwrap().is_none()
+        });
         check!("audit::verify", audit::verify(&db_there), |found: Result<audit::Verdict, DbError>| {
             found.unwrap().entries == 1
         });

@@ -1,5 +1,6 @@
 //! The feature list, and nothing else.
 
+pub mod audit;
 pub mod capabilities;
 pub mod enrolment;
 pub mod groups;
@@ -19,5 +20,6 @@ crate::feature_table! {
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,
+    audit: Audit => audit::AuditLog,
 
 }

@@ -24,6 +24,7 @@ use super::outcome::{Outcome, ReplyTo, Work};
 use super::peers::{Member, Peer, PeerRef, Roster, Sending, StatusSource};
 use super::timers::Timers;
 use super::topics::TopicBook;
+use crate::audit::{Head, HeadSigner, SignedHead};
 use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
@@ -61,6 +62,8 @@ pub struct Core {
     pub db: Db,
     /// Group commit.
     pub journal: Journal,
+    /// Signs the heads of audit chains.
+    pub audit: Arc<HeadSigner>,
     /// Rate limits in force.
     pub limits: Limits,
     /// Connection settings.
@@ -101,6 +104,7 @@ impl Core {
             clock: shared.clock.clone(),
             db: shared.db.clone(),
             journal: shared.journal.clone(),
+            audit: shared.audit.clone(),
             limits: shared.limits.clone(),
             connections: shared.connections.clone(),
             hooks: shared.hooks.clone(),
@@ -296,6 +300,21 @@ impl<'a> MeshContext<'a> {
             id: caller.id.clone(),
             confirm: caller.confirm,
         })
+    }
+
+    /// The end of the audit chain that was committed last; `None` when nothing was appended since the broker started.
+    pub fn audit_head(&self) -> Option<Head> {
+        self.core.journal.audit_head(&self.core.id)
+    }
+
+    /// The key that heads of audit chains are signed with.
+    pub fn audit_key(&self) -> PublicKey {
+        self.core.audit.public()
+    }
+
+    /// Signs the end of this mesh's audit chain, as of now.
+    pub fn sign_head(&self, head: Head) -> SignedHead {
+        self.core.audit.sign(&self.core.id, head, self.now_ms())
     }
 
     /// A system event, as a push of priority `low` that is never queued.
@@ -511,6 +530,8 @@ pub struct Shared {
     pub db: Db,
     /// Group commit.
     pub journal: Journal,
+    /// Signs the heads of audit chains.
+    pub audit: Arc<HeadSigner>,
     /// Rate limits in force.
     pub limits: Limits,
     /// Connection settings.
