@@ -32,6 +32,7 @@ use crate::db::meshes::MeshRecord;
 use crate::db::rights::{Rights, Subject};
 use crate::journal::{BATCH_WINDOW, Journal, MeshStore};
 use crate::metrics::METRICS;
+use crate::quota::{Quota, Rates};
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
@@ -86,6 +87,8 @@ pub struct Core {
     pub event_budget: u64,
     /// Events that were left out, by the event that tells of them, since it was told last.
     pub left_out: BTreeMap<&'static str, u64>,
+    /// Writes of the last minute.
+    pub rates: Rates,
     /// Members were changed in storage and could not be read again yet.
     pub members_stale: bool,
 }
@@ -116,6 +119,7 @@ impl Core {
             expected_window: BATCH_WINDOW,
             event_budget: EVENT_FRAMES_PER_SECOND,
             left_out: BTreeMap::new(),
+            rates: Rates::default(),
             members_stale: false,
         }
     }
@@ -351,6 +355,23 @@ impl MeshContext<'_> {
     pub fn may(&self, capability: Capability) -> Result<bool, Refusal> {
         let member = self.member()?;
         Ok(self.core.rights.allows(&member.id, member.role, capability))
+    }
+
+    /// Refuses what would use more of a quota than there is.
+    ///
+    /// # Errors
+    /// `limit`, with the bound.
+    pub fn within(&self, quota: &Quota, used: usize, more: u64) -> Result<(), Refusal> {
+        self.core.limits.quotas.within(quota, used as u64, more)
+    }
+
+    /// Counts a write against a quota a minute, of one member or of the whole mesh (`None`).
+    ///
+    /// # Errors
+    /// `rate_limited`, with the bound and the time to wait.
+    pub fn count_write(&mut self, quota: &'static Quota, member: Option<&MemberId>) -> Result<(), Refusal> {
+        let mono = self.mono_ms();
+        self.core.rates.count(&self.core.limits.quotas, quota, member, mono)
     }
 
     /// Takes over what a subject may do; storage has it already.
