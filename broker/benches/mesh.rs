@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Context, Handler};
 use actix_rt::System;
+use claudemesh_broker::audit::HeadSigner;
 use claudemesh_broker::clock::SystemClock;
 use claudemesh_broker::config::{Connections, Limits};
 use claudemesh_broker::db::meshes;
@@ -88,6 +89,7 @@ impl Fixture {
             clock: SystemClock::shared(),
             db,
             journal,
+            audit: Arc::new(HeadSigner::open(data.path()).expect("a new folder gets a key")),
             limits: Limits::off(),
             connections: Connections::default(),
             hooks: Arc::default(),

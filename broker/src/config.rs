@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use claudemesh_protocol::limits as wire;
 use serde::{Deserialize, Serialize};
 
+use crate::features::Features;
 use crate::features::state::limits::StateLimits;
+use crate::quota::Quotas;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +97,8 @@ pub struct Limits {
     pub enrol_per_minute: u32,
     /// Shared state.
     pub state: StateLimits,
+    /// Bounds of what meshes and members keep, by name; what is not named has its default.
+    pub quotas: Quotas,
 }
 
 /// Connection handling.
@@ -162,12 +166,13 @@ impl Default for Limits {
             hook_per_minute: wire::HOOK_PER_MINUTE,
             enrol_per_minute: 120,
             state: StateLimits::default(),
+            quotas: Quotas::default(),
         }
     }
 }
 
 impl Limits {
-    /// Every limit switched off.
+    /// Every rate switched off. What meshes and members keep stays bounded.
     pub fn off() -> Self {
         Self {
             frames_per_second: 0,
@@ -177,6 +182,7 @@ impl Limits {
             hook_per_minute: 0,
             enrol_per_minute: 0,
             state: StateLimits::off(),
+            quotas: Quotas::default().without_rates(),
         }
     }
 }
@@ -240,6 +246,9 @@ impl Config {
         if self.database_max_bytes.is_some_and(|bytes| bytes < 1 << 20) {
             return fail("database_max_bytes", "expected at least 1 MiB");
         }
+        if let Err(message) = self.limit.quotas.check(&Features::quotas()) {
+            return fail("limit.quotas", &message);
+        }
         if self.workers == Some(0) {
             return fail("workers", "expected at least 1");
         }
@@ -256,9 +265,11 @@ impl Config {
         match self.limits {
             LimitsMode::Default => self.limit.clone(),
             // What fills storage stays as the operator set it.
-            LimitsMode::Off => {
-                Limits { state: StateLimits { writes_per_minute: 0, ..self.limit.state.clone() }, ..Limits::off() }
-            }
+            LimitsMode::Off => Limits {
+                state: StateLimits { writes_per_minute: 0, ..self.limit.state.clone() },
+                quotas: self.limit.quotas.clone().without_rates(),
+                ..Limits::off()
+            },
         }
     }
 
@@ -283,5 +294,21 @@ mod tests {
         for key in ["listen_unix", "database_url", "database_max_bytes", "public_url", "workers"] {
             assert!(text.contains(&format!("# {key} = ")), "{key}");
         }
+        for quota in Features::quotas() {
+            let line = format!("# {}\n# \"{}\" = {}\n", quota.doc, quota.name, quota.default);
+            assert!(text.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn quotas_are_set_by_name_and_a_wrong_name_is_an_error() {
+        let parse = |text: &str| Config::parse(text, "broker.toml".as_ref()).unwrap();
+        let off = "limits = \"off\"\n[limit.quotas]\n\"topics.per_mesh\" = 7";
+        let config = parse(off);
+        config.validate().unwrap();
+        let topics = Features::quotas().into_iter().find(|quota| quota.name == "topics.per_mesh").unwrap();
+        assert_eq!(config.effective_limits().quotas.value(topics), 7, "what is kept stays bounded without rates");
+        let wrong = parse("[limit.quotas]\n\"topics.per_mish\" = 7").validate().unwrap_err();
+        assert!(wrong.to_string().starts_with("`limit.quotas`: `topics.per_mish` is no quota"), "{wrong}");
     }
 }

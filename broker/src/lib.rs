@@ -16,6 +16,7 @@ mod lock;
 pub mod mesh;
 pub mod metrics;
 mod quiet;
+pub mod quota;
 pub mod refusal;
 mod server;
 pub mod session;

@@ -164,6 +164,7 @@ impl Broker {
             clock: deps.clock.clone(),
             db: db.clone(),
             journal: journal.clone(),
+            audit: audit.clone(),
             limits: limits.clone(),
             connections: config.connections.clone(),
             hooks: Arc::new(HookStatusRegistry::default()),

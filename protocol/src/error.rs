@@ -156,6 +156,7 @@ pub struct ErrorFrame {
 
 /// A bound of what a mesh or a member may keep.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Bound {
     /// Name, for example `state.keys_per_mesh`.
     pub name: String,

@@ -242,6 +242,10 @@ wire_features! {
     Info => features::info,
     /// Closing connections, bans.
     Moderation => features::moderation,
+    /// Who may do what.
+    Capabilities => features::capabilities,
+    /// The audit log.
+    Audit => features::audit,
     /// The handshake.
     Session => session,
 }

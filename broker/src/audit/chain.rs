@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::schema::audit_log;
-use super::{Audit, AuditRecord, hashed};
+use super::{Audit, AuditRecord, Head, hashed};
 use crate::db::DbError;
 
 /// The ends of the chains that one transaction appends to. Lives as long as the transaction: each chain's end is read once and
@@ -81,6 +81,11 @@ fn forked(error: diesel::result::Error) -> DbError {
 }
 
 impl Heads {
+    /// The ends of the chains that were appended to or looked at.
+    pub(crate) fn into_ends(self) -> HashMap<MeshId, Head> {
+        self.ends.into_iter().map(|(mesh, (seq, hash))| (mesh, Head { seq, hash })).collect()
+    }
+
     #[cfg(feature = "sqlite")]
     pub(crate) async fn append_sqlite(
         &mut self,

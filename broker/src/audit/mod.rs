@@ -18,7 +18,7 @@ use claudemesh_protocol::id::MemberId;
 use serde_json::Value;
 
 pub(crate) use chain::Heads;
-pub use read::{AuditEntry, Filter, Head, MAX_PAGE, Verdict, head, query, verify};
+pub use read::{AuditEntry, Filter, Head, MAX_PAGE, Verdict, count, hash_at, head, page, query, verify};
 pub use signer::{HeadSigner, SignedHead};
 
 /// What a change says of itself in the audit log.

@@ -46,6 +46,8 @@ pub struct Filter {
     pub actor: Option<MemberId>,
     /// Only entries before this place: the last one of the page before.
     pub before_seq: Option<i64>,
+    /// Entries to leave out first.
+    pub skip: u32,
 }
 
 /// The end of a chain.
@@ -86,6 +88,7 @@ pub async fn query(db: &MeshDb, filter: &Filter, limit: u32) -> Result<Vec<Audit
             .select(AuditEntry::as_select())
             .order(audit_log::seq.desc())
             .limit(i64::from(limit.min(MAX_PAGE)))
+            .offset(i64::from(filter.skip))
             .into_boxed();
         if let Some(event) = &filter.event {
             rows = rows.filter(audit_log::event_type.eq(event));
@@ -95,6 +98,51 @@ pub async fn query(db: &MeshDb, filter: &Filter, limit: u32) -> Result<Vec<Audit
         }
         rows.load(conn).await?
     }))
+}
+
+/// How many entries a filter takes, its page left out of account.
+///
+/// # Errors
+/// Storage fails.
+pub async fn count(db: &MeshDb, filter: &Filter) -> Result<i64, DbError> {
+    Ok(with_conn!(db.db(), |conn| {
+        let mut rows = audit_log::table.filter(audit_log::mesh_id.eq(db.mesh().as_str())).count().into_boxed();
+        if let Some(event) = &filter.event {
+            rows = rows.filter(audit_log::event_type.eq(event));
+        }
+        if let Some(actor) = &filter.actor {
+            rows = rows.filter(audit_log::actor_member_id.eq(actor.as_str()));
+        }
+        rows.get_result(conn).await?
+    }))
+}
+
+/// Entries behind a place, oldest first, at most `limit` and [`MAX_PAGE`].
+///
+/// # Errors
+/// Storage fails.
+pub async fn page(db: &MeshDb, after: i64, limit: u32) -> Result<Vec<AuditEntry>, DbError> {
+    Ok(with_conn!(db.db(), |conn| audit_log::table
+        .filter(audit_log::mesh_id.eq(db.mesh().as_str()))
+        .filter(audit_log::seq.gt(after))
+        .order(audit_log::seq)
+        .limit(i64::from(limit.min(MAX_PAGE)))
+        .select(AuditEntry::as_select())
+        .load(conn)
+        .await?))
+}
+
+/// Hash of the entry at a place; `None` when there is none.
+///
+/// # Errors
+/// Storage fails.
+pub async fn hash_at(db: &MeshDb, seq: i64) -> Result<Option<String>, DbError> {
+    Ok(with_conn!(db.db(), |conn| audit_log::table
+        .find((db.mesh().as_str(), seq))
+        .select(audit_log::hash)
+        .first(conn)
+        .await
+        .optional()?))
 }
 
 /// The end of the chain, as it is stored.

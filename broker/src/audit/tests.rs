@@ -101,8 +101,14 @@ store_suite! {
         assert_eq!(seqs(page), [5, 4]);
         let next = Filter { before_seq: Some(4), ..Filter::default() };
         assert_eq!(seqs(query(&here, &next, 9).await.unwrap()), [3, 2, 1]);
-        let ada = Filter { actor: Some("ada".into()), event: Some("noted".into()), before_seq: None };
+        let ada = Filter { actor: Some("ada".into()), event: Some("noted".into()), ..Filter::default() };
         assert_eq!(query(&here, &ada, u32::MAX).await.unwrap().len(), 5);
+        let skipping = Filter { skip: 3, ..ada.clone() };
+        assert_eq!(seqs(query(&here, &skipping, 9).await.unwrap()), [2, 1]);
+        assert_eq!(count(&here, &skipping).await.unwrap(), 5);
+        assert_eq!(seqs(super::page(&here, 2, 2).await.unwrap()), [3, 4]);
+        assert_eq!(hash_at(&here, 5).await.unwrap(), Some(head(&here).await.unwrap().hash));
+        assert_eq!(hash_at(&here, 6).await.unwrap(), None);
         let nobody = Filter { actor: Some("bob".into()), ..Filter::default() };
         assert!(query(&here, &nobody, 9).await.unwrap().is_empty());
         assert!(query(&MeshDb::new(db.clone(), "there".into()), &ada, 9).await.unwrap().is_empty());

@@ -14,6 +14,7 @@ pub mod meta;
 pub mod migrate;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub mod rights;
 pub mod schema;
 mod scoped;
 pub mod sessions;

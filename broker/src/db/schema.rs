@@ -68,3 +68,12 @@ diesel::table! {
         errors -> BigInt,
     }
 }
+
+diesel::table! {
+    capabilities (mesh_id, member_id, capability) {
+        mesh_id -> Text,
+        member_id -> Text,
+        capability -> Text,
+        allowed -> Bool,
+    }
+}

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use claudemesh_protocol::capability::Capability;
+use claudemesh_protocol::features::capabilities::Overrides;
 use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
 use claudemesh_protocol::features::topics::Visibility;
@@ -17,6 +19,7 @@ use diesel_async::RunQueryDsl;
 use crate::audit::{self, By};
 use crate::db::members::{self as members, MemberPatch, Role};
 use crate::db::meshes;
+use crate::db::rights::{self, EditError, Rights, Subject};
 use crate::db::sessions::{self as presence, SessionRecord, SessionsPart, StatsDelta};
 use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
 use crate::db::tests::declared;
@@ -35,8 +38,13 @@ fn scoped() -> BTreeSet<String> {
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
     let mut found = BTreeSet::new();
     // The stores that a mesh itself has, then those of its features.
-    let own =
-        [("audit", "audit"), ("members", "db/members.rs"), ("meshes", "db/meshes.rs"), ("presence", "db/sessions")];
+    let own = [
+        ("audit", "audit"),
+        ("members", "db/members.rs"),
+        ("meshes", "db/meshes.rs"),
+        ("presence", "db/sessions"),
+        ("rights", "db/rights.rs"),
+    ];
     let mut stores: Vec<(String, PathBuf)> = own.map(|(name, path)| (name.to_owned(), source.join(path))).into();
     for feature in std::fs::read_dir(source.join("features")).unwrap().map(Result::unwrap) {
         let name = feature.file_name().into_string().unwrap();
@@ -103,6 +111,8 @@ store_suite! {
         members::insert(&here, &bob).await.unwrap();
         members::insert(&here, &banned).await.unwrap();
         members::revoke(&here, &banned.id, &by).await.unwrap();
+        let changes = [(Capability::CanInvite, Some(true))].into();
+        rights::edit(&here, &Subject::Member(bob.id.clone()), &changes, &by).await.unwrap();
         let topic = Topic {
             id: "topic-of-home".into(),
             mesh_id: home.id.clone(),
@@ -221,6 +231,13 @@ store_suite! {
             rows.unwrap().len() == 1
         });
         check!("audit::head", audit::head(&db_there), |head: Result<audit::Head, DbError>| head.unwrap().seq == 1);
+        check!("audit::count", audit::count(&db_there, &audit::Filter::default()), |count: Result<i64, DbError>| {
+            count.unwrap() == 1
+        });
+        check!("audit::page", audit::page(&db_there, 0, 9), |rows: Result<Vec<_>, DbError>| rows.unwrap().len() == 1);
+        check!("audit::hash_at", audit::hash_at(&db_there, 2), |hash: Result<Option<String>, DbError>| {
+            hash.unwrap().is_none()
+        });
         check!("audit::verify", audit::verify(&db_there), |found: Result<audit::Verdict, DbError>| {
             found.unwrap().entries == 1
         });
@@ -261,6 +278,13 @@ store_suite! {
             "members::update_grants",
             members::update_grants(&there, &bob.id, &grants, &by),
             |found: Result<Option<_>, members::GrantsError>| found.unwrap().is_none()
+        );
+        check!("rights::load", rights::load(&db_there), |rights: Result<Rights, DbError>| rights.unwrap() == Rights::default());
+        let subject = Subject::Member(bob.id.clone());
+        check!(
+            "rights::edit",
+            rights::edit(&there, &subject, &changes, &By::nobody(NOW)),
+            |done: Result<Overrides, WriteError<EditError>>| matches!(done, Err(WriteError::Refused(EditError::NoMember)))
         );
         check!(
             "messaging::load_queue_class",
@@ -379,7 +403,7 @@ store_suite! {
 fn no_store_changes_shared_things_without_a_word_for_the_audit_log() {
     let mut silent = Vec::new();
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
-    let stores = ["features", "db/members.rs", "db/meshes.rs", "db/sessions"];
+    let stores = ["features", "db/members.rs", "db/meshes.rs", "db/rights.rs", "db/sessions"];
     for file in stores.iter().flat_map(|path| files(&source.join(path))) {
         let text = std::fs::read_to_string(&file).unwrap();
         let lines: Vec<&str> = text.lines().collect();

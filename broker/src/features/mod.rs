@@ -1,5 +1,7 @@
 //! The feature list, and nothing else.
 
+pub mod audit;
+pub mod capabilities;
 pub mod enrolment;
 pub mod groups;
 pub mod info;
@@ -19,4 +21,7 @@ crate::feature_table! {
     state: State => state::State,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
+    capabilities: Capabilities => capabilities::Capabilities,
+    audit: Audit => audit::AuditLog,
+
 }

@@ -30,6 +30,8 @@ pub(super) async fn health(state: State) -> impl Responder {
         "version": env!("CARGO_PKG_VERSION"),
         "gitSha": option_env!("GIT_SHA").unwrap_or("unknown"),
         "uptime": uptime_s(&state),
+        // What heads of audit chains are signed with: to be compared with what clients kept.
+        "auditKey": state.audit.public(),
     });
     let mut answer = if up { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     answer.json(body)

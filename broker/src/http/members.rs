@@ -33,15 +33,18 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// Who asks: a live member, or the holder of the owner's key, who need not be a member.
-struct Caller {
-    mesh: MeshRecord,
-    role: Role,
-    member: Option<Member>,
+pub(super) struct Caller {
+    pub(super) mesh: MeshRecord,
+    pub(super) role: Role,
+    pub(super) member: Option<Member>,
 }
 
 impl Caller {
     async fn of(state: &AppState, mesh: &MeshId, signed: &Signed) -> Result<Self, Refusal> {
-        let mesh = live(state, mesh).await?;
+        Self::in_mesh(state, live(state, mesh).await?, signed).await
+    }
+
+    pub(super) async fn in_mesh(state: &AppState, mesh: MeshRecord, signed: &Signed) -> Result<Self, Refusal> {
         let member = store::by_key(&state.storage(&mesh.id), &signed.key).await?;
         let owner_key = mesh.owner_pubkey == signed.key;
         let role = match &member {
@@ -55,7 +58,7 @@ impl Caller {
     }
 
     /// For the audit log; the holder of the owner's key need not be a member.
-    fn by(&self, at_ms: i64) -> By {
+    pub(super) fn by(&self, at_ms: i64) -> By {
         By { member: self.member.as_ref().map(|member| member.id.clone()), at_ms }
     }
 

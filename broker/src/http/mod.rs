@@ -1,6 +1,7 @@
 //! HTTP: the WebSocket upgrade, health, metrics, hooks, and the routes of enrolment and members.
 
 pub mod auth;
+pub mod capabilities;
 pub mod enrolment;
 mod health;
 mod hook;
@@ -66,6 +67,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/hook/set-status", web::post().to(hook::set_status));
     enrolment::configure(config);
     members::configure(config);
+    capabilities::configure(config);
 }
 
 /// Writes what failed inside the broker into the log, beside the incident that the answer names.

@@ -14,13 +14,15 @@ mod shared_tests;
 mod tx;
 mod write;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::MeshId;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::audit::Head;
 use crate::db::{Db, DbError};
 use crate::metrics::METRICS;
 pub use batch::{Batch, Part};
@@ -58,14 +60,24 @@ struct Entry {
 pub struct Journal {
     queue: mpsc::Sender<Entry>,
     shared: mpsc::Sender<Arc<dyn Job>>,
+    heads: Ends,
 }
+
+/// The ends of the chains that this journal appended to.
+type Ends = Arc<Mutex<HashMap<MeshId, Head>>>;
 
 impl Journal {
     /// Starts the writer on the current runtime.
     pub fn start(db: Db) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, entries) = mpsc::channel(QUEUE);
         let (shared, jobs) = mpsc::channel(QUEUE);
-        (Self { queue, shared }, tokio::spawn(write(db, entries, jobs)))
+        let heads = Ends::default();
+        (Self { queue, shared, heads: heads.clone() }, tokio::spawn(write(db, entries, jobs, heads)))
+    }
+
+    /// The end of a mesh's audit chain, when something was appended to it since the start: what is on stable storage.
+    pub fn audit_head(&self, mesh: &MeshId) -> Option<Head> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner).get(mesh).cloned()
     }
 
     /// Hands a batch over. Resolves when it is on stable storage, or failed as a whole.
@@ -94,7 +106,7 @@ impl Journal {
     }
 }
 
-async fn write(db: Db, mut entries: mpsc::Receiver<Entry>, mut jobs: mpsc::Receiver<Arc<dyn Job>>) {
+async fn write(db: Db, mut entries: mpsc::Receiver<Entry>, mut jobs: mpsc::Receiver<Arc<dyn Job>>, heads: Ends) {
     let mut patience = PATIENCE;
     let mut tidying = Tidying::default();
     let mut waiting = SharedQueue::default();
@@ -122,18 +134,18 @@ async fn write(db: Db, mut entries: mpsc::Receiver<Entry>, mut jobs: mpsc::Recei
         }
         let writes = waiting.take();
         rows += writes.iter().map(|job| job.rows()).sum::<usize>();
-        let together = commit(&db, merge(&turn), &writes, patience).await;
+        let together = commit(&db, merge(&turn), &writes, patience, &heads).await;
         patience = if matches!(together, Err(code) if is_about_storage(code)) { Duration::ZERO } else { PATIENCE };
         let apart = turn.len() + writes.len() > 1 && matches!(together, Err(code) if !is_about_storage(code));
         for entry in turn {
             // One mesh's rows that storage refuses must not fail the others that shared the transaction.
-            let result = if apart { commit(&db, entry.batch, &[], patience).await } else { together };
+            let result = if apart { commit(&db, entry.batch, &[], patience, &heads).await } else { together };
             // A mesh that no longer waits does not need the answer.
             let _ = entry.done.send(result);
         }
         for job in writes {
             let one = std::slice::from_ref(&job);
-            job.finish(if apart { commit(&db, Batch::default(), one, patience).await } else { together });
+            job.finish(if apart { commit(&db, Batch::default(), one, patience, &heads).await } else { together });
         }
         tidying.written(&db, rows);
     }
@@ -174,12 +186,22 @@ fn is_about_storage(code: ErrorCode) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures how long a transaction takes; decides nothing")]
-async fn commit(db: &Db, mut batch: Batch, writes: &[Arc<dyn Job>], patience: Duration) -> Result<(), ErrorCode> {
+async fn commit(
+    db: &Db,
+    mut batch: Batch,
+    writes: &[Arc<dyn Job>],
+    patience: Duration,
+    heads: &Ends,
+) -> Result<(), ErrorCode> {
     batch.id = uuid::Uuid::new_v4().to_string();
     let rows = batch.rows() + writes.len();
-    let transaction = Transaction { batch: Arc::new(batch), writes: writes.to_vec() };
+    let transaction = Transaction { batch: Arc::new(batch), writes: writes.to_vec(), ends: Ends::default() };
     let started = Instant::now();
     let result = write_with_retries(db, &transaction, rows, patience).await;
+    if result.is_ok() {
+        let mut ends = transaction.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.lock().unwrap_or_else(PoisonError::into_inner).extend(ends.drain());
+    }
     METRICS.journal_commits.inc();
     METRICS.journal_rows.observe(rows as f64);
     METRICS.journal_seconds.observe(started.elapsed().as_secs_f64());

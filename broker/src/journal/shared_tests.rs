@@ -69,7 +69,7 @@ store_suite! {
         let transaction = |id: &str| {
             let mut batch = Batch::default();
             batch.id = id.into();
-            Transaction { batch: Arc::new(batch), writes: vec![Arc::clone(&job)] }
+            Transaction { batch: Arc::new(batch), writes: vec![Arc::clone(&job)], ..Transaction::default() }
         };
         write::run(&db, &transaction("one")).await.unwrap();
         write::run(&db, &transaction("one")).await.unwrap();

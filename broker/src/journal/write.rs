@@ -1,9 +1,10 @@
 //! The hot path: one transaction with the rows of many meshes and the shared things that go along.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::batch::Batch;
 use super::tx::Job;
+use crate::audit::Heads;
 use crate::db::{Db, DbError};
 
 /// `broker_meta` key of the last batch that may be written once only.
@@ -14,11 +15,17 @@ const LAST_BATCH: &str = "journal.last_batch";
 pub(super) struct Transaction {
     pub batch: Arc<Batch>,
     pub writes: Vec<Arc<dyn Job>>,
+    /// Where the audit chains end after it: of the last run, which is the one that was committed.
+    pub ends: super::Ends,
 }
 
 impl Transaction {
     fn is_empty(&self) -> bool {
         self.batch.is_empty() && self.writes.is_empty()
+    }
+
+    fn end_at(&self, heads: Heads) {
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = heads.into_ends();
     }
 
     /// Whether a run of it has to find out if an earlier one was committed.
@@ -36,7 +43,7 @@ impl Transaction {
 /// Nothing was kept: [`DbError::Full`], [`DbError::Busy`]; [`DbError::InUse`] when another broker wrote at these places in the
 /// order. Unknown: [`DbError::Unavailable`].
 pub async fn write_batch(db: &Db, batch: Arc<Batch>) -> Result<(), DbError> {
-    run(db, &Transaction { batch, writes: vec![] }).await
+    run(db, &Transaction { batch, ..Transaction::default() }).await
 }
 
 /// Runs a transaction. When an earlier run of the same one was committed after all, nothing is written and the outcomes of that
@@ -103,7 +110,6 @@ mod sqlite {
     use crate::audit::Heads;
     use crate::db::schema::broker_meta;
     use crate::db::{DbError, JournalSqlite};
-    use crate::journal::tx::Job;
 
     /// By hand rather than `immediate_transaction`: a full disk makes SQLite roll back by itself, and that one would then
     /// report its own failed rollback instead of the full disk.
@@ -117,7 +123,7 @@ mod sqlite {
             batch.write_sqlite(conn).map(|()| true)
         });
         let result = match begun {
-            Ok(true) => writes(conn, &transaction.writes),
+            Ok(true) => writes(conn, transaction),
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
@@ -140,9 +146,9 @@ mod sqlite {
         done.unwrap_or_else(|| Err(diesel::result::Error::BrokenTransactionManager))?
     }
 
-    fn writes(conn: &mut JournalSqlite, jobs: &[Arc<dyn Job>]) -> Result<(), DbError> {
+    fn writes(conn: &mut JournalSqlite, transaction: &Transaction) -> Result<(), DbError> {
         let mut heads = Heads::default();
-        for job in jobs {
+        for job in &transaction.writes {
             inline(conn, |conn| Ok(AnsiTransactionManager::begin_transaction(conn)?))?;
             let ran = AssertUnwindSafe(job.sqlite(conn)).catch_unwind().now_or_never();
             let kept = match ran {
@@ -166,6 +172,7 @@ mod sqlite {
                 Ok(ended?)
             })?;
         }
+        transaction.end_at(heads);
         Ok(())
     }
 
@@ -221,6 +228,7 @@ mod postgres {
                 Savepoints::rollback_transaction(conn).await?;
             }
         }
+        transaction.end_at(heads);
         Ok(())
     }
 

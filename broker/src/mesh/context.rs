@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::capabilities::Overrides;
 use claudemesh_protocol::features::messaging::{Priority, Push, Response as Messaging};
 use claudemesh_protocol::features::presence::PeerStatus;
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
@@ -23,12 +24,15 @@ use super::outcome::{Outcome, ReplyTo, Work};
 use super::peers::{Member, Peer, PeerRef, Roster, Sending, StatusSource};
 use super::timers::Timers;
 use super::topics::TopicBook;
+use crate::audit::{Head, HeadSigner, SignedHead};
 use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
 use crate::db::meshes::MeshRecord;
+use crate::db::rights::{Rights, Subject};
 use crate::journal::{BATCH_WINDOW, Journal, MeshStore};
 use crate::metrics::METRICS;
+use crate::quota::{Quota, Rates};
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
@@ -49,6 +53,8 @@ pub struct Core {
     pub self_editable: SelfEditable,
     /// Peers and members.
     pub roster: Roster,
+    /// Who may do what, beside what roles have.
+    pub rights: Rights,
     /// Topics and their subscribers.
     pub topics: TopicBook,
     /// Time.
@@ -57,6 +63,8 @@ pub struct Core {
     pub db: Db,
     /// Group commit.
     pub journal: Journal,
+    /// Signs the heads of audit chains.
+    pub audit: Arc<HeadSigner>,
     /// Rate limits in force.
     pub limits: Limits,
     /// Connection settings.
@@ -79,6 +87,8 @@ pub struct Core {
     pub event_budget: u64,
     /// Events that were left out, by the event that tells of them, since it was told last.
     pub left_out: BTreeMap<&'static str, u64>,
+    /// Writes of the last minute.
+    pub rates: Rates,
     /// Members were changed in storage and could not be read again yet.
     pub members_stale: bool,
 }
@@ -92,10 +102,12 @@ impl Core {
             owner_key: mesh.owner_pubkey,
             self_editable: mesh.self_editable,
             roster,
+            rights: Rights::default(),
             topics: TopicBook::default(),
             clock: shared.clock.clone(),
             db: shared.db.clone(),
             journal: shared.journal.clone(),
+            audit: shared.audit.clone(),
             limits: shared.limits.clone(),
             connections: shared.connections.clone(),
             hooks: shared.hooks.clone(),
@@ -107,6 +119,7 @@ impl Core {
             expected_window: BATCH_WINDOW,
             event_budget: EVENT_FRAMES_PER_SECOND,
             left_out: BTreeMap::new(),
+            rates: Rates::default(),
             members_stale: false,
         }
     }
@@ -230,6 +243,11 @@ impl<'a> MeshContext<'a> {
         &self.core.roster
     }
 
+    /// Who may do what, beside what roles have.
+    pub fn rights(&self) -> &Rights {
+        &self.core.rights
+    }
+
     /// The audiences that messages can be written to.
     pub fn topics(&self) -> &TopicBook {
         &self.core.topics
@@ -288,6 +306,21 @@ impl<'a> MeshContext<'a> {
         })
     }
 
+    /// The end of the audit chain that was committed last; `None` when nothing was appended since the broker started.
+    pub fn audit_head(&self) -> Option<Head> {
+        self.core.journal.audit_head(&self.core.id)
+    }
+
+    /// The key that heads of audit chains are signed with.
+    pub fn audit_key(&self) -> PublicKey {
+        self.core.audit.public()
+    }
+
+    /// Signs the end of this mesh's audit chain, as of now.
+    pub fn sign_head(&self, head: Head) -> SignedHead {
+        self.core.audit.sign(&self.core.id, head, self.now_ms())
+    }
+
     /// A system event, as a push of priority `low` that is never queued.
     pub fn system_event(&self, event: &str, data: Value) -> ServerMessage {
         system_event(&self.core.id, event, data, self.now_ms())
@@ -301,10 +334,49 @@ impl MeshContext<'_> {
     /// # Errors
     /// `forbidden`.
     pub fn require(&self, needed: Capability) -> Result<(), Refusal> {
-        if self.member()?.role.allows(needed) {
+        if self.may(needed)? {
             return Ok(());
         }
         Err(Refusal::new(ErrorCode::Forbidden, format!("this needs the capability {}", needed.as_str())))
+    }
+
+    /// Refuses a caller that may not do this to what belongs to others. Its own needs nothing more.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn require_own(&self, owner: &MemberId, needed: Capability) -> Result<(), Refusal> {
+        if self.member()?.id == *owner { Ok(()) } else { self.require(needed) }
+    }
+
+    /// Whether the caller has a capability.
+    ///
+    /// # Errors
+    /// As [`MeshContext::peer`].
+    pub fn may(&self, capability: Capability) -> Result<bool, Refusal> {
+        let member = self.member()?;
+        Ok(self.core.rights.allows(&member.id, member.role, capability))
+    }
+
+    /// Refuses what would use more of a quota than there is.
+    ///
+    /// # Errors
+    /// `limit`, with the bound.
+    pub fn within(&self, quota: &Quota, used: usize, more: u64) -> Result<(), Refusal> {
+        self.core.limits.quotas.within(quota, used as u64, more)
+    }
+
+    /// Counts a write against a quota a minute, of one member or of the whole mesh (`None`).
+    ///
+    /// # Errors
+    /// `rate_limited`, with the bound and the time to wait.
+    pub fn count_write(&mut self, quota: &'static Quota, member: Option<&MemberId>) -> Result<(), Refusal> {
+        let mono = self.mono_ms();
+        self.core.rates.count(&self.core.limits.quotas, quota, member, mono)
+    }
+
+    /// Takes over what a subject may do; storage has it already.
+    pub fn change_rights(&mut self, of: &Subject, overrides: Overrides) {
+        self.core.rights.put(of, overrides);
     }
 
     /// Changes a peer, and stores what is remembered of its session.
@@ -500,6 +572,8 @@ pub struct Shared {
     pub db: Db,
     /// Group commit.
     pub journal: Journal,
+    /// Signs the heads of audit chains.
+    pub audit: Arc<HeadSigner>,
     /// Rate limits in force.
     pub limits: Limits,
     /// Connection settings.

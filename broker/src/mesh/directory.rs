@@ -235,6 +235,7 @@ mod tests {
             clock: core.clock,
             db: core.db,
             journal: core.journal,
+            audit: core.audit,
             limits: core.limits,
             connections: core.connections,
             hooks: core.hooks,

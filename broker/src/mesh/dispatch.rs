@@ -14,6 +14,7 @@ use crate::db::MeshDb;
 use crate::db::{Db, DbError};
 pub use crate::features::Features;
 use crate::journal::Batch;
+use crate::quota::Quota;
 use crate::refusal::Refusal;
 
 /// One feature of a mesh: plain synchronous code on its own memory.
@@ -22,6 +23,8 @@ use crate::refusal::Refusal;
 pub trait Feature: Sized + 'static {
     /// Name in metrics, logs and lanes; the folder's name.
     const NAME: &'static str;
+    /// Its named bounds; the operator's file lists them.
+    const QUOTAS: &'static [&'static Quota] = &[];
     /// What clients ask.
     type Request;
     /// What it remembers while the mesh is in memory: a cache of storage.
@@ -147,6 +150,11 @@ macro_rules! feature_table {
         impl Features {
             /// Names of all features.
             pub(crate) const NAMES: &'static [&'static str] = &[$(<$feature>::NAME,)*];
+
+            /// The named bounds of all features.
+            pub(crate) fn quotas() -> Vec<&'static $crate::quota::Quota> {
+                [$(<$feature>::QUOTAS,)*].concat()
+            }
 
             /// Name of the feature that owns a request.
             pub(crate) fn owner(message: &claudemesh_protocol::message::ClientMessage) -> &'static str {

@@ -13,6 +13,7 @@ use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{KnownSession, Member, Roster};
 use super::step::step;
 use crate::db::meshes::{self, MeshRecord};
+use crate::db::rights::{self, Rights};
 use crate::db::sessions::SessionRecord;
 use crate::db::{Db, DbError, MeshDb};
 use crate::db::{members, sessions};
@@ -21,6 +22,7 @@ use crate::db::{members, sessions};
 pub struct Loaded {
     mesh: MeshRecord,
     members: Vec<Member>,
+    rights: Rights,
     sessions: Vec<SessionRecord>,
     features: Features,
 }
@@ -50,17 +52,19 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Found, DbError> {
     let newest = sessions::newest_seen(&storage).await?.unwrap_or(0);
     Ok(Found::Mesh(Box::new(Loaded {
         members: members::load_all(&storage).await?,
+        rights: rights::load(&storage).await?,
         sessions: sessions::load_known(&storage, newest.saturating_sub(ttl)).await?,
         features: Features::load(&storage).await?,
         mesh,
     })))
 }
 
-/// Members and policy alone, after HTTP changed them.
-async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, SelfEditable)>, DbError> {
+/// Members, what they may do, and policy alone, after HTTP changed them.
+async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, Rights, SelfEditable)>, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
-    let members = members::load_all(&MeshDb::new(db.clone(), id.clone())).await?;
-    Ok(Some((members, mesh.self_editable)))
+    let storage = MeshDb::new(db.clone(), id.clone());
+    let (members, rights) = (members::load_all(&storage).await?, rights::load(&storage).await?);
+    Ok(Some((members, rights, mesh.self_editable)))
 }
 
 /// Bans and the reading of members share a lane: rows that were read before a ban must not be taken over after it.
@@ -79,7 +83,10 @@ pub fn reload_members(cx: &mut MeshContext<'_>, done: Option<oneshot::Sender<()>
         let read = tokio::time::timeout(READ_DEADLINE, members_and_policy(&db, &id)).await;
         let apply: Apply = Box::new(move |_, cx| {
             match read {
-                Ok(Ok(Some((members, policy)))) => apply_members(cx.core, members, policy),
+                Ok(Ok(Some((members, rights, policy)))) => {
+                    apply_members(cx.core, members, policy);
+                    cx.core.rights = rights;
+                }
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => {
                     tracing::error!(error = %error, mesh.id = %cx.core.id, "members cannot be read again");
@@ -145,6 +152,7 @@ impl Loaded {
             );
         }
         let (mut core, mut features) = (Core::new(self.mesh, roster, shared), self.features);
+        core.rights = self.rights;
         step(&mut core, &mut features, None, |features, cx| features.started(cx));
         (core, features)
     }

@@ -76,6 +76,7 @@ impl TestMesh {
             clock: clock.clone(),
             db: db.clone(),
             journal,
+            audit: Arc::new(crate::audit::HeadSigner::open(dir.path()).unwrap()),
             limits: Limits::off(),
             connections: Connections::default(),
             hooks: Arc::default(),

@@ -38,6 +38,8 @@ verbs! {
         Ban => crate::features::moderation::cli::BanArgs,
         Unban => crate::features::moderation::cli::UnbanArgs,
         Bans => crate::features::moderation::cli::BansArgs,
+        Permissions => crate::features::capabilities::cli::PermissionsArgs,
+        Audit => crate::features::audit::cli::AuditArgs,
         Install => crate::install::cli::InstallArgs,
         Uninstall => crate::install::cli::UninstallArgs,
         Hook => crate::hook::cli::HookArgs,

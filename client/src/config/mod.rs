@@ -28,6 +28,7 @@ use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
 use crate::paths::{self, Env};
 
+pub mod audit_heads;
 pub mod drafts;
 pub mod hook_token;
 pub mod last_used;

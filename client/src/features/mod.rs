@@ -6,6 +6,8 @@
 use crate::mcp::admit::Interceptor;
 use crate::mcp::events::Listener;
 
+pub mod audit;
+pub mod capabilities;
 pub mod enrolment;
 pub mod groups;
 pub mod inbound;

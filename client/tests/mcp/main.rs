@@ -6,6 +6,7 @@ mod channel;
 mod doctor;
 mod enrolment;
 mod flags;
+mod governance;
 mod hooks;
 mod in_process;
 mod inbound_rule;

@@ -1,5 +1,7 @@
 //! One module per feature, named as in the broker and the client.
 
+pub mod audit;
+pub mod capabilities;
 pub mod enrolment;
 pub mod groups;
 pub mod info;

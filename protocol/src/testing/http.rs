@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{AT, MEMBER, MESH, groups, member_key, owner_key, session_key, signature};
+use crate::capability::Capability;
 use crate::error::HttpError;
+use crate::features::capabilities::EditPermissions;
 use crate::features::enrolment::{
     Claim, Claimed, CreateInvite, CreateMesh, InviteList, InvitePreset, InviteView, Join, Joined, MeshCreated,
 };
@@ -40,6 +42,14 @@ pub fn samples() -> Vec<(&'static str, &'static str, Value)> {
     add("POST /mesh/{id}/grants", "request", json(&UpdateGrants { grants: changes }));
     let grants = BTreeMap::from([(member_key(), Grant::DEFAULT.to_vec()), (session_key(), vec![])]);
     add("GET|POST /mesh/{id}/grants", "200", json(&GrantsView { ok: true, grants }));
+    let edit = EditPermissions {
+        member_id: Some(MEMBER.into()),
+        default: false,
+        permissions: [(Capability::CanInvite, Some(true)), (Capability::CanSend, Some(false))].into(),
+    };
+    add("POST /cli/mesh/{slug}/permissions", "request", json(&edit));
+    let permissions = crate::features::capabilities::samples::result();
+    add("GET|POST /cli/mesh/{slug}/permissions", "200", json(&permissions));
     let hook = HookSetStatus {
         cwd: "/home/alice/shop".into(),
         status: PeerStatus::Working,

@@ -32,6 +32,7 @@ impl Feature for Info {
             tables: vec![],
             collections: vec![],
             topics: vec![],
+            limits: vec![],
             members: u32::try_from(members).unwrap_or(u32::MAX),
             your_name: own.name.clone(),
             your_groups: own.acts_for.and_then(|at| cx.roster().get(at)).unwrap_or(own).groups.clone(),

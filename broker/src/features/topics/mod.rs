@@ -26,12 +26,17 @@ use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::topics::{TopicState, readable};
+use crate::quota::Quota;
 use crate::refusal::Refusal;
 
-/// Topics per mesh.
-const MAX_TOPICS: usize = 1_000;
-/// Of them by one member: nobody can take topics away again, so nobody is to use up the mesh's.
-const MAX_TOPICS_PER_MEMBER: usize = MAX_TOPICS / 2;
+/// The whole list is one answer.
+const PER_MESH: Quota = Quota { name: "topics.per_mesh", default: 1_000, doc: "Topics of a mesh." };
+/// Nobody can take topics away again, so nobody is to use up the mesh's.
+const PER_MEMBER: Quota =
+    Quota { name: "topics.per_member", default: 500, doc: "Topics of a mesh that one member has made." };
+/// A person makes one now and then; a script that makes them in a loop does it by mistake.
+const MADE_PER_MINUTE: Quota =
+    Quota { name: "topics.made_per_minute", default: 60, doc: "Topics that one member makes in a minute." };
 /// History messages of one answer.
 const HISTORY: std::ops::RangeInclusive<u32> = 1..=200;
 const HISTORY_DEFAULT: u32 = 50;
@@ -47,6 +52,7 @@ pub struct Topics;
 
 impl Feature for Topics {
     const NAME: &'static str = "topics";
+    const QUOTAS: &'static [&'static Quota] = &[&PER_MESH, &PER_MEMBER, &MADE_PER_MINUTE];
     type Request = Request;
     type Memory = TopicsMemory;
 
@@ -90,6 +96,9 @@ impl Feature for Topics {
         if let Ok(own) = cx.peer() {
             let seen = cx.topics().iter().filter(|topic| topic.visible_to(&own.member));
             info.topics = seen.map(|topic| topic.name.clone()).collect();
+            let quotas = &cx.limits().quotas;
+            info.limits.push(quotas.bound(&PER_MESH, cx.topics().iter().count() as u64));
+            info.limits.push(quotas.bound(&PER_MEMBER, made_by(cx, &own.member) as u64));
         }
     }
 }
@@ -99,6 +108,11 @@ fn named(cx: &MeshContext<'_>, topic: &str) -> Result<(MemberId, TopicId), Refus
     let own = cx.peer()?.member.clone();
     let topic = readable(cx.topics(), &own, topic)?.id.clone();
     Ok((own, topic))
+}
+
+/// How many topics a member has made.
+fn made_by(cx: &MeshContext<'_>, member: &MemberId) -> usize {
+    cx.topics().iter().filter(|topic| topic.created_by == *member).count()
 }
 
 fn list(cx: &MeshContext<'_>) -> Result<Outcome<TopicListResponse>, Refusal> {
@@ -197,14 +211,11 @@ fn create(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome<Topic
         return Err(Refusal::new(ErrorCode::InvalidArgs, "`description`: expected at most 1024 characters"));
     }
     let known = cx.topics().find(&name).map(|topic| topic.id.clone());
-    if known.is_none() && cx.topics().iter().count() >= MAX_TOPICS {
-        return Err(Refusal::new(ErrorCode::Limit, format!("a mesh can have {MAX_TOPICS} topics at most")));
-    }
     let own = cx.peer()?.member.clone();
-    let made = || cx.topics().iter().filter(|topic| topic.created_by == own).count();
-    if known.is_none() && made() >= MAX_TOPICS_PER_MEMBER {
-        let message = format!("a member can make {MAX_TOPICS_PER_MEMBER} topics at most");
-        return Err(Refusal::new(ErrorCode::Limit, message));
+    if known.is_none() {
+        cx.within(&PER_MESH, cx.topics().iter().count(), 1)?;
+        cx.within(&PER_MEMBER, made_by(cx, &own), 1)?;
+        cx.count_write(&MADE_PER_MINUTE, Some(&own))?;
     }
     if known.is_some() {
         // The name of a topic that the caller may not see is taken, and that is all it learns.
@@ -306,13 +317,17 @@ mod tests {
             }
         };
         let mut made = 0;
-        for number in 0..MAX_TOPICS_PER_MEMBER + 10 {
+        for number in 0..PER_MEMBER.default + 10 {
             made += usize::from(create(other, format!("t{number}")).await.is_ok());
         }
-        assert_eq!(made, MAX_TOPICS_PER_MEMBER);
+        assert_eq!(made, 500);
         assert_eq!(create(other, "one-more".into()).await, Err("limit".into()));
         assert_eq!(create(other, "t0".into()).await, Ok(()), "one that exists is no new one");
         assert_eq!(create(one, "plans".into()).await, Ok(()));
+        let answer = mesh.ask(other, claudemesh_protocol::features::info::MeshInfo {}).await;
+        let info: MeshInfoResult = serde_json::from_str(&answer.write(None)).unwrap();
+        let told: Vec<_> = info.limits.iter().map(|one| (one.name.as_str(), one.limit, one.used)).collect();
+        assert_eq!(told, [("topics.per_mesh", 1_000, 501), ("topics.per_member", 500, 500)]);
     }
 
     #[actix_rt::test]

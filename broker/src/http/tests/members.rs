@@ -100,3 +100,51 @@ async fn an_archived_mesh_accepts_nothing() {
     let unknown = send(&app, call("GET", "/mesh/none/members").by(&team.owner)).await;
     assert_eq!(code(&unknown), (404, "mesh_not_found"));
 }
+
+#[actix_rt::test]
+async fn permissions_are_for_signers_who_may_and_change_what_others_may_do() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let (here, there) = (team(&app, "here").await, team(&app, "there").await);
+    let (bob, bob_row) = enrol(&app, &here, "member").await;
+    let (admin, admin_row) = enrol(&app, &here, "admin").await;
+    let path = "/cli/mesh/here/permissions";
+    let open = send(&app, call("GET", path)).await;
+    assert_eq!(code(&open), (401, "unauthorized"));
+    assert_eq!(code(&send(&app, call("GET", path).by(&there.creator)).await), (401, "unauthorized"));
+    let unknown = send(&app, call("GET", "/cli/mesh/nowhere/permissions").by(&bob)).await;
+    assert_eq!(code(&unknown), (401, "unauthorized"), "a stranger does not learn which meshes there are");
+    let own = send(&app, call("GET", path).by(&bob)).await;
+    assert_eq!((own.0, own.1["members"].as_array().unwrap().len()), (200, 1), "{}", own.1);
+    assert_eq!(own.1["members"][0]["permissions"]["canInvite"], false);
+    assert_eq!(send(&app, call("GET", path).by(&here.owner)).await.1["members"].as_array().unwrap().len(), 3);
+    let edit = |member: &str, change: serde_json::Value| json!({"member_id": member, "permissions": change});
+    let (bob_id, admin_id) = (bob_row.member_id.as_str(), admin_row.member_id.as_str());
+    let raise = edit(bob_id, json!({"canInvite": true}));
+    assert_eq!(code(&send(&app, call("POST", path).json(&raise).by(&bob)).await), (403, "forbidden"));
+    // Naming another requester in the body proves nothing.
+    let named = json!({"requester_id": admin_id, "member_id": bob_id, "permissions": {"canInvite": true}});
+    assert_eq!(code(&send(&app, call("POST", path).json(&named).by(&bob)).await), (403, "forbidden"));
+    let raised = send(&app, call("POST", path).json(&raise).by(&admin)).await;
+    assert_eq!((raised.0, &raised.1["members"][0]["overrides"]), (200, &json!({"canInvite": true})), "{}", raised.1);
+    let beyond = edit(bob_id, json!({"canDeleteMesh": true}));
+    assert_eq!(code(&send(&app, call("POST", path).json(&beyond).by(&admin)).await), (403, "forbidden"));
+    assert_eq!(send(&app, call("POST", path).json(&beyond).by(&here.owner)).await.0, 200);
+    let lower = edit(admin_id, json!({"canManagePermissions": false}));
+    assert_eq!(send(&app, call("POST", path).json(&lower).by(&here.creator)).await.0, 200);
+    assert_eq!(code(&send(&app, call("POST", path).json(&raise).by(&admin)).await), (403, "forbidden"));
+    for bad in
+        [json!({"permissions": {"canSend": false}}), edit(bob_id, json!({"canFly": true})), edit(bob_id, json!({}))]
+    {
+        assert_eq!(
+            code(&send(&app, call("POST", path).json(&bad).by(&here.owner)).await),
+            (400, "invalid_args"),
+            "{bad}"
+        );
+    }
+    let start = json!({"default": true, "permissions": {"canSend": false}});
+    let done = send(&app, call("POST", path).json(&start).by(&here.owner)).await;
+    assert_eq!((done.0, &done.1["defaults"]), (200, &json!({"canSend": false})));
+    let members = send(&app, call("GET", path).by(&bob)).await;
+    assert_eq!(members.1["members"][0]["permissions"]["canSend"], false);
+}

@@ -43,10 +43,12 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
     db.migrate().await.unwrap();
     let clock = ManualClock::at(NOW);
     let (journal, _writer) = Journal::start(db.clone());
+    let audit = Arc::new(crate::audit::HeadSigner::open(folder.path()).unwrap());
     let shared = Shared {
         clock: clock.clone(),
         db: db.clone(),
         journal: journal.clone(),
+        audit: audit.clone(),
         limits: config.effective_limits(),
         connections: config.connections.clone(),
         hooks: Arc::new(HookStatusRegistry::default()),
@@ -63,7 +65,6 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         seen_hellos: Default::default(),
         traffic: Default::default(),
     });
-    let audit = Arc::new(crate::audit::HeadSigner::open(folder.path()).unwrap());
     let state = state(AppState {
         db,
         journal,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::error::Bound;
 use crate::features::groups::Group;
 use crate::id::MeshId;
 
@@ -52,6 +53,9 @@ pub struct MeshInfoResult {
     /// Topics the caller may see.
     #[serde(default)]
     pub topics: Vec<String>,
+    /// Bounds of what the mesh and the caller keep, with what is used of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Bound>,
     /// Members, banned ones left out.
     #[serde(default)]
     pub members: u32,

@@ -1,6 +1,7 @@
 //! Samples of every message of the overview.
 
 use super::{MeshInfo, MeshInfoResult, Request, Response, TaskCounts};
+use crate::error::Bound;
 use crate::testing::{MESH, groups};
 
 /// Fields that are written as `null` when they have no value.
@@ -26,6 +27,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         tables: vec![],
         collections: vec![],
         topics: vec!["general".into()],
+        limits: vec![Bound { name: "topics.per_mesh".into(), limit: 1_000, used: 1 }],
         members: 3,
         your_name: "Alice".into(),
         your_groups: groups(),

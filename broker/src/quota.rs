@@ -1,0 +1,198 @@
+//! Quotas: named bounds of what a mesh and its members may keep and write. A feature declares its own as constants and lists them
+//! in [`Feature::QUOTAS`](crate::mesh::dispatch::Feature::QUOTAS); the operator changes them by name in `[limit.quotas]`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use claudemesh_protocol::error::{Bound, ErrorCode};
+use claudemesh_protocol::id::MemberId;
+use serde::{Deserialize, Serialize};
+
+use crate::refusal::Refusal;
+use crate::session::bucket::Bucket;
+
+/// What a rate is counted over.
+const MINUTE_MS: i64 = 60_000;
+/// Rates that are counted at once in a mesh; beyond it those that say nothing are forgotten, and then the next one waits.
+const MAX_COUNTED: usize = 10_000;
+
+/// One bound.
+#[derive(Debug)]
+pub struct Quota {
+    /// Name: the feature, a dot, what is bounded. Stable, because operators write it down.
+    pub name: &'static str,
+    /// Its value unless the operator sets another.
+    pub default: u64,
+    /// One sentence for people.
+    pub doc: &'static str,
+}
+
+/// What the operator set, by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<String, u64>", into = "BTreeMap<String, u64>")]
+pub struct Quotas {
+    set: BTreeMap<String, u64>,
+    /// Whether what is counted by the minute is bounded.
+    rates: bool,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        BTreeMap::new().into()
+    }
+}
+
+impl From<BTreeMap<String, u64>> for Quotas {
+    fn from(set: BTreeMap<String, u64>) -> Self {
+        Self { set, rates: true }
+    }
+}
+
+impl From<Quotas> for BTreeMap<String, u64> {
+    fn from(quotas: Quotas) -> Self {
+        quotas.set
+    }
+}
+
+impl Quotas {
+    /// The same without the rates: what is kept stays bounded.
+    #[must_use]
+    pub fn without_rates(self) -> Self {
+        Self { rates: false, ..self }
+    }
+
+    /// The value of a bound.
+    pub fn value(&self, quota: &Quota) -> u64 {
+        self.set.get(quota.name).copied().unwrap_or(quota.default)
+    }
+
+    /// A bound with what is used of it.
+    pub fn bound(&self, quota: &Quota, used: u64) -> Bound {
+        Bound { name: quota.name.into(), limit: self.value(quota), used }
+    }
+
+    /// Refuses what would use more than there is.
+    ///
+    /// # Errors
+    /// `limit`, with the bound.
+    pub fn within(&self, quota: &Quota, used: u64, more: u64) -> Result<(), Refusal> {
+        let bound = self.bound(quota, used);
+        if used.saturating_add(more) <= bound.limit {
+            return Ok(());
+        }
+        let message = format!("`{}` is {}, and {used} are used", bound.name, bound.limit);
+        Err(Refusal { bound: Some(Box::new(bound)), ..Refusal::new(ErrorCode::Limit, message) })
+    }
+
+    /// What is wrong with what the operator set.
+    ///
+    /// # Errors
+    /// A sentence part.
+    pub fn check(&self, known: &[&Quota]) -> Result<(), String> {
+        for (name, value) in &self.set {
+            if !known.iter().any(|quota| quota.name == name) {
+                let names = known.iter().map(|quota| quota.name).collect::<Vec<_>>().join(", ");
+                return Err(format!("`{name}` is no quota; expected one of {names}"));
+            }
+            if *value == 0 {
+                return Err(format!("`{name}`: expected at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes of one mesh in the last minute, per quota and member.
+#[derive(Debug, Default)]
+pub struct Rates(HashMap<(&'static str, Option<MemberId>), (u32, Bucket)>);
+
+impl Rates {
+    /// Counts one write against `quota` a minute, of one member or of the whole mesh (`None`).
+    ///
+    /// # Errors
+    /// `rate_limited`, with the bound and the time to wait.
+    pub fn count(
+        &mut self,
+        quotas: &Quotas,
+        quota: &'static Quota,
+        member: Option<&MemberId>,
+        mono_ms: i64,
+    ) -> Result<(), Refusal> {
+        if !quotas.rates {
+            return Ok(());
+        }
+        let rate = u32::try_from(quotas.value(quota)).unwrap_or(u32::MAX);
+        let key = (quota.name, member.cloned());
+        if self.0.len() >= MAX_COUNTED && !self.0.contains_key(&key) {
+            // One that would be full by now says no more than a new one.
+            self.0.retain(|_, (rate, bucket)| !bucket.is_full(*rate, MINUTE_MS, mono_ms));
+            if self.0.len() >= MAX_COUNTED {
+                return Err(ErrorCode::Busy.into());
+            }
+        }
+        let (_, bucket) = self.0.entry(key).or_insert_with(|| (rate, Bucket::full(rate, mono_ms)));
+        bucket.take(rate, MINUTE_MS, rate, mono_ms).map_err(|wait| Refusal {
+            bound: Some(Box::new(quotas.bound(quota, u64::from(rate)))),
+            ..Refusal::limited(wait)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static KEPT: Quota = Quota { name: "shelf.books", default: 3, doc: "Books." };
+    static RATE: Quota = Quota { name: "shelf.writes_per_minute", default: 2, doc: "Writes." };
+
+    fn set(text: &str) -> Quotas {
+        toml::from_str::<BTreeMap<String, u64>>(text).unwrap().into()
+    }
+
+    #[test]
+    fn a_bound_is_told_with_its_name_value_and_use() {
+        let quotas = Quotas::default();
+        assert_eq!(quotas.within(&KEPT, 2, 1), Ok(()));
+        let refusal = quotas.within(&KEPT, 3, 1).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::Limit);
+        assert_eq!(refusal.bound.as_deref(), Some(&Bound { name: "shelf.books".into(), limit: 3, used: 3 }));
+        assert!(quotas.within(&KEPT, u64::MAX, 1).is_err());
+        let larger = set(r#""shelf.books" = 5"#);
+        assert_eq!(larger.within(&KEPT, 4, 1), Ok(()));
+        assert_eq!(larger.check(&[&KEPT]), Ok(()));
+        assert!(set(r#""shelf.boks" = 5"#).check(&[&KEPT]).unwrap_err().contains("`shelf.boks` is no quota"));
+        assert!(set(r#""shelf.books" = 0"#).check(&[&KEPT]).is_err());
+    }
+
+    #[test]
+    fn rates_are_counted_by_member_and_come_back() {
+        let (quotas, mut rates) = (Quotas::default(), Rates::default());
+        let (ada, bob): (MemberId, MemberId) = ("ada".into(), "bob".into());
+        for _ in 0..2 {
+            rates.count(&quotas, &RATE, Some(&ada), 0).unwrap();
+        }
+        let refusal = rates.count(&quotas, &RATE, Some(&ada), 0).unwrap_err();
+        assert_eq!((refusal.code, refusal.retry_after_ms.is_some()), (ErrorCode::RateLimited, true));
+        assert_eq!(refusal.bound.unwrap().name, RATE.name);
+        rates.count(&quotas, &RATE, Some(&bob), 0).unwrap();
+        rates.count(&quotas, &RATE, None, 0).unwrap();
+        rates.count(&quotas, &RATE, Some(&ada), 30_001).unwrap();
+        let off = quotas.without_rates();
+        for _ in 0..9 {
+            rates.count(&off, &RATE, Some(&ada), 30_001).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_bounded_and_forgotten_when_it_says_nothing() {
+        let (quotas, mut rates) = (Quotas::default(), Rates::default());
+        let count = |rates: &mut Rates, number: usize, at| {
+            rates.count(&quotas, &RATE, Some(&MemberId::from(format!("m{number}"))), at)
+        };
+        for number in 0..MAX_COUNTED {
+            count(&mut rates, number, 0).unwrap();
+        }
+        assert_eq!(count(&mut rates, MAX_COUNTED, 0).unwrap_err().code, ErrorCode::Busy);
+        count(&mut rates, MAX_COUNTED, 60_000).unwrap();
+        assert_eq!(rates.0.len(), 1);
+    }
+}

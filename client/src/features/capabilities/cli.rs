@@ -1,0 +1,145 @@
+//! `permissions`: who may do what.
+
+use clap::Args;
+use claudemesh_protocol::capability::Capability;
+use claudemesh_protocol::features::capabilities::{
+    Changes, MemberPermissions, Overrides, PermissionsResult, SetPermissions,
+};
+
+use crate::context::Context;
+use crate::context::connect::ask;
+use crate::error::CliError;
+use crate::output::{Output, Style, clean};
+use crate::verb::{Effect, Ran, Verb, done, json_fields};
+
+/// Show what members may do, or allow and deny single capabilities. Changing is for the owner and admins.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Examples:\n  claudemesh permissions\n  claudemesh permissions Bob --allow canInvite --deny canRunSql\n  \
+                  claudemesh permissions Bob --reset canRunSql\n  claudemesh permissions --default --deny canSchedule\n\n\
+                  docs/capabilities.md lists the capabilities. Nobody can give what they do not have."
+)]
+pub struct PermissionsArgs {
+    /// Name, key, or 8 and more digits of a key; without it everyone you may see.
+    pub member: Option<String>,
+    /// Allow a capability; may be given several times.
+    #[arg(long, value_name = "CAP", value_parser = parse_capability)]
+    pub allow: Vec<Capability>,
+    /// Deny a capability.
+    #[arg(long, value_name = "CAP", value_parser = parse_capability)]
+    pub deny: Vec<Capability>,
+    /// Go back to what the role has.
+    #[arg(long, value_name = "CAP", value_parser = parse_capability)]
+    pub reset: Vec<Capability>,
+    /// Change what plain members start with, instead of one member.
+    #[arg(long, conflicts_with = "member")]
+    pub default: bool,
+}
+
+fn parse_capability(text: &str) -> Result<Capability, String> {
+    let known = || Capability::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", ");
+    Capability::parse(text).ok_or_else(|| format!("expected one of {}", known()))
+}
+
+impl PermissionsArgs {
+    /// What changes.
+    ///
+    /// # Errors
+    /// Exit 3 for a capability that is named twice, and for a change of nobody.
+    fn changes(&self) -> Result<Changes, CliError> {
+        let allow = self.allow.iter().map(|one| (*one, Some(true)));
+        let deny = self.deny.iter().map(|one| (*one, Some(false)));
+        let mut changes = Changes::new();
+        for (capability, change) in allow.chain(deny).chain(self.reset.iter().map(|one| (*one, None))) {
+            if changes.insert(capability, change).is_some_and(|before| before != change) {
+                let message = format!("{} is named for two different changes.", capability.as_str());
+                return Err(CliError::invalid_args(message));
+            }
+        }
+        if !changes.is_empty() && self.member.is_none() && !self.default {
+            let hint =
+                "`claudemesh permissions Bob --allow canInvite`, or --default for what plain members start with.";
+            return Err(CliError::invalid_args("Whose permissions are to be changed?").hint(hint));
+        }
+        Ok(changes)
+    }
+}
+
+impl Verb for PermissionsArgs {
+    fn effect(&self) -> Effect {
+        if self.allow.is_empty() && self.deny.is_empty() && self.reset.is_empty() {
+            Effect::Reads
+        } else {
+            Effect::Changes
+        }
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::of::<PermissionsResult>()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        permissions(cx, &self).map(done)
+    }
+}
+
+/// Runs `permissions`.
+///
+/// # Errors
+/// Exit 7 without the right, 5 for an unknown member, 3 for a change that makes no sense, or of the connection.
+fn permissions(cx: &Context, args: &PermissionsArgs) -> Result<(), CliError> {
+    let changes = args.changes()?;
+    let entry = cx.mesh_entry()?;
+    let member = args.member.clone();
+    let (default, reading) = (args.default, changes.is_empty());
+    let found = ask(cx, &entry, |connection| async move {
+        if reading {
+            return Ok(connection.permissions(member.as_deref()).await?);
+        }
+        Ok(connection.set_permissions(SetPermissions { member, default, permissions: changes }).await?)
+    })?;
+    cx.out.answer(&found, |out| {
+        let mut text = String::new();
+        if args.default || (args.member.is_none() && !found.defaults.is_empty()) {
+            text += &words(out, "Plain members start with", &found.defaults);
+        }
+        if !args.default {
+            text += &found.members.iter().map(|one| member_text(out, one)).collect::<String>();
+        }
+        text
+    })
+}
+
+/// One line for what was allowed and denied.
+fn words(out: &Output, who: &str, overrides: &Overrides) -> String {
+    let list = |wanted: bool| {
+        let names = overrides.iter().filter(|(_, allowed)| **allowed == wanted).map(|(one, _)| one.as_str());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let (allowed, denied) = (list(true), list(false));
+    if allowed.is_empty() && denied.is_empty() {
+        return format!("{who}: what the role has\n");
+    }
+    let mut text = format!("{who}:");
+    for (word, names, style) in [("allowed", allowed, Style::Green), ("denied", denied, Style::Red)] {
+        if !names.is_empty() {
+            text += &format!("  {} {names}", out.paint(style, word));
+        }
+    }
+    text + "\n"
+}
+
+fn member_text(out: &Output, one: &MemberPermissions) -> String {
+    let name = clean(&one.display_name).into_owned();
+    let mut text = format!("{} ({}) {}\n", out.paint(Style::Bold, &name), clean(&one.role), one.pubkey.short());
+    if one.is_owner {
+        return text + "  everything, always\n";
+    }
+    let may: Vec<&str> =
+        one.permissions.iter().filter(|(_, allowed)| **allowed).map(|(capability, _)| capability.as_str()).collect();
+    text += &format!("  may {}\n", if may.is_empty() { "nothing".to_owned() } else { may.join(" ") });
+    if !one.overrides.is_empty() {
+        text += &words(out, "  for this member", &one.overrides);
+    }
+    text
+}
