@@ -98,7 +98,8 @@ async fn a_log_that_does_not_extend_the_head_seen_before_is_cried_out() -> Resul
         change(&mut file["heads"][0]);
         Ok(std::fs::write(&path, file.to_string())?)
     };
-    let faults: [(&dyn Fn(&mut Value), &str); 4] = [
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let faults: [(Change<'_>, &str); 4] = [
         (&|head| head["hash"] = json!("00".repeat(32)), "written anew"),
         (&|head| (head["seq"], head["hash"]) = (json!(1), json!("00".repeat(32))), "written anew"),
         (&|head| head["seq"] = json!(99), "cut off"),

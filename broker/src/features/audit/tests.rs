@@ -53,7 +53,7 @@ async fn mesh_with_entries(changes: usize) -> (TestMesh, PeerRef, PeerRef, Membe
 
 #[actix_rt::test]
 async fn admins_read_all_and_members_what_they_did() {
-    let (mut mesh, ann, bob, _) = mesh_with_entries(3).await;
+    let (mut mesh, ann, bob, _) = Box::pin(mesh_with_entries(3)).await;
     let all: AuditResult = read(&mesh.ask(ann, AuditQuery::default()).await);
     // The mesh, its members, ann's role, three changes by each.
     assert_eq!((all.total, all.entries.len()), (10, 10));
@@ -73,7 +73,7 @@ async fn admins_read_all_and_members_what_they_did() {
 
 #[actix_rt::test]
 async fn everyone_verifies_and_learns_where_the_chain_broke() {
-    let (mut mesh, _, bob, _) = mesh_with_entries(2).await;
+    let (mut mesh, _, bob, _) = Box::pin(mesh_with_entries(2)).await;
     let whole: AuditVerifyResult = read(&mesh.ask(bob, AuditVerify {}).await);
     assert_eq!(whole, AuditVerifyResult { valid: true, entries: 8, broken_at: None });
     overwrite(&mesh.core.db, 6).await.unwrap();
@@ -83,7 +83,7 @@ async fn everyone_verifies_and_learns_where_the_chain_broke() {
 
 #[actix_rt::test]
 async fn the_signed_head_is_that_of_storage_and_of_the_greeting() {
-    let (mut mesh, ann, bob, _) = mesh_with_entries(1).await;
+    let (mut mesh, ann, bob, _) = Box::pin(mesh_with_entries(1)).await;
     let told: AuditHeadsResult = read(&mesh.ask(bob, AuditHeads { at: Some(3) }).await);
     let stored = audit::head(&mesh.core.storage()).await.unwrap();
     assert_eq!((told.head.seq, &told.head.hash), (stored.seq, &stored.hash));
@@ -105,7 +105,7 @@ async fn the_signed_head_is_that_of_storage_and_of_the_greeting() {
 
 #[actix_rt::test]
 async fn an_export_has_all_that_the_hashes_are_made_of() {
-    let (mut mesh, ann, bob, _) = mesh_with_entries(3).await;
+    let (mut mesh, ann, bob, _) = Box::pin(mesh_with_entries(3)).await;
     assert_eq!(code(&mesh.ask(bob, AuditExport::default()).await), "forbidden");
     let (mut after, mut previous, mut seen) = (None, "genesis".to_owned(), 0);
     loop {
