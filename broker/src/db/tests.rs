@@ -54,7 +54,7 @@ async fn tables(db: &Db) -> Tables {
 }
 
 /// Folders below `migrations/<database>`.
-const MIGRATIONS: usize = 5;
+const MIGRATIONS: usize = 6;
 
 /// What all files called `schema.rs` say, read from their text: `table (keys) { column -> Type, }`.
 pub(crate) fn declared() -> Tables {

@@ -457,9 +457,14 @@ impl MeshContext<'_> {
         self.core.event_budget -= self.core.push_all(&event.write(None).into(), audience);
     }
 
-    /// Pushes an event to every online peer of an audience, one-shot verbs among them, and says who did not get it: those whose
-    /// queue is full. `None`: it does not fit into what all events may cost in this second, and nobody got it.
-    pub fn tell(&mut self, event: &ServerMessage, audience: impl Fn(&Peer, &Member) -> bool) -> Option<Vec<PeerRef>> {
+    /// Pushes an event to every online peer of an audience that has a capability, one-shot verbs among them, and says who did not
+    /// get it: those whose queue is full. `None`: it does not fit into what all events may cost in this second, and nobody got it.
+    pub fn tell(
+        &mut self,
+        event: &ServerMessage,
+        needed: Capability,
+        audience: impl Fn(&Peer) -> bool,
+    ) -> Option<Vec<PeerRef>> {
         // A mesh of more peers than frames has its second for one event.
         if self.core.event_budget < EVENT_FRAMES_PER_SECOND.min(self.core.roster.len() as u64) {
             return None;
@@ -467,7 +472,8 @@ impl MeshContext<'_> {
         let frame: ByteString = event.write(None).into();
         let (mut missed, mut frames) = (Vec::new(), 0);
         for peer in self.core.roster.iter().filter(|peer| peer.online()) {
-            if self.core.roster.member(&peer.member).is_some_and(|member| audience(peer, member)) {
+            let allowed = |member: &Member| self.core.rights.allows(&member.id, member.role, needed);
+            if audience(peer) && self.core.roster.member(&peer.member).is_some_and(allowed) {
                 frames += 1;
                 if !send_text(peer, frame.clone()) {
                     missed.push(peer.at);

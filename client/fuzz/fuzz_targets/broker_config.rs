@@ -1,13 +1,8 @@
 //! The operator's TOML file: refused with a reason, or read so that it can be shown and read again.
 #![no_main]
 
+use claudemesh_broker::config::Config;
 use libfuzzer_sys::fuzz_target;
-
-// As source: one file of plain data is no reason to build the whole broker with instrumentation.
-#[path = "../../../broker/src/config.rs"]
-#[allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "the rest of the file is for the broker")]
-mod config;
-use config::Config;
 
 fuzz_target!(|text: &str| {
     let Ok(config) = Config::parse(text, "broker.toml".as_ref()) else { return };

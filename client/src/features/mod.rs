@@ -19,8 +19,8 @@ pub mod notify;
 pub mod permissions;
 pub mod presence;
 pub mod questions;
-pub mod status_line;
 pub mod state;
+pub mod status_line;
 pub mod topics;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.

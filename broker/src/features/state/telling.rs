@@ -18,7 +18,7 @@ use crate::journal::WriteError;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
-use crate::mesh::peers::{Member, Peer, PeerRef};
+use crate::mesh::peers::{Peer, PeerRef};
 use crate::refusal::Refusal;
 
 /// Bytes of changes that may wait for their turn, or for the next second of the budget of events.
@@ -144,7 +144,7 @@ impl Telling {
             if let Some((entry, writer)) = next.get()
                 && let Some(event) = event(entry)
             {
-                match cx.tell(&event, |peer, member| hears(peer, member, *writer)) {
+                match cx.tell(&event, Capability::CanReadShared, |peer| !wrote(peer, *writer)) {
                     Some(missed) => self.behind.extend(missed),
                     // The next second has room for it.
                     None if self.waiting_bytes <= MAX_WAITING_BYTES => {
@@ -369,15 +369,18 @@ fn cost_of(entry: &Entry) -> usize {
     entry.name.len() + entry.value.len() + ENTRY_OVERHEAD_BYTES
 }
 
-/// Whether a peer is told of a write.
-fn hears(peer: &Peer, member: &Member, writer: Option<Writer>) -> bool {
-    writer != Some(Writer { peer: peer.at, socket_no: peer.socket_no }) && member.role.allows(Capability::CanReadShared)
+/// Whether a write came from this socket of a peer, which then is not told of it.
+fn wrote(peer: &Peer, writer: Option<Writer>) -> bool {
+    writer == Some(Writer { peer: peer.at, socket_no: peer.socket_no })
 }
 
 fn readers(cx: &MeshContext<'_>, writer: Option<Writer>) -> Vec<PeerRef> {
-    let online = cx.roster().iter().filter(|peer| peer.online());
-    let hear = |peer: &&Peer| cx.roster().member(&peer.member).is_some_and(|member| hears(peer, member, writer));
-    online.filter(hear).map(|peer| peer.at).collect()
+    let may = |peer: &&Peer| {
+        let member = cx.roster().member(&peer.member);
+        member.is_some_and(|member| cx.rights().allows(&member.id, member.role, Capability::CanReadShared))
+    };
+    let online = cx.roster().iter().filter(|peer| peer.online() && !wrote(peer, writer));
+    online.filter(may).map(|peer| peer.at).collect()
 }
 
 fn spawn(cx: &mut MeshContext<'_>, work: Outcome<claudemesh_protocol::call::Nothing>) {

@@ -131,7 +131,7 @@ impl MeshServer {
         let ask = |connection: Connection| async move { connection.request(GetState { key: key.into() }).await };
         let mut found = Found { entries: vec![], more: false, trouble: vec![] };
         let mut lines = Vec::new();
-        for (bound, answer) in self.from_each_mesh(args.mesh.slug(), ask).await? {
+        for (bound, answer) in self.ask_each_mesh(args.mesh.slug(), ask).await? {
             let slug = bound.tag.slug;
             match answer {
                 Ok(entry) if entry.updated_at.is_empty() => {
@@ -167,7 +167,7 @@ impl MeshServer {
         let prefix = args.prefix.as_deref();
         let ask = |connection: Connection| async move { connection.list_state(prefix, None, MAX_LISTED).await };
         let mut found = Found { entries: vec![], more: false, trouble: vec![] };
-        for (bound, answer) in self.from_each_mesh(args.mesh.slug(), ask).await? {
+        for (bound, answer) in self.ask_each_mesh(args.mesh.slug(), ask).await? {
             match answer {
                 Ok(listed) => {
                     found.more |= listed.more;
