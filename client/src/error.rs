@@ -143,6 +143,9 @@ impl CliError {
             ExitCode::InvalidArgs => Some("See `claudemesh --help`."),
             ExitCode::Network => Some("See `claudemesh doctor` for what is unreachable."),
             ExitCode::NotFound => Some("See `claudemesh list` and `claudemesh peers`."),
+            ExitCode::AlreadyExists if self.code == "conflict" => {
+                Some("It was changed meanwhile: read it again, then repeat with what is there now.")
+            }
             ExitCode::AlreadyExists => Some("Choose another name, or use the one that exists."),
             ExitCode::PermissionDenied => Some("Ask an admin of the mesh."),
             ExitCode::Internal => Some("This is a fault of claudemesh; please report it with the command line."),
@@ -221,6 +224,13 @@ mod tests {
         assert_eq!(ExitCode::of(ErrorCode::PeerNotFound), ExitCode::NotFound);
         assert_eq!(ExitCode::of(ErrorCode::Unavailable), ExitCode::Network);
         assert_eq!(ExitCode::of(ErrorCode::PayloadTooLarge), ExitCode::InvalidArgs);
+    }
+
+    #[test]
+    fn a_conflict_is_not_about_names() {
+        let advice = |code: ErrorCode| CliError::from(ErrorFrame::new(code, "x")).advice().map(str::to_owned);
+        assert!(advice(ErrorCode::Conflict).is_some_and(|hint| hint.contains("read it again")));
+        assert!(advice(ErrorCode::AlreadyExists).is_some_and(|hint| hint.contains("another name")));
     }
 
     #[test]

@@ -19,6 +19,14 @@ pub(crate) enum Part {
     Programs,
 }
 
+/// This program, as it was started: the build that comes before a part may have put another file into its place.
+fn this_program() -> Result<PathBuf> {
+    if cfg!(target_os = "linux") {
+        return Ok("/proc/self/exe".into());
+    }
+    std::env::current_exe().context("finding this program")
+}
+
 impl Part {
     fn name(self) -> &'static str {
         match self {
@@ -43,7 +51,7 @@ impl Beside {
     pub(crate) fn start(part: Part, args: &[String], server: Option<&str>) -> Result<Self> {
         let folder = tempfile::tempdir().context("making a folder for what a part prints")?;
         let log = File::create(folder.path().join("log"))?;
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        let mut command = Command::new(this_program()?);
         let value = part.to_possible_value().context("every part has a name")?;
         command.args(["test", "--part", value.get_name()]).args(args);
         command.stdout(log.try_clone()?).stderr(log);
