@@ -114,8 +114,10 @@ impl Host {
             }
         }
         host.initialize(&options.protocol).await?;
-        // As the host does: from now on it knows what each tool may answer.
-        host.tools().await?;
+        if !host.initialized["capabilities"]["tools"].is_null() {
+            // As the host does: from now on it knows what each tool may answer.
+            host.tools().await?;
+        }
         Ok(host)
     }
 
