@@ -90,7 +90,7 @@ impl Fixture {
             db,
             journal,
             audit: Arc::new(HeadSigner::open(data.path()).expect("a new folder gets a key")),
-            limits: Limits::off(),
+            limits: Limits::default().without_rates(),
             connections: Connections::default(),
             hooks: Arc::default(),
         };

@@ -7,7 +7,6 @@ use claudemesh_protocol::limits as wire;
 use serde::{Deserialize, Serialize};
 
 use crate::features::Features;
-use crate::features::state::limits::StateLimits;
 use crate::quota::Quotas;
 
 /// Why a configuration is refused.
@@ -79,26 +78,61 @@ pub struct Config {
     pub log: Log,
 }
 
-/// Rate limits; 0 switches one off.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
+/// Makes [`Limits`] from the list of rates, so that none is forgotten where all are switched off.
+macro_rules! rates {
+    ($($(#[$doc:meta])* $name:ident = $default:expr;)*) => {
+        /// Rate limits, of which 0 switches one off, and the bounds of what is kept.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Limits {
+            $($(#[$doc])* pub $name: u32,)*
+            /// Bounds of what meshes and members keep and write, by name; what is not named has its default.
+            pub quotas: Quotas,
+            #[serde(skip_serializing)]
+            state: Moved,
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* quotas: Quotas::default(), state: Moved }
+            }
+        }
+
+        impl Limits {
+            /// Every rate switched off. What meshes and members keep stays bounded as it was.
+            #[must_use]
+            pub fn without_rates(self) -> Self {
+                Self { $($name: 0,)* quotas: self.quotas.without_rates(), state: Moved }
+            }
+        }
+    };
+}
+
+rates! {
     /// Frames a second from one connection.
-    pub frames_per_second: u32,
+    frames_per_second = wire::FRAMES_PER_SECOND;
     /// Messages a minute from one member.
-    pub member_per_minute: u32,
+    member_per_minute = wire::MEMBER_PER_MINUTE;
     /// Messages a minute from one sender to one recipient.
-    pub pair_per_minute: u32,
+    pair_per_minute = wire::PAIR_PER_MINUTE;
     /// Messages of one trace in ten minutes.
-    pub trace_budget: u32,
+    trace_budget = wire::TRACE_BUDGET;
     /// Hook calls a minute per token and process.
-    pub hook_per_minute: u32,
+    hook_per_minute = wire::HOOK_PER_MINUTE;
     /// Enrolment requests a minute per address.
-    pub enrol_per_minute: u32,
-    /// Shared state.
-    pub state: StateLimits,
-    /// Bounds of what meshes and members keep, by name; what is not named has its default.
-    pub quotas: Quotas,
+    enrol_per_minute = 120;
+}
+
+/// The section `[limit.state]` of an older file: it is refused with a hint.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Moved;
+
+impl<'de> Deserialize<'de> for Moved {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom(
+            "`[limit.state]` has moved to `[limit.quotas]`: write `state.keys_per_mesh = …` there, and so on",
+        ))
+    }
 }
 
 /// Connection handling.
@@ -156,37 +190,6 @@ impl Default for Config {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            frames_per_second: wire::FRAMES_PER_SECOND,
-            member_per_minute: wire::MEMBER_PER_MINUTE,
-            pair_per_minute: wire::PAIR_PER_MINUTE,
-            trace_budget: wire::TRACE_BUDGET,
-            hook_per_minute: wire::HOOK_PER_MINUTE,
-            enrol_per_minute: 120,
-            state: StateLimits::default(),
-            quotas: Quotas::default(),
-        }
-    }
-}
-
-impl Limits {
-    /// Every rate switched off. What meshes and members keep stays bounded.
-    pub fn off() -> Self {
-        Self {
-            frames_per_second: 0,
-            member_per_minute: 0,
-            pair_per_minute: 0,
-            trace_budget: 0,
-            hook_per_minute: 0,
-            enrol_per_minute: 0,
-            state: StateLimits::off(),
-            quotas: Quotas::default().without_rates(),
-        }
-    }
-}
-
 impl Default for Connections {
     fn default() -> Self {
         Self {
@@ -237,9 +240,6 @@ impl Config {
         if self.connections.max_per_mesh == 0 {
             return fail("connections.max_per_mesh", "expected at least 1");
         }
-        if self.limit.state.bytes_per_value > claudemesh_protocol::features::state::limits::MAX_VALUE_BYTES as u64 {
-            return fail("limit.state.bytes_per_value", "expected at most 262144, which a frame can carry");
-        }
         if self.connections.max_unauthenticated == 0 {
             return fail("connections.max_unauthenticated", "expected at least 1");
         }
@@ -264,12 +264,7 @@ impl Config {
     pub fn effective_limits(&self) -> Limits {
         match self.limits {
             LimitsMode::Default => self.limit.clone(),
-            // What fills storage stays as the operator set it.
-            LimitsMode::Off => Limits {
-                state: StateLimits { writes_per_minute: 0, ..self.limit.state.clone() },
-                quotas: self.limit.quotas.clone().without_rates(),
-                ..Limits::off()
-            },
+            LimitsMode::Off => self.limit.clone().without_rates(),
         }
     }
 
@@ -295,7 +290,7 @@ mod tests {
             assert!(text.contains(&format!("# {key} = ")), "{key}");
         }
         for quota in Features::quotas() {
-            let line = format!("# {}\n# \"{}\" = {}\n", quota.doc, quota.name, quota.default);
+            let line = format!("# {}\n# {} = {}\n", quota.doc, quota.name, quota.default);
             assert!(text.contains(&line), "{line}");
         }
     }
@@ -310,5 +305,9 @@ mod tests {
         assert_eq!(config.effective_limits().quotas.value(topics), 7, "what is kept stays bounded without rates");
         let wrong = parse("[limit.quotas]\n\"topics.per_mish\" = 7").validate().unwrap_err();
         assert!(wrong.to_string().starts_with("`limit.quotas`: `topics.per_mish` is no quota"), "{wrong}");
+        let large = parse("[limit.quotas]\nstate.bytes_per_value = 262145").validate().unwrap_err();
+        assert!(large.to_string().ends_with("`state.bytes_per_value`: expected at most 262144"), "{large}");
+        let old = Config::parse("[limit.state]\nkeys_per_mesh = 7", "broker.toml".as_ref()).unwrap_err();
+        assert!(old.to_string().contains("`[limit.state]` has moved to `[limit.quotas]`"), "{old}");
     }
 }

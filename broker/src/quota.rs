@@ -2,6 +2,7 @@
 //! in [`Feature::QUOTAS`](crate::mesh::dispatch::Feature::QUOTAS); the operator changes them by name in `[limit.quotas]`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use claudemesh_protocol::error::{Bound, ErrorCode};
 use claudemesh_protocol::id::MemberId;
@@ -22,34 +23,63 @@ pub struct Quota {
     pub name: &'static str,
     /// Its value unless the operator sets another.
     pub default: u64,
+    /// The largest value that an operator can set.
+    pub most: u64,
     /// One sentence for people.
     pub doc: &'static str,
 }
 
-/// What the operator set, by name.
+impl Quota {
+    /// A bound that an operator can raise as far as they like.
+    pub const fn new(name: &'static str, default: u64, doc: &'static str) -> Self {
+        Self { name, default, most: u64::MAX, doc }
+    }
+
+    /// The same with a largest value: something else bounds it, for example the size of a frame.
+    #[must_use]
+    pub const fn at_most(self, most: u64) -> Self {
+        Self { most, ..self }
+    }
+}
+
+/// What the operator set, by name. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "BTreeMap<String, u64>", into = "BTreeMap<String, u64>")]
+#[serde(from = "BTreeMap<String, Setting>", into = "BTreeMap<String, u64>")]
 pub struct Quotas {
-    set: BTreeMap<String, u64>,
+    set: Arc<BTreeMap<String, u64>>,
     /// Whether what is counted by the minute is bounded.
     rates: bool,
 }
 
+/// In the operator's file: `"state.keys_per_mesh" = 5`, or as TOML reads `state.keys_per_mesh = 5`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a whole number")]
+enum Setting {
+    Value(u64),
+    OfFeature(BTreeMap<String, u64>),
+}
+
 impl Default for Quotas {
     fn default() -> Self {
-        BTreeMap::new().into()
+        Self { set: Arc::default(), rates: true }
     }
 }
 
-impl From<BTreeMap<String, u64>> for Quotas {
-    fn from(set: BTreeMap<String, u64>) -> Self {
-        Self { set, rates: true }
+impl From<BTreeMap<String, Setting>> for Quotas {
+    fn from(settings: BTreeMap<String, Setting>) -> Self {
+        let flat = settings.into_iter().flat_map(|(name, setting)| match setting {
+            Setting::Value(value) => vec![(name, value)],
+            Setting::OfFeature(values) => {
+                values.into_iter().map(|(bound, value)| (format!("{name}.{bound}"), value)).collect()
+            }
+        });
+        Self { set: Arc::new(flat.collect()), rates: true }
     }
 }
 
 impl From<Quotas> for BTreeMap<String, u64> {
     fn from(quotas: Quotas) -> Self {
-        quotas.set
+        Arc::unwrap_or_clone(quotas.set)
     }
 }
 
@@ -58,6 +88,13 @@ impl Quotas {
     #[must_use]
     pub fn without_rates(self) -> Self {
         Self { rates: false, ..self }
+    }
+
+    /// The same with another value for one bound.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: u64) -> Self {
+        Arc::make_mut(&mut self.set).insert(name.into(), value);
+        self
     }
 
     /// The value of a bound.
@@ -76,11 +113,31 @@ impl Quotas {
     /// `limit`, with the bound.
     pub fn within(&self, quota: &Quota, used: u64, more: u64) -> Result<(), Refusal> {
         let bound = self.bound(quota, used);
-        if used.saturating_add(more) <= bound.limit {
+        if used.saturating_add(more) <= bound.limit { Ok(()) } else { Err(bound.into()) }
+    }
+
+    /// The bound that a change from `used` to `wanted` goes over, for use inside a transaction. What is over already, because
+    /// the operator lowered the bound, may shrink.
+    ///
+    /// # Errors
+    /// The bound. It converts to a [`Refusal`].
+    pub fn growth(&self, quota: &Quota, used: i64, wanted: i64) -> Result<(), Bound> {
+        let (used, wanted) = (used.max(0).unsigned_abs(), wanted.max(0).unsigned_abs());
+        let bound = self.bound(quota, used);
+        if wanted <= bound.limit || wanted <= used { Ok(()) } else { Err(bound) }
+    }
+
+    /// Refuses one thing that is too large by itself.
+    ///
+    /// # Errors
+    /// `limit`, with the bound; `used` is the size.
+    pub fn fits(&self, quota: &Quota, size: usize) -> Result<(), Refusal> {
+        let bound = self.bound(quota, size as u64);
+        if bound.used <= bound.limit {
             return Ok(());
         }
-        let message = format!("`{}` is {}, and {used} are used", bound.name, bound.limit);
-        Err(Refusal { bound: Some(Box::new(bound)), ..Refusal::new(ErrorCode::Limit, message) })
+        let message = format!("`{}` is {}, and this has {size}", bound.name, bound.limit);
+        Err(Refusal { message, ..bound.into() })
     }
 
     /// What is wrong with what the operator set.
@@ -88,16 +145,26 @@ impl Quotas {
     /// # Errors
     /// A sentence part.
     pub fn check(&self, known: &[&Quota]) -> Result<(), String> {
-        for (name, value) in &self.set {
-            if !known.iter().any(|quota| quota.name == name) {
+        for (name, value) in &*self.set {
+            let Some(quota) = known.iter().find(|quota| quota.name == name) else {
                 let names = known.iter().map(|quota| quota.name).collect::<Vec<_>>().join(", ");
                 return Err(format!("`{name}` is no quota; expected one of {names}"));
-            }
+            };
             if *value == 0 {
                 return Err(format!("`{name}`: expected at least 1"));
             }
+            if *value > quota.most {
+                return Err(format!("`{name}`: expected at most {}", quota.most));
+            }
         }
         Ok(())
+    }
+}
+
+impl From<Bound> for Refusal {
+    fn from(bound: Bound) -> Self {
+        let message = format!("`{}` is {}, and {} are used", bound.name, bound.limit, bound.used);
+        Self { bound: Some(Box::new(bound)), ..Self::new(ErrorCode::Limit, message) }
     }
 }
 
@@ -141,11 +208,11 @@ impl Rates {
 mod tests {
     use super::*;
 
-    static KEPT: Quota = Quota { name: "shelf.books", default: 3, doc: "Books." };
-    static RATE: Quota = Quota { name: "shelf.writes_per_minute", default: 2, doc: "Writes." };
+    static KEPT: Quota = Quota::new("shelf.books", 3, "Books.").at_most(9);
+    static RATE: Quota = Quota::new("shelf.writes_per_minute", 2, "Writes.");
 
     fn set(text: &str) -> Quotas {
-        toml::from_str::<BTreeMap<String, u64>>(text).unwrap().into()
+        toml::from_str(text).unwrap()
     }
 
     #[test]
@@ -161,6 +228,26 @@ mod tests {
         assert_eq!(larger.check(&[&KEPT]), Ok(()));
         assert!(set(r#""shelf.boks" = 5"#).check(&[&KEPT]).unwrap_err().contains("`shelf.boks` is no quota"));
         assert!(set(r#""shelf.books" = 0"#).check(&[&KEPT]).is_err());
+        assert!(set("shelf.books = 10").check(&[&KEPT]).unwrap_err().ends_with("at most 9"));
+        assert_eq!(set("shelf.books = 5"), larger, "as TOML reads a name with a dot");
+        let wrong = toml::from_str::<Quotas>("shelf.books = \"five\"").unwrap_err().to_string();
+        assert!(wrong.contains("expected a whole number"), "{wrong}");
+    }
+
+    #[test]
+    fn what_is_over_a_lowered_bound_may_shrink() {
+        let quotas = Quotas::default();
+        assert_eq!((quotas.growth(&KEPT, 2, 3), quotas.growth(&KEPT, 9, 8)), (Ok(()), Ok(())));
+        assert_eq!(quotas.growth(&KEPT, 3, 4), Err(Bound { name: "shelf.books".into(), limit: 3, used: 3 }));
+        assert!(quotas.growth(&KEPT, 8, 9).is_err());
+    }
+
+    #[test]
+    fn one_thing_is_measured_by_itself() {
+        let refusal = Quotas::default().fits(&KEPT, 4).unwrap_err();
+        assert_eq!(refusal.message, "`shelf.books` is 3, and this has 4");
+        assert_eq!(refusal.bound.as_deref(), Some(&Bound { name: "shelf.books".into(), limit: 3, used: 4 }));
+        assert_eq!(Quotas::default().fits(&KEPT, 3), Ok(()));
     }
 
     #[test]

@@ -28,10 +28,10 @@ use crate::features::enrolment::store::{self as enrolment, Invite};
 use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use crate::features::messaging::store::{self as messaging, LaneRead, Queues};
-use crate::features::state::limits::StateLimits;
 use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Write};
 use crate::features::topics::store::{self as topics, Topic};
 use crate::journal::{Batch, WriteError, write_batch};
+use crate::quota::Quotas;
 
 /// `feature::function` of every public async function in a store that takes one mesh's storage.
 fn scoped() -> BTreeSet<String> {
@@ -148,7 +148,7 @@ store_suite! {
             by: Some((owner.id.clone(), "Ada".into())),
             now_ms: NOW,
             believed_ms: NOW,
-            limits: StateLimits::default(),
+            quotas: Quotas::default(),
         };
         let value = Act::Set { value: "1".into(), expires_at_ms: Some(NOW + 1) };
         state::write(&here, Write { act: value, ..removal.clone() }).await.unwrap();
@@ -355,6 +355,9 @@ store_suite! {
             matches!(done, Err(WriteError::Refused(Refused::Missing)))
         });
         check!("state::head", state::head(&db_there), |head: Result<state::Head, DbError>| head.unwrap().revision == 0);
+        check!("state::usage", state::usage(&db_there, &owner.id), |usage: Result<state::Usage, DbError>| {
+            usage.unwrap().entries == 0
+        });
         check!("state::get", state::get(&db_there, "key-of-home", NOW), |found: Result<Option<Entry>, DbError>| {
             found.unwrap().is_none()
         });

@@ -4,6 +4,7 @@ use std::future::{Future, ready};
 
 use claudemesh_protocol::call::{Call, ServerBody};
 use claudemesh_protocol::features::info::MeshInfoResult;
+use claudemesh_protocol::id::MemberId;
 use claudemesh_protocol::session::HelloAck;
 
 use super::context::{FlushWanted, MeshContext};
@@ -14,7 +15,7 @@ use crate::db::MeshDb;
 use crate::db::{Db, DbError};
 pub use crate::features::Features;
 use crate::journal::Batch;
-use crate::quota::Quota;
+use crate::quota::{Quota, Quotas};
 use crate::refusal::Refusal;
 
 /// One feature of a mesh: plain synchronous code on its own memory.
@@ -70,6 +71,21 @@ pub trait Feature: Sized + 'static {
 
     /// Adds its part to the overview of the mesh, as the caller may see it.
     fn describe(_memory: &Self::Memory, _cx: &MeshContext<'_>, _info: &mut MeshInfoResult) {}
+
+    /// Adds to the overview what only storage knows, above all what a member and the mesh use of [`Feature::QUOTAS`]. Runs outside
+    /// the mesh, after `describe`.
+    ///
+    /// # Errors
+    /// Storage; the overview fails then.
+    fn describe_stored(
+        storage: &MeshDb,
+        member: &MemberId,
+        quotas: &Quotas,
+        info: &mut MeshInfoResult,
+    ) -> impl Future<Output = Result<(), DbError>> + Send {
+        let _ = (storage, member, quotas, info);
+        ready(Ok(()))
+    }
 
     /// Once an hour, over all meshes of the broker: removes what nobody will ask for again. Returns how much that was.
     ///
@@ -266,6 +282,15 @@ macro_rules! feature_table {
                 info: &mut claudemesh_protocol::features::info::MeshInfoResult,
             ) {
                 $(<$feature>::describe(&self.$field, cx, info);)*
+            }
+
+            /// Adds what only storage knows to the overview, feature after feature.
+            pub(crate) async fn describe_stored(
+                storage: &$crate::db::MeshDb, member: &claudemesh_protocol::id::MemberId,
+                quotas: &$crate::quota::Quotas, info: &mut claudemesh_protocol::features::info::MeshInfoResult,
+            ) -> Result<(), $crate::db::DbError> {
+                $(<$feature>::describe_stored(storage, member, quotas, info).await?;)*
+                Ok(())
             }
 
             /// The hourly clean-up of every feature, over all meshes; `false` when one of them failed.

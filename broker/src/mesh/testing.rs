@@ -77,7 +77,7 @@ impl TestMesh {
             db: db.clone(),
             journal,
             audit: Arc::new(crate::audit::HeadSigner::open(dir.path()).unwrap()),
-            limits: Limits::off(),
+            limits: Limits::default().without_rates(),
             connections: Connections::default(),
             hooks: Arc::default(),
         };

@@ -221,10 +221,14 @@ broker_suite! {
     async fn bounds_are_told_with_their_name_and_use(database: Database) -> Result<()> {
         let small = |config: &mut Config| {
             config.limits = LimitsMode::Default;
-            config.limit.state.keys_per_mesh = 3;
-            config.limit.state.keys_per_member = 2;
-            config.limit.state.bytes_per_value = 100;
-            config.limit.state.writes_per_minute = 8;
+            for (name, value) in [
+                ("state.keys_per_mesh", 3),
+                ("state.keys_per_member", 2),
+                ("state.bytes_per_value", 100),
+                ("state.writes_per_minute", 8),
+            ] {
+                config.limit.quotas = std::mem::take(&mut config.limit.quotas).with(name, value);
+            }
         };
         let broker = Builder::new(database).config(small).start().await?;
         let mesh = broker.mesh("team")?;
@@ -257,6 +261,14 @@ broker_suite! {
         }
         let waits = bob.ask(set("d", json!(3))).await?;
         assert_eq!(waits["code"], "rate_limited", "{waits}");
+        assert_eq!(waits["bound"]["name"], "state.writes_per_minute", "{waits}");
+        let info = alice.ask(json!({"type": "mesh_info"})).await?;
+        let shown = |name: &str| info["limits"].as_array().and_then(|all| all.iter().find(|bound| bound["name"] == name));
+        for (name, limit, used) in [("keys_per_mesh", 3, 3), ("keys_per_member", 2, 2)] {
+            let name = format!("state.{name}");
+            assert_eq!(shown(&name), Some(&json!({"name": name, "limit": limit, "used": used})), "{info}");
+        }
+        assert_eq!(shown("state.bytes_per_member").map(|bound| &bound["used"]), Some(&json!(4)), "{info}");
         confirmed(&mut alice, set("a", json!(2))).await?;
         broker.advance(Duration::from_millis(waits["retry_after_ms"].as_u64().context("a wait")?));
         confirmed(&mut bob, set("d", json!(3))).await?;

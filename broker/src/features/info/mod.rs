@@ -2,8 +2,9 @@
 
 use claudemesh_protocol::features::info::{MeshInfo, MeshInfoResult, Request, TaskCounts};
 
+use crate::db::DbError;
 use crate::mesh::context::MeshContext;
-use crate::mesh::dispatch::Feature;
+use crate::mesh::dispatch::{Feature, Features};
 use crate::mesh::outcome::Outcome;
 use crate::refusal::Refusal;
 
@@ -18,6 +19,7 @@ impl Feature for Info {
     fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         let Request::MeshInfo(_) = request;
         let own = cx.peer()?;
+        let (at, member) = (own.at, own.member.clone());
         let members = cx.roster().members().filter(|member| member.revoked_at_ms.is_none()).count();
         let mut info = MeshInfoResult {
             mesh: cx.mesh_id().clone(),
@@ -39,7 +41,13 @@ impl Feature for Info {
         };
         Ok(Outcome::Overview(Box::new(move |features, cx| {
             features.describe(cx, &mut info);
-            Self::answer::<MeshInfo>(Ok(Outcome::Answer(info)))
+            let (storage, quotas) = (cx.storage(), cx.limits().quotas.clone());
+            let slow = async move {
+                Features::describe_stored(&storage, &member, &quotas, &mut info).await?;
+                Ok::<_, DbError>(info)
+            };
+            let work = Self::work(format_args!("of {}", at.0), slow, |(), _, info| Ok(Outcome::Answer(info)));
+            Self::answer::<MeshInfo>(Ok(work))
         })))
     }
 }

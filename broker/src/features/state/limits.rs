@@ -1,42 +1,27 @@
-//! What a mesh and a member may keep and write, as an operator sets it: `[limit.state]`.
+//! What a mesh and a member may keep and write. What is kept is bounded also with `limits = "off"`.
 
 use claudemesh_protocol::features::state::limits as wire;
-use serde::{Deserialize, Serialize};
 
-/// Bounds of shared state. What is kept is bounded also with `limits = "off"`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StateLimits {
-    /// Keys of one mesh.
-    pub keys_per_mesh: u64,
-    /// Of them last written by one member: nobody is to use up the mesh's.
-    pub keys_per_member: u64,
-    /// Bytes of all values of one mesh as compact JSON, keys included.
-    pub bytes_per_mesh: u64,
-    /// Of them last written by one member.
-    pub bytes_per_member: u64,
-    /// Bytes of one value; the wire carries at most 262,144.
-    pub bytes_per_value: u64,
-    /// Writes a minute from one member; 0 switches it off.
-    pub writes_per_minute: u32,
-}
+use crate::quota::Quota;
 
-impl Default for StateLimits {
-    fn default() -> Self {
-        Self {
-            keys_per_mesh: 100_000,
-            keys_per_member: 50_000,
-            bytes_per_mesh: 256 << 20,
-            bytes_per_member: 128 << 20,
-            bytes_per_value: wire::MAX_VALUE_BYTES as u64,
-            writes_per_minute: 6_000,
-        }
-    }
-}
-
-impl StateLimits {
-    /// No rate. What fills storage stays bounded.
-    pub fn off() -> Self {
-        Self { writes_per_minute: 0, ..Self::default() }
-    }
-}
+/// Tombstones, names and audit entries cost as much again.
+pub const KEYS_PER_MESH: Quota = Quota::new("state.keys_per_mesh", 100_000, "Shared keys of a mesh.");
+/// Nobody is to use up the mesh's.
+pub const KEYS_PER_MEMBER: Quota =
+    Quota::new("state.keys_per_member", 50_000, "Shared keys that one member wrote last.");
+/// Bytes as compact JSON.
+pub const BYTES_PER_MESH: Quota =
+    Quota::new("state.bytes_per_mesh", 256 << 20, "Bytes of all shared values of a mesh, keys included.");
+/// As [`BYTES_PER_MESH`].
+pub const BYTES_PER_MEMBER: Quota =
+    Quota::new("state.bytes_per_member", 128 << 20, "Bytes of the shared values that one member wrote last.");
+/// The wire carries no more.
+pub const BYTES_PER_VALUE: Quota =
+    Quota::new("state.bytes_per_value", wire::MAX_VALUE_BYTES as u64, "Bytes of one shared value; at most 262144.")
+        .at_most(wire::MAX_VALUE_BYTES as u64);
+/// A hundred a second: a flood of one member costs the others nothing.
+pub const WRITES_PER_MINUTE: Quota =
+    Quota::new("state.writes_per_minute", 6_000, "Writes of shared keys by one member in a minute.");
+/// All of them.
+pub const ALL: &[&Quota] =
+    &[&KEYS_PER_MESH, &KEYS_PER_MEMBER, &BYTES_PER_MESH, &BYTES_PER_MEMBER, &BYTES_PER_VALUE, &WRITES_PER_MINUTE];

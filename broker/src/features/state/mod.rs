@@ -8,9 +8,7 @@ pub mod schema;
 pub mod store;
 mod telling;
 
-use std::collections::HashMap;
-
-use claudemesh_protocol::error::{Bound, ErrorCode};
+use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::info::MeshInfoResult;
 use claudemesh_protocol::features::state::limits as wire;
 use claudemesh_protocol::features::state::{
@@ -30,17 +28,13 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::{Lane, Outcome};
 use crate::mesh::peers::PeerRef;
+use crate::quota::{Quota, Quotas};
 use crate::refusal::Refusal;
-use crate::session::bucket::Bucket;
-
-const MINUTE_MS: i64 = 60_000;
 
 /// What a mesh in memory knows of its state: no values.
 #[derive(Default)]
 pub struct StateMemory {
     telling: Telling,
-    /// Writes left, by member.
-    rates: HashMap<MemberId, Bucket>,
 }
 
 /// The feature.
@@ -48,11 +42,12 @@ pub struct State;
 
 impl Feature for State {
     const NAME: &'static str = "state";
+    const QUOTAS: &'static [&'static Quota] = limits::ALL;
     type Request = Request;
     type Memory = StateMemory;
 
     async fn load(storage: &MeshDb) -> Result<StateMemory, DbError> {
-        Ok(StateMemory { telling: Telling::load(storage).await?, rates: HashMap::new() })
+        Ok(StateMemory { telling: Telling::load(storage).await? })
     }
 
     fn started(memory: &mut StateMemory, cx: &mut MeshContext<'_>) {
@@ -71,9 +66,6 @@ impl Feature for State {
     fn on_event(memory: &mut StateMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
         if let MeshEvent::Tick = event {
             memory.telling.tick(cx);
-            let (rate, now) = (cx.limits().state.writes_per_minute, cx.mono_ms());
-            // A bucket that is full is as good as a new one.
-            memory.rates.retain(|_, bucket| rate > 0 && !bucket.is_full(rate, MINUTE_MS, now));
         }
     }
 
@@ -91,6 +83,22 @@ impl Feature for State {
         info.state_keys = memory.telling.names();
     }
 
+    async fn describe_stored(
+        storage: &MeshDb,
+        member: &MemberId,
+        quotas: &Quotas,
+        info: &mut MeshInfoResult,
+    ) -> Result<(), DbError> {
+        let (mesh, own) = (store::head(storage).await?, store::usage(storage, member).await?);
+        info.limits.extend([
+            quotas.bound(&limits::KEYS_PER_MESH, number(mesh.entries)),
+            quotas.bound(&limits::KEYS_PER_MEMBER, number(own.entries)),
+            quotas.bound(&limits::BYTES_PER_MESH, number(mesh.bytes)),
+            quotas.bound(&limits::BYTES_PER_MEMBER, number(own.bytes)),
+        ]);
+        Ok(())
+    }
+
     async fn upkeep(db: &Db, now_ms: i64) -> Result<usize, DbError> {
         store::purge(db, now_ms).await
     }
@@ -106,14 +114,9 @@ impl From<Refused> for Refusal {
                 Self { current, ..Self::new(ErrorCode::Conflict, message) }
             }
             Refused::Missing => Self::new(ErrorCode::NotFound, "there is no such key"),
-            Refused::Limit(bound) => over(bound),
+            Refused::Limit(bound) => bound.into(),
         }
     }
-}
-
-fn over(bound: Bound) -> Refusal {
-    let message = format!("{}: {} are used of {}", bound.name, bound.used, bound.limit);
-    Refusal { bound: Some(Box::new(bound)), ..Refusal::new(ErrorCode::Limit, message) }
 }
 
 fn invalid(message: &str) -> Refusal {
@@ -141,10 +144,7 @@ fn set(
         return Err(invalid("`ttl_s`: expected 1 to 31536000 seconds"));
     }
     let value = request.value.to_string();
-    let (limit, used) = (cx.limits().state.bytes_per_value, value.len() as u64);
-    if used > limit {
-        return Err(over(Bound { name: "state.bytes_per_value".into(), limit, used }));
-    }
+    cx.limits().quotas.fits(&limits::BYTES_PER_VALUE, value.len())?;
     let ttl_ms = request.ttl_s.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX).saturating_mul(1_000));
     let expires_at_ms = ttl_ms.map(|ttl| cx.now_ms().saturating_add(ttl));
     change(memory, cx, request.key, Act::Set { value, expires_at_ms }, request.expected_version)
@@ -171,13 +171,7 @@ fn change(
     let peer = cx.peer()?;
     let (member, name) = (peer.member.clone(), peer.name.clone());
     let writer = Writer { peer: peer.at, socket_no: peer.socket_no };
-    let (rate, now) = (cx.limits().state.writes_per_minute, cx.mono_ms());
-    if rate > 0 {
-        let bucket = memory.rates.entry(member.clone()).or_insert_with(|| Bucket::full(rate, now));
-        bucket
-            .take(rate, MINUTE_MS, rate, now)
-            .map_err(|wait| Refusal::wait(ErrorCode::RateLimited, "too many writes of state from this member", wait))?;
-    }
+    cx.count_write(&limits::WRITES_PER_MINUTE, Some(&member))?;
     let write = Write {
         key,
         act,
@@ -185,9 +179,9 @@ fn change(
         by: Some((member, name)),
         now_ms: cx.now_ms(),
         believed_ms: cx.believed_ms(),
-        limits: cx.limits().state.clone(),
+        quotas: cx.limits().quotas.clone(),
     };
-    let (storage, ticket) = (cx.storage(), memory.telling.admitted(now));
+    let (storage, ticket) = (cx.storage(), memory.telling.admitted(cx.mono_ms()));
     // Whatever comes of it, the mesh has to know.
     let slow = async move { Ok::<_, Refusal>(store::write(&storage, write).await) };
     Ok(State::work_in(lane(cx)?, slow, move |memory, cx, written| {

@@ -7,11 +7,12 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::json;
 
-use super::limits::StateLimits;
+use super::limits::{BYTES_PER_MEMBER, BYTES_PER_MESH, KEYS_PER_MEMBER, KEYS_PER_MESH};
 use super::schema::{state_entries, state_heads, state_members};
 use crate::audit::Audit;
 use crate::db::{Db, DbError, MeshDb};
 use crate::journal::{MeshStore, WriteError};
+use crate::quota::Quotas;
 use crate::{tx_write, with_conn, with_tx};
 
 /// A deleted key is remembered this long, in milliseconds: 7 days, as messages are.
@@ -74,13 +75,16 @@ pub struct Head {
     pub tombstones: i64,
 }
 
+/// What a member wrote last.
 #[derive(Clone, Debug, Default, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = state_members, primary_key(mesh_id, member_id))]
-struct Usage {
+pub struct Usage {
     mesh_id: String,
     member_id: String,
-    entries: i64,
-    bytes: i64,
+    /// Keys.
+    pub entries: i64,
+    /// Bytes of these.
+    pub bytes: i64,
 }
 
 /// What a write does.
@@ -115,7 +119,7 @@ pub struct Write {
     /// Unix milliseconds by which it is decided what has expired.
     pub believed_ms: i64,
     /// What may be kept.
-    pub limits: StateLimits,
+    pub quotas: Quotas,
 }
 
 /// Why a write changes nothing.
@@ -134,13 +138,10 @@ pub enum Refused {
     Limit(Bound),
 }
 
-/// The bound that a growth from `used` to `wanted` goes over. What is over already may shrink.
-fn bound(name: &str, limit: u64, used: i64, wanted: i64) -> Result<(), Refused> {
-    let (used, wanted) = (used.max(0).unsigned_abs(), wanted.max(0).unsigned_abs());
-    if wanted <= limit || wanted <= used {
-        return Ok(());
+impl From<Bound> for WriteError<Refused> {
+    fn from(bound: Bound) -> Self {
+        Self::Refused(Refused::Limit(bound))
     }
-    Err(Refused::Limit(Bound { name: name.into(), limit, used }))
 }
 
 /// Keys and bytes of a mesh or a member without an entry, and with another in its place.
@@ -215,19 +216,18 @@ fn audited(write: &Write, entry: &Entry) -> Audit {
 pub async fn write(store: &MeshStore, write: Write) -> Result<Entry, WriteError<Refused>> {
     let rows = write.key.len() + if let Act::Set { value, .. } = &write.act { value.len() } else { 0 };
     tx_write!(store, rows: 1 + rows / 4_096, (write), |conn, mesh| {
-        let refused = WriteError::Refused;
         let head = state_heads::table.find(mesh.as_str()).select(Head::as_select()).first(conn).await.optional()?;
         let mut head = head.unwrap_or_else(|| Head { mesh_id: mesh.to_string(), ..Head::default() });
         let row = state_entries::table.find((mesh.as_str(), &write.key));
         let old: Option<Entry> = row.select(Entry::as_select()).first(conn).await.optional()?;
-        checked(write, old.as_ref()).map_err(refused)?;
+        checked(write, old.as_ref()).map_err(WriteError::Refused)?;
         let new = changed(write, mesh.as_str(), old.as_ref(), head.revision + 1);
         // An expired key counts until it is deleted.
         let (before, after) = (old.as_ref().filter(|old| !old.deleted), Some(&new).filter(|new| !new.deleted));
-        let limits = &write.limits;
+        let quotas = &write.quotas;
         let (entries, bytes) = exchanged((head.entries, head.bytes), before, after);
-        bound("state.keys_per_mesh", limits.keys_per_mesh, head.entries, entries).map_err(refused)?;
-        bound("state.bytes_per_mesh", limits.bytes_per_mesh, head.bytes, bytes).map_err(refused)?;
+        quotas.growth(&KEYS_PER_MESH, head.entries, entries)?;
+        quotas.growth(&BYTES_PER_MESH, head.bytes, bytes)?;
         let mut members: Vec<&str> = before.iter().chain(&after).map(|entry| entry.updated_by.as_str()).collect();
         members.dedup();
         for member in members {
@@ -236,8 +236,8 @@ pub async fn write(store: &MeshStore, write: Write) -> Result<Entry, WriteError<
             let used = found.unwrap_or_default();
             let own = |entry: &&Entry| entry.updated_by == member;
             let (entries, bytes) = exchanged((used.entries, used.bytes), before.filter(own), after.filter(own));
-            bound("state.keys_per_member", limits.keys_per_member, used.entries, entries).map_err(refused)?;
-            bound("state.bytes_per_member", limits.bytes_per_member, used.bytes, bytes).map_err(refused)?;
+            quotas.growth(&KEYS_PER_MEMBER, used.entries, entries)?;
+            quotas.growth(&BYTES_PER_MEMBER, used.bytes, bytes)?;
             let usage = Usage { mesh_id: mesh.to_string(), member_id: member.into(), entries, bytes };
             diesel::insert_into(state_members::table)
                 .values(&usage)
@@ -293,6 +293,20 @@ pub async fn head(db: &MeshDb) -> Result<Head, DbError> {
     let found: Option<Head> = with_conn!(db.db(), |conn| state_heads::table
         .find(db.mesh().as_str())
         .select(Head::as_select())
+        .first(conn)
+        .await
+        .optional()?);
+    Ok(found.unwrap_or_default())
+}
+
+/// What a member wrote last.
+///
+/// # Errors
+/// Storage fails.
+pub async fn usage(db: &MeshDb, member: &MemberId) -> Result<Usage, DbError> {
+    let found: Option<Usage> = with_conn!(db.db(), |conn| state_members::table
+        .find((db.mesh().as_str(), member.as_str()))
+        .select(Usage::as_select())
         .first(conn)
         .await
         .optional()?);

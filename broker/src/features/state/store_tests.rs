@@ -14,7 +14,7 @@ fn set(key: &str, value: &str) -> Write {
         by: Some(("ada".into(), "Ada".into())),
         now_ms: NOW,
         believed_ms: NOW,
-        limits: StateLimits::default(),
+        quotas: Quotas::default(),
     }
 }
 
@@ -178,8 +178,9 @@ store_suite! {
     async fn bounds_are_of_the_mesh_and_of_each_member(db: Db) {
         let (mesh, _) = mesh(&db, "team", key()).await;
         let store = store(&db, &mesh.id);
-        let limits = StateLimits { keys_per_mesh: 3, keys_per_member: 2, bytes_per_mesh: 60, bytes_per_member: 40, ..StateLimits::default() };
-        let by = |who: &str, base: Write| Write { by: Some((who.into(), who.into())), limits: limits.clone(), ..base };
+        let small = [(&KEYS_PER_MESH, 3), (&KEYS_PER_MEMBER, 2), (&BYTES_PER_MESH, 60), (&BYTES_PER_MEMBER, 40)];
+        let quotas = small.into_iter().fold(Quotas::default(), |all, (quota, value)| all.with(quota.name, value));
+        let by = |who: &str, base: Write| Write { by: Some((who.into(), who.into())), quotas: quotas.clone(), ..base };
         for key in ["a", "b"] {
             write(&store, by("ada", set(key, "1"))).await.unwrap();
         }
@@ -196,8 +197,8 @@ store_suite! {
         let (said, found) = counted(&store).await;
         assert_eq!((said, said), (found, (2, 41, 1)));
         // What is over a bound that was lowered may shrink.
-        let lower = StateLimits { bytes_per_mesh: 10, keys_per_mesh: 1, ..limits.clone() };
-        write(&store, Write { limits: lower, ..by("ada", set("b", &long(9))) }).await.unwrap();
+        let lower = quotas.clone().with(BYTES_PER_MESH.name, 10).with(KEYS_PER_MESH.name, 1);
+        write(&store, Write { quotas: lower, ..by("ada", set("b", &long(9))) }).await.unwrap();
     }
 
     async fn a_list_has_pages_in_the_order_of_the_bytes(db: Db) {

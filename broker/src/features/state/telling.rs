@@ -304,7 +304,7 @@ impl Telling {
         }
         (self.expiring, self.next_expiry_ms) = (true, None);
         cx.wake_at("expiry retry", cx.mono_ms() + EXPIRY_RETRY_MS);
-        let (storage, now_ms, limits) = (cx.storage(), cx.now_ms(), cx.limits().state.clone());
+        let (storage, now_ms, quotas) = (cx.storage(), cx.now_ms(), cx.limits().quotas.clone());
         let slow = async move {
             let expired = store::expired(&storage, now, EXPIRE_CHUNK).await?;
             // All at once, so that they share a transaction.
@@ -315,7 +315,7 @@ impl Telling {
                 by: None,
                 now_ms,
                 believed_ms: now,
-                limits: limits.clone(),
+                quotas: quotas.clone(),
             };
             let done = join_all(expired.into_iter().map(|key| store::write(&storage, write(key)))).await;
             Ok::<_, DbError>((done, store::next_expiry(&storage).await?))
@@ -397,10 +397,10 @@ mod tests {
     use claudemesh_protocol::message::ClientMessage;
     use serde_json::{Value, json};
 
-    use super::super::limits::StateLimits;
     use super::*;
     use crate::mesh::context::EVENT_FRAMES_PER_SECOND;
     use crate::mesh::testing::{Frames, TestMesh};
+    use crate::quota::Quotas;
 
     async fn set(mesh: &mut TestMesh, at: PeerRef, key: &str, value: Value) {
         let request = SetState { key: key.into(), value, expected_version: None, ttl_s: None };
@@ -434,7 +434,7 @@ mod tests {
             by: None,
             now_ms: 0,
             believed_ms: 0,
-            limits: StateLimits::default(),
+            quotas: Quotas::default(),
         };
         store::write(&mesh.core.storage(), lost).await.unwrap();
         set(&mut mesh, writer, "a", json!(1)).await;
