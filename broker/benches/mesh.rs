@@ -20,9 +20,9 @@ use claudemesh_broker::features::messaging::{Messaging, MessagingMemory};
 use claudemesh_broker::journal::{Batch, Journal, MeshStore, write_batch};
 use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
-use claudemesh_broker::mesh::peers::{Member, Moment, Peer, PeerRef, Role, Roster};
+use claudemesh_broker::mesh::peers::{Member, Moment, Peer, PeerHandle, Role, Roster};
 use claudemesh_broker::session::Out;
-use claudemesh_broker::session::queue::{Load, Outlet};
+use claudemesh_broker::session::queue::{PeerSender, SendQueue};
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Request, Send};
 use claudemesh_protocol::id::{MeshId, PublicKey};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -31,7 +31,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const BODY_CHARS: usize = 424;
 
 /// A socket that is always ready.
-struct Drain(Arc<Load>);
+struct Drain(Arc<SendQueue>);
 
 impl Actor for Drain {
     type Context = Context<Self>;
@@ -47,7 +47,7 @@ impl Handler<Out> for Drain {
     fn handle(&mut self, out: Out, _: &mut Self::Context) {
         if let Out::Ready = out {
             drop(self.0.take());
-            self.0.left();
+            self.0.mark_written();
         }
     }
 }
@@ -99,23 +99,23 @@ impl Fixture {
     }
 
     /// A member with one connected session.
-    fn join(&mut self, number: u16, acks: bool) -> PeerRef {
+    fn join(&mut self, number: u16, acks: bool) -> PeerHandle {
         let member = member(number, Role::Member);
         self.core.roster.put_member(member.clone());
-        let load = Arc::<Load>::default();
+        let load = Arc::<SendQueue>::default();
         let at = self.core.roster.next_ref();
         self.core.roster.insert(Peer {
             proven: true,
             acks,
             pulls: true,
-            socket: Some(Outlet::new(Drain(load.clone()).start().recipient(), load)),
+            socket: Some(PeerSender::new(Drain(load.clone()).start().recipient(), load)),
             socket_no: u64::from(number),
             ..Peer::new(at, &member, Some(key(number + 10_000)), Moment::default())
         });
         at
     }
 
-    fn ask(&mut self, peer: PeerRef, request: impl Into<Request>) {
+    fn ask(&mut self, peer: PeerHandle, request: impl Into<Request>) {
         let caller = Caller { peer, req_id: None, id: Some("1".into()), confirm: false, tag: "" };
         let mut cx = MeshContext::new(&mut self.core, Some(caller));
         if Messaging::handle(&mut self.memory, &mut cx, request.into()).is_err() {

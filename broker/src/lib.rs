@@ -13,15 +13,15 @@ pub mod hash;
 pub mod http;
 pub mod journal;
 mod lock;
+mod memory_release;
 pub mod mesh;
 pub mod metrics;
-mod quiet;
+mod open_connections;
 pub mod quota;
 pub mod refusal;
 mod server;
 pub mod session;
 pub mod telemetry;
-mod traffic;
 #[cfg(unix)]
 pub mod unix_socket;
 

@@ -18,13 +18,13 @@ use crate::features::Features;
 use crate::http::{self, AppState, auth::AuthState};
 use crate::journal::Journal;
 use crate::lock::DataDirLock;
+use crate::memory_release::when_idle;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::{Arbiters, Directory};
-use crate::mesh::hooks::HookStatusRegistry;
-use crate::quiet::tell_when_quiet;
+use crate::mesh::hook_statuses::HookStatusRegistry;
+use crate::open_connections::OpenConnections;
 use crate::session::SessionDeps;
 use crate::session::hello::SeenHellos;
-use crate::traffic::Traffic;
 #[cfg(unix)]
 use crate::unix_socket::{self, SocketFile};
 
@@ -117,7 +117,7 @@ pub struct RunningBroker {
     server: actix_web::dev::ServerHandle,
     journal: tokio::task::JoinHandle<()>,
     upkeep: tokio::task::JoinHandle<()>,
-    traffic: Traffic,
+    traffic: OpenConnections,
     #[cfg(unix)]
     _socket_file: Option<SocketFile>,
     quiet: tokio::task::JoinHandle<()>,
@@ -177,10 +177,10 @@ impl Broker {
             pending: AtomicUsize::new(0),
             next_socket: AtomicUsize::new(1),
             seen_hellos: SeenHellos::default(),
-            traffic: Traffic::default(),
+            traffic: OpenConnections::default(),
         });
         let traffic = sessions.traffic.clone();
-        let quiet = tokio::spawn(tell_when_quiet(deps.on_quiet));
+        let quiet = tokio::spawn(when_idle(deps.on_quiet));
         let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));
         let state = http::state(AppState {
             db,
@@ -199,7 +199,7 @@ impl Broker {
             let requests = requests.clone();
             // Meshes run on the workers' own threads: half of the frames of two workers never change threads.
             arbiters.add(Arbiter::current());
-            actix_rt::spawn(tell_when_quiet(deps.on_quiet));
+            actix_rt::spawn(when_idle(deps.on_quiet));
             App::new()
                 .app_data(state.clone())
                 .app_data(web::PayloadConfig::new(claudemesh_protocol::limits::MAX_HTTP_BODY_BYTES))

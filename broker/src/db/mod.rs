@@ -122,7 +122,7 @@ impl Db {
     ///
     /// # Errors
     /// Storage fails; nothing is lost, it is done later.
-    pub async fn tidy(&self) -> Result<(), DbError> {
+    pub async fn checkpoint(&self) -> Result<(), DbError> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(backend) => backend.checkpoint().await,

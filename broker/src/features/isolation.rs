@@ -27,7 +27,7 @@ use crate::db::{Db, DbError};
 use crate::features::enrolment::store::{self as enrolment, Invite};
 use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
-use crate::features::messaging::store::{self as messaging, LaneRead, Queues};
+use crate::features::messaging::store::{self as messaging, BacklogCursor, Queues};
 use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Write};
 use crate::features::topics::store::{self as topics, Topic};
 use crate::journal::{Batch, WriteError, write_batch};
@@ -304,7 +304,7 @@ store_suite! {
         check!("messaging::pending_copies", messaging::pending_copies(&db_there), |rows: Result<Vec<_>, DbError>| {
             rows.unwrap().is_empty()
         });
-        let lanes = Priority::ALL.map(|priority| LaneRead { priority, after: 0 });
+        let lanes = Priority::ALL.map(|priority| BacklogCursor { priority, after: 0 });
         let queues =
             Queues { own: session, member: bob.pubkey, member_id: bob.id.clone(), left: vec![stranger.pubkey] };
         check!(

@@ -108,7 +108,7 @@ impl Journal {
 
 async fn write(db: Db, mut entries: mpsc::Receiver<Entry>, mut jobs: mpsc::Receiver<Arc<dyn Job>>, heads: Ends) {
     let mut patience = PATIENCE;
-    let mut tidying = Tidying::default();
+    let mut checkpointing = Checkpointing::default();
     let mut waiting = SharedQueue::default();
     loop {
         let mut turn = Vec::new();
@@ -147,7 +147,7 @@ async fn write(db: Db, mut entries: mpsc::Receiver<Entry>, mut jobs: mpsc::Recei
             let one = std::slice::from_ref(&job);
             job.finish(if apart { commit(&db, Batch::default(), one, patience, &heads).await } else { together });
         }
-        tidying.written(&db, rows);
+        checkpointing.written(&db, rows);
     }
 }
 
@@ -159,12 +159,12 @@ fn wait(waiting: &mut SharedQueue, job: Arc<dyn Job>) {
 
 /// Tidies up beside the transactions, so that none of them has to and their senders do not wait for it.
 #[derive(Default)]
-struct Tidying {
+struct Checkpointing {
     rows: usize,
     running: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Tidying {
+impl Checkpointing {
     fn written(&mut self, db: &Db, rows: usize) {
         self.rows += rows;
         if self.rows < TIDY_ROWS || self.running.as_ref().is_some_and(|running| !running.is_finished()) {
@@ -173,8 +173,8 @@ impl Tidying {
         self.rows = 0;
         let db = db.clone();
         self.running = Some(tokio::spawn(async move {
-            if let Err(error) = db.tidy().await {
-                tracing::debug!(error = %error, "tidying up is put off");
+            if let Err(error) = db.checkpoint().await {
+                tracing::debug!(error = %error, "the checkpoint is put off");
             }
         }));
     }
@@ -268,11 +268,11 @@ mod tests {
     #[tokio::test]
     async fn the_log_is_copied_into_the_file_beside_the_transactions() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("tidy.db");
+        let file = folder.path().join("checkpoint.db");
         let db = Db::open(&format!("sqlite:{}", file.display()), DbOptions::default()).await.unwrap();
         db.migrate().await.unwrap();
         let (mesh, _) = mesh(&db, "m", key()).await;
-        db.tidy().await.unwrap();
+        db.checkpoint().await.unwrap();
         let before = file.metadata().unwrap().len();
         let (journal, _) = Journal::start(db);
         let mut seq = 0;

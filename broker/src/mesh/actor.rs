@@ -11,12 +11,12 @@ use tracing::Instrument;
 use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
 use super::directory::Directory;
 use super::dispatch::Features;
-use super::hooks::{Match, matches};
+use super::hook_statuses::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
 use super::messages::{Attach, ClientFrame, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
 use super::outcome::{Apply, Lane, Outcome, Work};
-use super::peers::{PeerRef, StatusSource};
+use super::peers::{PeerHandle, StatusSource};
 use super::step;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
@@ -345,15 +345,15 @@ impl Handler<HookStatus> for Mesh {
 
     fn handle(&mut self, hook: HookStatus, ctx: &mut Self::Context) -> Self::Result {
         let HookStatus { token_hash, status } = hook;
-        let fits: Vec<(Match, PeerRef)> = self
+        let fits: Vec<(Match, PeerHandle)> = self
             .core
             .roster
             .iter()
             .filter(|peer| !peer.ephemeral && peer.hook_token_hash.as_deref() == Some(&*token_hash))
-            .map(|peer| (matches(&status, &peer.session_id, peer.pid, &peer.cwd), peer.at))
+            .map(|peer| (matches(&status, &peer.session_id, peer.pid, &peer.cwd), peer.handle))
             .collect();
         let best = fits.iter().map(|(fit, _)| *fit).max().unwrap_or(Match::No);
-        let chosen: Vec<PeerRef> = fits.iter().filter(|(fit, _)| *fit == best).map(|(_, peer)| *peer).collect();
+        let chosen: Vec<PeerHandle> = fits.iter().filter(|(fit, _)| *fit == best).map(|(_, peer)| *peer).collect();
         // A directory alone decides only when one session is in it.
         let sure = match best {
             Match::No => false,
@@ -394,7 +394,7 @@ impl Handler<ReloadMembers> for Mesh {
 }
 
 impl Handler<Attach> for Mesh {
-    type Result = Result<PeerRef, Option<ErrorCode>>;
+    type Result = Result<PeerHandle, Option<ErrorCode>>;
 
     fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) -> Self::Result {
         if self.retiring {

@@ -14,17 +14,17 @@ use claudemesh_protocol::version::{
 use super::actor::Mesh;
 use super::context::{Core, FlushWanted, MeshContext, answer_text};
 use super::events::MeshEvent;
-use super::known;
+use super::known_sessions;
 use super::messages::Attach;
-use super::peers::{KnownSession, Member, Moment, Peer, PeerRef, StatusSource};
+use super::peers::{KnownSession, Member, Moment, Peer, PeerHandle, StatusSource};
 use crate::metrics::METRICS;
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
-use crate::session::queue::Outlet;
+use crate::session::queue::PeerSender;
 
 impl Mesh {
     /// Lets a verified hello in, or says why not.
-    pub(super) fn attach(&mut self, attach: Attach, ctx: &mut Context<Self>) -> Result<PeerRef, ErrorCode> {
+    pub(super) fn attach(&mut self, attach: Attach, ctx: &mut Context<Self>) -> Result<PeerHandle, ErrorCode> {
         let Attach { mut hello, req_id, socket, socket_no } = attach;
         let member = self.admit_member(&hello)?;
         // Who names its member key as session key has none: a session of that key would claim the member's queue from itself.
@@ -101,7 +101,7 @@ impl Mesh {
         Ok(member.clone())
     }
 
-    fn take_over(&mut self, at: PeerRef, hello: &VerifiedHello, socket: Outlet, socket_no: u64) -> PeerRef {
+    fn take_over(&mut self, at: PeerHandle, hello: &VerifiedHello, socket: PeerSender, socket_no: u64) -> PeerHandle {
         MeshContext::new(&mut self.core, None).close(at, CloseReason::SessionReplaced);
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         if let Some(peer) = self.core.roster.get_mut(at) {
@@ -139,9 +139,9 @@ impl Mesh {
         hello: &VerifiedHello,
         member: &Member,
         known: Option<&KnownSession>,
-        acts_for: Option<PeerRef>,
-        (socket, socket_no): (Outlet, u64),
-    ) -> PeerRef {
+        acts_for: Option<PeerHandle>,
+        (socket, socket_no): (PeerSender, u64),
+    ) -> PeerHandle {
         let (mono, now) = (self.core.clock.mono_ms(), self.core.clock.now_ms());
         let at = self.core.roster.next_ref();
         let description = &hello.description;
@@ -179,7 +179,7 @@ impl Mesh {
         at
     }
 
-    fn claim_parked_status(&mut self, at: PeerRef, hash: &str, hello: &VerifiedHello) {
+    fn claim_parked_status(&mut self, at: PeerHandle, hash: &str, hello: &VerifiedHello) {
         let mono = self.core.clock.mono_ms();
         let parked = self.shared.hooks.claim(hash, &hello.session_id, hello.pid, &hello.cwd, mono);
         if let (Some(status), Some(peer)) = (parked, self.core.roster.get_mut(at))
@@ -194,7 +194,7 @@ impl Mesh {
     /// Sends `hello_ack`: always the first frame on the socket, before any push.
     fn acknowledge(
         &mut self,
-        at: PeerRef,
+        at: PeerHandle,
         member: &Member,
         known: Option<&KnownSession>,
         reattached: bool,
@@ -232,11 +232,11 @@ impl Mesh {
     }
 
     /// Notes the session so that it can be addressed while it is away.
-    fn remember(&mut self, at: PeerRef) {
+    fn remember(&mut self, at: PeerHandle) {
         let Some(peer) = self.core.roster.get(at) else { return };
         let (key, known) = (peer.key(), known_of(peer));
         if self.core.roster.known.insert(key, known).is_none() && self.core.roster.knows_many() {
-            known::forget(&mut self.core);
+            known_sessions::forget(&mut self.core);
         }
         self.core.dirty.insert(key);
         if let Some(member) = self.core.roster.get(at).map(|peer| peer.member.clone())
@@ -247,7 +247,7 @@ impl Mesh {
     }
 
     /// A socket closed: the record stays for the lease, unless it was a one-shot verb.
-    pub(super) fn detach(&mut self, at: PeerRef, socket_no: u64, ctx: &mut Context<Self>) {
+    pub(super) fn detach(&mut self, at: PeerHandle, socket_no: u64, ctx: &mut Context<Self>) {
         let lease = self.core.clock.mono_ms() + i64::from(self.core.connections.lease_seconds) * 1_000;
         let now = self.core.clock.now_ms();
         let Some(peer) = self.core.roster.get_mut(at).filter(|peer| peer.socket_no == socket_no) else { return };
@@ -273,24 +273,24 @@ impl Mesh {
     /// Ends leases, and sockets that were silent for too long (their own timers stop with a blocked socket).
     pub(super) fn expire_leases(&mut self, mono: i64, ctx: &mut Context<Self>) {
         let stale = limits::millis(limits::STALE_AFTER);
-        let silent: Vec<(PeerRef, u64)> = self
+        let silent: Vec<(PeerHandle, u64)> = self
             .core
             .roster
             .iter()
             .filter(|peer| peer.online() && mono - peer.heard_mono_ms >= stale)
-            .map(|peer| (peer.at, peer.socket_no))
+            .map(|peer| (peer.handle, peer.socket_no))
             .collect();
         for (at, socket_no) in silent {
             // It may come back to life: a socket that stays open while its frames are ignored would fool its client.
             MeshContext::new(&mut self.core, None).close(at, CloseReason::DisconnectedStale);
             self.detach(at, socket_no, ctx);
         }
-        let ended: Vec<PeerRef> = self
+        let ended: Vec<PeerHandle> = self
             .core
             .roster
             .iter()
             .filter(|peer| peer.lease_ends_mono_ms.is_some_and(|ends| mono >= ends))
-            .map(|peer| peer.at)
+            .map(|peer| peer.handle)
             .collect();
         for at in ended {
             self.evict(at, true, ctx);
@@ -298,7 +298,7 @@ impl Mesh {
     }
 
     /// Removes a record; `announce` tells the others.
-    pub(super) fn evict(&mut self, at: PeerRef, announce: bool, ctx: &mut Context<Self>) {
+    pub(super) fn evict(&mut self, at: PeerHandle, announce: bool, ctx: &mut Context<Self>) {
         self.step(ctx, None, |_, cx| cx.end(at, announce));
     }
 
@@ -313,7 +313,7 @@ impl Mesh {
 }
 
 /// Removes a record and what hangs on it, and tells the features. `announce`: the others are to learn of it.
-pub(super) fn end(core: &mut Core, at: PeerRef, announce: bool) {
+pub(super) fn end(core: &mut Core, at: PeerHandle, announce: bool) {
     let Some(peer) = core.roster.remove(at) else { return };
     if peer.socket.is_some() {
         METRICS.connections_active.dec();

@@ -18,10 +18,10 @@ use serde_json::Value;
 
 use super::attach::end;
 use super::events::MeshEvent;
-use super::hooks::HookStatusRegistry;
+use super::hook_statuses::HookStatusRegistry;
 use super::letter::Letter;
 use super::outcome::{Outcome, ReplyTo, Work};
-use super::peers::{Member, Peer, PeerRef, Roster, Sending, StatusSource};
+use super::peers::{Member, Peer, PeerHandle, Roster, Sending, StatusSource};
 use super::timers::Timers;
 use super::topics::TopicBook;
 use crate::audit::{Head, HeadSigner, SignedHead};
@@ -173,7 +173,7 @@ pub enum Loss {
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Its record.
-    pub peer: PeerRef,
+    pub peer: PeerHandle,
     /// `_reqId`.
     pub req_id: Option<Arc<str>>,
     /// `id`.
@@ -380,7 +380,7 @@ impl MeshContext<'_> {
     }
 
     /// Changes a peer, and stores what is remembered of its session.
-    pub fn change_peer(&mut self, at: PeerRef, change: impl FnOnce(&mut Peer)) {
+    pub fn change_peer(&mut self, at: PeerHandle, change: impl FnOnce(&mut Peer)) {
         if let Some(peer) = self.core.roster.get_mut(at) {
             change(peer);
             self.touch(at);
@@ -395,7 +395,7 @@ impl MeshContext<'_> {
     }
 
     /// Changes a status by the rules of precedence; says so to the features.
-    pub fn set_status(&mut self, at: PeerRef, status: PeerStatus, source: StatusSource) {
+    pub fn set_status(&mut self, at: PeerHandle, status: PeerStatus, source: StatusSource) {
         let mono = self.mono_ms();
         let Some(peer) = self.core.roster.get_mut(at) else { return };
         // Only the peer itself starts and ends `dnd`.
@@ -415,7 +415,7 @@ impl MeshContext<'_> {
     }
 
     /// The window of a peer: what is on its way to it.
-    pub fn sending(&mut self, at: PeerRef) -> Option<Sending<'_>> {
+    pub fn sending(&mut self, at: PeerHandle) -> Option<Sending<'_>> {
         self.core.roster.sending(at)
     }
 
@@ -439,7 +439,7 @@ impl MeshContext<'_> {
     }
 
     /// Pushes an event to one peer; `false` when it is away or its queue is full.
-    pub fn push(&self, peer: PeerRef, event: &ServerMessage) -> bool {
+    pub fn push(&self, peer: PeerHandle, event: &ServerMessage) -> bool {
         self.core.roster.get(peer).is_some_and(|peer| send_text(peer, event.write(None).into()))
     }
 
@@ -464,7 +464,7 @@ impl MeshContext<'_> {
         event: &ServerMessage,
         needed: Capability,
         audience: impl Fn(&Peer) -> bool,
-    ) -> Option<Vec<PeerRef>> {
+    ) -> Option<Vec<PeerHandle>> {
         // A mesh of more peers than frames has its second for one event.
         if self.core.event_budget < EVENT_FRAMES_PER_SECOND.min(self.core.roster.len() as u64) {
             return None;
@@ -476,7 +476,7 @@ impl MeshContext<'_> {
             if audience(peer) && self.core.roster.member(&peer.member).is_some_and(allowed) {
                 frames += 1;
                 if !send_text(peer, frame.clone()) {
-                    missed.push(peer.at);
+                    missed.push(peer.handle);
                 }
             }
         }
@@ -515,7 +515,7 @@ impl MeshContext<'_> {
     }
 
     /// Closes a peer's socket with a reason. The record stays until it is ended.
-    pub fn close(&self, peer: PeerRef, reason: CloseReason) {
+    pub fn close(&self, peer: PeerHandle, reason: CloseReason) {
         if let Some(socket) = self.core.roster.get(peer).and_then(|peer| peer.socket.as_ref()) {
             // Of a peer that does not read, the TCP user timeout ends the socket.
             socket.close(reason);
@@ -523,11 +523,11 @@ impl MeshContext<'_> {
     }
 
     /// Removes a record; `announce` tells the others.
-    pub fn end(&mut self, at: PeerRef, announce: bool) {
+    pub fn end(&mut self, at: PeerHandle, announce: bool) {
         end(self.core, at, announce);
     }
 
-    fn touch(&mut self, peer: PeerRef) {
+    fn touch(&mut self, peer: PeerHandle) {
         if let Some(peer) = self.core.roster.get(peer)
             && !peer.ephemeral
         {

@@ -10,7 +10,7 @@ use claudemesh_protocol::session::HelloAck;
 use super::context::{FlushWanted, MeshContext};
 use super::events::MeshEvent;
 use super::outcome::{Lane, Outcome, Work, boxed};
-use super::peers::PeerRef;
+use super::peers::PeerHandle;
 use crate::db::MeshDb;
 use crate::db::{Db, DbError};
 pub use crate::features::Features;
@@ -67,7 +67,7 @@ pub trait Feature: Sized + 'static {
     }
 
     /// Adds its part to the answer of a hello.
-    fn greet(_memory: &Self::Memory, _cx: &MeshContext<'_>, _peer: PeerRef, _ack: &mut HelloAck) {}
+    fn greet(_memory: &Self::Memory, _cx: &MeshContext<'_>, _peer: PeerHandle, _ack: &mut HelloAck) {}
 
     /// Adds its part to the overview of the mesh, as the caller may see it.
     fn describe(_memory: &Self::Memory, _cx: &MeshContext<'_>, _info: &mut MeshInfoResult) {}
@@ -270,7 +270,7 @@ macro_rules! feature_table {
 
             /// Adds the part of every feature to the answer of a hello.
             pub(crate) fn greet(
-                &self, cx: &$crate::mesh::context::MeshContext<'_>, peer: $crate::mesh::peers::PeerRef,
+                &self, cx: &$crate::mesh::context::MeshContext<'_>, peer: $crate::mesh::peers::PeerHandle,
                 ack: &mut claudemesh_protocol::session::HelloAck,
             ) {
                 $(<$feature>::greet(&self.$field, cx, peer, ack);)*

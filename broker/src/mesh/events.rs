@@ -3,14 +3,14 @@
 use claudemesh_protocol::id::{MemberId, PublicKey};
 
 use super::letter::Letter;
-use super::peers::{KnownSession, Peer, PeerRef};
+use super::peers::{KnownSession, Peer, PeerHandle};
 
 /// An event inside one mesh. Delivered to every feature after the step that caused it.
 pub enum MeshEvent {
     /// A peer said hello, and has its `hello_ack`. One-shot verbs are told as well, see [`Peer::ephemeral`].
     Attached {
         /// The record.
-        peer: PeerRef,
+        peer: PeerHandle,
         /// It took over its own record.
         reattached: bool,
         /// What was remembered of its session before this hello.
@@ -19,12 +19,12 @@ pub enum MeshEvent {
     /// A socket closed; the record stays for the lease.
     Detached {
         /// The record.
-        peer: PeerRef,
+        peer: PeerHandle,
     },
     /// A record was removed. Told of every record, one-shot verbs included: what a feature keeps for the handle goes now.
     Ended {
         /// The handle, which is never used again.
-        peer: PeerRef,
+        peer: PeerHandle,
         /// The record as it was.
         record: Box<Peer>,
         /// Whether the others are to learn of it.
@@ -33,7 +33,7 @@ pub enum MeshEvent {
     /// A peer became idle: what its status held back may go.
     BecameIdle {
         /// The record.
-        peer: PeerRef,
+        peer: PeerHandle,
     },
     /// A message was answered (`replyToId`).
     Answered {

@@ -71,7 +71,7 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::super::outcome::ReplyTo;
-    use super::super::peers::PeerRef;
+    use super::super::peers::PeerHandle;
     use super::*;
 
     fn work(key: &str) -> Work {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn request(key: &str) -> Work {
-        let to = ReplyTo { peer: PeerRef(1), socket_no: 1, req_id: None, id: None, confirm: false };
+        let to = ReplyTo { peer: PeerHandle(1), socket_no: 1, req_id: None, id: None, confirm: false };
         Work { reply_to: Some(to), ..work(key) }
     }
 

@@ -9,17 +9,17 @@ use claudemesh_protocol::message::ClientMessage;
 
 use super::context::Core;
 use super::dispatch::Features;
-use super::peers::PeerRef;
+use super::peers::PeerHandle;
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
-use crate::session::queue::Outlet;
+use crate::session::queue::PeerSender;
 
 /// Client frames of one socket in their order: what was read in one turn travels together.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Inbound {
     /// Who.
-    pub peer: PeerRef,
+    pub peer: PeerHandle,
     /// On which socket.
     pub socket_no: u64,
     /// At least one.
@@ -40,14 +40,14 @@ pub struct ClientFrame {
 
 /// A session with a verified hello wants in. `Err(None)`: ask the directory again.
 #[derive(Message)]
-#[rtype(result = "Result<PeerRef, Option<ErrorCode>>")]
+#[rtype(result = "Result<PeerHandle, Option<ErrorCode>>")]
 pub struct Attach {
     /// The hello.
     pub hello: VerifiedHello,
     /// `_reqId` of the hello.
     pub req_id: Option<Arc<str>>,
     /// The socket.
-    pub socket: Outlet,
+    pub socket: PeerSender,
     /// Its number.
     pub socket_no: u64,
 }
@@ -57,7 +57,7 @@ pub struct Attach {
 #[rtype(result = "()")]
 pub struct Detach {
     /// Who.
-    pub peer: PeerRef,
+    pub peer: PeerHandle,
     /// Which socket.
     pub socket_no: u64,
 }
@@ -67,7 +67,7 @@ pub struct Detach {
 #[rtype(result = "()")]
 pub struct Heartbeat {
     /// Who.
-    pub peer: PeerRef,
+    pub peer: PeerHandle,
     /// Which socket.
     pub socket_no: u64,
 }

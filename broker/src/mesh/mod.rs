@@ -2,14 +2,13 @@
 
 pub mod actor;
 pub mod attach;
-mod claims;
 pub mod context;
 pub mod directory;
 pub mod dispatch;
 pub mod events;
 mod flush;
-pub mod hooks;
-pub mod known;
+pub mod hook_statuses;
+pub mod known_sessions;
 pub mod lanes;
 pub mod letter;
 pub mod load;
@@ -19,6 +18,7 @@ pub mod outcome;
 pub mod own_sessions;
 pub mod peers;
 pub mod resolve;
+mod session_key_owner;
 mod step;
 #[cfg(test)]
 #[allow(unreachable_pub, reason = "only this crate's tests see it")]

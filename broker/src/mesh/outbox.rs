@@ -37,7 +37,7 @@ pub struct InFlight {
     pub client_message_id: Option<Arc<str>>,
     /// What its acknowledgement ends.
     pub owed: AllOwed,
-    /// Mark of the frame in its socket, see [`crate::session::queue::Outlet::push_marked`].
+    /// Mark of the frame in its socket, see [`crate::session::queue::PeerSender::push_marked`].
     pub mark: u64,
     /// Monotonic ms when the frame was first seen to have left; kept for clients that never acknowledge.
     pub left_mono_ms: Option<i64>,
@@ -46,26 +46,26 @@ pub struct InFlight {
 /// Where one priority class stands. Everything up to `pushed` was pushed on this socket; `tail` is the newest message
 /// that is waiting in storage. There is a backlog while `tail > pushed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lane {
+pub struct PriorityCursor {
     /// Highest seq pushed.
     pub pushed: i64,
     /// Highest seq left to storage.
     pub tail: i64,
 }
 
-impl Lane {
+impl PriorityCursor {
     /// Something waits in storage.
     pub fn backlog(self) -> bool {
         self.tail > self.pushed
     }
 }
 
-/// The window and the lanes.
+/// The window and the cursors.
 #[derive(Debug, Default)]
 pub struct Outbox {
     in_flight: FastMap<MessageId, InFlight>,
     bytes: usize,
-    lanes: [Lane; 3],
+    cursors: [PriorityCursor; 3],
     /// A read of the backlog is under way.
     pub reading: bool,
     /// Bumped by every attach and every look from the beginning: an answer of an older read is void.
@@ -79,7 +79,7 @@ fn ms(time: std::time::Duration) -> i64 {
 }
 
 /// Index of a priority in arrays.
-pub fn lane_of(priority: Priority) -> usize {
+pub fn index_of(priority: Priority) -> usize {
     priority as usize
 }
 
@@ -134,14 +134,14 @@ impl Outbox {
     }
 
     /// Where a class stands.
-    pub fn lane(&self, priority: Priority) -> Lane {
-        self.lanes[lane_of(priority)]
+    pub fn cursor(&self, priority: Priority) -> PriorityCursor {
+        self.cursors[index_of(priority)]
     }
 
     /// Notes a push.
     pub fn pushed(&mut self, id: MessageId, entry: InFlight) {
-        let lane = &mut self.lanes[lane_of(entry.priority)];
-        lane.pushed = lane.pushed.max(entry.seq);
+        let cursor = &mut self.cursors[index_of(entry.priority)];
+        cursor.pushed = cursor.pushed.max(entry.seq);
         self.bytes += entry.bytes;
         if let Some(old) = self.in_flight.insert(id, entry) {
             self.bytes -= old.bytes;
@@ -150,14 +150,14 @@ impl Outbox {
 
     /// Notes a message left to storage.
     pub fn left_to_storage(&mut self, priority: Priority, seq: i64) {
-        let lane = &mut self.lanes[lane_of(priority)];
-        lane.tail = lane.tail.max(seq);
+        let cursor = &mut self.cursors[index_of(priority)];
+        cursor.tail = cursor.tail.max(seq);
     }
 
     /// Everything in storage up to `seq` has been looked at.
     pub fn read_up_to(&mut self, priority: Priority, seq: i64) {
-        let lane = &mut self.lanes[lane_of(priority)];
-        lane.pushed = lane.pushed.max(seq);
+        let cursor = &mut self.cursors[index_of(priority)];
+        cursor.pushed = cursor.pushed.max(seq);
     }
 
     /// Takes an acknowledged push out of the window.
@@ -198,9 +198,9 @@ impl Outbox {
     /// The socket is gone: what was not acknowledged is backlog again.
     pub fn rewind(&mut self) {
         for (_, entry) in self.in_flight.drain() {
-            let lane = &mut self.lanes[lane_of(entry.priority)];
-            lane.tail = lane.tail.max(lane.pushed);
-            lane.pushed = lane.pushed.min(entry.seq - 1);
+            let cursor = &mut self.cursors[index_of(entry.priority)];
+            cursor.tail = cursor.tail.max(cursor.pushed);
+            cursor.pushed = cursor.pushed.min(entry.seq - 1);
         }
         self.bytes = 0;
         self.reading = false;
@@ -211,8 +211,8 @@ impl Outbox {
     /// Everything undelivered of these classes in storage up to `tail` has to be looked at. Nothing is read before `reading`
     /// is taken back: what was acknowledged has to be on disk first.
     pub fn look_again(&mut self, classes: [bool; Priority::ALL.len()], tail: i64) {
-        for priority in Priority::ALL.into_iter().filter(|priority| classes[lane_of(*priority)]) {
-            self.lanes[lane_of(priority)] = Lane { pushed: 0, tail };
+        for priority in Priority::ALL.into_iter().filter(|priority| classes[index_of(*priority)]) {
+            self.cursors[index_of(priority)] = PriorityCursor { pushed: 0, tail };
         }
         self.looked = self.in_flight.values().map(|entry| entry.seq).collect();
         self.reading = true;
@@ -226,13 +226,13 @@ impl Outbox {
 
     /// For a client that never acknowledges: takes out what left before [`limits::STAYED_OPEN`] on a socket that is still open
     /// and was heard of late enough to have been there when it came.
-    pub fn take_stayed(&mut self, left_bytes: u64, mono_ms: i64, heard_mono_ms: i64) -> Vec<(MessageId, InFlight)> {
+    pub fn take_stayed(&mut self, written_bytes: u64, mono_ms: i64, heard_mono_ms: i64) -> Vec<(MessageId, InFlight)> {
         let stayed = ms(limits::STAYED_OPEN);
         // A peer that is there answers a ping in this time; one that was not heard since may have gone without a word.
         let alive = stayed - ms(limits::PING_INTERVAL);
         let mut due = Vec::new();
         for (id, entry) in &mut self.in_flight {
-            if entry.mark <= left_bytes {
+            if entry.mark <= written_bytes {
                 let left = *entry.left_mono_ms.get_or_insert(mono_ms);
                 if mono_ms - left >= stayed && heard_mono_ms - left >= alive {
                     due.push(id.clone());
@@ -244,7 +244,7 @@ impl Outbox {
 
     /// Some class has a backlog.
     pub fn behind(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.backlog())
+        self.cursors.iter().any(|cursor| cursor.backlog())
     }
 }
 
@@ -289,8 +289,8 @@ mod tests {
         outbox.pushed("b".into(), entry(5, Priority::Next, 1));
         outbox.acknowledge("a").unwrap();
         outbox.rewind();
-        assert_eq!(outbox.lane(Priority::Next), Lane { pushed: 4, tail: 5 });
-        assert!(!outbox.lane(Priority::Now).backlog());
+        assert_eq!(outbox.cursor(Priority::Next), PriorityCursor { pushed: 4, tail: 5 });
+        assert!(!outbox.cursor(Priority::Now).backlog());
     }
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
         outbox.pushed("a".into(), entry(3, Priority::Next, 1));
         outbox.look_again([true; 3], 9);
         outbox.acknowledge("a").unwrap();
-        assert_eq!(outbox.lane(Priority::Next), Lane { pushed: 0, tail: 9 });
+        assert_eq!(outbox.cursor(Priority::Next), PriorityCursor { pushed: 0, tail: 9 });
         assert!(outbox.knows("a", 3) && !outbox.knows("b", 2));
         outbox.rewind();
         assert!(!outbox.knows("a", 3), "a new socket got nothing yet");

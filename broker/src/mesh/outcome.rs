@@ -10,14 +10,14 @@ use claudemesh_protocol::message::ServerMessage;
 
 use super::context::MeshContext;
 use super::dispatch::{Feature, Features, MemoryOf};
-use super::peers::PeerRef;
+use super::peers::PeerHandle;
 use crate::refusal::Refusal;
 
 /// Whom an answer goes to, kept by work that answers later.
 #[derive(Clone, Debug)]
 pub struct ReplyTo {
     /// The asking peer.
-    pub peer: PeerRef,
+    pub peer: PeerHandle,
     /// Its socket at that time: an answer never goes to a later socket.
     pub socket_no: u64,
     /// `_reqId`.

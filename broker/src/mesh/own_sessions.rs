@@ -6,20 +6,20 @@ use claudemesh_protocol::features::presence::WriteTarget;
 
 use super::context::MeshContext;
 use super::outcome::Outcome;
-use super::peers::PeerRef;
+use super::peers::PeerHandle;
 use crate::refusal::Refusal;
 
 /// The sessions a write is for: the caller's own, a named one of the same member, or all of the member.
 ///
 /// # Errors
 /// `not_found` when the member has no such session.
-pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerRef>, Refusal> {
+pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerHandle>, Refusal> {
     let own = cx.peer()?;
     let Some(wanted) = target.target_session.as_deref() else {
-        return Ok(vec![own.acts_for.filter(|at| cx.roster().get(*at).is_some()).unwrap_or(own.at)]);
+        return Ok(vec![own.acts_for.filter(|at| cx.roster().get(*at).is_some()).unwrap_or(own.handle)]);
     };
     let of_member = cx.roster().of_member(&own.member);
-    let found: Vec<PeerRef> = of_member
+    let found: Vec<PeerHandle> = of_member
         .iter()
         .copied()
         .filter(|at| wanted == "*" || cx.roster().get(*at).is_some_and(|peer| peer.session_id == wanted))
@@ -31,6 +31,6 @@ pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<Pee
 }
 
 /// Confirms a write: how many sessions it changed.
-pub fn confirm(peers: &[PeerRef]) -> Outcome<Sessions> {
+pub fn confirm(peers: &[PeerHandle]) -> Outcome<Sessions> {
     Outcome::Answer(Sessions { sessions: u32::try_from(peers.len()).unwrap_or(u32::MAX) })
 }

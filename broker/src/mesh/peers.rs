@@ -13,13 +13,13 @@ use claudemesh_protocol::target::group_covers;
 
 use super::outbox::Outbox;
 use crate::hash::FastMap;
-use crate::session::queue::Outlet;
+use crate::session::queue::PeerSender;
 
 /// Handle of a peer inside one mesh; never reused while the mesh is in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerRef(pub u64);
+pub struct PeerHandle(pub u64);
 
-impl PeerRef {
+impl PeerHandle {
     /// The handle that no peer has.
     pub const NONE: Self = Self(0);
 }
@@ -57,7 +57,7 @@ pub struct Moment {
 /// One connection record: a session with an open socket or in lease grace.
 pub struct Peer {
     /// Handle.
-    pub at: PeerRef,
+    pub handle: PeerHandle,
     /// Wire id.
     pub presence: PresenceId,
     /// The member it belongs to.
@@ -97,7 +97,7 @@ pub struct Peer {
     /// Said nothing of what it can do: a client of before, which knows no field that is newer.
     pub older: bool,
     /// A verb at the shell of a session: acts for the record with its session id.
-    pub acts_for: Option<PeerRef>,
+    pub acts_for: Option<PeerHandle>,
     /// `hello` connections are a member's control plane.
     pub control_plane: bool,
     /// Groups with roles.
@@ -121,7 +121,7 @@ pub struct Peer {
     /// Monotonic ms of the last frame or pong.
     pub heard_mono_ms: i64,
     /// The socket; `None` in lease grace.
-    pub socket: Option<Outlet>,
+    pub socket: Option<PeerSender>,
     /// Number of the socket, so that the end of an old one cannot end a new one.
     pub socket_no: u64,
     /// Monotonic ms when the lease ends; set while there is no socket.
@@ -151,9 +151,9 @@ impl Deref for Sending<'_> {
 
 impl Peer {
     /// A session of a member that has said nothing of itself: idle, visible, without a socket.
-    pub fn new(at: PeerRef, member: &Member, session_key: Option<PublicKey>, now: Moment) -> Self {
+    pub fn new(at: PeerHandle, member: &Member, session_key: Option<PublicKey>, now: Moment) -> Self {
         Self {
-            at,
+            handle: at,
             presence: PresenceId::random(&mut rand::thread_rng()),
             member: member.id.clone(),
             member_key: member.pubkey,
@@ -236,11 +236,11 @@ pub struct KnownSession {
 #[derive(Default)]
 pub struct Roster {
     /// Boxed: a map keeps up to half of its places empty, and a record is large.
-    peers: FastMap<PeerRef, Box<Record>>,
-    order: std::collections::BTreeSet<PeerRef>,
+    peers: FastMap<PeerHandle, Box<Record>>,
+    order: std::collections::BTreeSet<PeerHandle>,
     next: u64,
-    by_key: FastMap<PublicKey, Vec<PeerRef>>,
-    by_member: FastMap<MemberId, Vec<PeerRef>>,
+    by_key: FastMap<PublicKey, Vec<PeerHandle>>,
+    by_member: FastMap<MemberId, Vec<PeerHandle>>,
     members: FastMap<MemberId, Member>,
     member_by_key: FastMap<PublicKey, MemberId>,
     /// Sessions by key, connected or not.
@@ -251,14 +251,14 @@ pub struct Roster {
 
 impl Roster {
     /// The next free handle.
-    pub fn next_ref(&mut self) -> PeerRef {
+    pub fn next_ref(&mut self) -> PeerHandle {
         self.next += 1;
-        PeerRef(self.next)
+        PeerHandle(self.next)
     }
 
     /// Adds a peer under its handle.
     pub fn insert(&mut self, peer: Peer) {
-        let at = peer.at;
+        let at = peer.handle;
         if !peer.ephemeral {
             self.by_key.entry(peer.key()).or_default().push(at);
             self.by_member.entry(peer.member.clone()).or_default().push(at);
@@ -268,7 +268,7 @@ impl Roster {
     }
 
     /// Removes a peer.
-    pub fn remove(&mut self, at: PeerRef) -> Option<Peer> {
+    pub fn remove(&mut self, at: PeerHandle) -> Option<Peer> {
         let peer = self.peers.remove(&at)?.peer;
         self.order.remove(&at);
         if let Some(list) = self.by_key.get_mut(&peer.key()) {
@@ -287,22 +287,22 @@ impl Roster {
     }
 
     /// A peer.
-    pub fn get(&self, at: PeerRef) -> Option<&Peer> {
+    pub fn get(&self, at: PeerHandle) -> Option<&Peer> {
         self.peers.get(&at).map(|record| &record.peer)
     }
 
     /// A peer, to change.
-    pub fn get_mut(&mut self, at: PeerRef) -> Option<&mut Peer> {
+    pub fn get_mut(&mut self, at: PeerHandle) -> Option<&mut Peer> {
         self.peers.get_mut(&at).map(|record| &mut record.peer)
     }
 
     /// What is on its way to a peer.
-    pub fn outbox(&self, at: PeerRef) -> Option<&Outbox> {
+    pub fn outbox(&self, at: PeerHandle) -> Option<&Outbox> {
         self.peers.get(&at).map(|record| &record.outbox)
     }
 
     /// What is on its way to a peer, to change.
-    pub fn sending(&mut self, at: PeerRef) -> Option<Sending<'_>> {
+    pub fn sending(&mut self, at: PeerHandle) -> Option<Sending<'_>> {
         self.peers.get_mut(&at).map(|record| Sending { peer: &record.peer, outbox: &mut record.outbox })
     }
 
@@ -312,7 +312,7 @@ impl Roster {
     }
 
     /// Handles of all peers, oldest first.
-    pub fn refs(&self) -> Vec<PeerRef> {
+    pub fn refs(&self) -> Vec<PeerHandle> {
         self.order.iter().copied().collect()
     }
 
@@ -327,12 +327,12 @@ impl Roster {
     }
 
     /// Peers that answer to exactly this key (a session, or a member's connections without session key).
-    pub fn with_key(&self, key: &PublicKey) -> &[PeerRef] {
+    pub fn with_key(&self, key: &PublicKey) -> &[PeerHandle] {
         self.by_key.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Every session of a member.
-    pub fn of_member(&self, member: &MemberId) -> &[PeerRef] {
+    pub fn of_member(&self, member: &MemberId) -> &[PeerHandle] {
         self.by_member.get(member).map_or(&[], Vec::as_slice)
     }
 

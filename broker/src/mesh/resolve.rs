@@ -9,7 +9,7 @@ use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::target::Target;
 use smallvec::SmallVec;
 
-use super::peers::{Member, Peer, PeerRef, Roster, allows};
+use super::peers::{Member, Peer, PeerHandle, Roster, allows};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
@@ -100,7 +100,7 @@ pub struct Routed {
 }
 
 /// Nearly always one.
-pub type Sockets = SmallVec<[PeerRef; 1]>;
+pub type Sockets = SmallVec<[PeerHandle; 1]>;
 
 /// Recipients up to which a look at all of them is cheaper than a set.
 const FEW: usize = 8;
@@ -109,7 +109,7 @@ const FEW: usize = 8;
 ///
 /// # Errors
 /// `unknown_target`, or `ambiguous_target` with the candidates.
-pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Result<Resolved, Refusal> {
+pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerHandle>) -> Result<Resolved, Refusal> {
     let text = text.trim();
     if let Some(key) = PublicKey::parse(text) {
         return resolve_key(roster, &key);
@@ -123,7 +123,7 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerRef>) -> Res
     let named: Vec<&Peer> = roster
         .iter()
         .filter(|peer| !peer.ephemeral && peer.session_key.is_some() && peer.name.to_lowercase() == name)
-        .filter(|peer| Some(peer.at) != caller)
+        .filter(|peer| Some(peer.handle) != caller)
         .collect();
     // Who has restarted a session is meant by its name, not the session that was closed a moment ago.
     let is_here = |member: &MemberId| named.iter().any(|peer| peer.online() && peer.member == *member);
@@ -268,7 +268,7 @@ impl<'a> Route<'a> {
         match target {
             Target::Key(key) => self.add_resolved(&resolve_key(self.roster, key)?),
             Target::Name(name) => {
-                let resolved = resolve_name(self.roster, name, Some(self.sender.at))?;
+                let resolved = resolve_name(self.roster, name, Some(self.sender.handle))?;
                 self.add_resolved(&resolved)
             }
             Target::Everyone => self.add_audience("the mesh", |_| true),
@@ -302,7 +302,7 @@ impl<'a> Route<'a> {
             Resolved::Member(id, _) => self.add_member(id, Grant::Dm),
             Resolved::Session(key) => {
                 let peers: Sockets =
-                    self.roster.with_key(key).iter().copied().filter(|at| *at != self.sender.at).collect();
+                    self.roster.with_key(key).iter().copied().filter(|at| *at != self.sender.handle).collect();
                 if peers.is_empty() && *key == self.sender.key() {
                     // A push to the connection that sends would come back as somebody else's message.
                     self.own = true;
@@ -333,7 +333,7 @@ impl<'a> Route<'a> {
             .of_member(id)
             .iter()
             .filter_map(|at| self.roster.get(*at))
-            .filter(|peer| peer.at != self.sender.at)
+            .filter(|peer| peer.handle != self.sender.handle)
             .partition(|peer| grant == Grant::Broadcast && self.excluded(peer));
         if !sessions.iter().any(|peer| peer.online()) {
             // The author of a topic message has it, and so has whoever got it directly: nothing waits for their members.
@@ -348,10 +348,10 @@ impl<'a> Route<'a> {
         for peer in keyed {
             // One that is away gets its copy when it returns; the others have theirs, so nothing is to be passed on.
             let kind = if peer.online() { RecipientKind::Member } else { RecipientKind::Session };
-            self.push(peer.key(), kind, id.clone(), Sockets::from_buf([peer.at]));
+            self.push(peer.key(), kind, id.clone(), Sockets::from_buf([peer.handle]));
         }
         if !keyless.is_empty() {
-            let peers = keyless.iter().map(|peer| peer.at).collect();
+            let peers = keyless.iter().map(|peer| peer.handle).collect();
             self.push(member.pubkey, RecipientKind::Member, id.clone(), peers);
         }
     }
@@ -364,7 +364,7 @@ impl<'a> Route<'a> {
             // A verb at the shell and the inbox at the shell are one person, who knows what they wrote.
             let same_shell =
                 self.sender.ephemeral && peer.channel == self.sender.channel && peer.key() == self.sender.key();
-            let own = peer.at == self.sender.at || same_shell;
+            let own = peer.handle == self.sender.handle || same_shell;
             if own || peer.ephemeral || !peer.visible || !belongs(peer) {
                 continue;
             }
@@ -379,7 +379,7 @@ impl<'a> Route<'a> {
                 continue;
             }
             let kind = if peer.session_key.is_some() { RecipientKind::Session } else { RecipientKind::Member };
-            self.push(peer.key(), kind, peer.member.clone(), Sockets::from_buf([peer.at]));
+            self.push(peer.key(), kind, peer.member.clone(), Sockets::from_buf([peer.handle]));
         }
         if self.routed.is_empty() && self.blocked == blocked {
             return Err(unknown(&match excluded {

@@ -2,7 +2,7 @@
 
 use super::context::{Caller, Core, FlushWanted, MeshContext};
 use super::dispatch::Features;
-use super::known;
+use super::known_sessions;
 use crate::journal::Batch;
 
 /// Runs something on the features, then tells them the events that it caused.
@@ -24,7 +24,7 @@ pub(super) fn step<T>(
 /// Takes what is to be written: the records that changed, then what each feature has.
 pub(super) fn collect(core: &mut Core, features: &mut Features, wanted: FlushWanted) -> Batch {
     let mut batch = Batch::default();
-    known::collect(core, &mut batch);
+    known_sessions::collect(core, &mut batch);
     features.collect(&mut MeshContext::new(core, None), wanted, &mut batch);
     batch
 }

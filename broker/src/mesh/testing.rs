@@ -14,7 +14,7 @@ use super::dispatch::Features;
 use super::events::MeshEvent;
 use super::lanes::Lanes;
 use super::outcome::{Outcome, Work};
-use super::peers::{Member, Moment, Peer, PeerRef, Role, Roster};
+use super::peers::{Member, Moment, Peer, PeerHandle, Role, Roster};
 use super::step;
 use crate::clock::ManualClock;
 use crate::config::{Connections, Limits};
@@ -23,14 +23,14 @@ use crate::db::{Db, DbOptions};
 use crate::journal::Journal;
 use crate::refusal::Refusal;
 use crate::session::Out;
-use crate::session::queue::{Load, Outlet};
+use crate::session::queue::{PeerSender, SendQueue};
 
 /// Frames a socket got.
 pub type Frames = Arc<Mutex<Vec<Value>>>;
 
 struct Sink {
     frames: Frames,
-    load: Arc<Load>,
+    load: Arc<SendQueue>,
 }
 
 impl Actor for Sink {
@@ -47,7 +47,7 @@ impl Handler<Out> for Sink {
     fn handle(&mut self, out: Out, _: &mut Self::Context) {
         if let Out::Ready = out {
             let texts = self.load.take();
-            self.load.left();
+            self.load.mark_written();
             self.frames.lock().unwrap().extend(texts.iter().map(|text| serde_json::from_str::<Value>(text).unwrap()));
         }
     }
@@ -100,7 +100,7 @@ impl TestMesh {
     }
 
     /// A connected session of a member that acknowledges and pulls.
-    pub fn peer(&mut self, member: &MemberId, name: &str, session: Option<u8>) -> (PeerRef, Frames) {
+    pub fn peer(&mut self, member: &MemberId, name: &str, session: Option<u8>) -> (PeerHandle, Frames) {
         let member = self.core.roster.member(member).unwrap().clone();
         let at = self.core.roster.next_ref();
         self.core.roster.insert(Peer {
@@ -123,14 +123,14 @@ impl TestMesh {
     }
 
     /// Opens a new socket for a record, as a (re-)attach does.
-    pub fn connect(&mut self, at: PeerRef) -> Frames {
+    pub fn connect(&mut self, at: PeerHandle) -> Frames {
         let frames = Frames::default();
-        let load = Arc::<Load>::default();
+        let load = Arc::<SendQueue>::default();
         let sink = Sink { frames: frames.clone(), load: load.clone() }.start().recipient();
         self.sockets += 1;
         let number = self.sockets;
         let peer = self.core.roster.get_mut(at).unwrap();
-        peer.socket = Some(Outlet::new(sink, load));
+        peer.socket = Some(PeerSender::new(sink, load));
         peer.socket_no = number;
         self.core.roster.sending(at).unwrap().outbox.rewind();
         self.step(None, |_, cx| cx.emit(MeshEvent::Attached { peer: at, reattached: true, known: None }));
@@ -138,21 +138,21 @@ impl TestMesh {
     }
 
     /// Closes the socket of a record, as a detach does.
-    pub fn disconnect(&mut self, at: PeerRef) {
+    pub fn disconnect(&mut self, at: PeerHandle) {
         self.core.roster.get_mut(at).unwrap().socket = None;
         self.core.roster.sending(at).unwrap().outbox.rewind();
         self.step(None, |_, cx| cx.emit(MeshEvent::Detached { peer: at }));
     }
 
     /// Runs something on the features and delivers the events it caused.
-    pub fn step<T>(&mut self, at: Option<PeerRef>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
+    pub fn step<T>(&mut self, at: Option<PeerHandle>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
         let caller =
             at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()), confirm: false, tag: "test" });
         step::step(&mut self.core, &mut self.features, caller, run)
     }
 
     /// Any request, answered: what it set in motion is done, in lane order. For requests that have an answer.
-    pub async fn ask(&mut self, at: PeerRef, request: impl Into<ClientMessage>) -> ServerMessage {
+    pub async fn ask(&mut self, at: PeerHandle, request: impl Into<ClientMessage>) -> ServerMessage {
         let request = request.into();
         let outcome = self.step(Some(at), |features, cx| features.dispatch(cx, request));
         let work = std::mem::take(&mut self.core.work);
@@ -175,7 +175,7 @@ impl TestMesh {
     /// A request of messaging, before anything that follows from it.
     pub fn handle(
         &mut self,
-        at: PeerRef,
+        at: PeerHandle,
         request: impl Into<claudemesh_protocol::features::messaging::Request>,
     ) -> Result<Outcome, Refusal> {
         let request = ClientMessage::from(request.into());
@@ -183,7 +183,7 @@ impl TestMesh {
     }
 
     /// Sends a text.
-    pub fn send(&mut self, at: PeerRef, to: &str, priority: Priority, text: &str) -> Result<Outcome, Refusal> {
+    pub fn send(&mut self, at: PeerHandle, to: &str, priority: Priority, text: &str) -> Result<Outcome, Refusal> {
         self.handle(at, Send { target_spec: to.into(), priority, ciphertext: text.into(), ..Send::default() })
     }
 
@@ -228,7 +228,7 @@ impl TestMesh {
     }
 
     /// Runs what is in the lanes; returns what came of the last one.
-    async fn run_lanes(&mut self, at: Option<PeerRef>) -> Option<Result<Outcome, Refusal>> {
+    async fn run_lanes(&mut self, at: Option<PeerHandle>) -> Option<Result<Outcome, Refusal>> {
         let mut last = None;
         while let Some(Work { lane, future, reply_to, .. }) = self.lanes.start() {
             let done = future.await;

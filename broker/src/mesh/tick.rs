@@ -5,7 +5,7 @@ use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use super::actor::{Mesh, TICK_MS};
 use super::context::{EVENT_FRAMES_PER_SECOND, FlushWanted, system_event};
 use super::events::MeshEvent;
-use super::known;
+use super::known_sessions;
 use super::load::reload_members;
 use super::step;
 
@@ -63,7 +63,7 @@ impl Mesh {
         }
         if mono >= self.next_forget_mono_ms {
             self.next_forget_mono_ms = mono + FORGET_MS;
-            known::forget(&mut self.core);
+            known_sessions::forget(&mut self.core);
         }
         self.retire_when_idle(mono, ctx);
     }

@@ -14,7 +14,7 @@ use claudemesh_protocol::session::Request as SessionRequest;
 use super::bucket::Bucket;
 use super::frames::FrameLimit;
 use super::hello::{self, SeenHellos, VerifiedHello};
-use super::queue::{Load, Outlet};
+use super::queue::{PeerSender, SendQueue};
 use super::socket::{Socket, SocketContext};
 use super::{CloseReason, Out};
 use crate::clock::SharedClock;
@@ -22,10 +22,10 @@ use crate::config::Limits;
 use crate::mesh::actor::Mesh;
 use crate::mesh::directory::Directory;
 use crate::mesh::messages::{Attach, ClientFrame, Detach, Heartbeat, Inbound};
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 use crate::metrics::METRICS;
+use crate::open_connections::{OpenConnections, OpenGuard};
 use crate::refusal::Refusal;
-use crate::traffic::{Open, Traffic};
 
 /// Frames of one socket travel to the mesh together up to so many bytes.
 const MAX_TOGETHER_BYTES: usize = 64 * 1024;
@@ -45,7 +45,7 @@ pub struct SessionDeps {
     /// Proofs of session keys that were used.
     pub seen_hellos: SeenHellos,
     /// What is open, so that a drain knows when it is done.
-    pub traffic: Traffic,
+    pub traffic: OpenConnections,
 }
 
 enum State {
@@ -54,7 +54,7 @@ enum State {
     /// A hello is being checked.
     Joining,
     /// Attached.
-    Attached { mesh: Addr<Mesh>, peer: PeerRef },
+    Attached { mesh: Addr<Mesh>, peer: PeerHandle },
     /// Closing; frames are ignored.
     Closing,
 }
@@ -75,14 +75,14 @@ pub struct PeerSession {
     /// Frames that were read in this turn, for the mesh.
     asked: Vec<ClientFrame>,
     asked_bytes: usize,
-    load: Arc<Load>,
-    _open: Open,
+    queue: Arc<SendQueue>,
+    _open: OpenGuard,
 }
 
 impl PeerSession {
-    /// A session for a socket that was just upgraded; what is held for it is counted in `load`, and `frame_limit` is raised once
+    /// A session for a socket that was just upgraded; what is held for it is counted in `queue`, and `frame_limit` is raised once
     /// it is known whose it is.
-    pub fn new(deps: Arc<SessionDeps>, load: Arc<Load>, frame_limit: FrameLimit) -> Self {
+    pub fn new(deps: Arc<SessionDeps>, queue: Arc<SendQueue>, frame_limit: FrameLimit) -> Self {
         deps.pending.fetch_add(1, Ordering::Relaxed);
         METRICS.connections_pending.inc();
         let socket_no = deps.next_socket.fetch_add(1, Ordering::Relaxed) as u64;
@@ -102,7 +102,7 @@ impl PeerSession {
             frame_limit,
             asked: Vec::new(),
             asked_bytes: 0,
-            load,
+            queue,
         }
     }
 
@@ -269,8 +269,8 @@ impl PeerSession {
     pub fn out(&mut self, out: Out, ctx: &mut SocketContext) {
         match out {
             Out::Ready => {
-                let frames = self.load.take();
-                match self.load.closing() {
+                let frames = self.queue.take();
+                match self.queue.closing() {
                     Some(reason) => self.end(reason, ctx),
                     None => frames.into_iter().for_each(|frame| ctx.text(frame)),
                 }
@@ -292,7 +292,7 @@ impl PeerSession {
         }
         hello::trim(&mut verified.description);
         self.state = State::Joining;
-        let socket = Outlet::new(ctx.recipient(), Arc::clone(&self.load));
+        let socket = PeerSender::new(ctx.recipient(), Arc::clone(&self.queue));
         let (directory, socket_no) = (self.deps.directory.clone(), self.socket_no);
         let joining = join(directory, verified, req_id, socket, socket_no).into_actor(self);
         let joined = joining.map(|joined, session, ctx| match joined {
@@ -378,9 +378,9 @@ async fn join(
     directory: Directory,
     hello: VerifiedHello,
     req_id: Option<Arc<str>>,
-    socket: Outlet,
+    socket: PeerSender,
     socket_no: u64,
-) -> Result<(Addr<Mesh>, PeerRef), Refusal> {
+) -> Result<(Addr<Mesh>, PeerHandle), Refusal> {
     for _ in 0..20 {
         let mesh = directory.get(&hello.mesh).await?;
         let attach = Attach { hello: hello.clone(), req_id: req_id.clone(), socket: socket.clone(), socket_no };

@@ -20,7 +20,7 @@ const TOO_LARGE: [u8; 14] = [0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf
 pub type FrameLimit = Arc<AtomicUsize>;
 
 /// Bytes from a socket with an eye on the headers in them.
-pub struct Announced<S> {
+pub struct FrameSizeGuard<S> {
     bytes: S,
     limit: FrameLimit,
     /// The beginning of a header that is not complete.
@@ -30,7 +30,7 @@ pub struct Announced<S> {
     refused: bool,
 }
 
-impl<S> Announced<S> {
+impl<S> FrameSizeGuard<S> {
     /// Everything up to the first frame over the limit.
     pub fn new(bytes: S, limit: FrameLimit) -> Self {
         Self { bytes, limit, held: Bytes::new(), left: 0, refused: false }
@@ -78,7 +78,7 @@ fn header(bytes: &[u8]) -> Option<(u64, u64)> {
     (bytes.len() as u64 >= length + mask).then_some((length + mask, payload))
 }
 
-impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Announced<S> {
+impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameSizeGuard<S> {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -132,7 +132,7 @@ mod tests {
             let piece = (*piece).min(rest.len());
             chunks.push(Ok(rest.split_to(piece)));
         }
-        let mut announced = Announced::new(stream::iter(chunks), Arc::new(LIMIT.into()));
+        let mut announced = FrameSizeGuard::new(stream::iter(chunks), Arc::new(LIMIT.into()));
         let (mut codec, mut buffer, mut sizes, mut most) = (Codec::new().max_size(LIMIT), BytesMut::new(), vec![], 0);
         while let Some(chunk) = futures_util::FutureExt::now_or_never(announced.next()).flatten() {
             buffer.extend_from_slice(&chunk.unwrap());

@@ -15,7 +15,7 @@ pub use actor::{PeerSession, SessionDeps};
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub enum Out {
-    /// Frames lie in the session's [`queue::Load`]; said when the first of them came.
+    /// Frames lie in the session's [`queue::SendQueue`]; said when the first of them came.
     Ready,
     /// Close with a reason, after what was handed over before.
     Close(CloseReason),

@@ -1,8 +1,8 @@
 //! What is held in memory for one socket: counted in bytes from the moment the mesh hands a frame over until the HTTP
 //! server has taken it, so that a peer that does not read costs a fixed amount whatever the size of its frames.
 //!
-//! The mesh holds the [`Outlet`], the session the [`Load`], and `socket.rs` says when a frame has left. Frames wait in the
-//! load, and the session's mailbox only says that there are some: under load one notice brings many.
+//! The mesh holds the [`PeerSender`], the session the [`SendQueue`], and `socket.rs` says when a frame has left. Frames wait in the
+//! queue, and the session's mailbox only says that there are some: under load one notice brings many.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,22 +19,22 @@ pub const FRAME_OVERHEAD_BYTES: usize = 128;
 
 /// Bytes on their way to one socket.
 #[derive(Debug, Default)]
-pub struct Load {
+pub struct SendQueue {
     /// Frames that the session has not taken.
-    queue: Mutex<Vec<ByteString>>,
+    frames: Mutex<Vec<ByteString>>,
     /// In the queue, being encoded, or encoded and not taken by the HTTP server.
     held_bytes: AtomicUsize,
     /// The part of it that has left the queue.
     taken_bytes: AtomicUsize,
     /// Everything that was ever handed over.
-    handed_bytes: AtomicU64,
+    enqueued_bytes: AtomicU64,
     /// The part of it that has left for the HTTP server's buffer.
-    left_bytes: AtomicU64,
+    written_bytes: AtomicU64,
     /// Why the socket has to be closed although no notice of it fitted into the mailbox.
     closing: OnceLock<CloseReason>,
 }
 
-impl Load {
+impl SendQueue {
     /// Bytes held now.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes.load(Ordering::Acquire)
@@ -42,21 +42,21 @@ impl Load {
 
     /// The session takes the frames that wait, to encode them. The queue keeps no memory behind: most sockets are idle.
     pub fn take(&self) -> Vec<ByteString> {
-        let frames = std::mem::take(&mut *self.queue());
+        let frames = std::mem::take(&mut *self.frames());
         self.taken_bytes.fetch_add(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
         frames
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, Vec<ByteString>> {
+    fn frames(&self) -> std::sync::MutexGuard<'_, Vec<ByteString>> {
         // A vector is whole at every step.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that was taken so far has left for the HTTP server's buffer.
-    pub fn left(&self) {
+    pub fn mark_written(&self) {
         let bytes = self.taken_bytes.swap(0, Ordering::AcqRel);
         self.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.left_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
+        self.written_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
     }
 
     /// A reason to close that did not fit into the mailbox.
@@ -67,20 +67,20 @@ impl Load {
 
 /// The mesh's end of a socket.
 #[derive(Clone)]
-pub struct Outlet {
+pub struct PeerSender {
     socket: Recipient<Out>,
-    load: Arc<Load>,
+    queue: Arc<SendQueue>,
 }
 
-impl Outlet {
+impl PeerSender {
     /// Frames for that session, counted there.
-    pub fn new(socket: Recipient<Out>, load: Arc<Load>) -> Self {
-        Self { socket, load }
+    pub fn new(socket: Recipient<Out>, queue: Arc<SendQueue>) -> Self {
+        Self { socket, queue }
     }
 
     /// Bytes held for this socket.
     pub fn held_bytes(&self) -> usize {
-        self.load.held_bytes()
+        self.queue.held_bytes()
     }
 
     /// Hands over a message or an event; `false` when the peer has too much before it. A message then waits in storage, an
@@ -89,26 +89,26 @@ impl Outlet {
         self.push_marked(frame).is_some()
     }
 
-    /// As [`Outlet::push`]; with the mark at which [`Outlet::left_bytes`] stands once the frame has left.
+    /// As [`PeerSender::push`]; with the mark at which [`PeerSender::written_bytes`] stands once the frame has left.
     pub fn push_marked(&self, frame: ByteString) -> Option<u64> {
         let cost = cost_of(&frame);
-        let held = self.load.held_bytes();
+        let held = self.queue.held_bytes();
         if held > 0 && held + cost > limits::MAX_QUEUED_PUSH_BYTES {
             return None;
         }
-        self.hand_over(frame, cost)
+        self.enqueue(frame, cost)
     }
 
     /// How much of what was handed over has left for the HTTP server's buffer.
-    pub fn left_bytes(&self) -> u64 {
-        self.load.left_bytes.load(Ordering::Acquire)
+    pub fn written_bytes(&self) -> u64 {
+        self.queue.written_bytes.load(Ordering::Acquire)
     }
 
     /// Hands over an answer. A peer that asks on and on without reading is closed: an answer that is left out without a word
     /// would make its client wait for ever.
     pub fn answer(&self, frame: ByteString) -> bool {
         let cost = cost_of(&frame);
-        let fits = self.load.held_bytes() < limits::MAX_QUEUED_BYTES && self.hand_over(frame, cost).is_some();
+        let fits = self.queue.held_bytes() < limits::MAX_QUEUED_BYTES && self.enqueue(frame, cost).is_some();
         if !fits {
             METRICS.answers_dropped.inc();
             self.close(CloseReason::SlowReader);
@@ -120,24 +120,24 @@ impl Outlet {
     pub fn close(&self, reason: CloseReason) {
         if self.socket.try_send(Out::Close(reason)).is_err() {
             // The first reason stays: the later ones follow from it.
-            let _ = self.load.closing.set(reason);
+            let _ = self.queue.closing.set(reason);
         }
     }
 
-    fn hand_over(&self, frame: ByteString, cost: usize) -> Option<u64> {
-        let mut queue = self.load.queue();
+    fn enqueue(&self, frame: ByteString, cost: usize) -> Option<u64> {
+        let mut waiting = self.queue.frames();
         // Counted first: the session may take it before this returns.
-        self.load.held_bytes.fetch_add(cost, Ordering::AcqRel);
-        let mark = self.load.handed_bytes.fetch_add(cost as u64, Ordering::AcqRel) + cost as u64;
-        let first = queue.is_empty();
-        queue.push(frame);
-        drop(queue);
+        self.queue.held_bytes.fetch_add(cost, Ordering::AcqRel);
+        let mark = self.queue.enqueued_bytes.fetch_add(cost as u64, Ordering::AcqRel) + cost as u64;
+        let first = waiting.is_empty();
+        waiting.push(frame);
+        drop(waiting);
         if !first || self.socket.try_send(Out::Ready).is_ok() {
             return Some(mark);
         }
         // The session has ended: what nobody will take is let go, so that the next one is told again.
-        let frames = std::mem::take(&mut *self.load.queue());
-        self.load.held_bytes.fetch_sub(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
+        let frames = std::mem::take(&mut *self.queue.frames());
+        self.queue.held_bytes.fetch_sub(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
         None
     }
 }
@@ -170,11 +170,11 @@ mod tests {
         fn handle(&mut self, _: Out, _: &mut Self::Context) {}
     }
 
-    async fn outlet() -> Outlet {
+    async fn sender() -> PeerSender {
         let socket = Silent.start();
         // `started` has run when the first message is handled.
         socket.send(Out::Close(CloseReason::Disconnected)).await.unwrap();
-        Outlet::new(socket.recipient(), Arc::default())
+        PeerSender::new(socket.recipient(), Arc::default())
     }
 
     fn frame(bytes: usize) -> ByteString {
@@ -184,11 +184,11 @@ mod tests {
     #[actix_rt::test]
     async fn what_is_held_for_a_peer_never_passes_the_bound_whatever_the_size_of_its_frames() {
         for size in [0, 100, 16 * 1024, 300_000, limits::MAX_FRAME_BYTES] {
-            let outlet = outlet().await;
+            let sender = sender().await;
             let mut pushed = 0;
-            while outlet.push(frame(size)) {
+            while sender.push(frame(size)) {
                 pushed += 1;
-                let held = outlet.held_bytes();
+                let held = sender.held_bytes();
                 assert!(held <= limits::MAX_QUEUED_PUSH_BYTES, "{pushed} frames of {size} bytes hold {held}");
             }
             assert!(
@@ -199,35 +199,35 @@ mod tests {
 
     #[actix_rt::test]
     async fn answers_have_room_when_pushes_have_none_and_one_too_many_ends_the_socket() {
-        let outlet = outlet().await;
-        while outlet.push(frame(1_000)) {}
+        let sender = sender().await;
+        while sender.push(frame(1_000)) {}
         let mut answered = 0;
-        while outlet.answer(frame(1_000)) {
+        while sender.answer(frame(1_000)) {
             answered += 1;
-            assert!(outlet.held_bytes() <= limits::MAX_QUEUED_BYTES + 1_000 + FRAME_OVERHEAD_BYTES);
+            assert!(sender.held_bytes() <= limits::MAX_QUEUED_BYTES + 1_000 + FRAME_OVERHEAD_BYTES);
         }
         assert!(answered > 1_000, "{answered}");
     }
 
     #[actix_rt::test]
     async fn a_frame_counts_until_it_has_left() {
-        let outlet = outlet().await;
+        let sender = sender().await;
         let (first, second) = (frame(1_000), frame(500));
-        let marks = [outlet.push_marked(first.clone()), outlet.push_marked(second.clone())].map(Option::unwrap);
-        assert_eq!(outlet.left_bytes(), 0);
-        assert_eq!(outlet.load.take(), [first.clone(), second.clone()], "in their order");
-        assert_eq!(outlet.held_bytes(), 1_500 + 2 * FRAME_OVERHEAD_BYTES, "encoded is not gone");
-        let third = outlet.push_marked(second.clone()).unwrap();
-        outlet.load.left();
-        assert!(marks[0] < marks[1] && marks[1] == outlet.left_bytes() && outlet.left_bytes() < third);
-        assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "what came after is not gone");
-        outlet.load.left();
-        assert_eq!(outlet.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "nothing more was taken");
-        assert_eq!(outlet.load.take(), [second]);
-        outlet.load.left();
-        assert_eq!(outlet.held_bytes(), 0);
+        let marks = [sender.push_marked(first.clone()), sender.push_marked(second.clone())].map(Option::unwrap);
+        assert_eq!(sender.written_bytes(), 0);
+        assert_eq!(sender.queue.take(), [first.clone(), second.clone()], "in their order");
+        assert_eq!(sender.held_bytes(), 1_500 + 2 * FRAME_OVERHEAD_BYTES, "encoded is not gone");
+        let third = sender.push_marked(second.clone()).unwrap();
+        sender.queue.mark_written();
+        assert!(marks[0] < marks[1] && marks[1] == sender.written_bytes() && sender.written_bytes() < third);
+        assert_eq!(sender.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "what came after is not gone");
+        sender.queue.mark_written();
+        assert_eq!(sender.held_bytes(), 500 + FRAME_OVERHEAD_BYTES, "nothing more was taken");
+        assert_eq!(sender.queue.take(), [second]);
+        sender.queue.mark_written();
+        assert_eq!(sender.held_bytes(), 0);
         // Even what passes every bound goes out when nothing is before it.
-        assert!(outlet.push(frame(limits::MAX_QUEUED_BYTES)));
-        assert!(!outlet.push(frame(1)));
+        assert!(sender.push(frame(limits::MAX_QUEUED_BYTES)));
+        assert!(!sender.push(frame(1)));
     }
 }

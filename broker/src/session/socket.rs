@@ -15,8 +15,8 @@ use bytestring::ByteString;
 use claudemesh_protocol::limits;
 use futures_util::Stream;
 
-use super::frames::{Announced, FrameLimit};
-use super::queue::Load;
+use super::frames::{FrameLimit, FrameSizeGuard};
+use super::queue::SendQueue;
 use super::{CloseReason, Out, PeerSession, SessionDeps};
 
 /// Notices that may wait for one socket: that there are frames, and to close.
@@ -75,28 +75,28 @@ pub fn upgrade(
     payload: web::Payload,
     deps: Arc<SessionDeps>,
 ) -> Result<HttpResponse, actix_web::Error> {
-    let load = Arc::<Load>::default();
+    let queue = Arc::<SendQueue>::default();
     let limit = FrameLimit::new(limits::MAX_HELLO_BYTES.into());
     let codec = actix_http::ws::Codec::new().max_size(limits::MAX_FRAME_BYTES);
-    let announced = Announced::new(payload, Arc::clone(&limit));
-    let frames = ws::WebsocketContext::with_codec(PeerSession::new(deps, Arc::clone(&load), limit), announced, codec);
-    Ok(ws::handshake(request)?.streaming(Paced { frames: Box::pin(frames), chunk: Bytes::new(), load }))
+    let announced = FrameSizeGuard::new(payload, Arc::clone(&limit));
+    let frames = ws::WebsocketContext::with_codec(PeerSession::new(deps, Arc::clone(&queue), limit), announced, codec);
+    Ok(ws::handshake(request)?.streaming(MeteredStream { frames: Box::pin(frames), chunk: Bytes::new(), queue }))
 }
 
 /// Hands the encoded frames over in pieces, and says when they have left.
-struct Paced<S> {
+struct MeteredStream<S> {
     frames: Pin<Box<S>>,
     chunk: Bytes,
-    load: Arc<Load>,
+    queue: Arc<SendQueue>,
 }
 
-impl<S: Stream<Item = Result<Bytes, actix_web::Error>>> Stream for Paced<S> {
+impl<S: Stream<Item = Result<Bytes, actix_web::Error>>> Stream for MeteredStream<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.chunk.is_empty() {
             // To be asked for more is the sign that the last piece was written, but for what the server's buffer holds.
-            self.load.left();
+            self.queue.mark_written();
             match ready!(self.frames.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => self.chunk = chunk,
                 end => return Poll::Ready(end),
@@ -184,7 +184,7 @@ mod tests {
     use futures_util::{StreamExt, stream};
 
     use super::*;
-    use crate::session::queue::Outlet;
+    use crate::session::queue::PeerSender;
 
     struct Silent;
 
@@ -201,21 +201,22 @@ mod tests {
     /// Frames that were encoded count until the server asks for what comes after them, and it gets them in small pieces.
     #[actix_rt::test]
     async fn encoded_frames_are_held_until_the_server_has_taken_them() {
-        let load = Arc::<Load>::default();
-        let outlet = Outlet::new(Silent.start().recipient(), Arc::clone(&load));
+        let queue = Arc::<SendQueue>::default();
+        let sender = PeerSender::new(Silent.start().recipient(), Arc::clone(&queue));
         let frame = ByteString::from("x".repeat(3 * PIECE));
-        assert!(outlet.push(frame.clone()));
-        assert_eq!(load.take(), std::slice::from_ref(&frame));
+        assert!(sender.push(frame.clone()));
+        assert_eq!(queue.take(), std::slice::from_ref(&frame));
         let chunks = stream::iter([Ok(frame.clone().into_bytes()), Ok(Bytes::from_static(b"more"))]);
-        let mut paced = Paced { frames: Box::pin(chunks), chunk: frame.into_bytes(), load: Arc::clone(&load) };
+        let mut paced =
+            MeteredStream { frames: Box::pin(chunks), chunk: frame.into_bytes(), queue: Arc::clone(&queue) };
         for _ in 0..3 {
             let piece = paced.next().await.unwrap().unwrap();
             assert_eq!(piece.len(), PIECE);
-            assert!(outlet.held_bytes() > 3 * PIECE, "the server may not have written it");
-            assert!(!outlet.push("y".repeat(MAX_QUEUED_PUSH_BYTES - 3 * PIECE).into()));
+            assert!(sender.held_bytes() > 3 * PIECE, "the server may not have written it");
+            assert!(!sender.push("y".repeat(MAX_QUEUED_PUSH_BYTES - 3 * PIECE).into()));
         }
         let next = paced.next().await.unwrap().unwrap();
         assert_eq!(next.len(), PIECE);
-        assert_eq!(outlet.held_bytes(), 0);
+        assert_eq!(sender.held_bytes(), 0);
     }
 }

@@ -19,7 +19,7 @@ use crate::db::{DbError, MeshDb};
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 use crate::refusal::Refusal;
 
 /// Entries of a page, unless another number is asked for.
@@ -55,7 +55,7 @@ impl Feature for AuditLog {
         }
     }
 
-    fn greet(memory: &AuditMemory, cx: &MeshContext<'_>, _: PeerRef, ack: &mut HelloAck) {
+    fn greet(memory: &AuditMemory, cx: &MeshContext<'_>, _: PeerHandle, ack: &mut HelloAck) {
         let Some(head) = cx.audit_head().or_else(|| memory.loaded.clone()) else { return };
         // A struct of texts and numbers is always written.
         if let Ok(told) = serde_json::to_value(signed(cx, head, None)) {

@@ -34,7 +34,7 @@ async fn overwrite(db: &Db, seq: i64) -> Result<(), DbError> {
 }
 
 /// A mesh where an admin `ann` and a member `bob` are, and `changes` entries by each of them.
-async fn mesh_with_entries(changes: usize) -> (TestMesh, PeerRef, PeerRef, MemberId) {
+async fn mesh_with_entries(changes: usize) -> (TestMesh, PeerHandle, PeerHandle, MemberId) {
     let mut mesh = TestMesh::new().await;
     let (ann, bob) = (mesh.member("ann", 1).await, mesh.member("bob", 2).await);
     let patch = MemberPatch { role: Some(Role::Admin), ..MemberPatch::default() };

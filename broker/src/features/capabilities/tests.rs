@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::db::members::{self, MemberPatch, Role};
 use crate::mesh::context::FlushWanted;
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 use crate::mesh::testing::{Frames, TestMesh, key};
 
 /// What a capability says beside the role.
@@ -68,7 +68,7 @@ fn set_word(mesh: &mut TestMesh, member: &MemberId, word: Word, capability: Capa
     mesh.core.rights.put(&Subject::Start, overrides(start));
 }
 
-async fn with_role(mesh: &mut TestMesh, name: &str, number: u8, role: Role) -> (MemberId, PeerRef, Frames) {
+async fn with_role(mesh: &mut TestMesh, name: &str, number: u8, role: Role) -> (MemberId, PeerHandle, Frames) {
     let member = mesh.member(name, number).await;
     if role != Role::Member {
         let patch = MemberPatch { role: Some(role), ..MemberPatch::default() };

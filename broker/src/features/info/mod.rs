@@ -19,7 +19,7 @@ impl Feature for Info {
     fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         let Request::MeshInfo(_) = request;
         let own = cx.peer()?;
-        let (at, member) = (own.at, own.member.clone());
+        let (at, member) = (own.handle, own.member.clone());
         let members = cx.roster().members().filter(|member| member.revoked_at_ms.is_none()).count();
         let mut info = MeshInfoResult {
             mesh: cx.mesh_id().clone(),

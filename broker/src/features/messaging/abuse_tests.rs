@@ -44,7 +44,7 @@ async fn a_receipt_is_written_once_however_often_it_is_said() {
     for forgotten in [false, true] {
         let stage = if forgotten { Stage::Seen } else { Stage::Handed };
         if forgotten {
-            mesh.features.messaging.remembered.clear();
+            mesh.features.messaging.recent.clear();
         }
         let ack = || ClientAck { stage: Some(stage), ..seen(vec![id.clone(); 512]) };
         mesh.handle(to, ack()).unwrap();

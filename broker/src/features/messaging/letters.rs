@@ -10,7 +10,7 @@ use super::send::{admit, build, message_id, route};
 use super::state::MessagingMemory;
 use crate::mesh::context::MeshContext;
 use crate::mesh::letter::{Author, Letter};
-use crate::mesh::peers::{Member, Moment, Peer, PeerRef, Role};
+use crate::mesh::peers::{Member, Moment, Peer, PeerHandle, Role};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
@@ -70,7 +70,7 @@ fn author(cx: &MeshContext<'_>, from: &Author) -> Result<Peer, Refusal> {
             live.cloned().ok_or_else(|| Refusal::new(ErrorCode::Revoked, "the author is no member any more"))?
         }
     };
-    Ok(Peer::new(PeerRef::NONE, &member, None, Moment::default()))
+    Ok(Peer::new(PeerHandle::NONE, &member, None, Moment::default()))
 }
 
 #[cfg(test)]

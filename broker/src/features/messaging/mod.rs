@@ -6,7 +6,7 @@ pub mod journaling;
 mod letters;
 mod quota;
 mod receipts;
-pub mod remembered;
+pub mod recent_messages;
 pub mod schema;
 mod send;
 pub mod state;
@@ -22,7 +22,7 @@ use claudemesh_protocol::limits;
 use claudemesh_protocol::session::{HelloAck, Waiting};
 use claudemesh_protocol::time::iso;
 
-pub use remembered::Known;
+pub use recent_messages::DedupEntry;
 pub use state::{Counts, MessagingMemory};
 
 use crate::db::MeshDb;
@@ -32,7 +32,7 @@ use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 use crate::mesh::resolve::resolve_name;
 use crate::refusal::Refusal;
 
@@ -115,7 +115,7 @@ impl Feature for Messaging {
         journaling::is_settled(memory)
     }
 
-    fn greet(memory: &MessagingMemory, cx: &MeshContext<'_>, peer: PeerRef, ack: &mut HelloAck) {
+    fn greet(memory: &MessagingMemory, cx: &MeshContext<'_>, peer: PeerHandle, ack: &mut HelloAck) {
         ack.waiting = Some(waiting(journaling::waiting_for(memory, cx.roster(), peer)));
     }
 
@@ -125,7 +125,7 @@ impl Feature for Messaging {
 }
 
 fn resolve_target(cx: &MeshContext<'_>, query: &ResolveTarget) -> Result<Outcome<ResolveTargetResult>, Refusal> {
-    let own = cx.peer()?.at;
+    let own = cx.peer()?.handle;
     let resolved = resolve_name(cx.roster(), &query.target, Some(own))?;
     Ok(Outcome::Answer(ResolveTargetResult { resolved: resolved.candidate(cx.roster()) }))
 }
@@ -140,7 +140,7 @@ fn echo(memory: &MessagingMemory, cx: &MeshContext<'_>, echo: Echo) -> Result<Ou
         broker_time: iso(cx.now_ms()),
         mesh: cx.mesh_id().clone(),
         status: peer.status,
-        waiting: waiting(journaling::waiting_for(memory, cx.roster(), peer.at)),
+        waiting: waiting(journaling::waiting_for(memory, cx.roster(), peer.handle)),
     }))
 }
 

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::Messaging;
 use super::journaling;
-use super::remembered::{Entry, Receipt};
+use super::recent_messages::{Entry, Receipt};
 use super::state::MessagingMemory;
 use super::store;
 use super::store::types::{StageUpdate, StoredDelivery, StoredMessage};
@@ -22,7 +22,7 @@ use crate::db::DbError;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::{Lane, Outcome, Work, boxed};
-use crate::mesh::peers::{PeerRef, Role, Roster};
+use crate::mesh::peers::{PeerHandle, Role, Roster};
 use crate::refusal::Refusal;
 
 /// Recipients listed in one answer.
@@ -46,7 +46,7 @@ pub(super) fn client_ack(
     }
     let route: Option<Box<str>> = route.map(|route| route.chars().take(limits::MAX_NAME_CHARS).collect());
     let peer = cx.peer()?;
-    let at = peer.at;
+    let at = peer.handle;
     if peer.ephemeral {
         return Ok(cx.confirmed(Nothing {}));
     }
@@ -77,7 +77,7 @@ pub(super) fn client_ack(
 fn acknowledge(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
-    at: PeerRef,
+    at: PeerHandle,
     id: &str,
     stage: Stage,
     route: Option<&str>,
@@ -101,7 +101,7 @@ fn climb_later(
     route: Option<&str>,
 ) -> bool {
     let now = cx.now_ms();
-    let Some(receipt) = memory.remembered.receipt(id) else { return false };
+    let Some(receipt) = memory.recent.receipt(id) else { return false };
     let (seq, stored) = (receipt.seq, receipt.stored);
     let own = receipt.entries.iter().any(|entry| entry.key == *key);
     let meant = receipt.entries.iter().filter(|entry| if own { entry.key == *key } else { entry.member == *member });
@@ -172,7 +172,7 @@ pub(super) fn climb(
     route: Option<&str>,
     now: i64,
 ) -> Option<PublicKey> {
-    let entries = &mut memory.remembered.receipt_at(seq)?.entries;
+    let entries = &mut memory.recent.receipt_at(seq)?.entries;
     let at = slot
         .filter(|slot| entries.get(*slot).is_some_and(|entry| entry.key == *key))
         .or_else(|| entries.iter().position(|entry| entry.key == *key))?;
@@ -193,7 +193,7 @@ pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, i
     let Ok(peer) = cx.peer() else { return };
     let member = peer.member.clone();
     // The reply may come from another session of the member, or from its shell.
-    let key = memory.remembered.receipt(id).and_then(|receipt| {
+    let key = memory.recent.receipt(id).and_then(|receipt| {
         let own = receipt.entries.iter().find(|entry| entry.key == by);
         own.or_else(|| receipt.entries.iter().find(|entry| entry.member == member)).map(|entry| entry.key)
     });
@@ -217,14 +217,14 @@ pub(super) fn message_status(
         (peer.key(), peer.member.clone(), cx.member()?.role)
     };
     let mut found: Vec<String> = if id.len() == 32 {
-        memory.remembered.receipt(id).map(|_| id.to_owned()).into_iter().collect()
+        memory.recent.receipt(id).map(|_| id.to_owned()).into_iter().collect()
     } else {
-        memory.remembered.with_prefix(id).take(3).map(str::to_owned).collect()
+        memory.recent.with_prefix(id).take(3).map(str::to_owned).collect()
     };
     if id.len() == 32 && found.len() == 1 {
         let id = found.remove(0);
         if let Some(receipt) =
-            memory.remembered.receipt(id.as_str()).filter(|receipt| may_see(receipt, &own_key, &member, role))
+            memory.recent.receipt(id.as_str()).filter(|receipt| may_see(receipt, &own_key, &member, role))
         {
             return Ok(Outcome::Answer(from_memory(cx.roster(), &id, receipt)));
         }
@@ -245,7 +245,7 @@ pub(super) fn message_status(
         let mut answers: Vec<(String, MessageStatusResult)> = Vec::new();
         for id in found {
             if let Some(receipt) =
-                memory.remembered.receipt(id.as_str()).filter(|one| may_see(one, &own_key, &member, role))
+                memory.recent.receipt(id.as_str()).filter(|one| may_see(one, &own_key, &member, role))
             {
                 let answer = from_memory(cx.roster(), &id, receipt);
                 answers.push((id, answer));

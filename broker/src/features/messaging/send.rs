@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use super::letters::NO_KEY;
-use super::remembered::{Entry, Receipt};
-use super::state::{Journaled, MessagingMemory, Open};
+use super::recent_messages::{Entry, Receipt};
+use super::state::{Journaled, MessagingMemory, UnsettledMessage};
 use super::store::types::NewMessage;
 use super::{journaling, quota};
 use crate::journal::BATCH_ROWS;
@@ -23,7 +23,7 @@ use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outbox::{AllOwed, InFlight, Owed, passes};
 use crate::mesh::outcome::{Outcome, ReplyTo};
-use crate::mesh::peers::{Peer, PeerRef, Roster, Sending};
+use crate::mesh::peers::{Peer, PeerHandle, Roster, Sending};
 use crate::mesh::resolve::{Recipient, Route, Routed};
 use crate::mesh::topics;
 use crate::metrics::METRICS;
@@ -154,7 +154,7 @@ fn retry(
     fingerprint: Option<&str>,
     reply: Option<&ReplyTo>,
 ) -> Result<Option<Option<Ack>>, Refusal> {
-    let Some(known) = memory.remembered.known(id) else { return Ok(None) };
+    let Some(known) = memory.recent.known(id) else { return Ok(None) };
     if let (Some(first), Some(now)) = (known.fingerprint.as_deref(), fingerprint)
         && first != now
     {
@@ -165,12 +165,12 @@ fn retry(
     }
     let known = known.clone();
     if let (Some(open), Some(reply)) = (memory.open.get_mut(&known.seq), reply)
-        && (open.remaining > 0 || open.keep)
+        && (open.remaining > 0 || open.durable)
     {
         open.ask_again(reply.clone());
         return Ok(Some(None));
     }
-    let stage = memory.remembered.receipt(id.as_str()).map_or(Stage::Stored, lowest_stage);
+    let stage = memory.recent.receipt(id.as_str()).map_or(Stage::Stored, lowest_stage);
     Ok(Some(Some(Ack {
         message_id: id.to_string(),
         queued: true,
@@ -313,8 +313,8 @@ pub(super) fn admit(
     let now = cx.now_ms();
     let mut recipients = SmallVec::with_capacity(routed.len());
     let mut remaining = 0;
-    let keep = message.topic_id.is_some();
-    let mut urgent = keep;
+    let durable = message.topic_id.is_some();
+    let mut urgent = durable;
     for (slot, routed) in routed.into_iter().enumerate() {
         let recipient = routed.recipient;
         memory.count_waiting(&recipient, priority);
@@ -337,9 +337,9 @@ pub(super) fn admit(
         entries,
         stored: false,
     };
-    memory.remembered.remember(id, message.request_fingerprint.clone(), receipt);
+    memory.recent.remember(id, message.request_fingerprint.clone(), receipt);
     let bytes = message.ciphertext.len() + message.nonce.len();
-    let open = Open {
+    let open = UnsettledMessage {
         message: Arc::new(message),
         recipients,
         remaining,
@@ -347,11 +347,11 @@ pub(super) fn admit(
         reply,
         retries: Vec::new(),
         journaled: Journaled::Pending,
-        keep,
+        durable,
     };
     memory.open.insert(seq, open);
     memory.enqueue(seq, bytes, remaining + 1, urgent);
-    if remaining == 0 && !keep {
+    if remaining == 0 && !durable {
         journaling::settle_received(memory, cx, seq);
         return;
     }
@@ -376,7 +376,7 @@ fn entry_of(recipient: &Recipient, now: i64) -> Entry {
 /// Pushes a message to a peer if its status, window and backlog allow it; else leaves it to storage, and says `false`.
 pub(super) fn offer(
     cx: &mut MeshContext<'_>,
-    at: PeerRef,
+    at: PeerHandle,
     message: &NewMessage,
     frame: &ByteString,
     slot: Option<usize>,
@@ -385,7 +385,7 @@ pub(super) fn offer(
     let Some(mut peer) = cx.sending(at) else { return false };
     let priority = message.priority;
     let free = passes(peer.status, priority, peer.pulls)
-        && !peer.outbox.lane(priority).backlog()
+        && !peer.outbox.cursor(priority).backlog()
         && peer.outbox.has_room(frame.len(), peer.acks);
     let pushed = free && hand_over(&mut peer, message, frame, slot, AllOwed::from_buf([owed]));
     if !pushed {
@@ -420,7 +420,13 @@ pub(super) fn hand_over(
 }
 
 /// The ack of an accepted message: where it stands and how its recipients are.
-fn ack_frame(memory: &MessagingMemory, roster: &Roster, open: &Open, reply: &ReplyTo, duplicate: bool) -> ByteString {
+fn ack_frame(
+    memory: &MessagingMemory,
+    roster: &Roster,
+    open: &UnsettledMessage,
+    reply: &ReplyTo,
+    duplicate: bool,
+) -> ByteString {
     let mut online = 0;
     for recipient in &open.recipients {
         if is_online(roster, recipient) {
@@ -445,7 +451,7 @@ fn ack_frame(memory: &MessagingMemory, roster: &Roster, open: &Open, reply: &Rep
 }
 
 /// Gives its ack to everybody who sent a message: the first attempt, and the retries that came before it.
-pub(super) fn answer_all(memory: &MessagingMemory, cx: &mut MeshContext<'_>, open: &Open, first: &ReplyTo) {
+pub(super) fn answer_all(memory: &MessagingMemory, cx: &mut MeshContext<'_>, open: &UnsettledMessage, first: &ReplyTo) {
     for (number, reply) in std::iter::once(first).chain(&open.retries).enumerate() {
         let frame = ack_frame(memory, cx.roster(), open, reply, number > 0);
         cx.reply_text(reply, frame);

@@ -8,11 +8,11 @@ use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use smallvec::SmallVec;
 
 use super::journaling::Ticket;
-use super::remembered::{Known, Remembered};
+use super::recent_messages::{DedupEntry, RecentMessages};
 use super::store::types::{NewMessage, StageUpdate};
 use crate::hash::{FastMap, FastSet};
 use crate::mesh::outcome::ReplyTo;
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 use crate::mesh::resolve::Recipient;
 use crate::session::bucket::Bucket;
 
@@ -35,7 +35,7 @@ pub enum Journaled {
 
 /// A message whose sender waits, or that is not on disk yet.
 #[derive(Debug)]
-pub struct Open {
+pub struct UnsettledMessage {
     /// The message.
     pub message: Arc<NewMessage>,
     /// Its recipients; one of them needs no allocation.
@@ -51,10 +51,10 @@ pub struct Open {
     /// State.
     pub journaled: Journaled,
     /// Written even when everybody acknowledged: topic history.
-    pub keep: bool,
+    pub durable: bool,
 }
 
-impl Open {
+impl UnsettledMessage {
     /// Retries of one message that are remembered until its ack.
     const MAX_RETRIES: usize = 64;
 
@@ -69,7 +69,7 @@ impl Open {
 
 /// Work that waits for the next commit of a peer.
 #[derive(Clone, Debug, Default)]
-pub struct Awaiting {
+pub struct AfterCommit {
     /// Storage is to be looked at from the beginning.
     pub look: bool,
     /// `inbox_pull` requests: whom to answer, how many.
@@ -82,7 +82,7 @@ pub struct Awaiting {
 /// sender never waits long for a slow recipient; when many are written although their acknowledgement was already on its
 /// way, it doubles, because each such row costs more than the whole delivery.
 #[derive(Debug)]
-pub struct Hold {
+pub struct AckGracePeriod {
     /// Milliseconds of one period.
     pub period_ms: u64,
     /// Everything up to here has waited for one period.
@@ -91,13 +91,13 @@ pub struct Hold {
     admitted: (usize, usize),
 }
 
-impl Default for Hold {
+impl Default for AckGracePeriod {
     fn default() -> Self {
         Self { period_ms: Self::SHORTEST_MS, upto: 0, admitted: (0, 0) }
     }
 }
 
-impl Hold {
+impl AckGracePeriod {
     /// As long as any other message waits for company.
     const SHORTEST_MS: u64 = crate::journal::BATCH_WINDOW.as_millis() as u64;
     /// Sessions keep at most some thousand messages in flight, which takes about this long at full load.
@@ -136,7 +136,7 @@ pub struct MessagingMemory {
     /// Everything up to here is on disk or needs no row.
     pub committed: i64,
     /// Messages not on disk, by seq.
-    pub open: FastMap<i64, Open>,
+    pub open: FastMap<i64, UnsettledMessage>,
     /// Seqs to be written, in order. May still hold some that were settled meanwhile and need no row.
     pub pending: VecDeque<i64>,
     /// Those that do need one.
@@ -148,7 +148,7 @@ pub struct MessagingMemory {
     /// Something pending has to be written: a recipient is away, or it belongs to a topic.
     pub urgent: bool,
     /// When the others are written.
-    pub hold: Hold,
+    pub ack_grace: AckGracePeriod,
     /// Receipts to be written.
     pub stages: Vec<StageUpdate>,
     /// Undelivered messages per recipient key.
@@ -158,15 +158,15 @@ pub struct MessagingMemory {
     /// Session keys per member that had copies; those without any are forgotten when they are looked at.
     pub copy_keys: FastMap<MemberId, FastSet<PublicKey>>,
     /// Retries and receipts of the newest messages.
-    pub remembered: Remembered,
+    pub recent: RecentMessages,
     /// What the batch that is being written was about.
     pub ticket: Option<Ticket>,
     /// Peers to look at after the next commit.
-    pub awaiting: HashMap<PeerRef, Awaiting>,
+    pub after_commit: HashMap<PeerHandle, AfterCommit>,
     /// Looks into storage for acknowledgements, by recipient key.
     pub lookups: HashMap<PublicKey, u32>,
     /// Peers whose backlog reaches beyond what is committed.
-    pub behind: HashSet<PeerRef>,
+    pub behind: HashSet<PeerHandle>,
     /// Rate of each member.
     pub member_rates: FastMap<MemberId, Bucket>,
     /// Rate of each pair.
@@ -187,12 +187,12 @@ impl MessagingMemory {
         max_seq: i64,
         waiting: FastMap<PublicKey, Counts>,
         copies: Vec<(MemberId, PublicKey, Counts)>,
-        recent: Vec<(MessageId, Known)>,
+        recent: Vec<(MessageId, DedupEntry)>,
     ) -> Self {
         let mut memory = Self { next_seq: max_seq + 1, committed: max_seq, waiting, ..Self::default() };
         memory.recount_copies(copies);
         for (id, known) in recent {
-            memory.remembered.recall(id, known);
+            memory.recent.recall(id, known);
         }
         memory
     }
@@ -206,9 +206,9 @@ impl MessagingMemory {
     }
 
     /// A record is gone, and its handle with it.
-    pub fn forget(&mut self, peer: PeerRef) {
+    pub fn forget(&mut self, peer: PeerHandle) {
         self.behind.remove(&peer);
-        self.awaiting.remove(&peer);
+        self.after_commit.remove(&peer);
     }
 
     /// One more message waits for a recipient.
@@ -235,7 +235,7 @@ impl MessagingMemory {
     /// A message waits for its row.
     pub fn enqueue(&mut self, seq: i64, bytes: usize, rows: usize, urgent: bool) {
         self.urgent |= urgent;
-        self.hold.admit(1);
+        self.ack_grace.admit(1);
         self.pending.push_back(seq);
         self.pending_live += 1;
         self.pending_bytes += bytes;

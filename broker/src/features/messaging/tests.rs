@@ -10,12 +10,12 @@ use claudemesh_protocol::target::TargetField;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::state::Hold;
+use super::state::AckGracePeriod;
 use super::store;
 use crate::mesh::context::FlushWanted;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
-use crate::mesh::peers::{PeerRef, StatusSource};
+use crate::mesh::peers::{PeerHandle, StatusSource};
 use crate::mesh::resolve::{Resolved, resolve_name};
 use crate::mesh::testing::{Frames, TestMesh, key};
 use crate::mesh::topics::TopicState;
@@ -29,7 +29,7 @@ fn pushes(frames: &Frames) -> Vec<Value> {
     TestMesh::take(frames, "push")
 }
 
-fn acknowledge(mesh: &mut TestMesh, at: PeerRef, pushes: &[Value]) {
+fn acknowledge(mesh: &mut TestMesh, at: PeerHandle, pushes: &[Value]) {
     let message_ids = pushes.iter().map(|push| push["messageId"].as_str().unwrap().to_owned()).collect();
     mesh.handle(at, ClientAck { message_ids, ..ClientAck::default() }).unwrap();
 }
@@ -51,7 +51,7 @@ fn refusal(outcome: Outcome) -> Value {
 }
 
 /// Everything that memory holds for one peer: its queue, and the messages in its window that have no row yet.
-fn held_for(mesh: &TestMesh, at: PeerRef) -> (usize, usize) {
+fn held_for(mesh: &TestMesh, at: PeerHandle) -> (usize, usize) {
     let peer = mesh.core.roster.get(at).unwrap();
     let open = &mesh.features.messaging.open;
     let rows = open.values().filter(|open| open.recipients.iter().any(|one| one.key == peer.key() && !one.received));
@@ -297,7 +297,7 @@ async fn receipts_climb_and_only_by_their_recipient() {
     let id = got[0]["messageId"].as_str().unwrap().to_owned();
     acknowledge(&mut mesh, thief, &got);
     assert_eq!(
-        mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage,
+        mesh.features.messaging.recent.receipt(&id).unwrap().entries[0].stage,
         Stage::Stored,
         "a stranger acknowledges nothing"
     );
@@ -309,14 +309,14 @@ async fn receipts_climb_and_only_by_their_recipient() {
         ..ClientAck::default()
     };
     mesh.handle(to, handed).unwrap();
-    let entry = mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].clone();
+    let entry = mesh.features.messaging.recent.receipt(&id).unwrap().entries[0].clone();
     assert_eq!((entry.stage, entry.route.as_deref()), (Stage::Handed, Some("channel")));
     acknowledge(&mut mesh, to, &got);
-    assert_eq!(mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage, Stage::Handed, "never down");
+    assert_eq!(mesh.features.messaging.recent.receipt(&id).unwrap().entries[0].stage, Stage::Handed, "never down");
     let reply =
         Send { target_spec: "alice".into(), ciphertext: "re".into(), reply_to_id: Some(id.clone()), ..Send::default() };
     mesh.handle(to, reply).unwrap();
-    assert_eq!(mesh.features.messaging.remembered.receipt(&id).unwrap().entries[0].stage, Stage::Answered);
+    assert_eq!(mesh.features.messaging.recent.receipt(&id).unwrap().entries[0].stage, Stage::Answered);
 }
 
 #[actix_rt::test]
@@ -399,7 +399,7 @@ async fn a_message_on_its_way_is_written_only_when_its_acknowledgement_stays_out
 
 #[test]
 fn the_period_follows_the_load() {
-    let mut hold = Hold::default();
+    let mut hold = AckGracePeriod::default();
     let shortest = hold.period_ms;
     let mut periods = |count: usize, admitted: usize, late: usize| {
         for _ in 0..count {
@@ -563,7 +563,7 @@ fn coming() -> impl Strategy<Value = Coming> {
 }
 
 /// A closed socket, as the mesh tells of it.
-fn leave(mesh: &mut TestMesh, at: PeerRef) {
+fn leave(mesh: &mut TestMesh, at: PeerHandle) {
     mesh.disconnect(at);
 }
 
@@ -571,17 +571,17 @@ async fn come_and_go(steps: Vec<Coming>) {
     let mut mesh = TestMesh::new().await;
     let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
     let (from, _acks) = mesh.peer(&alice, "alice", Some(11));
-    let mut sessions: Vec<(PeerRef, Option<Frames>)> = vec![];
+    let mut sessions: Vec<(PeerHandle, Option<Frames>)> = vec![];
     for number in [21, 22] {
         let (at, _) = mesh.peer(&bob, "bob", Some(number));
         leave(&mut mesh, at);
         sessions.push((at, None));
     }
-    let mut verbs: Vec<(PeerRef, Frames)> = vec![];
+    let mut verbs: Vec<(PeerHandle, Frames)> = vec![];
     let mut next_verb = 100;
     let mut sent: Vec<String> = vec![];
     let mut had: HashSet<String> = HashSet::new();
-    let verb_ends = |mesh: &mut TestMesh, at: PeerRef| {
+    let verb_ends = |mesh: &mut TestMesh, at: PeerHandle| {
         let gone = mesh.core.roster.remove(at).unwrap();
         mesh.step(None, |_, cx| cx.emit(MeshEvent::Ended { peer: at, record: Box::new(gone), announce: false }));
     };

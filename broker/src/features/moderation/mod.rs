@@ -15,7 +15,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::load::members_lane;
 use crate::mesh::outcome::Outcome;
-use crate::mesh::peers::{Member, PeerRef, Role};
+use crate::mesh::peers::{Member, PeerHandle, Role};
 use crate::mesh::resolve::{Resolved, resolve_name};
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
@@ -51,7 +51,7 @@ fn disconnect(cx: &mut MeshContext<'_>, request: &Disconnect) -> Result<Outcome<
 
 fn kick(cx: &mut MeshContext<'_>, request: &Kick) -> Result<Outcome<KickAck>, Refusal> {
     let (peers, stale) = select(cx, &request.selection)?;
-    let (skipped, peers): (Vec<PeerRef>, Vec<PeerRef>) = peers
+    let (skipped, peers): (Vec<PeerHandle>, Vec<PeerHandle>) = peers
         .into_iter()
         .partition(|at| cx.roster().get(*at).is_some_and(|peer| peer.control_plane && !is_session(peer)));
     let skipped: Vec<String> =
@@ -80,16 +80,16 @@ fn is_session(peer: &crate::mesh::peers::Peer) -> bool {
 }
 
 /// The connections that are meant, never the caller's own with `all` and `stale`; and whether `stale` chose them.
-fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerRef>, bool), Refusal> {
-    let own = cx.peer()?.at;
-    let others = cx.roster().iter().filter(|peer| peer.at != own && !peer.ephemeral);
+fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerHandle>, bool), Refusal> {
+    let own = cx.peer()?.handle;
+    let others = cx.roster().iter().filter(|peer| peer.handle != own && !peer.ephemeral);
     if selection.all == Some(true) {
-        return Ok((others.map(|peer| peer.at).collect(), false));
+        return Ok((others.map(|peer| peer.handle).collect(), false));
     }
     if let Some(stale) = selection.stale {
         let limit = i64::try_from(stale).unwrap_or(i64::MAX);
         let now = cx.mono_ms();
-        return Ok((others.filter(|peer| now - peer.heard_mono_ms >= limit).map(|peer| peer.at).collect(), true));
+        return Ok((others.filter(|peer| now - peer.heard_mono_ms >= limit).map(|peer| peer.handle).collect(), true));
     }
     let older = cx.peer()?.older;
     let Some(target) = selection.target.as_deref().filter(|target| !target.trim().is_empty()) else {
@@ -116,7 +116,7 @@ fn not_found(refusal: Refusal) -> Refusal {
 }
 
 /// Closes and removes connections; the others learn that they left.
-fn close(cx: &mut MeshContext<'_>, peers: &[PeerRef], reason: CloseReason) -> Vec<String> {
+fn close(cx: &mut MeshContext<'_>, peers: &[PeerHandle], reason: CloseReason) -> Vec<String> {
     let mut names = Vec::new();
     for at in peers {
         let Some(peer) = cx.roster().get(*at) else { continue };
@@ -167,7 +167,8 @@ fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refus
     Ok(Moderation::work_in(members_lane(), slow, move |(), cx, _| {
         cx.change_member(&id, |member| member.revoked_at_ms = Some(now));
         // One-shot verbs of the member are not indexed by member: walk all.
-        let peers: Vec<PeerRef> = cx.roster().iter().filter(|peer| peer.member == id).map(|peer| peer.at).collect();
+        let peers: Vec<PeerHandle> =
+            cx.roster().iter().filter(|peer| peer.member == id).map(|peer| peer.handle).collect();
         close(cx, &peers, CloseReason::Banned);
         tracing::info!(mesh.id = %cx.mesh_id(), member.id = %id, "member banned");
         cx.emit(MeshEvent::MemberGone { member: id });

@@ -4,13 +4,13 @@ use claudemesh_protocol::features::presence::{PeerEvent, event_data};
 use claudemesh_protocol::time::iso;
 
 use crate::mesh::context::{Loss, MeshContext};
-use crate::mesh::peers::{KnownSession, Peer, PeerRef};
+use crate::mesh::peers::{KnownSession, Peer, PeerHandle};
 
 /// What tells of changes that did not fit into the second.
 const ROSTER_CHANGED: Loss = Loss::Coalesce("roster_changed");
 
 /// A session came; `known` when it was here before.
-pub(super) fn arrival(cx: &mut MeshContext<'_>, at: PeerRef, known: Option<&KnownSession>) {
+pub(super) fn arrival(cx: &mut MeshContext<'_>, at: PeerHandle, known: Option<&KnownSession>) {
     // Hidden peers cause no join event: it would give them away.
     let Some(peer) = cx.roster().get(at).filter(|peer| peer.visible && !peer.ephemeral) else { return };
     let event = PeerEvent {
@@ -30,11 +30,11 @@ pub(super) fn departure(cx: &mut MeshContext<'_>, record: &Peer) {
 }
 
 /// A session hid or showed itself.
-pub(super) fn visibility(cx: &mut MeshContext<'_>, at: PeerRef) {
+pub(super) fn visibility(cx: &mut MeshContext<'_>, at: PeerHandle) {
     let Some(peer) = cx.roster().get(at) else { return };
     let kind = if peer.visible { "peer_visible" } else { "peer_hidden" };
     let event = named(peer);
-    tell(cx, kind, &event, |other| other.at != at);
+    tell(cx, kind, &event, |other| other.handle != at);
 }
 
 fn named(peer: &Peer) -> PeerEvent {

@@ -31,7 +31,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::own_sessions::{confirm, sessions_of};
-use crate::mesh::peers::{Peer, PeerRef, Roster, StatusSource};
+use crate::mesh::peers::{Peer, PeerHandle, Roster, StatusSource};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
@@ -42,7 +42,7 @@ const MAX_LISTED: usize = 2_000;
 #[derive(Debug, Default)]
 pub struct PresenceMemory {
     /// Counters of each connection.
-    counters: FastMap<PeerRef, Counters>,
+    counters: FastMap<PeerHandle, Counters>,
     /// Totals per member.
     totals: HashMap<MemberId, StatsDelta>,
     /// Gains to be written.
@@ -114,7 +114,7 @@ impl Feature for Presence {
         memory.gains.is_empty()
     }
 
-    fn greet(memory: &PresenceMemory, cx: &MeshContext<'_>, peer: PeerRef, ack: &mut HelloAck) {
+    fn greet(memory: &PresenceMemory, cx: &MeshContext<'_>, peer: PeerHandle, ack: &mut HelloAck) {
         if ack.restored == Some(true)
             && let Some(peer) = cx.roster().get(peer)
         {
@@ -164,7 +164,7 @@ fn set_summary(cx: &mut MeshContext<'_>, set: SetSummary) -> Result<Outcome<Sess
 fn set_stats(memory: &mut PresenceMemory, cx: &MeshContext<'_>, set: SetStats) -> Result<Outcome<Nothing>, Refusal> {
     let peer = cx.peer()?;
     if let Some(stats) = set.stats {
-        memory.set(peer.at, &peer.member, stats);
+        memory.set(peer.handle, &peer.member, stats);
     }
     Ok(Outcome::Answer(Nothing {}))
 }
@@ -204,7 +204,7 @@ fn list_peers(memory: &PresenceMemory, cx: &MeshContext<'_>) -> Result<Outcome<P
         .chain(away)
         .filter(|peer| !peer.ephemeral && (peer.visible || peer.member == own.member))
         .take(MAX_LISTED)
-        .map(|peer| view(memory, cx.roster(), peer, own.at))
+        .map(|peer| view(memory, cx.roster(), peer, own.handle))
         .collect();
     Ok(Outcome::Answer(PeersList { peers }))
 }
@@ -212,11 +212,11 @@ fn list_peers(memory: &PresenceMemory, cx: &MeshContext<'_>) -> Result<Outcome<P
 /// `working` without a sign of life becomes `idle`.
 fn expire_working(cx: &mut MeshContext<'_>) {
     let (mono, ttl) = (cx.mono_ms(), i64::from(cx.connections().working_ttl_seconds) * 1_000);
-    let expired: Vec<PeerRef> = cx
+    let expired: Vec<PeerHandle> = cx
         .roster()
         .iter()
         .filter(|peer| peer.status == PeerStatus::Working && mono - peer.status_mono_ms >= ttl)
-        .map(|peer| peer.at)
+        .map(|peer| peer.handle)
         .collect();
     for peer in expired {
         METRICS.ttl_expired.inc();
@@ -237,7 +237,7 @@ fn too_long(field: &str, limit: usize) -> Refusal {
     Refusal::new(ErrorCode::InvalidArgs, format!("`{field}`: expected at most {limit} characters"))
 }
 
-fn view(memory: &PresenceMemory, roster: &Roster, peer: &Peer, own: PeerRef) -> PeerView {
+fn view(memory: &PresenceMemory, roster: &Roster, peer: &Peer, own: PeerHandle) -> PeerView {
     PeerView {
         pubkey: peer.key(),
         member_pubkey: peer.member_key,
@@ -253,13 +253,13 @@ fn view(memory: &PresenceMemory, roster: &Roster, peer: &Peer, own: PeerRef) -> 
         role: roster.member(&peer.member).map(|member| member.role.as_str().into()),
         online: peer.online(),
         last_seen_at: Some(iso(peer.last_seen_ms)),
-        is_self: (peer.at == own).then_some(true),
+        is_self: (peer.handle == own).then_some(true),
         waiting: None,
         hostname: peer.hostname.clone(),
         peer_type: peer.peer_type.clone(),
         channel: peer.channel.clone(),
         model: peer.model.clone(),
-        stats: Some(memory.stats(peer.at)).filter(|stats| *stats != Default::default()),
+        stats: Some(memory.stats(peer.handle)).filter(|stats| *stats != Default::default()),
         visible: Some(peer.visible),
         profile: Some(peer.profile.clone()).filter(|profile| !profile.is_empty()),
     }

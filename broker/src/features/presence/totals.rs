@@ -5,7 +5,7 @@ use claudemesh_protocol::id::{MemberId, MeshId};
 
 use super::PresenceMemory;
 use crate::db::sessions::StatsDelta;
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 
 /// Totals stop here, as counters of a session do: whatever clients claim, sums fit every column and stay exact as a JSON number.
 const MAX_TOTAL: i64 = 1 << 53;
@@ -22,13 +22,13 @@ pub(super) struct Counters {
 
 impl PresenceMemory {
     /// Takes over what a client says of its connection.
-    pub(super) fn set(&mut self, peer: PeerRef, member: &MemberId, stats: Stats) {
+    pub(super) fn set(&mut self, peer: PeerHandle, member: &MemberId, stats: Stats) {
         let fresh = || Counters { member: member.clone(), now: stats, counted: Stats::default() };
         self.counters.entry(peer).or_insert_with(fresh).now = stats;
     }
 
     /// Counters of a connection.
-    pub(super) fn stats(&self, peer: PeerRef) -> Stats {
+    pub(super) fn stats(&self, peer: PeerHandle) -> Stats {
         self.counters.get(&peer).map_or_else(Stats::default, |counters| counters.now)
     }
 
@@ -45,7 +45,7 @@ impl PresenceMemory {
     }
 
     /// Adds what a connection's counters gained since they were last added; never the same gain twice.
-    pub(super) fn count(&mut self, peer: PeerRef, mesh_id: &MeshId) {
+    pub(super) fn count(&mut self, peer: PeerHandle, mesh_id: &MeshId) {
         let Some(counters) = self.counters.get_mut(&peer) else { return };
         let total = self.totals.entry(counters.member.clone()).or_insert_with(|| StatsDelta {
             mesh_id: mesh_id.clone(),

@@ -27,7 +27,7 @@ use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::{Lane, Outcome};
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 use crate::quota::{Quota, Quotas};
 use crate::refusal::Refusal;
 
@@ -73,7 +73,7 @@ impl Feature for State {
         memory.telling.on_wake(cx, key);
     }
 
-    fn greet(memory: &StateMemory, _: &MeshContext<'_>, _: PeerRef, ack: &mut HelloAck) {
+    fn greet(memory: &StateMemory, _: &MeshContext<'_>, _: PeerHandle, ack: &mut HelloAck) {
         if let Ok(greeting) = serde_json::to_value(StateGreeting { revision: memory.telling.revision() }) {
             ack.features.insert(Self::NAME.into(), greeting);
         }
@@ -132,7 +132,7 @@ fn check_key(key: &str) -> Result<(), Refusal> {
 
 /// The lane of the asking socket.
 fn lane(cx: &MeshContext<'_>) -> Result<Lane, Refusal> {
-    Ok(Lane::of::<State>(format_args!("of {}", cx.peer()?.at.0)))
+    Ok(Lane::of::<State>(format_args!("of {}", cx.peer()?.handle.0)))
 }
 
 fn set(
@@ -170,7 +170,7 @@ fn change(
     let expected_version = expected_version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
     let peer = cx.peer()?;
     let (member, name) = (peer.member.clone(), peer.name.clone());
-    let writer = Writer { peer: peer.at, socket_no: peer.socket_no };
+    let writer = Writer { peer: peer.handle, socket_no: peer.socket_no };
     cx.count_write(&limits::WRITES_PER_MINUTE, Some(&member))?;
     let write = Write {
         key,

@@ -18,7 +18,7 @@ use crate::journal::WriteError;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
-use crate::mesh::peers::{Peer, PeerRef};
+use crate::mesh::peers::{Peer, PeerHandle};
 use crate::refusal::Refusal;
 
 /// Bytes of changes that may wait for their turn, or for the next second of the budget of events.
@@ -41,7 +41,7 @@ const EXPIRY_RETRY_MS: i64 = 60_000;
 /// The socket that wrote: it is not told of its own writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Writer {
-    pub peer: PeerRef,
+    pub peer: PeerHandle,
     pub socket_no: u64,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Telling {
     under_way: BTreeMap<u64, i64>,
     tickets: u64,
     /// Those who did not get every event.
-    behind: BTreeSet<PeerRef>,
+    behind: BTreeSet<PeerHandle>,
     /// The first keys in order.
     names: BTreeSet<String>,
     /// There are more keys than `names` holds.
@@ -203,7 +203,7 @@ impl Telling {
     fn tell_behind(&mut self, cx: &mut MeshContext<'_>) {
         let event: ServerMessage = StateMissed { revision: self.revision() }.into();
         // Who is away asks when it returns; clients of before know no such word.
-        let gone = |at: PeerRef| cx.roster().get(at).is_none_or(|peer| !peer.online() || peer.older);
+        let gone = |at: PeerHandle| cx.roster().get(at).is_none_or(|peer| !peer.online() || peer.older);
         self.behind.retain(|at| !gone(*at) && !cx.push(*at, &event));
         if !self.behind.is_empty() {
             cx.wake_at("behind", cx.mono_ms() + RETRY_MS);
@@ -371,16 +371,16 @@ fn cost_of(entry: &Entry) -> usize {
 
 /// Whether a write came from this socket of a peer, which then is not told of it.
 fn wrote(peer: &Peer, writer: Option<Writer>) -> bool {
-    writer == Some(Writer { peer: peer.at, socket_no: peer.socket_no })
+    writer == Some(Writer { peer: peer.handle, socket_no: peer.socket_no })
 }
 
-fn readers(cx: &MeshContext<'_>, writer: Option<Writer>) -> Vec<PeerRef> {
+fn readers(cx: &MeshContext<'_>, writer: Option<Writer>) -> Vec<PeerHandle> {
     let may = |peer: &&Peer| {
         let member = cx.roster().member(&peer.member);
         member.is_some_and(|member| cx.rights().allows(&member.id, member.role, Capability::CanReadShared))
     };
     let online = cx.roster().iter().filter(|peer| peer.online() && !wrote(peer, writer));
-    online.filter(may).map(|peer| peer.at).collect()
+    online.filter(may).map(|peer| peer.handle).collect()
 }
 
 fn spawn(cx: &mut MeshContext<'_>, work: Outcome<claudemesh_protocol::call::Nothing>) {
@@ -402,7 +402,7 @@ mod tests {
     use crate::mesh::testing::{Frames, TestMesh};
     use crate::quota::Quotas;
 
-    async fn set(mesh: &mut TestMesh, at: PeerRef, key: &str, value: Value) {
+    async fn set(mesh: &mut TestMesh, at: PeerHandle, key: &str, value: Value) {
         let request = SetState { key: key.into(), value, expected_version: None, ttl_s: None };
         let request = ClientMessage::from(request);
         match mesh.step(Some(at), |features, cx| features.dispatch(cx, request)) {
@@ -416,7 +416,7 @@ mod tests {
         TestMesh::take(frames, "state_change").into_iter().map(|frame| frame["revision"].clone()).collect()
     }
 
-    async fn team() -> (TestMesh, PeerRef, PeerRef, Frames) {
+    async fn team() -> (TestMesh, PeerHandle, PeerHandle, Frames) {
         let mut mesh = TestMesh::new().await;
         let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
         let (writer, _) = mesh.peer(&alice, "alice", Some(11));

@@ -25,7 +25,7 @@ use crate::db::DbOptions;
 use crate::journal::Journal;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::Arbiters;
-use crate::mesh::hooks::HookStatusRegistry;
+use crate::mesh::hook_statuses::HookStatusRegistry;
 
 const NOW: i64 = 1_700_000_000_000;
 

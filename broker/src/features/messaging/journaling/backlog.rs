@@ -12,23 +12,23 @@ use claudemesh_protocol::limits;
 use super::super::Messaging;
 use super::super::send::{hand_over, push_frame};
 use super::super::state::{Counts, MessagingMemory};
-use super::super::store::{LaneRead, Queues, Waiting, load_backlog};
+use super::super::store::{BacklogCursor, Queues, Waiting, load_backlog};
 use super::received::{Acknowledged, received};
 use crate::db::DbError;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::outbox::{InFlight, Owed, passes};
 use crate::mesh::outcome::{Lane, Outcome, ReplyTo, Slow, Work, boxed};
-use crate::mesh::peers::{Peer, PeerRef, Roster};
+use crate::mesh::peers::{Peer, PeerHandle, Roster};
 use crate::refusal::Refusal;
-use crate::session::queue::Outlet;
+use crate::session::queue::PeerSender;
 
 /// A session attached: what waits for it, and what it may take of its member's, has to be read from storage.
-pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
+pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerHandle) {
     let Some(peer) = cx.roster().get(at) else { return };
     if let Some(key) = peer.session_key.filter(|key| memory.copies.contains_key(key)) {
         // Its copies that another session of its member has taken meanwhile are its own again.
         for other in cx.roster().of_member(&peer.member.clone()).to_vec() {
-            if let Some(other) = cx.sending(other).filter(|other| other.at != at) {
+            if let Some(other) = cx.sending(other).filter(|other| other.handle != at) {
                 other.outbox.give_back(&key);
             }
         }
@@ -39,18 +39,18 @@ pub fn attached(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: Peer
         add(&mut counts, memory.copies.get(&key).copied().unwrap_or_default());
     }
     let Some(peer) = cx.sending(at) else { return };
-    let classes = Priority::ALL.map(|priority| counts[priority as usize] > 0 || peer.outbox.lane(priority).backlog());
+    let classes = Priority::ALL.map(|priority| counts[priority as usize] > 0 || peer.outbox.cursor(priority).backlog());
     if classes == [false; Priority::ALL.len()] {
         return;
     }
     // Acknowledgements of the last socket must be on disk before its backlog is read, or they would be pushed again.
     peer.outbox.look_again(classes, tail);
-    memory.awaiting.entry(at).or_default().look = true;
+    memory.after_commit.entry(at).or_default().look = true;
     cx.flush(FlushWanted::Now);
 }
 
 /// What has to be on disk before the backlog of a peer is read, is.
-pub(super) fn look(cx: &mut MeshContext<'_>, at: PeerRef) {
+pub(super) fn look(cx: &mut MeshContext<'_>, at: PeerHandle) {
     if let Some(peer) = cx.sending(at) {
         peer.outbox.reading = false;
     }
@@ -72,8 +72,9 @@ pub fn left_behind(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, membe
     let here = cx.roster().of_member(member).iter().filter_map(|at| cx.roster().get(*at));
     let here = here.filter(|peer| peer.online() && !peer.ephemeral);
     // The one that is most likely to take it at once, and to say so.
-    let next =
-        here.max_by_key(|peer| (peer.status == PeerStatus::Idle, peer.acks, Reverse(peer.at))).map(|peer| peer.at);
+    let next = here
+        .max_by_key(|peer| (peer.status == PeerStatus::Idle, peer.acks, Reverse(peer.handle)))
+        .map(|peer| peer.handle);
     if let Some(next) = next
         && (memory.waiting.contains_key(&key) || !left_keys(memory, cx.roster(), next).is_empty())
     {
@@ -85,7 +86,7 @@ pub fn left_behind(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, membe
 const MAX_LEFT: usize = 1_000;
 
 /// Keys of sessions of the same member that are not here and left copies of messages to the member behind.
-fn left_keys(memory: &MessagingMemory, roster: &Roster, at: PeerRef) -> Vec<PublicKey> {
+fn left_keys(memory: &MessagingMemory, roster: &Roster, at: PeerHandle) -> Vec<PublicKey> {
     let Some(peer) = roster.get(at).filter(|peer| !peer.ephemeral) else { return Vec::new() };
     let Some(keys) = memory.copy_keys.get(&peer.member) else { return Vec::new() };
     let here = |key: &PublicKey| roster.with_key(key).iter().any(|at| roster.get(*at).is_some_and(Peer::online));
@@ -102,7 +103,7 @@ async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result
 }
 
 /// Reads on where the window has room: after acknowledgements, commits, and when a status stops holding back.
-pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
+pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerHandle) {
     let committed = memory.committed;
     let Some(peer) = cx.sending(at) else { return };
     if !peer.online() || peer.outbox.reading || !peer.outbox.wants_refill(peer.acks) {
@@ -110,7 +111,7 @@ pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRe
     }
     let mut lanes = Vec::new();
     for priority in Priority::ALL {
-        let lane = peer.outbox.lane(priority);
+        let lane = peer.outbox.cursor(priority);
         if !lane.backlog() || !passes(peer.status, priority, peer.pulls) {
             continue;
         }
@@ -120,12 +121,12 @@ pub fn refill(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRe
             cx.flush(FlushWanted::Soon);
             return refill_lanes(memory, cx, at, lanes);
         }
-        lanes.push(LaneRead { priority, after: lane.pushed });
+        lanes.push(BacklogCursor { priority, after: lane.pushed });
     }
     refill_lanes(memory, cx, at, lanes);
 }
 
-fn refill_lanes(memory: &MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef, lanes: Vec<LaneRead>) {
+fn refill_lanes(memory: &MessagingMemory, cx: &mut MeshContext<'_>, at: PeerHandle, lanes: Vec<BacklogCursor>) {
     let Some(peer) = cx.sending(at).filter(|_| !lanes.is_empty()) else { return };
     peer.outbox.reading = true;
     let limit = u32::try_from(peer.outbox.free(peer.acks)).unwrap_or(1).max(1);
@@ -133,7 +134,7 @@ fn refill_lanes(memory: &MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef,
     cx.spawn(Work::new(refill_lane(at), future));
 }
 
-fn refill_lane(at: PeerRef) -> Lane {
+fn refill_lane(at: PeerHandle) -> Lane {
     Lane::of::<Messaging>(format_args!("refill {}", at.0))
 }
 
@@ -141,8 +142,8 @@ fn refill_lane(at: PeerRef) -> Lane {
 fn read(
     memory: &MessagingMemory,
     cx: &MeshContext<'_>,
-    at: PeerRef,
-    lanes: Vec<LaneRead>,
+    at: PeerHandle,
+    lanes: Vec<BacklogCursor>,
     limit: u32,
     pulled: bool,
 ) -> Slow {
@@ -202,13 +203,13 @@ struct PushedRows {
     complete: bool,
 }
 
-fn push_rows(cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<Waiting>, pulled: bool) -> PushedRows {
+fn push_rows(cx: &mut MeshContext<'_>, at: PeerHandle, rows: Vec<Waiting>, pulled: bool) -> PushedRows {
     let mut count = 0;
     let now = cx.believed_ms();
     for Waiting { message, owed } in rows {
         let (Some(peer), Some(outbox)) = (cx.roster().get(at), cx.roster().outbox(at)) else { break };
         // What is on its way already is acknowledged or pushed again later.
-        if message.seq <= outbox.lane(message.priority).pushed || outbox.knows(message.id.as_str(), message.seq) {
+        if message.seq <= outbox.cursor(message.priority).pushed || outbox.knows(message.id.as_str(), message.seq) {
             continue;
         }
         // What is not for this very session goes to one of its member.
@@ -237,25 +238,25 @@ fn push_rows(cx: &mut MeshContext<'_>, at: PeerRef, rows: Vec<Waiting>, pulled: 
 /// Whether another session of the same member has a message on its way.
 fn is_elsewhere(roster: &Roster, peer: &Peer, id: &str) -> bool {
     let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
-    let others = others.filter(|other| other.at != peer.at && other.online());
-    others.filter_map(|other| roster.outbox(other.at)).any(|outbox| outbox.has(id))
+    let others = others.filter(|other| other.handle != peer.handle && other.online());
+    others.filter_map(|other| roster.outbox(other.handle)).any(|outbox| outbox.has(id))
 }
 
 /// Of what [`waiting_for`] counts, how much is on its way: to the peer, or from its member's queue to another session.
-fn on_its_way(roster: &Roster, at: PeerRef) -> usize {
+fn on_its_way(roster: &Roster, at: PeerHandle) -> usize {
     let Some(peer) = roster.get(at) else { return 0 };
     let others = roster.of_member(&peer.member).iter().filter_map(|at| roster.get(*at));
-    let others = others.filter(|other| other.at != at && other.online() && peer.session_key.is_some());
-    let owing = |at: PeerRef, keys: &[PublicKey]| roster.outbox(at).map_or(0, |outbox| outbox.owing(keys));
-    let elsewhere: usize = others.map(|other| owing(other.at, &[peer.member_key])).sum();
+    let others = others.filter(|other| other.handle != at && other.online() && peer.session_key.is_some());
+    let owing = |at: PeerHandle, keys: &[PublicKey]| roster.outbox(at).map_or(0, |outbox| outbox.owing(keys));
+    let elsewhere: usize = others.map(|other| owing(other.handle, &[peer.member_key])).sum();
     elsewhere + owing(at, &[peer.key(), peer.member_key])
 }
 
 /// Once a second: what was pushed to a client that never acknowledges counts as delivered when its socket stayed open.
-pub(super) fn settle_stayed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
+pub(super) fn settle_stayed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerHandle) {
     let mono = cx.mono_ms();
     let Some(peer) = cx.sending(at).filter(|peer| !peer.acks && !peer.outbox.is_empty()) else { return };
-    let Some(left) = peer.socket.as_ref().map(Outlet::left_bytes) else { return };
+    let Some(left) = peer.socket.as_ref().map(PeerSender::written_bytes) else { return };
     for (id, entry) in peer.outbox.take_stayed(left, mono, peer.heard_mono_ms) {
         end(memory, cx, at, id.as_str(), &entry);
     }
@@ -266,7 +267,7 @@ pub(super) fn settle_stayed(memory: &mut MessagingMemory, cx: &mut MeshContext<'
 pub(in crate::features::messaging) fn end(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
-    at: PeerRef,
+    at: PeerHandle,
     id: &str,
     entry: &InFlight,
 ) {
@@ -275,7 +276,7 @@ pub(in crate::features::messaging) fn end(
         if Some(owed.key) != peer.session_key {
             // Others of the member may have the same copy on their way.
             for other in cx.roster().of_member(&peer.member.clone()).to_vec() {
-                if let Some(other) = cx.sending(other).filter(|other| other.at != at) {
+                if let Some(other) = cx.sending(other).filter(|other| other.handle != at) {
                     other.outbox.ended(id, &owed.key);
                 }
             }
@@ -295,11 +296,11 @@ pub(in crate::features::messaging) fn pull(
     cx: &mut MeshContext<'_>,
     limit: Option<u32>,
 ) -> Result<Outcome<InboxPullResult>, Refusal> {
-    let at = cx.peer()?.at;
+    let at = cx.peer()?.handle;
     let ceiling = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(256);
     let limit = limit.unwrap_or(ceiling).clamp(1, ceiling);
     // What is not on disk yet is pushed after the next commit, with everything before it.
-    memory.awaiting.entry(at).or_default().pulls.push((cx.reply_to(), limit));
+    memory.after_commit.entry(at).or_default().pulls.push((cx.reply_to(), limit));
     cx.flush(FlushWanted::Now);
     Ok(Outcome::Silent)
 }
@@ -307,7 +308,7 @@ pub(in crate::features::messaging) fn pull(
 pub(super) fn pull_now(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
-    at: PeerRef,
+    at: PeerHandle,
     limit: u32,
     reply: Option<ReplyTo>,
 ) {
@@ -317,19 +318,19 @@ pub(super) fn pull_now(
     }
 }
 
-fn pull_work(memory: &MessagingMemory, cx: &MeshContext<'_>, at: PeerRef, limit: u32) -> Work {
-    let lanes: Vec<LaneRead> = Priority::ALL
+fn pull_work(memory: &MessagingMemory, cx: &MeshContext<'_>, at: PeerHandle, limit: u32) -> Work {
+    let lanes: Vec<BacklogCursor> = Priority::ALL
         .into_iter()
-        .filter_map(|priority| Some((priority, cx.roster().outbox(at)?.lane(priority))))
+        .filter_map(|priority| Some((priority, cx.roster().outbox(at)?.cursor(priority))))
         .filter(|(_, lane)| lane.backlog())
-        .map(|(priority, lane)| LaneRead { priority, after: lane.pushed })
+        .map(|(priority, lane)| BacklogCursor { priority, after: lane.pushed })
         .collect();
     let future = read(memory, cx, at, lanes, limit, true);
     Work { tag: "inbox_pull", ..Work::new(refill_lane(at), future) }
 }
 
 /// A status stopped holding back: drain, and say how many `low` messages could be pulled.
-pub fn became_idle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerRef) {
+pub fn became_idle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: PeerHandle) {
     refill(memory, cx, at);
     let low = waiting_for(memory, cx.roster(), at)[Priority::Low as usize];
     let pulls = cx.roster().get(at).is_some_and(|peer| peer.pulls && peer.online());
@@ -340,7 +341,7 @@ pub fn became_idle(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, at: P
 }
 
 /// Undelivered messages of a peer, by priority: its own, and those that wait for its member.
-pub fn waiting_for(memory: &MessagingMemory, roster: &Roster, at: PeerRef) -> Counts {
+pub fn waiting_for(memory: &MessagingMemory, roster: &Roster, at: PeerHandle) -> Counts {
     let Some(peer) = roster.get(at) else { return Counts::default() };
     let mut counts = memory.waiting.get(&peer.key()).copied().unwrap_or_default();
     if peer.session_key.is_some() && !peer.ephemeral {

@@ -8,12 +8,12 @@ use claudemesh_protocol::features::messaging::{Ack, Response};
 use claudemesh_protocol::message::ServerMessage;
 
 use super::super::send::answer_all;
-use super::super::state::{Awaiting, Journaled, MessagingMemory, Open};
+use super::super::state::{AfterCommit, Journaled, MessagingMemory, UnsettledMessage};
 use super::super::store::types::{MessagingPart, NewDelivery, RecipientKind};
 use super::backlog::{look, pull_now, refill};
 use crate::journal::{Batch, Part};
 use crate::mesh::context::{FlushWanted, MeshContext};
-use crate::mesh::peers::PeerRef;
+use crate::mesh::peers::PeerHandle;
 use crate::mesh::resolve::Recipient;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
@@ -27,13 +27,13 @@ pub struct Ticket {
     seqs: Vec<i64>,
     upto: i64,
     /// Peers that wait for exactly this batch: what they acknowledged before is in it.
-    awaiting: HashMap<PeerRef, Awaiting>,
+    after_commit: HashMap<PeerHandle, AfterCommit>,
 }
 
 /// Takes what is pending as one batch; only what has waited long enough for its acknowledgement when nothing more was wanted.
 pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: FlushWanted, batch: &mut Batch) {
     let expected_only = wanted <= FlushWanted::Expected && !memory.urgent;
-    let ripe_upto = if expected_only { memory.hold.ripe_upto() } else { i64::MAX };
+    let ripe_upto = if expected_only { memory.ack_grace.ripe_upto() } else { i64::MAX };
     let part = batch.part::<MessagingPart>();
     let mut seqs = Vec::new();
     let mut upto = memory.next_seq - 1;
@@ -70,8 +70,8 @@ pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: F
         }
     }
     if expected_only {
-        memory.hold.next_period(memory.next_seq - 1, seqs.len());
-        cx.expect_within(Duration::from_millis(memory.hold.period_ms));
+        memory.ack_grace.next_period(memory.next_seq - 1, seqs.len());
+        cx.expect_within(Duration::from_millis(memory.ack_grace.period_ms));
     } else if memory.pending.is_empty() {
         memory.urgent = false;
     }
@@ -79,12 +79,12 @@ pub fn collect(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, wanted: F
     memory.pending_bytes = memory.pending_bytes.saturating_sub(taken.0);
     memory.pending_rows = memory.pending_rows.saturating_sub(taken.1);
     for seq in &seqs {
-        if let Some(receipt) = memory.remembered.receipt_at(*seq) {
+        if let Some(receipt) = memory.recent.receipt_at(*seq) {
             receipt.stored = true;
         }
     }
     part.stages = std::mem::take(&mut memory.stages);
-    memory.ticket = Some(Ticket { seqs, upto, awaiting: std::mem::take(&mut memory.awaiting) });
+    memory.ticket = Some(Ticket { seqs, upto, after_commit: std::mem::take(&mut memory.after_commit) });
 }
 
 /// A batch is on disk, or failed as a whole.
@@ -107,7 +107,7 @@ pub fn committed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, result:
     memory.committed = memory.committed.max(ticket.upto);
     memory.doubtful |=
         matches!(result, Err(refusal) if matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Internal));
-    for (at, wait) in ticket.awaiting {
+    for (at, wait) in ticket.after_commit {
         if wait.look {
             look(cx, at);
         }
@@ -125,8 +125,8 @@ pub fn committed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, result:
 }
 
 /// The batch of a message was not kept: its sender learns it, a retry is a new attempt.
-fn failed(memory: &mut MessagingMemory, open: &Open, refusal: &Refusal) -> Ack {
-    memory.remembered.forget(&open.message.id);
+fn failed(memory: &mut MessagingMemory, open: &UnsettledMessage, refusal: &Refusal) -> Ack {
+    memory.recent.forget(&open.message.id);
     for recipient in open.recipients.iter().filter(|recipient| !recipient.received) {
         memory.count_delivered(&recipient.key, recipient.copy, open.message.priority);
     }
@@ -142,5 +142,5 @@ fn failed(memory: &mut MessagingMemory, open: &Open, refusal: &Refusal) -> Ack {
 
 /// Nothing is pending, being written or waiting for a commit.
 pub fn is_settled(memory: &MessagingMemory) -> bool {
-    memory.open.is_empty() && memory.pending.is_empty() && memory.stages.is_empty() && memory.awaiting.is_empty()
+    memory.open.is_empty() && memory.pending.is_empty() && memory.stages.is_empty() && memory.after_commit.is_empty()
 }

@@ -30,7 +30,7 @@ pub(in crate::features::messaging) fn received(
         {
             recipient.received = true;
             open.remaining -= 1;
-            unwritten = open.journaled == Journaled::Pending && !open.keep;
+            unwritten = open.journaled == Journaled::Pending && !open.durable;
         }
     }
     if unwritten {
@@ -74,7 +74,7 @@ pub(in crate::features::messaging) fn settle_received(
     seq: i64,
 ) {
     let Some(open) = memory.open.get_mut(&seq) else { return };
-    if open.remaining > 0 || open.keep {
+    if open.remaining > 0 || open.durable {
         return;
     }
     let unwritten = open.journaled == Journaled::Pending;

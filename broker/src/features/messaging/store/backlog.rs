@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 
-use super::super::remembered::Known;
+use super::super::recent_messages::DedupEntry;
 use super::types::{RecipientKind, StoredMessage};
 use super::{Repeatable, load_copies_class, load_queue_class, newest_repeatable, taken_by_member};
 use crate::db::{DbError, MeshDb};
@@ -13,7 +13,7 @@ use crate::mesh::outbox::{AllOwed, Owed};
 
 /// One priority class of a recipient's backlog: seqs after `after`, oldest first.
 #[derive(Clone, Copy, Debug)]
-pub struct LaneRead {
+pub struct BacklogCursor {
     /// Class.
     pub priority: Priority,
     /// Exclusive lower bound.
@@ -50,7 +50,7 @@ pub struct Waiting {
 pub async fn load_backlog(
     db: &MeshDb,
     queues: &Queues,
-    lanes: &[LaneRead],
+    lanes: &[BacklogCursor],
     limit: u32,
 ) -> Result<(Vec<Waiting>, Vec<Priority>), DbError> {
     let mut rows = Vec::new();
@@ -69,7 +69,12 @@ pub async fn load_backlog(
 }
 
 /// One class over all queues of a peer; and whether more may be there.
-async fn load_class(db: &MeshDb, queues: &Queues, lane: LaneRead, limit: u32) -> Result<(Vec<Waiting>, bool), DbError> {
+async fn load_class(
+    db: &MeshDb,
+    queues: &Queues,
+    lane: BacklogCursor,
+    limit: u32,
+) -> Result<(Vec<Waiting>, bool), DbError> {
     let mut found: BTreeMap<i64, Waiting> = BTreeMap::new();
     // No queue is read beyond the end of another that has more, or the order would be lost.
     let mut upto = i64::MAX;
@@ -108,8 +113,8 @@ fn end_of<T>(rows: &[(StoredMessage, T)], limit: u32) -> i64 {
 ///
 /// # Errors
 /// Storage.
-pub async fn recent_repeatable(db: &MeshDb, limit: u32) -> Result<Vec<(MessageId, Known)>, DbError> {
+pub async fn recent_repeatable(db: &MeshDb, limit: u32) -> Result<Vec<(MessageId, DedupEntry)>, DbError> {
     let rows = newest_repeatable(db, limit).await?;
-    let known = |(id, seq, fingerprint): Repeatable| (id, Known { seq, fingerprint: fingerprint.map(Into::into) });
+    let known = |(id, seq, fingerprint): Repeatable| (id, DedupEntry { seq, fingerprint: fingerprint.map(Into::into) });
     Ok(rows.into_iter().rev().map(known).collect())
 }

@@ -26,7 +26,7 @@ use crate::db::{DbError, MeshDb, convert};
 use crate::with_conn;
 use types::{PendingCounts, RecipientKind, StoredDelivery, StoredMessage};
 
-pub use backlog::{LaneRead, Queues, Waiting, load_backlog, recent_repeatable};
+pub use backlog::{BacklogCursor, Queues, Waiting, load_backlog, recent_repeatable};
 pub use purge::{HISTORY_KEPT_MS, QUEUE_KEPT_MS, expire, purge};
 use rows::{DeliveryRow, KIND_MEMBER, MessageRow, kind_of, messages_of};
 

@@ -4,21 +4,21 @@ use tokio::sync::watch;
 
 /// The count, shared by everything that serves.
 #[derive(Clone, Debug, Default)]
-pub struct Traffic {
+pub struct OpenConnections {
     open: watch::Sender<usize>,
 }
 
 /// Something that is open; dropped when it ends.
 #[derive(Debug)]
-pub struct Open {
-    traffic: Traffic,
+pub struct OpenGuard {
+    traffic: OpenConnections,
 }
 
-impl Traffic {
+impl OpenConnections {
     /// Counts one more.
-    pub fn enter(&self) -> Open {
+    pub fn enter(&self) -> OpenGuard {
         self.open.send_modify(|open| *open += 1);
-        Open { traffic: self.clone() }
+        OpenGuard { traffic: self.clone() }
     }
 
     /// How many are open.
@@ -33,7 +33,7 @@ impl Traffic {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.traffic.open.send_modify(|open| *open -= 1);
     }

@@ -7,7 +7,7 @@ use claudemesh_protocol::id::PublicKey;
 use super::actor::Mesh;
 use super::attach::{cut, says_nothing};
 use super::context::MeshContext;
-use super::peers::{KnownSession, Member, Peer, PeerRef};
+use super::peers::{KnownSession, Member, Peer, PeerHandle};
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
 
@@ -43,7 +43,7 @@ impl Mesh {
     }
 
     /// The record that this hello continues: same key and member; without session key the same session id.
-    pub(super) fn own_record(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerRef> {
+    pub(super) fn own_record(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerHandle> {
         let key = hello.session_key.unwrap_or(hello.member_key);
         self.core.roster.with_key(&key).iter().copied().find(|at| {
             self.core.roster.get(*at).is_some_and(|peer| {
@@ -57,7 +57,7 @@ impl Mesh {
 
     /// The session that a plain hello of before acts for: each verb at the shell of a session says the session's id, under a key of
     /// its own. It must not take the session's place, nor stay behind as one.
-    pub(super) fn session_of_verb(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerRef> {
+    pub(super) fn session_of_verb(&self, hello: &VerifiedHello, member: &Member) -> Option<PeerHandle> {
         if hello.proven || !says_nothing(hello) {
             return None;
         }
@@ -83,7 +83,7 @@ impl Mesh {
 
     /// Another record of the same member with the same session id is the same session under an older key.
     pub(super) fn replace_same_session(&mut self, hello: &VerifiedHello, member: &Member, ctx: &mut Context<Self>) {
-        let old: Vec<PeerRef> = self
+        let old: Vec<PeerHandle> = self
             .core
             .roster
             .of_member(&member.id)

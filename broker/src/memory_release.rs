@@ -11,7 +11,7 @@ use crate::metrics::METRICS;
 const BUSY: u64 = 500;
 
 /// Runs on one thread of the broker, for ever.
-pub(crate) async fn tell_when_quiet(on_quiet: fn()) {
+pub(crate) async fn when_idle(on_quiet: fn()) {
     let work = || METRICS.handler_seconds.get_sample_count() + METRICS.connections.get();
     let (mut last, mut busy) = (work(), false);
     loop {

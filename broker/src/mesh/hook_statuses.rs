@@ -17,7 +17,7 @@ struct Pending {
 }
 
 #[derive(Default)]
-struct Board {
+struct Statuses {
     meshes: HashMap<String, HashMap<MeshId, usize>>,
     pending: Vec<Pending>,
 }
@@ -25,20 +25,20 @@ struct Board {
 /// Shared between the HTTP route and the meshes. Locks are held for map accesses only.
 #[derive(Default)]
 pub struct HookStatusRegistry {
-    board: Mutex<Board>,
+    statuses: Mutex<Statuses>,
 }
 
 impl HookStatusRegistry {
     /// A session with this token attached to a mesh.
     pub fn attach(&self, token_hash: &str, mesh: &MeshId) {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        *board.meshes.entry(token_hash.into()).or_default().entry(mesh.clone()).or_default() += 1;
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        *statuses.meshes.entry(token_hash.into()).or_default().entry(mesh.clone()).or_default() += 1;
     }
 
     /// A session with this token left a mesh.
     pub fn detach(&self, token_hash: &str, mesh: &MeshId) {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(meshes) = board.meshes.get_mut(token_hash) {
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meshes) = statuses.meshes.get_mut(token_hash) {
             if let Some(count) = meshes.get_mut(mesh) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
@@ -46,28 +46,28 @@ impl HookStatusRegistry {
                 }
             }
             if meshes.is_empty() {
-                board.meshes.remove(token_hash);
+                statuses.meshes.remove(token_hash);
             }
         }
     }
 
     /// Meshes with sessions of this token.
     pub fn meshes_of(&self, token_hash: &str) -> HashSet<MeshId> {
-        let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        board.meshes.get(token_hash).map(|meshes| meshes.keys().cloned().collect()).unwrap_or_default()
+        let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        statuses.meshes.get(token_hash).map(|meshes| meshes.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Parks a status for a session that may say hello in the next seconds.
     pub fn park(&self, token_hash: String, status: HookSetStatus, mono_ms: i64) {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        prune(&mut board.pending, mono_ms);
-        board.pending.retain(|old| {
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        prune(&mut statuses.pending, mono_ms);
+        statuses.pending.retain(|old| {
             old.token_hash != token_hash || old.status.session_id != status.session_id || old.status.pid != status.pid
         });
-        if board.pending.len() >= MAX_PENDING {
-            board.pending.remove(0);
+        if statuses.pending.len() >= MAX_PENDING {
+            statuses.pending.remove(0);
         }
-        board.pending.push(Pending { token_hash, status, mono_ms });
+        statuses.pending.push(Pending { token_hash, status, mono_ms });
     }
 
     /// Takes the parked status of a session that just said hello.
@@ -79,12 +79,12 @@ impl HookStatusRegistry {
         cwd: &str,
         mono_ms: i64,
     ) -> Option<HookSetStatus> {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        prune(&mut board.pending, mono_ms);
-        let at = board.pending.iter().rposition(|entry| {
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        prune(&mut statuses.pending, mono_ms);
+        let at = statuses.pending.iter().rposition(|entry| {
             entry.token_hash == token_hash && matches(&entry.status, session_id, pid, cwd) != Match::No
         })?;
-        Some(board.pending.remove(at).status)
+        Some(statuses.pending.remove(at).status)
     }
 }
 
@@ -141,37 +141,37 @@ mod tests {
 
     #[test]
     fn parked_statuses_expire_and_belong_to_their_token() {
-        let board = HookStatusRegistry::default();
-        board.park("t".into(), status(Some("s"), None, "/x"), 0);
-        assert!(board.claim("other", "s", 1, "/x", 1).is_none());
-        assert!(board.claim("t", "s", 1, "/y", 1).is_some());
-        assert!(board.claim("t", "s", 1, "/y", 1).is_none(), "claimed once");
-        board.park("t".into(), status(Some("s"), None, "/x"), 0);
-        assert!(board.claim("t", "s", 1, "/x", 10_000).is_none());
+        let statuses = HookStatusRegistry::default();
+        statuses.park("t".into(), status(Some("s"), None, "/x"), 0);
+        assert!(statuses.claim("other", "s", 1, "/x", 1).is_none());
+        assert!(statuses.claim("t", "s", 1, "/y", 1).is_some());
+        assert!(statuses.claim("t", "s", 1, "/y", 1).is_none(), "claimed once");
+        statuses.park("t".into(), status(Some("s"), None, "/x"), 0);
+        assert!(statuses.claim("t", "s", 1, "/x", 10_000).is_none());
         // Two sessions start in one directory: each gets its own, whichever says hello first.
-        board.park("t".into(), status(Some("s"), Some(1), "/x"), 0);
-        assert!(board.claim("t", "neighbour", 2, "/x", 1).is_none());
-        assert!(board.claim("t", "s", 9, "/y", 1).is_some());
+        statuses.park("t".into(), status(Some("s"), Some(1), "/x"), 0);
+        assert!(statuses.claim("t", "neighbour", 2, "/x", 1).is_none());
+        assert!(statuses.claim("t", "s", 9, "/y", 1).is_some());
     }
 
     #[test]
     fn parked_statuses_are_bounded() {
-        let board = HookStatusRegistry::default();
+        let statuses = HookStatusRegistry::default();
         for pid in 0..5_000 {
-            board.park("t".into(), status(None, Some(pid), "/x"), 0);
+            statuses.park("t".into(), status(None, Some(pid), "/x"), 0);
         }
-        assert_eq!(board.board.lock().unwrap().pending.len(), MAX_PENDING);
+        assert_eq!(statuses.statuses.lock().unwrap().pending.len(), MAX_PENDING);
     }
 
     #[test]
     fn meshes_are_forgotten_with_their_last_session() {
-        let board = HookStatusRegistry::default();
+        let statuses = HookStatusRegistry::default();
         let mesh = MeshId::from("m");
-        board.attach("t", &mesh);
-        board.attach("t", &mesh);
-        board.detach("t", &mesh);
-        assert_eq!(board.meshes_of("t").len(), 1);
-        board.detach("t", &mesh);
-        assert!(board.meshes_of("t").is_empty());
+        statuses.attach("t", &mesh);
+        statuses.attach("t", &mesh);
+        statuses.detach("t", &mesh);
+        assert_eq!(statuses.meshes_of("t").len(), 1);
+        statuses.detach("t", &mesh);
+        assert!(statuses.meshes_of("t").is_empty());
     }
 }

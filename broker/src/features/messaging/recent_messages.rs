@@ -19,7 +19,7 @@ pub const MAX_RECEIPTS: usize = 131_072;
 
 /// A message as a retry finds it.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct DedupEntry {
     /// Order.
     pub seq: i64,
     /// Fingerprint of the first request.
@@ -58,8 +58,8 @@ pub struct Receipt {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Remembered {
-    by_id: FastMap<MessageId, Known>,
+pub struct RecentMessages {
+    by_id: FastMap<MessageId, DedupEntry>,
     /// What is in `by_id`, oldest first; may name ids that were forgotten since.
     order: VecDeque<(i64, MessageId)>,
     /// By ascending seq.
@@ -68,9 +68,9 @@ pub struct Remembered {
     entries: usize,
 }
 
-impl Remembered {
+impl RecentMessages {
     /// A message that was stored before this mesh was loaded.
-    pub fn recall(&mut self, id: MessageId, known: Known) {
+    pub fn recall(&mut self, id: MessageId, known: DedupEntry) {
         self.order.push_back((known.seq, id.clone()));
         self.by_id.insert(id, known);
         self.trim();
@@ -78,7 +78,7 @@ impl Remembered {
 
     /// A new message, newer than all others.
     pub fn remember(&mut self, id: MessageId, fingerprint: Option<Arc<str>>, receipt: Receipt) {
-        let known = Known { seq: receipt.seq, fingerprint };
+        let known = DedupEntry { seq: receipt.seq, fingerprint };
         let weight = weight(&receipt);
         while self.entries + weight > MAX_RECEIPTS
             && let Some(oldest) = self.receipts.pop_front()
@@ -96,7 +96,7 @@ impl Remembered {
     }
 
     /// The message with this id, for a retry.
-    pub fn known(&self, id: &MessageId) -> Option<&Known> {
+    pub fn known(&self, id: &MessageId) -> Option<&DedupEntry> {
         self.by_id.get(id)
     }
 
@@ -177,13 +177,13 @@ mod tests {
         }
     }
 
-    fn remember(memory: &mut Remembered, seq: i64, recipients: usize) {
+    fn remember(memory: &mut RecentMessages, seq: i64, recipients: usize) {
         memory.remember(id(seq), None, receipt(seq, recipients));
     }
 
     #[test]
     fn receipts_are_bounded_by_their_entries_and_the_newest_stay() {
-        let mut memory = Remembered::default();
+        let mut memory = RecentMessages::default();
         let total = MAX_RECEIPTS as i64 + 1_000;
         for seq in 1..=total {
             remember(&mut memory, seq, 1);
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn gaps_in_the_order_are_no_trouble() {
-        let mut memory = Remembered::default();
+        let mut memory = RecentMessages::default();
         for seq in [3, 4, 7, 8, 20] {
             remember(&mut memory, seq, 2);
         }
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_message_that_failed_can_be_sent_again_and_stays_known() {
-        let mut memory = Remembered::default();
+        let mut memory = RecentMessages::default();
         let (again, other) = (id(1), id(2));
         memory.remember(again.clone(), None, receipt(1, 1));
         memory.forget(&again);
