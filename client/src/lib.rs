@@ -24,6 +24,7 @@ pub mod paths;
 pub mod proxy;
 #[cfg(test)]
 mod rooms;
+pub mod session;
 pub mod telemetry;
 pub mod values;
 pub mod verb;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{CliError, ExitCode};
-use crate::mcp::notes::{BRACKETS, harmless, without_tags};
 use crate::paths::Env;
+use crate::session::notes::{BRACKETS, harmless, without_tags};
 
 /// How the answer is printed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -215,7 +215,7 @@ impl Output {
     /// every route into a session.
     pub fn block(&self, text: &str) -> String {
         if self.for_model {
-            return crate::mcp::frame::quote(text);
+            return crate::session::frame::quote(text);
         }
         clean_lines(text).lines().map(|line| format!("  {line}\n")).collect()
     }

@@ -15,9 +15,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// What nobody below may use.
 const ON_TOP: &[(&str, &[&str])] = &[
     ("features", &["cli", "doctor", "hook", "install", "launch"]),
-    ("ipc", &["cli", "doctor", "install", "launch"]),
+    ("ipc", &["cli", "doctor", "install", "launch", "mcp"]),
     ("local", &["cli", "doctor", "hook", "install", "launch", "mcp"]),
     ("mcp", &["cli", "doctor", "install", "launch"]),
+    ("session", &["cli", "doctor", "install", "launch", "mcp"]),
 ];
 
 /// The one that is known: the text of a permission message is made by the feature that reads it.
@@ -83,8 +84,8 @@ fn rooms_use_only_what_is_below_them() {
 
 #[test]
 fn what_is_used_is_found() {
-    let text = "use crate::inbox::Mailbox;\nuse crate::{local, paths};\ncrate::mcp::hub::run();\nuse super::config;";
-    assert_eq!(used(text), ["inbox", "local", "paths", "mcp"]);
+    let text = "use crate::inbox::Mailbox;\nuse crate::{local, paths};\ncrate::session::run();\nuse super::config;";
+    assert_eq!(used(text), ["inbox", "local", "paths", "session"]);
     let files = sources();
     for (file, other) in KNOWN {
         let of_file = files.iter().filter(|(name, _)| name == file);

@@ -65,7 +65,7 @@ async fn run(
             Some(ack) = acks.recv() => Request::Frame { frame: ack_frame(ack) },
             line = replies.recv() => match line {
                 Some(line) => {
-                    hear(&shared, &line);
+                    receive(&shared, &line);
                     continue;
                 }
                 None => break lost("the session's server is gone".into()),
@@ -84,7 +84,7 @@ async fn run(
     shared.pending.fail_all(&ConnectionError::Closed(closed));
 }
 
-fn hear(shared: &Shared, line: &[u8]) {
+fn receive(shared: &Shared, line: &[u8]) {
     match serde_json::from_slice::<Reply>(line) {
         Ok(Reply::Frame { frame }) => complete(shared, &frame),
         Ok(Reply::Event { frame }) => publish(shared, &frame),

@@ -164,7 +164,7 @@ impl Driver {
                 }
             };
             if let Some(store) = local.clone() {
-                let looked = tokio::task::spawn_blocking(move || crate::local::hung::look(&store));
+                let looked = tokio::task::spawn_blocking(move || crate::local::unresponsive_holder::look(&store));
                 tokio::select! {
                     _ = looked => {}
                     () = self.shared.stop.cancelled() => break Closed::ByUs,
@@ -238,7 +238,7 @@ impl Driver {
             *self.shared.back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         if let Some(store) = &self.shared.identity.local {
-            crate::local::hung::answered(store);
+            crate::local::unresponsive_holder::answered(store);
         }
         self.shared.state.send_replace(State::Ready(Arc::new(ack)));
         if lost.is_some() {
@@ -263,7 +263,7 @@ impl Driver {
             };
             let message = match self.read(&text) {
                 Read::Event(event) => {
-                    self.hear(*event).await;
+                    self.on_event(*event).await;
                     continue;
                 }
                 Read::Answer { message, .. } => *message,
@@ -298,7 +298,7 @@ impl Driver {
                 inbound = link.next() => match inbound {
                     Inbound::Text(text) => {
                         match self.read(&text) {
-                            Read::Event(event) => self.hear(*event).await,
+                            Read::Event(event) => self.on_event(*event).await,
                             Read::Answer { key, message } => self.complete(key.as_deref(), *message),
                             Read::Nothing => {}
                         }
@@ -387,7 +387,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn hear(&self, event: ServerMessage) {
+    async fn on_event(&self, event: ServerMessage) {
         match Push::from_message(event) {
             Ok(push) => self.deliver(push).await,
             Err(event) => self.shared.events.publish(*event),

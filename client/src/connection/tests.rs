@@ -339,14 +339,14 @@ impl FakeServer {
         (connection, Self(tokio::io::BufReader::new(theirs)))
     }
 
-    async fn hear(&mut self) -> crate::ipc::Request {
+    async fn receive(&mut self) -> crate::ipc::Request {
         let mut line = String::new();
         let reading = tokio::io::AsyncBufReadExt::read_line(&mut self.0, &mut line);
         tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap();
         serde_json::from_str(&line).unwrap()
     }
 
-    async fn say(&mut self, reply: &crate::ipc::Reply) {
+    async fn send(&mut self, reply: &crate::ipc::Reply) {
         let line = serde_json::to_string(reply).unwrap() + "\n";
         tokio::io::AsyncWriteExt::write_all(self.0.get_mut(), line.as_bytes()).await.unwrap();
     }
@@ -363,16 +363,16 @@ async fn the_sessions_server_passes_events_on_and_says_what_was_lost() {
         let connection = connection.clone();
         async move { connection.call(list_peers(), PATIENCE).await }
     });
-    assert!(matches!(server.hear().await, Request::Listen { tag } if tag == "push"));
-    assert!(matches!(server.hear().await, Request::Frame { .. }), "what is asked after it comes after it");
-    server.say(&Reply::Event { frame: json!({"type": "event_of_a_later_time"}).to_string() }).await;
-    server.say(&Reply::Event { frame: system("peer_joined").to_string() }).await;
-    server.say(&Reply::Missed { tag: "push".into(), count: Some(3) }).await;
-    server.say(&Reply::Missed { tag: "push".into(), count: None }).await;
+    assert!(matches!(server.receive().await, Request::Listen { tag } if tag == "push"));
+    assert!(matches!(server.receive().await, Request::Frame { .. }), "what is asked after it comes after it");
+    server.send(&Reply::Event { frame: json!({"type": "event_of_a_later_time"}).to_string() }).await;
+    server.send(&Reply::Event { frame: system("peer_joined").to_string() }).await;
+    server.send(&Reply::Missed { tag: "push".into(), count: Some(3) }).await;
+    server.send(&Reply::Missed { tag: "push".into(), count: None }).await;
     assert_eq!(next_event(&mut events).await, Heard::Event(Some("peer_joined".into())));
     assert_eq!(next_event(&mut events).await, Heard::Lagged(3));
     assert_eq!(next_event(&mut events).await, Heard::Away);
-    server.say(&Reply::Silent { tag: "push".into() }).await;
+    server.send(&Reply::Silent { tag: "push".into() }).await;
     assert_eq!(events.next().await, None);
     asking.abort();
 }
@@ -382,8 +382,8 @@ async fn the_sessions_server_passes_events_on_and_says_what_was_lost() {
 async fn an_older_server_of_the_session_ends_the_wait_for_events() {
     let (connection, mut server) = FakeServer::start();
     let mut events = connection.events::<Push>();
-    server.hear().await;
-    server.say(&crate::ipc::Reply::Error { code: "bad_json".into(), message: "unknown variant".into() }).await;
+    server.receive().await;
+    server.send(&crate::ipc::Reply::Error { code: "bad_json".into(), message: "unknown variant".into() }).await;
     assert_eq!(tokio::time::timeout(PATIENCE, events.next()).await.unwrap(), None);
 }
 

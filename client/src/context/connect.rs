@@ -48,7 +48,7 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T,
 /// Exit 4 when the broker cannot be reached, 2 or 7 when it refuses.
 pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Result<Connection, CliError> {
     // A mesh of this machine may have lost its holder since it was chosen.
-    let entry = &crate::local::reach(cx, entry.clone())?;
+    let entry = &crate::local::ensure_served(cx, entry.clone())?;
     // Inside a session its own connection serves: no handshake, and the others see the session, not a stranger. Its mail
     // comes into the same inbox.
     if matches!(purpose, Purpose::Ask | Purpose::Receive(_))

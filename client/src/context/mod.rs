@@ -43,10 +43,11 @@ impl Context {
         let wished = self.wished_mesh()?;
         let config = self.meant(wished.as_deref())?;
         if wished.is_none()
-            && let Some(store) = local::to_found(self)
+            && let Some(store) = local::may_create(self)
         {
             let known = config.meshes.into_iter().find(|entry| Store::of_entry(entry).as_ref() == Some(&store));
-            return known.map_or_else(|| local::found(self, &store, false), |entry| local::reach(self, entry));
+            return known
+                .map_or_else(|| local::create_mesh(self, &store, false), |entry| local::ensure_served(self, entry));
         }
         let chosen = config.choose(wished.as_deref()).map_err(|error| match error.code.as_str() {
             // A variable that leads into the wrong folder looks like that.
@@ -57,7 +58,7 @@ impl Context {
             }
             _ => error,
         })?;
-        local::reach(self, chosen.clone())
+        local::ensure_served(self, chosen.clone())
     }
 
     /// All meshes a reading verb is about: `--mesh` or the session's mesh gives one, else all that are joined.
@@ -71,7 +72,7 @@ impl Context {
             return self.mesh_entry().map(|entry| vec![entry]);
         }
         let reach = |entry: MeshEntry| {
-            local::reach(self, entry.clone()).unwrap_or_else(|error| {
+            local::ensure_served(self, entry.clone()).unwrap_or_else(|error| {
                 // The other meshes can be reached all the same.
                 self.out.warn(&error.message);
                 entry

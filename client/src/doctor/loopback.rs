@@ -1,6 +1,6 @@
-//! The loopback: a session of the doctor's own joins the mesh, is sent a message over every route, and each rung is looked
+//! The loopback: a session of the doctor's own joins the mesh, is sent a message over every route, and each route is looked
 //! at: stored, received, handed over, seen. Real processes, those that Claude Code would start; only the host is played by
-//! us ([`play`], [`inbox_socket`]), rung by rung ([`rungs`]).
+//! us ([`probe_session`], [`inbox_socket`]), route by route ([`route_checks`]).
 //!
 //! What running sessions say of their own routes stands beside it ([`sessions`]): there a host may drop what ours would
 //! show.
@@ -12,21 +12,21 @@ use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::CliError;
-use crate::mcp::routes::{CHANNEL, HOOK, MONITOR, NOTICE, PULL, QUESTION, REWAKE, STOP};
+use crate::session::routes::{CHANNEL, HOOK, MONITOR, NOTICE, PULL, QUESTION, REWAKE, STOP};
 
 #[cfg(unix)]
 mod inbox_socket;
-mod play;
-mod rungs;
+mod probe_session;
+mod route_checks;
 mod sessions;
 
-use play::{Play, Programs};
-use rungs::Rung;
+use probe_session::{ProbeSession, Programs};
+use route_checks::RouteResult;
 pub(super) use sessions::sessions;
 
 /// Name of the rows.
 const NAME: &str = "loopback";
-/// How long one rung may take.
+/// How long one route may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Pause between two looks at a receipt.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -35,29 +35,30 @@ const TEXT: &str = "claudemesh doctor tests the way into a session";
 
 /// Sends the doctor's own session a message over every route of one mesh.
 pub(super) fn checks(cx: &Context, entry: &MeshEntry) -> Vec<Check> {
-    let reached = connect::ask(&play::outside(cx), entry, |connection| async move { Ok(connection.echo().await?) });
-    let programs = reached.map_err(Stop::from).and_then(|_| Ok(Programs::of(cx)?));
+    let reached =
+        connect::ask(&probe_session::outside(cx), entry, |connection| async move { Ok(connection.echo().await?) });
+    let programs = reached.map_err(RouteFailure::from).and_then(|_| Ok(Programs::of(cx)?));
     let programs = match programs {
         Ok(programs) => programs,
         Err(stop) => return vec![failed(entry, &stop)],
     };
     let mut checks = vec![];
     // The channel on a server of its own: where it is open it is used before the others.
-    match Play::start(cx, entry, &programs, "on", &[]) {
-        Ok(mut play) => checks.push(row(entry, CHANNEL, play.channel())),
+    match ProbeSession::start(cx, entry, &programs, "on", &[]) {
+        Ok(mut probe) => checks.push(row(entry, CHANNEL, probe.channel())),
         Err(stop) => return vec![failed(entry, &stop)],
     }
     // In an order in which no route takes what the next one shall show: first those of a session without hooks, then
     // those of one that nothing can wake.
-    match Play::start(cx, entry, &programs, "off", &[]) {
-        Ok(mut play) => {
-            checks.push(row(entry, NOTICE, play.notice()));
-            checks.push(row(entry, PULL, play.pull()));
-            checks.push(row(entry, STOP, play.stop()));
-            checks.push(row(entry, QUESTION, play.question()));
-            checks.push(row(entry, HOOK, play.context()));
-            checks.push(row(entry, REWAKE, play.rewake()));
-            checks.push(row(entry, MONITOR, play.monitor()));
+    match ProbeSession::start(cx, entry, &programs, "off", &[]) {
+        Ok(mut probe) => {
+            checks.push(row(entry, NOTICE, probe.notice()));
+            checks.push(row(entry, PULL, probe.pull()));
+            checks.push(row(entry, STOP, probe.stop()));
+            checks.push(row(entry, QUESTION, probe.question()));
+            checks.push(row(entry, HOOK, probe.context()));
+            checks.push(row(entry, REWAKE, probe.rewake()));
+            checks.push(row(entry, MONITOR, probe.monitor()));
         }
         Err(stop) => checks.push(failed(entry, &stop)),
     }
@@ -69,20 +70,20 @@ pub(super) fn checks(cx: &Context, entry: &MeshEntry) -> Vec<Check> {
 /// The inbox socket, on a server that was given one.
 #[cfg(unix)]
 fn socket(cx: &Context, entry: &MeshEntry, programs: &Programs) -> Check {
-    use crate::mcp::routes::SOCKET;
-    use crate::mcp::routes::inbox_socket as route;
+    use crate::session::routes::SOCKET;
+    use crate::session::routes::inbox_socket as route;
 
-    let started = inbox_socket::Listener::start().map_err(Stop::from).and_then(|listener| {
+    let started = inbox_socket::Listener::start().map_err(RouteFailure::from).and_then(|listener| {
         let path = listener.path().to_string_lossy().into_owned();
         let given = [(route::SOCKET, path), (route::TOKEN, listener.token.clone())];
-        Ok((Play::start(cx, entry, programs, "off", &given)?, listener))
+        Ok((ProbeSession::start(cx, entry, programs, "off", &given)?, listener))
     });
-    let (mut play, listener) = match started {
+    let (mut probe, listener) = match started {
         Ok(started) => started,
         Err(stop) => return row(entry, SOCKET, Err(stop)),
     };
     // Not used because somebody said so: the user's choice, and how to take it back.
-    match play.report().map(|report| report.inbox_socket) {
+    match probe.report().map(|report| report.inbox_socket) {
         Some(reason) if reason != "open" => {
             let fix = match reason
                 .rsplit_once(" in ")
@@ -93,15 +94,15 @@ fn socket(cx: &Context, entry: &MeshEntry, programs: &Programs) -> Check {
             };
             Check::warning(NAME, format!("{}: {SOCKET}: not used: {reason}", entry.slug), fix)
         }
-        _ => row(entry, SOCKET, play.inbox_socket(&listener)),
+        _ => row(entry, SOCKET, probe.inbox_socket(&listener)),
     }
 }
 
-fn failed(entry: &MeshEntry, stop: &Stop) -> Check {
+fn failed(entry: &MeshEntry, stop: &RouteFailure) -> Check {
     Check::failure(NAME, format!("{}: {}", entry.slug, stop.at), stop.fix.clone())
 }
 
-fn row(entry: &MeshEntry, route: &str, result: Rung) -> Check {
+fn row(entry: &MeshEntry, route: &str, result: RouteResult) -> Check {
     let way = match route {
         NOTICE => "stored → received → told",
         QUESTION => "asked → received → put before the session → answered",
@@ -114,25 +115,25 @@ fn row(entry: &MeshEntry, route: &str, result: Rung) -> Check {
 }
 
 /// Where it stopped and what mends it.
-struct Stop {
+struct RouteFailure {
     at: String,
     fix: String,
 }
 
-impl Stop {
+impl RouteFailure {
     fn new(at: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { at: at.into(), fix: fix.into() }
     }
 }
 
-impl From<CliError> for Stop {
+impl From<CliError> for RouteFailure {
     fn from(error: CliError) -> Self {
         let fix = error.hint.clone().unwrap_or_else(|| "claudemesh status".into());
         Self::new(error.message, fix)
     }
 }
 
-impl From<std::io::Error> for Stop {
+impl From<std::io::Error> for RouteFailure {
     fn from(error: std::io::Error) -> Self {
         Self::new(format!("a process of ours cannot be run: {error}"), "claudemesh --version")
     }

@@ -3,8 +3,8 @@
 //! `mod.rs`: typed requests as `impl Connection`; `cli.rs`: the verbs of the shell; `tools.rs`: the MCP tools. Both call
 //! the same requests. What a feature does in the running session, beside verbs and tools, stands in the lists below.
 
-use crate::mcp::admit::Interceptor;
-use crate::mcp::events::Listener;
+use crate::session::admit::Interceptor;
+use crate::session::events::Listener;
 
 pub mod audit;
 pub mod capabilities;

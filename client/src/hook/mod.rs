@@ -183,7 +183,7 @@ fn tell(env: &Env, store: &ConfigStore, event: Event, hook: &Hook, log: &Log) {
     if writeln!(out, "{answer}").and_then(|()| out.flush()).is_ok() {
         for mut line in lines {
             // Not told: the server gives the messages to another route, so at worst they are shown again.
-            let _ = line.say(&Request::Printed);
+            let _ = line.send(&Request::Printed);
         }
     }
 }

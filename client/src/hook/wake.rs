@@ -54,7 +54,7 @@ impl Prompts {
     fn of_host(env: &Env) -> Self {
         let told = env.text("CLAUDE_PID").and_then(|pid| pid.parse().ok());
         let hosts = told.into_iter().chain(crate::ipc::registry::ancestors());
-        let lines = hosts.filter_map(|pid| Some((pid, crate::mcp::routes::host::command_line(pid)?)));
+        let lines = hosts.filter_map(|pid| Some((pid, crate::session::routes::host::command_line(pid)?)));
         Self::of(env, lines)
     }
 
@@ -145,7 +145,7 @@ fn follow(
             };
             let (printed, code) = print(&text);
             if printed {
-                let _ = line.say(&Request::Printed);
+                let _ = line.send(&Request::Printed);
             }
             if let Some(code) = code {
                 return code;
@@ -179,11 +179,11 @@ fn search(env: &Env, store: &ConfigStore, hook: &Hook, prompts: Prompts) -> Opti
 /// Hands over what one server says; `true` when the server sent us away, `false` when it is gone.
 fn listen(server: &Record, request: &Request, sender: &mpsc::Sender<(Line, String)>) -> bool {
     let Ok(mut line) = Line::open(server, None) else { return false };
-    if line.say(request).is_err() {
+    if line.send(request).is_err() {
         return false;
     }
     loop {
-        match line.hear() {
+        match line.receive() {
             Ok(Reply::Wake { text }) => {
                 let Ok(confirm) = line.try_clone() else { return false };
                 if sender.send((confirm, text)).is_err() {

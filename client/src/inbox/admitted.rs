@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::{Inbox, InboxError, Mailbox};
 
-/// The mail of one reader, after everything that looks at incoming messages first has done so: [`crate::mcp::Hub::admit`] makes
+/// The mail of one reader, after everything that looks at incoming messages first has done so: [`crate::session::Session::admit`] makes
 /// it. What comes later is not in it before it was admitted itself.
 #[must_use = "what was admitted is to be read"]
 pub struct Admitted<'a> {
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn nobody_else_goes_around_the_rule() {
         // The session, its shell behind the session's server, and the two of the demo, who write to each other only.
-        let admits = ["features/messaging/cli.rs", "features/questions/cli.rs", "local/demo.rs", "mcp/admit.rs"];
+        let admits = ["features/messaging/cli.rs", "features/questions/cli.rs", "local/demo.rs", "session/admit.rs"];
         assert_eq!(files_with("Admitted::new("), admits);
         assert_eq!(files_with(".person()"), ["features/messaging/cli.rs", "features/questions/cli.rs"]);
     }

@@ -5,24 +5,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use claudemesh_protocol::id::MeshId;
 
-use super::{Inbox, InboxError, awaits};
+use super::{Inbox, InboxError, pending_waits};
 
 /// An inbox for async code: statements run on the blocking pool, one at a time.
 #[derive(Clone)]
 pub struct Mailbox {
     inbox: Arc<Mutex<Inbox>>,
-    awaits: awaits::Awaits,
+    pending_waits: pending_waits::PendingWaits,
 }
 
 impl Mailbox {
     /// Wraps an open inbox.
     pub fn new(inbox: Inbox) -> Self {
-        Self { awaits: inbox.awaits(), inbox: Arc::new(Mutex::new(inbox)) }
+        Self { pending_waits: inbox.pending_waits(), inbox: Arc::new(Mutex::new(inbox)) }
     }
 
     /// What this process waits for.
-    pub fn awaits(&self) -> &awaits::Awaits {
-        &self.awaits
+    pub fn pending_waits(&self) -> &pending_waits::PendingWaits {
+        &self.pending_waits
     }
 
     /// Opens the inbox of a mesh, see [`Inbox::open`].

@@ -19,12 +19,12 @@ use crate::files::{self, FileLock};
 
 mod admitted;
 pub mod answers;
-pub mod awaits;
-mod claims;
+mod delivery_claims;
 mod held;
-mod looks;
 mod mailbox;
+pub mod pending_waits;
 pub mod permissions;
+mod queries;
 pub mod questions;
 #[cfg(test)]
 mod questions_tests;
@@ -47,7 +47,7 @@ pub const MEMBER_READER: &str = "member";
 pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How long a process waits for another one that writes.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
-/// Bound of one list.
+/// JoinedMesh of one list.
 pub const MAX_LIST: i64 = 1_000;
 
 /// The lock that shells hold from looking at the member's unseen messages until these are printed and marked.
@@ -84,7 +84,7 @@ impl From<InboxError> for CliError {
 /// One open inbox. Blocking; [`Mailbox`] is the form for async code.
 pub struct Inbox {
     db: SqliteConnection,
-    awaits: awaits::Awaits,
+    pending_waits: pending_waits::PendingWaits,
 }
 
 impl Inbox {
@@ -111,7 +111,7 @@ impl Inbox {
                 .map_err(|error| failed(error.to_string()))?;
             db.run_pending_migrations(MIGRATIONS).map_err(|error| failed(error.to_string()))?;
         }
-        Ok(Self { db, awaits: awaits::Awaits::default() })
+        Ok(Self { db, pending_waits: pending_waits::PendingWaits::default() })
     }
 
     /// Stores messages and notes that `reader` received them, all or nothing. A message that is known (same id, or same

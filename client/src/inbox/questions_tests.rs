@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::answers::AnswerClaim;
-use super::awaits::{Asked, Taken};
+use super::pending_waits::{Asked, Taken};
 use super::questions::{MAX_STOP_BLOCKS, QUESTION, QUESTION_TTL_MS, Question, QuestionState, REPLY};
 use super::tests::{mail, up_to};
 use super::*;
@@ -233,7 +233,7 @@ fn no_route_shows_what_a_wait_of_this_process_may_end_with() {
         claimed.into_iter().map(|message| message.message_id).collect()
     };
     let asked = Asked { key: BOB.into(), member: format!("{BOB}-member") };
-    let awaits = inbox.awaits();
+    let awaits = inbox.pending_waits();
     // The question is being sent, its id is not known: every question and answer of that peer may concern it.
     let number = awaits.add(asked.clone());
     let news = [

@@ -102,7 +102,7 @@ pub struct Applied<T> {
 
 /// Where an edit keeps things.
 #[derive(Debug)]
-pub(super) struct Desk<'a> {
+pub(super) struct EditContext<'a> {
     /// Our config folder.
     pub(super) config_dir: &'a Path,
     /// Where copies of the old content go.
@@ -120,7 +120,7 @@ pub(super) enum Purpose {
     Sweep,
 }
 
-impl Desk<'_> {
+impl EditContext<'_> {
     /// Looks whether an edit would work, without writing anything.
     pub(super) fn rehearse<T>(
         &self,

@@ -29,7 +29,7 @@ impl Place {
         edit: impl Fn(&mut Document) -> Result<T, EditError>,
     ) -> Result<Applied<T>, ApplyError> {
         let (config_dir, backups) = (self.dir.path().join("config"), self.dir.path().join("backups"));
-        Desk { config_dir: &config_dir, backups: &backups }.apply(&self.file(), purpose, edit)
+        EditContext { config_dir: &config_dir, backups: &backups }.apply(&self.file(), purpose, edit)
     }
 
     fn set(&self) -> Result<Applied<()>, ApplyError> {

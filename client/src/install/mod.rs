@@ -26,7 +26,7 @@ pub mod plugin;
 mod receipt;
 pub mod status_line;
 
-use apply::{Applied, Desk, Purpose};
+use apply::{Applied, EditContext, Purpose};
 use cli::InstallArgs;
 use edits::Change;
 pub use look::{Installed, installed};
@@ -97,7 +97,7 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallAr
     if let Some(dir) = &options.plugin_dir {
         return plugin::write(dir, &program, out);
     }
-    let desk = Desk { config_dir: store.dir(), backups: &claude.backups };
+    let context = EditContext { config_dir: store.dir(), backups: &claude.backups };
     // What the plug-in brings is left out: two of each hook would run otherwise.
     let plugin = installed(env).plugin.filter(|_| !options.force);
     let servers: Vec<Option<&str>> = options.servers().filter(|mesh| mesh.is_some() || plugin.is_none()).collect();
@@ -125,19 +125,19 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallAr
         };
         Ok((permission, hooks, status_line::add(doc, &program, !options.status_line)?))
     };
-    let rehearsed = desk.rehearse(&claude.config, server)?;
+    let rehearsed = context.rehearse(&claude.config, server)?;
     if let Some((name, _)) = rehearsed.iter().find(|(_, change)| *change == Change::Foreign) {
         let message = format!("{} has an MCP server '{name}' that starts another program.", claude.config.display());
         return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
             .hint("Nothing was changed. Replace it with `claudemesh install --force`."));
     }
-    if desk.rehearse(&claude.settings, settings)?.2 == Change::Foreign {
+    if context.rehearse(&claude.settings, settings)?.2 == Change::Foreign {
         let message = format!("`statusLine` in {} is no command.", claude.settings.display());
         return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
             .hint("Nothing was changed. Install without --status-line, or remove that key."));
     }
-    let server = desk.apply(&claude.config, Purpose::Install, server)?;
-    let settings = desk.apply(&claude.settings, Purpose::Install, settings)?;
+    let server = context.apply(&claude.config, Purpose::Install, server)?;
+    let settings = context.apply(&claude.settings, Purpose::Install, settings)?;
 
     let (permission, hooks, status_line) = settings.answer;
     let changes: Vec<_> = server.answer.iter().map(|(name, change)| json!({"name": name, "result": change})).collect();
@@ -199,20 +199,20 @@ pub fn uninstall(env: &Env, config_dir: &Path, out: &Output) -> Result<(), CliEr
     let program = program_name(env);
     let claude = ClaudeFiles::locate(env);
     let plugin = installed(env).plugin;
-    let desk = Desk { config_dir, backups: &claude.backups };
+    let context = EditContext { config_dir, backups: &claude.backups };
     // What starts this very file is ours, whatever it is called.
     let server = |doc: &mut json_edit::Document| {
         doc.receipt.programs.insert(program.clone());
         Ok(edits::remove_servers(doc))
     };
-    let (_, names) = desk.rehearse(&claude.config, server)?;
+    let (_, names) = context.rehearse(&claude.config, server)?;
     let settings = |doc: &mut json_edit::Document| {
         doc.receipt.programs.insert(program.clone());
         Ok((edits::remove_permissions(doc, &names), hooks::remove_hooks(doc), status_line::remove(doc)))
     };
-    desk.rehearse(&claude.settings, settings)?;
-    let server: Applied<(Change, Vec<String>)> = desk.apply(&claude.config, Purpose::Uninstall, server)?;
-    let settings = desk.apply(&claude.settings, Purpose::Uninstall, settings)?;
+    context.rehearse(&claude.settings, settings)?;
+    let server: Applied<(Change, Vec<String>)> = context.apply(&claude.config, Purpose::Uninstall, server)?;
+    let settings = context.apply(&claude.settings, Purpose::Uninstall, settings)?;
     let (rules, hooks, status_line) = settings.answer;
     let (result, names) = server.answer;
     let answer = json!({

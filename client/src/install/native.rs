@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::apply::{ApplyError, Desk, Purpose};
+use super::apply::{ApplyError, EditContext, Purpose};
 use super::json_edit::Document;
 use crate::config::session_dir::is_alive;
 use crate::paths::{ClaudeFiles, Env};
@@ -17,12 +17,12 @@ use crate::paths::{ClaudeFiles, Env};
 /// [`ApplyError`]; the file is as it was then.
 pub fn sweep(env: &Env, config_dir: &Path) -> Result<Vec<String>, ApplyError> {
     let claude = ClaudeFiles::locate(env);
-    let desk = Desk { config_dir, backups: &claude.backups };
+    let context = EditContext { config_dir, backups: &claude.backups };
     let edit = |doc: &mut Document| Ok(remove_dead(doc, is_alive));
-    if desk.rehearse(&claude.config, edit)?.is_empty() {
+    if context.rehearse(&claude.config, edit)?.is_empty() {
         return Ok(vec![]);
     }
-    Ok(desk.apply(&claude.config, Purpose::Sweep, edit)?.answer)
+    Ok(context.apply(&claude.config, Purpose::Sweep, edit)?.answer)
 }
 
 fn remove_dead(doc: &mut Document, is_alive: impl Fn(u32, u64) -> bool) -> Vec<String> {

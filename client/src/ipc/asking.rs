@@ -13,40 +13,40 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::line::LineConnection;
 use super::protocol::{Question, Reply};
-use super::talk::Talk;
 use crate::features::messaging::exchange;
-use crate::features::questions::ask::{self, Ask, AskError, Desk, MAX_WAIT, Outcome, PROGRESS_EVERY, Window};
+use crate::features::questions::ask::{self, Ask, AskContext, AskError, MAX_WAIT, Outcome, PROGRESS_EVERY, WaitBudget};
 use crate::features::questions::{settle, wait};
 use crate::inbox::Message;
-use crate::mcp::hub::{Bound, Hub};
+use crate::session::{JoinedMesh, Session};
 
 /// Asks for the shell; answers whether the line goes on.
-pub(super) async fn ask_line(hub: &Arc<Hub>, talk: &mut Talk, question: Question) -> bool {
-    let Some(bound) = hub.meshes().into_iter().find(|bound| bound.tag.id == question.mesh_id) else {
-        return talk.refuse(ErrorCode::NotFound, "this session is not in that mesh").await;
+pub(super) async fn ask_line(session: &Arc<Session>, line: &mut LineConnection, question: Question) -> bool {
+    let Some(bound) = session.meshes().into_iter().find(|bound| bound.tag.id == question.mesh_id) else {
+        return line.refuse(ErrorCode::NotFound, "this session is not in that mesh").await;
     };
-    if let Err(error) = hub.connected(&bound).await {
-        return talk.refuse(ErrorCode::Unavailable, error).await;
+    if let Err(error) = session.connected(&bound).await {
+        return line.refuse(ErrorCode::Unavailable, error).await;
     }
-    if !talk.say(&Reply::Taken).await {
+    if !line.send(&Reply::Taken).await {
         return false;
     }
-    let Some(ended) = waited(hub, talk, &bound, question).await else { return false };
+    let Some(ended) = waited(session, line, &bound, question).await else { return false };
     let outcome = match ended {
         Ok(outcome) => outcome,
-        Err(AskError::Rejected(rejected)) => return talk.say(&Reply::Rejected(rejected)).await,
+        Err(AskError::Rejected(rejected)) => return line.send(&Reply::Rejected(rejected)).await,
         Err(AskError::Connection(error)) => {
             let code = error.code().unwrap_or(ErrorCode::Unavailable);
-            return talk.refuse(code, error.to_string()).await;
+            return line.refuse(code, error.to_string()).await;
         }
     };
-    hub.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+    session.counters.messages_out.fetch_add(1, Ordering::Relaxed);
     let message = outcome.message().cloned();
-    let printed = talk.say(&Reply::Outcome(Box::new(outcome))).await && talk.printed().await;
+    let printed = line.send(&Reply::Outcome(Box::new(outcome))).await && line.printed().await;
     if let Some(message) = message {
         if printed {
-            shown(hub, &bound, &message).await;
+            shown(session, &bound, &message).await;
         } else {
             give_back(&bound, message.seq).await;
         }
@@ -56,9 +56,9 @@ pub(super) async fn ask_line(hub: &Arc<Hub>, talk: &mut Talk, question: Question
 
 /// The end of the wait; `None` when the shell has gone, which leaves the answer to the session.
 async fn waited(
-    hub: &Arc<Hub>,
-    talk: &mut Talk,
-    bound: &Bound,
+    session: &Arc<Session>,
+    line: &mut LineConnection,
+    bound: &JoinedMesh,
     question: Question,
 ) -> Option<Result<Outcome, AskError>> {
     let wait = Duration::from_millis(question.wait_ms).clamp(Duration::from_secs(1), MAX_WAIT);
@@ -67,10 +67,11 @@ async fn waited(
         to: question.to,
         text: question.text,
         wait_offline: question.wait_offline,
-        window: Window { wait, cut_short: false },
+        budget: WaitBudget { wait, cut_short: false },
     };
-    let settling = || settle(hub, bound).boxed();
-    let desk = Desk { connection: &bound.connection, mailbox: &bound.mailbox, waits: &bound.waits, settle: &settling };
+    let settling = || settle(session, bound).boxed();
+    let context =
+        AskContext { connection: &bound.connection, mailbox: &bound.mailbox, waits: &bound.waits, settle: &settling };
     let (told, mut asked) = mpsc::channel(1);
     let progress = move |elapsed: Duration| {
         if elapsed < PROGRESS_EVERY {
@@ -79,7 +80,7 @@ async fn waited(
         }
         std::future::ready(()).boxed()
     };
-    let (gone, ended) = (CancellationToken::new(), hub.stopped());
+    let (gone, ended) = (CancellationToken::new(), session.stopped());
     let unwanted = {
         let gone = gone.clone();
         async move {
@@ -89,8 +90,8 @@ async fn waited(
             }
         }
     };
-    let asking = ask::ask(&desk, &ask, &progress, unwanted.boxed());
-    let hanging_up = talk.ear.hear();
+    let asking = ask::ask(&context, &ask, &progress, unwanted.boxed());
+    let hanging_up = line.reader.receive();
     tokio::pin!(asking, hanging_up);
     let mut there = true;
     loop {
@@ -111,15 +112,15 @@ async fn waited(
                 ended => return there.then_some(ended),
             },
             Some(()) = asked.recv() => {
-                talk.mouth.say(&Reply::Asked).await;
+                line.writer.send(&Reply::Asked).await;
             }
         }
     }
 }
 
 /// The shell printed it, and whoever runs the shell reads what it prints.
-async fn shown(hub: &Hub, bound: &Bound, message: &Message) {
-    hub.counters.messages_in.fetch_add(1, Ordering::Relaxed);
+async fn shown(session: &Session, bound: &JoinedMesh, message: &Message) {
+    session.counters.messages_in.fetch_add(1, Ordering::Relaxed);
     let (seq, now) = (message.seq, crate::clock::now_ms());
     if let Err(error) = bound.mailbox.run(move |inbox| inbox.mark_seen(&[seq], now)).await {
         tracing::warn!(mesh.slug = bound.tag.slug, %error, "a message that was shown cannot be marked");
@@ -127,7 +128,7 @@ async fn shown(hub: &Hub, bound: &Bound, message: &Message) {
     bound.connection.acknowledge(vec![message.message_id.clone()], Stage::Seen, wait::ROUTE);
 }
 
-async fn give_back(bound: &Bound, seq: i64) {
+async fn give_back(bound: &JoinedMesh, seq: i64) {
     let reader = bound.reader();
     if let Err(error) = bound.mailbox.run(move |inbox| inbox.give_back(&reader, seq)).await {
         tracing::error!(mesh.slug = bound.tag.slug, %error, "an answer was taken and cannot be given back; `claudemesh inbox --all` has it");

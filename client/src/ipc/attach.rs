@@ -64,7 +64,7 @@ impl Asked {
     /// The outcome was printed. Without this word the answer goes on to the model.
     pub fn confirm(mut self) {
         // Not heard: it is shown once more, which beats not at all.
-        let _ = self.line.say(&Request::Printed);
+        let _ = self.line.send(&Request::Printed);
     }
 }
 
@@ -90,7 +90,7 @@ pub fn ask(
     let patience = Duration::from_millis(question.wait_ms).saturating_add(END_PATIENCE);
     line.set_patience(Some(patience)).map_err(|error| lost(error.to_string()))?;
     loop {
-        match line.hear() {
+        match line.receive() {
             Ok(Reply::Asked) => out(),
             Ok(Reply::Outcome(outcome)) => return Ok(Some(Asked { outcome: *outcome, line })),
             Ok(Reply::Rejected(rejected)) => return Err(AskError::Rejected(rejected)),

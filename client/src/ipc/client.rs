@@ -61,7 +61,7 @@ impl Line {
     ///
     /// # Errors
     /// What the system says.
-    pub fn say(&mut self, request: &Request) -> io::Result<()> {
+    pub fn send(&mut self, request: &Request) -> io::Result<()> {
         let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
         line.push(b'\n');
         #[cfg(unix)]
@@ -74,7 +74,7 @@ impl Line {
     ///
     /// # Errors
     /// `UnexpectedEof` when the server is gone, `WouldBlock` or `TimedOut` after the patience, `InvalidData` for nonsense.
-    pub fn hear(&mut self) -> io::Result<Reply> {
+    pub fn receive(&mut self) -> io::Result<Reply> {
         #[cfg(unix)]
         {
             let mut line = Vec::new();
@@ -92,9 +92,9 @@ impl Line {
     /// Asks and hears.
     ///
     /// # Errors
-    /// As [`Line::hear`].
+    /// As [`Line::receive`].
     pub fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        self.say(request)?;
-        self.hear()
+        self.send(request)?;
+        self.receive()
     }
 }

@@ -10,11 +10,11 @@
 mod asking;
 pub mod attach;
 pub mod client;
+#[cfg(unix)]
+mod line;
 pub mod protocol;
 pub mod registry;
 #[cfg(unix)]
 pub mod server;
-#[cfg(unix)]
-mod talk;
 
 pub use protocol::{Hook, Reply, Request};

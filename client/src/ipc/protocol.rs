@@ -145,7 +145,7 @@ pub enum Reply {
     /// The question was not sent.
     Rejected(Rejected),
     /// How the routes stand.
-    Routes(Box<crate::mcp::routes::Report>),
+    Routes(Box<crate::session::routes::Report>),
     /// It cannot be done.
     Error {
         /// Stable code.

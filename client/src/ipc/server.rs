@@ -13,36 +13,36 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::asking;
+use super::line::{LineConnection, LineWriter};
 use super::protocol::{Attached, Hook, HookReply, Permission, Reply, Request};
 use super::registry::{Entry, Record};
-use super::talk::{Mouth, Talk};
 use crate::config::StoredSecret;
 use crate::connection::{ConnectionError, Heard};
 use crate::features::messaging::exchange;
 use crate::features::permissions::ask::{self, Call, Ended};
-use crate::features::permissions::board::Form;
+use crate::features::permissions::pending_requests::RequestSource;
 use crate::features::permissions::preview;
 use crate::features::permissions::wire::{self, Behavior};
 use crate::hook::Event;
-use crate::mcp::hub::{Bound, Hub};
-use crate::mcp::routes::{Parcel, hooks};
+use crate::session::routes::{WakeText, hooks};
+use crate::session::{JoinedMesh, Session};
 
 /// Lines that are served at once: hooks, waiting hooks, monitors and verbs of one session.
 const MAX_LINES: usize = 64;
-/// Parcels on their way to one taker.
-const TAKER_QUEUE: usize = 1;
+/// Texts on their way to one target.
+const WAKE_QUEUE: usize = 1;
 
 /// Registers the session's server and answers on its socket until the session ends. Without the socket everything still
 /// works, only slower, so a failure is told and not fatal.
-pub async fn run(hub: Arc<Hub>) {
+pub async fn run(session: Arc<Session>) {
     let record = Record {
-        host_pid: u32::try_from(crate::mcp::hub::parent_pid()).unwrap_or(0),
-        session_id: hub.routes.session_id(),
-        wire_session_id: hub.wire_session_id(),
-        meshes: hub.slugs(),
+        host_pid: u32::try_from(crate::session::parent_pid()).unwrap_or(0),
+        session_id: session.routes.session_id(),
+        wire_session_id: session.wire_session_id(),
+        meshes: session.slugs(),
         ..Record::default()
     };
-    let opened = hub.store().register_server(record).map_err(|error| error.to_string());
+    let opened = session.store().register_server(record).map_err(|error| error.to_string());
     let opened = opened.and_then(|entry| {
         let listener = UnixListener::bind(entry.socket()).map_err(|error| error.to_string())?;
         private(entry.socket()).map_err(|error| error.to_string())?;
@@ -53,8 +53,8 @@ pub async fn run(hub: Arc<Hub>) {
         Err(error) => return tracing::warn!(%error, "no local socket: hooks and the shell work without this session"),
     };
     tokio::select! {
-        () = hub.stopped().cancelled_owned() => {}
-        () = accept(&hub, &listener, entry) => {}
+        () = session.stopped().cancelled_owned() => {}
+        () = accept(&session, &listener, entry) => {}
     }
 }
 
@@ -63,9 +63,9 @@ fn private(socket: &std::path::Path) -> std::io::Result<()> {
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(crate::files::PRIVATE_FILE))
 }
 
-async fn accept(hub: &Arc<Hub>, listener: &UnixListener, mut entry: Entry) {
+async fn accept(session: &Arc<Session>, listener: &UnixListener, mut entry: Entry) {
     let free = Arc::new(Semaphore::new(MAX_LINES));
-    let mut changed = hub.routes.watch();
+    let mut changed = session.routes.watch();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -75,17 +75,17 @@ async fn accept(hub: &Arc<Hub>, listener: &UnixListener, mut entry: Entry) {
                     continue;
                 };
                 let Ok(permit) = Arc::clone(&free).try_acquire_owned() else { continue };
-                let hub = Arc::clone(hub);
+                let session = Arc::clone(session);
                 tokio::spawn(async move {
                     let _permit = permit;
-                    serve(&hub, stream).await;
+                    serve(&session, stream).await;
                 });
             }
             _ = changed.changed() => {
-                let (id, meshes) = (hub.routes.session_id(), hub.slugs_bound());
+                let (id, meshes) = (session.routes.session_id(), session.slugs_bound());
                 let updated = entry.update(|record| {
                     record.session_id = id;
-                    record.wire_session_id = hub.wire_session_id();
+                    record.wire_session_id = session.wire_session_id();
                     record.meshes = meshes;
                 });
                 if let Err(error) = updated {
@@ -96,54 +96,54 @@ async fn accept(hub: &Arc<Hub>, listener: &UnixListener, mut entry: Entry) {
     }
 }
 
-async fn serve(hub: &Arc<Hub>, stream: UnixStream) {
-    let mut talk = Talk::new(stream);
-    let mut attached: Option<Bound> = None;
+async fn serve(session: &Arc<Session>, stream: UnixStream) {
+    let mut line = LineConnection::new(stream);
+    let mut attached: Option<JoinedMesh> = None;
     let mut listening = Listening::default();
-    while let Some(request) = talk.hear().await {
+    while let Some(request) = line.receive().await {
         let goes_on = match request {
             Ok(Request::Hook(hook)) if hook.event == Event::Permission.as_str() => {
-                permission_line(hub, &mut talk, &hook).await
+                permission_line(session, &mut line, &hook).await
             }
-            Ok(Request::Hook(hook)) => hook_line(hub, &mut talk, &hook).await,
+            Ok(Request::Hook(hook)) => hook_line(session, &mut line, &hook).await,
             Ok(Request::Wait(hook)) => {
                 // The hook itself, which fires beside this one, tells what happened.
                 drop(hook);
-                let (sender, parcels) = mpsc::channel(TAKER_QUEUE);
-                hub.routes.waiter_came(sender);
-                take(hub, &mut talk, parcels, true).await
+                let (sender, texts) = mpsc::channel(WAKE_QUEUE);
+                session.routes.waiter_came(sender);
+                take(session, &mut line, texts, true).await
             }
             Ok(Request::Monitor) => {
-                let (sender, parcels) = mpsc::channel(TAKER_QUEUE);
-                hub.routes.monitor_came(sender);
-                take(hub, &mut talk, parcels, false).await
+                let (sender, texts) = mpsc::channel(WAKE_QUEUE);
+                session.routes.monitor_came(sender);
+                take(session, &mut line, texts, false).await
             }
-            Ok(Request::Attach { mesh_id }) => match attach(hub, &mesh_id) {
+            Ok(Request::Attach { mesh_id }) => match attach(session, &mesh_id) {
                 Ok((bound, reply)) => {
                     attached = Some(bound);
-                    talk.say(&Reply::Attached(Box::new(reply))).await
+                    line.send(&Reply::Attached(Box::new(reply))).await
                 }
-                Err(error) => talk.refuse(ErrorCode::NotFound, error).await,
+                Err(error) => line.refuse(ErrorCode::NotFound, error).await,
             },
             Ok(Request::Frame { frame }) => match &attached {
-                Some(bound) => match forward(hub, bound, &frame).await {
-                    Some(frame) => talk.say(&Reply::Frame { frame }).await,
+                Some(bound) => match forward(session, bound, &frame).await {
+                    Some(frame) => line.send(&Reply::Frame { frame }).await,
                     None => true,
                 },
-                None => talk.refuse(ErrorCode::NoHello, "attach first").await,
+                None => line.refuse(ErrorCode::NoHello, "attach first").await,
             },
             Ok(Request::Listen { tag }) => match &attached {
-                Some(bound) => listening.to(bound, tag, &talk.mouth).await,
-                None => talk.refuse(ErrorCode::NoHello, "attach first").await,
+                Some(bound) => listening.to(bound, tag, &line.writer).await,
+                None => line.refuse(ErrorCode::NoHello, "attach first").await,
             },
-            Ok(Request::Ask(question)) => asking::ask_line(hub, &mut talk, question).await,
-            Ok(Request::Routes) => talk.say(&Reply::Routes(Box::new(hub.report().await))).await,
-            Ok(Request::Probe { route }) => match hub.probe(&route).await {
-                Ok(()) => talk.say(&Reply::Routes(Box::new(hub.report().await))).await,
-                Err(error) => talk.refuse(ErrorCode::Invalid, error).await,
+            Ok(Request::Ask(question)) => asking::ask_line(session, &mut line, question).await,
+            Ok(Request::Routes) => line.send(&Reply::Routes(Box::new(session.report().await))).await,
+            Ok(Request::Probe { route }) => match session.probe(&route).await {
+                Ok(()) => line.send(&Reply::Routes(Box::new(session.report().await))).await,
+                Err(error) => line.refuse(ErrorCode::Invalid, error).await,
             },
             Ok(Request::Printed) => true,
-            Err(error) => talk.refuse(ErrorCode::BadJson, error).await,
+            Err(error) => line.refuse(ErrorCode::BadJson, error).await,
         };
         if !goes_on {
             return;
@@ -160,13 +160,13 @@ struct Listening {
 
 impl Listening {
     /// Passes events of a type on from now on; answers whether the line goes on.
-    async fn to(&mut self, bound: &Bound, tag: String, mouth: &Mouth) -> bool {
+    async fn to(&mut self, bound: &JoinedMesh, tag: String, writer: &LineWriter) -> bool {
         let Some(known) = ServerMessage::event_tags().into_iter().find(|known| *known == tag) else {
-            return mouth.say(&Reply::Silent { tag }).await;
+            return writer.send(&Reply::Silent { tag }).await;
         };
         // Twice is no more than once, unless what was listened to has ended.
         if self.by_tag.get(known).is_none_or(AbortHandle::is_finished) {
-            let (mut events, mouth) = (bound.connection.events_of(known), mouth.clone());
+            let (mut events, writer) = (bound.connection.events_of(known), writer.clone());
             let task = self.tasks.spawn(async move {
                 while let Some(heard) = events.next().await {
                     let said = match heard {
@@ -174,11 +174,11 @@ impl Listening {
                         Heard::Lagged(count) => Reply::Missed { tag: tag.clone(), count: Some(count) },
                         Heard::Away => Reply::Missed { tag: tag.clone(), count: None },
                     };
-                    if !mouth.say(&said).await {
+                    if !writer.send(&said).await {
                         return;
                     }
                 }
-                mouth.say(&Reply::Silent { tag }).await;
+                writer.send(&Reply::Silent { tag }).await;
             });
             self.by_tag.insert(known, task);
         }
@@ -186,28 +186,28 @@ impl Listening {
     }
 }
 
-async fn hook_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
-    let answer = hooks::answer(hub, hook).await;
+async fn hook_line(session: &Arc<Session>, line: &mut LineConnection, hook: &Hook) -> bool {
+    let answer = hooks::answer(session, hook).await;
     let waits = !answer.handed.is_empty();
-    let said = talk.say(&Reply::Hook(answer.reply.clone())).await;
+    let said = line.send(&Reply::Hook(answer.reply.clone())).await;
     if waits {
-        if said && talk.printed().await {
-            answer.printed(hub).await;
+        if said && line.printed().await {
+            answer.printed(session).await;
         } else {
-            answer.lost(hub).await;
+            answer.lost(session).await;
         }
     }
     said
 }
 
 /// Asks approvers as long as the hook waits. Its end says that the host does not need their word any more.
-async fn permission_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
+async fn permission_line(session: &Arc<Session>, line: &mut LineConnection, hook: &Hook) -> bool {
     // First: a notification of the same call may be waiting to know.
-    hub.permissions.hooked();
-    hooks::answer(hub, hook).await;
+    session.permissions.hooked();
+    hooks::answer(session, hook).await;
     let ended = tokio::select! {
-        ended = ask_for(hub, hook) => ended,
-        _ = talk.hear() => return false,
+        ended = ask_for(session, hook) => ended,
+        _ = line.receive() => return false,
     };
     let mut reply = HookReply::default();
     match ended {
@@ -217,36 +217,41 @@ async fn permission_line(hub: &Arc<Hub>, talk: &mut Talk, hook: &Hook) -> bool {
         }
         Ended::Open(notice) => reply.notice = notice,
     }
-    talk.say(&Reply::Hook(reply)).await
+    line.send(&Reply::Hook(reply)).await
 }
 
-async fn ask_for(hub: &Arc<Hub>, hook: &Hook) -> Ended {
+async fn ask_for(session: &Arc<Session>, hook: &Hook) -> Ended {
     let (Some(tool), Some(input)) = (&hook.tool_name, &hook.tool_input) else { return Ended::Open(None) };
     let call = Call {
         tool: tool.clone(),
         preview: preview::of_input(input),
         digest: wire::digest(tool, input),
         id: None,
-        form: Form::Hook,
+        source: RequestSource::Hook,
     };
-    ask::ask(hub, call).await
+    ask::ask(session, call).await
 }
 
-/// Passes parcels on until there are no more: once for a hook that ends with the first, for ever for a monitor.
-async fn take(hub: &Arc<Hub>, talk: &mut Talk, mut parcels: mpsc::Receiver<Parcel>, once: bool) -> bool {
-    let stop = hub.stopped();
+/// Passes texts on until there are no more: once for a hook that ends with the first, for ever for a monitor.
+async fn take(
+    session: &Arc<Session>,
+    line: &mut LineConnection,
+    mut texts: mpsc::Receiver<WakeText>,
+    once: bool,
+) -> bool {
+    let stop = session.stopped();
     loop {
-        let parcel = tokio::select! {
-            parcel = parcels.recv() => parcel,
+        let text_to_wake = tokio::select! {
+            text_to_wake = texts.recv() => text_to_wake,
             // The process is gone, or says something that it has no reason to say.
-            _ = talk.hear() => return false,
+            _ = line.receive() => return false,
             () = stop.cancelled() => None,
         };
-        let Some(Parcel { text, printed }) = parcel else {
-            talk.say(&Reply::End).await;
+        let Some(WakeText { text, printed }) = text_to_wake else {
+            line.send(&Reply::End).await;
             return false;
         };
-        if !talk.say(&Reply::Wake { text }).await || !talk.printed().await {
+        if !line.send(&Reply::Wake { text }).await || !line.printed().await {
             return false;
         }
         let _ = printed.send(());
@@ -256,8 +261,8 @@ async fn take(hub: &Arc<Hub>, talk: &mut Talk, mut parcels: mpsc::Receiver<Parce
     }
 }
 
-fn attach(hub: &Arc<Hub>, mesh_id: &str) -> Result<(Bound, Attached), String> {
-    let bound = hub.meshes().into_iter().find(|bound| bound.tag.id == mesh_id);
+fn attach(session: &Arc<Session>, mesh_id: &str) -> Result<(JoinedMesh, Attached), String> {
+    let bound = session.meshes().into_iter().find(|bound| bound.tag.id == mesh_id);
     let bound = bound.ok_or("this session is not in that mesh")?;
     let ack = bound.connection.hello_ack().map_err(|error| error.to_string())?;
     let identity = bound.connection.identity();
@@ -270,14 +275,14 @@ fn attach(hub: &Arc<Hub>, mesh_id: &str) -> Result<(Bound, Attached), String> {
 }
 
 /// Sends a frame over the session's connection; the answer carries the request id of the frame.
-async fn forward(hub: &Hub, bound: &Bound, frame: &str) -> Option<String> {
+async fn forward(session: &Session, bound: &JoinedMesh, frame: &str) -> Option<String> {
     let head = Head::read(frame).ok()?;
     let req_id = head.req_id.as_deref().map(str::to_owned);
     let mut message = match ClientMessage::read(&head, frame) {
         Ok(message) => message,
         Err(error) => return Some(refusal(ErrorCode::UnknownType, error.to_string(), req_id.as_deref())),
     };
-    hub.note_own_write(&message);
+    session.note_own_write(&message);
     if let ClientMessage::Messaging(messaging::Request::Send(send)) = &mut message
         && send.reply_to_id.is_none()
     {
@@ -299,7 +304,7 @@ async fn forward(hub: &Hub, bound: &Bound, frame: &str) -> Option<String> {
     if pulls {
         // Who pulls reads the inbox next: what came must be in it, and what is not theirs taken out.
         bound.connection.mail_stored().await;
-        if let Err(error) = hub.admit(bound).await {
+        if let Err(error) = session.admit(bound).await {
             return Some(refusal(ErrorCode::Unavailable, error.to_string(), Some(&req_id)));
         }
     }

@@ -12,7 +12,7 @@ pub use crate::local::is_local;
 ///
 /// # Errors
 /// Why it cannot be made.
-pub fn found_if_nothing_is_joined(cx: &Context) -> Result<Option<String>, CliError> {
+pub fn create_if_nothing_is_joined(cx: &Context) -> Result<Option<String>, CliError> {
     let config = cx.meant(None)?;
     if !config.meshes.is_empty() {
         return Ok(None);
@@ -21,7 +21,7 @@ pub fn found_if_nothing_is_joined(cx: &Context) -> Result<Option<String>, CliErr
     cx.out.note(
         "No mesh is joined: using one on this machine. Sessions serve it; `claudemesh up` keeps it up without them.",
     )?;
-    let entry = local::found(cx, &store, !cx.env.flag(crate::paths::LOCAL))?;
+    let entry = local::create_mesh(cx, &store, !cx.env.flag(crate::paths::LOCAL))?;
     local::release();
     Ok(Some(entry.slug))
 }

@@ -118,7 +118,7 @@ fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError
     }
     let wished = joined.or_else(|| args.mesh_slug.clone()).or_else(|| cx.mesh.clone());
     let wished = match wished {
-        None => local::found_if_nothing_is_joined(cx)?,
+        None => local::create_if_nothing_is_joined(cx)?,
         wished => wished,
     };
     let config: Config = cx.meant(wished.as_deref())?;

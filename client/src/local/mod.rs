@@ -4,39 +4,39 @@
 //! as long as it runs. The others are candidates; when the holder goes, one of them serves within a moment. The rest of the
 //! client connects to the holder as to any broker. The only place of the client that knows the broker.
 //!
-//! - [`store`]: where the data are, who serves. [`hung`]: what becomes of a holder that does not answer. In every build.
+//! - [`store`]: where the data are, who serves. [`unresponsive_holder`]: what becomes of a holder that does not answer. In every build.
 //! - `takeover`: the queue of those who may serve. `holder`: serving. `mesh`: the mesh itself. `serve`, `demo`: the verb `up`.
 
 pub mod cli;
 #[cfg(feature = "local-broker")]
 mod demo;
+#[cfg(not(feature = "local-broker"))]
+mod disabled;
+#[cfg(feature = "local-broker")]
+mod ensure;
 #[cfg(feature = "local-broker")]
 mod holder;
-pub mod hung;
 #[cfg(feature = "local-broker")]
 mod mesh;
 #[cfg(feature = "local-broker")]
 mod port;
 #[cfg(feature = "local-broker")]
 mod serve;
-#[cfg(feature = "local-broker")]
-mod settle;
 pub mod store;
 #[cfg(feature = "local-broker")]
 mod takeover;
-#[cfg(not(feature = "local-broker"))]
-mod without;
+pub mod unresponsive_holder;
 
 pub use store::is_local;
 
+#[cfg(not(feature = "local-broker"))]
+pub use disabled::{Candidate, create_mesh, ensure_served, join, may_create, release, serves_now, up};
+#[cfg(feature = "local-broker")]
+pub use ensure::{create_mesh, ensure_served, join, may_create, release, serves_now};
 #[cfg(feature = "local-broker")]
 pub use serve::up;
 #[cfg(feature = "local-broker")]
-pub use settle::{found, join, reach, release, serves_now, to_found};
-#[cfg(feature = "local-broker")]
 pub use takeover::Candidate;
-#[cfg(not(feature = "local-broker"))]
-pub use without::{Candidate, found, join, reach, release, serves_now, to_found, up};
 
 use std::path::Path;
 

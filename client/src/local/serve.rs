@@ -12,7 +12,7 @@ use super::holder::{self, Plan, USUAL};
 use super::mesh::LocalMesh;
 use super::store::{HolderKind, HolderNote, Store};
 use super::takeover::{Candidate, Role, answering};
-use super::{demo, port, settle};
+use super::{demo, ensure, port};
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode};
@@ -52,7 +52,7 @@ pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
     }
     let plan = Plan { store: store.clone(), config: cx.store.clone(), kind: HolderKind::Up, listen };
     let candidate = Candidate::start(plan)?;
-    let mut url = candidate.served(settle::PATIENCE)?;
+    let mut url = candidate.served(ensure::PATIENCE)?;
     if listen.is_some() && !is_serving(&candidate) {
         refuse_second_up(&store)?;
         url = take_place(&candidate, &store)?;
@@ -137,7 +137,7 @@ async fn run(
     if serving && args.listen.is_none() && !listening.contains(&format!(":{}/", USUAL.port())) {
         tell_why_not_there(cx, &listening);
     }
-    let local = settle::mesh_of(candidate, &cx.env, &cx.store, store, name, false)?;
+    let local = ensure::mesh_of(candidate, &cx.env, &cx.store, store, name, false)?;
     let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
     let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
     if args.demo {

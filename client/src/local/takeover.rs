@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::holder::{self, Ended, Plan};
-use super::hung;
 use super::store::{HolderNote, Store};
+use super::unresponsive_holder;
 use crate::error::{CliError, ExitCode};
 
 /// Bounds of the pause after a start that failed, so that many candidates do not fail in turns at full speed.
@@ -166,7 +166,7 @@ pub(super) fn answering(store: &Store) -> Option<HolderNote> {
     if let Some(path) = store.socket()
         && path.exists()
     {
-        return hung::connect(&path).is_ok().then_some(note);
+        return unresponsive_holder::connect(&path).is_ok().then_some(note);
     }
     std::net::TcpStream::connect_timeout(&note.address()?, Duration::from_secs(1)).is_ok().then_some(note)
 }

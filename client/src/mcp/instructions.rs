@@ -1,8 +1,8 @@
 //! What the model is told about the mesh, within the 2 KB that hosts keep.
 
 use crate::config::MessageMode;
-use crate::mcp::notes::harmless_value;
 use crate::mcp::surface::Surface;
+use crate::session::notes::harmless_value;
 
 /// Hosts cut instructions here.
 pub const MAX_BYTES: usize = 2_048;

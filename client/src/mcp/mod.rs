@@ -11,28 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::cli::McpArgs;
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
+use crate::session::{self, Session};
 
-pub mod admit;
-pub mod channel;
 pub mod cli;
-pub mod events;
-pub mod frame;
-pub mod hub;
-pub mod identity;
 pub mod instructions;
-pub mod notes;
 mod params;
-pub mod receipts;
-pub mod routes;
 pub mod server;
-pub mod session;
 pub mod surface;
 pub(crate) mod tool;
 mod tools;
 pub mod transport;
 
-pub use hub::Hub;
 pub use server::MeshServer;
+pub use surface::Surface;
 
 /// Longest way out: acknowledgements are sent, then the process ends whatever a broker does.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -48,16 +39,16 @@ pub fn run(cx: &Context, args: &McpArgs) -> Result<ExitCode, CliError> {
     crate::telemetry::start(&cx.env);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::internal(format!("No async runtime: {error}.")))?;
-    let hub = Hub::new(cx.env.clone(), cx.store.clone(), cx.mesh.clone(), args.message_mode);
-    hub.choose_surface(args.surface);
+    let session = Session::new(cx.env.clone(), cx.store.clone(), cx.mesh.clone(), args.message_mode);
+    let surface = Surface::choose(args.surface, &cx.env);
     let served = runtime.block_on(async move {
         let (input, output) = rmcp::transport::io::stdio_pipes();
-        let mut serving = std::pin::pin!(serve(Arc::clone(&hub), input, output));
+        let mut serving = std::pin::pin!(serve(Arc::clone(&session), surface, input, output));
         let ended = tokio::select! {
             served = &mut serving => Some(served),
             () = signal() => None,
         };
-        let mut closing = std::pin::pin!(tokio::time::timeout(CLOSE_PATIENCE, hub.close()));
+        let mut closing = std::pin::pin!(tokio::time::timeout(CLOSE_PATIENCE, session.close()));
         let served = match ended {
             Some(served) => served,
             // It goes on meanwhile, so that a note that is being written is known to be written, and not shown again.
@@ -79,16 +70,17 @@ pub fn run(cx: &Context, args: &McpArgs) -> Result<ExitCode, CliError> {
 /// # Errors
 /// Exit 8 when the serving task dies.
 pub async fn serve(
-    hub: Arc<Hub>,
+    session: Arc<Session>,
+    surface: Surface,
     input: impl AsyncRead + Send + Unpin + 'static,
     output: impl AsyncWrite + Send + Unpin + 'static,
 ) -> Result<(), CliError> {
-    let transport = transport::Stdio::new(input, output, Arc::clone(&hub));
-    let server = MeshServer::new(Arc::clone(&hub));
+    let transport = transport::Stdio::new(input, output, Arc::clone(&session));
+    let server = MeshServer::new(Arc::clone(&session), surface);
     // Directly: the first frame may be any request, `initialize` is answered like the others.
     let running = rmcp::service::serve_directly(server, transport, None);
-    tokio::spawn(session::tend(Arc::clone(&hub)));
-    tokio::spawn(async move { hub.bind().await });
+    tokio::spawn(session::run(Arc::clone(&session)));
+    tokio::spawn(async move { session.bind().await });
     running.waiting().await.map(drop).map_err(|error| CliError::internal(format!("The MCP server stopped: {error}.")))
 }
 

@@ -15,9 +15,10 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::Value;
 
-use super::hub::Hub;
+use super::surface::{Remarks, Surface};
 use super::{instructions, params, tools};
 use crate::features::permissions;
+use crate::session::Session;
 
 /// The capability without which the host drops every note.
 const CHANNEL: &str = "claude/channel";
@@ -27,14 +28,16 @@ const NEWEST: ProtocolVersion = ProtocolVersion::V_2025_11_25;
 /// One session's server.
 #[derive(Clone)]
 pub struct MeshServer {
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) session: Arc<Session>,
     tools: Arc<ToolRouter<Self>>,
+    surface: Surface,
+    remarks: Arc<Remarks>,
 }
 
 impl MeshServer {
-    /// A server over a hub.
-    pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, tools: Arc::new(tools::all()) }
+    /// The server of a session, with these tools.
+    pub fn new(session: Arc<Session>, surface: Surface) -> Self {
+        Self { session, tools: Arc::new(tools::all()), surface, remarks: Arc::default() }
     }
 
     /// Every tool of every feature.
@@ -54,7 +57,7 @@ impl ServerHandler for MeshServer {
     fn get_info(&self) -> ServerConfig {
         let mut experimental = ExperimentalCapabilities::new();
         experimental.insert(CHANNEL.into(), JsonObject::new());
-        if permissions::channel::is_on(self.hub.store()) {
+        if permissions::channel::is_on(self.session.store()) {
             experimental.insert(permissions::channel::CAPABILITY.into(), JsonObject::new());
         }
         let capabilities = ServerCapabilities::builder()
@@ -62,9 +65,14 @@ impl ServerHandler for MeshServer {
             .enable_tools()
             .enable_tool_list_changed()
             .build();
-        let who = self.hub.identity();
-        let text =
-            instructions::text(&who.name, who.role.as_deref(), &self.hub.slugs(), self.hub.mode(), self.hub.surface());
+        let who = self.session.identity();
+        let text = instructions::text(
+            &who.name,
+            who.role.as_deref(),
+            &self.session.slugs(),
+            self.session.mode(),
+            self.surface,
+        );
         InitializeResult::new(capabilities)
             .with_server_info(Implementation::new("claudemesh", env!("CARGO_PKG_VERSION")))
             .with_protocol_version(NEWEST)
@@ -90,12 +98,12 @@ impl ServerHandler for MeshServer {
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
         let client = context.peer.peer_info().map(|info| info.client_info.clone());
         let (name, version) = client.map(|client| (client.name, client.version)).unwrap_or_default();
-        self.hub.greeted(&name, &version);
-        self.hub.gate.open(context.peer);
+        self.session.greeted(&name, &version);
+        self.session.gate.open(context.peer);
     }
 
     async fn on_custom_notification(&self, notification: CustomNotification, context: NotificationContext<RoleServer>) {
-        if !permissions::channel::notified(&self.hub, &notification, context.peer) {
+        if !permissions::channel::notified(&self.session, &notification, context.peer) {
             tracing::debug!(method = notification.method, "a notification that nobody knows");
         }
     }
@@ -105,7 +113,7 @@ impl ServerHandler for MeshServer {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let surface = self.hub.surface();
+        let surface = self.surface;
         let tools = self.tools.list_all().into_iter().filter_map(|tool| surface.list(tool)).collect();
         Ok(ListToolsResult::with_all_items(tools))
     }
@@ -116,27 +124,27 @@ impl ServerHandler for MeshServer {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let id = context.id.clone();
-        Ok(self.hub.receipts.of_call(id, Box::pin(self.call(request, context))).await)
+        Ok(self.session.answers.of_call(id, Box::pin(self.call(request, context))).await)
     }
 }
 
 impl MeshServer {
     async fn call(&self, mut request: CallToolRequestParams, context: RequestContext<RoleServer>) -> CallToolResponse {
-        let counters = &self.hub.counters;
+        let counters = &self.session.counters;
         counters.tool_calls.fetch_add(1, Ordering::Relaxed);
-        self.hub.called().await;
+        self.session.called().await;
         let name = request.name.clone();
         if !self.tools.has_route(&name) {
             counters.errors.fetch_add(1, Ordering::Relaxed);
             let text = format!("Unknown tool: {}", crate::output::clean(&name));
             return CallToolResult::error(vec![ContentBlock::text(text)]).into();
         }
-        if !self.hub.surface().offers(&name) {
+        if !self.surface.offers(&name) {
             counters.errors.fetch_add(1, Ordering::Relaxed);
-            let text = self.hub.surface().refusal(&name);
+            let text = self.surface.refusal(&name);
             return CallToolResult::error(vec![ContentBlock::text(text)]).into();
         }
-        self.hub.remarks.called(&name);
+        self.remarks.called(&name);
         // Bad arguments are the model's to correct, so it must be able to read what is wrong with them.
         let schema = self.tools.get(&name).map(|tool| Arc::clone(&tool.input_schema)).unwrap_or_default();
         match params::read(&schema, request.arguments.take()) {
@@ -161,7 +169,7 @@ impl MeshServer {
         }
         if name != "check_messages"
             && let CallToolResponse::Complete(result) = &mut response
-            && let Some(notice) = self.hub.notice().await
+            && let Some(notice) = self.session.notice().await
         {
             // Hosts show the data in place of the text when there is some.
             if let Some(Value::Object(data)) = &mut result.structured_content {

@@ -14,6 +14,9 @@ use std::sync::{Mutex, PoisonError};
 use clap::ValueEnum;
 use rmcp::model::Tool;
 
+use crate::config::session_dir::SessionInfo;
+use crate::paths::{self, Env};
+
 /// How many tools a session offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Surface {
@@ -34,6 +37,12 @@ impl Surface {
             Self::Lean => "lean",
             Self::None => "none",
         }
+    }
+
+    /// The choice for this process, see [`Surface::resolve`].
+    pub fn choose(flag: Option<Self>, env: &Env) -> Self {
+        let session = SessionInfo::of_env(env).ok().flatten().and_then(|info| info.mcp_surface);
+        Self::resolve(flag, session.as_deref(), env.text(paths::MCP_SURFACE))
     }
 
     /// What was chosen: the flag, else the launched session, else the environment, else everything. A word that is none is

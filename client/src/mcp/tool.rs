@@ -10,10 +10,10 @@ use rmcp::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use super::hub::{Bound, ToolError};
-use super::notes::{harmless, harmless_value};
 use super::server::MeshServer;
 use crate::connection::{Connection, ConnectionError};
+use crate::session::notes::{harmless, harmless_value};
+use crate::session::{JoinedMesh, ToolError};
 
 /// The mesh of a tool that is about every joined mesh, unless one is named.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -123,10 +123,10 @@ impl MeshServer {
         &self,
         slug: Option<&str>,
         ask: impl Fn(Connection) -> F,
-    ) -> Result<Vec<(Bound, Result<T, ToolError>)>, ToolError> {
+    ) -> Result<Vec<(JoinedMesh, Result<T, ToolError>)>, ToolError> {
         let mut given = Vec::new();
-        for bound in self.hub.select(slug).await? {
-            let answer = match self.hub.connected(&bound).await {
+        for bound in self.session.select(slug).await? {
+            let answer = match self.session.connected(&bound).await {
                 Ok(connection) => ask(connection).await.map_err(|error| error.to_string()),
                 Err(error) => Err(error),
             };
@@ -164,14 +164,14 @@ impl MeshServer {
     /// Asks in the named mesh, or in the only one. Answers which it was, and what it gave.
     ///
     /// # Errors
-    /// As [`super::Hub::select_one`], that it is not connected, or what the broker says.
+    /// As [`Session::select_one`], that it is not connected, or what the broker says.
     pub(crate) async fn in_one_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
         &self,
         slug: Option<&str>,
         ask: impl FnOnce(Connection) -> F,
-    ) -> Result<(Bound, T), ToolError> {
-        let bound = self.hub.select_one(slug).await?;
-        let connection = self.hub.connected(&bound).await?;
+    ) -> Result<(JoinedMesh, T), ToolError> {
+        let bound = self.session.select_one(slug).await?;
+        let connection = self.session.connected(&bound).await?;
         let answer = ask(connection).await.map_err(|error| error.to_string())?;
         Ok((bound, answer))
     }

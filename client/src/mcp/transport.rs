@@ -15,8 +15,7 @@ use rmcp::transport::async_rw::AsyncRwTransport;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, Empty};
 
-use super::hub::Hub;
-use super::receipts;
+use crate::session::{self, Session};
 
 /// Longest line that is read; of a longer one the beginning is looked at for its id.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -295,15 +294,15 @@ fn whole_surrogates(text: &str) -> String {
 pub struct Stdio<R: AsyncRead, W: AsyncWrite> {
     lines: Lines<R>,
     output: AsyncRwTransport<RoleServer, Empty, W>,
-    hub: Arc<Hub>,
+    session: Arc<Session>,
 }
 
 impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Stdio<R, W> {
-    /// When the input ends the hub is stopped: the SDK would wait for calls that are under way, and a call may wait for a
+    /// When the input ends the session is stopped: the SDK would wait for calls that are under way, and a call may wait for a
     /// peer.
-    pub fn new(input: R, output: W, hub: Arc<Hub>) -> Self {
+    pub fn new(input: R, output: W, session: Arc<Session>) -> Self {
         let lines = Lines { reader: BufReader::new(input), line: vec![], too_long: false };
-        Self { lines, output: AsyncRwTransport::new_server(tokio::io::empty(), output), hub }
+        Self { lines, output: AsyncRwTransport::new_server(tokio::io::empty(), output), session }
     }
 }
 
@@ -323,15 +322,15 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Transp
             JsonRpcMessage::Error(error) => error.id.as_ref(),
             JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
         };
-        let answer = id.and_then(|id| self.hub.receipts.take(id));
-        let (sending, hub) = (self.output.send(item), Arc::clone(&self.hub));
+        let answer = id.and_then(|id| self.session.answers.take(id));
+        let (sending, session) = (self.output.send(item), Arc::clone(&self.session));
         async move {
             let Some(answer) = answer else { return sending.await };
-            let _writing = hub.receipts.written().await;
+            let _writing = session.answers.written().await;
             let sent = sending.await;
             match sent {
-                Ok(()) => receipts::printed(&hub, answer).await,
-                Err(_) => receipts::lost(&hub, answer).await,
+                Ok(()) => session::printed(&session, answer).await,
+                Err(_) => session::lost(&session, answer).await,
             }
             sent
         }
@@ -341,7 +340,7 @@ impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin + 'static> Transp
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
             let Some(line) = self.lines.next().await else {
-                self.hub.stopped().cancel();
+                self.session.stopped().cancel();
                 return None;
             };
             let verdict = match line {

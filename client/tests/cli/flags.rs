@@ -35,7 +35,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("send", "--reply-to", "mcp/flags.rs::a_file_goes_to_several_and_the_answer_refers_to_its_question"),
     ("ask", "--timeout", "mcp/questions.rs::the_shell_waits_in_vain_and_reads_the_answer_later"),
     ("ask", "--wait-offline", "mcp/flags.rs::a_question_of_the_shell_waits_for_who_is_away"),
-    ("reply", "--decline", "mcp/inside.rs::who_will_not_answer_says_so_and_the_asker_hears_it_at_once"),
+    ("reply", "--decline", "mcp/in_session.rs::who_will_not_answer_says_so_and_the_asker_hears_it_at_once"),
     ("inbox", "--wait", "mcp/shell.rs::a_message_waits_is_read_once_and_its_receipt_follows"),
     ("inbox", "--all", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),
     ("inbox", "--limit", "mcp/flags.rs::the_inbox_of_the_shell_counts_looks_and_waits_as_it_is_told"),

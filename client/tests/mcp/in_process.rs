@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use claudemesh::config::ConfigStore;
-use claudemesh::mcp::{Hub, serve};
+use claudemesh::mcp::{Surface, serve};
 use claudemesh::paths::Env;
 use claudemesh_testkit::cli::CommandLine;
 use claudemesh_testkit::host::{PATIENCE, ToolAnswer};
@@ -37,12 +37,12 @@ impl Session {
     pub(crate) async fn start(person: &CommandLine, name: &str) -> Result<Self> {
         let project = person.project().to_string_lossy().into_owned();
         let env = Env::of(&[("CLAUDE_PROJECT_DIR", &project), ("CLAUDEMESH_DISPLAY_NAME", name)]);
-        let hub = Hub::new(env, ConfigStore::at(person.config_dir()), None, None);
+        let session = claudemesh::session::Session::new(env, ConfigStore::at(person.config_dir()), None, None);
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(theirs);
-        tokio::spawn(serve(Arc::clone(&hub), input, output));
+        tokio::spawn(serve(Arc::clone(&session), Surface::Full, input, output));
         let client = Client.serve(tokio::io::split(ours)).await?;
-        for bound in hub.select(None).await.map_err(anyhow::Error::msg)? {
+        for bound in session.select(None).await.map_err(anyhow::Error::msg)? {
             bound.connection.ready(PATIENCE).await?;
         }
         let tools = client.list_all_tools().await?.into_iter();

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use claudemesh::config::ConfigStore;
-use claudemesh::mcp::{Hub, serve};
+use claudemesh::mcp::{Surface, serve};
 use claudemesh::paths::Env;
+use claudemesh::session::Session;
 use rmcp::model::{CallToolRequestParams, ClientConfig, CustomNotification, Implementation, JsonObject};
 use rmcp::service::{NotificationContext, RoleClient, RunningService};
 use rmcp::{ClientHandler, ServiceExt};
@@ -46,14 +47,14 @@ async fn a_host_without_channels_is_told_by_its_tools_and_pulls() -> Result<()> 
         let team = Team::start().await?;
         let project = team.bob.project().to_string_lossy().into_owned();
         let env = Env::of(&[("CLAUDEMESH_DISPLAY_NAME", "BobS"), ("CLAUDE_MESH_PROJECT_PATH", &project)]);
-        let hub = Hub::new(env, ConfigStore::at(team.bob.config_dir()), None, None);
+        let session = Session::new(env, ConfigStore::at(team.bob.config_dir()), None, None);
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(theirs);
-        tokio::spawn(serve(Arc::clone(&hub), input, output));
+        tokio::spawn(serve(Arc::clone(&session), Surface::Full, input, output));
         let heard = Arc::new(Mutex::new(vec![]));
         let host = Host { name, heard: Arc::clone(&heard) };
         let client = host.serve(tokio::io::split(ours)).await?;
-        for bound in hub.select(None).await.map_err(anyhow::Error::msg)? {
+        for bound in session.select(None).await.map_err(anyhow::Error::msg)? {
             bound.connection.ready(Duration::from_secs(10)).await?;
         }
         let sent = team.ann.json(&["send", "BobS", "use the old parser", "--json"])?;

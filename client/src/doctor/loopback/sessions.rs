@@ -7,7 +7,7 @@ use crate::doctor::Check;
 use crate::ipc::client::Line;
 use crate::ipc::registry::Record;
 use crate::ipc::{Reply, Request};
-use crate::mcp::routes::Report;
+use crate::session::routes::Report;
 
 /// A row for each of them.
 pub(in crate::doctor) fn sessions(cx: &Context) -> Vec<Check> {

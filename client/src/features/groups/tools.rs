@@ -7,10 +7,10 @@ use rmcp::{tool, tool_router};
 use serde::Deserialize;
 
 use crate::connection::Connection;
-use crate::mcp::hub::ToolError;
-use crate::mcp::notes::harmless_value;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::MeshArg;
+use crate::session::ToolError;
+use crate::session::notes::harmless_value;
 
 /// Parameters of `join_group`.
 #[derive(Debug, Deserialize, JsonSchema)]

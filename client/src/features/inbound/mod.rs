@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ConfigStore};
 use crate::inbox::{InboxError, MAX_LIST, Message, Verdict};
-use crate::mcp::admit::Intercept;
-use crate::mcp::hub::{Bound, Hub};
+use crate::session::admit::Intercept;
+use crate::session::{JoinedMesh, Session};
 
 pub mod cli;
 
@@ -118,12 +118,12 @@ impl Rules {
 pub struct InboundRule;
 
 impl Intercept for InboundRule {
-    async fn intercept(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
+    async fn intercept(session: &Session, bound: &JoinedMesh) -> Result<(), InboxError> {
         loop {
             let reader = bound.reader();
             let fresh = bound.mailbox.run(move |inbox| inbox.undecided(&reader)).await?;
             if !fresh.is_empty() {
-                decide(hub, bound, &fresh).await?;
+                decide(session, bound, &fresh).await?;
             }
             // What comes meanwhile brings its own look.
             if i64::try_from(fresh.len()).is_ok_and(|count| count < MAX_LIST) {
@@ -133,13 +133,13 @@ impl Intercept for InboundRule {
     }
 }
 
-async fn decide(hub: &Hub, bound: &Bound, fresh: &[Message]) -> Result<(), InboxError> {
-    let rules = Rules::load(hub.store());
+async fn decide(session: &Session, bound: &JoinedMesh, fresh: &[Message]) -> Result<(), InboxError> {
+    let rules = Rules::load(session.store());
     if let Err(error) = &rules {
         tracing::error!(%error, "the rule for incoming messages cannot be read: everything is held");
     }
     let own_member = bound.connection.identity().member.public().to_hex();
-    let bypass = hub.routes.permission_mode().as_deref() == Some(BYPASS);
+    let bypass = session.routes.permission_mode().as_deref() == Some(BYPASS);
     let verdict = |message: &Message| match &rules {
         Ok(rules) => rules.decide(&Case {
             sender_pubkey: &message.sender_pubkey,
@@ -156,8 +156,8 @@ async fn decide(hub: &Hub, bound: &Bound, fresh: &[Message]) -> Result<(), Inbox
 }
 
 /// The session asks nobody any more: what was let through before, and not shown yet, is looked at again.
-pub async fn reconsider(hub: &Hub) {
-    for bound in hub.meshes() {
+pub async fn reconsider(session: &Session) {
+    for bound in session.meshes() {
         let reader = bound.reader();
         if let Err(error) = bound.mailbox.run(move |inbox| inbox.reconsider(&reader)).await {
             tracing::error!(mesh.slug = bound.tag.slug, %error, "messages that wait keep the verdict of another mode");

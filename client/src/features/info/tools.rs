@@ -5,10 +5,10 @@ use rmcp::handler::server::wrapper::Parameters;
 use rmcp::{tool, tool_router};
 
 use crate::connection::Connection;
-use crate::mcp::hub::ToolError;
-use crate::mcp::notes::harmless_value;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg};
+use crate::session::ToolError;
+use crate::session::notes::harmless_value;
 
 #[tool_router(router = info_tools, vis = "pub(crate)")]
 impl MeshServer {

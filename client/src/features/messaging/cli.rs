@@ -20,9 +20,9 @@ use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, TOO_LARGE};
 use crate::files::FileLock;
 use crate::inbox::{Admitted, KEEP, Mailbox, Message, Pick};
-use crate::mcp::frame;
-use crate::mcp::routes::SHELL;
 use crate::output::{Output, Style, clean};
+use crate::session::frame;
+use crate::session::routes::SHELL;
 
 use self::args::{InboxArgs, MsgStatusArgs, SendArgs};
 

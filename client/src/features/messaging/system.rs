@@ -6,9 +6,9 @@ use claudemesh_protocol::features::messaging::Push;
 use serde_json::Value;
 
 use crate::connection::Heard;
-use crate::mcp::events::OnEvent;
-use crate::mcp::hub::{Bound, Hub};
-use crate::mcp::notes::{ChannelNote, MeshTag, harmless_value};
+use crate::session::events::OnEvent;
+use crate::session::notes::{ChannelNote, MeshTag, harmless_value};
+use crate::session::{JoinedMesh, Session};
 
 /// Tells the session.
 pub struct SystemNotes;
@@ -16,7 +16,7 @@ pub struct SystemNotes;
 impl OnEvent for SystemNotes {
     type Event = Push;
 
-    fn on_event(session: &Arc<Hub>, bound: &Bound, heard: Heard<Push>) {
+    fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<Push>) {
         match heard {
             Heard::Event(push) => {
                 if let Some(note) = note(&push, &bound.tag) {

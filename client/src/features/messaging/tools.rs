@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Draft, Outcome, ack_words, exchange};
 use crate::inbox::{Message, Pick};
-use crate::mcp::frame::{self, Body, WHOLE_CHARS, quote};
-use crate::mcp::hub::{Bound, ToolError};
-use crate::mcp::notes::{harmless, harmless_value};
-use crate::mcp::routes::{CHANNEL, PULL};
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, OneMeshArg, always_load};
+use crate::session::frame::{self, Body, WHOLE_CHARS, quote};
+use crate::session::notes::{harmless, harmless_value};
+use crate::session::routes::{CHANNEL, PULL};
+use crate::session::{JoinedMesh, ToolError};
 
 /// Characters of one `check_messages`, so that hosts show the answer whole.
 const MAX_ANSWER_CHARS: usize = 40_000;
@@ -164,8 +164,8 @@ impl MeshServer {
         if args.message.is_empty() {
             return Err("the message is empty".into());
         }
-        let meshes = self.hub.select(args.mesh.slug()).await?;
-        let mut plan: Vec<(Bound, Vec<String>)> = Vec::new();
+        let meshes = self.session.select(args.mesh.slug()).await?;
+        let mut plan: Vec<(JoinedMesh, Vec<String>)> = Vec::new();
         let mut lines = Vec::new();
         let mut failed = 0;
         for target in targets {
@@ -182,7 +182,7 @@ impl MeshServer {
         }
         let mut sent = 0;
         for (bound, targets) in plan {
-            let connection = match self.hub.connected(&bound).await {
+            let connection = match self.session.connected(&bound).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     failed += targets.len();
@@ -207,7 +207,7 @@ impl MeshServer {
                 }
             }
         }
-        self.hub.counters.messages_out.fetch_add(sent, Ordering::Relaxed);
+        self.session.counters.messages_out.fetch_add(sent, Ordering::Relaxed);
         let text = lines.join("\n");
         if sent == 0 && failed > 0 { Err(text.trim_start_matches("✗ ").to_owned()) } else { Ok(text) }
     }
@@ -219,9 +219,9 @@ impl MeshServer {
     )]
     async fn check_messages(&self, Parameters(args): Parameters<CheckMessages>) -> Result<Json<Checked>, ToolError> {
         let (mut blocks, mut messages, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-        for bound in self.hub.select(args.mesh.slug()).await? {
-            let taking = bound.taking.lock().await;
-            match self.hub.connected(&bound).await {
+        for bound in self.session.select(args.mesh.slug()).await? {
+            let pulling = bound.pull_lock.lock().await;
+            match self.session.connected(&bound).await {
                 Ok(connection) => match connection.inbox_pull(None).await {
                     Ok(pulled) if pulled.remaining > 0 => {
                         notes.push(format!("{}: {} more wait, call again", bound.tag.slug, pulled.remaining));
@@ -231,9 +231,9 @@ impl MeshServer {
                 },
                 Err(error) => notes.push(format!("{}: {error}; what had arrived before is shown", bound.tag.slug)),
             }
-            let admitted = self.hub.admit(&bound).await.map_err(|error| error.to_string())?;
+            let admitted = self.session.admit(&bound).await.map_err(|error| error.to_string())?;
             let (now, again) = (crate::clock::now_ms(), args.again.unwrap_or(false));
-            let (dir, mesh_id) = (self.hub.config_dir().to_path_buf(), bound.tag.id.clone());
+            let (dir, mesh_id) = (self.session.config_dir().to_path_buf(), bound.tag.id.clone());
             let taken = admitted.run(move |mail| {
                 let reader = mail.reader();
                 let mut list = if again { mail.unconfirmed(reader, CHANNEL, MAX_MESSAGES)? } else { vec![] };
@@ -247,11 +247,11 @@ impl MeshServer {
                 Ok((list, unsure, mail.count_unshown()?))
             });
             let (list, unsure, left) = taken.await.map_err(|error| error.to_string())?;
-            drop(taking);
-            self.hub.counters.messages_in.fetch_add(list.len() as u64, Ordering::Relaxed);
+            drop(pulling);
+            self.session.counters.messages_in.fetch_add(list.len() as u64, Ordering::Relaxed);
             blocks.extend(list.iter().map(|(message, body)| block(message, body, &bound.tag.slug)));
             messages.extend(list.iter().map(|(message, body)| message_data(message, body, &bound.tag.slug)));
-            self.hub.answered_with(&bound, list.iter().map(|(message, _)| message));
+            self.session.answered_with(&bound, list.iter().map(|(message, _)| message));
             if left > 0 {
                 notes.push(format!("{}: {left} more are unread, call again", bound.tag.slug));
             }
@@ -284,8 +284,8 @@ impl MeshServer {
     async fn message_status(&self, Parameters(args): Parameters<MessageStatus>) -> Result<Json<StatusData>, ToolError> {
         let id = args.id.trim();
         let mut trouble = None;
-        for bound in self.hub.select(args.mesh.slug()).await? {
-            let connection = match self.hub.connected(&bound).await {
+        for bound in self.session.select(args.mesh.slug()).await? {
+            let connection = match self.session.connected(&bound).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     trouble = Some(format!("{}: {error}", bound.tag.slug));
@@ -308,7 +308,7 @@ impl MeshServer {
 
 impl MeshServer {
     /// Which mesh a target is in, and the target without its mesh prefix.
-    pub(crate) async fn place(&self, meshes: &[Bound], target: &str) -> Result<(Bound, String), ToolError> {
+    pub(crate) async fn place(&self, meshes: &[JoinedMesh], target: &str) -> Result<(JoinedMesh, String), ToolError> {
         if let Some((slug, rest)) = target.split_once(':')
             && let Some(bound) = meshes.iter().find(|bound| bound.tag.slug == slug)
             && !rest.trim().is_empty()
@@ -330,7 +330,7 @@ impl MeshServer {
         let mut found = Vec::new();
         let mut trouble = None;
         for bound in meshes {
-            let connection = match self.hub.connected(bound).await {
+            let connection = match self.session.connected(bound).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     trouble = Some(format!("{}: {error}", bound.tag.slug));

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::ANSWER;
 use super::audit::{AuditError, Event};
-use super::board::record;
+use super::pending_requests::record;
 use super::wire::{Answer, Behavior, ClosedNote, MAX_REASON_CHARS, Request};
 use crate::config::ConfigStore;
 use crate::connection::{Connection, ConnectionError};

@@ -13,14 +13,14 @@ use serde_json::json;
 use tokio::sync::broadcast;
 
 use super::audit::Event;
-use super::board::{Decision, Form, Verdict, record};
+use super::pending_requests::{Decision, RequestSource, Verdict, record};
 use super::poll::Poll;
 use super::rules::{MeshRules, Rules};
 use super::wire::{self, Behavior, ClosedNote, Request};
 use super::{CLOSED, REQUEST, settle};
 use crate::features::messaging::Draft;
-use crate::mcp::hub::{Bound, Hub};
-use crate::mcp::notes::harmless_value;
+use crate::session::notes::harmless_value;
+use crate::session::{JoinedMesh, Session};
 
 /// Characters of the preview that go into the log.
 const LOGGED_CHARS: usize = 500;
@@ -42,7 +42,7 @@ pub struct Call {
     /// The host's id of the question; one of ours when it has none.
     pub id: Option<String>,
     /// How the host asks.
-    pub form: Form,
+    pub source: RequestSource,
 }
 
 /// How it ended for the host.
@@ -57,26 +57,26 @@ pub enum Ended {
 /// One mesh in which a question was asked.
 #[derive(Clone)]
 struct Place {
-    bound: Bound,
+    bound: JoinedMesh,
     approvers: Vec<PublicKey>,
     quorum: u32,
     expires: Duration,
 }
 
 /// Asks and waits.
-pub async fn ask(hub: &Arc<Hub>, call: Call) -> Ended {
+pub async fn ask(session: &Arc<Session>, call: Call) -> Ended {
     let name = call.tool.rsplit("__").next().unwrap_or(&call.tool);
     if NEVER.contains(&name) {
         return Ended::Open(None);
     }
-    let rules = match Rules::load(hub.store()) {
+    let rules = match Rules::load(session.store()) {
         Ok(rules) => rules,
         Err(error) => return Ended::Open(Some(format!("claudemesh: nobody was asked for this permission: {error}."))),
     };
-    let places: Vec<Place> = hub.meshes().into_iter().filter_map(|bound| place(bound, &rules)).collect();
+    let places: Vec<Place> = session.meshes().into_iter().filter_map(|bound| place(bound, &rules)).collect();
     let Some(expires) = places.iter().map(|place| place.expires).min() else { return Ended::Open(None) };
-    let id = call.id.clone().unwrap_or_else(|| fresh_id(hub));
-    if !hub.permissions.has_room(&id) {
+    let id = call.id.clone().unwrap_or_else(|| fresh_id(session));
+    if !session.permissions.has_room(&id) {
         return Ended::Open(Some("claudemesh: too many permission questions are open; this one is yours.".into()));
     }
     let now = crate::clock::now_ms();
@@ -88,12 +88,12 @@ pub async fn ask(hub: &Arc<Hub>, call: Call) -> Ended {
             "tool": call.tool, "preview": call.preview.chars().take(LOGGED_CHARS).collect::<String>(),
             "approvers": place.approvers, "quorum": place.quorum,
         });
-        if let Err(error) = log(hub, &place.bound, Event::Asked, data).await {
+        if let Err(error) = log(session, &place.bound, Event::Asked, data).await {
             return Ended::Open(Some(format!("claudemesh: nobody was asked for this permission: {error}.")));
         }
     }
-    let Some(mut verdict) = hub.permissions.add(&id, call.form, polls.clone()) else { return Ended::Open(None) };
-    let mut question = Question { hub: Arc::clone(hub), id, places, ended: false };
+    let Some(mut verdict) = session.permissions.add(&id, call.source, polls.clone()) else { return Ended::Open(None) };
+    let mut question = Question { session: Arc::clone(session), id, places, ended: false };
     // Monotonic: a clock that is set back does not keep a question open.
     let deadline = tokio::time::Instant::now() + expires;
     let sent = send(&question, &polls, &call, ttl_ms).await;
@@ -101,7 +101,7 @@ pub async fn ask(hub: &Arc<Hub>, call: Call) -> Ended {
         question.end(Event::Withdrawn, "withdrawn", json!({"why": "no approver can be reached"})).await;
         return Ended::Open(Some("claudemesh: no approver of this permission can be reached; decide here.".into()));
     }
-    let watching = join_all(question.places.iter().map(|place| watch(hub, &place.bound)));
+    let watching = join_all(question.places.iter().map(|place| watch(session, &place.bound)));
     let ended = tokio::select! {
         ended = verdict.wait_for(Option::is_some) => ended.ok().and_then(|ended| ended.clone()),
         () = tokio::time::sleep_until(deadline) => None,
@@ -125,7 +125,7 @@ pub async fn ask(hub: &Arc<Hub>, call: Call) -> Ended {
     }
 }
 
-fn place(bound: Bound, rules: &Rules) -> Option<Place> {
+fn place(bound: JoinedMesh, rules: &Rules) -> Option<Place> {
     let MeshRules { approvers, quorum, .. } = rules.of(&bound.tag.id)?;
     let own = bound.connection.identity().member.public();
     // Whoever runs as this user could answer itself.
@@ -149,11 +149,11 @@ fn poll(place: &Place, id: &str, call: &Call, expires_at_ms: i64) -> Poll {
     }
 }
 
-fn fresh_id(hub: &Hub) -> String {
+fn fresh_id(session: &Session) -> String {
     loop {
         let id = wire::new_id(&mut rand::rngs::OsRng);
         // Full: any id is refused, and told so.
-        if hub.permissions.has_room(&id) || !hub.permissions.has_room("") {
+        if session.permissions.has_room(&id) || !session.permissions.has_room("") {
             return id;
         }
     }
@@ -186,7 +186,7 @@ async fn send(question: &Question, polls: &[Poll], call: &Call, ttl_ms: i64) -> 
     join_all(sends).await.into_iter().filter(|sent| *sent).count()
 }
 
-async fn send_one(bound: &Bound, to: PublicKey, draft: Draft) -> bool {
+async fn send_one(bound: &JoinedMesh, to: PublicKey, draft: Draft) -> bool {
     match bound.connection.send_direct(&to, &draft).await {
         Ok(_) => true,
         Err(error) => {
@@ -197,23 +197,28 @@ async fn send_one(bound: &Bound, to: PublicKey, draft: Draft) -> bool {
 }
 
 /// Counts what comes in a mesh; ends never.
-async fn watch(hub: &Arc<Hub>, bound: &Bound) {
+async fn watch(session: &Arc<Session>, bound: &JoinedMesh) {
     let Some(mut events) = bound.connection.mail_events() else { return std::future::pending().await };
     loop {
-        settle(hub, bound).await;
+        settle(session, bound).await;
         if matches!(events.recv().await, Err(broadcast::error::RecvError::Closed)) {
             return std::future::pending().await;
         }
     }
 }
 
-async fn log(hub: &Hub, bound: &Bound, event: Event, data: serde_json::Value) -> Result<(), super::audit::AuditError> {
-    record(hub.store(), &bound.connection.identity().member, &bound.tag.id, event, data).await
+async fn log(
+    session: &Session,
+    bound: &JoinedMesh,
+    event: Event,
+    data: serde_json::Value,
+) -> Result<(), super::audit::AuditError> {
+    record(session.store(), &bound.connection.identity().member, &bound.tag.id, event, data).await
 }
 
 /// A question that is out. Dropped before its end, it is withdrawn.
 struct Question {
-    hub: Arc<Hub>,
+    session: Arc<Session>,
     id: String,
     places: Vec<Place>,
     ended: bool,
@@ -227,7 +232,7 @@ impl Question {
         let Some(place) = self.places.iter().find(|place| place.bound.tag.id == decision.mesh) else {
             return Ended::Open(None);
         };
-        if let Err(error) = log(&self.hub, &place.bound, Event::Decided, data).await {
+        if let Err(error) = log(&self.session, &place.bound, Event::Decided, data).await {
             self.end(Event::Withdrawn, "withdrawn", json!({"why": "the decision cannot be written down"})).await;
             return Ended::Open(Some(format!("claudemesh: a decision does not count: {error}. Decide here.")));
         }
@@ -236,7 +241,7 @@ impl Question {
             Behavior::Deny => "denied",
         };
         self.ended = true;
-        self.hub.permissions.remove(&self.id);
+        self.session.permissions.remove(&self.id);
         // The host does not wait for others to hear of it.
         let (places, id) = (std::mem::take(&mut self.places), self.id.clone());
         tokio::spawn(async move { tell_closed(&places, &id, outcome).await });
@@ -245,19 +250,26 @@ impl Question {
 
     async fn end(&mut self, event: Event, outcome: &'static str, data: serde_json::Value) {
         self.ended = true;
-        end(&self.hub, &self.places, &self.id, event, outcome, data).await;
+        end(&self.session, &self.places, &self.id, event, outcome, data).await;
     }
 }
 
-async fn end(hub: &Hub, places: &[Place], id: &str, event: Event, outcome: &'static str, mut data: serde_json::Value) {
+async fn end(
+    session: &Session,
+    places: &[Place],
+    id: &str,
+    event: Event,
+    outcome: &'static str,
+    mut data: serde_json::Value,
+) {
     data["request"] = id.into();
     for place in places {
-        if let Err(error) = log(hub, &place.bound, event, data.clone()).await {
+        if let Err(error) = log(session, &place.bound, event, data.clone()).await {
             tracing::error!(%error, "the end of a permission question was not written down");
         }
     }
     tell_closed(places, id, outcome).await;
-    hub.permissions.remove(id);
+    session.permissions.remove(id);
 }
 
 async fn tell_closed(places: &[Place], id: &str, outcome: &str) {
@@ -277,12 +289,12 @@ impl Drop for Question {
         if self.ended {
             return;
         }
-        let (hub, places, id) = (Arc::clone(&self.hub), std::mem::take(&mut self.places), self.id.clone());
+        let (session, places, id) = (Arc::clone(&self.session), std::mem::take(&mut self.places), self.id.clone());
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
-                end(&hub, &places, &id, Event::Withdrawn, "withdrawn", json!({})).await;
+                end(&session, &places, &id, Event::Withdrawn, "withdrawn", json!({})).await;
             })),
-            Err(_) => hub.permissions.remove(&id),
+            Err(_) => session.permissions.remove(&id),
         }
     }
 }

@@ -8,12 +8,12 @@ use rmcp::service::{Peer, RoleServer};
 use serde_json::{Value, json};
 
 use super::ask::{Call, Ended, ask};
-use super::board::Form;
+use super::pending_requests::RequestSource;
 use super::preview;
 use super::rules::Rules;
 use super::wire::{self, MAX_TOOL_CHARS};
 use crate::config::ConfigStore;
-use crate::mcp::hub::Hub;
+use crate::session::Session;
 
 /// The capability that tells the host that we relay. Declared only when somebody may decide: the host shows every question
 /// to whoever declares it.
@@ -31,24 +31,24 @@ pub fn is_on(store: &ConfigStore) -> bool {
 }
 
 /// Takes a notification of the host; answers whether it was one of ours.
-pub fn notified(hub: &Arc<Hub>, notification: &CustomNotification, peer: Peer<RoleServer>) -> bool {
+pub fn notified(session: &Arc<Session>, notification: &CustomNotification, peer: Peer<RoleServer>) -> bool {
     if notification.method != REQUESTED {
         return false;
     }
-    if !is_on(hub.store()) {
+    if !is_on(session.store()) {
         return true;
     }
     let Some(call) = notification.params.as_ref().and_then(call_of) else {
         tracing::warn!("a permission request of the host has another shape than documented");
         return true;
     };
-    let (hub, id) = (Arc::clone(hub), call.id.clone().unwrap_or_default());
+    let (session, id) = (Arc::clone(session), call.id.clone().unwrap_or_default());
     tokio::spawn(async move {
         // The hook has the whole input and hears when the user decides; one call is asked about once.
-        if hub.permissions.is_hooked(HOOK_PATIENCE).await {
+        if session.permissions.is_hooked(HOOK_PATIENCE).await {
             return;
         }
-        let Ended::Decided(decision) = ask(&hub, call).await else { return };
+        let Ended::Decided(decision) = ask(&session, call).await else { return };
         let params = json!({"request_id": id, "behavior": decision.behavior.as_str()});
         let note = ServerNotification::CustomNotification(CustomNotification::new(DECIDED, Some(params)));
         if let Err(error) = peer.send_notification(note).await {
@@ -67,7 +67,7 @@ fn call_of(params: &Value) -> Option<Call> {
     let digest = wire::digest(tool, &json!({"description": description, "input_preview": input, "request_id": id}));
     let shown = if description.is_empty() { input.to_owned() } else { format!("{description}\n{input}") };
     let preview = preview::of_text(&shown);
-    Some(Call { tool: tool.to_owned(), preview, digest, id: Some(id.to_owned()), form: Form::Channel })
+    Some(Call { tool: tool.to_owned(), preview, digest, id: Some(id.to_owned()), source: RequestSource::Channel })
 }
 
 #[cfg(test)]

@@ -11,15 +11,15 @@
 
 pub use crate::inbox::permissions::{ANSWER, CLOSED, REQUEST, ROUTE};
 use crate::inbox::{InboxError, Message};
-use crate::mcp::admit::Intercept;
-use crate::mcp::hub::{Bound, Hub};
+use crate::session::admit::Intercept;
+use crate::session::{JoinedMesh, Session};
 
 pub mod answer;
 pub mod ask;
 pub mod audit;
-pub mod board;
 pub mod channel;
 pub mod cli;
+pub mod pending_requests;
 pub mod poll;
 pub mod preview;
 pub mod rules;
@@ -31,18 +31,18 @@ pub mod wire;
 pub struct Words;
 
 impl Intercept for Words {
-    async fn intercept(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
-        settle(hub, bound).await;
+    async fn intercept(session: &Session, bound: &JoinedMesh) -> Result<(), InboxError> {
+        settle(session, bound).await;
         Ok(())
     }
 }
 
 /// Takes answers and notes of settled questions out of the inbox before any route shows them, and counts the answers. A
 /// fault is logged; what was not taken is found by the next call.
-pub async fn settle(hub: &Hub, bound: &Bound) {
-    let (board, store, bound) = (hub.permissions.clone(), hub.store().clone(), bound.clone());
+pub async fn settle(session: &Session, bound: &JoinedMesh) {
+    let (requests, store, bound) = (session.permissions.clone(), session.store().clone(), bound.clone());
     // A task of its own: an answer that was taken is counted even when whoever called is gone meanwhile.
-    let settling = tokio::spawn(async move { board::settle(&board, &store, &bound).await });
+    let settling = tokio::spawn(async move { pending_requests::settle(&requests, &store, &bound).await });
     if let Err(error) = settling.await {
         tracing::error!(%error, "permission answers were not counted");
     }

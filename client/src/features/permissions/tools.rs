@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{self, GiveError, Waiting};
 use super::wire::{Behavior, is_id};
-use crate::mcp::hub::{Bound, ToolError};
-use crate::mcp::notes::{harmless, harmless_value};
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, asks_the_user};
+use crate::session::notes::{harmless, harmless_value};
+use crate::session::{JoinedMesh, ToolError};
 
 /// The first version of Claude Code that asks its user before such a tool whatever is allowed.
 const ASKS_SINCE: [u32; 3] = [2, 1, 199];
@@ -60,14 +60,14 @@ impl MeshServer {
         &self,
         Parameters(args): Parameters<AnswerPermission>,
     ) -> Result<Json<Passed>, ToolError> {
-        let report = self.hub.report().await;
+        let report = self.session.report().await;
         can_ask(report.host.as_deref(), report.permission_mode.as_deref())?;
         let id = args.request_id.trim().to_ascii_lowercase();
         if !is_id(&id) {
             return Err("request_id: expected five letters".into());
         }
-        let mut found: Vec<(Bound, Waiting)> = vec![];
-        for bound in self.hub.select(args.mesh.slug()).await? {
+        let mut found: Vec<(JoinedMesh, Waiting)> = vec![];
+        for bound in self.session.select(args.mesh.slug()).await? {
             let (mesh, now) = (bound.tag.id.clone(), crate::clock::now_ms());
             let list = bound.mailbox.run(move |inbox| answer::waiting(inbox, &mesh, now)).await;
             for one in list.map_err(|error| error.to_string())? {
@@ -88,10 +88,10 @@ impl MeshServer {
                 return Err(format!("several requests are called {id}; say from: {}", keys.join(", ")));
             }
         };
-        let connection = self.hub.connected(bound).await?;
+        let connection = self.session.connected(bound).await?;
         let reason = args.reason.as_deref().map(harmless_value);
         let given =
-            answer::give(&connection, &bound.mailbox, self.hub.store(), waiting, args.behavior, reason.as_deref())
+            answer::give(&connection, &bound.mailbox, self.session.store(), waiting, args.behavior, reason.as_deref())
                 .await;
         let ack = match given {
             Ok(ack) => ack,

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::connection::Connection;
 use crate::context::connect::hostname;
 use crate::features::enrolment;
-use crate::mcp::hub::{Bound, ToolError};
-use crate::mcp::notes::harmless_value;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, OneLine, always_load};
+use crate::session::notes::harmless_value;
+use crate::session::{JoinedMesh, ToolError};
 
 /// A peer that was last seen longer ago is told as stale.
 const STALE_AFTER_MS: i64 = 30 * 60 * 1_000;
@@ -224,7 +224,7 @@ impl MeshServer {
         let status = PeerStatus::from(args.status);
         let set = |connection: Connection| async move { connection.set_status(status, None).await };
         let done = self.in_each_mesh(args.mesh.slug(), set).await?;
-        self.hub.note_own_status(status);
+        self.session.note_own_status(status);
         Ok(format!("Status: {} ({done})", status.as_str()))
     }
 
@@ -285,7 +285,7 @@ impl MeshServer {
             };
             let row = |peer: Peer| {
                 // Our own numbers are fresher here than at the broker.
-                let stats = if peer.pubkey == own { self.hub.stats() } else { peer.stats.unwrap_or_default() };
+                let stats = if peer.pubkey == own { self.session.stats() } else { peer.stats.unwrap_or_default() };
                 PeerStats { name: peer.display_name, pubkey: peer.pubkey, stats }
             };
             let peers: Vec<PeerStats> = peers.into_iter().map(row).collect();
@@ -326,7 +326,7 @@ impl MeshServer {
                 echo.waiting.now,
                 echo.waiting.next,
                 echo.waiting.low,
-                self.hub.waiting(&bound).await
+                self.session.waiting(&bound).await
             );
             if echo.status != PeerStatus::Idle {
                 line += "; your status holds messages of priority next back";
@@ -340,7 +340,13 @@ impl MeshServer {
 
 impl MeshServer {
     /// The peers of one mesh as lines and as rows, with those that are away when `all` of them are wanted.
-    async fn peers_of(&self, bound: &Bound, peers: Vec<Peer>, host: Option<&str>, all: bool) -> (String, Vec<PeerRow>) {
+    async fn peers_of(
+        &self,
+        bound: &JoinedMesh,
+        peers: Vec<Peer>,
+        host: Option<&str>,
+        all: bool,
+    ) -> (String, Vec<PeerRow>) {
         let own = bound.connection.identity().own_public();
         let mut section = String::new();
         for peer in &peers {
@@ -362,8 +368,8 @@ impl MeshServer {
     }
 
     /// Members without a connection.
-    async fn away(&self, bound: &Bound, peers: &[Peer]) -> Result<Vec<PeerRow>, ToolError> {
-        let entry = self.hub.entry(bound)?;
+    async fn away(&self, bound: &JoinedMesh, peers: &[Peer]) -> Result<Vec<PeerRow>, ToolError> {
+        let entry = self.session.entry(bound)?;
         let listed = tokio::task::spawn_blocking(move || enrolment::members(&entry)).await;
         let members = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let there: HashSet<PublicKey> = peers.iter().map(|peer| peer.member_pubkey).collect();

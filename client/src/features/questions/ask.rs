@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::wait::{self, Waits};
 use crate::connection::{Connection, ConnectionError, State, Stored};
 use crate::features::messaging::Draft;
-use crate::inbox::awaits::{Asked, Taken};
+use crate::inbox::pending_waits::{Asked, Taken};
 use crate::inbox::questions::{DECLINE, QUESTION, QUESTION_TTL_MS};
 use crate::inbox::{Mailbox, Message};
 
@@ -34,14 +34,14 @@ pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct WaitBudget {
     /// This long.
     pub wait: Duration,
     /// The caller would have waited longer; its host would not.
     pub cut_short: bool,
 }
 
-impl Window {
+impl WaitBudget {
     /// From the wish of the caller and the limit of its host, when that is known.
     pub fn new(wished: Option<Duration>, host_limit: Option<Duration>) -> Self {
         let wanted = wished.unwrap_or(DEFAULT_WAIT).clamp(Duration::from_secs(1), MAX_WAIT);
@@ -56,7 +56,7 @@ impl Window {
 }
 
 /// Where questions are asked from.
-pub struct Desk<'a> {
+pub struct AskContext<'a> {
     /// Connection with an inbox.
     pub connection: &'a Connection,
     /// Its inbox.
@@ -79,7 +79,7 @@ pub struct Ask {
     /// Ask although the peer is away.
     pub wait_offline: bool,
     /// How long to wait.
-    pub window: Window,
+    pub budget: WaitBudget,
     /// The exchange it belongs to.
     pub trace: Trace,
 }
@@ -173,16 +173,16 @@ pub type Progress<'a> = &'a (dyn Fn(Duration) -> BoxFuture<'static, ()> + Sync);
 /// # Errors
 /// [`AskError`]: the question was not sent, or [`ConnectionError::is_open`].
 pub async fn ask(
-    desk: &Desk<'_>,
+    context: &AskContext<'_>,
     ask: &Ask,
     progress: Progress<'_>,
     unwanted: BoxFuture<'_, ()>,
 ) -> Result<Outcome, AskError> {
-    let peer = whom(desk.connection, ask).await?;
+    let peer = whom(context.connection, ask).await?;
     // Before the question is out: nothing that arrives from now on is missed.
-    let events = desk.connection.mail_events();
+    let events = context.connection.mail_events();
     let asked = Asked { key: peer.pubkey.to_hex(), member: peer.member_pubkey.to_hex() };
-    let mut wait = desk.waits.announce(asked, desk.mailbox, desk.connection);
+    let mut wait = context.waits.announce(asked, context.mailbox, context.connection);
     let draft = Draft {
         subtype: Some(QUESTION),
         trace: ask.trace.clone(),
@@ -190,9 +190,9 @@ pub async fn ask(
         ..Draft::new(ask.text.clone(), Priority::Now)
     };
     let started = Instant::now();
-    let ack = desk.connection.send_direct(&peer.pubkey, &draft).await?;
+    let ack = context.connection.send_direct(&peer.pubkey, &draft).await?;
     wait.sent(&ack.message_id);
-    let ended = wait_for(desk, wait, events, ask.window, progress, unwanted).await;
+    let ended = wait_for(context, wait, events, ask.budget, progress, unwanted).await;
     Ok(Outcome { message_id: ack.message_id, peer, ended, elapsed: started.elapsed() })
 }
 
@@ -225,20 +225,20 @@ async fn whom(connection: &Connection, ask: &Ask) -> Result<Candidate, AskError>
 }
 
 async fn wait_for(
-    desk: &Desk<'_>,
+    context: &AskContext<'_>,
     mut wait: wait::Wait,
     mut events: Option<broadcast::Receiver<Stored>>,
-    window: Window,
+    budget: WaitBudget,
     progress: Progress<'_>,
     mut unwanted: BoxFuture<'_, ()>,
 ) -> Ended {
     let started = Instant::now();
-    let deadline = started + window.wait;
+    let deadline = started + budget.wait;
     let mut tick = tokio::time::interval(PROGRESS_EVERY);
-    let mut state = desk.connection.watch();
+    let mut state = context.connection.watch();
     let mut late = false;
     loop {
-        (desk.settle)().await;
+        (context.settle)().await;
         tokio::select! {
             biased;
             taken = wait.woken() => return match taken {
@@ -251,7 +251,7 @@ async fn wait_for(
             // Given up for good, by the broker or for another key of the session.
             () = closed(&mut state) => return Ended::Cancelled,
             () = std::future::ready(()), if late => {
-                return if window.cut_short { Ended::Pending } else { Ended::TimedOut };
+                return if budget.cut_short { Ended::Pending } else { Ended::TimedOut };
             }
             // Once more through the inbox, then it is over.
             () = tokio::time::sleep_until(deadline) => late = true,
@@ -295,19 +295,19 @@ mod tests {
     #[test]
     fn the_wait_fits_the_host() {
         let secs = Duration::from_secs;
-        let window = |wished: Option<u64>, limit: Option<u64>| {
-            let window = Window::new(wished.map(secs), limit.map(secs));
-            (window.wait.as_secs(), window.cut_short)
+        let budget = |wished: Option<u64>, limit: Option<u64>| {
+            let budget = WaitBudget::new(wished.map(secs), limit.map(secs));
+            (budget.wait.as_secs(), budget.cut_short)
         };
-        assert_eq!(window(None, None), (50, true), "unknown host: cautious, and pending then");
-        assert_eq!(window(None, Some(330)), (300, false), "what launch sets");
-        assert_eq!(window(None, Some(60)), (55, true));
-        assert_eq!(window(Some(20), None), (20, false));
-        assert_eq!(window(Some(20), Some(60)), (20, false));
-        assert_eq!(window(Some(120), None), (120, false), "who names a time knows its host");
-        assert_eq!(window(Some(120), Some(60)), (55, true));
-        assert_eq!(window(Some(9_999), None), (600, false));
-        assert_eq!(window(Some(0), Some(1)), (1, false));
+        assert_eq!(budget(None, None), (50, true), "unknown host: cautious, and pending then");
+        assert_eq!(budget(None, Some(330)), (300, false), "what launch sets");
+        assert_eq!(budget(None, Some(60)), (55, true));
+        assert_eq!(budget(Some(20), None), (20, false));
+        assert_eq!(budget(Some(20), Some(60)), (20, false));
+        assert_eq!(budget(Some(120), None), (120, false), "who names a time knows its host");
+        assert_eq!(budget(Some(120), Some(60)), (55, true));
+        assert_eq!(budget(Some(9_999), None), (600, false));
+        assert_eq!(budget(Some(0), Some(1)), (1, false));
     }
 
     #[test]

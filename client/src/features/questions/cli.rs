@@ -6,7 +6,7 @@ use claudemesh_protocol::features::messaging::Stage;
 use futures_util::FutureExt;
 use serde_json::Value;
 
-use super::ask::{self, Ask, AskError, Desk, Ended, Outcome, Rejected, Window};
+use super::ask::{self, Ask, AskContext, AskError, Ended, Outcome, Rejected, WaitBudget};
 use super::reply::{self, Word};
 use super::wait::{self, Waits};
 use crate::config::MeshEntry;
@@ -229,12 +229,12 @@ async fn ask_on(
         }
         .boxed()
     };
-    let desk = Desk { connection, mailbox, waits: &waits, settle: &settle };
+    let context = AskContext { connection, mailbox, waits: &waits, settle: &settle };
     let ask = Ask {
         to: question.to,
         text: question.text,
         wait_offline: question.wait_offline,
-        window: Window { wait: Duration::from_millis(question.wait_ms), cut_short: false },
+        budget: WaitBudget { wait: Duration::from_millis(question.wait_ms), cut_short: false },
         trace: new_trace(),
     };
     let progress = |elapsed: Duration| {
@@ -243,7 +243,7 @@ async fn ask_on(
         }
         std::future::ready(()).boxed()
     };
-    ask::ask(&desk, &ask, &progress, std::future::pending().boxed()).await.map_err(failure)
+    ask::ask(&context, &ask, &progress, std::future::pending().boxed()).await.map_err(failure)
 }
 
 fn failure(error: AskError) -> CliError {

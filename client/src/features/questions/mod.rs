@@ -5,8 +5,8 @@
 //! the shell.
 
 use crate::inbox::InboxError;
-use crate::mcp::admit::Intercept;
-use crate::mcp::hub::{Bound, Hub};
+use crate::session::admit::Intercept;
+use crate::session::{JoinedMesh, Session};
 
 pub mod ask;
 pub mod cli;
@@ -20,7 +20,7 @@ pub mod wait;
 pub struct Answers;
 
 impl Intercept for Answers {
-    async fn intercept(_session: &Hub, bound: &Bound) -> Result<(), InboxError> {
+    async fn intercept(_session: &Session, bound: &JoinedMesh) -> Result<(), InboxError> {
         if !bound.waits.is_empty()
             && let Err(error) = wait::settle(&bound.waits, &bound.mailbox, &bound.reader(), true).await
         {
@@ -32,11 +32,11 @@ impl Intercept for Answers {
 }
 
 /// Lets the waits of this session have what has arrived for them. Costs nothing while nobody waits.
-pub async fn settle(hub: &Hub, bound: &Bound) {
+pub async fn settle(session: &Session, bound: &JoinedMesh) {
     if bound.waits.is_empty() {
         return;
     }
-    if let Err(error) = hub.admit(bound).await {
+    if let Err(error) = session.admit(bound).await {
         tracing::error!(mesh.slug = bound.tag.slug, %error, "answers cannot be handed to who waits for them");
     }
 }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::project_file::filled;
 use crate::features::enrolment::chosen_name;
-use crate::mcp::hub::ToolError;
-use crate::mcp::notes::harmless_value;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::Json;
+use crate::session::ToolError;
+use crate::session::notes::harmless_value;
 
 /// Longest display name that is sent.
 const MAX_NAME_CHARS: usize = 64;
@@ -62,13 +62,13 @@ impl MeshServer {
         if let Some(name) = filled(args.name) {
             let name: String = crate::output::clean(&name).chars().take(MAX_NAME_CHARS).collect();
             let name = chosen_name(&name).map_err(|error| error.message)?;
-            self.hub.rename(name).await?;
+            self.session.rename(name).await?;
         }
-        let (name, project) = (harmless_value(&self.hub.name()), harmless_value(&self.hub.identity().cwd));
+        let (name, project) = (harmless_value(&self.session.name()), harmless_value(&self.session.identity().cwd));
         let mut text = format!("You are {name} in {project}.");
         let mut meshes = vec![];
-        for bound in self.hub.select(args.mesh_slug.as_deref()).await? {
-            let status = match self.hub.connected(&bound).await {
+        for bound in self.session.select(args.mesh_slug.as_deref()).await? {
+            let status = match self.session.connected(&bound).await {
                 Ok(_) => "connected".to_owned(),
                 Err(error) => error,
             };
@@ -76,6 +76,6 @@ impl MeshServer {
             text += &format!("\n- {}: {status}, key {}", bound.tag.slug, pubkey.short());
             meshes.push(Place { mesh_slug: bound.tag.slug, pubkey, status });
         }
-        Ok(Json(text, Registered { name, project, session_id: self.hub.session_id(), meshes }))
+        Ok(Json(text, Registered { name, project, session_id: self.session.session_id(), meshes }))
     }
 }

@@ -4,7 +4,7 @@
 //! nor pass for words of the user.
 
 use crate::inbox::questions::Question;
-use crate::mcp::notes::{harmless, harmless_value};
+use crate::session::notes::{harmless, harmless_value};
 
 /// Questions in one text; the others are counted.
 pub const MAX_QUESTIONS: usize = 20;

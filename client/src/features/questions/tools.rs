@@ -13,17 +13,17 @@ use rmcp::service::{RequestContext, RoleServer};
 use rmcp::{tool, tool_router};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{self, Ask, AskError, Desk, Ended, Outcome, Rejected, Window};
+use super::ask::{self, Ask, AskContext, AskError, Ended, Outcome, Rejected, WaitBudget};
 use super::reply::{self, ReplyError, Word};
 use super::{settle, text};
 use crate::features::messaging::{ack_words, exchange};
 use crate::inbox::Message;
 use crate::inbox::questions::{DECLINE, Question, REPLY};
-use crate::mcp::hub::{Bound, ToolError};
-use crate::mcp::notes::{harmless, harmless_value};
-use crate::mcp::routes::PULL;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, OneMeshArg, always_load};
+use crate::session::notes::{harmless, harmless_value};
+use crate::session::routes::PULL;
+use crate::session::{JoinedMesh, ToolError};
 
 /// Questions of one `poll_inbox`, and answers.
 const MAX_POLLED: usize = 20;
@@ -224,32 +224,32 @@ impl MeshServer {
             }
             Some(_) => return Err("timeout_seconds: expected 1 to 600".into()),
         };
-        let meshes = self.hub.select(args.mesh.slug()).await?;
+        let meshes = self.session.select(args.mesh.slug()).await?;
         let (bound, to) = self.place(&meshes, to).await?;
-        self.hub.connected(&bound).await?;
-        let window = Window::new(wished, ask::host_limit(self.hub.env().text("MCP_TOOL_TIMEOUT")));
+        self.session.connected(&bound).await?;
+        let budget = WaitBudget::new(wished, ask::host_limit(self.session.env().text("MCP_TOOL_TIMEOUT")));
         let trace = exchange::trace_for(&bound.mailbox, std::slice::from_ref(&to)).await;
         let name = harmless_value(&to);
         let ask =
-            Ask { to, text: question.to_owned(), wait_offline: args.wait_offline.unwrap_or(false), window, trace };
-        let settle = || settle(&self.hub, &bound).boxed();
-        let desk =
-            Desk { connection: &bound.connection, mailbox: &bound.mailbox, waits: &bound.waits, settle: &settle };
+            Ask { to, text: question.to_owned(), wait_offline: args.wait_offline.unwrap_or(false), budget, trace };
+        let settle = || settle(&self.session, &bound).boxed();
+        let asking =
+            AskContext { connection: &bound.connection, mailbox: &bound.mailbox, waits: &bound.waits, settle: &settle };
         let token = context.meta.get_progress_token();
         let progress = |elapsed: Duration| {
             let (peer, token, name) = (context.peer.clone(), token.clone(), name.clone());
             async move {
                 let Some(token) = token else { return };
                 let param = ProgressNotificationParam::new(token, elapsed.as_secs_f64())
-                    .with_total(window.wait.as_secs_f64())
+                    .with_total(budget.wait.as_secs_f64())
                     .with_message(format!("waiting for the answer of {name} for {} s", elapsed.as_secs()));
                 // A host that is gone ends the call by itself.
                 let _ = peer.notify_progress(param).await;
             }
             .boxed()
         };
-        self.hub.counters.messages_out.fetch_add(1, Ordering::Relaxed);
-        let (unwanted, ended) = (context.ct.clone(), self.hub.stopped());
+        self.session.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+        let (unwanted, ended) = (context.ct.clone(), self.session.stopped());
         let unwanted = async move {
             tokio::select! {
                 () = unwanted.cancelled() => {}
@@ -257,7 +257,7 @@ impl MeshServer {
                 () = ended.cancelled() => {}
             }
         };
-        match ask::ask(&desk, &ask, &progress, unwanted.boxed()).await {
+        match ask::ask(&asking, &ask, &progress, unwanted.boxed()).await {
             Ok(outcome) => Ok(self.tell(&bound, &outcome)),
             Err(AskError::Rejected(rejected)) => Ok(tell_rejected(rejected, &bound)),
             Err(AskError::Connection(error)) => Err(error.to_string()),
@@ -279,11 +279,11 @@ impl MeshServer {
             _ if args.answer.trim().is_empty() => return Err("the answer is empty".into()),
             _ => Word::Answer(&args.answer),
         };
-        for bound in self.hub.select(args.mesh.slug()).await? {
+        for bound in self.session.select(args.mesh.slug()).await? {
             let wanted = id.clone();
             let found = bound.mailbox.run(move |inbox| inbox.find(&wanted)).await.map_err(|error| error.to_string())?;
             let Some(question) = found else { continue };
-            let connection = self.hub.connected(&bound).await?;
+            let connection = self.session.connected(&bound).await?;
             let sent = reply::reply(&connection, &bound.mailbox, &question, word).await;
             let ack = match sent {
                 Ok(ack) => ack,
@@ -292,7 +292,7 @@ impl MeshServer {
                 }
                 Err(error) => return Err(error.to_string()),
             };
-            self.hub.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+            self.session.counters.messages_out.fetch_add(1, Ordering::Relaxed);
             let name = harmless_value(&question.from_name());
             let (status, did) = match args.decline {
                 Some(true) => ("declined", "declined the question of"),
@@ -319,14 +319,14 @@ impl MeshServer {
     async fn poll_inbox(&self, Parameters(args): Parameters<PollInbox>) -> Result<Json<Polled>, ToolError> {
         let again = args.again.unwrap_or(false);
         let (mut blocks, mut questions, mut answers, mut open, mut notes) = (vec![], vec![], vec![], 0, vec![]);
-        for bound in self.hub.select(args.mesh.slug()).await? {
+        for bound in self.session.select(args.mesh.slug()).await? {
             let slug = bound.tag.slug.clone();
-            let taking = bound.taking.lock().await;
-            if let Err(error) = self.hub.connected(&bound).await {
+            let pulling = bound.pull_lock.lock().await;
+            if let Err(error) = self.session.connected(&bound).await {
                 notes.push(format!("{slug}: {error}; what had arrived before is shown"));
             }
             bound.connection.mail_stored().await;
-            let admitted = self.hub.admit(&bound).await.map_err(|error| error.to_string())?;
+            let admitted = self.session.admit(&bound).await.map_err(|error| error.to_string())?;
             let now = crate::clock::now_ms();
             let taken = admitted.run(move |mail| {
                 let (asked, others) = mail.poll_questions(again, MAX_POLLED, PULL, now)?;
@@ -334,9 +334,9 @@ impl MeshServer {
                 Ok((asked, others, replies))
             });
             let (asked, others, replies) = taken.await.map_err(|error| error.to_string())?;
-            drop(taking);
+            drop(pulling);
             let count = asked.len() + replies.len();
-            self.hub.counters.messages_in.fetch_add(count as u64, Ordering::Relaxed);
+            self.session.counters.messages_in.fetch_add(count as u64, Ordering::Relaxed);
             open += others + asked.len();
             for question in &asked {
                 blocks.push(block("asks", &question.message, &slug));
@@ -347,7 +347,7 @@ impl MeshServer {
                 blocks.push(block(verb, reply, &slug));
                 answers.push(message_data(reply, &slug));
             }
-            self.hub.answered_with(&bound, asked.iter().map(|one| &one.message).chain(&replies));
+            self.session.answered_with(&bound, asked.iter().map(|one| &one.message).chain(&replies));
         }
         let mut text = match (questions.len(), answers.len()) {
             (0, 0) => "No new questions or answers.".to_owned(),
@@ -375,7 +375,7 @@ impl MeshServer {
 
 impl MeshServer {
     /// The result of a question, and the receipt of the message that ended the wait.
-    fn tell(&self, bound: &Bound, outcome: &Outcome) -> Json<Asked> {
+    fn tell(&self, bound: &JoinedMesh, outcome: &Outcome) -> Json<Asked> {
         let peer = harmless_value(&outcome.peer.name);
         let elapsed_ms = u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX);
         let mut data = Asked {
@@ -431,13 +431,13 @@ impl MeshServer {
     }
 
     /// A message goes into the answer of a tool: shown, and seen as soon as the next tool is called.
-    fn received(&self, bound: &Bound, message: &Message) {
-        self.hub.counters.messages_in.fetch_add(1, Ordering::Relaxed);
-        self.hub.answered_with(bound, [message]);
+    fn received(&self, bound: &JoinedMesh, message: &Message) {
+        self.session.counters.messages_in.fetch_add(1, Ordering::Relaxed);
+        self.session.answered_with(bound, [message]);
     }
 }
 
-fn tell_rejected(rejected: Rejected, bound: &Bound) -> Json<Asked> {
+fn tell_rejected(rejected: Rejected, bound: &JoinedMesh) -> Json<Asked> {
     let mut text = format!("Not asked ({}): {}.", rejected.reason, harmless(&rejected.message));
     for one in &rejected.candidates {
         let place = one.cwd.as_deref().map(|cwd| format!(" in {}", harmless_value(cwd))).unwrap_or_default();

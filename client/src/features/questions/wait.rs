@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::connection::Connection;
-use crate::inbox::awaits::{Asked, Taken};
+use crate::inbox::pending_waits::{Asked, Taken};
 use crate::inbox::{InboxError, Mailbox};
 
 /// The route of messages that ended a wait, in receipts and in the inbox.
@@ -43,7 +43,7 @@ pub struct Wait {
 impl Waits {
     /// Says that a question is about to be sent.
     pub fn announce(&self, asked: Asked, mailbox: &Mailbox, connection: &Connection) -> Wait {
-        let number = mailbox.awaits().add(asked.clone());
+        let number = mailbox.pending_waits().add(asked.clone());
         Wait {
             waits: self.clone(),
             number,
@@ -76,7 +76,7 @@ impl Wait {
     pub fn sent(&mut self, question_id: &str) {
         let (wake, woken) = oneshot::channel();
         self.woken = Some(woken);
-        self.mailbox.awaits().name(self.number, question_id);
+        self.mailbox.pending_waits().name(self.number, question_id);
         let waiter =
             Waiter { number: self.number, question_id: question_id.to_owned(), asked: self.asked.clone(), wake };
         self.waits.list.lock().unwrap_or_else(PoisonError::into_inner).push(waiter);
@@ -96,7 +96,7 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         self.waits.remove(self.number);
-        self.mailbox.awaits().remove(self.number);
+        self.mailbox.pending_waits().remove(self.number);
         // Handed over in the moment in which the wait ended: another route has to show it.
         let left = self.woken.as_mut().and_then(|woken| {
             woken.close();

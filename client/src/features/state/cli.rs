@@ -15,8 +15,8 @@ use crate::connection::{Connection, ConnectionError, Heard};
 use crate::context::Context;
 use crate::context::connect::{Purpose, ask, block_on, connect};
 use crate::error::CliError;
-use crate::mcp::notes::harmless_value;
 use crate::output::{Output, Style, clean};
+use crate::session::notes::harmless_value;
 use crate::values::parse_duration;
 use crate::verb::{Effect, Ran, Verb, done, json_fields, verbs};
 

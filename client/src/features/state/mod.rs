@@ -5,7 +5,7 @@ use claudemesh_protocol::session::HelloAck;
 use serde_json::Value;
 
 use crate::connection::{Connection, ConnectionError};
-use crate::mcp::notes::harmless;
+use crate::session::notes::harmless;
 
 pub mod cli;
 pub mod notes;

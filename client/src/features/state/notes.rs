@@ -6,9 +6,9 @@ use claudemesh_protocol::features::state::{StateChange, StateMissed};
 
 use super::shown;
 use crate::connection::Heard;
-use crate::mcp::events::OnEvent;
-use crate::mcp::hub::{Bound, Hub};
-use crate::mcp::notes::{ChannelNote, MeshTag, harmless_value};
+use crate::session::events::OnEvent;
+use crate::session::notes::{ChannelNote, MeshTag, harmless_value};
+use crate::session::{JoinedMesh, Session};
 
 /// Characters of a value in a note: it interrupts, and `get_state` reads the rest.
 const MAX_NOTE_CHARS: usize = 1_000;
@@ -19,7 +19,7 @@ pub struct StateNotes;
 impl OnEvent for StateNotes {
     type Event = StateChange;
 
-    fn on_event(session: &Arc<Hub>, bound: &Bound, heard: Heard<StateChange>) {
+    fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<StateChange>) {
         match heard {
             Heard::Event(change) => session.tell(bound, note(&change, &bound.tag)),
             Heard::Lagged(_) => session.tell(bound, missed(&bound.tag)),
@@ -35,7 +35,7 @@ pub struct MissedNotes;
 impl OnEvent for MissedNotes {
     type Event = StateMissed;
 
-    fn on_event(session: &Arc<Hub>, bound: &Bound, heard: Heard<StateMissed>) {
+    fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<StateMissed>) {
         match heard {
             Heard::Event(_) | Heard::Lagged(_) => session.tell(bound, missed(&bound.tag)),
             Heard::Away => {}

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::shown;
 use crate::connection::Connection;
-use crate::mcp::hub::ToolError;
-use crate::mcp::notes::harmless_value;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg};
+use crate::session::ToolError;
+use crate::session::notes::harmless_value;
 
 /// Characters of one value that `get_state` shows.
 const MAX_VALUE_CHARS: usize = 40_000;

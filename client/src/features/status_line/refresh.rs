@@ -10,8 +10,8 @@ use claudemesh_protocol::features::presence::Peer;
 
 use crate::config::ConfigStore;
 use crate::files;
-use crate::mcp::Hub;
-use crate::mcp::hub::Bound;
+use crate::session::JoinedMesh;
+use crate::session::Session;
 
 use super::cache;
 
@@ -44,8 +44,8 @@ fn age(store: &ConfigStore) -> Option<Duration> {
 }
 
 /// Writes the peers of one mesh into the cache as long as the session lives.
-pub async fn run(hub: Arc<Hub>, bound: Bound) {
-    let stop = hub.stopped();
+pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
+    let stop = session.stopped();
     // The first row of a session should not wait for the second tick.
     tokio::select! {
         () = stop.cancelled() => return,
@@ -58,13 +58,13 @@ pub async fn run(hub: Arc<Hub>, bound: Bound) {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let store = hub.store().clone();
+        let store = session.store().clone();
         if !asked(&store) {
             continue;
         }
         // Not connected: the row says how old the numbers are.
         let Ok(peers) = bound.connection.list_peers().await else { continue };
-        let (slug, you) = (bound.tag.slug.clone(), hub.name());
+        let (slug, you) = (bound.tag.slug.clone(), session.name());
         let (online, all) = count(&peers);
         let written = tokio::task::spawn_blocking(move || cache::record(&store, &slug, online, all, &you)).await;
         match written {

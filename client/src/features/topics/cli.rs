@@ -14,8 +14,8 @@ use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::{CliError, ExitCode};
-use crate::mcp::notes::harmless_value;
 use crate::output::{Output, Style, clean};
+use crate::session::notes::harmless_value;
 use crate::verb::{Effect, Ran, Verb, done, json_fields, verbs};
 
 pub mod history;

@@ -4,7 +4,7 @@ use claudemesh_protocol::crypto::envelope;
 use claudemesh_protocol::features::topics::{TopicHistory, TopicMessage};
 
 use crate::connection::{Connection, ConnectionError};
-use crate::mcp::notes::harmless;
+use crate::session::notes::harmless;
 
 pub mod cli;
 pub mod tools;

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::{Entry, USUAL_HISTORY, hashed, newest_that_fit};
 use crate::connection::Connection;
 use crate::features::questions::text::UNTRUSTED;
-use crate::mcp::frame::quote;
-use crate::mcp::hub::ToolError;
-use crate::mcp::notes::harmless_value;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, OneLine, OneMeshArg};
+use crate::session::ToolError;
+use crate::session::frame::quote;
+use crate::session::notes::harmless_value;
 
 /// Characters of one `topic_history`, so that hosts show the answer whole.
 const MAX_ANSWER_CHARS: usize = 40_000;

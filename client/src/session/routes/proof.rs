@@ -11,8 +11,8 @@ use std::time::Duration;
 use claudemesh_protocol::features::messaging::Stage;
 
 use super::transcript::{self, Sign};
-use super::{CHANNEL, Channel, Handed, MONITOR, REWAKE, Routes, SOCKET};
-use crate::mcp::hub::Hub;
+use super::{CHANNEL, Channel, MONITOR, REWAKE, Routes, SOCKET, UnconfirmedDelivery};
+use crate::session::Session;
 
 /// How long a session at rest may take to begin the turn for a note.
 const ARRIVAL: Duration = Duration::from_millis(1_500);
@@ -41,14 +41,14 @@ struct Evidence {
 }
 
 impl Evidence {
-    /// The weakest sign of the messages of one parcel.
-    fn of(&self, handed: &Handed) -> Option<Sign> {
+    /// The weakest sign of the messages of one text_to_wake.
+    fn of(&self, handed: &UnconfirmedDelivery) -> Option<Sign> {
         let signs = handed.message_ids.iter().map(|id| self.signs.get(id).copied());
         signs.min().flatten()
     }
 }
 
-impl Handed {
+impl UnconfirmedDelivery {
     /// Only the transcript shows that it arrived.
     fn needs_proof(&self) -> bool {
         self.route == CHANNEL || self.route == SOCKET
@@ -85,7 +85,7 @@ impl Routes {
     }
 
     /// Takes out what was read. Answers it, and what must be given to another route because one is dead.
-    fn settle(&self, occasion: Occasion, evidence: &Evidence) -> (Vec<Handed>, Vec<Handed>) {
+    fn settle(&self, occasion: Occasion, evidence: &Evidence) -> (Vec<UnconfirmedDelivery>, Vec<UnconfirmedDelivery>) {
         let mut state = self.state();
         let (at_rest, prompts) = (!state.in_turn(), state.prompts);
         let (mut seen, mut rest, mut lost) = (vec![], vec![], vec![]);
@@ -115,9 +115,9 @@ impl Routes {
                 state.socket = Err(reason);
             }
             // What is still on its way there goes another way too.
-            let (more, keep) = rest.into_iter().partition(|handed: &Handed| handed.route == route);
+            let (more, keep) = rest.into_iter().partition(|handed: &UnconfirmedDelivery| handed.route == route);
             rest = keep;
-            lost.extend::<Vec<Handed>>(more);
+            lost.extend::<Vec<UnconfirmedDelivery>>(more);
         }
         state.handed = rest;
         (seen, lost)
@@ -125,9 +125,9 @@ impl Routes {
 }
 
 /// Looks what of the handed messages was read, and acts on it. Called at hooks and as time goes by.
-pub async fn look(hub: &Hub, occasion: Occasion) {
-    drop(hub.receipts.written().await);
-    let (transcript, ids) = hub.routes.unproven();
+pub async fn look(session: &Session, occasion: Occasion) {
+    drop(session.answers.written().await);
+    let (transcript, ids) = session.routes.unproven();
     if ids.is_empty() {
         return;
     }
@@ -142,7 +142,7 @@ pub async fn look(hub: &Hub, occasion: Occasion) {
         }
         None => Evidence::default(),
     };
-    let (seen, lost) = hub.routes.settle(occasion, &evidence);
+    let (seen, lost) = session.routes.settle(occasion, &evidence);
     for handed in seen {
         confirm(&handed).await;
     }
@@ -158,12 +158,12 @@ pub async fn look(hub: &Hub, occasion: Occasion) {
         if let Err(error) = handed.bound.mailbox.run(move |inbox| inbox.unclaim(&reader, &seqs)).await {
             tracing::error!(mesh.slug = handed.bound.tag.slug, %error, "messages stay unshown");
         }
-        hub.routes.touch();
+        session.routes.touch();
     }
 }
 
 /// Notes that the messages were seen, and tells the sender.
-pub async fn confirm(handed: &Handed) {
+pub async fn confirm(handed: &UnconfirmedDelivery) {
     let (reader, seqs, now) = (handed.bound.reader(), handed.seqs.clone(), crate::clock::now_ms());
     let noted = handed.bound.mailbox.run(move |inbox| {
         inbox.set_stage(&reader, &seqs, Stage::Seen)?;
@@ -177,15 +177,15 @@ pub async fn confirm(handed: &Handed) {
 }
 
 /// Looks again whenever a note could have arrived since, until the session ends.
-pub async fn watch(hub: Arc<Hub>) {
-    let stop = hub.stopped();
+pub async fn watch(session: Arc<Session>) {
+    let stop = session.stopped();
     let mut tick = tokio::time::interval(ARRIVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             // Costs a lock when nothing is unproven.
-            _ = tick.tick() => look(&hub, Occasion::Time).await,
+            _ = tick.tick() => look(&session, Occasion::Time).await,
         }
     }
 }

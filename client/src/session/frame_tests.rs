@@ -2,7 +2,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::mcp::notes::{self, MeshTag};
+use crate::session::notes::{self, MeshTag};
 
 fn message(name: &str, text: &str) -> Message {
     Message {

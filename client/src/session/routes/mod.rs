@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::hub::Bound;
+use super::JoinedMesh;
 use crate::ipc::Hook;
 use inbox_socket::InboxSocket;
 
@@ -50,7 +50,7 @@ pub const QUESTION: &str = "question";
 
 /// A turn that no hook was heard of for this long is not taken for one: a user's interrupt fires no hook.
 const TURN_SILENCE: Duration = Duration::from_secs(60);
-/// Parcels that are kept until something confirms them.
+/// Texts that are kept until something confirms them.
 const MAX_UNCONFIRMED: usize = 1_000;
 /// How long whoever prints may take to say that it has.
 pub const PRINT_PATIENCE: Duration = Duration::from_secs(2);
@@ -93,7 +93,7 @@ impl Channel {
 
 /// Text for the session and where to say that it was printed.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct WakeText {
     /// As the model will read it.
     pub text: String,
     /// Told once it is printed; dropped when it is not.
@@ -101,17 +101,17 @@ pub struct Parcel {
 }
 
 /// Whoever can show a text to the session: a waiting hook (once) or a monitor.
-pub type Taker = mpsc::Sender<Parcel>;
+pub type WakeTarget = mpsc::Sender<WakeText>;
 
 /// The way to take for messages that have come.
 #[derive(Debug)]
-pub enum Way {
+pub enum DeliveryRoute {
     /// Write notes.
     Channel,
-    /// Give them to the waiting hook; it can take one parcel.
-    Rewake(Taker),
+    /// Give them to the waiting hook; it can take one text_to_wake.
+    Rewake(WakeTarget),
     /// Give them to the monitor.
-    Monitor(Taker),
+    Monitor(WakeTarget),
     /// Post what our own member wrote to the session's inbox socket.
     Socket(Arc<InboxSocket>),
     /// A hook or a tool will fetch them.
@@ -120,9 +120,9 @@ pub enum Way {
 
 /// Messages that a route has handed over and nothing has confirmed yet.
 #[derive(Clone)]
-pub struct Handed {
+pub struct UnconfirmedDelivery {
     /// Their mesh.
-    pub bound: Bound,
+    pub bound: JoinedMesh,
     /// Their ids.
     pub message_ids: Vec<String>,
     /// Their numbers in the inbox.
@@ -172,17 +172,17 @@ struct State {
     channel: Channel,
     last_hook: Option<Instant>,
     busy: bool,
-    waiter: Option<Taker>,
+    waiter: Option<WakeTarget>,
     /// A waiting hook was there at least once: the session can be woken between turns.
     wakes: bool,
-    monitor: Option<Taker>,
+    monitor: Option<WakeTarget>,
     /// The session's inbox socket, or why it is not used.
     socket: Result<Arc<InboxSocket>, String>,
     transcript: Option<PathBuf>,
     session_id: Option<String>,
     permission_mode: Option<String>,
     host: Option<String>,
-    handed: Vec<Handed>,
+    handed: Vec<UnconfirmedDelivery>,
     /// How many prompts the session has had.
     prompts: u64,
     /// Messages given as the reason not to stop, in a row.
@@ -232,23 +232,23 @@ impl Routes {
     }
 
     /// The best way right now. A waiting hook is taken out: give it back with [`Routes::give_back`] when it is not used.
-    pub fn way(&self) -> Way {
+    pub fn next_route(&self) -> DeliveryRoute {
         let mut state = self.state();
         if state.in_turn() {
-            return Way::Later;
+            return DeliveryRoute::Later;
         }
         if state.channel.is_open() {
-            return Way::Channel;
+            return DeliveryRoute::Channel;
         }
         if let Some(waiter) = state.waiter.take().filter(|waiter| !waiter.is_closed()) {
-            return Way::Rewake(waiter);
+            return DeliveryRoute::Rewake(waiter);
         }
         if let Some(monitor) = state.monitor.clone().filter(|monitor| !monitor.is_closed()) {
-            return Way::Monitor(monitor);
+            return DeliveryRoute::Monitor(monitor);
         }
         match &state.socket {
-            Ok(socket) => Way::Socket(Arc::clone(socket)),
-            Err(_) => Way::Later,
+            Ok(socket) => DeliveryRoute::Socket(Arc::clone(socket)),
+            Err(_) => DeliveryRoute::Later,
         }
     }
 
@@ -264,7 +264,7 @@ impl Routes {
     }
 
     /// Puts an unused waiting hook back, unless a newer one came.
-    pub fn give_back(&self, waiter: Taker) {
+    pub fn give_back(&self, waiter: WakeTarget) {
         let mut state = self.state();
         if state.waiter.is_none() && !waiter.is_closed() {
             state.waiter = Some(waiter);
@@ -272,7 +272,7 @@ impl Routes {
     }
 
     /// A hook waits now; the one before it is sent away by dropping its sender.
-    pub fn waiter_came(&self, waiter: Taker) {
+    pub fn waiter_came(&self, waiter: WakeTarget) {
         let mut state = self.state();
         state.waiter = Some(waiter);
         state.wakes = true;
@@ -281,7 +281,7 @@ impl Routes {
     }
 
     /// A monitor follows now.
-    pub fn monitor_came(&self, monitor: Taker) {
+    pub fn monitor_came(&self, monitor: WakeTarget) {
         self.state().monitor = Some(monitor);
         self.touch();
     }
@@ -354,7 +354,7 @@ impl Routes {
     }
 
     /// Notes that messages were handed over by a route.
-    pub fn handed(&self, handed: Handed) {
+    pub fn handed(&self, handed: UnconfirmedDelivery) {
         if handed.message_ids.is_empty() {
             return;
         }
@@ -388,12 +388,12 @@ impl Routes {
     pub async fn probe(&self, route: &str) -> Result<(), String> {
         const TEXT: &str =
             "claudemesh doctor: this line is a test of the way into the session; nothing needs to be done.";
-        let taker = match route {
+        let target = match route {
             REWAKE => self.state().waiter.take().ok_or("no hook waits to wake the session")?,
             MONITOR => self.state().monitor.clone().ok_or("no monitor follows the session")?,
             other => return Err(format!("'{}' cannot be tested this way", crate::output::clean(other))),
         };
-        if hand_over(&taker, TEXT.into()).await { Ok(()) } else { Err("nobody printed the line".into()) }
+        if wake_with(&target, TEXT.into()).await { Ok(()) } else { Err("nobody printed the line".into()) }
     }
 
     /// How the routes stand; `unshown` is the caller's to know.
@@ -424,9 +424,9 @@ impl State {
 }
 
 /// Gives a text to whoever prints; `true` once it is printed.
-pub async fn hand_over(taker: &Taker, text: String) -> bool {
+pub async fn wake_with(target: &WakeTarget, text: String) -> bool {
     let (printed, done) = oneshot::channel();
-    if taker.send(Parcel { text, printed }).await.is_err() {
+    if target.send(WakeText { text, printed }).await.is_err() {
         return false;
     }
     matches!(tokio::time::timeout(PRINT_PATIENCE, done).await, Ok(Ok(())))
@@ -443,23 +443,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_way_follows_what_is_open() {
         let routes = Routes::new(Some("a".into()));
-        assert!(matches!(routes.way(), Way::Channel));
+        assert!(matches!(routes.next_route(), DeliveryRoute::Channel));
         // In a turn the next hook interrupts; a turn that nothing is heard of is over.
         assert_eq!(routes.hook(&hook("a"), Some(true)), None);
-        assert!(matches!(routes.way(), Way::Later));
+        assert!(matches!(routes.next_route(), DeliveryRoute::Later));
         tokio::time::advance(TURN_SILENCE).await;
-        assert!(matches!(routes.way(), Way::Channel));
+        assert!(matches!(routes.next_route(), DeliveryRoute::Channel));
         routes.greeted("claude-code 1".into(), Channel::Off("no flag".into()), Err("none".into()));
-        assert!(matches!(routes.way(), Way::Later));
+        assert!(matches!(routes.next_route(), DeliveryRoute::Later));
         let (waiter, _keep) = mpsc::channel(1);
         routes.waiter_came(waiter);
-        let Way::Rewake(waiter) = routes.way() else { panic!("a hook waits") };
-        assert!(matches!(routes.way(), Way::Later), "it can be used once");
+        let DeliveryRoute::Rewake(waiter) = routes.next_route() else { panic!("a hook waits") };
+        assert!(matches!(routes.next_route(), DeliveryRoute::Later), "it can be used once");
         routes.give_back(waiter);
-        assert!(matches!(routes.way(), Way::Rewake(_)));
+        assert!(matches!(routes.next_route(), DeliveryRoute::Rewake(_)));
         let (monitor, _keep) = mpsc::channel(1);
         routes.monitor_came(monitor);
-        assert!(matches!(routes.way(), Way::Monitor(_)));
+        assert!(matches!(routes.next_route(), DeliveryRoute::Monitor(_)));
     }
 
     #[tokio::test]
@@ -469,7 +469,7 @@ mod tests {
         let (waiter, gone) = mpsc::channel(1);
         drop(gone);
         routes.waiter_came(waiter);
-        assert!(matches!(routes.way(), Way::Later));
+        assert!(matches!(routes.next_route(), DeliveryRoute::Later));
         assert!(!routes.report(0).waiting);
     }
 

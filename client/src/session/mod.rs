@@ -1,9 +1,9 @@
-//! The meshes of one session: connections in the background, and which of them a tool means.
+//! A running session: its meshes with their connections and inboxes, its routes into the host, and which mesh a tool means.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
@@ -13,25 +13,36 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::channel::Gate;
-use super::identity::SessionIdentity;
-use super::notes::{ChannelNote, MeshTag, Notes};
-use super::receipts::{self, Receipts};
-use super::routes::proof::{self, Occasion};
-use super::routes::{Handed, PULL, Routes, host};
-use super::surface::{Remarks, Surface};
+use self::channel::Gate;
+use self::identity::SessionIdentity;
+use self::notes::{ChannelNote, MeshTag, Notes};
+use self::routes::proof::{self, Occasion};
+use self::routes::{PULL, Routes, UnconfirmedDelivery, host};
+use self::tool_answers::ToolAnswers;
 use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, State};
 use crate::features::inbound;
-use crate::features::permissions::board::Board;
+use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
 use crate::inbox::{KEEP, Mailbox, Message};
 use crate::local;
-use crate::paths::{self, Env};
+use crate::paths::Env;
 
+pub mod admit;
 mod binding;
+pub mod channel;
+pub mod events;
+pub mod frame;
+pub mod identity;
+mod lifecycle;
+pub mod notes;
+pub mod routes;
+mod tool_answers;
+
+pub(crate) use lifecycle::tend as run;
+pub(crate) use tool_answers::{lost, printed};
 
 /// Time between two reports of counters.
 const STATS_EVERY: Duration = Duration::from_secs(60);
@@ -46,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One mesh of this session.
 #[derive(Clone)]
-pub struct Bound {
+pub struct JoinedMesh {
     /// Slug and id.
     pub tag: MeshTag,
     /// Its connection.
@@ -54,14 +65,14 @@ pub struct Bound {
     /// Its inbox.
     pub mailbox: Mailbox,
     /// Held while messages are taken: what a tool pulls is the tool's to answer, not the channel's to snatch.
-    pub taking: Arc<tokio::sync::Mutex<()>>,
+    pub pull_lock: Arc<tokio::sync::Mutex<()>>,
     /// Questions whose answers a tool call waits for.
     pub waits: Waits,
     /// Notes on their way into the session.
-    pub(super) notes: Notes,
+    notes: Notes,
 }
 
-impl Bound {
+impl JoinedMesh {
     /// Name of this session's reader in the inbox.
     pub fn reader(&self) -> String {
         self.connection.identity().reader()
@@ -85,9 +96,9 @@ pub struct Counters {
 pub type ToolError = String;
 
 /// Everything the tools share.
-pub struct Hub {
-    pub(super) env: Env,
-    pub(super) store: ConfigStore,
+pub struct Session {
+    env: Env,
+    store: ConfigStore,
     only_mesh: Option<String>,
     mode_flag: Option<MessageMode>,
     identity: SessionIdentity,
@@ -95,40 +106,36 @@ pub struct Hub {
     renamed: RwLock<Option<String>>,
     /// Used when the host gives no session id: lives as long as this process.
     throw_away: SecretKey,
-    pub(super) throw_away_id: String,
-    pub(super) bound: RwLock<Vec<Bound>>,
+    throw_away_id: String,
+    bound: RwLock<Vec<JoinedMesh>>,
     trouble: RwLock<Option<String>>,
     /// Opened by `notifications/initialized`.
     pub gate: Gate,
-    /// Which tools are offered, once that is decided.
-    surface: OnceLock<Surface>,
     /// Messages in answers that are not written yet.
-    pub(super) receipts: Receipts,
-    /// What was said about soft-deprecated tools.
-    pub(super) remarks: Remarks,
+    pub(crate) answers: ToolAnswers,
     /// Counters.
     pub counters: Counters,
     /// The ways into the session.
     pub routes: Routes,
     /// Permission questions that approvers are asked.
-    pub permissions: Board,
+    pub permissions: PendingRequests,
     /// What mode `inbox` last said of each mesh (by id).
-    pub(super) noticed: Mutex<HashMap<String, i64>>,
+    noticed: Mutex<HashMap<String, i64>>,
     /// The status that hooks last reported.
-    pub(super) hook_status: watch::Sender<Option<&'static str>>,
+    hook_status: watch::Sender<Option<&'static str>>,
     /// The session's own status is `dnd`, as far as this process wrote it.
-    pub(super) dnd: AtomicBool,
+    dnd: AtomicBool,
     /// The task of the local socket.
-    pub(super) socket: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    socket: Mutex<Option<tokio::task::JoinHandle<()>>>,
     started: Instant,
     stop: CancellationToken,
     /// The tasks that show messages: they finish what they have begun before the process ends.
-    pub(super) showing: TaskTracker,
+    showing: TaskTracker,
     /// Our place among those who may serve the mesh of this machine, when this session uses it.
     local: tokio::sync::Mutex<Option<local::Candidate>>,
 }
 
-impl Hub {
+impl Session {
     /// Reads who we are. Connects nothing yet and never fails: what is wrong is told by the tools.
     pub fn new(env: Env, store: ConfigStore, only_mesh: Option<String>, mode_flag: Option<MessageMode>) -> Arc<Self> {
         let (session, config, trouble) = read(&env, &store);
@@ -139,7 +146,7 @@ impl Hub {
         }
         Arc::new(Self {
             routes,
-            permissions: Board::default(),
+            permissions: PendingRequests::default(),
             noticed: Mutex::default(),
             hook_status: watch::Sender::new(None),
             dnd: AtomicBool::new(false),
@@ -155,27 +162,13 @@ impl Hub {
             bound: RwLock::default(),
             trouble: RwLock::new(trouble),
             gate: Gate::default(),
-            surface: OnceLock::new(),
-            receipts: Receipts::default(),
-            remarks: Remarks::default(),
+            answers: ToolAnswers::default(),
             counters: Counters::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),
             showing: TaskTracker::new(),
             local: tokio::sync::Mutex::default(),
         })
-    }
-
-    /// Decides which tools are offered; a later choice changes nothing.
-    pub fn choose_surface(&self, flag: Option<Surface>) {
-        let session = SessionInfo::of_env(&self.env).ok().flatten().and_then(|info| info.mcp_surface);
-        let chosen = Surface::resolve(flag, session.as_deref(), self.env.text(paths::MCP_SURFACE));
-        self.surface.get_or_init(|| chosen);
-    }
-
-    /// Which tools are offered.
-    pub fn surface(&self) -> Surface {
-        self.surface.get().copied().unwrap_or_default()
     }
 
     /// The environment of this process.
@@ -228,14 +221,14 @@ impl Hub {
     ///
     /// # Errors
     /// The config cannot be read, or the mesh was left meanwhile.
-    pub fn entry(&self, bound: &Bound) -> Result<MeshEntry, ToolError> {
+    pub fn entry(&self, bound: &JoinedMesh) -> Result<MeshEntry, ToolError> {
         let config = self.store.load().map_err(|error| error.to_string())?;
         let entry = config.meshes.into_iter().find(|entry| entry.mesh_id.as_str() == bound.tag.id);
         entry.ok_or_else(|| format!("the mesh {} was left", bound.tag.slug))
     }
 
     /// The meshes of this session.
-    pub fn meshes(&self) -> Vec<Bound> {
+    pub fn meshes(&self) -> Vec<JoinedMesh> {
         self.bound.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -248,7 +241,7 @@ impl Hub {
     ///
     /// # Errors
     /// A sentence that says what to do when there is none.
-    pub async fn select(self: &Arc<Self>, slug: Option<&str>) -> Result<Vec<Bound>, ToolError> {
+    pub async fn select(self: &Arc<Self>, slug: Option<&str>) -> Result<Vec<JoinedMesh>, ToolError> {
         if self.meshes().is_empty() {
             self.bind().await;
         }
@@ -265,7 +258,7 @@ impl Hub {
                     "this session or project ({}) belongs to the mesh '{slug}', which is not joined; run `claudemesh join \
                      <invite-link>` in a shell, then call again",
                     project_file::FILE,
-                    slug = super::notes::harmless_value(slug),
+                    slug = notes::harmless_value(slug),
                 ),
                 (None, None, None) => {
                     "no mesh is joined; run `claudemesh join <invite-link>` in a shell, then call again".into()
@@ -274,7 +267,7 @@ impl Hub {
         }
         let Some(slug) = slug.map(str::trim).filter(|slug| !slug.is_empty()) else { return Ok(meshes) };
         let known: Vec<String> = meshes.iter().map(|bound| bound.tag.slug.clone()).collect();
-        let found: Vec<Bound> = meshes.into_iter().filter(|bound| bound.tag.slug == slug).collect();
+        let found: Vec<JoinedMesh> = meshes.into_iter().filter(|bound| bound.tag.slug == slug).collect();
         if found.is_empty() {
             return Err(format!("no mesh '{slug}' in this session; it has: {}", known.join(", ")));
         }
@@ -284,8 +277,8 @@ impl Hub {
     /// Exactly one mesh: the named one, else the only one.
     ///
     /// # Errors
-    /// As [`Hub::select`], and when there are several and none is named.
-    pub async fn select_one(self: &Arc<Self>, slug: Option<&str>) -> Result<Bound, ToolError> {
+    /// As [`Session::select`], and when there are several and none is named.
+    pub async fn select_one(self: &Arc<Self>, slug: Option<&str>) -> Result<JoinedMesh, ToolError> {
         let mut meshes = self.select(slug).await?;
         if meshes.len() > 1 {
             let slugs: Vec<&str> = meshes.iter().map(|bound| bound.tag.slug.as_str()).collect();
@@ -298,7 +291,7 @@ impl Hub {
     ///
     /// # Errors
     /// `not connected (reconnecting)`, or why it never will be.
-    pub async fn connected(&self, bound: &Bound) -> Result<Connection, ToolError> {
+    pub async fn connected(&self, bound: &JoinedMesh) -> Result<Connection, ToolError> {
         // On this machine another process takes over within a moment.
         let is_local = bound.connection.identity().local.is_some();
         let state = bound.connection.state();
@@ -310,20 +303,20 @@ impl Hub {
 
     /// Writes a note about a mesh into the session, after those before it. Not in mode `off`, and not while the user does not
     /// want to be disturbed. What a peer wrote as a message is no note: it goes through the inbox.
-    pub fn tell(&self, bound: &Bound, note: ChannelNote) {
+    pub fn tell(&self, bound: &JoinedMesh, note: ChannelNote) {
         if self.mode() != MessageMode::Off && !self.is_quiet() {
             bound.notes.put(note);
         }
     }
 
-    /// Notes that messages go into a tool's answer, see [`super::receipts`].
-    pub fn answered_with<'a>(&self, bound: &Bound, messages: impl IntoIterator<Item = &'a Message>) {
+    /// Notes that messages go into a tool's answer, see [`tool_answers`].
+    pub fn answered_with<'a>(&self, bound: &JoinedMesh, messages: impl IntoIterator<Item = &'a Message>) {
         let (seqs, message_ids): (Vec<i64>, Vec<String>) =
             messages.into_iter().map(|message| (message.seq, message.message_id.clone())).unzip();
         if seqs.is_empty() {
             return;
         }
-        receipts::note(Handed {
+        tool_answers::note(UnconfirmedDelivery {
             bound: bound.clone(),
             message_ids,
             seqs,
@@ -377,8 +370,8 @@ impl Hub {
 }
 
 /// What follows a connection: the role as profile after each hello, counters, a clean inbox.
-async fn tend(hub: Arc<Hub>, bound: Bound) {
-    let stop = hub.stopped();
+async fn tend(session: Arc<Session>, bound: JoinedMesh) {
+    let stop = session.stopped();
     let mut state = bound.connection.watch();
     // The connection may be ready already.
     state.mark_changed();
@@ -393,9 +386,9 @@ async fn tend(hub: Arc<Hub>, bound: Bound) {
                 }
                 let ready = matches!(*state.borrow_and_update(), State::Ready(_));
                 if ready {
-                    let _ = bound.connection.report_stats(hub.stats());
+                    let _ = bound.connection.report_stats(session.stats());
                 }
-                if let (true, Some(role)) = (ready, &hub.identity().role) {
+                if let (true, Some(role)) = (ready, &session.identity().role) {
                     let profile = Profile { title: Some(role.clone()), ..Profile::default() };
                     if let Err(error) = bound.connection.set_profile(profile, None).await {
                         tracing::warn!(mesh.slug = bound.tag.slug, %error, "the role could not be told");
@@ -404,15 +397,15 @@ async fn tend(hub: Arc<Hub>, bound: Bound) {
             }
             _ = stats.tick() => {
                 // Not connected: told with the next tick.
-                let _ = bound.connection.report_stats(hub.stats());
+                let _ = bound.connection.report_stats(session.stats());
             }
             _ = prune.tick() => {
                 let before = crate::clock::now_ms() - i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
                 if let Err(error) = bound.mailbox.run(move |inbox| inbox.prune(before)).await {
                     tracing::warn!(mesh.slug = bound.tag.slug, %error, "the inbox could not be cleaned");
                 }
-                let dir = hub.config_dir().to_path_buf();
-                let _ = tokio::task::spawn_blocking(move || super::frame::prune_texts(&dir, KEEP)).await;
+                let dir = session.config_dir().to_path_buf();
+                let _ = tokio::task::spawn_blocking(move || frame::prune_texts(&dir, KEEP)).await;
             }
         }
     }

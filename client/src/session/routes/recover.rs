@@ -7,7 +7,7 @@ use claudemesh_protocol::features::messaging::Stage;
 use super::{CHANNEL, HOOK, MONITOR, PULL, REWAKE, SHELL, SOCKET, STOP, transcript};
 use crate::features::questions::wait;
 use crate::inbox::InboxError;
-use crate::mcp::hub::{Bound, Hub};
+use crate::session::{JoinedMesh, Session};
 
 /// Routes that say of each message whether it was handed over.
 const ROUTES: [&str; 9] = [CHANNEL, HOOK, STOP, REWAKE, MONITOR, SOCKET, PULL, SHELL, wait::ROUTE];
@@ -17,16 +17,16 @@ const ROUTES: [&str; 9] = [CHANNEL, HOOK, STOP, REWAKE, MONITOR, SOCKET, PULL, S
 ///
 /// # Errors
 /// [`InboxError`]
-pub async fn claims(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
+pub async fn claims(session: &Session, bound: &JoinedMesh) -> Result<(), InboxError> {
     // A pull that is under way settles its own.
-    let _taking = bound.taking.lock().await;
+    let _pulling = bound.pull_lock.lock().await;
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
     let stale = bound.mailbox.run(move |inbox| inbox.stale_claims(&reader, &ROUTES, now)).await?;
     if stale.is_empty() {
         return Ok(());
     }
     let ids: Vec<String> = stale.iter().map(|message| message.message_id.clone()).collect();
-    let shown = match hub.routes.transcript() {
+    let shown = match session.routes.transcript() {
         Some(path) => tokio::task::spawn_blocking(move || transcript::read(&path, &ids).1).await.unwrap_or_default(),
         None => HashMap::new(),
     };
@@ -47,6 +47,6 @@ pub async fn claims(hub: &Hub, bound: &Bound) -> Result<(), InboxError> {
             inbox.unclaim(&reader, &lost)
         })
         .await?;
-    hub.routes.touch();
+    session.routes.touch();
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::poll::{Poll, Refusal, Step};
 use super::wire::{Answer, Behavior};
 use crate::config::ConfigStore;
 use crate::inbox::Message;
-use crate::mcp::hub::Bound;
+use crate::session::JoinedMesh;
 
 /// Questions that may be open at once. Hosts run a handful of calls side by side.
 pub const MAX_OPEN: usize = 16;
@@ -25,7 +25,7 @@ const REFUSALS_PER_MINUTE: usize = 20;
 
 /// How the host asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum RequestSource {
     /// By a hook that waits for our word. It hangs up when it does not need it any more.
     Hook,
     /// By a notification. Nobody tells when the user has decided.
@@ -58,21 +58,21 @@ pub enum Verdict {
     Unrecorded(String),
 }
 
-struct Open {
-    form: Form,
+struct PendingRequest {
+    source: RequestSource,
     polls: Vec<Poll>,
     verdict: watch::Sender<Option<Verdict>>,
 }
 
 /// The open questions.
 #[derive(Clone, Default)]
-pub struct Board {
+pub struct PendingRequests {
     inner: Arc<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
-    open: Mutex<HashMap<String, Open>>,
+    open: Mutex<HashMap<String, PendingRequest>>,
     count: watch::Sender<usize>,
     /// One counts at a time: judged, written down, counted.
     settling: tokio::sync::Mutex<()>,
@@ -92,19 +92,19 @@ enum Hooks {
     No,
 }
 
-impl Board {
-    fn open(&self) -> MutexGuard<'_, HashMap<String, Open>> {
+impl PendingRequests {
+    fn open(&self) -> MutexGuard<'_, HashMap<String, PendingRequest>> {
         self.inner.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a question; `None` when too many are open or the id is taken.
-    pub fn add(&self, id: &str, form: Form, polls: Vec<Poll>) -> Option<watch::Receiver<Option<Verdict>>> {
+    pub fn add(&self, id: &str, source: RequestSource, polls: Vec<Poll>) -> Option<watch::Receiver<Option<Verdict>>> {
         let mut open = self.open();
         if open.len() >= MAX_OPEN || open.contains_key(id) {
             return None;
         }
         let (verdict, receiver) = watch::channel(None);
-        open.insert(id.to_owned(), Open { form, polls, verdict });
+        open.insert(id.to_owned(), PendingRequest { source, polls, verdict });
         self.inner.count.send_replace(open.len());
         Some(receiver)
     }
@@ -122,9 +122,9 @@ impl Board {
         open.len() < MAX_OPEN && !open.contains_key(id)
     }
 
-    /// Ends questions of one form, or all: the session does not need them any more.
-    pub fn withdraw(&self, form: Option<Form>) {
-        for open in self.open().values().filter(|open| form.is_none_or(|form| open.form == form)) {
+    /// Ends questions of one source, or all: the session does not need them any more.
+    pub fn withdraw(&self, source: Option<RequestSource>) {
+        for open in self.open().values().filter(|open| source.is_none_or(|source| open.source == source)) {
             open.end(Verdict::Withdrawn);
         }
     }
@@ -139,7 +139,7 @@ impl Board {
     /// one because its hook was late.
     pub fn hooked(&self) {
         if self.inner.hooks.send_replace(Hooks::Yes) != Hooks::Yes {
-            self.withdraw(Some(Form::Channel));
+            self.withdraw(Some(RequestSource::Channel));
         }
     }
 
@@ -197,7 +197,7 @@ impl Board {
     }
 }
 
-impl Open {
+impl PendingRequest {
     /// The first end counts.
     fn end(&self, verdict: Verdict) {
         self.verdict.send_if_modified(|now| {
@@ -227,8 +227,8 @@ pub async fn record(
 }
 
 /// Takes what has come for the open questions of a mesh and counts it.
-pub async fn settle(board: &Board, store: &ConfigStore, bound: &Bound) {
-    let _settling = board.inner.settling.lock().await;
+pub async fn settle(requests: &PendingRequests, store: &ConfigStore, bound: &JoinedMesh) {
+    let _settling = requests.inner.settling.lock().await;
     loop {
         let (reader, now) = (bound.reader(), crate::clock::now_ms());
         let taken = match bound.mailbox.run(move |inbox| inbox.take_permission_words(&reader, now)).await {
@@ -239,16 +239,16 @@ pub async fn settle(board: &Board, store: &ConfigStore, bound: &Bound) {
             }
         };
         for message in taken.iter().filter(|message| message.subtype.as_deref() == Some(super::ANSWER)) {
-            take(board, store, bound, message, now).await;
+            take(requests, store, bound, message, now).await;
         }
     }
 }
 
-async fn take(board: &Board, store: &ConfigStore, bound: &Bound, message: &Message, now_ms: i64) {
+async fn take(requests: &PendingRequests, store: &ConfigStore, bound: &JoinedMesh, message: &Message, now_ms: i64) {
     let key = &bound.connection.identity().member;
     let mesh = bound.tag.id.as_str();
     let answer = Answer::of(message).ok_or(Refusal::Malformed);
-    let judged = answer.and_then(|answer| board.judge(mesh, &answer, now_ms).map(|judged| (answer, judged)));
+    let judged = answer.and_then(|answer| requests.judge(mesh, &answer, now_ms).map(|judged| (answer, judged)));
     let (answer, (step, poll)) = match judged {
         Ok(judged) => judged,
         Err(refusal) => {
@@ -263,7 +263,7 @@ async fn take(board: &Board, store: &ConfigStore, bound: &Bound, message: &Messa
                 "why": why, "message": message.message_id, "sender": message.sender_pubkey,
                 "senderMember": message.sender_member, "request": Answer::of(message).map(|answer| answer.id),
             });
-            if board.may_record_refusal()
+            if requests.may_record_refusal()
                 && let Err(error) = record(store, key, mesh, Event::Refused, data).await
             {
                 tracing::error!(%error, "a refused permission answer was not written down");
@@ -279,7 +279,7 @@ async fn take(board: &Board, store: &ConfigStore, bound: &Bound, message: &Messa
     });
     if let Err(error) = record(store, key, mesh, Event::Answered, data).await {
         tracing::error!(%error, "a permission answer cannot be written down and does not count");
-        return board.unrecorded(&answer.id, &error);
+        return requests.unrecorded(&answer.id, &error);
     }
     let decision = Decision {
         behavior: answer.behavior,
@@ -288,5 +288,5 @@ async fn take(board: &Board, store: &ConfigStore, bound: &Bound, message: &Messa
         name,
         reason: answer.reason.clone(),
     };
-    board.count(mesh, &answer, step, decision);
+    requests.count(mesh, &answer, step, decision);
 }

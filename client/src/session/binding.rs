@@ -4,18 +4,18 @@ use std::sync::{Arc, PoisonError};
 
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_NO_LEASE, CAP_PULL};
 
-use super::{Bound, Hub, parent_pid, read, tend};
+use super::{JoinedMesh, Session, parent_pid, read, tend};
 use crate::config::{Config, MeshEntry};
 use crate::connection::{Connection, ConnectionError, Identity};
 use crate::context::connect::hostname;
 use crate::error::CliError;
 use crate::features::questions::wait::Waits;
 use crate::inbox::Mailbox;
-use crate::mcp::notes::{MeshTag, Notes};
-use crate::mcp::{channel, events};
+use crate::session::notes::{MeshTag, Notes};
+use crate::session::{channel, events};
 use crate::{local, paths};
 
-impl Hub {
+impl Session {
     pub(super) fn wanted(&self, config: &Config) -> Vec<MeshEntry> {
         match self.only() {
             Some(slug) => config.by_slug(slug).cloned().into_iter().collect(),
@@ -72,7 +72,7 @@ impl Hub {
         }
     }
 
-    pub(in crate::mcp) async fn bind_one(self: &Arc<Self>, entry: &MeshEntry) -> Result<(), CliError> {
+    pub(super) async fn bind_one(self: &Arc<Self>, entry: &MeshEntry) -> Result<(), CliError> {
         let identity = self.identity_for(entry)?;
         let mailbox = Mailbox::open(self.store.dir(), &entry.mesh_id).await?;
         let mut bound = self.bound.write().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +83,7 @@ impl Hub {
         let connection = Connection::start(identity, Some(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
         let (notes, told) = Notes::new();
-        let one = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default(), notes };
+        let one = JoinedMesh { tag, connection, mailbox, pull_lock: Arc::default(), waits: Waits::default(), notes };
         bound.push(one.clone());
         drop(bound);
         self.routes.touch();

@@ -11,12 +11,12 @@ use claudemesh_protocol::features::messaging::Stage;
 use rmcp::model::RequestId;
 use tokio::sync::OwnedMutexGuard;
 
-use super::hub::Hub;
-use super::routes::Handed;
+use super::Session;
+use super::routes::UnconfirmedDelivery;
 
 tokio::task_local! {
     /// What the call of this task has put into its answer so far.
-    static ANSWER: Mutex<Vec<Handed>>;
+    static ANSWER: Mutex<Vec<UnconfirmedDelivery>>;
 }
 
 /// An answer that is not written within this time will not be: its caller has cancelled the call.
@@ -24,23 +24,23 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// Messages in answers that are not written yet.
 #[derive(Default)]
-pub struct Receipts {
-    answers: Mutex<HashMap<RequestId, Vec<Handed>>>,
+pub(crate) struct ToolAnswers {
+    answers: Mutex<HashMap<RequestId, Vec<UnconfirmedDelivery>>>,
     /// Held while an answer is written and noted.
     writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Notes that messages go into the answer of the call that runs.
-pub(super) fn note(handed: Handed) {
+pub(super) fn note(handed: UnconfirmedDelivery) {
     let noted = ANSWER.try_with(|answer| answer.lock().unwrap_or_else(PoisonError::into_inner).push(handed));
     if noted.is_err() {
         tracing::error!("messages were taken outside of a call; they are shown again");
     }
 }
 
-impl Receipts {
+impl ToolAnswers {
     /// Runs a call and keeps what it noted for its answer.
-    pub(super) async fn of_call<T>(&self, id: RequestId, call: impl Future<Output = T>) -> T {
+    pub(crate) async fn of_call<T>(&self, id: RequestId, call: impl Future<Output = T>) -> T {
         let run = async {
             let result = call.await;
             let noted =
@@ -57,18 +57,18 @@ impl Receipts {
     }
 
     /// What goes with the answer of a call.
-    pub(super) fn take(&self, id: &RequestId) -> Option<Vec<Handed>> {
+    pub(crate) fn take(&self, id: &RequestId) -> Option<Vec<UnconfirmedDelivery>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
     }
 
     /// Waits until what was written is noted. Held while an answer is written: the next call must find it noted.
-    pub(super) async fn written(&self) -> OwnedMutexGuard<()> {
+    pub(crate) async fn written(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.writing).lock_owned().await
     }
 }
 
 /// The answer with these messages is out.
-pub(super) async fn printed(hub: &Hub, answer: Vec<Handed>) {
+pub(crate) async fn printed(session: &Session, answer: Vec<UnconfirmedDelivery>) {
     for handed in answer {
         let (reader, seqs, now) = (handed.bound.reader(), handed.seqs.clone(), crate::clock::now_ms());
         let noted = handed.bound.mailbox.run(move |inbox| {
@@ -79,12 +79,12 @@ pub(super) async fn printed(hub: &Hub, answer: Vec<Handed>) {
             tracing::warn!(mesh.slug = handed.bound.tag.slug, %error, "the inbox does not know what was handed over");
         }
         handed.bound.connection.acknowledge(handed.message_ids.clone(), Stage::Handed, handed.route);
-        hub.routes.handed(handed);
+        session.routes.handed(handed);
     }
 }
 
 /// The answer with these messages was not written: another route shows them.
-pub(super) async fn lost(hub: &Hub, answer: Vec<Handed>) {
+pub(crate) async fn lost(session: &Session, answer: Vec<UnconfirmedDelivery>) {
     for handed in answer {
         let (reader, seqs) = (handed.bound.reader(), handed.seqs);
         let given_back =
@@ -93,5 +93,5 @@ pub(super) async fn lost(hub: &Hub, answer: Vec<Handed>) {
             tracing::error!(mesh.slug = handed.bound.tag.slug, %error, "messages stay unshown");
         }
     }
-    hub.routes.touch();
+    session.routes.touch();
 }

@@ -6,16 +6,16 @@ use claudemesh_protocol::features::messaging::Stage;
 use tokio::time::Instant;
 
 use super::proof::{self, Occasion};
-use super::{HOOK, Handed, STOP};
+use super::{HOOK, STOP, UnconfirmedDelivery};
 use crate::config::MessageMode;
 use crate::features::inbound;
-use crate::features::permissions::board::Form;
+use crate::features::permissions::pending_requests::RequestSource;
 use crate::hook::Event;
 use crate::inbox::{Admitted, InboxError, Message, Pick};
 use crate::ipc::Hook;
 use crate::ipc::protocol::HookReply;
-use crate::mcp::frame::{self, HOOK_BUDGET_CHARS};
-use crate::mcp::hub::{Bound, Hub};
+use crate::session::frame::{self, HOOK_BUDGET_CHARS};
+use crate::session::{JoinedMesh, Session};
 
 /// Messages taken for one hook.
 const BATCH: i64 = 30;
@@ -31,40 +31,40 @@ pub struct Answer {
     /// What the hook prints.
     pub reply: HookReply,
     /// Messages in it.
-    pub handed: Vec<Handed>,
+    pub handed: Vec<UnconfirmedDelivery>,
 }
 
 impl Answer {
     /// Notes that the host has it.
-    pub async fn printed(self, hub: &Hub) {
+    pub async fn printed(self, session: &Session) {
         for handed in self.handed {
             let (reader, seqs) = (handed.bound.reader(), handed.seqs.clone());
             let noted = handed.bound.mailbox.run(move |inbox| inbox.set_stage(&reader, &seqs, Stage::Handed)).await;
             if let Err(error) = noted {
                 tracing::warn!(mesh.slug = handed.bound.tag.slug, %error, "the inbox does not know what was handed over");
             }
-            hub.count_in(handed.seqs.len());
+            session.count_in(handed.seqs.len());
             let (connection, ids, route) = (handed.bound.connection.clone(), handed.message_ids.clone(), handed.route);
             // Whoever hears of this step may fire the hook that proves the next one: it must find the messages here.
-            hub.routes.handed(handed);
+            session.routes.handed(handed);
             connection.acknowledge(ids, Stage::Handed, route);
         }
     }
 
     /// Gives the messages back: nobody printed them.
-    pub async fn lost(self, hub: &Hub) {
+    pub async fn lost(self, session: &Session) {
         for handed in self.handed {
             let (reader, seqs) = (handed.bound.reader(), handed.seqs);
             if let Err(error) = handed.bound.mailbox.run(move |inbox| inbox.unclaim(&reader, &seqs)).await {
                 tracing::error!(mesh.slug = handed.bound.tag.slug, %error, "messages stay unshown");
             }
         }
-        hub.routes.touch();
+        session.routes.touch();
     }
 }
 
 /// Answers a hook.
-pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
+pub async fn answer(session: &Arc<Session>, hook: &Hook) -> Answer {
     let Some(event) = Event::parse(&hook.event) else { return Answer::default() };
     let subagent = hook.agent_id.is_some();
     let busy = match event {
@@ -73,61 +73,61 @@ pub async fn answer(hub: &Arc<Hub>, hook: &Hook) -> Answer {
         Event::SessionStart if hook.source.as_deref() != Some("compact") => Some(false),
         _ => None,
     };
-    let bypassed = hub.routes.permission_mode().as_deref() == Some(inbound::BYPASS);
+    let bypassed = session.routes.permission_mode().as_deref() == Some(inbound::BYPASS);
     // A subagent's hooks say that the session works, nothing more: it is not the one that reads its mail.
-    if let Some((before, now)) = hub.routes.hook(hook, if subagent { Some(true) } else { busy }) {
-        hub.session_changed(before, now, hook.source.as_deref()).await;
+    if let Some((before, now)) = session.routes.hook(hook, if subagent { Some(true) } else { busy }) {
+        session.session_changed(before, now, hook.source.as_deref()).await;
     }
-    if !bypassed && hub.routes.permission_mode().as_deref() == Some(inbound::BYPASS) {
-        inbound::reconsider(hub).await;
+    if !bypassed && session.routes.permission_mode().as_deref() == Some(inbound::BYPASS) {
+        inbound::reconsider(session).await;
     }
     if let Some(status) = event.status(hook) {
-        hub.report_status(status);
+        session.report_status(status);
     }
     if subagent {
         return Answer::default();
     }
     // The user has decided meanwhile, or the turn has gone on without: the host tells nobody.
     if matches!(event, Event::Prompt | Event::Stop | Event::SessionEnd) {
-        hub.permissions.withdraw(Some(Form::Channel));
+        session.permissions.withdraw(Some(RequestSource::Channel));
     }
     // A start or an end of the session shows nothing, and before a prompt the model had no turn.
     match event {
-        Event::PostTool => proof::look(hub, Occasion::Tool).await,
-        Event::Stop => proof::look(hub, Occasion::Stop).await,
+        Event::PostTool => proof::look(session, Occasion::Tool).await,
+        Event::Stop => proof::look(session, Occasion::Stop).await,
         Event::Prompt => {
-            hub.routes.prompted();
-            proof::look(hub, Occasion::Time).await;
+            session.routes.prompted();
+            proof::look(session, Occasion::Time).await;
         }
         _ => {}
     }
     match event {
         Event::Prompt => {
-            hub.routes.state().stop_blocks = 0;
-            let reminder = hub.question_reminder().await;
+            session.routes.state().stop_blocks = 0;
+            let reminder = session.question_reminder().await;
             let room = HOOK_BUDGET_CHARS.saturating_sub(reminder.as_ref().map_or(0, |text| text.chars().count()));
-            let mut answer = messages(hub, HOOK, room, None).await;
+            let mut answer = messages(session, HOOK, room, None).await;
             answer.reply.context =
                 [reminder, answer.reply.context.take()].into_iter().flatten().reduce(|a, b| a + "\n\n" + &b);
             answer
         }
-        Event::PostTool => messages(hub, HOOK, HOOK_BUDGET_CHARS, Some(hub.routes.prompts())).await,
-        Event::Stop => stop(hub, hook).await,
+        Event::PostTool => messages(session, HOOK, HOOK_BUDGET_CHARS, Some(session.routes.prompts())).await,
+        Event::Stop => stop(session, hook).await,
         _ => Answer::default(),
     }
 }
 
-async fn stop(hub: &Arc<Hub>, hook: &Hook) -> Answer {
+async fn stop(session: &Arc<Session>, hook: &Hook) -> Answer {
     let mut answer = Answer::default();
-    if let Some((reason, shown)) = hub.questions_before_stop().await {
+    if let Some((reason, shown)) = session.questions_before_stop().await {
         answer.reply.block = Some(reason);
         answer.handed = shown;
         // The turn goes on.
-        hub.routes.state().busy = true;
+        session.routes.state().busy = true;
         return answer;
     }
     let may_block = {
-        let mut state = hub.routes.state();
+        let mut state = session.routes.state();
         // Whoever can be woken is not kept from stopping.
         let closed = !state.wakes && !state.channel.is_open() && state.monitor.is_none();
         if !hook.stop_hook_active {
@@ -136,10 +136,10 @@ async fn stop(hub: &Arc<Hub>, hook: &Hook) -> Answer {
         closed && state.stop_blocks < MAX_STOP_BLOCKS
     };
     if may_block {
-        answer = messages(hub, STOP, HOOK_BUDGET_CHARS, None).await;
+        answer = messages(session, STOP, HOOK_BUDGET_CHARS, None).await;
         if let Some(text) = answer.reply.context.take() {
             answer.reply.block = Some(text);
-            let mut state = hub.routes.state();
+            let mut state = session.routes.state();
             state.stop_blocks += 1;
             state.busy = true;
         }
@@ -147,22 +147,27 @@ async fn stop(hub: &Arc<Hub>, hook: &Hook) -> Answer {
     answer
 }
 
-/// Takes what waits, in mode `push`; in mode `inbox` says how much it is. `batch_of_prompt`: see [`Handed`].
-async fn messages(hub: &Arc<Hub>, route: &'static str, mut budget: usize, batch_of_prompt: Option<u64>) -> Answer {
+/// Takes what waits, in mode `push`; in mode `inbox` says how much it is. `batch_of_prompt`: see [`UnconfirmedDelivery`].
+async fn messages(
+    session: &Arc<Session>,
+    route: &'static str,
+    mut budget: usize,
+    batch_of_prompt: Option<u64>,
+) -> Answer {
     let mut answer = Answer::default();
     let mut texts = Vec::new();
-    for bound in hub.meshes() {
+    for bound in session.meshes() {
         // A frame needs some room; what finds none comes with the next hook.
         if budget < MIN_BUDGET_CHARS {
             break;
         }
-        let text = match hub.mode() {
+        let text = match session.mode() {
             MessageMode::Off => None,
-            MessageMode::Inbox => notice(hub, &bound).await,
-            MessageMode::Push => match claim(hub, &bound, route, budget, all()).await {
+            MessageMode::Inbox => notice(session, &bound).await,
+            MessageMode::Push => match claim(session, &bound, route, budget, all()).await {
                 Ok(Some((text, handed))) => {
                     budget = budget.saturating_sub(text.chars().count());
-                    answer.handed.push(Handed { batch_of_prompt, ..handed });
+                    answer.handed.push(UnconfirmedDelivery { batch_of_prompt, ..handed });
                     Some(text)
                 }
                 Ok(None) => None,
@@ -180,10 +185,10 @@ async fn messages(hub: &Arc<Hub>, route: &'static str, mut budget: usize, batch_
     answer
 }
 
-async fn notice(hub: &Hub, bound: &Bound) -> Option<String> {
-    let waiting = hub.waiting(bound).await;
+async fn notice(session: &Session, bound: &JoinedMesh) -> Option<String> {
+    let waiting = session.waiting(bound).await;
     let news =
-        hub.noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(bound.tag.id.clone(), waiting)
+        session.noticed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(bound.tag.id.clone(), waiting)
             != Some(waiting);
     (waiting > 0 && news)
         .then(|| format!("{waiting} mesh messages wait in {}; check_messages reads them.", bound.tag.slug))
@@ -194,18 +199,18 @@ async fn notice(hub: &Hub, bound: &Bound) -> Option<String> {
 /// # Errors
 /// [`InboxError`]
 pub async fn claim(
-    hub: &Arc<Hub>,
-    bound: &Bound,
+    session: &Arc<Session>,
+    bound: &JoinedMesh,
     route: &'static str,
     budget: usize,
     pick: Pick,
-) -> Result<Option<(String, Handed)>, InboxError> {
-    let taking = bound.taking.lock().await;
-    let admitted = hub.admit(bound).await?;
+) -> Result<Option<(String, UnconfirmedDelivery)>, InboxError> {
+    let pulling = bound.pull_lock.lock().await;
+    let admitted = session.admit(bound).await?;
     let now = crate::clock::now_ms();
     let claimed = admitted.run(move |mail| mail.claim(route, &pick, now)).await?;
-    let framed = frame_of(hub, bound, &admitted, route, claimed, budget).await?;
-    drop(taking);
+    let framed = frame_of(session, bound, &admitted, route, claimed, budget).await?;
+    drop(pulling);
     Ok(framed)
 }
 
@@ -215,17 +220,17 @@ pub fn all() -> Pick {
 }
 
 async fn frame_of(
-    hub: &Arc<Hub>,
-    bound: &Bound,
+    session: &Arc<Session>,
+    bound: &JoinedMesh,
     admitted: &Admitted<'_>,
     route: &'static str,
     claimed: Vec<Message>,
     budget: usize,
-) -> Result<Option<(String, Handed)>, InboxError> {
+) -> Result<Option<(String, UnconfirmedDelivery)>, InboxError> {
     if claimed.is_empty() {
         return Ok(None);
     }
-    let (dir, tag) = (hub.config_dir().to_path_buf(), bound.tag.clone());
+    let (dir, tag) = (session.config_dir().to_path_buf(), bound.tag.clone());
     let framed = admitted.run(move |mail| {
         let waiting = mail.count_unshown()?;
         let framed = frame::render(&claimed, &tag.slug, &tag.id, &dir, budget, waiting);
@@ -238,7 +243,7 @@ async fn frame_of(
     });
     let (framed, claimed) = framed.await?;
     let shown = &claimed[..framed.shown];
-    let handed = Handed {
+    let handed = UnconfirmedDelivery {
         bound: bound.clone(),
         message_ids: shown.iter().map(|message| message.message_id.clone()).collect(),
         seqs: shown.iter().map(|message| message.seq).collect(),

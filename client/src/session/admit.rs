@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::hub::{Bound, Hub};
+use super::{JoinedMesh, Session};
 use crate::inbox::{Admitted, InboxError};
 
 /// A feature that looks at what has come before any route may show it: to take it out, to hold it back.
@@ -12,10 +12,10 @@ pub trait Intercept: 'static {
     ///
     /// # Errors
     /// Nothing may be shown now. A fault that holds nothing back is logged and is no error.
-    fn intercept(session: &Hub, bound: &Bound) -> impl Future<Output = Result<(), InboxError>> + Send;
+    fn intercept(session: &Session, bound: &JoinedMesh) -> impl Future<Output = Result<(), InboxError>> + Send;
 }
 
-type Run = for<'a> fn(&'a Hub, &'a Bound) -> BoxFuture<'a, Result<(), InboxError>>;
+type Run = for<'a> fn(&'a Session, &'a JoinedMesh) -> BoxFuture<'a, Result<(), InboxError>>;
 
 /// An entry of the list.
 pub struct Interceptor(Run);
@@ -27,16 +27,16 @@ impl Interceptor {
     }
 }
 
-fn run<'a, F: Intercept>(session: &'a Hub, bound: &'a Bound) -> BoxFuture<'a, Result<(), InboxError>> {
+fn run<'a, F: Intercept>(session: &'a Session, bound: &'a JoinedMesh) -> BoxFuture<'a, Result<(), InboxError>> {
     F::intercept(session, bound).boxed()
 }
 
-impl Hub {
+impl Session {
     /// Lets all interceptors look, in order. Only what this answers can be read for the session.
     ///
     /// # Errors
     /// [`InboxError`]
-    pub async fn admit<'a>(&self, bound: &'a Bound) -> Result<Admitted<'a>, InboxError> {
+    pub async fn admit<'a>(&self, bound: &'a JoinedMesh) -> Result<Admitted<'a>, InboxError> {
         for Interceptor(intercept) in crate::features::INTERCEPTORS {
             intercept(self, bound).await?;
         }

@@ -6,7 +6,7 @@ use claudemesh_protocol::call::ServerBody;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 
-use super::hub::{Bound, Hub};
+use super::{JoinedMesh, Session};
 use crate::connection::Heard;
 
 /// What a feature does about the events of one type.
@@ -15,12 +15,12 @@ pub trait OnEvent: 'static {
     type Event: ServerBody + Send + 'static;
 
     /// Called for each event in order, and when some were missed. It decides and does not wait: what takes time goes into a
-    /// task of its own. What the session shall read of it is told with [`Hub::tell`].
-    fn on_event(session: &Arc<Hub>, bound: &Bound, heard: Heard<Self::Event>);
+    /// task of its own. What the session shall read of it is told with [`Session::tell`].
+    fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<Self::Event>);
 }
 
 /// An entry of the list: a feature that listens in every mesh of the session.
-pub struct Listener(fn(&Arc<Hub>, &Bound) -> BoxFuture<'static, ()>);
+pub struct Listener(fn(&Arc<Session>, &JoinedMesh) -> BoxFuture<'static, ()>);
 
 impl Listener {
     /// The entry for a feature.
@@ -30,7 +30,7 @@ impl Listener {
 }
 
 /// Listens from now on; the future passes on what is heard, until the connection is closed for good.
-fn follow<F: OnEvent>(session: &Arc<Hub>, bound: &Bound) -> BoxFuture<'static, ()> {
+fn follow<F: OnEvent>(session: &Arc<Session>, bound: &JoinedMesh) -> BoxFuture<'static, ()> {
     let mut events = bound.connection.events::<F::Event>();
     let (session, bound) = (Arc::clone(session), bound.clone());
     async move {
@@ -42,7 +42,7 @@ fn follow<F: OnEvent>(session: &Arc<Hub>, bound: &Bound) -> BoxFuture<'static, (
 }
 
 /// Lets all features hear the events of one mesh until the session ends.
-pub(super) fn follow_all(session: &Arc<Hub>, bound: &Bound) -> impl Future<Output = ()> + Send + 'static {
+pub(super) fn follow_all(session: &Arc<Session>, bound: &JoinedMesh) -> impl Future<Output = ()> + Send + 'static {
     let following: Vec<_> = crate::features::EVENTS.iter().map(|Listener(follow)| follow(session, bound)).collect();
     let stop = session.stopped();
     async move {
@@ -65,8 +65,8 @@ mod tests {
     use crate::connection::tests::{FakeBroker, FakeSocket, PATIENCE, identity, system};
     use crate::connection::{Connection, open_mailbox};
     use crate::features::questions::wait::Waits;
-    use crate::mcp::notes::{ChannelNote, MeshTag, Notes};
     use crate::paths::Env;
+    use crate::session::notes::{ChannelNote, MeshTag, Notes};
 
     /// An event of a feature that does not exist.
     struct Weather(String);
@@ -93,7 +93,7 @@ mod tests {
     impl OnEvent for Umbrella {
         type Event = Weather;
 
-        fn on_event(session: &Arc<Hub>, bound: &Bound, heard: Heard<Weather>) {
+        fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<Weather>) {
             let text = match heard {
                 Heard::Event(Weather(event)) => event,
                 Heard::Lagged(count) => format!("{count} were lost"),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     /// Waits until what the broker has sent was passed on: an answer to a request comes after it.
-    async fn all_heard(bound: &Bound, socket: &mut FakeSocket) {
+    async fn all_heard(bound: &JoinedMesh, socket: &mut FakeSocket) {
         bound.connection.ready(PATIENCE).await.unwrap();
         let connection = bound.connection.clone();
         let asked = tokio::spawn(async move { connection.list_peers().await });
@@ -119,13 +119,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let broker = FakeBroker::start().await;
         let who = identity(&broker.url());
-        let hub = Hub::new(Env::of(&[]), ConfigStore::at(dir.path()), None, Some(mode));
+        let session = Session::new(Env::of(&[]), ConfigStore::at(dir.path()), None, Some(mode));
         let mailbox = open_mailbox(dir.path(), &who).await.unwrap();
         let (notes, mut told) = Notes::new();
         let tag = MeshTag { slug: who.slug.clone(), id: who.mesh_id.to_string() };
         let connection = Connection::start(who, Some(mailbox.clone()));
-        let bound = Bound { tag, connection, mailbox, taking: Arc::default(), waits: Waits::default(), notes };
-        let following = tokio::spawn(follow::<Umbrella>(&hub, &bound));
+        let bound = JoinedMesh { tag, connection, mailbox, pull_lock: Arc::default(), waits: Waits::default(), notes };
+        let following = tokio::spawn(follow::<Umbrella>(&session, &bound));
         let (mut socket, _) = broker.greet().await;
         for event in ["rain", "peer_joined"] {
             socket.send(system(event)).await;

@@ -4,11 +4,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::holder::Plan;
-use super::hung;
 use super::mesh::{self, LocalMesh};
 use super::store;
 use super::store::HolderKind;
 use super::takeover::{Role, answering};
+use super::unresponsive_holder;
 use super::{Candidate, Store, is_local};
 use crate::config::{ConfigStore, MeshEntry};
 use crate::context::Context;
@@ -40,7 +40,7 @@ pub(super) fn mesh_of(
             // The holder died right then; the next one is under way.
             Err(error) if error.exit == ExitCode::Network && Instant::now() < deadline => {
                 // Or it hangs.
-                hung::look(store);
+                unresponsive_holder::look(store);
                 std::thread::park_timeout(Duration::from_millis(20));
             }
             other => return other,
@@ -63,7 +63,7 @@ pub fn join(env: &Env, config: &ConfigStore, store: &Store) -> Result<Candidate,
 ///
 /// # Errors
 /// As [`join`].
-pub fn found(cx: &Context, store: &Store, auto: bool) -> Result<MeshEntry, CliError> {
+pub fn create_mesh(cx: &Context, store: &Store, auto: bool) -> Result<MeshEntry, CliError> {
     let plan = plan_of_command(cx, store);
     let candidate = Candidate::start(plan)?;
     let mesh = mesh_of(&candidate, &cx.env, &cx.store, store, None, auto)?;
@@ -71,7 +71,7 @@ pub fn found(cx: &Context, store: &Store, auto: bool) -> Result<MeshEntry, CliEr
     Ok(mesh.entry)
 }
 
-/// Gives up what [`found`] or [`reach`] made this process serve; blocks until it has ended in good order.
+/// Gives up what [`create_mesh`] or [`ensure_served`] made this process serve; blocks until it has ended in good order.
 pub fn release() {
     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(candidate) = kept {
@@ -95,7 +95,7 @@ pub fn serves_now() -> bool {
 ///
 /// # Errors
 /// Why this process cannot serve it.
-pub fn reach(cx: &Context, entry: MeshEntry) -> Result<MeshEntry, CliError> {
+pub fn ensure_served(cx: &Context, entry: MeshEntry) -> Result<MeshEntry, CliError> {
     let Some(store) = is_local(&entry).then(|| Store::of_entry(&entry)).flatten() else { return Ok(entry) };
     let mut entry = entry;
     if let Some(note) = answering(&store) {
@@ -118,6 +118,6 @@ fn plan_of_command(cx: &Context, store: &Store) -> Plan {
 }
 
 /// Which store a verb without a joined mesh may found.
-pub fn to_found(cx: &Context) -> Option<Store> {
+pub fn may_create(cx: &Context) -> Option<Store> {
     cx.env.flag(crate::paths::LOCAL).then(|| Store::locate(&cx.env, cx.store.dir()))
 }

@@ -10,7 +10,7 @@ use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, St
 use claudemesh_protocol::id::PublicKey;
 use serde_json::{Value, json};
 
-use super::{LOOK_EVERY, PATIENCE, Stop, TEXT, sessions};
+use super::{LOOK_EVERY, PATIENCE, RouteFailure, TEXT, sessions};
 use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
@@ -18,9 +18,9 @@ use crate::features::messaging::Draft;
 use crate::inbox::Inbox;
 use crate::inbox::Verdict;
 use crate::install::{self, Installed, edits};
-use crate::mcp::notes::METHOD;
-use crate::mcp::routes::{Report, host::SWITCH};
 use crate::paths::{self, Env};
+use crate::session::notes::METHOD;
+use crate::session::routes::{Report, host::SWITCH};
 
 /// Name under which the doctor's session is seen in the mesh for a moment.
 const WHO: &str = "claudemesh-doctor";
@@ -67,7 +67,7 @@ impl Programs {
 }
 
 /// A running server.
-pub(super) struct Play<'a> {
+pub(super) struct ProbeSession<'a> {
     pub(super) cx: &'a Context,
     pub(super) entry: &'a MeshEntry,
     programs: &'a Programs,
@@ -81,7 +81,7 @@ pub(super) struct Play<'a> {
     inbox: Inbox,
 }
 
-impl Drop for Play<'_> {
+impl Drop for ProbeSession<'_> {
     fn drop(&mut self) {
         end(&mut self.child);
         // It was not asked, so it left its entry; looking at the list removes what is of the dead.
@@ -89,14 +89,14 @@ impl Drop for Play<'_> {
     }
 }
 
-impl<'a> Play<'a> {
+impl<'a> ProbeSession<'a> {
     pub(super) fn start(
         cx: &'a Context,
         entry: &'a MeshEntry,
         programs: &'a Programs,
         channel: &str,
         more: &[(&str, String)],
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, RouteFailure> {
         let mut env = vec![
             (SWITCH.to_owned(), channel.to_owned()),
             (paths::DISPLAY_NAME.to_owned(), WHO.to_owned()),
@@ -121,45 +121,46 @@ impl<'a> Play<'a> {
             }
         });
         let inbox = Inbox::open(cx.store.dir(), &entry.mesh_id)
-            .map_err(|error| Stop::new(error.to_string(), "claudemesh inbox --peek"))?;
-        let key = PublicKey::parse(&"0".repeat(64)).ok_or_else(|| Stop::new("no key", "claudemesh doctor"))?;
-        let mut play = Self { cx, entry, programs, child, stdin, frames, key, env, next_id: 0, inbox };
-        play.greet()?;
-        Ok(play)
+            .map_err(|error| RouteFailure::new(error.to_string(), "claudemesh inbox --peek"))?;
+        let key = PublicKey::parse(&"0".repeat(64)).ok_or_else(|| RouteFailure::new("no key", "claudemesh doctor"))?;
+        let mut probe = Self { cx, entry, programs, child, stdin, frames, key, env, next_id: 0, inbox };
+        probe.greet()?;
+        Ok(probe)
     }
 
-    fn greet(&mut self) -> Result<(), Stop> {
+    fn greet(&mut self) -> Result<(), RouteFailure> {
         let client = json!({"name": "claude-code", "version": "doctor"});
         let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
         let answer = self.ask("initialize", hello)?;
         if answer["result"]["capabilities"]["experimental"]["claude/channel"].is_null() {
-            return Err(Stop::new("the MCP server does not declare the channel", "claudemesh install --force"));
+            return Err(RouteFailure::new("the MCP server does not declare the channel", "claudemesh install --force"));
         }
         self.write(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))?;
         let welcome = self.frame(|frame| frame["method"] == METHOD && frame["params"]["meta"]["kind"] == "welcome");
         let Some(welcome) = welcome else {
-            return Err(Stop::new("the session does not get into the mesh", "claudemesh status"));
+            return Err(RouteFailure::new("the session does not get into the mesh", "claudemesh status"));
         };
         let key = welcome["params"]["meta"]["self_session_pubkey"].as_str().and_then(PublicKey::parse);
-        self.key = key.ok_or_else(|| Stop::new("the welcome names no key", "claudemesh doctor"))?;
+        self.key = key.ok_or_else(|| RouteFailure::new("the welcome names no key", "claudemesh doctor"))?;
         Ok(())
     }
 
-    fn write(&mut self, frame: &Value) -> Result<(), Stop> {
+    fn write(&mut self, frame: &Value) -> Result<(), RouteFailure> {
         writeln!(self.stdin, "{frame}").and_then(|()| self.stdin.flush())?;
         Ok(())
     }
 
-    fn ask(&mut self, method: &str, params: Value) -> Result<Value, Stop> {
+    fn ask(&mut self, method: &str, params: Value) -> Result<Value, RouteFailure> {
         self.next_id += 1;
         let id = self.next_id;
         self.write(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))?;
         let answer = self.frame(|frame| frame["id"] == id);
-        answer.ok_or_else(|| Stop::new(format!("the MCP server does not answer {method}"), "claudemesh install"))
+        answer
+            .ok_or_else(|| RouteFailure::new(format!("the MCP server does not answer {method}"), "claudemesh install"))
     }
 
     /// Calls a tool as the model would; answers its result.
-    pub(super) fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Stop> {
+    pub(super) fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, RouteFailure> {
         Ok(self.ask("tools/call", json!({"name": name, "arguments": arguments}))?["result"].take())
     }
 
@@ -175,7 +176,7 @@ impl<'a> Play<'a> {
     }
 
     /// Sends the session a message from outside; answers its id.
-    pub(super) fn send(&self) -> Result<String, Stop> {
+    pub(super) fn send(&self) -> Result<String, RouteFailure> {
         let (key, draft) = (self.key, Draft::new(TEXT, Priority::Now));
         let sent = connect::ask(&outside(self.cx), self.entry, |connection| async move {
             Ok(connection.send_direct(&key, &draft).await?.message_id)
@@ -184,7 +185,7 @@ impl<'a> Play<'a> {
     }
 
     /// Waits until the broker knows the step; answers how far it got instead.
-    pub(super) fn receipt(&self, id: &str, wanted: Stage) -> Result<(), Stop> {
+    pub(super) fn receipt(&self, id: &str, wanted: Stage) -> Result<(), RouteFailure> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = None;
         while Instant::now() < deadline {
@@ -199,14 +200,14 @@ impl<'a> Play<'a> {
             std::thread::park_timeout(LOOK_EVERY);
         }
         let got = last.map_or("stored", Stage::as_str);
-        Err(Stop::new(format!("the message is {got}, not {}", wanted.as_str()), "claudemesh status"))
+        Err(RouteFailure::new(format!("the message is {got}, not {}", wanted.as_str()), "claudemesh status"))
     }
 
-    /// Looks until something is there, as long as one rung may take.
+    /// Looks until something is there, as long as one route may take.
     pub(super) fn find<T>(
         &mut self,
-        mut look: impl FnMut(&mut Self) -> Result<Option<T>, Stop>,
-    ) -> Result<Option<T>, Stop> {
+        mut look: impl FnMut(&mut Self) -> Result<Option<T>, RouteFailure>,
+    ) -> Result<Option<T>, RouteFailure> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(found) = look(self)? {
@@ -219,10 +220,10 @@ impl<'a> Play<'a> {
     }
 
     /// Waits until a message is in the session's inbox and may be shown.
-    pub(super) fn arrives(&mut self) -> Result<(), Stop> {
-        let there = |play: &mut Self| Ok(play.report().filter(|report| report.unshown > 0));
+    pub(super) fn arrives(&mut self) -> Result<(), RouteFailure> {
+        let there = |probe: &mut Self| Ok(probe.report().filter(|report| report.unshown > 0));
         let found = self.find(there)?;
-        found.map(drop).ok_or_else(|| Stop::new("stored; the session does not receive it", "claudemesh status"))
+        found.map(drop).ok_or_else(|| RouteFailure::new("stored; the session does not receive it", "claudemesh status"))
     }
 
     /// A note about this message, if one came meanwhile.
@@ -232,8 +233,9 @@ impl<'a> Play<'a> {
     }
 
     /// The rule for what comes in may keep our own message back: that is one stop for all routes.
-    fn not_held(&mut self) -> Result<(), Stop> {
-        let (own, failed) = (self.key.to_hex(), |error| Stop::new(format!("{error}"), "claudemesh inbox --peek"));
+    fn not_held(&mut self) -> Result<(), RouteFailure> {
+        let (own, failed) =
+            (self.key.to_hex(), |error| RouteFailure::new(format!("{error}"), "claudemesh inbox --peek"));
         let held = self.inbox.held().map_err(failed)?;
         let held: Vec<i64> = held.iter().filter(|(reader, _)| *reader == own).map(|(_, message)| message.seq).collect();
         if held.is_empty() {
@@ -241,11 +243,11 @@ impl<'a> Play<'a> {
         }
         // Nobody shall find the doctor's line among what waits for a person's word.
         self.inbox.settle_held(&held, Verdict::Refuse, crate::clock::now_ms()).map_err(failed)?;
-        Err(Stop::new("stored → received; the rule for incoming messages holds it", "claudemesh inbound"))
+        Err(RouteFailure::new("stored → received; the rule for incoming messages holds it", "claudemesh inbound"))
     }
 
     /// Starts a hook as Claude Code would.
-    pub(super) fn start_hook(&self, word: &str, input: &Value) -> Result<Child, Stop> {
+    pub(super) fn start_hook(&self, word: &str, input: &Value) -> Result<Child, RouteFailure> {
         let mut command = self.programs.hook(word);
         clean(&mut command, &self.cx.env, &self.env);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -258,13 +260,13 @@ impl<'a> Play<'a> {
     }
 
     /// Runs a hook to its end; answers what it printed.
-    pub(super) fn hook(&self, word: &str, input: &Value) -> Result<String, Stop> {
+    pub(super) fn hook(&self, word: &str, input: &Value) -> Result<String, RouteFailure> {
         let output = ended(self.start_hook(word, input)?, word)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// A verb of this program in a shell outside of any session.
-    pub(super) fn verb(&self, args: &[&str]) -> Result<Child, Stop> {
+    pub(super) fn verb(&self, args: &[&str]) -> Result<Child, RouteFailure> {
         let mut command = Command::new(&self.programs.own);
         clean(&mut command, &self.cx.env, &self.env);
         command.args(args).args(["--mesh", &self.entry.slug, "--json"]).env("CLAUDEMESH_NO_SESSION", "1");
@@ -278,7 +280,7 @@ impl<'a> Play<'a> {
         self.cx.store.servers().into_iter().find(ours).and_then(|server| sessions::report(&server))
     }
 
-    pub(super) fn until(&self, what: &str, fits: impl Fn(&Report) -> bool) -> Result<(), Stop> {
+    pub(super) fn until(&self, what: &str, fits: impl Fn(&Report) -> bool) -> Result<(), RouteFailure> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if self.report().is_some_and(|report| fits(&report)) {
@@ -286,17 +288,17 @@ impl<'a> Play<'a> {
             }
             std::thread::park_timeout(LOOK_EVERY);
         }
-        Err(Stop::new(what, "claudemesh install"))
+        Err(RouteFailure::new(what, "claudemesh install"))
     }
 }
 
-/// The end of a process, within the patience of one rung.
-pub(super) fn ended(mut child: Child, what: &str) -> Result<Output, Stop> {
+/// The end of a process, within the patience of one route.
+pub(super) fn ended(mut child: Child, what: &str) -> Result<Output, RouteFailure> {
     let deadline = Instant::now() + PATIENCE;
     while child.try_wait()?.is_none() {
         if Instant::now() >= deadline {
             end(&mut child);
-            return Err(Stop::new(format!("`{what}` does not end"), "claudemesh install"));
+            return Err(RouteFailure::new(format!("`{what}` does not end"), "claudemesh install"));
         }
         std::thread::park_timeout(LOOK_EVERY);
     }

@@ -1,4 +1,4 @@
-//! What the hub knows of the session beyond its connections: hooks, changes of id, status, held messages.
+//! What happens to a session beside its messages: hooks, another id, its status, what is held.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,8 +11,8 @@ use claudemesh_protocol::message::ClientMessage;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::hub::{Bound, Hub};
-use super::routes::{self, Handed, Report, proof};
+use super::routes::{self, Report, UnconfirmedDelivery, proof};
+use super::{JoinedMesh, Session};
 use crate::config::{MessageMode, broker_http};
 use crate::error::CliError;
 use crate::features::questions::{reply, text};
@@ -28,21 +28,21 @@ const MAX_QUESTIONS: i64 = 20;
 const MAX_DECLINED: usize = 20;
 
 /// What runs beside the MCP server until the session ends: the local socket, the look for proof, the status reports.
-pub(super) async fn tend(hub: Arc<Hub>) {
+pub(crate) async fn tend(session: Arc<Session>) {
     #[cfg(unix)]
     {
-        let socket = tokio::spawn(crate::ipc::server::run(Arc::clone(&hub)));
-        *hub.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        let socket = tokio::spawn(crate::ipc::server::run(Arc::clone(&session)));
+        *session.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
     }
-    tokio::spawn(proof::watch(Arc::clone(&hub)));
-    report_statuses(hub).await;
+    tokio::spawn(proof::watch(Arc::clone(&session)));
+    report_statuses(session).await;
 }
 
 /// Tells the brokers the status that hooks report, the newest only and in order. It goes the hooks' own way over HTTP: a
 /// status that a person or the model has set by hand is another matter and stays.
-async fn report_statuses(hub: Arc<Hub>) {
-    let stop = hub.stopped();
-    let mut statuses = hub.hook_status.subscribe();
+async fn report_statuses(session: Arc<Session>) {
+    let stop = session.stopped();
+    let mut statuses = session.hook_status.subscribe();
     let mut told: Option<(&str, Instant)> = None;
     loop {
         tokio::select! {
@@ -55,14 +55,14 @@ async fn report_statuses(hub: Arc<Hub>) {
             continue;
         }
         told = Some((status, Instant::now()));
-        let token = match hub.store().hook_token_or_create() {
+        let token = match session.store().hook_token_or_create() {
             Ok(token) => token,
             Err(error) => {
                 tracing::warn!(%error, "no hook token: the status cannot be reported");
                 continue;
             }
         };
-        let reports: Vec<(String, String)> = hub.meshes().iter().map(|bound| report_of(bound, status)).collect();
+        let reports: Vec<(String, String)> = session.meshes().iter().map(|bound| report_of(bound, status)).collect();
         let posting = tokio::task::spawn_blocking(move || {
             let bearer = format!("Bearer {}", token.expose());
             for (broker, report) in reports {
@@ -75,13 +75,13 @@ async fn report_statuses(hub: Arc<Hub>) {
     }
 }
 
-fn report_of(bound: &Bound, status: &str) -> (String, String) {
+fn report_of(bound: &JoinedMesh, status: &str) -> (String, String) {
     let identity = bound.connection.identity();
     let report = json!({"session_id": identity.session_id, "pid": identity.pid, "cwd": identity.cwd, "status": status});
     (broker_http(&identity.broker_url), report.to_string())
 }
 
-impl Hub {
+impl Session {
     /// The config folder.
     pub fn config_dir(&self) -> &Path {
         self.store().dir()
@@ -100,7 +100,7 @@ impl Hub {
 
     /// The host has said what it is.
     pub fn greeted(&self, name: &str, version: &str) {
-        let pid = u32::try_from(super::hub::parent_pid()).unwrap_or(0);
+        let pid = u32::try_from(super::parent_pid()).unwrap_or(0);
         let channel = routes::host::channel(&self.env, name, pid);
         if let routes::Channel::Off(reason) = &channel {
             tracing::info!(reason, "messages do not go over the channel");
@@ -177,7 +177,7 @@ impl Hub {
 
     pub(super) async fn rebind(
         self: &Arc<Self>,
-        bound: &Bound,
+        bound: &JoinedMesh,
         entry: &crate::config::MeshEntry,
     ) -> Result<(), CliError> {
         self.unbind(bound);
@@ -189,7 +189,7 @@ impl Hub {
     pub async fn question_reminder(&self) -> Option<String> {
         let found = self.questions(|mail| mail.pending_questions(MAX_QUESTIONS)).await;
         let slugged =
-            |(bound, list): (Bound, Vec<Question>)| list.into_iter().map(move |one| (bound.tag.slug.clone(), one));
+            |(bound, list): (JoinedMesh, Vec<Question>)| list.into_iter().map(move |one| (bound.tag.slug.clone(), one));
         let mut list: Vec<(String, Question)> = found.into_iter().flat_map(slugged).collect();
         // What was not shown yet comes as a message, with the same hook.
         list.retain(|(_, question)| question.state == QuestionState::Delivered);
@@ -198,14 +198,14 @@ impl Hub {
 
     /// Why the model must not stop yet: questions that wait for an answer, and those of them that no route has shown before.
     /// Each may do so twice; then whoever asked is told that the session has stopped over it.
-    pub async fn questions_before_stop(&self) -> Option<(String, Vec<Handed>)> {
+    pub async fn questions_before_stop(&self) -> Option<(String, Vec<UnconfirmedDelivery>)> {
         let stopping = self.questions(|mail| mail.block_for_questions(crate::clock::now_ms())).await;
         let (mut list, mut shown) = (vec![], vec![]);
         for (bound, stopping) in stopping {
             let fresh = stopping.blocking.iter().filter(|question| question.state == QuestionState::Pending);
             let (seqs, message_ids): (Vec<i64>, Vec<String>) =
                 fresh.map(|question| (question.message.seq, question.message.message_id.clone())).unzip();
-            shown.push(Handed {
+            shown.push(UnconfirmedDelivery {
                 bound: bound.clone(),
                 message_ids,
                 seqs,
@@ -221,7 +221,10 @@ impl Hub {
         Some((text::stop_reason(&list), shown)).filter(|(text, _)| !text.is_empty())
     }
 
-    async fn questions<T: Send + 'static>(&self, ask: fn(&mut Mail<'_>) -> Result<T, InboxError>) -> Vec<(Bound, T)> {
+    async fn questions<T: Send + 'static>(
+        &self,
+        ask: fn(&mut Mail<'_>) -> Result<T, InboxError>,
+    ) -> Vec<(JoinedMesh, T)> {
         let mut list = vec![];
         if self.mode() == MessageMode::Off {
             return list;
@@ -250,7 +253,7 @@ impl Hub {
 
     /// How many messages a pull would bring. What the rule for incoming messages keeps back does not wait for the session,
     /// and a number would tell of it.
-    pub async fn waiting(&self, bound: &Bound) -> i64 {
+    pub async fn waiting(&self, bound: &JoinedMesh) -> i64 {
         let counted = match self.admit(bound).await {
             Ok(admitted) => admitted.run(|mail| mail.count_unshown()).await,
             Err(error) => Err(error),
@@ -311,7 +314,7 @@ impl Hub {
     }
 
     /// Removes a mesh whose connection is given up.
-    fn unbind(&self, bound: &Bound) {
+    fn unbind(&self, bound: &JoinedMesh) {
         let mut list = self.bound.write().unwrap_or_else(PoisonError::into_inner);
         list.retain(|known| known.tag.id != bound.tag.id);
     }
@@ -323,7 +326,7 @@ impl Hub {
 }
 
 /// Tells askers that their questions were given up. Not connected, or too many at once: their own time ends their wait.
-async fn decline(bound: Bound, questions: Vec<Question>) {
+async fn decline(bound: JoinedMesh, questions: Vec<Question>) {
     for question in questions.iter().take(MAX_DECLINED) {
         if let Err(error) = reply::tell_stopped(&bound.connection, &question.message).await {
             tracing::warn!(mesh.slug = bound.tag.slug, %error, "an asker was not told that its question was given up");

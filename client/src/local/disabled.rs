@@ -34,7 +34,7 @@ pub fn join(_: &Env, _: &ConfigStore, _: &Store) -> Result<Candidate, CliError> 
 
 /// # Errors
 /// Always: exit 8.
-pub fn found(_: &Context, _: &Store, _: bool) -> Result<MeshEntry, CliError> {
+pub fn create_mesh(_: &Context, _: &Store, _: bool) -> Result<MeshEntry, CliError> {
     Err(missing())
 }
 
@@ -42,12 +42,12 @@ pub fn found(_: &Context, _: &Store, _: bool) -> Result<MeshEntry, CliError> {
 ///
 /// # Errors
 /// None.
-pub fn reach(_: &Context, entry: MeshEntry) -> Result<MeshEntry, CliError> {
+pub fn ensure_served(_: &Context, entry: MeshEntry) -> Result<MeshEntry, CliError> {
     Ok(entry)
 }
 
 /// None: nothing can be served.
-pub fn to_found(_: &Context) -> Option<Store> {
+pub fn may_create(_: &Context) -> Option<Store> {
     None
 }
 

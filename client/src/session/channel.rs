@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{self, HOOK_BUDGET_CHARS, WHOLE_CHARS};
-use super::hub::{Bound, Hub};
 use super::notes::{self, ChannelNote, Welcome};
 use super::routes::inbox_socket::InboxSocket;
-use super::routes::{self, CHANNEL, Handed, MONITOR, REWAKE, SOCKET, Taker, Way, hooks};
+use super::routes::{self, CHANNEL, DeliveryRoute, MONITOR, REWAKE, SOCKET, UnconfirmedDelivery, WakeTarget, hooks};
+use super::{JoinedMesh, Session};
 use crate::config::MessageMode;
 use crate::connection::{Closed, State, Stored};
 use crate::features::questions;
@@ -60,59 +60,71 @@ impl Gate {
 }
 
 /// Shows what arrives in one mesh until the session ends.
-pub(super) async fn run(hub: Arc<Hub>, bound: Bound, told: mpsc::Receiver<ChannelNote>) {
-    let stop = hub.stopped();
-    let shower = tokio::select! {
+pub(super) async fn run(session: Arc<Session>, bound: JoinedMesh, told: mpsc::Receiver<ChannelNote>) {
+    let stop = session.stopped();
+    let writer = tokio::select! {
         () = stop.cancelled() => return,
-        shower = begin(&hub, &bound) => shower,
+        writer = begin(&session, &bound) => writer,
     };
-    if let Some((shower, stored)) = shower {
-        show(shower, stored, told, &stop).await;
+    if let Some((writer, stored)) = writer {
+        show(writer, stored, told, &stop).await;
     }
 }
 
 /// Waits for the client and greets it.
-async fn begin<'a>(hub: &'a Arc<Hub>, bound: &'a Bound) -> Option<(Shower<'a>, broadcast::Receiver<Stored>)> {
+async fn begin<'a>(
+    session: &'a Arc<Session>,
+    bound: &'a JoinedMesh,
+) -> Option<(ChannelWriter<'a>, broadcast::Receiver<Stored>)> {
     let stored = bound.connection.mail_events()?;
-    let peer = hub.gate.opened().await?;
+    let peer = session.gate.opened().await?;
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
     let adopting = bound.mailbox.run(move |inbox| inbox.adopt(&reader, now)).await;
     if let Err(error) = adopting {
         tracing::error!(mesh.slug = bound.tag.slug, %error, "the inbox cannot be read");
     }
-    let mode = hub.mode();
+    let mode = session.mode();
     let welcomed = mode == MessageMode::Off;
-    let mut shower =
-        Shower { hub, bound, peer, mode, noticed: 0, welcomed, loud: Loud::default(), digested: None, held: 0 };
-    if !shower.welcomed && bound.connection.ready(WELCOME_PATIENCE).await.is_ok() {
-        shower.welcome().await;
+    let mut writer = ChannelWriter {
+        session,
+        bound,
+        peer,
+        mode,
+        noticed: 0,
+        welcomed,
+        loud: Loud::default(),
+        digested: None,
+        held: 0,
+    };
+    if !writer.welcomed && bound.connection.ready(WELCOME_PATIENCE).await.is_ok() {
+        writer.welcome().await;
     }
-    Some((shower, stored))
+    Some((writer, stored))
 }
 
 /// The session may end while it waits for something to show, not between showing and noting that it was shown.
 async fn show(
-    mut shower: Shower<'_>,
+    mut writer: ChannelWriter<'_>,
     mut stored: broadcast::Receiver<Stored>,
     mut told: mpsc::Receiver<ChannelNote>,
     stop: &CancellationToken,
 ) {
-    let (hub, bound) = (shower.hub, shower.bound);
+    let (session, bound) = (writer.session, writer.bound);
     let mut state = bound.connection.watch();
-    let mut changes = hub.routes.watch();
+    let mut changes = session.routes.watch();
     // Senders over their rate and turns that nothing is heard of are looked at again without an event.
     let mut tick = tokio::time::interval(Duration::from_secs(10));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         while let Ok(note) = told.try_recv() {
-            shower.write(&note).await;
+            writer.write(&note).await;
         }
         let missed = bound.notes.lost();
         if missed > 0 {
             tracing::warn!(mesh.slug = bound.tag.slug, missed, "notes were not shown: too many at once");
         }
-        shower.tell_held().await;
-        if let Err(error) = shower.messages().await {
+        writer.tell_held().await;
+        if let Err(error) = writer.messages().await {
             tracing::error!(mesh.slug = bound.tag.slug, %error, "messages cannot be shown now");
         }
         tokio::select! {
@@ -120,11 +132,11 @@ async fn show(
             // How many came does not matter: the inbox says what waits.
             heard = stored.recv() => if matches!(heard, Err(broadcast::error::RecvError::Closed)) { return },
             Some(note) = told.recv() => {
-                shower.write(&note).await;
+                writer.write(&note).await;
             }
             changed = changes.changed() => if changed.is_err() { return },
             _ = tick.tick() => {
-                if let Err(error) = routes::recover::claims(hub, bound).await {
+                if let Err(error) = routes::recover::claims(session, bound).await {
                     tracing::error!(mesh.slug = bound.tag.slug, %error, "what an ended process took stays unshown");
                 }
             }
@@ -135,7 +147,7 @@ async fn show(
                 match bound.connection.state() {
                     // Given up for another key of the session.
                     State::Closed(Closed::ByUs) => return,
-                    State::Ready(_) if !shower.welcomed => shower.welcome().await,
+                    State::Ready(_) if !writer.welcomed => writer.welcome().await,
                     _ => {}
                 }
             }
@@ -143,9 +155,9 @@ async fn show(
     }
 }
 
-struct Shower<'a> {
-    hub: &'a Arc<Hub>,
-    bound: &'a Bound,
+struct ChannelWriter<'a> {
+    session: &'a Arc<Session>,
+    bound: &'a JoinedMesh,
     peer: Peer<RoleServer>,
     mode: MessageMode,
     /// Local number of the newest message that a notice told of, in mode `inbox`.
@@ -187,7 +199,7 @@ impl Loud {
     }
 }
 
-impl Shower<'_> {
+impl ChannelWriter<'_> {
     /// Writes a note; `false` when the host is gone.
     async fn write(&self, note: &ChannelNote) -> bool {
         let note = CustomNotification::new(notes::METHOD, Some(note.params()));
@@ -198,7 +210,7 @@ impl Shower<'_> {
     async fn tell_held(&mut self) {
         let reader = self.bound.reader();
         let held = self.bound.mailbox.run(move |inbox| inbox.count_held(&reader)).await.unwrap_or(0);
-        if held > self.held && self.mode != MessageMode::Off && self.hub.routes.channel_is_open() {
+        if held > self.held && self.mode != MessageMode::Off && self.session.routes.channel_is_open() {
             self.write(&notes::held(held, &self.bound.tag)).await;
         }
         self.held = held;
@@ -217,17 +229,17 @@ impl Shower<'_> {
         };
         let others =
             peers.into_iter().filter(|peer| peer.pubkey != own && peer.online).map(|peer| peer.display_name).collect();
-        let unread = self.hub.waiting(self.bound).await;
+        let unread = self.session.waiting(self.bound).await;
         let name = match connection.hello_ack() {
             Ok(ack) => ack.member_display_name.clone(),
-            Err(_) => self.hub.name(),
+            Err(_) => self.session.name(),
         };
         let welcome = Welcome { name: &name, pubkey: own.to_hex(), peers: others, unread };
         self.write(&notes::welcome(&welcome, &self.bound.tag)).await;
     }
 
     async fn messages(&mut self) -> Result<(), InboxError> {
-        questions::settle(self.hub, self.bound).await;
+        questions::settle(self.session, self.bound).await;
         match self.mode {
             MessageMode::Push => self.push().await,
             MessageMode::Inbox => self.notice().await,
@@ -237,20 +249,20 @@ impl Shower<'_> {
 
     async fn push(&mut self) -> Result<(), InboxError> {
         loop {
-            let goes_on = match self.hub.routes.way() {
-                Way::Channel => self.write_notes().await?,
-                Way::Rewake(taker) => {
-                    let used = self.give(&taker, REWAKE).await?;
+            let goes_on = match self.session.routes.next_route() {
+                DeliveryRoute::Channel => self.write_notes().await?,
+                DeliveryRoute::Rewake(target) => {
+                    let used = self.give(&target, REWAKE).await?;
                     if used {
-                        self.hub.routes.woken();
+                        self.session.routes.woken();
                     } else {
-                        self.hub.routes.give_back(taker);
+                        self.session.routes.give_back(target);
                     }
                     used
                 }
-                Way::Monitor(taker) => self.give(&taker, MONITOR).await?,
-                Way::Socket(socket) => self.post(&socket).await?,
-                Way::Later => false,
+                DeliveryRoute::Monitor(target) => self.give(&target, MONITOR).await?,
+                DeliveryRoute::Socket(socket) => self.post(&socket).await?,
+                DeliveryRoute::Later => false,
             };
             if !goes_on {
                 return Ok(());
@@ -259,15 +271,15 @@ impl Shower<'_> {
     }
 
     /// Frames what waits and gives it to a hook or a monitor; `false` when there is nothing or it was not printed.
-    async fn give(&mut self, taker: &Taker, route: &'static str) -> Result<bool, InboxError> {
-        let claimed = hooks::claim(self.hub, self.bound, route, HOOK_BUDGET_CHARS, hooks::all()).await?;
+    async fn give(&mut self, target: &WakeTarget, route: &'static str) -> Result<bool, InboxError> {
+        let claimed = hooks::claim(self.session, self.bound, route, HOOK_BUDGET_CHARS, hooks::all()).await?;
         let Some((text, handed)) = claimed else { return Ok(false) };
-        let printed = routes::hand_over(taker, text).await;
+        let printed = routes::wake_with(target, text).await;
         let answer = hooks::Answer { handed: vec![handed], ..hooks::Answer::default() };
         if printed {
-            answer.printed(self.hub).await;
+            answer.printed(self.session).await;
         } else {
-            answer.lost(self.hub).await;
+            answer.lost(self.session).await;
         }
         Ok(printed)
     }
@@ -276,7 +288,7 @@ impl Shower<'_> {
     async fn post(&mut self, socket: &InboxSocket) -> Result<bool, InboxError> {
         let own = self.bound.connection.identity().member.public().to_hex();
         let pick = Pick { limit: 1, only_from: Some(own), ..Pick::default() };
-        let claimed = hooks::claim(self.hub, self.bound, SOCKET, HOOK_BUDGET_CHARS, pick).await?;
+        let claimed = hooks::claim(self.session, self.bound, SOCKET, HOOK_BUDGET_CHARS, pick).await?;
         let Some((text, handed)) = claimed else { return Ok(false) };
         let posted = match handed.message_ids.first() {
             Some(id) => socket.post(id, &text).await,
@@ -284,21 +296,21 @@ impl Shower<'_> {
         };
         let answer = hooks::Answer { handed: vec![handed], ..hooks::Answer::default() };
         if posted {
-            answer.printed(self.hub).await;
+            answer.printed(self.session).await;
         } else {
-            answer.lost(self.hub).await;
+            answer.lost(self.session).await;
         }
         Ok(posted)
     }
 
     /// Writes what waits as notes; `false` when nothing more can be written now.
     async fn write_notes(&mut self) -> Result<bool, InboxError> {
-        let taking = self.bound.taking.lock().await;
-        let admitted = self.hub.admit(self.bound).await?;
+        let pulling = self.bound.pull_lock.lock().await;
+        let admitted = self.session.admit(self.bound).await?;
         let now = crate::clock::now_ms();
         let muted = self.loud.muted();
         let limit = BATCH.min(i64::try_from(self.loud.room()).unwrap_or(BATCH));
-        let (dir, tag) = (self.hub.config_dir().to_path_buf(), self.bound.tag.clone());
+        let (dir, tag) = (self.session.config_dir().to_path_buf(), self.bound.tag.clone());
         let taken = admitted.run(move |mail| {
             let waiting = mail.count_unshown()?;
             let pick = Pick { limit, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
@@ -315,7 +327,7 @@ impl Shower<'_> {
             Ok((notes, left))
         });
         let (taken, left) = taken.await?;
-        drop(taking);
+        drop(pulling);
         if taken.is_empty() {
             if left > 0 {
                 self.digest(left).await;
@@ -330,7 +342,7 @@ impl Shower<'_> {
             self.loud.heard(&message.sender_pubkey);
             written += 1;
         }
-        self.hub.count_in(written);
+        self.session.count_in(written);
         let (shown, rest) = taken.split_at(written);
         self.bound.connection.acknowledge(
             shown.iter().map(|(message, _)| message.message_id.clone()).collect(),
@@ -339,7 +351,7 @@ impl Shower<'_> {
         );
         let seqs = |list: &[(Message, ChannelNote)]| list.iter().map(|(message, _)| message.seq).collect::<Vec<i64>>();
         for (message, _) in shown {
-            self.hub.routes.handed(Handed {
+            self.session.routes.handed(UnconfirmedDelivery {
                 bound: self.bound.clone(),
                 message_ids: vec![message.message_id.clone()],
                 seqs: vec![message.seq],
@@ -371,9 +383,9 @@ impl Shower<'_> {
     }
 
     async fn notice(&mut self) -> Result<(), InboxError> {
-        let admitted = self.hub.admit(self.bound).await?;
+        let admitted = self.session.admit(self.bound).await?;
         let (newest, waiting) = admitted.run(|mail| Ok((mail.newest_unshown()?, mail.count_unshown()?))).await?;
-        if !self.hub.routes.channel_is_open() {
+        if !self.session.routes.channel_is_open() {
             return Ok(());
         }
         if let Some(message) = newest.filter(|message| message.seq > self.noticed)

@@ -45,23 +45,23 @@ impl Asked {
 /// What this process waits for: messages that no route may show before the wait had a chance to take them. In memory, so
 /// that a process that dies holds nothing back.
 #[derive(Clone, Default)]
-pub struct Awaits {
-    list: Arc<Mutex<Vec<Await>>>,
+pub struct PendingWaits {
+    list: Arc<Mutex<Vec<PendingWait>>>,
     next: Arc<AtomicU64>,
 }
 
-struct Await {
+struct PendingWait {
     number: u64,
     /// Unknown until the broker has accepted the question; its answer may be here sooner.
     question_id: Option<String>,
     asked: Asked,
 }
 
-impl Awaits {
+impl PendingWaits {
     /// A question is being sent: its peer's answers and questions are awaited.
     pub fn add(&self, asked: Asked) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().push(Await { number, question_id: None, asked });
+        self.lock().push(PendingWait { number, question_id: None, asked });
         number
     }
 
@@ -78,7 +78,7 @@ impl Awaits {
     }
 
     /// Whether a message belongs to a wait.
-    fn awaits(&self, message: &Message) -> bool {
+    fn include(&self, message: &Message) -> bool {
         if message.kind != Kind::Direct.as_str() {
             return false;
         }
@@ -93,7 +93,7 @@ impl Awaits {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Await>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<PendingWait>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -210,13 +210,13 @@ impl Inbox {
     }
 
     /// What this process waits for.
-    pub fn awaits(&self) -> Awaits {
-        self.awaits.clone()
+    pub fn pending_waits(&self) -> PendingWaits {
+        self.pending_waits.clone()
     }
 
     /// Deliveries of `reader`, not shown, that calls of this process wait for.
     pub(super) fn awaited(&mut self, reader: &str) -> QueryResult<Vec<i64>> {
-        if self.awaits.is_empty() {
+        if self.pending_waits.is_empty() {
             return Ok(vec![]);
         }
         let list: Vec<Message> = deliveries::table
@@ -229,7 +229,7 @@ impl Inbox {
             .limit(MAX_LIST)
             .select(Message::as_select())
             .load(&mut self.db)?;
-        Ok(list.iter().filter(|message| self.awaits.awaits(message)).map(|message| message.seq).collect())
+        Ok(list.iter().filter(|message| self.pending_waits.include(message)).map(|message| message.seq).collect())
     }
 
     /// Undoes [`Inbox::take_for_wait`]: whoever waited has gone, so another route must show the message.
