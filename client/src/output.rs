@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
@@ -278,9 +278,7 @@ fn check_fields(value: &Value, fields: &[String]) -> Result<(), CliError> {
         Value::Array(rows) => rows.as_slice(),
         one => std::slice::from_ref(one),
     };
-    // The list of one mesh among several: its rows are what was asked about.
-    let inside = rows.iter().filter_map(|row| peers_of_mesh(row)).flatten();
-    let rows = rows.iter().chain(inside).filter(|row| !is_failure(row)).filter_map(Value::as_object);
+    let rows = rows.iter().filter(|row| !is_failure(row)).filter_map(Value::as_object);
     let mut known: Vec<&str> = Vec::new();
     for name in rows.flat_map(Map::keys) {
         if !known.contains(&name.as_str()) {
@@ -298,12 +296,6 @@ fn is_failure(value: &Value) -> bool {
     value["ok"] == false && value["error"].is_string()
 }
 
-/// The rows of a verb that answers `{"mesh": …, "peers": […]}` for each of several meshes.
-fn peers_of_mesh(value: &Value) -> Option<&Vec<Value>> {
-    let map = value.as_object().filter(|map| map.len() == 2 && map.contains_key("mesh"))?;
-    map.get("peers")?.as_array()
-}
-
 /// Keeps only `fields` of an object or of each object of an array; everything when `fields` is empty, and of a failure.
 pub fn project(value: &Value, fields: &[String]) -> Value {
     if fields.is_empty() || is_failure(value) {
@@ -311,10 +303,6 @@ pub fn project(value: &Value, fields: &[String]) -> Value {
     }
     match value {
         Value::Array(items) => Value::Array(items.iter().map(|item| project(item, fields)).collect()),
-        // Picked inside the rows, which stay those of their mesh.
-        Value::Object(map) if peers_of_mesh(value).is_some() && !fields.iter().any(|field| field == "peers") => {
-            json!({"mesh": map["mesh"], "peers": project(&map["peers"], fields)})
-        }
         Value::Object(map) => {
             // Asked order, not stored order: scripts that print columns get them as they named them.
             let kept = fields.iter().filter_map(|name| map.get(name).map(|value| (name.clone(), value.clone())));
@@ -322,6 +310,11 @@ pub fn project(value: &Value, fields: &[String]) -> Value {
         }
         other => other.clone(),
     }
+}
+
+/// A number of things, in words: `1 peer`, `2 peers`.
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Other people's text on one line: control characters become visible marks, direction marks vanish, line ends become
@@ -378,6 +371,8 @@ fn is_invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -429,13 +424,11 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_picked_inside_the_rows_of_each_mesh() {
-        let lists = json!([{"mesh": "a", "peers": [{"name": "x", "cwd": "/"}]}, {"mesh": "b", "peers": []}]);
-        let name = ["name".to_owned()];
-        assert_eq!(check_fields(&lists, &name), Ok(()));
-        let picked = json!([{"mesh": "a", "peers": [{"name": "x"}]}, {"mesh": "b", "peers": []}]);
-        assert_eq!(project(&lists, &name), picked);
-        assert_eq!(project(&lists, &["peers".to_owned()])[0], json!({"peers": [{"name": "x", "cwd": "/"}]}));
+    fn one_is_not_several() {
+        assert_eq!(
+            (counted(1, "peer"), counted(0, "peer"), counted(2, "peer")),
+            ("1 peer".into(), "0 peers".into(), "2 peers".into())
+        );
     }
 
     #[test]

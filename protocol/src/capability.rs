@@ -6,6 +6,7 @@ macro_rules! capabilities {
     ($($name:ident = $text:literal, $doc:literal;)*) => {
         /// A capability. Written on the wire as its camel-case name, for example `canWriteState`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase")]
         pub enum Capability { $(#[doc = $doc] $name,)* }
 

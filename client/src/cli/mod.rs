@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::context::GlobalArgs;
 
+pub mod json_schema;
 pub mod no_verb;
 mod parse;
 pub mod shell_files;
@@ -149,6 +150,29 @@ mod tests {
             let silent = ["launch", "hook"].contains(&word) || FIELDS_IN_THE_ANSWER.contains(&word);
             assert!(verb.effect() == Effect::Reads || !verb.fields().is_empty() || silent, "{line} checks no fields");
         }
+    }
+
+    /// They print no JSON: they run other programs or print files of other kinds.
+    const NO_JSON: [&str; 7] = ["launch", "hook", "status-line", "mcp", "completions", "man", "json-schema"];
+
+    #[test]
+    fn every_verb_that_prints_json_has_a_schema() {
+        fn leaves(command: &clap::Command, path: &str, out: &mut Vec<String>) {
+            for verb in command.get_subcommands() {
+                let path = format!("{path} {}", verb.get_name()).trim().to_owned();
+                if verb.has_subcommands() { leaves(verb, &path, out) } else { out.push(path) }
+            }
+        }
+        let mut verbs = vec![];
+        leaves(&command(), "", &mut verbs);
+        let calls: Vec<String> = json_schema::all().into_iter().map(|shape| shape.call).collect();
+        let without: Vec<&String> =
+            verbs.iter().filter(|verb| !calls.contains(verb) && !NO_JSON.contains(&verb.as_str())).collect();
+        assert!(without.is_empty(), "no `Verb::shapes` for {without:?}");
+        let mut once = calls.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), calls.len(), "a call has two schemas");
     }
 
     #[test]

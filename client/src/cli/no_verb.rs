@@ -1,10 +1,12 @@
 //! `claudemesh` without a verb: version and the next step.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Style, clean};
+use crate::verb::Shape;
 
 /// Where a user stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,12 +58,17 @@ impl State {
 }
 
 /// The next step, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct NextStep {
     version: &'static str,
     state: &'static str,
     next: &'static str,
     meshes: Vec<String>,
+}
+
+/// What is printed without a verb.
+pub fn shape() -> Shape {
+    Shape::one::<NextStep>()
 }
 
 /// The fields that `--json=FIELDS` can name without a verb.

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use super::AnyVerb;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::verb::{Audience, Effect, Ran, Verb, done, json_fields};
+use crate::verb::{Audience, Effect, Ran, Shape, Verb, done, json_fields};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Print what an agent has to know to use this program, for hosts without the plug-in.
@@ -27,13 +28,17 @@ impl Verb for SkillArgs {
         json_fields::of::<Skill>()
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Skill>()]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         print(cx).map(done)
     }
 }
 
 /// The skill, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Skill {
     name: &'static str,
     text: String,

@@ -51,5 +51,6 @@ verbs! {
         Completions => crate::cli::shell_files::CompletionsArgs,
         Skill => crate::cli::skill::SkillArgs,
         Man => crate::cli::shell_files::ManArgs,
+        JsonSchema => crate::cli::json_schema::JsonSchemaArgs,
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::context::Context;
-use crate::verb::{Effect, Ran, Verb};
+use crate::verb::{Effect, Ran, Shape, Verb};
 
 /// Check the installation and every joined mesh; each failure comes with the command that mends it.
 #[derive(Args, Clone, Debug, Default)]
@@ -21,6 +21,10 @@ impl Verb for DoctorArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         vec![]
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![super::shape()]
     }
 
     fn run(self, cx: &Context) -> Ran {

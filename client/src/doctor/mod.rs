@@ -3,12 +3,14 @@
 //! [`host`] looks at Claude Code and at what of ours is in it, [`machine`] at our own files, sockets and brokers. Nothing is
 //! changed. A new check is a function that answers rows, and one line in [`checks`].
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::cli::DoctorArgs;
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean};
+use crate::verb::Shape;
 
 pub mod cli;
 mod host;
@@ -16,7 +18,7 @@ mod loopback;
 mod machine;
 
 /// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Fine.
@@ -28,7 +30,7 @@ pub enum Level {
 }
 
 /// One row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Check {
     /// Stable word for scripts.
     pub name: &'static str,
@@ -55,6 +57,18 @@ impl Check {
     }
 }
 
+/// All rows, for scripts.
+#[derive(Serialize, JsonSchema)]
+struct Report {
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+/// What `doctor --json` prints.
+fn shape() -> Shape {
+    Shape::one::<Report>()
+}
+
 /// Runs every check and prints the rows.
 ///
 /// # Errors
@@ -69,8 +83,8 @@ pub fn run(cx: &Context, args: &DoctorArgs) -> Result<ExitCode, CliError> {
         checks.extend(wanted.flat_map(|entry| loopback::checks(cx, entry)));
     }
     let failed = checks.iter().any(|check| check.level == Level::Failure);
-    let answer = serde_json::json!({"ok": !failed, "checks": checks});
-    cx.out.answer(&answer, |out| checks.iter().map(|check| row(out, check)).collect())?;
+    let answer = Report { ok: !failed, checks };
+    cx.out.answer(&answer, |out| answer.checks.iter().map(|check| row(out, check)).collect())?;
     Ok(if failed { ExitCode::Cancelled } else { ExitCode::Success })
 }
 

@@ -1,13 +1,14 @@
 //! Deliveries and the rule for what comes in: which were not looked at, which are held, and their release.
 
 use diesel::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{deliveries, messages};
 use super::{Inbox, InboxError, MAX_LIST, Message};
 
 /// What becomes of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It is shown.

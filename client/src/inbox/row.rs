@@ -1,6 +1,7 @@
 //! Rows of the inbox and their words.
 
 use diesel::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -145,7 +146,12 @@ impl Message {
 
     /// The object of `inbox --json` and of `check_messages`.
     pub fn to_json(&self, mesh_slug: &str) -> Value {
-        let object = MessageObject {
+        serde_json::to_value(self.object(mesh_slug)).unwrap_or_default()
+    }
+
+    /// The same as a struct.
+    pub fn object(&self, mesh_slug: &str) -> MessageObject {
+        MessageObject {
             message_id: self.message_id.clone(),
             mesh: mesh_slug.to_owned(),
             sender_pubkey: self.sender_pubkey.clone(),
@@ -163,13 +169,12 @@ impl Message {
             subtype: self.subtype.clone(),
             event: self.event.clone(),
             event_data: self.event_data.as_deref().and_then(|data| serde_json::from_str(data).ok()),
-        };
-        serde_json::to_value(object).unwrap_or_default()
+        }
     }
 }
 
 /// A message for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageObject {
     message_id: String,

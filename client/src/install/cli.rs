@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::answer::{Installation, Manual, Plugin, Removal};
 use super::{install, uninstall};
 use crate::context::Context;
-use crate::verb::{Audience, Effect, Ran, Verb, done};
+use crate::verb::{Audience, Effect, Ran, Shape, Verb, done};
 
 /// Tell Claude Code about claudemesh: MCP server, permission and hooks.
 #[derive(Args, Clone, Debug, Default)]
@@ -52,6 +53,14 @@ impl Verb for InstallArgs {
         vec![]
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![
+            Shape::one::<Installation>(),
+            Shape::one::<Manual>().of("--print"),
+            Shape::one::<Plugin>().of("--plugin-dir"),
+        ]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         install(&cx.env, &cx.store, &cx.out, &self).map(done)
     }
@@ -71,6 +80,10 @@ impl Verb for UninstallArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         vec![]
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Removal>()]
     }
 
     fn run(self, cx: &Context) -> Ran {

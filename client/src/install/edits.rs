@@ -10,7 +10,7 @@ pub const SERVER: &str = "claudemesh";
 pub const PERMISSION: &str = "mcp__claudemesh__*";
 
 /// What became of one thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// It was not there.

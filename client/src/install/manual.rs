@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::answer::Manual;
 use super::cli::InstallArgs;
 use super::{edits, hooks, status_line};
 use crate::error::CliError;
@@ -34,14 +35,13 @@ pub fn settings(program: &str, options: &InstallArgs) -> Value {
 pub fn print(program: &str, claude: &ClaudeFiles, out: &Output, options: &InstallArgs) -> Result<(), CliError> {
     let commands: Vec<String> = options.servers().map(|mesh| add_command(program, mesh)).collect();
     let settings = settings(program, options);
-    let answer = json!({
-        "command": commands.first(), "commands": commands, "settings_path": claude.settings, "settings": settings,
-    });
+    let (command, settings_path) = (commands.first().cloned(), claude.settings.clone());
+    let answer = Manual { command, commands, settings_path, settings };
     out.answer(&answer, |_| {
-        let settings = serde_json::to_string_pretty(&settings).unwrap_or_default();
+        let settings = serde_json::to_string_pretty(&answer.settings).unwrap_or_default();
         format!(
             "# 1. The MCP server. In a shell:\n{}\n\n# 2. Permission and hooks. Into {}, beside what is there:\n{settings}\n",
-            commands.join("\n"),
+            answer.commands.join("\n"),
             claude.settings.display(),
         )
     })

@@ -6,13 +6,12 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use crate::config::ConfigStore;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style};
 use crate::paths::{self, ClaudeFiles, Env};
 
+mod answer;
 pub mod apply;
 pub mod cli;
 pub mod edits;
@@ -26,6 +25,9 @@ pub mod plugin;
 mod receipt;
 pub mod status_line;
 
+use answer::{
+    Hooks, Installation, Part, Permission, Removal, RemovedHooks, RemovedPart, RemovedServers, Server, Servers,
+};
 use apply::{Applied, EditContext, Purpose};
 use cli::InstallArgs;
 use edits::Change;
@@ -140,21 +142,24 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallAr
     let settings = context.apply(&claude.settings, Purpose::Install, settings)?;
 
     let (permission, hooks, status_line) = settings.answer;
-    let changes: Vec<_> = server.answer.iter().map(|(name, change)| json!({"name": name, "result": change})).collect();
+    let part = |(name, change): &(String, Change)| Server { name: name.clone(), result: *change };
     let rules: Vec<String> = ruled.iter().map(|name| edits::permission_rule(name)).collect();
-    let answer = json!({
-        "ok": true,
-        "program": program,
-        "mcp_server": {
-            "path": claude.config, "result": server.answer.first().map(|(_, change)| *change),
-            "backup": server.backup, "servers": changes,
+    let file = || claude.settings.clone();
+    let answer = Installation {
+        ok: true,
+        program: program.clone(),
+        mcp_server: Servers {
+            path: claude.config.clone(),
+            result: server.answer.first().map(|(_, change)| *change),
+            backup: server.backup.clone(),
+            servers: server.answer.iter().map(part).collect(),
         },
-        "permission": {"path": claude.settings, "rule": rules.first(), "rules": rules, "result": permission},
-        "hooks": {"path": claude.settings, "result": hooks, "backup": settings.backup},
-        "status_line": {"path": claude.settings, "result": status_line},
-        "plugin": plugin,
-        "changed": server.changed || settings.changed,
-    });
+        permission: Permission { path: file(), rule: rules.first().cloned(), rules, result: permission },
+        hooks: Hooks { path: file(), result: hooks, backup: settings.backup.clone() },
+        status_line: Part { path: file(), result: status_line },
+        plugin: plugin.clone(),
+        changed: server.changed || settings.changed,
+    };
     let both = !options.meshes.is_empty() && installed(env).server.is_some();
     out.answer(&answer, |out| {
         let row = |name: &str, change: Change, file: &Path| {
@@ -215,15 +220,16 @@ pub fn uninstall(env: &Env, config_dir: &Path, out: &Output) -> Result<(), CliEr
     let settings = context.apply(&claude.settings, Purpose::Uninstall, settings)?;
     let (rules, hooks, status_line) = settings.answer;
     let (result, names) = server.answer;
-    let answer = json!({
-        "ok": true,
-        "mcp_server": {"path": claude.config, "result": result, "removed": names, "backup": server.backup},
-        "permissions": {"path": claude.settings, "removed": rules},
-        "hooks": {"path": claude.settings, "removed": hooks, "backup": settings.backup},
-        "status_line": {"path": claude.settings, "result": status_line},
-        "plugin": plugin,
-        "changed": server.changed || settings.changed,
-    });
+    let (path, file) = (claude.config.clone(), || claude.settings.clone());
+    let answer = Removal {
+        ok: true,
+        mcp_server: RemovedServers { path, result, removed: names, backup: server.backup.clone() },
+        permissions: RemovedPart { path: file(), removed: rules },
+        hooks: RemovedHooks { path: file(), removed: hooks, backup: settings.backup.clone() },
+        status_line: Part { path: file(), result: status_line },
+        plugin: plugin.clone(),
+        changed: server.changed || settings.changed,
+    };
     out.answer(&answer, |out| {
         let row = |name: &str, what: String, file: &Path| {
             format!("{} {name:<12} {what:<10} {}\n", out.tick(), out.paint(Style::Dim, &file.to_string_lossy()))

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::answer::Plugin;
 use super::{edits, hooks};
 use crate::cli::skill;
 use crate::error::CliError;
@@ -129,8 +130,10 @@ pub fn write(dir: &Path, program: &str, out: &Output) -> Result<(), CliError> {
         format!("claude plugin marketplace add {}", edits::quote(&dir.to_string_lossy())),
         format!("claude plugin install {NAME}@{NAME}"),
     ];
-    let names: Vec<&str> = written.iter().map(|(inside, _)| *inside).collect();
-    out.answer(&json!({"ok": true, "path": dir, "files": names, "commands": commands}), |out| {
-        format!("{} {} files in {}\n\n{}\n", out.tick(), names.len(), dir.display(), commands.join("\n"))
+    let names: Vec<&'static str> = written.iter().map(|(inside, _)| *inside).collect();
+    let answer = Plugin { ok: true, path: dir, files: names, commands: commands.to_vec() };
+    out.answer(&answer, |out| {
+        let dir = answer.path.display();
+        format!("{} {} files in {dir}\n\n{}\n", out.tick(), answer.files.len(), answer.commands.join("\n"))
     })
 }

@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use claudemesh_protocol::id::MeshId;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::store::HolderNote;
 use crate::context::Context;
-use crate::verb::{Effect, Ran, Verb};
+use crate::verb::{Effect, Ran, Shape, Verb};
 
 /// Start a mesh on this machine: broker, mesh `local` and an invite, nothing else needed.
 #[derive(Args, Clone, Debug, Default)]
@@ -26,6 +30,25 @@ pub struct UpArgs {
     pub name: Option<String>,
 }
 
+/// A mesh that is up, for scripts.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Up {
+    pub(super) ok: bool,
+    /// Where the broker listens.
+    pub(super) listening: String,
+    pub(super) mesh: String,
+    pub(super) mesh_id: MeshId,
+    pub(super) broker_url: String,
+    /// A link to join with.
+    pub(super) invite: String,
+    pub(super) invite_expires_at: String,
+    pub(super) pid: u32,
+    /// Whether this process serves; else it stands by for the holder.
+    pub(super) serving: bool,
+    pub(super) holder: Option<HolderNote>,
+}
+
 impl Verb for UpArgs {
     fn effect(&self) -> Effect {
         Effect::Changes
@@ -33,6 +56,10 @@ impl Verb for UpArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         vec![]
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Up>()]
     }
 
     fn run(self, cx: &Context) -> Ran {

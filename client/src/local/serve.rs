@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use claudemesh_broker::config::LogFormat;
 use claudemesh_broker::telemetry;
-use serde_json::json;
 
-use super::cli::UpArgs;
+use super::cli::{Up, UpArgs};
 use super::holder::{self, Plan, USUAL};
 use super::mesh::LocalMesh;
 use super::store::{HolderKind, HolderNote, Store};
@@ -145,11 +144,18 @@ async fn run(
     }
     let slug = &local.entry.slug;
     let other = store.holder().filter(|_| !serving);
-    let value = json!({
-        "ok": true, "listening": listening, "mesh": slug, "meshId": local.entry.mesh_id,
-        "brokerUrl": local.entry.broker_url, "invite": invite.view.url, "inviteExpiresAt": invite.view.expires_at,
-        "pid": std::process::id(), "serving": serving, "holder": other,
-    });
+    let value = Up {
+        ok: true,
+        listening: listening.clone(),
+        mesh: slug.clone(),
+        mesh_id: local.entry.mesh_id.clone(),
+        broker_url: local.entry.broker_url.clone(),
+        invite: invite.view.url.clone(),
+        invite_expires_at: invite.view.expires_at.clone(),
+        pid: std::process::id(),
+        serving,
+        holder: other.clone(),
+    };
     cx.out.answer(&value, |out| {
         let join = format!("claudemesh join {} --name <name>", clean(&invite.view.url));
         format!(

@@ -7,6 +7,9 @@ use crate::context::Context;
 use crate::error::CliError;
 
 pub mod json_fields;
+pub mod shape;
+
+pub use shape::Shape;
 
 /// What a verb ends with: the exit code of the process.
 pub type Ran = Result<process::ExitCode, CliError>;
@@ -46,6 +49,11 @@ pub trait Verb: Sized {
     /// verb runs. Empty when only the answer tells.
     fn fields(&self) -> Vec<&'static str>;
 
+    /// What its calls print with `--json`. Empty for what prints no JSON; a test lists those.
+    fn shapes() -> Vec<Shape> {
+        vec![]
+    }
+
     /// Runs it.
     ///
     /// # Errors
@@ -75,6 +83,15 @@ macro_rules! verbs {
                 match self { $(Self::$verb(args) => args.fields()),+ }
             }
 
+            fn shapes() -> Vec<$crate::verb::Shape> {
+                let tree = <Self as clap::Subcommand>::augment_subcommands(clap::Command::new("verbs"));
+                let names = tree.get_subcommands().map(clap::Command::get_name);
+                // clap keeps the order of the list.
+                let lists = [$(<$args as $crate::verb::Verb>::shapes()),+];
+                let named = names.zip(lists).map(|(name, list)| list.into_iter().map(|shape| shape.of(name)).collect());
+                named.collect::<Vec<Vec<_>>>().concat()
+            }
+
             fn run(self, cx: &$crate::context::Context) -> $crate::verb::Ran {
                 match self { $(Self::$verb(args) => args.run(cx)),+ }
             }
@@ -96,6 +113,10 @@ macro_rules! verbs {
 
             fn fields(&self) -> Vec<&'static str> {
                 self.action.fields()
+            }
+
+            fn shapes() -> Vec<$crate::verb::Shape> {
+                <$name as $crate::verb::Verb>::shapes()
             }
 
             fn run(self, cx: &$crate::context::Context) -> $crate::verb::Ran {

@@ -14,7 +14,7 @@ fn list_shows_meshes_and_leave_forgets_one() {
     assert!(!home.run(&["list", "--json"]).stdout.contains("secretKey"));
 
     let left = home.run(&["leave", "team", "--json"]).exits(0).json();
-    assert_eq!(left, serde_json::json!({"ok": true, "slug": "team", "left": 1}));
+    assert_eq!(left, serde_json::json!({"ok": true, "mesh": "team", "slug": "team", "left": 1}));
     let error = home.run(&["leave", "team", "--json"]).exits(5).json();
     assert_eq!((error["ok"].as_bool(), error["error"].as_str()), (Some(false), Some("unknown_mesh")));
 }

@@ -23,6 +23,9 @@ fn plugin_and_skill_follow_tables_and_help() {
         .map(|(inside, text)| (root.join(plugin::FOLDER).join(inside), text))
         .collect();
     files.push((root.join(".claude-plugin/marketplace.json"), plugin::marketplace(&format!("./{}", plugin::FOLDER))));
+    let page = fs::read_to_string(root.join("docs/json.md")).unwrap();
+    let head = page.split("| Call |").next().unwrap();
+    files.push((root.join("docs/json.md"), format!("{head}{}", claudemesh::cli::json_schema::table())));
     for (path, text) in files {
         if update {
             fs::create_dir_all(path.parent().unwrap()).unwrap();

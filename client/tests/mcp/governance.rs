@@ -67,7 +67,10 @@ async fn the_log_is_listed_verified_and_exported() -> Result<()> {
     assert_eq!((before.as_array().map(Vec::len), &before[0]["id"]), (Some(1), &json!(newest - 1)));
     assert!(stdout(&team.ann.run(&["audit", "list"])?).contains("  topic_created  Bob  {"));
 
-    assert_eq!(team.bob.json(&["audit", "verify", "--json"])?, json!({"valid": true, "entries": newest}));
+    assert_eq!(
+        team.bob.json(&["audit", "verify", "--json"])?,
+        json!({"mesh": "team", "valid": true, "entries": newest})
+    );
     let file = team.ann.home().join("log.jsonl");
     let saved = team.ann.json(&["audit", "export", "--out", file.to_str().context("utf-8")?, "--json"])?;
     assert_eq!((&saved["valid"], &saved["entries"]), (&json!(true), &json!(newest)));

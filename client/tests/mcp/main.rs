@@ -12,6 +12,7 @@ mod human_output;
 mod in_process;
 mod in_session;
 mod inbound_rule;
+mod json;
 mod local;
 mod modes;
 mod notify;

@@ -126,7 +126,7 @@ async fn lists_and_looks_are_read_in_their_older_shape() -> Result<()> {
     assert_eq!((&peers[0]["displayName"], &peers[0]["groups"][0]["role"]), (&json!("Sid"), &json!("lead")));
     quickly(&team, &["info", "--json"])?;
     let ping = quickly(&team, &["ping", "--json"])?;
-    assert_eq!((&ping["peers_online"], &ping["broker_time"]), (&json!(3), &Value::Null));
+    assert_eq!((&ping[0]["peers_online"], &ping[0]["broker_time"]), (&json!(3), &Value::Null));
     assert_eq!(stand_in.heard("echo"), Vec::<Value>::new());
     Ok(())
 }

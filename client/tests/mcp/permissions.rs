@@ -65,6 +65,7 @@ fn asks(session_id: &str, command: &str) -> Value {
 async fn open(person: &CommandLine) -> Result<Value> {
     until("a request is open", || {
         let list = person.json(&["permit", "--json"])?;
+        super::json::fits("permit", &list)?;
         Ok(list.as_array().filter(|list| !list.is_empty()).map(|list| list[0].clone()))
     })
     .await
@@ -75,6 +76,7 @@ fn events(person: &CommandLine) -> Result<Vec<String>> {
     let checked = person.json(&["permission-log", "--verify", "--json"])?;
     assert_eq!(checked["ok"], true, "{checked}");
     let records = person.json(&["permission-log", "--json"])?;
+    super::json::fits("permission-log", &records)?;
     let list = records.as_array().context("a list")?;
     Ok(list.iter().map(|record| record["event"].as_str().unwrap_or_default().to_owned()).collect())
 }
@@ -142,7 +144,8 @@ async fn two_approvers_allow_a_call_and_the_log_shows_it() -> Result<()> {
     let note = ann.channel_with("Only a person decides").await?;
     assert_eq!(note.meta["subtype"], REQUEST);
     let id = asked["id"].as_str().context("an id")?;
-    relay.ann().json(&["permit", id, "allow", "--json"])?;
+    let decided = relay.ann().json(&["permit", id, "allow", "--json"])?;
+    super::json::fits("permit ID allow|deny", &decided)?;
     // Once each.
     let again = relay.ann().run(&["permit", id, "allow", "--json"])?;
     assert_eq!(again.status.code(), Some(6), "{}{}", stdout(&again), stderr(&again));

@@ -16,7 +16,10 @@ async fn the_shell_sets_reads_lists_and_deletes_keys() -> Result<()> {
     let set = team.ann.run(&["state", "set", "build", "green light"])?;
     assert_eq!((set.status.code(), stdout(&set)), (Some(0), "✓ build = \"green light\"\n".into()), "{}", stderr(&set));
     let json = team.ann.json(&["state", "set", "deploy/eu", "{\"cpu\": [2, null]}", "--json"])?;
-    assert_eq!(json, json!({"key": "deploy/eu", "value": {"cpu": [2, null]}, "version": 1, "revision": 2}));
+    assert_eq!(
+        json,
+        json!({"mesh": "team", "key": "deploy/eu", "value": {"cpu": [2, null]}, "version": 1, "revision": 2})
+    );
     let got = stdout(&team.bob.run(&["state", "get", "build"])?);
     assert!(got.starts_with("green light\n  Ann · "), "{got}");
     assert!(stdout(&team.bob.run(&["state", "get", "deploy/eu"])?).starts_with("{\"cpu\":[2,null]}\n"));

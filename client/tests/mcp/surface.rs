@@ -152,7 +152,7 @@ async fn stats_are_told_in_the_shell_as_by_the_tool() -> Result<()> {
     let mut bob = session(&team.bob, "bob-1", "BobS").await?;
     bob.tool("set_summary", json!({"summary": "counting"})).await?;
     let stats = team.ann.json(&["stats", "--json"])?;
-    assert_eq!((&stats["mesh"], &stats["peers"][0]["name"]), (&json!("team"), &json!("BobS")));
+    assert_eq!((&stats[0]["mesh"], &stats[0]["name"]), (&json!("team"), &json!("BobS")));
     let shown = team.ann.run(&["stats"])?;
     assert!(super::team::stdout(&shown).contains("BobS: "), "{}", super::team::stdout(&shown));
     Ok(())

@@ -30,7 +30,7 @@ async fn the_shell_makes_joins_writes_and_reads_a_topic() -> Result<()> {
     );
     assert_eq!(stdout(&team.bob.run(&["topic", "list"])?), "team (1)\n  #plans  public, 1 member  what comes next\n");
     let joined = team.bob.json(&["topic", "join", "plans", "--role", "lead", "--json"])?;
-    assert_eq!(joined, json!({"topic": "plans", "role": "lead", "joined": true}));
+    assert_eq!(joined, json!({"mesh": "team", "topic": "plans", "role": "lead", "joined": true}));
     let members = |person: &CommandLine| -> Result<Value> {
         Ok(by_name(&person.json(&["topic", "members", "plans", "--json"])?))
     };
@@ -57,9 +57,15 @@ async fn the_shell_makes_joins_writes_and_reads_a_topic() -> Result<()> {
     let shown = stdout(&team.bob.run(&["topic", "history", "plans", "--limit", "1"])?);
     assert!(shown.starts_with("Ann  ") && shown.ends_with("\n  then at 6\n"), "{shown}");
 
-    assert_eq!(team.bob.json(&["topic", "read", "plans", "--json"])?, json!({"topic": "plans", "read": true}));
+    assert_eq!(
+        team.bob.json(&["topic", "read", "plans", "--json"])?,
+        json!({"mesh": "team", "topic": "plans", "read": true})
+    );
     assert!(members(&team.ann)?["Bob"]["lastReadAt"].is_string(), "it is done when the verb ends");
-    assert_eq!(team.bob.json(&["topic", "leave", "plans", "--json"])?, json!({"topic": "plans", "left": true}));
+    assert_eq!(
+        team.bob.json(&["topic", "leave", "plans", "--json"])?,
+        json!({"mesh": "team", "topic": "plans", "left": true})
+    );
     assert_eq!(team.ann.json(&["topic", "list", "--json=memberCount"])?, json!([{"memberCount": 1}]));
     Ok(())
 }

@@ -9,6 +9,7 @@ use claudemesh_protocol::crypto::audit::{Entry, GENESIS};
 use claudemesh_protocol::features::audit::{AuditEntry, AuditQuery, AuditRow};
 use claudemesh_protocol::id::{MemberId, MeshId};
 use claudemesh_protocol::time::iso;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HeadFault, extends, kept};
@@ -18,7 +19,8 @@ use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::{CliError, ExitCode, sentence};
 use crate::output::{Style, clean};
-use crate::verb::{Effect, Ran, Verb, done, json_fields, verbs};
+use crate::verb::shape::{InMesh, in_mesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
 verbs! {
     /// Read the audit log of the mesh, and check that nobody has changed it.
@@ -55,7 +57,11 @@ impl Verb for ListArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<AuditRow>()
+        in_mesh::<AuditRow>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<InMesh<AuditRow>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -74,7 +80,11 @@ impl Verb for VerifyArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Verdict>()
+        in_mesh::<Verdict>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Verdict>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -102,6 +112,10 @@ impl Verb for ExportArgs {
         vec![]
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::lines::<AuditEntry>(), Shape::one::<InMesh<Exported>>().of("--out")]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         export(cx, &self).map(Into::into)
     }
@@ -121,13 +135,17 @@ impl Verb for HeadsArgs {
         json_fields::of::<Heads>()
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Heads>()]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         heads(cx).map(Into::into)
     }
 }
 
 /// What `verify` found.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Verdict {
     /// The chain is whole and extends the head that was seen last.
@@ -141,7 +159,7 @@ struct Verdict {
 }
 
 /// What `heads` shows.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Heads {
     mesh: String,
@@ -159,7 +177,7 @@ struct Heads {
 }
 
 /// What `export` did.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Exported {
     valid: bool,
@@ -177,7 +195,7 @@ fn list(cx: &Context, args: ListArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let query = AuditQuery { limit: Some(args.limit), offset: None, event_type: args.event, before: args.before };
     let found = ask(cx, &entry, |connection| async move { Ok(connection.audit_entries(query).await?) })?;
-    cx.out.answer(&found.entries, |out| {
+    cx.out.answer(&InMesh::all(&entry.slug, &found.entries), |out| {
         if found.entries.is_empty() {
             return "No entries that you may see.\n".into();
         }
@@ -247,7 +265,7 @@ fn verify(cx: &Context) -> Result<ExitCode, CliError> {
         broken_at: found.broken_at,
         fault: fault.as_ref().map(ToString::to_string),
     };
-    cx.out.answer(&value, |out| match (&value.broken_at, &value.fault) {
+    cx.out.answer(&InMesh::new(&entry.slug, &value), |out| match (&value.broken_at, &value.fault) {
         (Some(at), _) => format!("{} entry {at} is missing or was changed\n", out.paint(Style::Red, "✗")),
         (None, Some(fault)) => format!("{} {fault}\n", out.paint(Style::Red, "✗")),
         (None, None) => format!("{} {} entries, unbroken\n", out.tick(), value.entries),
@@ -366,7 +384,7 @@ fn export(cx: &Context, args: &ExportArgs) -> Result<ExitCode, CliError> {
             file.flush().map_err(|error| failed(&path, error))?;
             let saved_to = path.display().to_string();
             let value = Exported { valid, entries: follow.entries, broken_at: follow.broken_at, saved_to };
-            cx.out.answer(&value, |out| match value.broken_at {
+            cx.out.answer(&InMesh::new(&entry.slug, &value), |out| match value.broken_at {
                 None => format!("{} {} entries in {}\n", out.tick(), value.entries, value.saved_to),
                 Some(at) => format!("{} entry {at} is missing or was changed\n", out.paint(Style::Red, "✗")),
             })?;

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::CliError;
 use crate::output::{Output, Style, clean};
-use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 
 /// Show what members may do, or allow and deny single capabilities. Changing is for the owner and admins.
 #[derive(Args, Clone, Debug, Default)]
@@ -76,6 +76,10 @@ impl Verb for PermissionsArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         json_fields::of::<PermissionsResult>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<PermissionsResult>()]
     }
 
     fn run(self, cx: &Context) -> Ran {

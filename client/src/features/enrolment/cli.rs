@@ -1,8 +1,9 @@
 //! `create`, `invite`, `join`.
 
 use claudemesh_protocol::features::enrolment::{InvitePreset, InviteView};
-use claudemesh_protocol::id::{MeshId, PublicKey};
-use serde_json::json;
+use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, chosen_name, is_exposed};
 use crate::clock::shown;
@@ -14,8 +15,8 @@ use crate::error::{CliError, ExitCode};
 use crate::local::{is_local, serves_now};
 use crate::output::{Style, clean};
 use crate::values::{Groups, parse_duration, parse_groups};
-use crate::verb::json_fields;
-use crate::verb::{Effect, Ran, Verb, done};
+use crate::verb::shape::{InMesh, in_mesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done};
 use clap::Args;
 use std::time::Duration;
 
@@ -47,6 +48,10 @@ impl Verb for CreateArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         vec![]
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Created>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -88,7 +93,15 @@ impl Verb for InviteArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        if self.list { json_fields::of::<InviteView>() } else { vec![] }
+        if self.list { in_mesh::<InviteView>() } else { vec![] }
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![
+            Shape::one::<Invited>(),
+            Shape::list::<InMesh<InviteView>>().of("--list"),
+            Shape::one::<Revoked>().of("--revoke"),
+        ]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -120,9 +133,67 @@ impl Verb for JoinArgs {
         vec![]
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Joined>()]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         join(cx, &self).map(done)
     }
+}
+
+/// A mesh that was made, for scripts.
+#[derive(Serialize, JsonSchema)]
+struct Created {
+    schema_version: &'static str,
+    mesh: String,
+    slug: String,
+    id: MeshId,
+    mesh_id: MeshId,
+    member_id: MemberId,
+    name: String,
+    broker_url: String,
+}
+
+/// An invite that was made, for scripts.
+#[derive(Serialize, JsonSchema)]
+struct Invited {
+    schema_version: &'static str,
+    url: String,
+    code: String,
+    expires_at: String,
+    /// Link for clients of before.
+    v1_url: String,
+    role: String,
+    uses: u32,
+    mesh: String,
+    emailed: bool,
+    copied: bool,
+}
+
+/// An invite that was revoked, for scripts.
+#[derive(Serialize, JsonSchema)]
+struct Revoked {
+    ok: bool,
+    mesh: String,
+    code: String,
+    revoked: bool,
+}
+
+/// A mesh that was joined, for scripts. Role and name are `null` when it was joined already and nobody was asked.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Joined {
+    ok: bool,
+    mesh: String,
+    slug: String,
+    mesh_id: MeshId,
+    member_id: MemberId,
+    pubkey: String,
+    broker_url: String,
+    role: Option<String>,
+    already_member: bool,
+    name: Option<String>,
 }
 
 /// The variable with the usual broker.
@@ -155,10 +226,16 @@ fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
     let slug = cx.store.update(|config| Ok::<_, crate::config::ConfigError>(config.put_mesh(made.entry)))?;
     settle(cx, &keys.member.public());
     warn_if_exposed(cx, broker_url);
-    let value = json!({
-        "schema_version": "1.0", "slug": slug, "id": made.created.mesh_id, "mesh_id": made.created.mesh_id,
-        "member_id": made.created.member_id, "name": name, "broker_url": broker_url,
-    });
+    let value = Created {
+        schema_version: "1.0",
+        mesh: slug.clone(),
+        slug: slug.clone(),
+        id: made.created.mesh_id.clone(),
+        mesh_id: made.created.mesh_id,
+        member_id: made.created.member_id,
+        name: name.clone(),
+        broker_url: broker_url.to_owned(),
+    };
     cx.out.answer(&value, |out| {
         format!(
             "{} made {} on {} as {}\n  next: claudemesh invite --mesh {slug}\n",
@@ -180,8 +257,7 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
     let owner = owner_of(cx, &entry)?;
     if args.list {
         let invites = super::list_invites(&owner, &entry)?;
-        let value = serde_json::to_value(&invites).unwrap_or_default();
-        return cx.out.answer(&value, |out| {
+        return cx.out.answer(&InMesh::all(&entry.slug, &invites), |out| {
             if invites.is_empty() {
                 return "No invites.\n".into();
             }
@@ -190,9 +266,8 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
     }
     if let Some(wanted) = &args.revoke {
         let invite = super::revoke_invite(&owner, &entry, wanted)?;
-        return cx.out.answer(&json!({"ok": true, "code": invite.code, "revoked": true}), |out| {
-            format!("{} revoked {}\n", out.tick(), clean(&invite.code))
-        });
+        let value = Revoked { ok: true, mesh: entry.slug, code: invite.code.clone(), revoked: true };
+        return cx.out.answer(&value, |out| format!("{} revoked {}\n", out.tick(), clean(&invite.code)));
     }
     let preset = (for_name.is_some() || args.groups.is_some()).then(|| InvitePreset {
         display_name: for_name,
@@ -201,11 +276,18 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
     });
     let wish = InviteWish { role: &args.role, uses: args.uses, lifetime: args.expires, preset };
     let made = super::create_invite(&owner, &entry, &wish)?;
-    let value = json!({
-        "schema_version": "1.0", "url": made.view.url, "code": made.view.code, "expires_at": made.view.expires_at,
-        "v1_url": made.v1_url, "role": made.view.role, "uses": made.view.max_uses, "mesh": entry.slug,
-        "emailed": false, "copied": false,
-    });
+    let value = Invited {
+        schema_version: "1.0",
+        url: made.view.url.clone(),
+        code: made.view.code.clone(),
+        expires_at: made.view.expires_at.clone(),
+        v1_url: made.v1_url.clone(),
+        role: made.view.role.clone(),
+        uses: made.view.max_uses,
+        mesh: entry.slug.clone(),
+        emailed: false,
+        copied: false,
+    };
     cx.out.answer(&value, |out| {
         if out.is_quiet() {
             return format!("{}\n", clean(&made.view.url));
@@ -258,7 +340,18 @@ fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     args.name.as_deref().map(chosen_name).transpose()?;
     // `join team` of somebody who is in `team` already: nothing to do, and not an error.
     if let Some(entry) = cx.store.load()?.by_slug(args.link.trim()) {
-        let value = json!({"ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "alreadyMember": true});
+        let value = Joined {
+            ok: true,
+            mesh: entry.slug.clone(),
+            slug: entry.slug.clone(),
+            mesh_id: entry.mesh_id.clone(),
+            member_id: entry.member_id.clone(),
+            pubkey: entry.pubkey.clone(),
+            broker_url: entry.broker_url.clone(),
+            role: None,
+            already_member: true,
+            name: None,
+        };
         return cx.out.answer(&value, |out| format!("{} {} is joined already\n", out.tick(), clean(&entry.slug)));
     }
     let joined = join_link(cx, &args.link, args.name.as_deref(), args.slug.as_deref())?;
@@ -267,10 +360,18 @@ fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     let name =
         connect::ask(cx, entry, |connection| async move { Ok(connection.hello_ack()?.member_display_name.clone()) });
     let name = name.unwrap_or(joined.name);
-    let value = json!({
-        "ok": true, "slug": entry.slug, "meshId": entry.mesh_id, "memberId": entry.member_id, "pubkey": entry.pubkey,
-        "brokerUrl": entry.broker_url, "role": joined.role, "alreadyMember": joined.already_member, "name": name,
-    });
+    let value = Joined {
+        ok: true,
+        mesh: entry.slug.clone(),
+        slug: entry.slug.clone(),
+        mesh_id: entry.mesh_id.clone(),
+        member_id: entry.member_id.clone(),
+        pubkey: entry.pubkey.clone(),
+        broker_url: entry.broker_url.clone(),
+        role: joined.role.clone(),
+        already_member: joined.already_member,
+        name: Some(name.clone()),
+    };
     cx.out.answer(&value, |out| {
         let mut text = format!("{} joined {}", out.tick(), clean(&entry.slug));
         if joined.already_member {

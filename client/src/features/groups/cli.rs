@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use clap::Args;
 use claudemesh_protocol::features::presence::Peer;
 use claudemesh_protocol::id::PublicKey;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::context::connect::{ask, target_session};
 use crate::error::CliError;
 use crate::features::presence::cli::args::SessionArg;
-use crate::features::presence::cli::{write, written};
+use crate::features::presence::cli::{Written, write, written};
 use crate::output::{Output, Style, clean};
-use crate::verb::{Effect, Ran, Verb, done, json_fields, verbs};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
 verbs! {
     /// Join, leave or list groups.
@@ -43,7 +44,7 @@ pub struct JoinArgs {
 }
 
 /// The group that was joined, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Joined {
     group: String,
     role: Option<String>,
@@ -56,6 +57,10 @@ impl Verb for JoinArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         written::<Joined>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Written<Joined>>()]
     }
 
     /// Exit 3 for a malformed name, 5 when no session of the member is connected.
@@ -83,7 +88,7 @@ pub struct LeaveArgs {
 }
 
 /// The group that was left, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Left {
     group: String,
     left: bool,
@@ -96,6 +101,10 @@ impl Verb for LeaveArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         written::<Left>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Written<Left>>()]
     }
 
     /// Exit 5 when no session of the member is in the group.
@@ -125,7 +134,7 @@ impl Verb for LeaveArgs {
 pub struct ListArgs {}
 
 /// One group of one mesh, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Row {
     mesh: String,
     group: String,
@@ -133,7 +142,7 @@ struct Row {
 }
 
 /// One session in a group.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Member {
     name: String,
     role: Option<String>,
@@ -148,6 +157,10 @@ impl Verb for ListArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         json_fields::of::<Row>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<Row>()]
     }
 
     /// The groups of each mesh, by name, with the sessions in them in the order in which they came.

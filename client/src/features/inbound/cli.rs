@@ -1,6 +1,7 @@
 //! `inbound` (the rule for what comes in) and `held` (what it holds back).
 
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,9 +9,9 @@ use super::{Rule, Rules};
 use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::inbox::{Inbox, Message, Verdict};
+use crate::inbox::{Inbox, Message, MessageObject, Verdict};
 use crate::output::{Output, clean};
-use crate::verb::{Effect, Ran, Verb, done};
+use crate::verb::{Effect, Ran, Shape, Verb, done};
 
 /// Show or set which messages reach your sessions: accepted, held for your release, or refused.
 #[derive(Args, Clone, Debug, Default)]
@@ -29,6 +30,10 @@ impl Verb for InboundArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         vec![]
+    }
+
+    fn shapes() -> Vec<Shape> {
+        ["", "set", "bypass", "reset"].map(|word| Shape::one::<Rules>().of(word)).to_vec()
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -86,6 +91,10 @@ impl Verb for HeldArgs {
             Some(HeldAction::Release { .. }) => crate::verb::json_fields::of::<Released>(),
             Some(HeldAction::Drop { .. }) => crate::verb::json_fields::of::<Dropped>(),
         }
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<MessageObject>(), Shape::one::<Released>().of("release"), Shape::one::<Dropped>().of("drop")]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -173,14 +182,14 @@ fn text(rules: &Rules) -> String {
 }
 
 /// The messages that were let through.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Released {
     ok: bool,
     released: Vec<String>,
 }
 
 /// The messages that were put away.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Dropped {
     ok: bool,
     dropped: Vec<String>,

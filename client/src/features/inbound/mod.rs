@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ConfigStore};
@@ -19,7 +20,7 @@ pub mod cli;
 pub const BYPASS: &str = "bypassPermissions";
 
 /// One line of the rule: the first that fits decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
     /// Member or session key of the sender, or 8 and more digits of it; absent means everybody. Names are not unique, so
     /// they are no ground for trust.
@@ -33,7 +34,7 @@ pub struct Rule {
 }
 
 /// `inbound.json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rules {
     /// Always 1.
     pub version: u64,

@@ -1,12 +1,15 @@
 //! `info`.
 
-use serde_json::{Value, json};
+use claudemesh_protocol::features::info::MeshInfoResult;
+use claudemesh_protocol::id::{MemberId, MeshId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::CliError;
 use crate::output::{Style, clean};
-use crate::verb::{Effect, Ran, Verb, done};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 use clap::Args;
 
 /// Show facts about a mesh.
@@ -20,12 +23,40 @@ impl Verb for InfoArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        vec![]
+        json_fields::joined([json_fields::of::<MeshInfoResult>(), json_fields::of::<Own>()])
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Facts>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
         info(cx).map(done)
     }
+}
+
+/// What this machine knows of the mesh.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Own {
+    slug: String,
+    mesh_id: MeshId,
+    member_id: MemberId,
+    broker_url: String,
+    display_name: String,
+    peer_count: u32,
+    state_count: usize,
+}
+
+/// All facts, for scripts.
+#[derive(Serialize, JsonSchema)]
+struct Facts {
+    #[serde(flatten)]
+    info: MeshInfoResult,
+    #[serde(flatten)]
+    own: Own,
+    /// Short name of the mesh on this machine; the broker's id is `meshId`.
+    mesh: String,
 }
 
 /// Runs `info`.
@@ -34,19 +65,26 @@ impl Verb for InfoArgs {
 /// Of the connection.
 pub fn info(cx: &Context) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
-    let (name, info) = ask(cx, &entry, |connection| async move {
+    let (name, mut info, there) = ask(cx, &entry, |connection| async move {
         let name = connection.hello_ack()?.member_display_name.clone();
-        Ok((name, connection.mesh_info().await?))
+        let info = connection.mesh_info().await?;
+        // The same number as `claudemesh peers` shows: who is connected, without this shell.
+        let there = connection.list_peers().await?.iter().filter(|peer| peer.online).count();
+        Ok((name, info, u32::try_from(there).unwrap_or(u32::MAX)))
     })?;
-    let mut value = serde_json::to_value(&info).unwrap_or_default();
-    let own = json!({
-        "slug": entry.slug, "meshId": entry.mesh_id, "memberId": entry.member_id, "brokerUrl": entry.broker_url,
-        "displayName": name, "peerCount": info.peers, "stateCount": info.state_keys.len(),
-    });
-    if let (Value::Object(all), Value::Object(own)) = (&mut value, own) {
-        all.extend(own);
-    }
+    info.peers = there;
+    let own = Own {
+        slug: entry.slug.clone(),
+        mesh_id: entry.mesh_id.clone(),
+        member_id: entry.member_id.clone(),
+        broker_url: entry.broker_url.clone(),
+        display_name: name.clone(),
+        peer_count: there,
+        state_count: info.state_keys.len(),
+    };
+    let value = Facts { info, own, mesh: entry.slug.clone() };
     cx.out.answer(&value, |out| {
+        let info = &value.info;
         let title = format!("{} · {}", clean(&entry.slug), clean(&entry.broker_url));
         let mut text = format!("{}\n", out.paint(Style::Bold, &title));
         let mut row = |label: &str, value: String| text += &format!("  {label:<9}{value}\n");

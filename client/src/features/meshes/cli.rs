@@ -7,8 +7,9 @@ use crate::error::{CliError, ExitCode};
 use crate::local;
 use crate::output::{Style, clean};
 use crate::verb::json_fields;
-use crate::verb::{Effect, Ran, Verb, done};
+use crate::verb::{Effect, Ran, Shape, Verb, done};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// List the meshes joined on this machine.
@@ -23,6 +24,10 @@ impl Verb for ListArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         json_fields::of::<Joined>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<Joined>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -47,15 +52,20 @@ impl Verb for LeaveArgs {
         json_fields::of::<Left>()
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Left>()]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         leave(cx, &self).map(done)
     }
 }
 
 /// One joined mesh.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Joined {
+    mesh: String,
     slug: String,
     name: String,
     mesh_id: MeshId,
@@ -68,9 +78,10 @@ struct Joined {
 }
 
 /// What `leave` did; `left` meshes stay joined.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Left {
     ok: bool,
+    mesh: String,
     slug: String,
     left: usize,
 }
@@ -87,6 +98,7 @@ fn list(cx: &Context) -> Result<(), CliError> {
         .meshes
         .iter()
         .map(|mesh| Joined {
+            mesh: mesh.slug.clone(),
             slug: mesh.slug.clone(),
             name: mesh.name.clone(),
             mesh_id: mesh.mesh_id.clone(),
@@ -144,7 +156,6 @@ fn leave(cx: &Context, args: &LeaveArgs) -> Result<(), CliError> {
         config.meshes.remove(at);
         Ok(config.meshes.len())
     })?;
-    cx.out.answer(&Left { ok: true, slug: args.slug.clone(), left }, |out| {
-        format!("{} left {}; {left} joined\n", out.tick(), clean(&args.slug))
-    })
+    let value = Left { ok: true, mesh: args.slug.clone(), slug: args.slug.clone(), left };
+    cx.out.answer(&value, |out| format!("{} left {}; {left} joined\n", out.tick(), clean(&args.slug)))
 }

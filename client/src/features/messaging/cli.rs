@@ -7,6 +7,7 @@ use std::time::Duration;
 use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, RecipientState, Stage};
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use crate::inbox::{Admitted, KEEP, Mailbox, Message, Pick};
 use crate::output::{Output, Style, clean};
 use crate::session::frame;
 use crate::session::routes::SHELL;
+use crate::verb::shape::{Failed, InMesh};
 
 use self::args::{InboxArgs, MsgStatusArgs, SendArgs};
 
@@ -90,11 +92,11 @@ fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     match (outcomes.as_slice(), failure) {
         ([_], Some(error)) => Err(error),
         ([only], None) => {
-            cx.out.answer(&outcome_json(only), |out| outcome_line(only, out))?;
+            cx.out.answer(&outcome_json(only, &entry.slug), |out| outcome_line(only, out))?;
             Ok(ExitCode::Success)
         }
         (all, failure) => {
-            let list = Value::Array(all.iter().map(outcome_json).collect());
+            let list = Value::Array(all.iter().map(|outcome| outcome_json(outcome, &entry.slug)).collect());
             cx.out.answer(&list, |out| all.iter().map(|outcome| outcome_line(outcome, out)).collect())?;
             Ok(failure.map_or(ExitCode::Success, |error| error.exit))
         }
@@ -136,10 +138,11 @@ fn read_text(path: &std::path::Path) -> Result<String, CliError> {
 }
 
 /// What became of a message to one target.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Sent {
     ok: bool,
+    mesh: String,
     message_id: String,
     target: String,
     name: Option<String>,
@@ -152,11 +155,21 @@ struct Sent {
     recipients: Vec<RecipientState>,
 }
 
-fn outcome_json(outcome: &Outcome) -> Value {
+/// One target of several.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used: a failure has the form of every other")]
+enum SentOrNot {
+    Sent(Sent),
+    Failed(Failed),
+}
+
+fn outcome_json(outcome: &Outcome, mesh: &str) -> Value {
     match &outcome.result {
         Ok(ack) => {
             let sent = Sent {
                 ok: true,
+                mesh: mesh.to_owned(),
                 message_id: ack.message_id.clone(),
                 target: outcome.target.clone(),
                 name: outcome.resolved.as_ref().map(|found| found.name.clone()),
@@ -172,6 +185,7 @@ fn outcome_json(outcome: &Outcome) -> Value {
         }
         Err(error) => {
             let mut value = CliError::from(error.clone()).to_json();
+            value["mesh"] = mesh.into();
             value["target"] = outcome.target.clone().into();
             value
         }
@@ -213,9 +227,7 @@ fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
             Err(error) if error.exit == ExitCode::NotFound => last = Some(error),
             Err(error) => return Err(error),
             Ok(status) => {
-                let value = serde_json::to_value(&status)
-                    .map_err(|error| CliError::internal(format!("The answer cannot be written: {error}.")))?;
-                return cx.out.answer(&value, |out| status_text(&status, out));
+                return cx.out.answer(&InMesh::new(&entry.slug, &status), |out| status_text(&status, out));
             }
         }
     }

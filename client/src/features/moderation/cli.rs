@@ -8,9 +8,11 @@ use crate::context::connect::ask;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Style, clean};
 use crate::values::parse_duration;
-use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use crate::verb::shape::{InMesh, in_mesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done};
 use clap::Args;
 use claudemesh_protocol::features::moderation::BanEntry;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -43,7 +45,11 @@ impl Verb for KickArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Kicked>()
+        in_mesh::<Kicked>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Kicked>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -66,7 +72,11 @@ impl Verb for DisconnectArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Disconnected>()
+        in_mesh::<Disconnected>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Disconnected>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -91,7 +101,11 @@ impl Verb for BanArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Banned>()
+        in_mesh::<Banned>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Banned>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -113,7 +127,11 @@ impl Verb for UnbanArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Unbanned>()
+        in_mesh::<Unbanned>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Unbanned>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -132,7 +150,11 @@ impl Verb for BansArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<BanEntry>()
+        in_mesh::<BanEntry>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<InMesh<BanEntry>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -141,7 +163,7 @@ impl Verb for BansArgs {
 }
 
 /// Whom `kick` closed.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Kicked {
     affected: Vec<String>,
     kicked: Vec<String>,
@@ -149,19 +171,19 @@ struct Kicked {
 }
 
 /// Whom `disconnect` closed.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Disconnected {
     affected: Vec<String>,
 }
 
 /// Who is banned now.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Banned {
     banned: String,
 }
 
 /// Who is not banned any more.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Unbanned {
     unbanned: String,
 }
@@ -208,7 +230,7 @@ fn kick(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
         return Err(nobody_of(args));
     }
     let value = Kicked { affected: ack.affected, kicked: ack.kicked, skipped_control_plane: skipped };
-    cx.out.answer(&value, |out| {
+    cx.out.answer(&InMesh::new(&entry.slug, &value), |out| {
         let mut text = format!("{} kicked {}\n", out.tick(), names(&value.kicked));
         if !value.skipped_control_plane.is_empty() {
             text += &format!(
@@ -232,7 +254,9 @@ fn disconnect(cx: &Context, args: &SelectionArgs) -> Result<(), CliError> {
         return Err(nobody_of(args));
     }
     let value = Disconnected { affected };
-    cx.out.answer(&value, |out| format!("{} disconnected {}\n", out.tick(), names(&value.affected)))
+    cx.out.answer(&InMesh::new(&entry.slug, &value), |out| {
+        format!("{} disconnected {}\n", out.tick(), names(&value.affected))
+    })
 }
 
 /// Runs `ban`.
@@ -248,7 +272,7 @@ fn ban(cx: &Context, args: &BanArgs) -> Result<(), CliError> {
             |connection| async move { Ok(connection.ban_member(&args.peer, args.reason.as_deref()).await?) },
         )?;
     let value = Banned { banned };
-    cx.out.answer(&value, |out| format!("{} banned {}\n", out.tick(), clean(&value.banned)))
+    cx.out.answer(&InMesh::new(&entry.slug, &value), |out| format!("{} banned {}\n", out.tick(), clean(&value.banned)))
 }
 
 /// Runs `unban`.
@@ -259,7 +283,9 @@ fn unban(cx: &Context, args: &UnbanArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let name = ask(cx, &entry, |connection| async move { Ok(connection.unban_member(&args.peer).await?) })?;
     let value = Unbanned { unbanned: name };
-    cx.out.answer(&value, |out| format!("{} unbanned {}\n", out.tick(), clean(&value.unbanned)))
+    cx.out.answer(&InMesh::new(&entry.slug, &value), |out| {
+        format!("{} unbanned {}\n", out.tick(), clean(&value.unbanned))
+    })
 }
 
 /// Runs `bans`.
@@ -269,7 +295,7 @@ fn unban(cx: &Context, args: &UnbanArgs) -> Result<(), CliError> {
 fn bans(cx: &Context) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let bans = ask(cx, &entry, |connection| async move { Ok(connection.list_bans().await?) })?;
-    cx.out.answer(&bans, |out| {
+    cx.out.answer(&InMesh::all(&entry.slug, &bans), |out| {
         if bans.is_empty() {
             return "Nobody is banned.\n".into();
         }

@@ -1,13 +1,14 @@
 //! `claudemesh notify`: shows, sets and tries the notification.
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Notifier, VARIABLE};
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::output::clean;
-use crate::verb::{Audience, Effect, Ran, Verb, done};
+use crate::verb::{Audience, Effect, Ran, Shape, Verb, done};
 
 /// Show or set how you are told, outside of Claude Code, that a question waits. Off by default.
 #[derive(Args, Clone, Debug, Default)]
@@ -35,13 +36,17 @@ impl Verb for NotifyArgs {
         crate::verb::json_fields::of::<Setting>()
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Setting>()]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         run(cx, &self).map(done)
     }
 }
 
 /// What is set now.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Setting {
     notify: String,
     by_variable: bool,

@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 use claudemesh_protocol::crypto::keys::safety_number;
 use claudemesh_protocol::features::members::MemberView;
 use claudemesh_protocol::id::PublicKey;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::answer::{self, GiveError, Waiting};
 use super::audit;
@@ -22,7 +24,7 @@ use crate::features::messaging::cli::pull_all;
 use crate::inbox::Mailbox;
 use crate::output::{Style, clean, clean_lines};
 use crate::values::parse_duration;
-use crate::verb::{Effect, Ran, Verb, done};
+use crate::verb::{Effect, Ran, Shape, Verb, done};
 
 /// Records of the log that are listed, the newest.
 const MAX_LISTED: usize = 1_000;
@@ -55,6 +57,16 @@ impl Verb for ApproversArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         vec![]
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![
+            Shape::list::<MeshApprovers>(),
+            Shape::one::<MeshApprovers>().of("--quorum"),
+            Shape::one::<MeshApprovers>().of("--expires"),
+            Shape::one::<MeshApprovers>().of("add"),
+            Shape::one::<MeshApprovers>().of("remove"),
+        ]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -110,6 +122,10 @@ impl Verb for PermitArgs {
         vec![]
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<OpenRequest>(), Shape::one::<Decided>().of("ID allow|deny")]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         permit(cx, &self).map(done)
     }
@@ -133,6 +149,10 @@ impl Verb for PermissionLogArgs {
         vec![]
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<LogRecord>(), Shape::one::<LogCheck>().of("--verify")]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         permission_log(cx, &self).map(Into::into)
     }
@@ -141,6 +161,84 @@ impl Verb for PermissionLogArgs {
 fn parse_expires(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text)?;
     if (MIN_EXPIRES..=MAX_EXPIRES).contains(&time) { Ok(time) } else { Err("expected 10s to 9m".into()) }
+}
+
+/// Who decides for the sessions of one mesh, for scripts.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct MeshApprovers {
+    mesh: String,
+    on: bool,
+    quorum: u32,
+    expires_seconds: u64,
+    approvers: Vec<Approver>,
+}
+
+/// One of them.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Approver {
+    pubkey: PublicKey,
+    /// `null` when the broker does not list the member.
+    name: Option<String>,
+    safety_number: Option<String>,
+}
+
+/// A request that waits for a decision, for scripts.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct OpenRequest {
+    id: String,
+    mesh: String,
+    from: String,
+    from_pubkey: String,
+    from_member: String,
+    tool: String,
+    preview: String,
+    digest: String,
+    expires_at: String,
+    quorum: u32,
+    of: u32,
+}
+
+/// A decision that was sent, for scripts.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Decided {
+    ok: bool,
+    id: String,
+    behavior: Behavior,
+    mesh: String,
+    to: String,
+    message_id: String,
+    online: Option<u32>,
+}
+
+/// A record of the log, for scripts: what happened, and its data.
+#[derive(JsonSchema)]
+#[schemars(extend("additionalProperties" = true))]
+#[expect(dead_code, reason = "only its schema is used: records are printed as they stand in the log")]
+struct LogRecord {
+    at: String,
+    event: String,
+    mesh: String,
+    data: Value,
+}
+
+/// What a check of the log found, for scripts.
+#[derive(Serialize, JsonSchema)]
+struct LogCheck {
+    ok: bool,
+    records: u64,
+    faults: Vec<FaultRow>,
+}
+
+/// Something that is wrong in the log.
+#[derive(Serialize, JsonSchema)]
+struct FaultRow {
+    file: String,
+    line: u64,
+    what: String,
 }
 
 /// Runs `approvers`.
@@ -215,7 +313,7 @@ fn list_approvers(cx: &Context) -> Result<(), CliError> {
         text += &mesh_text(&entry, mesh, &names);
     }
     let nobody = list.is_empty();
-    cx.out.answer(&Value::Array(list), |out| match nobody {
+    cx.out.answer(&list, |out| match nobody {
         true if out.is_quiet() => String::new(),
         true => "nobody may decide for your sessions; `claudemesh approvers add <key>` names somebody\n".into(),
         false => text,
@@ -226,22 +324,19 @@ fn own_key(entry: &MeshEntry) -> Option<PublicKey> {
     PublicKey::parse(&entry.pubkey)
 }
 
-fn mesh_json(entry: &MeshEntry, mesh: &MeshRules, names: &[MemberView]) -> Value {
-    let approvers: Vec<Value> = mesh
-        .approvers
-        .iter()
-        .map(|key| {
-            let member = names.iter().find(|member| member.pubkey == *key);
-            json!({
-                "pubkey": key, "name": member.map(|member| &member.display_name),
-                "safetyNumber": own_key(entry).map(|own| safety_number(&own, key)),
-            })
-        })
-        .collect();
-    json!({
-        "mesh": entry.slug, "on": mesh.can_decide(), "quorum": mesh.quorum, "expiresSeconds": mesh.expires().as_secs(),
-        "approvers": approvers,
-    })
+fn mesh_json(entry: &MeshEntry, mesh: &MeshRules, names: &[MemberView]) -> MeshApprovers {
+    let approver = |key: &PublicKey| Approver {
+        pubkey: *key,
+        name: names.iter().find(|member| member.pubkey == *key).map(|member| member.display_name.clone()),
+        safety_number: own_key(entry).map(|own| safety_number(&own, key)),
+    };
+    MeshApprovers {
+        mesh: entry.slug.clone(),
+        on: mesh.can_decide(),
+        quorum: mesh.quorum,
+        expires_seconds: mesh.expires().as_secs(),
+        approvers: mesh.approvers.iter().map(approver).collect(),
+    }
 }
 
 fn mesh_text(entry: &MeshEntry, mesh: &MeshRules, names: &[MemberView]) -> String {
@@ -312,8 +407,8 @@ struct Found {
 fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
     let (Some(id), Some(behavior)) = (&args.id, args.behavior) else {
         let found = connect::block_on(collect(cx))?;
-        let list = found.iter().map(found_json).collect();
-        return cx.out.answer(&Value::Array(list), |out| {
+        let list: Vec<OpenRequest> = found.iter().map(found_json).collect();
+        return cx.out.answer(&list, |out| {
             if found.is_empty() {
                 return if out.is_quiet() { String::new() } else { "nobody waits for your permission\n".into() };
             }
@@ -352,10 +447,15 @@ fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
         connection.close().await;
         Ok((one, given?))
     })?;
-    let value = json!({
-        "ok": true, "id": id, "behavior": behavior, "mesh": one.entry.slug, "to": one.waiting.message.from_name(),
-        "messageId": ack.message_id, "online": ack.online,
-    });
+    let value = Decided {
+        ok: true,
+        id,
+        behavior,
+        mesh: one.entry.slug.clone(),
+        to: one.waiting.message.from_name(),
+        message_id: ack.message_id.clone(),
+        online: ack.online,
+    };
     cx.out.answer(&value, |out| {
         let away = if ack.online == Some(0) { "; the session is away, so it will hardly count" } else { "" };
         let name = one.waiting.message.from_name();
@@ -403,13 +503,21 @@ async fn collect(cx: &Context) -> Result<Vec<Found>, CliError> {
     Ok(all)
 }
 
-fn found_json(one: &Found) -> Value {
+fn found_json(one: &Found) -> OpenRequest {
     let Waiting { message, request } = &one.waiting;
-    json!({
-        "id": request.id, "mesh": one.entry.slug, "from": message.from_name(), "fromPubkey": message.sender_pubkey,
-        "fromMember": message.sender_member, "tool": request.tool, "preview": request.preview, "digest": request.digest,
-        "expiresAt": claudemesh_protocol::time::iso(request.expires_at_ms), "quorum": request.quorum, "of": request.of,
-    })
+    OpenRequest {
+        id: request.id.clone(),
+        mesh: one.entry.slug.clone(),
+        from: message.from_name(),
+        from_pubkey: message.sender_pubkey.clone(),
+        from_member: message.sender_member.clone(),
+        tool: request.tool.clone(),
+        preview: request.preview.clone(),
+        digest: request.digest.clone(),
+        expires_at: claudemesh_protocol::time::iso(request.expires_at_ms),
+        quorum: request.quorum,
+        of: request.of,
+    }
 }
 
 fn found_text(one: &Found, out: &crate::output::Output) -> String {
@@ -449,9 +557,9 @@ fn permission_log(cx: &Context, args: &PermissionLogArgs) -> Result<ExitCode, Cl
         cx.out.answer(&Value::Array(records.into()), |_| text)?;
         return Ok(ExitCode::Success);
     }
-    let list: Vec<Value> =
-        faults.iter().map(|fault| json!({"file": fault.file, "line": fault.line, "what": fault.what})).collect();
-    let value = json!({"ok": faults.is_empty(), "records": count, "faults": list});
+    let fault =
+        |fault: &audit::Fault| FaultRow { file: fault.file.clone(), line: fault.line, what: fault.what.clone() };
+    let value = LogCheck { ok: faults.is_empty(), records: count, faults: faults.iter().map(fault).collect() };
     cx.out.answer(&value, |out| {
         if faults.is_empty() {
             return format!("{} {} records, unbroken\n", out.tick(), count);

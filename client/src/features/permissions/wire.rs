@@ -5,6 +5,7 @@
 use claudemesh_protocol::crypto::keys::{self, SecretKey};
 use claudemesh_protocol::crypto::signed::{self, PermissionWord};
 use claudemesh_protocol::id::{MeshId, PublicKey};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -22,7 +23,7 @@ pub const MAX_TOOL_CHARS: usize = 200;
 pub const MAX_REASON_CHARS: usize = 300;
 
 /// What an approver decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Behavior {
     /// The call may run.

@@ -1,8 +1,11 @@
 //! `peers`, `status`, `summary`, `visible`, `profile`, `ping`.
 
-use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile};
+use claudemesh_protocol::features::groups::Group;
+use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile, Stats};
+use claudemesh_protocol::id::PublicKey;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::clock::shown;
 use crate::config::MeshEntry;
@@ -11,7 +14,7 @@ use crate::context::Context;
 use crate::context::connect::{ask, target_session};
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment;
-use crate::output::{Output, Style, clean};
+use crate::output::{Output, Style, clean, counted};
 
 use self::args::{PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
 use crate::verb::json_fields;
@@ -19,7 +22,7 @@ use crate::verb::json_fields;
 pub mod args;
 
 /// What a listed peer has beside the fields of the wire.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct PeerPlace {
     name: String,
@@ -27,49 +30,129 @@ struct PeerPlace {
     is_self: bool,
 }
 
-/// The peers of one mesh among several.
-#[derive(Serialize, Deserialize)]
-struct MeshPeers {
+/// A connected peer, for scripts.
+#[derive(Serialize, JsonSchema)]
+struct HerePeer {
+    #[serde(flatten)]
+    peer: Peer,
+    #[serde(flatten)]
+    place: PeerPlace,
+}
+
+/// A member without a connection, as a peer that is away.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct AwayMember {
+    pubkey: PublicKey,
+    member_pubkey: PublicKey,
+    display_name: String,
+    status: Option<PeerStatus>,
+    summary: Option<String>,
+    groups: Vec<Group>,
+    role: String,
+    online: bool,
+    last_seen_at: Option<String>,
+    #[serde(flatten)]
+    place: PeerPlace,
+}
+
+/// A row of `peers`.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum PeerRow {
+    Here(Box<HerePeer>),
+    Away(Box<AwayMember>),
+}
+
+/// What one peer counted, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Counted {
     mesh: String,
-    peers: Vec<Value>,
+    name: String,
+    pubkey: PublicKey,
+    /// `null` of a peer that reports nothing.
+    stats: Option<Stats>,
+}
+
+/// The way to one broker and back, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Pinged {
+    mesh: String,
+    ws_status: &'static str,
+    peers_online: usize,
+    round_trip_ms: f64,
+    /// `null` when the broker does not tell its clock.
+    broker_time: Option<String>,
+    push_buffer: u32,
+}
+
+/// Whether a mesh can be reached, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Reached {
+    mesh: String,
+    ok: bool,
+    broker_url: String,
+    /// Your name there; absent when it is not reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// First 16 digits of your key.
+    pubkey: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round_trip_ms: Option<f64>,
+    /// Code of what went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// All of `status`, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Connections {
+    version: &'static str,
+    config: String,
+    ok: bool,
+    meshes: Vec<Reached>,
 }
 
 /// What `status set` wrote.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct StatusSet {
     status: &'static str,
 }
 
 /// What `summary` wrote.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct SummarySet {
     summary: String,
 }
 
 /// What `visible` wrote.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct VisibleSet {
     visible: bool,
 }
 
 /// The profile of one session of this member.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct OwnProfile {
+    mesh: String,
     name: String,
     session_id: String,
     profile: Option<Profile>,
 }
 
 /// How many sessions a write changed.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Sessions {
     sessions: u32,
 }
 
 /// A write and how many sessions it changed.
-#[derive(Serialize)]
-struct Written<T> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Written<T> {
     #[serde(flatten)]
     change: T,
     #[serde(flatten)]
@@ -99,18 +182,16 @@ fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
     let mut lists = Vec::new();
     for entry in cx.mesh_entries()? {
         let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
-        let mut list: Vec<Value> = peers.iter().map(|peer| peer_json(peer, &entry)).collect();
+        // Who is away is asked for with --all, in every form of the answer.
+        let there = peers.iter().filter(|peer| args.all || peer.online);
+        let mut list: Vec<Value> = there.map(|peer| peer_json(peer, &entry)).collect();
         if args.all {
             list.extend(away(&entry, &peers)?);
         }
         lists.push((entry.slug.clone(), list));
     }
-    let of_mesh = |(mesh, peers): &(String, Vec<Value>)| MeshPeers { mesh: mesh.clone(), peers: peers.clone() };
-    let value = match lists.as_slice() {
-        [(_, only)] => Value::Array(only.clone()),
-        all => serde_json::to_value(all.iter().map(of_mesh).collect::<Vec<_>>()).unwrap_or_default(),
-    };
-    cx.out.answer(&value, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, args.all, out)).collect())
+    let rows: Vec<&Value> = lists.iter().flat_map(|(_, list)| list).collect();
+    cx.out.answer(&rows, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, args.all, out)).collect())
 }
 
 /// Runs `stats`: the counters that each peer reported, per mesh.
@@ -121,33 +202,33 @@ fn stats(cx: &Context) -> Result<(), CliError> {
     let mut meshes = Vec::new();
     for entry in cx.mesh_entries()? {
         let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
-        let list: Vec<Value> = peers
-            .iter()
-            .map(|peer| json!({"name": peer.display_name, "pubkey": peer.pubkey, "stats": peer.stats}))
-            .collect();
-        meshes.push(json!({"mesh": entry.slug, "peers": list}));
+        let counted = |peer: Peer| Counted {
+            mesh: entry.slug.clone(),
+            name: peer.display_name,
+            pubkey: peer.pubkey,
+            stats: peer.stats,
+        };
+        let list: Vec<Counted> = peers.into_iter().filter(|peer| peer.online).map(counted).collect();
+        meshes.push((entry.slug.clone(), list));
     }
-    let value = match meshes.as_slice() {
-        [only] => only.clone(),
-        all => Value::Array(all.to_vec()),
-    };
-    cx.out.answer(&value, |out| meshes.iter().map(|mesh| stats_text(mesh, out)).collect())
+    let rows: Vec<&Counted> = meshes.iter().flat_map(|(_, list)| list).collect();
+    cx.out.answer(&rows, |out| meshes.iter().map(|(slug, list)| stats_text(slug, list, out)).collect())
 }
 
-fn stats_text(mesh: &Value, out: &Output) -> String {
-    let peers = mesh["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let head = format!("{} ({})", clean(mesh["mesh"].as_str().unwrap_or_default()), peers.len());
+fn stats_text(slug: &str, peers: &[Counted], out: &Output) -> String {
+    let head = format!("{} ({})", clean(slug), peers.len());
     let mut text = format!("{}\n", out.paint(Style::Bold, &head));
     for peer in peers {
-        let number =
-            |name: &str| peer["stats"][name].as_f64().map_or_else(|| "-".into(), |value| format!("{value:.0}"));
+        let number = |pick: fn(&Stats) -> Option<f64>| {
+            peer.stats.as_ref().and_then(pick).map_or_else(|| "-".into(), |value| format!("{value:.0}"))
+        };
         text += &format!(
             "  {}: {} in, {} out, {} tool calls, {} errors\n",
-            clean(peer["name"].as_str().unwrap_or_default()),
-            number("messagesIn"),
-            number("messagesOut"),
-            number("toolCalls"),
-            number("errors")
+            clean(&peer.name),
+            number(|stats| stats.messages_in),
+            number(|stats| stats.messages_out),
+            number(|stats| stats.tool_calls),
+            number(|stats| stats.errors)
         );
     }
     text
@@ -155,31 +236,37 @@ fn stats_text(mesh: &Value, out: &Output) -> String {
 
 /// A peer for scripts: the wire's fields, plus `name`, `mesh` and whether it is of our member.
 fn peer_json(peer: &Peer, entry: &MeshEntry) -> Value {
-    let mut value = serde_json::to_value(peer).unwrap_or_default();
     let place = PeerPlace {
         name: peer.display_name.clone(),
         mesh: entry.slug.clone(),
         is_self: peer.member_pubkey.to_hex() == entry.pubkey,
     };
-    if let (Value::Object(all), Ok(Value::Object(place))) = (&mut value, serde_json::to_value(place)) {
-        all.extend(place);
-    }
-    value
+    let row = PeerRow::Here(Box::new(HerePeer { peer: peer.clone(), place }));
+    serde_json::to_value(row).unwrap_or_default()
 }
 
 /// Members without a connection, as peers that are away.
 fn away(entry: &MeshEntry, peers: &[Peer]) -> Result<Vec<Value>, CliError> {
     let members = enrolment::members(entry)?;
     let there = |key: &claudemesh_protocol::id::PublicKey| peers.iter().any(|peer| peer.member_pubkey == *key);
-    let away = members.into_iter().filter(|member| !there(&member.pubkey)).map(|member| {
-        json!({
-            "pubkey": member.pubkey, "memberPubkey": member.pubkey, "displayName": member.display_name,
-            "name": member.display_name, "status": null, "summary": null, "groups": member.groups,
-            "role": member.permission, "online": false, "lastSeenAt": member.last_seen_at, "mesh": entry.slug,
-            "isSelf": member.pubkey.to_hex() == entry.pubkey,
-        })
+    let away = members.into_iter().filter(|member| !there(&member.pubkey)).map(|member| AwayMember {
+        pubkey: member.pubkey,
+        member_pubkey: member.pubkey,
+        display_name: member.display_name.clone(),
+        status: None,
+        summary: None,
+        groups: member.groups,
+        role: member.permission,
+        online: false,
+        last_seen_at: member.last_seen_at,
+        place: PeerPlace {
+            name: member.display_name,
+            mesh: entry.slug.clone(),
+            is_self: member.pubkey.to_hex() == entry.pubkey,
+        },
     });
-    Ok(away.collect())
+    let row = |member| serde_json::to_value(PeerRow::Away(Box::new(member))).unwrap_or_default();
+    Ok(away.map(row).collect())
 }
 
 /// Who is connected; with `all` also who is away, for a moment or for days.
@@ -295,37 +382,42 @@ fn connections(cx: &Context) -> Result<ExitCode, CliError> {
             let ack = connection.hello_ack()?;
             Ok((ack.member_display_name.clone(), connection.echo().await.ok().map(|(_, time)| time)))
         });
-        let key: String = entry.pubkey.chars().take(16).collect();
-        rows.push(match tested {
-            Ok((name, time)) => json!({
-                "mesh": entry.slug, "ok": true, "brokerUrl": entry.broker_url, "name": name, "pubkey": key,
-                "roundTripMs": time.map(|time| time.as_secs_f64() * 1_000.0),
-            }),
-            Err(error) => json!({
-                "mesh": entry.slug, "ok": false, "brokerUrl": entry.broker_url, "pubkey": key, "error": error.code,
-                "message": error.message,
-            }),
-        });
+        let mut row = Reached {
+            mesh: entry.slug.clone(),
+            ok: tested.is_ok(),
+            broker_url: entry.broker_url.clone(),
+            name: None,
+            pubkey: entry.pubkey.chars().take(16).collect(),
+            round_trip_ms: None,
+            error: None,
+            message: None,
+        };
+        match tested {
+            Ok((name, time)) => {
+                (row.name, row.round_trip_ms) = (Some(name), time.map(|time| time.as_secs_f64() * 1_000.0));
+            }
+            Err(error) => (row.error, row.message) = (Some(error.code), Some(error.message)),
+        }
+        rows.push(row);
     }
-    let fine = rows.iter().all(|row| row["ok"] == true);
-    let path = cx.store.config_path();
-    let value = json!({
-        "version": env!("CARGO_PKG_VERSION"), "config": path.to_string_lossy(), "ok": fine, "meshes": rows,
-    });
+    let fine = rows.iter().all(|row| row.ok);
+    let config = cx.store.config_path().to_string_lossy().into_owned();
+    let value = Connections { version: env!("CARGO_PKG_VERSION"), config, ok: fine, meshes: rows };
     cx.out.answer(&value, |out| {
-        let mut text = format!("claudemesh {}\nconfig {}\n", env!("CARGO_PKG_VERSION"), path.display());
-        if rows.is_empty() {
+        let mut text = format!("claudemesh {}\nconfig {}\n", value.version, value.config);
+        if value.meshes.is_empty() {
             text += "No mesh is joined.\n";
         }
-        for row in &rows {
-            let field = |name: &str| clean(row[name].as_str().unwrap_or_default()).into_owned();
-            let (mark, rest) = if row["ok"] == true {
-                let time = row["roundTripMs"].as_f64().map(|ms| format!(", {ms:.1} ms")).unwrap_or_default();
-                (out.tick(), format!("connected as {}{time}", field("name")))
+        for row in &value.meshes {
+            let field = |text: &Option<String>| clean(text.as_deref().unwrap_or_default()).into_owned();
+            let (mark, rest) = if row.ok {
+                let time = row.round_trip_ms.map(|ms| format!(", {ms:.1} ms")).unwrap_or_default();
+                (out.tick(), format!("connected as {}{time}", field(&row.name)))
             } else {
-                (out.paint(Style::Red, "✗"), field("message"))
+                (out.paint(Style::Red, "✗"), field(&row.message))
             };
-            text += &format!("{mark} {} ({}): {rest}  key {}\n", field("mesh"), field("brokerUrl"), field("pubkey"));
+            let (mesh, url) = (clean(&row.mesh), clean(&row.broker_url));
+            text += &format!("{mark} {mesh} ({url}): {rest}  key {}\n", clean(&row.pubkey));
         }
         text
     })?;
@@ -384,7 +476,12 @@ fn show_profile(cx: &Context) -> Result<(), CliError> {
     let own: Vec<OwnProfile> = peers
         .into_iter()
         .filter(|peer| peer.member_pubkey.to_hex() == entry.pubkey)
-        .map(|peer| OwnProfile { name: peer.display_name, session_id: peer.session_id, profile: peer.profile })
+        .map(|peer| OwnProfile {
+            mesh: entry.slug.clone(),
+            name: peer.display_name,
+            session_id: peer.session_id,
+            profile: peer.profile,
+        })
         .collect();
     cx.out.answer(&own, |out| {
         if own.is_empty() {
@@ -456,25 +553,27 @@ fn ping(cx: &Context) -> Result<(), CliError> {
             let peers = connection.list_peers().await?;
             Ok((echo, time, peers.iter().filter(|peer| peer.online).count()))
         })?;
-        rows.push(json!({
-            "mesh": entry.slug, "ws_status": "open", "peers_online": peers, "round_trip_ms": time.as_secs_f64() * 1_000.0,
-            "broker_time": Some(echo.broker_time).filter(|time| !time.is_empty()), "push_buffer": echo.waiting.now + echo.waiting.next + echo.waiting.low,
-        }));
+        rows.push(Pinged {
+            mesh: entry.slug.clone(),
+            ws_status: "open",
+            peers_online: peers,
+            round_trip_ms: time.as_secs_f64() * 1_000.0,
+            broker_time: Some(echo.broker_time).filter(|time| !time.is_empty()),
+            push_buffer: echo.waiting.now + echo.waiting.next + echo.waiting.low,
+        });
     }
-    let value = if let [only] = rows.as_slice() { only.clone() } else { Value::Array(rows.clone()) };
-    cx.out.answer(&value, |out| {
-        rows.iter()
-            .map(|row| {
-                let ms = row["round_trip_ms"].as_f64().unwrap_or_default();
-                let mesh = clean(row["mesh"].as_str().unwrap_or_default()).into_owned();
-                format!(
-                    "{} {mesh}: {ms:.2} ms, {} peers online, {} messages waiting\n",
-                    out.tick(),
-                    row["peers_online"],
-                    row["push_buffer"]
-                )
-            })
-            .collect()
+    cx.out.answer(&rows, |out| {
+        let line = |row: &Pinged| {
+            format!(
+                "{} {}: {:.2} ms, {} online, {} waiting\n",
+                out.tick(),
+                clean(&row.mesh),
+                row.round_trip_ms,
+                counted(row.peers_online, "peer"),
+                counted(row.push_buffer as usize, "message"),
+            )
+        };
+        rows.iter().map(line).collect()
     })
 }
 

@@ -21,8 +21,9 @@ use crate::inbox::{Admitted, Mailbox, MessageObject};
 use crate::ipc::{attach, protocol};
 use crate::output::{Output, Style, clean, clean_lines};
 use crate::values::parse_wait;
-use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Ask a peer a question and wait for the answer.
@@ -51,6 +52,10 @@ impl Verb for AskArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         json_fields::of::<Asked>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Asked>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -83,13 +88,17 @@ impl Verb for ReplyArgs {
         json_fields::of::<Replied>()
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Replied>()]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         reply(cx, &self).map(done)
     }
 }
 
 /// What became of a question.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Asked {
     ok: bool,
@@ -108,12 +117,12 @@ struct Asked {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    question: Option<Value>,
+    question: Option<MessageObject>,
     status: &'static str,
 }
 
 /// What became of an answer.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Replied {
     ok: bool,
@@ -127,9 +136,18 @@ struct Replied {
 }
 
 /// The state of a question, beside its message.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct QuestionState {
     state: &'static str,
+}
+
+/// A row of `inbox --questions`.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct QuestionRow {
+    #[serde(flatten)]
+    message: MessageObject,
+    #[serde(flatten)]
+    state: QuestionState,
 }
 
 /// The fields of `inbox --questions`.
@@ -301,7 +319,7 @@ fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Asked {
             "rejected"
         }
         Ended::Interrupted(question) => {
-            asked.question = Some(question.to_json(&entry.slug));
+            asked.question = Some(question.object(&entry.slug));
             "interrupted"
         }
         Ended::TimedOut | Ended::Pending => "timed_out",
@@ -452,12 +470,8 @@ async fn session_reader(cx: &Context, entry: &MeshEntry) -> Option<String> {
 }
 
 fn question_json(question: &Question, slug: &str) -> Value {
-    let mut value = question.message.to_json(slug);
     let state = QuestionState { state: question.state.as_str() };
-    if let (Value::Object(all), Ok(Value::Object(state))) = (&mut value, serde_json::to_value(state)) {
-        all.extend(state);
-    }
-    value
+    serde_json::to_value(QuestionRow { message: question.message.object(slug), state }).unwrap_or_default()
 }
 
 fn questions_text(slug: &str, list: &[Question], reached: bool, out: &Output) -> String {

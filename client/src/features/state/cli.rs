@@ -6,6 +6,7 @@ use clap::Args;
 use claudemesh_protocol::features::state::{
     DeleteState, GetState, SetState, StateChange, StateEntry, StateMissed, StateResult, StateWritten,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,7 +19,8 @@ use crate::error::CliError;
 use crate::output::{Output, Style, clean};
 use crate::session::notes::harmless_value;
 use crate::values::parse_duration;
-use crate::verb::{Effect, Ran, Verb, done, json_fields, verbs};
+use crate::verb::shape::{self, InMesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done, verbs};
 
 /// Characters of one value where a model reads it: hosts cut what a command prints at 30,000.
 const MODEL_CHARS: usize = 20_000;
@@ -52,15 +54,19 @@ impl Verb for GetArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<StateResult>()
+        shape::in_mesh::<StateResult>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<StateResult>>()]
     }
 
     /// Exit 0 also for a key that is not set: its version is 0.
     fn run(self, cx: &Context) -> Ran {
         let query = GetState { key: self.key };
-        let found = in_mesh(cx, |connection| async move { connection.request(query).await })?;
+        let (mesh, found) = in_mesh(cx, |connection| async move { connection.request(query).await })?;
         cx.out
-            .answer(&found, |out| {
+            .answer(&InMesh::new(&mesh, &found), |out| {
                 if found.updated_at.is_empty() {
                     return format!("{} is not set\n", word(&found.key, out));
                 }
@@ -93,7 +99,7 @@ pub struct SetArgs {
 }
 
 /// A key that was written, for scripts. Without `version` the broker could not say it.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Written {
     key: String,
     value: Value,
@@ -113,7 +119,11 @@ impl Verb for SetArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Written>()
+        shape::in_mesh::<Written>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Written>>()]
     }
 
     /// Exit 6 when another version is there, 7 when a bound is hit.
@@ -122,10 +132,10 @@ impl Verb for SetArgs {
         let ttl_s = self.ttl.map(|ttl| ttl.as_secs());
         let set = SetState { key: self.key, value, expected_version: self.if_version, ttl_s };
         let write = set.clone();
-        let stored = in_mesh(cx, |connection| async move { connection.write(write).await })?;
+        let (mesh, stored) = in_mesh(cx, |connection| async move { connection.write(write).await })?;
         let written = Written::new(set.key, set.value, stored);
         cx.out
-            .answer(&written, |out| {
+            .answer(&InMesh::new(&mesh, &written), |out| {
                 format!("{} {} = {}\n", out.tick(), word(&written.key, out), json_text(&written.value, out))
             })
             .map(done)
@@ -146,15 +156,19 @@ impl Verb for ListArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<StateEntry>()
+        shape::in_mesh::<StateEntry>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<InMesh<StateEntry>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
         let prefix = self.prefix.as_deref();
         let read = |connection: Connection| async move { connection.list_state(prefix, None, usize::MAX).await };
-        let listed = in_mesh(cx, read)?;
+        let (mesh, listed) = in_mesh(cx, read)?;
         cx.out
-            .answer(&listed.entries, |out| {
+            .answer(&InMesh::all(&mesh, &listed.entries), |out| {
                 if listed.entries.is_empty() {
                     return "there are no shared keys; `claudemesh state set <key> <value>` makes one\n".into();
                 }
@@ -187,15 +201,20 @@ impl Verb for DeleteArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Written>()
+        shape::in_mesh::<Written>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Written>>()]
     }
 
     /// Exit 5 when there is no such key, 6 when another version is there.
     fn run(self, cx: &Context) -> Ran {
         let delete = DeleteState { key: self.key.clone(), expected_version: self.if_version };
-        let stored = in_mesh(cx, |connection| async move { connection.write(delete).await })?;
+        let (mesh, stored) = in_mesh(cx, |connection| async move { connection.write(delete).await })?;
         let written = Written::new(self.key, Value::Null, stored);
-        cx.out.answer(&written, |out| format!("{} deleted {}\n", out.tick(), word(&written.key, out))).map(done)
+        let text = |out: &Output| format!("{} deleted {}\n", out.tick(), word(&written.key, out));
+        cx.out.answer(&InMesh::new(&mesh, &written), text).map(done)
     }
 }
 
@@ -215,7 +234,11 @@ impl Verb for WatchArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<StateChange>()
+        shape::in_mesh::<StateChange>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::lines::<InMesh<StateChange>>()]
     }
 
     /// Exit 4 when the connection cannot be opened again.
@@ -223,7 +246,7 @@ impl Verb for WatchArgs {
         let entry = cx.mesh_entry()?;
         block_on(async {
             let connection = connect(cx, &entry, Purpose::Watch).await?;
-            let watched = Watch { cx, prefix: self.prefix.unwrap_or_default(), seen: 0, open: true };
+            let watched = Watch { cx, mesh: entry.slug.clone(), prefix: self.prefix.unwrap_or_default(), seen: 0, open: true };
             let ended = tokio::select! {
                 ended = watched.run(&connection) => ended,
                 stopped = tokio::signal::ctrl_c() => stopped.map_err(|error| CliError::io(format!("Ctrl-C is not heard of: {error}."))),
@@ -237,6 +260,7 @@ impl Verb for WatchArgs {
 
 struct Watch<'a> {
     cx: &'a Context,
+    mesh: String,
     prefix: String,
     /// Everything up to this revision was printed.
     seen: u64,
@@ -311,7 +335,7 @@ impl Watch<'_> {
         if !change.key.starts_with(&self.prefix) {
             return Ok(());
         }
-        let text = self.cx.out.render_line(change, |out| {
+        let text = self.cx.out.render_line(&InMesh::new(&self.mesh, change), |out| {
             let (key, who) = (word(&change.key, out), word(&change.updated_by, out));
             let now = if change.deleted { "deleted".into() } else { format!("= {}", json_text(&change.value, out)) };
             format!("{} {now}  {}\n", out.paint(Style::Cyan, &key), out.paint(Style::Dim, &who))
@@ -321,13 +345,14 @@ impl Watch<'_> {
     }
 }
 
-/// Asks in the one mesh that the call is about.
+/// Asks in the one mesh that the call is about; answers its short name, too.
 fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
     cx: &Context,
     work: impl FnOnce(Connection) -> F,
-) -> Result<T, CliError> {
+) -> Result<(String, T), CliError> {
     let entry = cx.mesh_entry()?;
-    ask(cx, &entry, |connection| async { Ok(work(connection).await?) })
+    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
+    Ok((entry.slug, answer))
 }
 
 /// What a peer wrote, within a line.

@@ -5,6 +5,7 @@ use claudemesh_protocol::call::Call;
 use claudemesh_protocol::features::topics::{
     TopicCreate, TopicJoin, TopicLeave, TopicList, TopicMarkRead, TopicMember, TopicMembers, TopicRef, Visibility,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hashed;
@@ -16,7 +17,8 @@ use crate::context::connect::ask;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean};
 use crate::session::notes::harmless_value;
-use crate::verb::{Effect, Ran, Verb, done, json_fields, verbs};
+use crate::verb::shape::{self, InMesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
 pub mod history;
 
@@ -79,7 +81,7 @@ pub struct CreateArgs {
 }
 
 /// A topic that was asked for, for scripts.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Created {
     #[serde(flatten)]
     topic: TopicRef,
@@ -88,7 +90,7 @@ struct Created {
 }
 
 /// Whether the topic was made now.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct IsNew {
     created: bool,
 }
@@ -99,17 +101,21 @@ impl Verb for CreateArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::joined([json_fields::of::<TopicRef>(), json_fields::of::<IsNew>()])
+        json_fields::joined([vec!["mesh"], json_fields::of::<TopicRef>(), json_fields::of::<IsNew>()])
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Created>>()]
     }
 
     /// Exit 3 for a malformed name, 6 when a topic that you may not see has it.
     fn run(self, cx: &Context) -> Ran {
         let visibility = Some(self.visibility.into());
         let new = TopicCreate { name: self.name, description: self.description, visibility };
-        let (_, made) = in_mesh(cx, |connection| async move { connection.request(new).await })?;
+        let (entry, made) = in_mesh(cx, |connection| async move { connection.request(new).await })?;
         let created = Created { topic: made.topic, created: IsNew { created: made.created } };
         cx.out
-            .answer(&created, |out| {
+            .answer(&InMesh::new(&entry.slug, &created), |out| {
                 let words = if made.created { "created" } else { "there is already" };
                 format!("{} {words} {}\n", out.tick(), clean(&hashed(&created.topic.name)))
             })
@@ -123,7 +129,7 @@ impl Verb for CreateArgs {
 pub struct ListArgs {}
 
 /// One topic of one mesh, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     mesh: String,
@@ -142,6 +148,10 @@ impl Verb for ListArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         json_fields::of::<Row>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<Row>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -176,7 +186,7 @@ pub struct JoinArgs {
 }
 
 /// A topic that was joined, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Joined {
     topic: String,
     role: Option<String>,
@@ -189,14 +199,19 @@ impl Verb for JoinArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Joined>()
+        shape::in_mesh::<Joined>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Joined>>()]
     }
 
     /// Exit 5 for a topic that you may not see.
     fn run(self, cx: &Context) -> Ran {
-        write(cx, TopicJoin { topic: self.topic.clone(), role: self.role.clone() })?;
+        let slug = write(cx, TopicJoin { topic: self.topic.clone(), role: self.role.clone() })?;
         let text = |out: &Output| format!("{} joined {}\n", out.tick(), clean(&hashed(&self.topic)));
-        cx.out.answer(&Joined { topic: self.topic.clone(), role: self.role.clone(), joined: true }, text).map(done)
+        let joined = Joined { topic: self.topic.clone(), role: self.role.clone(), joined: true };
+        cx.out.answer(&InMesh::new(&slug, joined), text).map(done)
     }
 }
 
@@ -209,7 +224,7 @@ pub struct LeaveArgs {
 }
 
 /// A topic that was left, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Left {
     topic: String,
     left: bool,
@@ -221,14 +236,19 @@ impl Verb for LeaveArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Left>()
+        shape::in_mesh::<Left>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Left>>()]
     }
 
     /// Exit 5 for a topic that you may not see.
     fn run(self, cx: &Context) -> Ran {
-        write(cx, TopicLeave { topic: self.topic.clone() })?;
+        let slug = write(cx, TopicLeave { topic: self.topic.clone() })?;
         let text = |out: &Output| format!("{} left {}\n", out.tick(), clean(&hashed(&self.topic)));
-        cx.out.answer(&Left { topic: self.topic.clone(), left: true }, text).map(done)
+        let left = Left { topic: self.topic.clone(), left: true };
+        cx.out.answer(&InMesh::new(&slug, left), text).map(done)
     }
 }
 
@@ -241,7 +261,7 @@ pub struct ReadArgs {
 }
 
 /// A topic that was read, for scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct MarkedRead {
     topic: String,
     read: bool,
@@ -253,14 +273,19 @@ impl Verb for ReadArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<MarkedRead>()
+        shape::in_mesh::<MarkedRead>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<MarkedRead>>()]
     }
 
     /// Exit 5 for a topic that you may not see.
     fn run(self, cx: &Context) -> Ran {
-        write(cx, TopicMarkRead { topic: self.topic.clone() })?;
+        let slug = write(cx, TopicMarkRead { topic: self.topic.clone() })?;
         let text = |out: &Output| format!("{} read {} up to now\n", out.tick(), clean(&hashed(&self.topic)));
-        cx.out.answer(&MarkedRead { topic: self.topic.clone(), read: true }, text).map(done)
+        let read = MarkedRead { topic: self.topic.clone(), read: true };
+        cx.out.answer(&InMesh::new(&slug, read), text).map(done)
     }
 }
 
@@ -278,15 +303,19 @@ impl Verb for MembersArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<TopicMember>()
+        shape::in_mesh::<TopicMember>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<InMesh<TopicMember>>()]
     }
 
     /// Exit 5 for a topic that you may not see.
     fn run(self, cx: &Context) -> Ran {
         let query = TopicMembers { topic: self.topic };
-        let (_, found) = in_mesh(cx, |connection| async move { connection.request(query).await })?;
+        let (entry, found) = in_mesh(cx, |connection| async move { connection.request(query).await })?;
         cx.out
-            .answer(&found.members, |out| {
+            .answer(&InMesh::all(&entry.slug, &found.members), |out| {
                 let line = |member: &TopicMember| {
                     let (name, role) = (word(&member.display_name, out), word(&member.role, out));
                     let read = member.last_read_at.as_deref();
@@ -315,9 +344,9 @@ fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
     Ok((entry, answer))
 }
 
-/// Sends a request without an answer of its own.
-fn write<C: Call>(cx: &Context, request: C) -> Result<(), CliError> {
-    in_mesh(cx, |connection| async move { connection.write(request).await }).map(drop)
+/// Sends a request without an answer of its own; answers the mesh.
+fn write<C: Call>(cx: &Context, request: C) -> Result<String, CliError> {
+    in_mesh(cx, |connection| async move { connection.write(request).await }).map(|(entry, _)| entry.slug)
 }
 
 /// What a peer wrote, within a line.

@@ -25,6 +25,7 @@ pub struct AuditQuery {
 
 /// An entry in `audit_result`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRow {
     /// Place in the chain, from 1.
@@ -114,6 +115,7 @@ pub struct AuditExport {
 
 /// An entry with all that its hash is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
     /// Place in the chain, from 1.

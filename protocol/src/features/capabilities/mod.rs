@@ -49,6 +49,7 @@ pub struct EditPermissions {
 
 /// One member and what it may do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberPermissions {
     /// Id.
     pub member_id: MemberId,
@@ -68,6 +69,7 @@ pub struct MemberPermissions {
 
 /// `permissions_result`, and the answer of the HTTP routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PermissionsResult {
     /// Slug of the mesh.
     pub mesh: String,

@@ -81,6 +81,7 @@ pub struct CreateInvite {
 
 /// Answer of `POST /mesh/{id}/invites`, and one entry of `GET /mesh/{id}/invites`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InviteView {
     /// Row id.
     pub invite_id: InviteId,

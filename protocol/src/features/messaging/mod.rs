@@ -129,6 +129,7 @@ impl Default for TargetField {
 
 /// How a recipient is at the time of the answer. `S` as in [`Ack`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecipientState<S = String> {
     /// Display name.

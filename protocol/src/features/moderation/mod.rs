@@ -93,6 +93,7 @@ pub struct UnbanAck {
 
 /// One ban.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BanEntry {
     /// Name of the member.

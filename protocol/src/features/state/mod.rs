@@ -135,6 +135,7 @@ pub struct StateList {
 
 /// `state_change`: a key was written or deleted. Sent to everyone but the connection that wrote.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StateChange {
     /// The key.

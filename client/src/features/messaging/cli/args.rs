@@ -6,10 +6,11 @@ use clap::{ArgAction, Args, ValueEnum};
 use claudemesh_protocol::features::messaging::MessageStatusResult;
 
 use crate::context::Context;
-use crate::features::questions::cli::question_fields;
+use crate::features::questions::cli::{QuestionRow, question_fields};
 use crate::inbox::MessageObject;
 use crate::values::parse_seconds;
-use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use crate::verb::shape::{InMesh, in_mesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 
 /// Send a message to peers, groups or everyone. Direct messages are end-to-end encrypted.
 #[derive(Args, Clone, Debug, Default)]
@@ -49,6 +50,10 @@ impl Verb for SendArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         json_fields::of::<super::Sent>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<super::Sent>(), Shape::list::<super::SentOrNot>().of("TO,TO")]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -148,6 +153,10 @@ impl Verb for InboxArgs {
         if self.questions { question_fields() } else { json_fields::of::<MessageObject>() }
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<MessageObject>(), Shape::list::<QuestionRow>().of("--questions")]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         super::inbox(cx, &self).map(Into::into)
     }
@@ -167,7 +176,11 @@ impl Verb for MsgStatusArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<MessageStatusResult>()
+        in_mesh::<MessageStatusResult>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<MessageStatusResult>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {

@@ -4,11 +4,11 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use claudemesh_protocol::features::presence::{Peer, Profile};
 
 use super::{
-    MeshPeers, OwnProfile, PeerPlace, StatusSet, SummarySet, VisibleSet, peers, ping, profile, stats, status, summary,
-    visible, written,
+    Connections, Counted, OwnProfile, PeerPlace, PeerRow, Pinged, StatusSet, SummarySet, VisibleSet, Written, peers,
+    ping, profile, stats, status, summary, visible, written,
 };
 use crate::context::Context;
-use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 
 /// Show who is in the mesh.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,7 +25,11 @@ impl Verb for PeersArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::joined([json_fields::of::<Peer>(), json_fields::of::<PeerPlace>(), json_fields::of::<MeshPeers>()])
+        json_fields::joined([json_fields::of::<Peer>(), json_fields::of::<PeerPlace>()])
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<PeerRow>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -48,7 +52,11 @@ impl Verb for StatusArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        if self.action.is_some() { written::<StatusSet>() } else { vec![] }
+        if self.action.is_some() { written::<StatusSet>() } else { json_fields::of::<Connections>() }
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Connections>(), Shape::one::<Written<StatusSet>>().of("set")]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -121,6 +129,10 @@ impl Verb for SummaryArgs {
         written::<SummarySet>()
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Written<SummarySet>>()]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         summary(cx, &self).map(done)
     }
@@ -145,6 +157,10 @@ impl Verb for VisibleArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         written::<VisibleSet>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<Written<VisibleSet>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -184,6 +200,10 @@ impl Verb for ProfileArgs {
         if self.is_show() { json_fields::of::<OwnProfile>() } else { written::<Profile>() }
     }
 
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<OwnProfile>(), Shape::one::<Written<Profile>>().of("--title")]
+    }
+
     fn run(self, cx: &Context) -> Ran {
         profile(cx, &self).map(done)
     }
@@ -207,7 +227,11 @@ impl Verb for StatsArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        vec![]
+        json_fields::of::<Counted>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<Counted>()]
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -226,7 +250,11 @@ impl Verb for PingArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        vec![]
+        json_fields::of::<Pinged>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<Pinged>()]
     }
 
     fn run(self, cx: &Context) -> Ran {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use claudemesh_protocol::id::MemberId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{in_mesh, word};
@@ -11,7 +12,8 @@ use crate::context::Context;
 use crate::features::messaging::cli::args::SendArgs;
 use crate::features::topics::{Entry, MAX_HISTORY, USUAL_HISTORY, hashed, newest_that_fit};
 use crate::output::{Output, Style};
-use crate::verb::{Effect, Ran, Verb, done, json_fields};
+use crate::verb::shape::{self, InMesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done};
 
 /// Characters of a history where a model reads it: hosts cut what a command prints at 30,000.
 const MODEL_CHARS: usize = 20_000;
@@ -33,7 +35,7 @@ pub struct HistoryArgs {
 }
 
 /// A message of a topic, for scripts; fields as in `inbox --json`.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct MessageRow {
     message_id: String,
@@ -52,15 +54,19 @@ impl Verb for HistoryArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<MessageRow>()
+        shape::in_mesh::<MessageRow>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<InMesh<MessageRow>>()]
     }
 
     /// Exit 5 for a topic that you may not see, and for a message that is not in it.
     fn run(self, cx: &Context) -> Ran {
         let (topic, limit, before) = (self.topic.as_str(), self.limit, self.before.as_deref());
         let history = |connection: Connection| async move { connection.topic_history(topic, limit, before).await };
-        let (_, entries) = in_mesh(cx, history)?;
-        let rows: Vec<MessageRow> = entries.iter().map(message_row).collect();
+        let (entry, entries) = in_mesh(cx, history)?;
+        let rows = InMesh::all(&entry.slug, entries.iter().map(message_row));
         cx.out.answer(&rows, |out| history_text(topic, entries, out)).map(done)
     }
 }
@@ -94,6 +100,10 @@ impl Verb for PostArgs {
 
     fn fields(&self) -> Vec<&'static str> {
         SendArgs::default().fields()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        SendArgs::shapes().into_iter().take(1).collect()
     }
 
     fn run(self, cx: &Context) -> Ran {
