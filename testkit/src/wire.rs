@@ -141,16 +141,16 @@ impl Socket {
         }
     }
 
-    /// Says hello and waits for `hello_ack`.
+    /// Says hello, waits for `hello_ack` and answers it.
     ///
     /// # Errors
     /// The connection closed or the broker refused.
-    pub async fn hello(&mut self, hello: &str) -> Result<()> {
+    pub async fn hello(&mut self, hello: &str) -> Result<Vec<u8>> {
         let answer = self.call(hello.as_bytes(), |text| is(text, "hello_ack") || is(text, "error")).await?;
         if !is(&answer, "hello_ack") {
             bail!("the broker refused the hello: {}", String::from_utf8_lossy(&answer));
         }
-        Ok(())
+        Ok(answer)
     }
 
     /// Serves the connection until the run's phase is [`END`]; tells the peer of every phase and of its timer.

@@ -79,7 +79,7 @@ pub(crate) fn torture(shell: &Shell, args: &TortureArgs) -> Result<()> {
     })?;
     phase("torture", || {
         let mut command = Command::new(shell.binary(profile, "claudemesh-load"));
-        command.args(["torture", "--runs", &args.runs.to_string()]);
+        command.args(["torture", "--stay", "--runs", &args.runs.to_string()]);
         command.arg("--broker-bin").arg(shell.binary(profile, "claudemesh-broker"));
         if let Some(seed) = args.seed {
             command.args(["--seed", &seed.to_string()]);

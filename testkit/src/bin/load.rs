@@ -27,7 +27,7 @@ enum Command {
         /// The command line to time
         #[arg(long)]
         client_bin: Option<PathBuf>,
-        /// Only these scenarios: relay, direct, away, paced, broadcast, stuck, idle, client
+        /// Only these scenarios: relay, direct, away, paced, flood, state, broadcast, stuck, idle, client
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Idle connections
@@ -36,6 +36,9 @@ enum Command {
         /// Messages of each of the 100 peers
         #[arg(long, default_value_t = 1000)]
         messages: u32,
+        /// Rounds of each kind in the scenarios that compare two
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
         /// Writes the figures as JSON, too
         #[arg(long)]
         json: Option<PathBuf>,
@@ -54,6 +57,9 @@ enum Command {
         /// Stores in this PostgreSQL instead of SQLite
         #[arg(long)]
         database_url: Option<String>,
+        /// At the end, also lets a client that never acknowledges stay for half a minute
+        #[arg(long)]
+        stay: bool,
     },
     /// Serves the bare relay and prints its address
     Relay,
@@ -70,8 +76,9 @@ enum Command {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Bench { broker_bin, client_bin, only, connections, messages, json } => {
-            let options = bench::Options { broker: broker_bin, client: client_bin, only, connections, messages };
+        Command::Bench { broker_bin, client_bin, only, connections, messages, rounds, json } => {
+            let options =
+                bench::Options { broker: broker_bin, client: client_bin, only, connections, messages, rounds };
             let report = local(bench::run(&options))?;
             println!("{}", report.table());
             if let Some(file) = json {
@@ -79,15 +86,15 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::Torture { broker_bin, runs, seed, database_url } => {
+        Command::Torture { broker_bin, runs, seed, database_url, stay } => {
             let seed = seed.unwrap_or_else(|| rand::thread_rng().r#gen());
-            let args: Vec<&str> = database_url.iter().flat_map(|url| ["--database-url", url.as_str()]).collect();
-            let summary = local(torture::run(&broker_bin, runs, seed, &args))?;
-            println!(
-                "{} kills, seed {seed}: {} messages promised, all arrived once and in order ({} retried, {} copies removed by the \
-                 recipients)",
-                summary.rounds, summary.acked, summary.retried, summary.duplicates
-            );
+            let broker_args: Vec<&str> = database_url.iter().flat_map(|url| ["--database-url", url.as_str()]).collect();
+            let options = torture::Options { rounds: runs, seed, broker_args: &broker_args, stay };
+            let summary = local(torture::run(&broker_bin, &options))?;
+            println!("{} kills, seed {seed}", summary.rounds);
+            for subject in summary.subjects {
+                println!("  {subject}");
+            }
             Ok(())
         }
         Command::Relay => {

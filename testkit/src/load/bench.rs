@@ -1,26 +1,23 @@
 //! The scenarios of `cargo xtask bench`, in one run beside the relay.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use claudemesh_protocol::crypto::keys::SecretKey;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::broadcast::{Broadcast, Listener, Speaker};
-use super::client::start_to_exit;
 use super::fleet::Fleet;
 use super::idle::Idle;
 use super::relay::{RelayProcess, passed_on, round_trips};
 use super::report::{Report, ms};
 use super::traffic::{Run, Sending, Trader};
-use crate::cli::CommandLine;
-use crate::enrol::{self, OwnedMesh};
-use crate::host::Host;
+use super::{client, shared_state};
+use crate::enrol::OwnedMesh;
 use crate::identity::{Member, Session};
 use crate::process::{BrokerProcess, raise_file_limit};
 use crate::wire::Socket;
@@ -37,6 +34,8 @@ pub struct Options {
     pub connections: u32,
     /// Messages per peer in `direct` and `away`.
     pub messages: u32,
+    /// Rounds of each kind in `stuck` and `flood`: one p99 of a few seconds varies by more than what is looked for.
+    pub rounds: usize,
 }
 
 /// Runs the scenarios that are wanted.
@@ -60,6 +59,12 @@ pub async fn run(options: &Options) -> Result<Report> {
     if wanted("paced") {
         paced(options, &mut report).await.context("paced")?;
     }
+    if wanted("flood") {
+        shared_state::flood(options, &mut report).await.context("flood")?;
+    }
+    if wanted("state") {
+        shared_state::state(options, &mut report).await.context("state")?;
+    }
     if wanted("broadcast") {
         broadcast(options, &mut report).await.context("broadcast")?;
     }
@@ -76,7 +81,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     if wanted("client")
         && let Some(client) = &options.client
     {
-        client_times(options, client, &mut report).await.context("client")?;
+        client::times(options, client, &mut report).await.context("client")?;
     }
     Ok(report)
 }
@@ -112,14 +117,14 @@ async fn relay(report: &mut Report) -> Result<Ceiling> {
     Ok(Ceiling { waiting: trips / 2.0, batched: frames / 2.0 })
 }
 
-struct Stage {
-    broker: BrokerProcess,
+pub(super) struct Stage {
+    pub(super) broker: BrokerProcess,
     mesh: OwnedMesh,
     _data: tempfile::TempDir,
 }
 
 impl Stage {
-    fn new(options: &Options) -> Result<Self> {
+    pub(super) fn new(options: &Options) -> Result<Self> {
         let data = tempfile::tempdir()?;
         let broker = BrokerProcess::start(&options.broker, data.path(), &[])?;
         let mesh = OwnedMesh::create(&broker.base(), "load")?;
@@ -127,7 +132,7 @@ impl Stage {
     }
 
     /// That many members with one session each.
-    fn sessions(&self, prefix: &str, count: u32) -> Result<Vec<Session>> {
+    pub(super) fn sessions(&self, prefix: &str, count: u32) -> Result<Vec<Session>> {
         let members = self.mesh.members(prefix, count)?;
         Ok(members.iter().enumerate().map(|(index, member)| member.session(&format!("{prefix}-{index}"))).collect())
     }
@@ -137,7 +142,7 @@ fn keys(sessions: &[Session]) -> Vec<String> {
     sessions.iter().map(Session::pubkey).collect()
 }
 
-fn hello(session: &Session) -> Option<String> {
+pub(super) fn hello(session: &Session) -> Option<String> {
     Some(session.hello(json!({})).to_string())
 }
 
@@ -148,7 +153,7 @@ fn check(run: &Run) -> Result<()> {
     }
 }
 
-fn faults(report: &mut Report, what: &str, run: &Run) {
+pub(super) fn faults(report: &mut Report, what: &str, run: &Run) {
     let ledger = run.ledger.borrow();
     report.at_most(format!("{what}: lost"), ledger.lost() as f64, 0.0, "");
     report.at_most(format!("{what}: twice"), ledger.twice as f64, 0.0, "");
@@ -236,13 +241,13 @@ fn pace(index: usize) -> tokio::time::Interval {
     interval
 }
 
-struct Latency {
-    push: Histogram<u64>,
+pub(super) struct Latency {
+    pub(super) push: Histogram<u64>,
     ack: Histogram<u64>,
 }
 
 /// Latencies of 1,000 messages a second over 100 sessions, after a second of warm-up.
-async fn paced_run(stage: &Stage, sessions: &[Session], time: Duration) -> Result<(Latency, Rc<Run>)> {
+pub(super) async fn paced_run(stage: &Stage, sessions: &[Session], time: Duration) -> Result<(Latency, Rc<Run>)> {
     let run = Run::new(sessions.len(), keys(sessions), u64::MAX, true);
     run.measuring.set(false);
     let mut fleet = Fleet::new(stage.broker.address, 32);
@@ -314,14 +319,11 @@ async fn broadcast(options: &Options, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Rounds of each kind in [`stuck`]: one p99 of a few seconds varies by more than what is looked for.
-const STUCK_ROUNDS: usize = 5;
-
 /// Paced traffic while somebody sends 200 bodies of 16 KiB a second to one peer: in turns it reads and does not. What counts
 /// is the median of the rounds.
 async fn stuck(options: &Options, report: &mut Report) -> Result<()> {
     let (mut p99, mut grown) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
-    for round in 0..2 * STUCK_ROUNDS {
+    for round in 0..2 * options.rounds {
         let (kind, reads) = (round % 2, round % 2 == 0);
         let stage = Stage::new(options)?;
         let sessions = stage.sessions("peer", 100)?;
@@ -359,7 +361,7 @@ async fn stuck(options: &Options, report: &mut Report) -> Result<()> {
 }
 
 /// Of an odd number of values.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
@@ -408,39 +410,4 @@ async fn idle(options: &Options, connections: u32, report: &mut Report) -> Resul
     report.at_most("beside them, 1,000 messages/s: push p99", ms(&latency.push, 99.0), 3.0, "ms");
     faults(report, "beside them", &run);
     fleet.end().await
-}
-
-async fn client_times(options: &Options, client: &Path, report: &mut Report) -> Result<()> {
-    let data = tempfile::tempdir()?;
-    let broker = BrokerProcess::start(&options.broker, data.path(), &[])?;
-    let program = CommandLine::new(client)?;
-    let environment = program.environment();
-    let environment: Vec<(&str, &str)> =
-        environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let version = start_to_exit(client, &["--version"], &environment, "", 21)?;
-    report.at_most("claudemesh --version, start to exit", version, 10.0, "ms");
-    program.json(&["create", "bench", "--broker", &broker.url(), "--name", "bench", "--json"])?;
-    let invite = program.json(&["invite", "--json"])?;
-    let code = invite["code"].as_str().context("the invite has a code")?;
-    let key = SecretKey::random(&mut rand::thread_rng());
-    enrol::claim(&broker.base(), code, key, "colleague")?;
-    let event = json!({"session_id": "s", "cwd": "/tmp", "hook_event_name": "Stop"}).to_string();
-    let hook = start_to_exit(client, &["hook", "idle"], &environment, &event, 21)?;
-    report.at_most("claudemesh hook, start to exit", hook, 20.0, "ms");
-    let send = start_to_exit(client, &["send", "colleague", "hello"], &environment, "", 21)?;
-    report.at_most("claudemesh send on loopback, start to exit", send, 60.0, "ms");
-    let mut start = crate::host::Options::new(client, program.project()).env("CLAUDE_CODE_SESSION_ID", "bench");
-    start.env.extend(program.environment());
-    let mut host = Host::start(start).await?;
-    // Answers once the session is connected.
-    host.tool("ping_mesh", json!({})).await?;
-    let inside: Vec<(&str, &str)> =
-        environment.iter().copied().chain([("CLAUDECODE", "1"), ("CLAUDE_CODE_SESSION_ID", "bench")]).collect();
-    let event = json!({"session_id": "bench", "cwd": "/tmp", "hook_event_name": "PostToolUse"}).to_string();
-    let hook = start_to_exit(client, &["hook", "post-tool"], &inside, &event, 21)?;
-    report.at_most("claudemesh hook inside a session, start to exit", hook, 20.0, "ms");
-    let send = start_to_exit(client, &["send", "colleague", "hello"], &inside, "", 21)?;
-    report.at_most("claudemesh send inside a session, start to exit", send, 15.0, "ms");
-    host.end().await?;
-    Ok(())
 }

@@ -8,4 +8,5 @@ pub mod idle;
 pub mod ledger;
 pub mod relay;
 pub mod report;
+mod shared_state;
 pub mod traffic;

@@ -247,7 +247,7 @@ impl Peer for Trader {
             self.push(text, out);
         } else if is(text, "ack") {
             self.ack(text, out);
-        } else {
+        } else if !is(text, "state_change") && !is(text, "state_missed") {
             self.run.complain(text);
         }
     }
