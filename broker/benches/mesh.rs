@@ -21,6 +21,7 @@ use claudemesh_broker::journal::{Batch, Journal, MeshStore, write_batch};
 use claudemesh_broker::mesh::context::{Caller, Core, MeshContext, Shared};
 use claudemesh_broker::mesh::dispatch::Feature;
 use claudemesh_broker::mesh::peers::{Member, Moment, Peer, PeerHandle, Role, Roster};
+use claudemesh_broker::mesh::principal::Principal;
 use claudemesh_broker::session::Out;
 use claudemesh_broker::session::queue::{PeerSender, SendQueue};
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Request, Send};
@@ -116,7 +117,14 @@ impl Fixture {
     }
 
     fn ask(&mut self, peer: PeerHandle, request: impl Into<Request>) {
-        let caller = Caller { peer, req_id: None, id: Some("1".into()), confirm: false, tag: "" };
+        let caller = Caller {
+            from: Principal::Peer(peer),
+            waiting: None,
+            req_id: None,
+            id: Some("1".into()),
+            confirm: false,
+            tag: "",
+        };
         let mut cx = MeshContext::new(&mut self.core, Some(caller));
         if Messaging::handle(&mut self.memory, &mut cx, request.into()).is_err() {
             panic!("the request was refused");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, ResponseError};
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::{Bound, ErrorClass, ErrorCode, ErrorFrame, HttpError};
 use claudemesh_protocol::features::messaging::Candidate;
 use claudemesh_protocol::id::MeshId;
@@ -65,6 +66,11 @@ impl Refusal {
         Self { retry_after_ms: Some(retry_after_ms), ..Self::new(code, message) }
     }
 
+    /// `forbidden`: the caller does not have this capability.
+    pub fn lacks(needed: Capability) -> Self {
+        Self::new(ErrorCode::Forbidden, format!("this needs the capability {}", needed.as_str()))
+    }
+
     /// `rate_limited`, and when the same request may pass.
     pub fn limited(retry_after_ms: u64) -> Self {
         Self::wait(ErrorCode::RateLimited, ErrorCode::RateLimited.doc(), retry_after_ms)
@@ -103,6 +109,18 @@ impl Refusal {
             candidates: self.candidates,
             current: self.current.map(|current| *current),
             bound: self.bound.map(|bound| *bound),
+        }
+    }
+}
+
+impl From<ErrorFrame> for Refusal {
+    fn from(frame: ErrorFrame) -> Self {
+        Self {
+            retry_after_ms: frame.retry_after_ms,
+            candidates: frame.candidates,
+            current: frame.current.map(Box::new),
+            bound: frame.bound.map(Box::new),
+            ..Self::new(ErrorCode::parse(&frame.code).unwrap_or(ErrorCode::Internal), frame.message)
         }
     }
 }

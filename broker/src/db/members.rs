@@ -202,6 +202,20 @@ pub async fn load(db: &MeshDb, member: &MemberId) -> Result<Option<Member>, DbEr
         .optional()?))
 }
 
+/// The owner of a mesh.
+///
+/// # Errors
+/// Storage fails.
+pub async fn owner(db: &MeshDb) -> Result<Option<Member>, DbError> {
+    Ok(with_conn!(db.db(), |conn| members::table
+        .filter(members::mesh_id.eq(db.mesh().as_str()))
+        .filter(members::role.eq(Role::Owner.as_str()))
+        .select(Member::as_select())
+        .first(conn)
+        .await
+        .optional()?))
+}
+
 /// One member by its key, banned or not.
 ///
 /// # Errors

@@ -140,7 +140,7 @@ store_suite! {
             signature: "signature".into(),
             preset: None,
         };
-        enrolment::create_invite(&here, &invite).await.unwrap();
+        enrolment::create_invite(&here, &invite, &By::nobody(NOW)).await.unwrap();
         let removal = Write {
             key: "key-of-home".into(),
             act: Act::Delete,
@@ -241,7 +241,7 @@ store_suite! {
         check!("audit::verify", audit::verify(&db_there), |found: Result<audit::Verdict, DbError>| {
             found.unwrap().entries == 1
         });
-        check!("enrolment::create_invite", enrolment::create_invite(&there, &invite), |done: Result<(), DbError>| {
+        check!("enrolment::create_invite", enrolment::create_invite(&there, &invite, &by), |done: Result<(), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))
         });
         check!("enrolment::list_invites", enrolment::list_invites(&db_there, 9), |rows: Result<Vec<_>, DbError>| {
@@ -249,6 +249,9 @@ store_suite! {
         });
         check!("enrolment::count_usable", enrolment::count_usable(&db_there, NOW), |count: Result<u32, DbError>| {
             count.unwrap() == 0
+        });
+        check!("enrolment::may_invite", enrolment::may_invite(&db_there, &owner.pubkey, Role::Member), |may: Result<bool, DbError>| {
+            !may.unwrap()
         });
         check!("enrolment::revoke_invite", enrolment::revoke_invite(&there, &invite.id, &by), |found: Result<Option<_>, DbError>| {
             found.unwrap().is_none()
@@ -262,6 +265,11 @@ store_suite! {
         check!("members::by_key", members::by_key(&db_there, &bob.pubkey), |found: Result<Option<_>, DbError>| {
             found.unwrap().is_none()
         });
+        let own = async {
+            let owner = members::owner(&db_there).await?;
+            Ok(owner.is_some_and(|owner| owner.id == stranger.id))
+        };
+        check!("members::owner", own, |own: Result<bool, DbError>| own.unwrap());
         check!("members::insert", members::insert(&there, &bob), |done: Result<(), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))
         });

@@ -7,6 +7,7 @@ pub mod groups;
 pub mod info;
 #[cfg(test)]
 mod isolation;
+pub mod members;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;
@@ -14,6 +15,8 @@ pub mod state;
 pub mod topics;
 
 crate::feature_table! {
+    routes { enrolment, members, capabilities, presence, }
+
     messaging: Messaging => messaging::Messaging,
     presence: Presence => presence::Presence,
     groups: Groups => groups::Groups,
@@ -23,5 +26,4 @@ crate::feature_table! {
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,
     audit: Audit => audit::AuditLog,
-
 }

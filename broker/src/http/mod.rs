@@ -1,12 +1,12 @@
-//! HTTP: the WebSocket upgrade, health, metrics, hooks, and the routes of enrolment and members.
+//! HTTP: who asks, what may be asked and how it fails, the WebSocket upgrade, health and metrics. The routes of a feature lie in
+//! its folder.
 
 pub mod auth;
-pub mod capabilities;
-pub mod enrolment;
+pub mod caller;
+pub mod fields;
 mod health;
-mod hook;
-pub mod members;
-mod pages;
+pub mod rates;
+pub mod routes;
 #[cfg(test)]
 mod tests;
 mod ws;
@@ -15,12 +15,14 @@ use std::sync::{Arc, Mutex};
 
 use actix_web::dev::ServiceResponse;
 use actix_web::web;
+use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::MeshId;
 
 use crate::audit::HeadSigner;
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::Db;
+use crate::features::Features;
 use crate::journal::{Journal, MeshStore};
 use crate::mesh::directory::Directory;
 use crate::refusal::Refusal;
@@ -45,7 +47,7 @@ pub struct AppState {
     /// Seen signatures and attempts.
     pub auth: auth::AuthState,
     /// Rates of hook tokens.
-    pub hook_rates: Mutex<hook::Rates>,
+    pub hook_rates: Mutex<rates::Rates>,
     /// Monotonic ms of the start, for the uptime.
     pub started_mono_ms: i64,
 }
@@ -63,11 +65,15 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/ws", web::get().to(ws::upgrade))
         .route("/health", web::get().to(health::health))
         .route("/health/ready", web::get().to(health::ready))
-        .route("/metrics", web::get().to(health::metrics))
-        .route("/hook/set-status", web::post().to(hook::set_status));
-    enrolment::configure(config);
-    members::configure(config);
-    capabilities::configure(config);
+        .route("/metrics", web::get().to(health::metrics));
+    Features::configure(config);
+}
+
+/// Runs work that must not stop halfway when the client goes away: a stored change that the live mesh never hears of.
+pub(crate) async fn to_the_end<T: 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + 'static,
+) -> Result<T, Refusal> {
+    actix_web::rt::spawn(work).await.unwrap_or_else(|error| Err(Refusal::fault(ErrorCode::Internal, error)))
 }
 
 /// Writes what failed inside the broker into the log, beside the incident that the answer names.

@@ -14,9 +14,12 @@ use super::dispatch::Features;
 use super::hook_statuses::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
-use super::messages::{Attach, ClientFrame, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Snapshot};
+use super::messages::{
+    Attach, ClientFrame, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Request, Snapshot,
+};
 use super::outcome::{Apply, Lane, Outcome, Work};
 use super::peers::{PeerHandle, StatusSource};
+use super::principal::Principal;
 use super::step;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
@@ -114,11 +117,17 @@ impl Mesh {
             Err(refusal) => {
                 refusal.log(Some(&self.core.id), caller.map_or("", |caller| caller.tag));
                 if let Some(caller) = caller {
-                    let frame = refusal.into_frame(caller.id.as_deref());
-                    self.answer(caller, &frame.into());
+                    self.refuse(caller, refusal);
                 }
                 false
             }
+        }
+    }
+
+    fn refuse(&mut self, caller: &Caller, refusal: Refusal) {
+        let (mut cx, _) = self.context(Some(caller.clone()));
+        if let Some(to) = cx.reply_to() {
+            cx.refuse(&to, refusal);
         }
     }
 
@@ -133,10 +142,8 @@ impl Mesh {
         if let Err(work) = self.lanes.admit(work)
             && let Some(to) = &work.reply_to
         {
-            let frame =
-                Refusal::new(ErrorCode::Busy, "too much work is waiting in this mesh").into_frame(to.id.as_deref());
             let (mut cx, _) = self.context(None);
-            cx.reply(to, &frame.into());
+            cx.refuse(to, Refusal::new(ErrorCode::Busy, "too much work is waiting in this mesh"));
         }
         self.run_lanes(ctx);
     }
@@ -173,13 +180,7 @@ impl Mesh {
         ctx: &mut Context<Self>,
     ) {
         self.lanes.finished(lane);
-        let caller = reply_to.as_ref().map(|to| Caller {
-            peer: to.peer,
-            req_id: to.req_id.clone(),
-            id: to.id.clone(),
-            confirm: to.confirm,
-            tag,
-        });
+        let caller = reply_to.as_ref().map(|to| to.caller(tag));
         let outcome = match result {
             Ok(apply) => match self.step(ctx, caller.clone(), apply) {
                 Ok(Outcome::Overview(overview)) => self.step(ctx, caller, overview),
@@ -201,9 +202,8 @@ impl Mesh {
             }
             (Ok(_), _) => {}
             (Err(refusal), Some(to)) => {
-                let frame = refusal.into_frame(to.id.as_deref());
                 let (mut cx, _) = self.context(None);
-                cx.reply(&to, &frame.into());
+                cx.refuse(&to, refusal);
             }
             (Err(refusal), None) => {
                 tracing::warn!(mesh.id = %self.core.id, code = refusal.code.as_str(), lane = ?lane, "background work failed");
@@ -257,28 +257,63 @@ impl Handler<Inbound> for Mesh {
             }
             let tag = message.tag();
             let feature = Features::owner(&message);
-            if !self.frame(Caller { peer, req_id, id, confirm, tag }, feature, message, ctx) {
+            let caller = Caller { from: Principal::Peer(peer), waiting: None, req_id, id, confirm, tag };
+            if !self.frame(caller, feature, message, ctx) {
                 return;
             }
             let ended = std::time::Instant::now();
-            let took = ended - std::mem::replace(&mut started, ended);
-            METRICS.handler_seconds.observe(took.as_secs_f64());
-            if took > SLOW_HANDLER {
-                tracing::warn!(
-                    mesh.id = %self.core.id,
-                    feature,
-                    msg.type = tag,
-                    dur_ms = took.as_millis() as u64,
-                    "slow handler"
-                );
-            }
+            self.took(ended - std::mem::replace(&mut started, ended), feature, tag);
         }
         self.arm_flush(ctx);
     }
 }
 
+impl Handler<Request> for Mesh {
+    type Result = Result<(), Box<Request>>;
+
+    #[expect(clippy::disallowed_methods, reason = "measures how long a handler takes; decides nothing")]
+    fn handle(&mut self, request: Request, ctx: &mut Self::Context) -> Self::Result {
+        if self.retiring {
+            return Err(Box::new(request));
+        }
+        let Request { from, message, waiting } = request;
+        if self.draining.is_some() {
+            waiting.answer(Err(ErrorCode::ShuttingDown.into()));
+            return Ok(());
+        }
+        // What comes next does not have to load the mesh again.
+        self.empty_since_mono_ms = self.empty_since_mono_ms.map(|_| self.core.clock.mono_ms());
+        let tag = message.tag();
+        let caller = Caller::waiting(from, waiting, tag);
+        let known = self.context(Some(caller.clone())).0.asker().map(|_| ());
+        if let Err(refusal) = known {
+            self.refuse(&caller, refusal);
+            return Ok(());
+        }
+        let (feature, started) = (Features::owner(&message), std::time::Instant::now());
+        if self.frame(caller, feature, message, ctx) {
+            self.took(started.elapsed(), feature, tag);
+            self.arm_flush(ctx);
+        }
+        Ok(())
+    }
+}
+
 impl Mesh {
-    /// One frame of a peer that is here; `false` when the mesh ends over it.
+    fn took(&self, took: Duration, feature: &'static str, tag: &'static str) {
+        METRICS.handler_seconds.observe(took.as_secs_f64());
+        if took > SLOW_HANDLER {
+            tracing::warn!(
+                mesh.id = %self.core.id,
+                feature,
+                msg.type = tag,
+                dur_ms = took.as_millis() as u64,
+                "slow handler"
+            );
+        }
+    }
+
+    /// One request of somebody who is here; `false` when the mesh ends over it.
     fn frame(
         &mut self,
         caller: Caller,
@@ -302,8 +337,7 @@ impl Mesh {
         let Ok(outcome) = caught else {
             let refusal = Refusal::fault(ErrorCode::Internal, "a handler panicked; the mesh is rebuilt from storage");
             refusal.log(Some(&self.core.id), tag);
-            let frame = refusal.into_frame(caller.id.as_deref());
-            self.answer(&caller, &frame.into());
+            self.refuse(&caller, refusal);
             self.rebuild(ctx);
             return false;
         };

@@ -10,6 +10,7 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::capabilities::Overrides;
 use claudemesh_protocol::features::messaging::{Priority, Push, Response as Messaging};
 use claudemesh_protocol::features::presence::PeerStatus;
+use claudemesh_protocol::frame;
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::session::SelfEditable;
@@ -17,11 +18,14 @@ use claudemesh_protocol::time::iso;
 use serde_json::Value;
 
 use super::attach::end;
+use super::dispatch::Feature;
 use super::events::MeshEvent;
 use super::hook_statuses::HookStatusRegistry;
 use super::letter::Letter;
-use super::outcome::{Outcome, ReplyTo, Work};
+use super::outcome::{Lane, Outcome, ReplyTo, Work};
 use super::peers::{Member, Peer, PeerHandle, Roster, Sending, StatusSource};
+pub use super::principal::Caller;
+use super::principal::{Answer, Principal, Way};
 use super::timers::Timers;
 use super::topics::TopicBook;
 use crate::audit::{Head, HeadSigner, SignedHead};
@@ -169,25 +173,12 @@ pub enum Loss {
     Coalesce(&'static str),
 }
 
-/// The asking peer and its request's ids.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// Its record.
-    pub peer: PeerHandle,
-    /// `_reqId`.
-    pub req_id: Option<Arc<str>>,
-    /// `id`.
-    pub id: Option<Arc<str>>,
-    /// `confirm:true`: a silent request is answered with `done`.
-    pub confirm: bool,
-    /// `type` of the request.
-    pub tag: &'static str,
-}
-
 /// What a feature sees of its mesh, and what it may do there.
 pub struct MeshContext<'a> {
     pub(super) core: &'a mut Core,
-    pub(super) caller: Option<Caller>,
+    caller: Option<Caller>,
+    /// The asking member as a peer that is not in the roster, when it has no connection.
+    stand_in: Option<Box<Peer>>,
     feature: &'static str,
 }
 
@@ -195,7 +186,16 @@ pub struct MeshContext<'a> {
 impl<'a> MeshContext<'a> {
     /// The view that a step has; without a caller for timers and events.
     pub fn new(core: &'a mut Core, caller: Option<Caller>) -> Self {
-        Self { core, caller, feature: "mesh" }
+        let stand_in = match caller.as_ref().map(|caller| &caller.from) {
+            Some(Principal::Member(id)) => core.roster.live_member(id).map(Peer::without_connection).map(Box::new),
+            Some(Principal::Peer(_)) | None => None,
+        };
+        Self { core, caller, stand_in, feature: "mesh" }
+    }
+
+    /// From now on nobody asks: what follows is the mesh's own.
+    pub(super) fn without_caller(&mut self) {
+        (self.caller, self.stand_in) = (None, None);
     }
 
     /// From now on it is this feature's turn.
@@ -203,29 +203,56 @@ impl<'a> MeshContext<'a> {
         self.feature = feature;
     }
 
-    /// Who asks; `None` for timers and events.
+    /// The request that is handled; `None` for timers and events.
     pub fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
     }
 
-    /// The asking peer.
+    /// The asking connection: for what is about that connection.
     ///
     /// # Errors
-    /// `no_hello` when it is gone; the frame was on its way while the record was removed.
+    /// `no_hello` when it is gone; the frame was on its way while the record was removed. `invalid` for a caller without one.
     pub fn peer(&self) -> Result<&Peer, Refusal> {
-        self.caller
-            .as_ref()
-            .and_then(|caller| self.core.roster.get(caller.peer))
-            .ok_or_else(|| Refusal::new(ErrorCode::NoHello, "this connection was ended"))
+        match &self.stand_in {
+            None => self.asker(),
+            Some(_) => Err(Refusal::new(ErrorCode::Invalid, "this is about a connection, and the caller has none")),
+        }
+    }
+
+    /// Who asks: a connection, or a stand-in for a member without one. Its `at` is then [`PeerHandle::NONE`], its name the member's.
+    ///
+    /// # Errors
+    /// `no_hello` when the connection is gone, `revoked` when the member is.
+    pub fn asker(&self) -> Result<&Peer, Refusal> {
+        match self.caller.as_ref().map(|caller| &caller.from) {
+            Some(Principal::Peer(at)) => self.core.roster.get(*at),
+            Some(Principal::Member(_)) => {
+                let gone = || Refusal::new(ErrorCode::Revoked, "the caller is no member of this mesh any more");
+                return self.stand_in.as_deref().ok_or_else(gone);
+            }
+            None => None,
+        }
+        .ok_or_else(|| Refusal::new(ErrorCode::NoHello, "this connection was ended"))
     }
 
     /// The asking member.
     ///
     /// # Errors
-    /// As [`MeshContext::peer`].
+    /// As [`MeshContext::asker`].
     pub fn member(&self) -> Result<&Member, Refusal> {
-        let peer = self.peer()?;
-        self.core.roster.member(&peer.member).ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the member is gone"))
+        let asker = self.asker()?;
+        self.core
+            .roster
+            .member(&asker.member)
+            .ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "the member is gone"))
+    }
+
+    /// A lane for what this caller asks of a feature, in its order.
+    pub fn own_lane<F: Feature>(&self) -> Lane {
+        match &self.caller {
+            Some(caller) => Lane::of::<F>(&caller.from),
+            None => Lane::of::<F>("of the mesh"),
+        }
     }
 
     /// Row id of the mesh.
@@ -296,14 +323,12 @@ impl<'a> MeshContext<'a> {
     /// What an answer needs later.
     pub fn reply_to(&self) -> Option<ReplyTo> {
         let caller = self.caller.as_ref()?;
-        let peer = self.core.roster.get(caller.peer)?;
-        Some(ReplyTo {
-            peer: caller.peer,
-            socket_no: peer.socket_no,
-            req_id: caller.req_id.clone(),
-            id: caller.id.clone(),
-            confirm: caller.confirm,
-        })
+        let way = match (&caller.waiting, &caller.from) {
+            (Some(waiting), _) => Way::Waiting(Arc::clone(waiting)),
+            (None, Principal::Peer(at)) => Way::Socket { peer: *at, socket_no: self.core.roster.get(*at)?.socket_no },
+            (None, Principal::Member(_)) => return None,
+        };
+        Some(ReplyTo { way, req_id: caller.req_id.clone(), id: caller.id.clone(), confirm: caller.confirm })
     }
 
     /// The end of the audit chain that was committed last; `None` when nothing was appended since the broker started.
@@ -337,7 +362,7 @@ impl MeshContext<'_> {
         if self.may(needed)? {
             return Ok(());
         }
-        Err(Refusal::new(ErrorCode::Forbidden, format!("this needs the capability {}", needed.as_str())))
+        Err(Refusal::lacks(needed))
     }
 
     /// Refuses a caller that may not do this to what belongs to others. Its own needs nothing more.
@@ -426,15 +451,29 @@ impl MeshContext<'_> {
 
     /// Answers a request whose handler returned earlier. Nothing happens when its socket is gone.
     pub fn reply(&mut self, to: &ReplyTo, message: &ServerMessage) {
-        self.reply_text(to, message.write(to.req_id.as_deref()).into());
+        match &to.way {
+            Way::Socket { .. } => self.reply_text(to, message.write(to.req_id.as_deref()).into()),
+            Way::Waiting(waiting) => waiting.answer(Ok(message.clone())),
+        }
+    }
+
+    /// As [`MeshContext::reply`], for a request that fails.
+    pub(super) fn refuse(&mut self, to: &ReplyTo, refusal: Refusal) {
+        match &to.way {
+            Way::Socket { .. } => self.reply(to, &refusal.into_frame(to.id.as_deref()).into()),
+            Way::Waiting(waiting) => waiting.answer(Err(refusal)),
+        }
     }
 
     /// As [`MeshContext::reply`], with a frame that has the request's ids.
     pub fn reply_text(&mut self, to: &ReplyTo, frame: ByteString) {
-        if let Some(peer) = self.core.roster.get(to.peer)
-            && peer.socket_no == to.socket_no
-        {
-            answer_text(peer, frame);
+        match &to.way {
+            Way::Socket { peer, socket_no } => {
+                if let Some(peer) = self.core.roster.get(*peer).filter(|peer| peer.socket_no == *socket_no) {
+                    answer_text(peer, frame);
+                }
+            }
+            Way::Waiting(waiting) => waiting.answer(read_back(&frame)),
         }
     }
 
@@ -534,6 +573,12 @@ impl MeshContext<'_> {
             self.core.dirty.insert(peer.key());
         }
     }
+}
+
+/// A frame that was written for a socket, for somebody who has none.
+fn read_back(text: &str) -> Answer {
+    let head = frame::Head::read(text).map_err(|error| Refusal::fault(ErrorCode::Internal, error))?;
+    ServerMessage::read(&head, text).map_err(|error| Refusal::fault(ErrorCode::Internal, error))
 }
 
 /// Hands the answer to a request to the socket that asked.

@@ -2,20 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
+use claudemesh_protocol::call::{Call, ServerBody};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::HookSetStatus;
 use claudemesh_protocol::id::{MeshId, PublicKey};
+use claudemesh_protocol::message::{ClientMessage, Failure, ServerMessage};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::actor::Mesh;
 use super::context::{Core, Shared};
 use super::dispatch::Features;
 use super::load::{self, Found};
-use super::messages::{Drain, HookStatus, ReloadMembers, Snapshot};
+use super::messages::{Drain, HookStatus, ReloadMembers, Request, Snapshot};
+use super::principal::{Answer, Principal, Waiting};
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
+
+/// Longest wait for the answer to a request of somebody without a socket: longer than work may take.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(40);
+/// Pause before a mesh that is going to sleep is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A loaded mesh, or the turn of whoever loads it.
 type Slot = Arc<AsyncMutex<Option<Addr<Mesh>>>>;
@@ -156,6 +165,39 @@ impl Directory {
         let snapshot = Snapshot(Box::new(move |core, features| drop(done.send(run(core, features)))));
         mesh.send(snapshot).await.ok()?;
         result.await.ok()
+    }
+
+    /// Runs a request of somebody without a socket, as a frame is run: in the mesh, which is loaded if it sleeps, with the same
+    /// capability check, quotas and audit entries. A silent request is confirmed.
+    ///
+    /// # Errors
+    /// Those of the request, of [`Directory::get`], `revoked` when the member is banned, `timeout` after
+    /// [`REQUEST_DEADLINE`]: then a change may be made all the same.
+    pub async fn request<C: Call>(&self, mesh: &MeshId, from: Principal, request: C) -> Result<C::Answer, Refusal> {
+        let answer = tokio::time::timeout(REQUEST_DEADLINE, self.answered(mesh, from, request.into()));
+        let late = || Refusal::new(ErrorCode::Timeout, "the mesh took too long; a change may be made all the same");
+        match answer.await.unwrap_or_else(|_| Err(late()))? {
+            ServerMessage::Failure(Failure::Error(frame)) => Err(frame.into()),
+            answer => C::Answer::from_message(answer).map_err(|other| {
+                Refusal::fault(ErrorCode::Internal, format!("`{}` was answered by `{}`", C::TAG, other.tag()))
+            }),
+        }
+    }
+
+    async fn answered(&self, mesh: &MeshId, from: Principal, message: ClientMessage) -> Answer {
+        let (waiting, answer) = Waiting::new(from.clone());
+        let mut request = Request { from, message, waiting };
+        loop {
+            let Ok(given) = self.get(mesh).await?.send(request).await else { break };
+            match given {
+                Ok(()) => break,
+                // It is going to sleep: the directory starts it anew.
+                Err(back) => request = *back,
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        let lost = |_| Refusal::fault(ErrorCode::Internal, "the mesh ended before it gave an answer");
+        answer.await.unwrap_or_else(|error| Err(lost(error)))
     }
 
     /// Takes over member rows that HTTP changed: joins, edits, grants, settings.

@@ -148,7 +148,7 @@ pub trait MemoryOf<F: Feature> {
 /// Builds [`Features`] and everything that goes to each feature from the list in `features/mod.rs`.
 #[macro_export]
 macro_rules! feature_table {
-    ($($field:ident: $variant:ident => $feature:ty,)*) => {
+    (routes { $($module:ident,)* } $($field:ident: $variant:ident => $feature:ty,)*) => {
         use $crate::mesh::dispatch::Feature as _;
 
         /// Memory of every feature of one mesh.
@@ -170,6 +170,16 @@ macro_rules! feature_table {
             /// The named bounds of all features.
             pub(crate) fn quotas() -> Vec<&'static $crate::quota::Quota> {
                 [$(<$feature>::QUOTAS,)*].concat()
+            }
+
+            /// The routes of all features.
+            pub(crate) fn routes() -> Vec<&'static $crate::http::routes::Route> {
+                [$($module::http::ROUTES,)*].into_iter().flatten().collect()
+            }
+
+            /// Registers the routes of all features.
+            pub(crate) fn configure(config: &mut actix_web::web::ServiceConfig) {
+                $($module::http::configure(config);)*
             }
 
             /// Name of the feature that owns a request.

@@ -70,8 +70,8 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::ReplyTo;
     use super::super::peers::PeerHandle;
+    use super::super::principal::{ReplyTo, Way};
     use super::*;
 
     fn work(key: &str) -> Work {
@@ -81,7 +81,8 @@ mod tests {
     }
 
     fn request(key: &str) -> Work {
-        let to = ReplyTo { peer: PeerHandle(1), socket_no: 1, req_id: None, id: None, confirm: false };
+        let to =
+            ReplyTo { way: Way::Socket { peer: PeerHandle(1), socket_no: 1 }, req_id: None, id: None, confirm: false };
         Work { reply_to: Some(to), ..work(key) }
     }
 

@@ -10,6 +10,7 @@ use claudemesh_protocol::message::ClientMessage;
 use super::context::Core;
 use super::dispatch::Features;
 use super::peers::PeerHandle;
+use super::principal::{Principal, Waiting};
 use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
 use crate::session::queue::PeerSender;
@@ -36,6 +37,18 @@ pub struct ClientFrame {
     pub confirm: bool,
     /// What.
     pub message: ClientMessage,
+}
+
+/// A request of a principal without a socket. Given back by a mesh that is going to sleep: ask the directory again.
+#[derive(Message)]
+#[rtype(result = "Result<(), Box<Request>>")]
+pub struct Request {
+    /// On whose behalf.
+    pub from: Principal,
+    /// What.
+    pub message: ClientMessage,
+    /// Where the answer goes.
+    pub waiting: Arc<Waiting>,
 }
 
 /// A session with a verified hello wants in. `Err(None)`: ask the directory again.

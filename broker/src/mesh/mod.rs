@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod outcome;
 pub mod own_sessions;
 pub mod peers;
+pub mod principal;
 pub mod resolve;
 mod session_key_owner;
 mod step;

@@ -3,30 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use claudemesh_protocol::call::ServerBody;
 use claudemesh_protocol::message::ServerMessage;
 
 use super::context::MeshContext;
 use super::dispatch::{Feature, Features, MemoryOf};
-use super::peers::PeerHandle;
+pub use super::principal::ReplyTo;
 use crate::refusal::Refusal;
-
-/// Whom an answer goes to, kept by work that answers later.
-#[derive(Clone, Debug)]
-pub struct ReplyTo {
-    /// The asking peer.
-    pub peer: PeerHandle,
-    /// Its socket at that time: an answer never goes to a later socket.
-    pub socket_no: u64,
-    /// `_reqId`.
-    pub req_id: Option<Arc<str>>,
-    /// `id`.
-    pub id: Option<Arc<str>>,
-    /// `confirm:true`.
-    pub confirm: bool,
-}
 
 /// Work of the same lane finishes in the order it was admitted; other lanes run beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -14,11 +14,11 @@ use crate::refusal::Refusal;
 /// # Errors
 /// `not_found` when the member has no such session.
 pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<PeerHandle>, Refusal> {
-    let own = cx.peer()?;
     let Some(wanted) = target.target_session.as_deref() else {
+        let own = cx.peer()?;
         return Ok(vec![own.acts_for.filter(|at| cx.roster().get(*at).is_some()).unwrap_or(own.handle)]);
     };
-    let of_member = cx.roster().of_member(&own.member);
+    let of_member = cx.roster().of_member(&cx.asker()?.member);
     let found: Vec<PeerHandle> = of_member
         .iter()
         .copied()

@@ -196,6 +196,11 @@ impl Peer {
         self.session_key.unwrap_or(self.member_key)
     }
 
+    /// A member without a connection, as a peer that is not in the roster: no session of the member is left out of an audience.
+    pub fn without_connection(member: &Member) -> Self {
+        Self::new(PeerHandle::NONE, member, None, Moment::default())
+    }
+
     /// Whether a socket is open.
     pub fn online(&self) -> bool {
         self.socket.is_some()
@@ -339,6 +344,11 @@ impl Roster {
     /// A member by id.
     pub fn member(&self, id: &MemberId) -> Option<&Member> {
         self.members.get(id)
+    }
+
+    /// A member by id that is not banned.
+    pub fn live_member(&self, id: &MemberId) -> Option<&Member> {
+        self.member(id).filter(|member| member.revoked_at_ms.is_none())
     }
 
     /// A member by key, banned ones included.

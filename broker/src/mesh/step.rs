@@ -14,7 +14,7 @@ pub(super) fn step<T>(
 ) -> T {
     let mut cx = MeshContext::new(core, caller);
     let result = run(features, &mut cx);
-    cx.caller = None;
+    cx.without_caller();
     while let Some(event) = cx.core.events.pop_front() {
         features.on_event(&mut cx, &event);
     }

@@ -15,6 +15,7 @@ use super::events::MeshEvent;
 use super::lanes::Lanes;
 use super::outcome::{Outcome, Work};
 use super::peers::{Member, Moment, Peer, PeerHandle, Role, Roster};
+use super::principal::{Answer, Principal, Waiting};
 use super::step;
 use crate::clock::ManualClock;
 use crate::config::{Connections, Limits};
@@ -146,9 +147,27 @@ impl TestMesh {
 
     /// Runs something on the features and delivers the events it caused.
     pub fn step<T>(&mut self, at: Option<PeerHandle>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
-        let caller =
-            at.map(|peer| Caller { peer, req_id: Some("r".into()), id: Some("i".into()), confirm: false, tag: "test" });
+        self.step_for(at.map(caller), run)
+    }
+
+    fn step_for<T>(&mut self, caller: Option<Caller>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
         step::step(&mut self.core, &mut self.features, caller, run)
+    }
+
+    /// A request of a member without a connection, answered: what it set in motion is done, in lane order.
+    pub async fn ask_for(&mut self, member: &MemberId, request: impl Into<ClientMessage>) -> Answer {
+        let (request, from) = (request.into(), Principal::Member(member.clone()));
+        let (waiting, mut answer) = Waiting::new(from.clone());
+        let caller = Caller::waiting(from, waiting, request.tag());
+        let to = self.step_for(Some(caller.clone()), |_, cx| cx.reply_to()).unwrap();
+        match self.step_for(Some(caller), |features, cx| features.dispatch(cx, request))? {
+            Outcome::Answer(message) => return Ok(*message),
+            Outcome::Work(work) => self.core.work.push(Work { reply_to: Some(to), ..work }),
+            Outcome::Silent => drop(to),
+            Outcome::Overview(_) => panic!("dispatch runs overviews"),
+        }
+        self.settle().await;
+        answer.try_recv().unwrap()
     }
 
     /// Any request, answered: what it set in motion is done, in lane order. For requests that have an answer.
@@ -233,8 +252,8 @@ impl TestMesh {
         while let Some(Work { lane, future, reply_to, .. }) = self.lanes.start() {
             let done = future.await;
             self.lanes.finished(&lane);
-            let caller = reply_to.as_ref().map(|to| to.peer).or(at);
-            let outcome = done.and_then(|apply| self.step(caller, |features, cx| apply(features, cx)));
+            let caller = reply_to.as_ref().map(|to| to.caller("test")).or(at.map(caller));
+            let outcome = done.and_then(|apply| self.step_for(caller, |features, cx| apply(features, cx)));
             let work = std::mem::take(&mut self.core.work);
             self.admit(work);
             last = Some(match outcome {
@@ -243,8 +262,10 @@ impl TestMesh {
                     continue;
                 }
                 outcome => {
-                    if let (Ok(Outcome::Answer(message)), Some(to)) = (&outcome, &reply_to) {
-                        self.step(None, |_, cx| cx.reply(to, message));
+                    match (&outcome, &reply_to) {
+                        (Ok(Outcome::Answer(message)), Some(to)) => self.step(None, |_, cx| cx.reply(to, message)),
+                        (Err(refusal), Some(to)) => self.step(None, |_, cx| cx.refuse(to, refusal.clone())),
+                        _ => {}
                     }
                     outcome
                 }
@@ -281,6 +302,11 @@ impl TestMesh {
         *all = rest;
         wanted
     }
+}
+
+fn caller(peer: PeerHandle) -> Caller {
+    let (req_id, id) = (Some("r".into()), Some("i".into()));
+    Caller { from: Principal::Peer(peer), waiting: None, req_id, id, confirm: false, tag: "test" }
 }
 
 /// A key from a number.

@@ -65,6 +65,29 @@ fn storage_and_sockets_know_neither_meshes_nor_features() {
 }
 
 #[test]
+fn http_names_no_feature_and_has_no_route_of_one() {
+    let mut found = Vec::new();
+    for path in sources(&src().join("http")) {
+        if path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        let allowed = ["claudemesh_protocol::features::", "use crate::features::Features;"];
+        found.extend(offences(&path, &["crate::features"], &allowed));
+        // What the broker itself answers; everything else stands in the table of a feature.
+        let own = ["\"/ws\"", "\"/health\"", "\"/health/ready\"", "\"/metrics\"", "config$(.route($path"];
+        found.extend(offences(&path, &[".route(", ".service("], &own));
+    }
+    for path in sources(&src().join("features")) {
+        found.extend(offences(&path, &[".route("], &[]));
+        let is_http = path.file_name().is_some_and(|name| name == "http.rs");
+        if !is_http {
+            found.extend(offences(&path, &["crate::routes!"], &[]));
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
 fn no_feature_names_another() {
     let mut found = Vec::new();
     for own in features() {

@@ -157,6 +157,7 @@ fn claimed() -> Claimed {
         owner_pubkey: owner_key(),
         canonical_v2: format!("v=2|{MESH}|Qw3rTyUiOp1AsDfGhJkLzXcVbNm4567H|1776246783|member|{}", owner_key()),
         signature_v2: Some(signature()),
+        signed_by: None,
         mesh_slug: Some("kitchen".into()),
         broker_url: Some("ws://127.0.0.1:7900/ws".into()),
         role: Some("member".into()),

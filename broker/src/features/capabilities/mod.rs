@@ -1,6 +1,9 @@
 //! Capabilities: what single members may do, and what plain members start with. Every request is checked against them before
 //! its feature sees it, so a change takes effect with the next frame of every open connection.
 
+pub mod http;
+#[cfg(test)]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
 
@@ -38,7 +41,7 @@ impl Feature for Capabilities {
 }
 
 /// The answer about some members.
-pub fn result<'a>(slug: &str, rights: &Rights, members: impl Iterator<Item = &'a Member>) -> PermissionsResult {
+fn result<'a>(slug: &str, rights: &Rights, members: impl Iterator<Item = &'a Member>) -> PermissionsResult {
     let mut members: Vec<&Member> = members.collect();
     members.sort_by(|one, other| (one.joined_at_ms, &one.id).cmp(&(other.joined_at_ms, &other.id)));
     let row = |member: &Member| MemberPermissions {

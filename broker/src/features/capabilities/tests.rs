@@ -3,57 +3,12 @@ use claudemesh_protocol::message::{ClientMessage, Failure, ServerMessage};
 use claudemesh_protocol::testing::client_samples;
 use serde_json::json;
 
+use super::model::{WORDS, Word, model};
 use super::*;
 use crate::db::members::{self, MemberPatch, Role};
 use crate::mesh::context::FlushWanted;
 use crate::mesh::peers::PeerHandle;
 use crate::mesh::testing::{Frames, TestMesh, key};
-
-/// What a capability says beside the role.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Word {
-    Nothing,
-    Own(bool),
-    Start(bool),
-    /// The first is the member's own, the second the start's.
-    Both(bool, bool),
-}
-
-const WORDS: [Word; 9] = [
-    Word::Nothing,
-    Word::Own(true),
-    Word::Own(false),
-    Word::Start(true),
-    Word::Start(false),
-    Word::Both(true, true),
-    Word::Both(true, false),
-    Word::Both(false, true),
-    Word::Both(false, false),
-];
-
-/// The table of docs/capabilities.md, written a second time.
-fn model(role: Role, word: Word, capability: Capability) -> bool {
-    let by_role = match role {
-        Role::Owner => return true,
-        Role::Admin => capability != Capability::CanDeleteMesh,
-        Role::Member => [
-            "canSend",
-            "canUseTools",
-            "canWriteState",
-            "canReadShared",
-            "canSchedule",
-            "canRunSql",
-            "canRunGraph",
-            "canDeployMcp",
-        ]
-        .contains(&capability.as_str()),
-    };
-    match (word, role) {
-        (Word::Own(own) | Word::Both(own, _), _) => own,
-        (Word::Start(start), Role::Member) => start,
-        (Word::Start(_), _) | (Word::Nothing, _) => by_role,
-    }
-}
 
 fn set_word(mesh: &mut TestMesh, member: &MemberId, word: Word, capability: Capability) {
     let (own, start) = match word {

@@ -1,5 +1,7 @@
-//! Enrolment: making meshes, inviting, joining. Over HTTP only (see `http::enrolment`); here are its rules and its store.
+//! Enrolment: making meshes, inviting, joining. Over HTTP only.
 
+pub mod http;
+mod pages;
 pub mod rules;
 pub mod schema;
 pub mod store;

@@ -2,6 +2,7 @@
 //!
 //! The token of a v1 link is never stored, only its SHA-256: the database cannot give a link away.
 
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::crypto::{keys, signed};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::enrolment::InvitePreset;
@@ -13,8 +14,9 @@ use serde_json::json;
 use super::schema::invites;
 use crate::audit::{Audit, By};
 use crate::db::columns::{OptionalJson, Text};
-use crate::db::members::{Member, Role};
+use crate::db::members::{Member, Role, by_key};
 use crate::db::meshes::{self, MeshRecord};
+use crate::db::rights;
 use crate::db::schema::members;
 use crate::db::{Db, DbError, MeshDb, convert};
 use crate::journal::{Journal, MeshStore, WriteError};
@@ -48,14 +50,14 @@ pub struct Invite {
     pub expires_at_ms: i64,
     /// Unix milliseconds.
     pub created_at_ms: i64,
-    /// Key that made it.
+    /// Key that signed it: the mesh's owner key, or that of a member that may invite.
     #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub created_by_key: PublicKey,
     /// Unix milliseconds.
     pub revoked_at_ms: Option<i64>,
-    /// The string the owner signed.
+    /// The signed string.
     pub canonical: String,
-    /// The owner's signature.
+    /// The signature of `created_by_key`.
     pub signature: String,
     /// Defaults of the new member.
     #[diesel(serialize_as = OptionalJson<InvitePreset>, deserialize_as = OptionalJson<InvitePreset>)]
@@ -90,14 +92,14 @@ pub struct Enrolled {
 ///
 /// # Errors
 /// [`DbError::Conflict`] when id, code or token are taken.
-pub async fn create_invite(store: &MeshStore, invite: &Invite) -> Result<(), DbError> {
-    let invite = Invite { mesh_id: store.mesh().clone(), ..invite.clone() };
-    Ok(tx_write!(store, (invite), |conn, _mesh| {
+pub async fn create_invite(store: &MeshStore, invite: &Invite, by: &By) -> Result<(), DbError> {
+    let (invite, by) = (Invite { mesh_id: store.mesh().clone(), ..invite.clone() }, by.clone());
+    Ok(tx_write!(store, (invite, by), |conn, _mesh| {
         diesel::insert_into(invites::table).values(invite.clone()).execute(conn).await?;
         let (id, role) = (&invite.id, invite.role.as_str());
         let payload =
             json!({"invite": id, "role": role, "maxUses": invite.max_uses, "expiresAt": invite.expires_at_ms});
-        Ok(((), Audit::entry("invite_created", None, payload, invite.created_at_ms)))
+        Ok(((), by.entry("invite_created", payload)))
     })?)
 }
 
@@ -204,10 +206,25 @@ pub async fn claim_v1(
     enrol(&store, mesh, invite, candidate, now_ms, codes).await
 }
 
+/// Whether a member of this role may make others of that role: only the owner makes admins.
+pub fn may_give(own: Role, given: Role) -> bool {
+    own == Role::Owner || given == Role::Member
+}
+
+/// Whether the member of this key may invite, now: an invite is worth no more than the member that made it.
+///
+/// # Errors
+/// Storage fails.
+pub async fn may_invite(db: &MeshDb, key: &PublicKey, role: Role) -> Result<bool, DbError> {
+    let Some(member) = by_key(db, key).await?.filter(|member| member.revoked_at_ms.is_none()) else { return Ok(false) };
+    let rights = rights::load(db).await?;
+    Ok(may_give(member.role, role) && rights.allows(&member.id, member.role, Capability::CanInvite))
+}
+
 /// Enrols through the code of a v2 link.
 ///
 /// Checks in this order: code known (`not_found`), `revoked`, `expired`, mesh live (`mesh_not_found`), the owner's signature
-/// over the invite as it is stored (`bad_signature`), key banned (`revoked`), key enrolled before (success, no use
+/// over the invite as it is stored (`bad_signature`), a member that made it may still invite (`revoked`), key banned (`revoked`), key enrolled before (success, no use
 /// consumed, so that a repeated claim is answered alike), `exhausted`.
 ///
 /// # Errors
@@ -231,10 +248,14 @@ pub async fn claim_v2(
         invite.role.as_str(),
         &mesh.owner_pubkey,
     );
-    if canonical != invite.canonical
-        || keys::verify(&mesh.owner_pubkey, canonical.as_bytes(), &invite.signature).is_err()
-    {
+    let signer = &invite.created_by_key;
+    if canonical != invite.canonical || keys::verify(signer, canonical.as_bytes(), &invite.signature).is_err() {
         return Err(Refusal::from(ErrorCode::BadSignature));
+    }
+    if *signer != mesh.owner_pubkey
+        && !may_invite(&MeshDb::new(db.clone(), mesh.id.clone()), signer, invite.role).await?
+    {
+        return Err(Refusal::from(codes.revoked));
     }
     let store = MeshStore::new(db.clone(), mesh.id.clone(), journal.clone());
     enrol(&store, mesh, invite, candidate, now_ms, codes).await

@@ -59,7 +59,7 @@ store_suite! {
         let (mesh, owner) = team(&db).await;
         let preset = InvitePreset { role_tag: Some("ops".into()), ..InvitePreset::default() };
         let invite = Invite { preset: Some(preset), ..invite(&mesh, &owner, 1) };
-        create_invite(&store(&db, &invite.mesh_id), &invite).await.unwrap();
+        create_invite(&store(&db, &invite.mesh_id), &invite, &By::nobody(NOW)).await.unwrap();
         let code = invite.code.clone().unwrap();
         let bob = key();
         let first = claim_v2(&db, &Journal::start(db.clone()).0, &code, &candidate(bob), NOW).await.unwrap();
@@ -77,7 +77,7 @@ store_suite! {
     async fn five_claims_of_a_single_use_invite_give_one_member(db: Db) {
         let (mesh, owner) = team(&db).await;
         let invite = invite(&mesh, &owner, 1);
-        create_invite(&store(&db, &invite.mesh_id), &invite).await.unwrap();
+        create_invite(&store(&db, &invite.mesh_id), &invite, &By::nobody(NOW)).await.unwrap();
         let code = invite.code.clone().unwrap();
         let claims = (0..5).map(|_| {
             let (db, code) = (db.clone(), code.clone());
@@ -97,7 +97,7 @@ store_suite! {
     async fn the_same_key_five_times_at_once_consumes_one_use(db: Db) {
         let (mesh, owner) = team(&db).await;
         let invite = invite(&mesh, &owner, 9);
-        create_invite(&store(&db, &invite.mesh_id), &invite).await.unwrap();
+        create_invite(&store(&db, &invite.mesh_id), &invite, &By::nobody(NOW)).await.unwrap();
         let (code, bob) = (invite.code.clone().unwrap(), key());
         let claims = (0..5).map(|_| {
             let (db, code) = (db.clone(), code.clone());
@@ -113,7 +113,7 @@ store_suite! {
         let (mesh, owner) = team(&db).await;
         let (other, _) = team(&db).await;
         let invite = invite(&mesh, &owner, 1);
-        create_invite(&store(&db, &invite.mesh_id), &invite).await.unwrap();
+        create_invite(&store(&db, &invite.mesh_id), &invite, &By::nobody(NOW)).await.unwrap();
         let hash = invite.token_hash.clone().unwrap();
         let (someone, owner) = (candidate(key()), owner.public());
         let code = |result| refusal(result);
@@ -140,12 +140,12 @@ store_suite! {
     async fn v2_refusals_come_in_the_documented_order(db: Db) {
         let (mesh, owner) = team(&db).await;
         let good = invite(&mesh, &owner, 1);
-        create_invite(&store(&db, &good.mesh_id), &good).await.unwrap();
+        create_invite(&store(&db, &good.mesh_id), &good, &By::nobody(NOW)).await.unwrap();
         let code = good.code.clone().unwrap();
         assert_eq!(refusal(claim_v2(&db, &Journal::start(db.clone()).0, "NOSUCH22", &candidate(key()), NOW).await), ErrorCode::NotFound);
         assert_eq!(refusal(claim_v2(&db, &Journal::start(db.clone()).0, &code, &candidate(key()), NOW + HOUR).await), ErrorCode::Expired);
         let raised = Invite { role: Role::Admin, ..invite(&mesh, &owner, 1) };
-        create_invite(&store(&db, &raised.mesh_id), &raised).await.unwrap();
+        create_invite(&store(&db, &raised.mesh_id), &raised, &By::nobody(NOW)).await.unwrap();
         let raised = claim_v2(&db, &Journal::start(db.clone()).0, raised.code.as_deref().unwrap(), &candidate(key()), NOW).await;
         assert_eq!(refusal(raised), ErrorCode::BadSignature, "a role that the owner did not sign");
         revoke_invite(&store(&db, &mesh.id), &good.id, &By::nobody(NOW)).await.unwrap();
@@ -156,7 +156,7 @@ store_suite! {
     async fn a_banned_key_cannot_enrol_again_until_the_ban_is_lifted(db: Db) {
         let (mesh, owner) = team(&db).await;
         let invite = invite(&mesh, &owner, 5);
-        create_invite(&store(&db, &invite.mesh_id), &invite).await.unwrap();
+        create_invite(&store(&db, &invite.mesh_id), &invite, &By::nobody(NOW)).await.unwrap();
         let (code, bob) = (invite.code.clone().unwrap(), key());
         let member = claim_v2(&db, &Journal::start(db.clone()).0, &code, &candidate(bob), NOW).await.unwrap().member;
         assert!(roster::revoke(&store(&db, &mesh.id), &member.id, &By::nobody(NOW)).await.unwrap());
@@ -175,7 +175,7 @@ store_suite! {
         let (mesh, owner) = team(&db).await;
         let (here, by) = (store(&db, &mesh.id), By::nobody(NOW));
         let invite = invite(&mesh, &owner, 1);
-        create_invite(&here, &invite).await.unwrap();
+        create_invite(&here, &invite, &By::nobody(NOW)).await.unwrap();
         let (code, bob) = (invite.code.clone().unwrap(), key());
         let journal = Journal::start(db.clone()).0;
         let member = claim_v2(&db, &journal, &code, &candidate(bob), NOW).await.unwrap().member;

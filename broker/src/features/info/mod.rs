@@ -18,8 +18,8 @@ impl Feature for Info {
 
     fn handle((): &mut (), cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         let Request::MeshInfo(_) = request;
-        let own = cx.peer()?;
-        let (at, member) = (own.handle, own.member.clone());
+        let own = cx.asker()?;
+        let member = own.member.clone();
         let members = cx.roster().members().filter(|member| member.revoked_at_ms.is_none()).count();
         let mut info = MeshInfoResult {
             mesh: cx.mesh_id().clone(),
@@ -46,7 +46,7 @@ impl Feature for Info {
                 Features::describe_stored(&storage, &member, &quotas, &mut info).await?;
                 Ok::<_, DbError>(info)
             };
-            let work = Self::work(format_args!("of {}", at.0), slow, |(), _, info| Ok(Outcome::Answer(info)));
+            let work = Self::work_in(cx.own_lane::<Self>(), slow, |(), _, info| Ok(Outcome::Answer(info)));
             Self::answer::<MeshInfo>(Ok(work))
         })))
     }

@@ -10,7 +10,7 @@ use super::send::{admit, build, message_id, route};
 use super::state::MessagingMemory;
 use crate::mesh::context::MeshContext;
 use crate::mesh::letter::{Author, Letter};
-use crate::mesh::peers::{Member, Moment, Peer, PeerHandle, Role};
+use crate::mesh::peers::{Member, Peer, Role};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
@@ -56,7 +56,7 @@ fn try_deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &
     Ok(())
 }
 
-/// The author as a peer that is not in the roster: no session of the author is left out of an audience.
+/// The author as a peer.
 fn author(cx: &MeshContext<'_>, from: &Author) -> Result<Peer, Refusal> {
     let nobody = |name: &str| {
         let id = MemberId::from(name);
@@ -65,12 +65,13 @@ fn author(cx: &MeshContext<'_>, from: &Author) -> Result<Peer, Refusal> {
     let member = match from {
         Author::System => nobody("system"),
         Author::Service(name) => nobody(name),
-        Author::Member(id) => {
-            let live = cx.roster().member(id).filter(|member| member.revoked_at_ms.is_none());
-            live.cloned().ok_or_else(|| Refusal::new(ErrorCode::Revoked, "the author is no member any more"))?
-        }
+        Author::Member(id) => cx
+            .roster()
+            .live_member(id)
+            .cloned()
+            .ok_or_else(|| Refusal::new(ErrorCode::Revoked, "the author is no member any more"))?,
     };
-    Ok(Peer::new(PeerHandle::NONE, &member, None, Moment::default()))
+    Ok(Peer::without_connection(&member))
 }
 
 #[cfg(test)]
@@ -109,5 +110,27 @@ mod tests {
         let pushes = TestMesh::take(&late, "push");
         assert_eq!((pushes.len(), &pushes[0]["ciphertext"]), (1, &"later".into()));
         assert_eq!(pushes[0]["senderPubkey"], key(1).to_hex());
+    }
+
+    #[actix_rt::test]
+    async fn a_member_without_a_connection_sends_as_its_sessions_do() {
+        use claudemesh_protocol::features::messaging::Send;
+        use serde_json::Value;
+
+        let mut mesh = TestMesh::new().await;
+        let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+        let (_, own) = mesh.peer(&alice, "alice", Some(11));
+        let (_, other) = mesh.peer(&bob, "bob", Some(12));
+        let send = |to: &str| Send { target_spec: to.into(), ciphertext: "aGk=".into(), ..Send::default() };
+        let answer = mesh.ask_for(&alice, send("*")).await.unwrap();
+        let ack: Value = serde_json::from_str(&answer.write(None)).unwrap();
+        assert_eq!((&ack["queued"], ack["recipients"].as_array().map(Vec::len)), (&true.into(), Some(2)), "{ack}");
+        for frames in [own, other] {
+            let pushes = TestMesh::take(&frames, "push");
+            assert_eq!((pushes.len(), &pushes[0]["senderPubkey"]), (1, &key(1).to_hex().into()));
+        }
+        let answer = mesh.ask_for(&alice, send("nobody")).await.unwrap();
+        let ack: Value = serde_json::from_str(&answer.write(None)).unwrap();
+        assert_eq!((&ack["queued"], &ack["code"]), (&false.into(), &"unknown_target".into()), "{ack}");
     }
 }

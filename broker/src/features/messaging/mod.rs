@@ -125,7 +125,7 @@ impl Feature for Messaging {
 }
 
 fn resolve_target(cx: &MeshContext<'_>, query: &ResolveTarget) -> Result<Outcome<ResolveTargetResult>, Refusal> {
-    let own = cx.peer()?.handle;
+    let own = cx.asker()?.handle;
     let resolved = resolve_name(cx.roster(), &query.target, Some(own))?;
     Ok(Outcome::Answer(ResolveTargetResult { resolved: resolved.candidate(cx.roster()) }))
 }

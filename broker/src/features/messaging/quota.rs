@@ -25,7 +25,7 @@ pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Resu
     if rate == 0 {
         return Ok(());
     }
-    let (now, id) = (cx.mono_ms(), cx.peer()?.member.clone());
+    let (now, id) = (cx.mono_ms(), cx.asker()?.member.clone());
     let bucket = memory.member_rates.entry(id).or_insert_with(|| Bucket::full(rate, now));
     bucket
         .take(rate, MINUTE_MS, rate, now)
@@ -45,7 +45,7 @@ pub(super) fn pairs(
     if rate == 0 {
         return Ok(());
     }
-    let (now, from) = (cx.mono_ms(), cx.peer()?.member.clone());
+    let (now, from) = (cx.mono_ms(), cx.asker()?.member.clone());
     // A bucket that had a minute to fill is as good as a new one.
     sweep(&mut memory.pair_rates, &mut memory.pairs_left, |bucket| !bucket.is_full(rate, MINUTE_MS, now));
     let mut taken = Vec::with_capacity(to.len());
@@ -80,7 +80,7 @@ pub(super) fn trace(memory: &mut MessagingMemory, cx: &MeshContext<'_>, trace: &
     if budget == 0 {
         return Ok(());
     }
-    let peer = cx.peer()?;
+    let peer = cx.asker()?;
     let human = peer.peer_type.as_deref() == Some("human") || peer.channel.as_deref() == Some("cli");
     let now = cx.mono_ms();
     let window = i64::try_from(limits::TRACE_WINDOW.as_millis()).unwrap_or(i64::MAX);

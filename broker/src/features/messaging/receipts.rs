@@ -190,7 +190,7 @@ pub(super) fn climb(
 
 /// A reply refers to a message: whoever got it and answers has answered.
 pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, id: &str, by: PublicKey) {
-    let Ok(peer) = cx.peer() else { return };
+    let Ok(peer) = cx.asker() else { return };
     let member = peer.member.clone();
     // The reply may come from another session of the member, or from its shell.
     let key = memory.recent.receipt(id).and_then(|receipt| {
@@ -213,7 +213,7 @@ pub(super) fn message_status(
         return Err(Refusal::new(ErrorCode::InvalidArgument, "expected a message id of 8 to 32 letters and digits"));
     }
     let (own_key, member, role) = {
-        let peer = cx.peer()?;
+        let peer = cx.asker()?;
         (peer.key(), peer.member.clone(), cx.member()?.role)
     };
     let mut found: Vec<String> = if id.len() == 32 {

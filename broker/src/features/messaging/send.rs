@@ -48,7 +48,7 @@ pub(super) fn send(
         Ok(None) => Ok(Outcome::Silent),
         Err(refusal) => {
             METRICS.messages_rejected.with_label_values(&[refusal.code.as_str()]).inc();
-            let older = cx.peer().is_ok_and(|peer| peer.older);
+            let older = cx.asker().is_ok_and(|peer| peer.older);
             Ok(Outcome::Answer(refused(own_id(cx), refusal, older)))
         }
     }
@@ -118,7 +118,7 @@ fn accept(
     reply: Option<ReplyTo>,
 ) -> Result<Option<Ack>, Refusal> {
     let targets = check(&send)?;
-    let id = message_id(cx.mesh_id(), &cx.peer()?.member, send.client_message_id.as_deref());
+    let id = message_id(cx.mesh_id(), &cx.asker()?.member, send.client_message_id.as_deref());
     if send.client_message_id.is_some()
         && let Some(ack) = retry(memory, &id, send.request_fingerprint.as_deref(), reply.as_ref())?
     {
@@ -127,7 +127,7 @@ fn accept(
     if memory.is_full() {
         return Err(Refusal::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
     }
-    let (routed, topic) = route(cx, cx.peer()?, &send.exclude, &targets)?;
+    let (routed, topic) = route(cx, cx.asker()?, &send.exclude, &targets)?;
     quota::member(memory, cx)?;
     if targets.iter().any(Target::is_direct) {
         quota::pairs(memory, cx, routed.iter().map(|routed| routed.recipient.key))?;
@@ -136,9 +136,9 @@ fn accept(
         quota::trace(memory, cx, trace)?;
     }
     let answers = send.reply_to_id.clone();
-    let message = build(memory, cx, cx.peer()?, id, send, topic);
+    let message = build(memory, cx, cx.asker()?, id, send, topic);
     if let Some(answered) = answers {
-        let by = cx.peer()?.key();
+        let by = cx.asker()?.key();
         super::receipts::answered(memory, cx, &answered, by);
         cx.emit(MeshEvent::Answered { message: answered, by });
     }

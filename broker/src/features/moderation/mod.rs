@@ -81,7 +81,7 @@ fn is_session(peer: &crate::mesh::peers::Peer) -> bool {
 
 /// The connections that are meant, never the caller's own with `all` and `stale`; and whether `stale` chose them.
 fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerHandle>, bool), Refusal> {
-    let own = cx.peer()?.handle;
+    let own = cx.asker()?.handle;
     let others = cx.roster().iter().filter(|peer| peer.handle != own && !peer.ephemeral);
     if selection.all == Some(true) {
         return Ok((others.map(|peer| peer.handle).collect(), false));
@@ -91,7 +91,7 @@ fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerHandle
         let now = cx.mono_ms();
         return Ok((others.filter(|peer| now - peer.heard_mono_ms >= limit).map(|peer| peer.handle).collect(), true));
     }
-    let older = cx.peer()?.older;
+    let older = cx.asker()?.older;
     let Some(target) = selection.target.as_deref().filter(|target| !target.trim().is_empty()) else {
         if older {
             return Ok((vec![], false));

@@ -1,6 +1,7 @@
 //! Presence: status, summary, profile, visibility, counters, the peer list.
 
 mod announce;
+pub mod http;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -123,7 +124,7 @@ impl Feature for Presence {
     }
 
     fn describe(_: &PresenceMemory, cx: &MeshContext<'_>, info: &mut MeshInfoResult) {
-        let Ok(own) = cx.peer() else { return };
+        let Ok(own) = cx.asker() else { return };
         let seen = |peer: &&Peer| !peer.ephemeral && (peer.visible || peer.member == own.member);
         let groups: BTreeSet<String> = cx
             .roster()
@@ -196,7 +197,7 @@ fn set_profile(cx: &mut MeshContext<'_>, set: SetProfile) -> Result<Outcome<Sess
 }
 
 fn list_peers(memory: &PresenceMemory, cx: &MeshContext<'_>) -> Result<Outcome<PeersList>, Refusal> {
-    let own = cx.peer()?;
+    let own = cx.asker()?;
     // A client of the reference system takes each entry for a peer that is here, and the first of a name for the one it means.
     let here = cx.roster().iter().filter(|peer| peer.online());
     let away = cx.roster().iter().filter(|peer| !peer.online() && !own.older);

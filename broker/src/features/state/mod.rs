@@ -26,7 +26,7 @@ use crate::db::{Db, DbError, MeshDb};
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
-use crate::mesh::outcome::{Lane, Outcome};
+use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::PeerHandle;
 use crate::quota::{Quota, Quotas};
 use crate::refusal::Refusal;
@@ -130,11 +130,6 @@ fn check_key(key: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The lane of the asking socket.
-fn lane(cx: &MeshContext<'_>) -> Result<Lane, Refusal> {
-    Ok(Lane::of::<State>(format_args!("of {}", cx.peer()?.handle.0)))
-}
-
 fn set(
     memory: &mut StateMemory,
     cx: &mut MeshContext<'_>,
@@ -168,9 +163,10 @@ fn change(
     check_key(&key)?;
     // A version that no key can have is one that this key has not.
     let expected_version = expected_version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
-    let peer = cx.peer()?;
-    let (member, name) = (peer.member.clone(), peer.name.clone());
-    let writer = Writer { peer: peer.handle, socket_no: peer.socket_no };
+    let asker = cx.asker()?;
+    let (member, name) = (asker.member.clone(), asker.name.clone());
+    // Of a member without a connection every session is told.
+    let writer = asker.online().then_some(Writer { peer: asker.handle, socket_no: asker.socket_no });
     cx.count_write(&limits::WRITES_PER_MINUTE, Some(&member))?;
     let write = Write {
         key,
@@ -184,8 +180,8 @@ fn change(
     let (storage, ticket) = (cx.storage(), memory.telling.admitted(cx.mono_ms()));
     // Whatever comes of it, the mesh has to know.
     let slow = async move { Ok::<_, Refusal>(store::write(&storage, write).await) };
-    Ok(State::work_in(lane(cx)?, slow, move |memory, cx, written| {
-        let entry = memory.telling.returned(cx, ticket, Some(writer), written)?;
+    Ok(State::work_in(cx.own_lane::<State>(), slow, move |memory, cx, written| {
+        let entry = memory.telling.returned(cx, ticket, writer, written)?;
         Ok(Outcome::Answer(StateWritten { version: number(entry.version), revision: number(entry.revision) }))
     }))
 }
@@ -197,7 +193,7 @@ fn get(cx: &mut MeshContext<'_>, request: GetState) -> Result<Outcome<StateResul
         let found = store::get(&storage, &request.key, now).await?;
         Ok::<_, DbError>((request.key, found))
     };
-    Ok(State::work_in(lane(cx)?, slow, |_, _, (key, found)| {
+    Ok(State::work_in(cx.own_lane::<State>(), slow, |_, _, (key, found)| {
         let missing = StateResult { key, ..StateResult::default() };
         let result = match found {
             None => missing,
@@ -232,7 +228,7 @@ fn list(cx: &mut MeshContext<'_>, request: ListState) -> Result<Outcome<StateLis
             let page = store::page(&storage, &prefix, cursor.as_deref(), limit, now).await?;
             Ok::<_, DbError>((head, page))
         };
-        return Ok(State::work_in(lane(cx)?, slow, |_, _, (head, page)| {
+        return Ok(State::work_in(cx.own_lane::<State>(), slow, |_, _, (head, page)| {
             let entries = page.entries.into_iter().map(row).collect::<Result<_, _>>()?;
             let list = StateList { entries, next: page.next, revision: number(head.revision), incomplete: false };
             Ok(Outcome::Answer(list))
@@ -255,7 +251,7 @@ fn list(cx: &mut MeshContext<'_>, request: ListState) -> Result<Outcome<StateLis
         let forgotten = store::head(&storage).await?.forgotten_revision;
         Ok::<_, DbError>((before.revision, forgotten, page))
     };
-    Ok(State::work_in(lane(cx)?, slow, move |_, _, (revision, forgotten, page)| {
+    Ok(State::work_in(cx.own_lane::<State>(), slow, move |_, _, (revision, forgotten, page)| {
         let entries = page.entries.into_iter().map(row).collect::<Result<_, _>>()?;
         let next = page.next.map(|revision| revision.to_string());
         // A revision that is still to come is one of storage that was put back to an older state.

@@ -425,6 +425,21 @@ mod tests {
     }
 
     #[actix_rt::test]
+    async fn what_a_member_writes_without_a_connection_is_told_to_everyone_who_is_here() {
+        let mut mesh = TestMesh::new().await;
+        let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+        let (_, own) = mesh.peer(&alice, "alice", Some(11));
+        let (_, other) = mesh.peer(&bob, "bob", Some(12));
+        let set = SetState { key: "build".into(), value: json!("red"), expected_version: None, ttl_s: None };
+        let answer = mesh.ask_for(&alice, set).await.unwrap();
+        assert_eq!(answer.tag(), "done", "a silent request of somebody who waits is confirmed");
+        for frames in [own, other] {
+            let told = TestMesh::take(&frames, "state_change");
+            assert_eq!((told.len(), &told[0]["value"], &told[0]["updatedBy"]), (1, &json!("red"), &json!("alice")));
+        }
+    }
+
+    #[actix_rt::test]
     async fn a_write_whose_end_was_not_heard_of_is_told_in_its_place() {
         let (mut mesh, writer, _, frames) = Box::pin(team()).await;
         let lost = Write {

@@ -91,7 +91,7 @@ impl Feature for Topics {
     }
 
     fn describe(_: &TopicsMemory, cx: &MeshContext<'_>, info: &mut MeshInfoResult) {
-        if let Ok(own) = cx.peer() {
+        if let Ok(own) = cx.asker() {
             let seen = cx.topics().iter().filter(|topic| topic.visible_to(&own.member));
             info.topics = seen.map(|topic| topic.name.clone()).collect();
             let quotas = &cx.limits().quotas;
@@ -103,7 +103,7 @@ impl Feature for Topics {
 
 /// The caller's member, and the topic that it named.
 fn named(cx: &MeshContext<'_>, topic: &str) -> Result<(MemberId, TopicId), Refusal> {
-    let own = cx.peer()?.member.clone();
+    let own = cx.asker()?.member.clone();
     let topic = readable(cx.topics(), &own, topic)?.id.clone();
     Ok((own, topic))
 }
@@ -114,7 +114,7 @@ fn made_by(cx: &MeshContext<'_>, member: &MemberId) -> usize {
 }
 
 fn list(cx: &MeshContext<'_>) -> Result<Outcome<TopicListResponse>, Refusal> {
-    let own = &cx.peer()?.member;
+    let own = &cx.asker()?.member;
     let topics = cx.topics().iter().filter(|topic| topic.visible_to(own)).map(entry).collect();
     Ok(Outcome::Answer(TopicListResponse { topics }))
 }
@@ -209,7 +209,7 @@ fn create(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome<Topic
         return Err(Refusal::new(ErrorCode::InvalidArgs, "`description`: expected at most 1024 characters"));
     }
     let known = cx.topics().find(&name).map(|topic| topic.id.clone());
-    let own = cx.peer()?.member.clone();
+    let own = cx.asker()?.member.clone();
     if known.is_none() {
         cx.within(&PER_MESH, cx.topics().iter().count(), 1)?;
         cx.within(&PER_MEMBER, made_by(cx, &own), 1)?;

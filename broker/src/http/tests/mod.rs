@@ -241,6 +241,14 @@ async fn enrol<B: MessageBody>(
     (member, claimed)
 }
 
+/// The owner's member, as the asking principal.
+async fn owner_of(bench: &Bench, team: &Team) -> crate::mesh::principal::Principal {
+    let owner = crate::db::members::owner(&bench.state.storage(&team.id)).await.unwrap().unwrap();
+    crate::mesh::principal::Principal::Member(owner.id)
+}
+
 // After the macro that they use.
 mod enrolment;
+mod matrix;
 mod members;
+mod principals;

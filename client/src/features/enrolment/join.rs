@@ -175,7 +175,12 @@ fn check_claim(claimed: &Claimed) -> Result<Option<String>, CliError> {
         return Err(CliError::new(ExitCode::Auth, "expired", "The invite has expired.").hint("Ask for a fresh one."));
     }
     if let Some(signature) = &claimed.signature_v2
-        && keys::verify(&claimed.owner_pubkey, claimed.canonical_v2.as_bytes(), signature).is_err()
+        && keys::verify(
+            claimed.signed_by.as_ref().unwrap_or(&claimed.owner_pubkey),
+            claimed.canonical_v2.as_bytes(),
+            signature,
+        )
+        .is_err()
     {
         return Err(InviteError::BadSignature.into());
     }
@@ -232,6 +237,7 @@ mod tests {
             member_id: "a".into(),
             owner_pubkey: owner.public(),
             signature_v2: Some(owner.sign(text.as_bytes())),
+            signed_by: None,
             canonical_v2: text,
             mesh_slug: None,
             broker_url: None,

@@ -167,11 +167,14 @@ pub struct Claimed {
     pub member_id: MemberId,
     /// Owner key.
     pub owner_pubkey: PublicKey,
-    /// The string the owner signed.
+    /// The string that was signed.
     pub canonical_v2: String,
     /// Its signature, so that the client can check it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature_v2: Option<String>,
+    /// Who signed it, when that was not the owner's key: a member that may invite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<PublicKey>,
     /// Slug.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh_slug: Option<String>,

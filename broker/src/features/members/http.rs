@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use actix_web::{HttpResponse, web};
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::members::{
     GrantsView, MemberList, MemberPatched, MemberView, PatchMember, PatchSettings, UpdateGrants,
@@ -11,67 +12,23 @@ use claudemesh_protocol::features::members::{
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use claudemesh_protocol::time::iso;
 
-use super::auth::Signed;
-use super::enrolment::{live, to_the_end};
-use super::{AppState, State};
-use crate::audit::By;
 use crate::db::members::{self as store, Member, MemberPatch, Role};
-use crate::db::meshes::{self, MeshRecord};
-use crate::features::enrolment::rules;
+use crate::db::meshes;
+use crate::http::caller::Caller;
+use crate::http::{AppState, State, fields, to_the_end};
 use crate::refusal::Refusal;
 
 type Answer = Result<HttpResponse, Refusal>;
 
-/// Routes of this module.
-pub fn configure(config: &mut web::ServiceConfig) {
-    config
-        .route("/mesh/{id}/members", web::get().to(list))
-        .route("/mesh/{id}/member/{member}", web::patch().to(patch))
-        .route("/mesh/{id}/settings", web::patch().to(settings))
-        .route("/mesh/{id}/grants", web::get().to(grants))
-        .route("/mesh/{id}/grants", web::post().to(update_grants));
+crate::routes! {
+    get "/mesh/{id}/members" => list, members;
+    patch "/mesh/{id}/member/{member}" => patch, others CanModerate;
+    patch "/mesh/{id}/settings" => settings, needs CanManagePermissions;
+    get "/mesh/{id}/grants" => grants, members;
+    post "/mesh/{id}/grants" => update_grants, members;
 }
 
-/// Who asks: a live member, or the holder of the owner's key, who need not be a member.
-pub(super) struct Caller {
-    pub(super) mesh: MeshRecord,
-    pub(super) role: Role,
-    pub(super) member: Option<Member>,
-}
-
-impl Caller {
-    async fn of(state: &AppState, mesh: &MeshId, signed: &Signed) -> Result<Self, Refusal> {
-        Self::in_mesh(state, live(state, mesh).await?, signed).await
-    }
-
-    pub(super) async fn in_mesh(state: &AppState, mesh: MeshRecord, signed: &Signed) -> Result<Self, Refusal> {
-        let member = store::by_key(&state.storage(&mesh.id), &signed.key).await?;
-        let owner_key = mesh.owner_pubkey == signed.key;
-        let role = match &member {
-            _ if owner_key => Role::Owner,
-            Some(member) if member.revoked_at_ms.is_some() => return Err(ErrorCode::Revoked.into()),
-            Some(member) => member.role,
-            None => return Err(ErrorCode::Unauthorized.into()),
-        };
-        state.auth.accept(signed)?;
-        Ok(Self { mesh, role, member })
-    }
-
-    /// For the audit log; the holder of the owner's key need not be a member.
-    pub(super) fn by(&self, at_ms: i64) -> By {
-        By { member: self.member.as_ref().map(|member| member.id.clone()), at_ms }
-    }
-
-    fn require(&self, role: Role) -> Result<(), Refusal> {
-        if self.role >= role {
-            return Ok(());
-        }
-        Err(Refusal::new(ErrorCode::Forbidden, format!("expected the role `{}` or above", role.as_str())))
-    }
-}
-
-async fn list(state: State, path: web::Path<String>, signed: Signed) -> Answer {
-    let caller = Caller::of(&state, &path.into_inner().into(), &signed).await?;
+async fn list(state: State, caller: Caller) -> Answer {
     let sessions = sessions(&state, &caller.mesh.id).await;
     let members = store::load_all(&state.storage(&caller.mesh.id)).await?;
     let members = members.into_iter().filter(|member| member.revoked_at_ms.is_none());
@@ -79,10 +36,9 @@ async fn list(state: State, path: web::Path<String>, signed: Signed) -> Answer {
     Ok(HttpResponse::Ok().json(MemberList { ok: true, members }))
 }
 
-async fn patch(state: State, path: web::Path<(String, String)>, signed: Signed) -> Answer {
-    let (mesh, target) = path.into_inner();
-    let caller = Caller::of(&state, &mesh.into(), &signed).await?;
-    let asked: PatchMember = signed.json()?;
+async fn patch(state: State, path: web::Path<(String, String)>, caller: Caller) -> Answer {
+    let (_, target) = path.into_inner();
+    let asked: PatchMember = caller.json()?;
     let unknown = || Refusal::new(ErrorCode::NotFound, "no such member in this mesh");
     let target = store::load(&state.storage(&caller.mesh.id), &MemberId::from(target)).await?;
     let target = target.filter(|member| member.revoked_at_ms.is_none()).ok_or_else(unknown)?;
@@ -99,22 +55,25 @@ async fn patch(state: State, path: web::Path<(String, String)>, signed: Signed) 
     .await
 }
 
-/// Owners edit everything but their own role; admins edit anyone below them and each other, but no roles; members edit
-/// of themselves what the mesh's policy allows.
+/// Only the owner gives roles. Members with `canModerate` edit others up to their own role, and every field of themselves;
+/// without it members edit of themselves what the mesh's policy allows.
 fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<(), Refusal> {
     let forbid = |message: &str| Err(Refusal::new(ErrorCode::Forbidden, message));
+    let own = &caller.member;
     if asked.permission.is_some() {
-        caller.require(Role::Owner)?;
+        if own.role != Role::Owner {
+            return forbid("only the owner gives roles");
+        }
         if target.role == Role::Owner {
             return forbid("the owner's role cannot be changed");
         }
     }
-    let own = caller.member.as_ref().is_some_and(|member| member.id == target.id);
-    if caller.role == Role::Owner || (caller.role == Role::Admin && (own || target.role <= Role::Admin)) {
-        return Ok(());
+    caller.require_own(&target.id, Capability::CanModerate)?;
+    if target.role > own.role {
+        return forbid("your role does not allow to edit this member");
     }
-    if !own {
-        return forbid("expected the member itself, an admin or the owner");
+    if caller.require(Capability::CanModerate).is_ok() {
+        return Ok(());
     }
     let policy = caller.mesh.self_editable;
     let fields = [
@@ -133,13 +92,13 @@ fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<
 fn checked(asked: &PatchMember, target: &Member) -> Result<(MemberPatch, PatchMember), Refusal> {
     // The name of before stays allowed, whatever it is.
     let name =
-        |name: &str| if name == target.display_name { rules::display_name(name) } else { rules::member_name(name) };
+        |name: &str| if name == target.display_name { fields::display_name(name) } else { fields::member_name(name) };
     let patch = MemberPatch {
         display_name: asked.display_name.as_deref().map(name).transpose()?,
-        role_tag: asked.role_tag.as_deref().map(rules::role_tag).transpose()?,
-        default_groups: asked.groups.as_deref().map(rules::groups).transpose()?,
-        message_mode: asked.message_mode.as_deref().map(rules::message_mode).transpose()?,
-        role: asked.permission.as_deref().map(rules::invited_role).transpose()?,
+        role_tag: asked.role_tag.as_deref().map(fields::role_tag).transpose()?,
+        default_groups: asked.groups.as_deref().map(fields::groups).transpose()?,
+        message_mode: asked.message_mode.as_deref().map(fields::message_mode).transpose()?,
+        role: asked.permission.as_deref().map(fields::invited_role).transpose()?,
     };
     if patch == MemberPatch::default() {
         let message = "expected at least one of displayName, roleTag, groups, messageMode, permission";
@@ -155,10 +114,11 @@ fn checked(asked: &PatchMember, target: &Member) -> Result<(MemberPatch, PatchMe
     Ok((patch, changes))
 }
 
-async fn settings(state: State, path: web::Path<String>, signed: Signed) -> Answer {
-    let caller = Caller::of(&state, &path.into_inner().into(), &signed).await?;
-    caller.require(Role::Admin)?;
-    let asked: PatchSettings = signed.json()?;
+async fn settings(state: State, caller: Caller) -> Answer {
+    if caller.member.role < Role::Admin {
+        return Err(Refusal::new(ErrorCode::Forbidden, "only the owner and admins change the settings of a mesh"));
+    }
+    let asked: PatchSettings = caller.json()?;
     to_the_end(async move {
         let by = caller.by(state.clock.now_ms());
         if !meshes::set_policy(&state.storage(&caller.mesh.id), &asked.self_editable, &by).await? {
@@ -170,23 +130,19 @@ async fn settings(state: State, path: web::Path<String>, signed: Signed) -> Answ
     .await
 }
 
-async fn grants(state: State, path: web::Path<String>, signed: Signed) -> Answer {
-    let caller = Caller::of(&state, &path.into_inner().into(), &signed).await?;
-    let member = caller.member.ok_or(ErrorCode::Unauthorized)?;
-    Ok(HttpResponse::Ok().json(GrantsView { ok: true, grants: member.grants }))
+async fn grants(caller: Caller) -> Answer {
+    Ok(HttpResponse::Ok().json(GrantsView { ok: true, grants: caller.member.grants }))
 }
 
-async fn update_grants(state: State, path: web::Path<String>, signed: Signed) -> Answer {
-    let caller = Caller::of(&state, &path.into_inner().into(), &signed).await?;
-    let member = caller.member.ok_or(ErrorCode::Unauthorized)?;
-    let mut asked: UpdateGrants = signed.json()?;
+async fn update_grants(state: State, caller: Caller) -> Answer {
+    let mut asked: UpdateGrants = caller.json()?;
     for list in asked.grants.values_mut().flatten() {
         list.sort_unstable();
         list.dedup();
     }
     to_the_end(async move {
-        let by = By::member(&member.id, state.clock.now_ms());
-        let grants = store::update_grants(&state.storage(&caller.mesh.id), &member.id, &asked.grants, &by).await?;
+        let (storage, by) = (state.storage(&caller.mesh.id), caller.by(state.clock.now_ms()));
+        let grants = store::update_grants(&storage, &caller.member.id, &asked.grants, &by).await?;
         let grants = grants.ok_or(ErrorCode::Revoked)?;
         state.directory.reload_members(&caller.mesh.id).await;
         Ok(HttpResponse::Ok().json(GrantsView { ok: true, grants }))

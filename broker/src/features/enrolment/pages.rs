@@ -6,8 +6,8 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::State;
-use super::enrolment::{Links, html};
+use super::http::{Links, html};
+use crate::http::State;
 
 /// `GET /i/{code}`
 pub(super) async fn code(request: HttpRequest, state: State, path: web::Path<String>) -> HttpResponse {

@@ -1,46 +1,21 @@
 //! `POST /hook/set-status`: a hook of the host says what a session does. The token says whose sessions it may touch.
 
-use std::collections::HashMap;
-
 use actix_web::{HttpRequest, HttpResponse};
 use claudemesh_protocol::crypto::http::sha256_hex;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult};
 
-use super::State;
-use super::auth::Body;
+use crate::http::State;
+use crate::http::auth::Body;
 use crate::mesh::attach::cut;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
-use crate::session::bucket::Bucket;
 
-/// Tokens and processes whose rate is remembered; beyond it full buckets are forgotten.
-const MAX_RATES: usize = 8_192;
-const MINUTE_MS: i64 = 60_000;
-
-/// Rates by token hash and process.
-#[derive(Default)]
-pub struct Rates {
-    buckets: HashMap<(String, u64), Bucket>,
+crate::routes! {
+    post "/hook/set-status" => set_status, open;
 }
 
-impl Rates {
-    fn take(&mut self, token_hash: &str, pid: u64, rate: u32, now_ms: i64) -> Result<(), u64> {
-        if rate == 0 {
-            return Ok(());
-        }
-        if self.buckets.len() >= MAX_RATES {
-            self.buckets.retain(|_, bucket| !bucket.is_full(rate, MINUTE_MS, now_ms));
-            if self.buckets.len() >= MAX_RATES {
-                return Err(1_000);
-            }
-        }
-        let key = (token_hash.to_owned(), pid);
-        self.buckets.entry(key).or_insert_with(|| Bucket::full(rate, now_ms)).take(rate, MINUTE_MS, rate, now_ms)
-    }
-}
-
-pub(super) async fn set_status(request: HttpRequest, body: Body, state: State) -> Result<HttpResponse, Refusal> {
+async fn set_status(request: HttpRequest, body: Body, state: State) -> Result<HttpResponse, Refusal> {
     METRICS.hook_requests.inc();
     let Some(token) = bearer(&request).filter(|token| (32..=256).contains(&token.len())) else {
         let message = "expected `Authorization: Bearer <hook token>`";

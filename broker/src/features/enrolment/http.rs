@@ -1,4 +1,4 @@
-//! Making and archiving meshes, inviting, joining. Everything that changes a mesh is signed by its owner's key; who joins
+//! Making and archiving meshes, inviting, joining. What changes a mesh is signed by a member or the mesh's owner key; who joins
 //! signs with the key that becomes a member.
 
 use actix_web::http::StatusCode;
@@ -10,19 +10,19 @@ use claudemesh_protocol::crypto::invite::{InviteV1, root_key};
 use claudemesh_protocol::crypto::{envelope, keys, signed};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::enrolment::{
-    Claim, Claimed, CreateInvite, CreateMesh, InviteList, InviteView, Join, Joined, MeshCreated,
+    Claim, Claimed, CreateMesh, InviteList, InviteView, Join, Joined, MeshCreated,
 };
 use claudemesh_protocol::id::{InviteId, MemberId, MeshId, PublicKey};
 use claudemesh_protocol::time::iso;
 
-use super::auth::{Body, Signed, client_address, require_operator};
-use super::{AppState, State, pages};
-use crate::audit::By;
+use super::store::{self, Candidate, Enrolled, Invite};
+use super::{pages, rules};
 use crate::db::DbError;
 use crate::db::members::{self as members, Member, Role};
 use crate::db::meshes::{self, MeshRecord};
-use crate::features::enrolment::rules;
-use crate::features::enrolment::store::{self, Candidate, Enrolled, Invite};
+use crate::http::auth::{Body, Signed, client_address, require_operator};
+use crate::http::caller::Caller;
+use crate::http::{AppState, State, fields, to_the_end};
 use crate::refusal::Refusal;
 
 type Answer = Result<HttpResponse, Refusal>;
@@ -30,26 +30,17 @@ type Answer = Result<HttpResponse, Refusal>;
 /// Invites in one list.
 const MAX_LISTED: u32 = 1_000;
 
-/// Routes of this module.
-pub fn configure(config: &mut web::ServiceConfig) {
-    config
-        .route("/mesh", web::post().to(create_mesh))
-        .route("/mesh/{id}/archive", web::post().to(archive_mesh))
-        .route("/mesh/{id}/invites", web::post().to(create_invite))
-        .route("/mesh/{id}/invites", web::get().to(list_invites))
-        .route("/mesh/{id}/invites/{invite}/revoke", web::post().to(revoke_invite))
-        .route("/join", web::post().to(join))
-        .route("/invites/{code}", web::get().to(preview))
-        .route("/invites/{code}/claim", web::post().to(claim))
-        .route("/i/{code}", web::get().to(pages::code))
-        .route("/join/{token}", web::get().to(pages::token));
-}
-
-/// Runs work that must not stop halfway when the client goes away: a stored change that the live mesh never hears of.
-pub(super) async fn to_the_end<T: 'static>(
-    work: impl Future<Output = Result<T, Refusal>> + 'static,
-) -> Result<T, Refusal> {
-    actix_web::rt::spawn(work).await.unwrap_or_else(|error| Err(Refusal::fault(ErrorCode::Internal, error)))
+crate::routes! {
+    post "/mesh" => create_mesh, open;
+    post "/mesh/{id}/archive" => archive_mesh, needs CanDeleteMesh;
+    post "/mesh/{id}/invites" => create_invite, needs CanInvite;
+    get "/mesh/{id}/invites" => list_invites, needs CanInvite;
+    post "/mesh/{id}/invites/{invite}/revoke" => revoke_invite, needs CanInvite;
+    post "/join" => join, open;
+    get "/invites/{code}" => preview, open;
+    post "/invites/{code}/claim" => claim, open;
+    get "/i/{code}" => pages::code, open;
+    get "/join/{token}" => pages::token, open;
 }
 
 async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answer {
@@ -64,9 +55,9 @@ async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answ
     if asked.owner_pubkey != signed.key {
         return Err(Refusal::new(ErrorCode::Forbidden, "expected the request to be signed by `owner_pubkey`"));
     }
-    let slug = rules::slug(&asked.slug)?;
-    let name = asked.name.as_deref().map(rules::display_name).transpose()?.unwrap_or_else(|| slug.clone());
-    let display_name = rules::member_name(&asked.display_name)?;
+    let slug = fields::slug(&asked.slug)?;
+    let name = asked.name.as_deref().map(fields::display_name).transpose()?.unwrap_or_else(|| slug.clone());
+    let display_name = fields::member_name(&asked.display_name)?;
     state.auth.accept(&signed)?;
     let now_ms = state.clock.now_ms();
     let mut rng = rand::rngs::OsRng;
@@ -112,31 +103,30 @@ fn created(state: &State, request: &HttpRequest, (mesh, member_id): (MeshRecord,
     })
 }
 
-async fn archive_mesh(state: State, path: web::Path<String>, signed: Signed) -> Answer {
-    let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
-    state.auth.accept(&signed)?;
+async fn archive_mesh(state: State, caller: Caller) -> Answer {
     to_the_end(async move {
-        if !meshes::archive(&state.storage(&mesh.id), &By::nobody(state.clock.now_ms())).await? {
+        let mesh = &caller.mesh.id;
+        if !meshes::archive(&state.storage(mesh), &caller.by(state.clock.now_ms())).await? {
             return Err(ErrorCode::MeshArchived.into());
         }
-        state.directory.archive(&mesh.id).await;
-        tracing::info!(mesh.id = %mesh.id, "mesh archived");
+        state.directory.archive(mesh).await;
+        tracing::info!(mesh.id = %mesh, "mesh archived");
         Ok(HttpResponse::Ok().json(serde_json::json!({ "ok": true })))
     })
     .await
 }
 
-async fn create_invite(request: HttpRequest, state: State, path: web::Path<String>, signed: Signed) -> Answer {
-    let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
-    let asked: CreateInvite = signed.json()?;
-    let now_ms = state.clock.now_ms();
-    let invite = rules::invite(&mesh.id, &mesh.owner_pubkey, asked, now_ms)?;
+async fn create_invite(request: HttpRequest, state: State, caller: Caller) -> Answer {
+    let (mesh, now_ms) = (&caller.mesh, state.clock.now_ms());
+    let invite = rules::invite(&mesh.id, &mesh.owner_pubkey, caller.key(), caller.json()?, now_ms)?;
+    if !store::may_give(caller.member.role, invite.role) {
+        return Err(Refusal::new(ErrorCode::Forbidden, "only the owner invites admins"));
+    }
     if store::count_usable(&state.storage(&mesh.id), now_ms).await? >= rules::MAX_USABLE_INVITES {
         let message = format!("expected at most {} open invites; revoke some", rules::MAX_USABLE_INVITES);
         return Err(Refusal::new(ErrorCode::Limit, message));
     }
-    state.auth.accept(&signed)?;
-    match store::create_invite(&state.storage(&mesh.id), &invite).await {
+    match store::create_invite(&state.storage(&mesh.id), &invite, &caller.by(now_ms)).await {
         Err(DbError::Conflict(_)) => {
             Err(Refusal::new(ErrorCode::AlreadyExists, "that invite id, code or token is in use; make a new one"))
         }
@@ -145,11 +135,9 @@ async fn create_invite(request: HttpRequest, state: State, path: web::Path<Strin
     }
 }
 
-async fn list_invites(request: HttpRequest, state: State, path: web::Path<String>, signed: Signed) -> Answer {
-    let mesh = owned(&state, &path.into_inner().into(), &signed).await?;
-    state.auth.accept(&signed)?;
+async fn list_invites(request: HttpRequest, state: State, caller: Caller) -> Answer {
     let links = Links::of(&state, &request);
-    let invites = store::list_invites(&state.storage(&mesh.id), MAX_LISTED).await?;
+    let invites = store::list_invites(&state.storage(&caller.mesh.id), MAX_LISTED).await?;
     let invites = invites.into_iter().map(|invite| view(invite, &links)).collect();
     Ok(HttpResponse::Ok().json(InviteList { invites }))
 }
@@ -158,13 +146,11 @@ async fn revoke_invite(
     request: HttpRequest,
     state: State,
     path: web::Path<(String, String)>,
-    signed: Signed,
+    caller: Caller,
 ) -> Answer {
-    let (mesh, invite) = path.into_inner();
-    let mesh = owned(&state, &mesh.into(), &signed).await?;
-    state.auth.accept(&signed)?;
-    let by = By::nobody(state.clock.now_ms());
-    let revoked = store::revoke_invite(&state.storage(&mesh.id), &InviteId::from(invite), &by).await?;
+    let (_, invite) = path.into_inner();
+    let by = caller.by(state.clock.now_ms());
+    let revoked = store::revoke_invite(&state.storage(&caller.mesh.id), &InviteId::from(invite), &by).await?;
     let revoked = revoked.ok_or(ErrorCode::InviteNotFound)?;
     Ok(HttpResponse::Ok().json(view(revoked, &Links::of(&state, &request))))
 }
@@ -252,6 +238,7 @@ async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body
             owner_pubkey: mesh.owner_pubkey,
             canonical_v2: invite.canonical,
             signature_v2: Some(invite.signature),
+            signed_by: Some(invite.created_by_key).filter(|signer| *signer != mesh.owner_pubkey),
             mesh_slug: Some(mesh.slug),
             broker_url: Some(broker_url),
             role: Some(member.role.as_str().into()),
@@ -269,7 +256,7 @@ async fn joining_name(
     key: &PublicKey,
     asked: &str,
 ) -> Result<String, Refusal> {
-    let refused = match rules::member_name(asked) {
+    let refused = match fields::member_name(asked) {
         Ok(name) => return Ok(name),
         Err(error) => error,
     };
@@ -277,7 +264,7 @@ async fn joining_name(
         Some(mesh) => members::by_key(&state.storage(mesh), key).await?,
         None => None,
     };
-    if known.is_some() { Ok(rules::display_name(asked)?) } else { Err(refused) }
+    if known.is_some() { Ok(fields::display_name(asked)?) } else { Err(refused) }
 }
 
 fn candidate(pubkey: PublicKey, display_name: String) -> Candidate {
@@ -299,26 +286,6 @@ fn count_attempt(state: &AppState, request: &HttpRequest) -> Result<(), Refusal>
         return Ok(());
     }
     state.auth.count_attempt(address, rate, state.clock.mono_ms())
-}
-
-/// A live mesh.
-///
-/// # Errors
-/// `mesh_not_found`, `mesh_archived`.
-pub(super) async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> {
-    let mesh = meshes::load(&state.db, id).await?.ok_or(ErrorCode::MeshNotFound)?;
-    if mesh.archived_at_ms.is_some() {
-        return Err(ErrorCode::MeshArchived.into());
-    }
-    Ok(mesh)
-}
-
-async fn owned(state: &AppState, id: &MeshId, signed: &Signed) -> Result<MeshRecord, Refusal> {
-    let mesh = live(state, id).await?;
-    if mesh.owner_pubkey != signed.key {
-        return Err(Refusal::new(ErrorCode::Forbidden, "expected the request to be signed by the mesh's owner key"));
-    }
-    Ok(mesh)
 }
 
 fn view(invite: Invite, links: &Links) -> InviteView {

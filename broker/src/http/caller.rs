@@ -1,0 +1,131 @@
+//! Who asks over HTTP: a live member of the mesh that the path names. Whom a route lets in stands in its row.
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use claudemesh_protocol::capability::Capability;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
+use futures_util::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
+
+use super::AppState;
+use super::auth::Signed;
+use super::routes::Needs;
+use crate::audit::By;
+use crate::db::members::{self, Member};
+use crate::db::meshes::{self, MeshRecord};
+use crate::db::rights::{self, Rights};
+use crate::features::Features;
+use crate::mesh::principal::Principal;
+use crate::refusal::Refusal;
+
+/// A signer that the route lets in. The holder of the mesh's owner key acts as the owner's member, whatever member it is
+/// beside that.
+pub struct Caller {
+    /// The mesh, which is not archived.
+    pub mesh: MeshRecord,
+    /// The member.
+    pub member: Member,
+    rights: Rights,
+    signed: Signed,
+}
+
+impl Caller {
+    async fn of(state: &AppState, mesh: MeshRecord, signed: Signed, needs: Needs) -> Result<Self, Refusal> {
+        let storage = state.storage(&mesh.id);
+        let member = if mesh.owner_pubkey == signed.key {
+            let owner = members::owner(&storage).await?;
+            owner.ok_or_else(|| Refusal::fault(ErrorCode::Internal, "the mesh has no owner among its members"))?
+        } else {
+            members::by_key(&storage, &signed.key).await?.ok_or(ErrorCode::Unauthorized)?
+        };
+        if member.revoked_at_ms.is_some() {
+            return Err(ErrorCode::Revoked.into());
+        }
+        let caller = Self { rights: rights::load(&storage).await?, mesh, member, signed };
+        if let Needs::Capability(needed) = needs {
+            caller.require(needed)?;
+        }
+        state.auth.accept(&caller.signed)?;
+        Ok(caller)
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// As [`super::auth::Body::json`].
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        self.signed.json()
+    }
+
+    /// The key that signed: the member's, or the mesh's owner key.
+    pub fn key(&self) -> &PublicKey {
+        &self.signed.key
+    }
+
+    /// For the audit log.
+    pub fn by(&self, at_ms: i64) -> By {
+        By::member(&self.member.id, at_ms)
+    }
+
+    /// For requests to the mesh.
+    pub fn principal(&self) -> Principal {
+        Principal::Member(self.member.id.clone())
+    }
+
+    /// Refuses a caller without a capability.
+    ///
+    /// # Errors
+    /// `forbidden`, as over a socket.
+    pub fn require(&self, needed: Capability) -> Result<(), Refusal> {
+        if self.rights.allows(&self.member.id, self.member.role, needed) { Ok(()) } else { Err(Refusal::lacks(needed)) }
+    }
+
+    /// Refuses a caller without a capability for what belongs to others.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn require_own(&self, owner: &MemberId, needed: Capability) -> Result<(), Refusal> {
+        if self.member.id == *owner { Ok(()) } else { self.require(needed) }
+    }
+}
+
+/// A live mesh.
+///
+/// # Errors
+/// `mesh_not_found`, `mesh_archived`.
+async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> {
+    let mesh = meshes::load(&state.db, id).await?.ok_or(ErrorCode::MeshNotFound)?;
+    if mesh.archived_at_ms.is_some() {
+        return Err(ErrorCode::MeshArchived.into());
+    }
+    Ok(mesh)
+}
+
+/// The mesh of a path. Somebody who is no member learns nothing of a slug, not even whether there is such a mesh.
+async fn named(state: &AppState, request: &HttpRequest) -> Result<MeshRecord, Refusal> {
+    if let Some(slug) = request.match_info().get("slug") {
+        let mesh = meshes::by_slug(&state.db, slug).await?.filter(|mesh| mesh.archived_at_ms.is_none());
+        return Ok(mesh.ok_or(ErrorCode::Unauthorized)?);
+    }
+    live(state, &MeshId::from(request.match_info().get("id").unwrap_or_default())).await
+}
+
+impl FromRequest for Caller {
+    type Error = Refusal;
+    type Future = LocalBoxFuture<'static, Result<Self, Refusal>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, signed) = (request.clone(), Signed::from_request(request, payload));
+        Box::pin(async move {
+            let signed = signed.await?;
+            let (pattern, method) = (request.match_pattern().unwrap_or_default(), request.method().as_str());
+            let row = Features::routes().into_iter().find(|row| row.path == pattern && row.method == method);
+            let (Some(row), Some(state)) = (row, request.app_data::<web::Data<AppState>>()) else {
+                return Err(Refusal::fault(ErrorCode::Internal, "the route has no row or no state"));
+            };
+            let mesh = named(state, &request).await?;
+            Self::of(state, mesh, signed, row.needs).await
+        })
+    }
+}

@@ -1,0 +1,67 @@
+//! The table of routes: each feature declares its own in `features/<feature>/http.rs` with [`crate::routes!`].
+
+use claudemesh_protocol::capability::Capability;
+
+/// Whom a route lets in. [`super::caller::Caller`] checks it before the handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Anyone: the handler proves its caller in another way, or tells nothing.
+    Open,
+    /// A live member, or the owner's key. What it concerns is the caller's own, or everyone's.
+    Membership,
+    /// A member with this capability.
+    Capability(Capability),
+    /// A member; for what belongs to others it must have this capability.
+    OfOthers(Capability),
+}
+
+/// One route.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// `GET`, `POST`, `PATCH`.
+    pub method: &'static str,
+    /// The pattern, for example `/mesh/{id}/archive`.
+    pub path: &'static str,
+    /// Whom it lets in.
+    pub needs: Needs,
+}
+
+/// Declares the routes of a feature: `ROUTES`, the table, and `configure`, which registers them.
+///
+/// ```text
+/// routes! {
+///     post "/mesh/{id}/archive" => archive_mesh, needs CanDeleteMesh;
+///     get "/mesh/{id}/members" => list, members;
+///     patch "/mesh/{id}/member/{member}" => patch, others CanModerate;
+///     post "/join" => join, open;
+/// }
+/// ```
+///
+/// Every kind but `open` wants a handler that takes a [`Caller`](crate::http::caller::Caller).
+#[macro_export]
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:path, $kind:ident $($capability:ident)?;)*) => {
+        /// The routes of this feature.
+        pub const ROUTES: &[$crate::http::routes::Route] = &[$($crate::http::routes::Route {
+            method: $crate::routes!(@method $method),
+            path: $path,
+            needs: $crate::routes!(@needs $kind $($capability)?),
+        },)*];
+
+        /// Registers them.
+        pub fn configure(config: &mut actix_web::web::ServiceConfig) {
+            config$(.route($path, actix_web::web::$method().to($handler)))*;
+        }
+    };
+    (@method get) => { "GET" };
+    (@method post) => { "POST" };
+    (@method patch) => { "PATCH" };
+    (@needs open) => { $crate::http::routes::Needs::Open };
+    (@needs members) => { $crate::http::routes::Needs::Membership };
+    (@needs needs $capability:ident) => {
+        $crate::http::routes::Needs::Capability(claudemesh_protocol::capability::Capability::$capability)
+    };
+    (@needs others $capability:ident) => {
+        $crate::http::routes::Needs::OfOthers(claudemesh_protocol::capability::Capability::$capability)
+    };
+}
