@@ -107,10 +107,17 @@ pub(crate) fn replay(package: &str, name: &str, runs: u32, target: fn(&[u8])) {
 
 /// Files of the folder, in order of their names.
 fn seeds(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| failed(folder, &error));
+    let path = |entry: std::io::Result<fs::DirEntry>| entry.unwrap_or_else(|error| failed(folder, &error)).path();
+    let mut files: Vec<PathBuf> = entries.map(path).collect();
     files.sort();
-    files.into_iter().map(|file| (fs::read(&file).map(|bytes| (file, bytes))).unwrap()).collect()
+    let read = |file: PathBuf| (fs::read(&file).unwrap_or_else(|error| failed(&file, &error)), file);
+    files.into_iter().map(read).map(|(bytes, file)| (file, bytes)).collect()
+}
+
+/// A seed that cannot be read is no seed that was run.
+fn failed(path: &Path, error: &std::io::Error) -> ! {
+    panic!("{}: {error}", path.display())
 }
 
 fn attempt(name: &str, target: fn(&[u8]), input: &[u8], place: impl FnOnce() -> String) {
@@ -122,7 +129,7 @@ fn attempt(name: &str, target: fn(&[u8]), input: &[u8], place: impl FnOnce() -> 
 /// Writes an input that broke a promise; answers where it is and what to do with it.
 fn keep(name: &str, number: u32, input: &[u8]) -> String {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{number}"));
-    fs::write(&file, input).unwrap();
+    fs::write(&file, input).unwrap_or_else(|error| failed(&file, &error));
     format!("{} ({}); it belongs to the seeds", file.display(), input.escape_ascii())
 }
 

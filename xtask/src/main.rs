@@ -46,7 +46,7 @@ enum Task {
     Torture(bench::TortureArgs),
     /// Lets every fuzz target look for new inputs for a while; what it finds becomes a seed
     Fuzz(fuzz::FuzzArgs),
-    /// Builds the two programs as they are handed on: stripped, with their debug information in files beside them
+    /// Builds what a release consists of: archives, packages for Debian and npm, install script, checksums
     Dist(dist::DistArgs),
     /// Builds the broker's container image, and with --check tries it and the compose file
     Image(image::ImageArgs),

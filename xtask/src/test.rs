@@ -9,7 +9,7 @@ use crate::beside::{Beside, Part};
 use crate::postgres::Postgres;
 use crate::setup::Tools;
 use crate::shell::{self, Shell, phase, which};
-use crate::{image, npm, setup};
+use crate::{dist, image, npm, setup};
 
 /// Arguments of `test`.
 #[derive(Args, Clone)]
@@ -106,6 +106,7 @@ fn tests(shell: &Shell, only: Option<&str>, server: Option<&str>, results: &mut 
 fn programs(shell: &Shell, args: &TestArgs) -> Result<()> {
     let tools = setup::found();
     torture_all(shell, args, &tools)?;
+    phase("what a release consists of", || dist::test(shell))?;
     if tools.npm {
         npm::real_clients(shell, tools.namespaces)?;
         if args.hosts {

@@ -1,13 +1,31 @@
-//! `cargo xtask dist`: the programs as releases have them, small, with their debug information in files beside them.
+//! `cargo xtask dist`: what a release consists of, for the machine that it runs on.
+//!
+//! | artefact | what it is |
+//! |---|---|
+//! | `claudemesh-V-TARGET.tar.gz` | both programs, stripped, with manual pages, completions, licences, configuration, service |
+//! | `claudemesh-V-TARGET-debug.tar.gz` | their debug information, which `gdb` and `perf` find by name |
+//! | `claudemesh_V_ARCH.deb` | the same files for Debian and Ubuntu |
+//! | `claudemesh-V.tgz` | a package for npm with the program of the command line in it |
+//! | `claudemesh.rb` | a formula for Homebrew |
+//! | `install.sh` | fetches the archive, compares its checksum, and unpacks it |
+//! | `SHA256SUMS` | of all of them |
+
+mod check;
+mod deb;
+mod glibc;
+mod npm;
+mod text;
+mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::shell::{self, Shell, phase};
+use crate::shell::{self, Shell, phase, which};
+use tree::Tree;
 
 /// A program that is handed on is at most so large: it is downloaded by everyone who tries it.
 const MAX_BYTES: u64 = 25_000_000;
@@ -17,29 +35,134 @@ const PROGRAMS: [&str; 2] = ["claudemesh", "claudemesh-broker"];
 /// Arguments of `dist`.
 #[derive(Args)]
 pub(crate) struct DistArgs {
-    /// Folder for the programs and their `.debug` files
+    /// Folder for the artefacts
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Where the artefacts will lie; the formula and the install script fetch them from there
+    #[arg(long, value_name = "URL", default_value = "https://example.invalid/claudemesh")]
+    base_url: String,
+    /// Also installs each artefact and runs it
+    #[arg(long)]
+    check: bool,
+    /// Makes them of the debug build that is there and tries them, as `cargo xtask test` does; keeps nothing
+    #[arg(long)]
+    test: bool,
 }
 
-/// Builds both programs and splits off their debug files.
+/// What is made, for whom.
+struct Release {
+    version: String,
+    /// `x86_64-unknown-linux-gnu`
+    target: String,
+    /// The oldest glibc that has every symbol of the programs.
+    glibc: glibc::Version,
+    base_url: String,
+    out: PathBuf,
+    /// Packs quickly rather than small.
+    quick: bool,
+}
+
+impl Release {
+    /// `claudemesh-0.1.0-x86_64-unknown-linux-gnu`
+    fn name(&self) -> String {
+        format!("claudemesh-{}-{}", self.version, self.target)
+    }
+
+    /// First word of the target.
+    fn arch(&self) -> &str {
+        self.target.split('-').next().unwrap_or(&self.target)
+    }
+
+    fn level(&self) -> &'static str {
+        if self.quick { "-1" } else { "-9" }
+    }
+}
+
+/// Builds both programs and makes all artefacts.
 ///
 /// # Errors
-/// The build failed, the tools of the C compiler's package are missing, or a program is too large.
+/// The build failed, the tools of the C compiler's package are missing, a program is too large, or an artefact does not work.
 pub(crate) fn run(shell: &Shell, args: &DistArgs) -> Result<()> {
+    if args.test {
+        return test(shell);
+    }
     phase("build with profile dist", || {
         let mut command = shell.cargo(["build", "--profile", "dist", "--locked", "--bins"]);
         shell::run(command.args(PROGRAMS.iter().flat_map(|name| ["-p", name])))
     })?;
-    let out = args.out.clone().unwrap_or_else(|| shell.target.join("dist/stripped"));
-    fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
-    for name in PROGRAMS {
-        let program = split(&shell.binary("dist", name), &out)?;
-        let size = fs::metadata(&program)?.len();
-        eprintln!("   {} {:.1} MB", program.display(), size as f64 / 1e6);
-        ensure!(size <= MAX_BYTES, "{name} has {size} bytes, more than {MAX_BYTES}");
+    let out = args.out.clone().unwrap_or_else(|| shell.target.join("dist/artefacts"));
+    let release = make(shell, "dist", &out, &args.base_url)?;
+    if args.check { check::all(&release) } else { Ok(()) }
+}
+
+/// Part of `cargo xtask test`: artefacts of the debug build, so that nothing is compiled again; each is installed and run.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn test(shell: &Shell) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let base_url = format!("file://{}", folder.path().display());
+    let release = make(shell, "debug", folder.path(), &base_url)?;
+    check::all(&release)
+}
+
+fn make(shell: &Shell, profile: &str, out: &Path, base_url: &str) -> Result<Release> {
+    if out.exists() {
+        fs::remove_dir_all(out).with_context(|| format!("emptying {}", out.display()))?;
     }
+    let stripped = out.join("programs");
+    fs::create_dir_all(&stripped).with_context(|| format!("making {}", stripped.display()))?;
+    let mut newest = glibc::Version::default();
+    phase("programs and debug files", || {
+        for name in PROGRAMS {
+            let program = split(&shell.binary(profile, name), &stripped)?;
+            let size = fs::metadata(&program)?.len();
+            let needs = glibc::needed(&program)?;
+            newest = newest.max(needs);
+            eprintln!("   {} {:.1} MB, needs glibc {needs}", program.display(), size as f64 / 1e6);
+            // Nothing is optimised in a debug build.
+            ensure!(profile == "debug" || size <= MAX_BYTES, "{name} has {size} bytes, more than {MAX_BYTES}");
+        }
+        ensure!(newest <= glibc::OLDEST, "the programs need glibc {newest}, and {} is promised", glibc::OLDEST);
+        Ok(())
+    })?;
+    let release = Release {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        target: host()?,
+        glibc: newest,
+        base_url: base_url.trim_end_matches('/').to_owned(),
+        out: out.to_owned(),
+        quick: profile == "debug",
+    };
+    let tree = phase("files of the archive", || Tree::make(shell, &release, &stripped))?;
+    phase("archives", || tree.archives(&release, &stripped))?;
+    if which("dpkg-deb").is_some() {
+        phase("package for Debian", || deb::make(&release, &tree))?;
+    } else {
+        missing("dpkg-deb", "the package for Debian")?;
+    }
+    if which("npm").is_some() {
+        phase("package for npm", || npm::make(shell, &release, &stripped))?;
+    } else {
+        missing("npm", "the package for npm")?;
+    }
+    phase("formula and install script", || text::write(shell, &release))?;
+    phase("checksums", || sums(&release))?;
+    Ok(release)
+}
+
+fn missing(tool: &str, what: &str) -> Result<()> {
+    if shell::strict() {
+        bail!("{tool} is missing, and nothing may be skipped with CI=true");
+    }
+    eprintln!("   SKIPPING {what}: {tool} is missing");
     Ok(())
+}
+
+fn host() -> Result<String> {
+    let version = shell::run_quiet(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(host.to_owned())
 }
 
 /// Copies a program without, and beside it a file with its debug information; the program names that file.
@@ -52,4 +175,25 @@ fn split(program: &Path, out: &Path) -> Result<PathBuf> {
     objcopy(&["--only-keep-debug"], program, &debug)?;
     objcopy(&["--strip-all", &format!("--add-gnu-debuglink={}", debug.display())], program, &stripped)?;
     Ok(stripped)
+}
+
+/// Writes `SHA256SUMS`.
+fn sums(release: &Release) -> Result<()> {
+    let mut names: Vec<String> = fs::read_dir(&release.out)?
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name != "SHA256SUMS")
+        .collect();
+    names.sort();
+    let text = shell::run_quiet(Command::new("sha256sum").arg("--").args(&names).current_dir(&release.out))?;
+    fs::write(release.out.join("SHA256SUMS"), &text)?;
+    eprint!("{text}");
+    Ok(())
+}
+
+/// The checksum of one artefact.
+fn sum(file: &Path) -> Result<String> {
+    let text = shell::run_quiet(Command::new("sha256sum").arg(file))?;
+    Ok(text.split_whitespace().next().context("sha256sum prints a sum")?.to_owned())
 }
