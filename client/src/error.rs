@@ -140,9 +140,14 @@ impl CliError {
         let general = match self.exit {
             ExitCode::Success | ExitCode::Cancelled => None,
             ExitCode::Auth => Some("The mesh may have forgotten this member: see `claudemesh doctor`, or join again."),
-            ExitCode::InvalidArgs => Some("See `claudemesh --help`."),
+            ExitCode::InvalidArgs => Some("See `claudemesh help` and `claudemesh help COMMAND`."),
             ExitCode::Network => Some("See `claudemesh doctor` for what is unreachable."),
-            ExitCode::NotFound => Some("See `claudemesh list` and `claudemesh peers`."),
+            ExitCode::NotFound => match self.code.as_str() {
+                "peer_not_found" | "unknown_target" => {
+                    Some("`claudemesh peers --all` lists the members and their sessions.")
+                }
+                _ => None,
+            },
             ExitCode::AlreadyExists if self.code == "conflict" => {
                 Some("It was changed meanwhile: read it again, then repeat with what is there now.")
             }
@@ -153,6 +158,15 @@ impl CliError {
             ExitCode::Io => Some("Check that the place exists, its owner and its rights."),
         };
         self.hint.as_deref().or(general)
+    }
+
+    /// Names the help of the command where there is nothing better to say.
+    #[must_use]
+    pub fn of_command(self, words: &str) -> Self {
+        match (self.exit, &self.hint) {
+            (ExitCode::InvalidArgs, None) => self.hint(format!("See `{words} --help`.")),
+            _ => self,
+        }
     }
 
     /// The form for scripts.

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     claudemesh::clock::ask_local_offset();
-    let Cli { global, verb } = match cli::parse(argv) {
+    let Cli { global, verb } = match cli::parse(argv.clone()) {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     match ran {
         Ok(code) => code,
         Err(error) => {
+            let error = error.of_command(&cli::words_of_verb(&argv));
             cx.out.fail(&error);
             error.exit.into()
         }

@@ -8,7 +8,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["clock", "error", "files", "output", "paths", "values"]),
     ("inbox", &["clock", "config", "error", "files"]),
     ("connection", &["clock", "config", "error", "inbox", "ipc", "local", "output", "proxy"]),
-    ("context", &["clock", "config", "connection", "error", "inbox", "ipc", "local", "output", "paths"]),
+    ("context", &["clock", "config", "connection", "error", "files", "inbox", "ipc", "local", "output", "paths"]),
     ("verb", &["context", "error"]),
 ];
 

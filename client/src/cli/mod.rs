@@ -9,9 +9,10 @@ pub mod no_verb;
 mod parse;
 pub mod shell_files;
 pub mod skill;
+mod subjects;
 mod verbs;
 
-pub use parse::{parse, printed};
+pub use parse::{parse, printed, words_of_verb};
 pub use verbs::AnyVerb;
 
 /// Lets Claude Code sessions work as one team: encrypted messages between sessions on one machine or many.
@@ -20,10 +21,11 @@ pub use verbs::AnyVerb;
     name = "claudemesh",
     version,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  claudemesh up                          start a mesh on this machine\n  \
-                  claudemesh join http://host:7900/i/K7QX2MPA   join one\n  \
-                  claudemesh launch --name Ann           start Claude Code in it\n  \
-                  claudemesh send Bob \"tests are green\"  write to a peer\n\n\
+    after_help = "Examples:\n  claudemesh up                                 start a mesh on this machine\n  \
+                  claudemesh join http://host:7900/i/K7QX2MPA   join a mesh with an invite link\n  \
+                  claudemesh launch --name Ann                  start Claude Code in it\n  \
+                  claudemesh send Bob \"tests are green\"         write to a peer\n\n\
+                  `claudemesh help COMMAND` explains a command.\n\n\
                   Exit codes: 0 ok, 1 cancelled, 2 refused key, 3 bad arguments, 4 network, 5 not found, 6 exists,\n\
                   7 not allowed or declined, 8 internal, 9 no Claude Code, 10 files."
 )]
@@ -36,9 +38,13 @@ pub struct Cli {
     pub verb: Option<AnyVerb>,
 }
 
-/// The command tree, for completions and manual pages.
+/// The command tree, for parsing, completions and manual pages. The help of the program lists its commands by subject.
 pub fn command() -> clap::Command {
-    Cli::command()
+    let command = Cli::command();
+    let list = subjects::list(&command);
+    command.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}\nOptions:\n{{options}}{{after-help}}"
+    ))
 }
 
 #[cfg(test)]
@@ -49,6 +55,22 @@ mod tests {
     #[test]
     fn the_tree_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_every_command_once_under_a_subject() {
+        let help = command().render_help().to_string();
+        for verb in command().get_subcommands() {
+            let row =
+                |line: &&str| line.trim_start().split(' ').next() == Some(verb.get_name()) && line.starts_with("  ");
+            assert_eq!(help.lines().filter(row).count(), 1, "{}: {help}", verb.get_name());
+        }
+        for (subject, names) in subjects::SUBJECTS {
+            assert!(help.contains(&format!("{subject}:\n")), "{subject}");
+            for name in *names {
+                assert!(command().find_subcommand(name).is_some(), "{subject}: no command {name}");
+            }
+        }
     }
 
     #[test]

@@ -92,6 +92,6 @@ pub fn run(cx: &Context) -> Result<(), CliError> {
             State::NoMeshes => text += "No mesh is joined. To start one on this machine: claudemesh up\n",
             State::Ready(slugs) => text += &format!("Joined: {}\n", clean(&slugs.join(", "))),
         }
-        text + &format!("Next: {}   (all verbs: claudemesh --help)\n", out.paint(Style::Bold, state.next()))
+        text + &format!("Next: {}   (all commands: claudemesh help)\n", out.paint(Style::Bold, state.next()))
     })
 }

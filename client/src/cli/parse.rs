@@ -1,6 +1,8 @@
 //! From the words of a command line to a verb, and what is printed when there is none.
 
-use clap::Parser;
+use std::ffi::OsString;
+
+use clap::FromArgMatches;
 
 use super::Cli;
 use crate::error::{CliError, ExitCode};
@@ -27,13 +29,17 @@ pub fn printed(written: std::io::Result<()>) -> ExitCode {
 ///
 /// # Errors
 /// The exit code of a process that has nothing more to do.
-pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
+pub fn parse(argv: Vec<OsString>) -> Result<Cli, ExitCode> {
     use clap::error::ErrorKind;
     let wants_json = argv
         .iter()
         .take_while(|word| *word != "--")
         .any(|word| word.to_str().is_some_and(|word| word == "--json" || word.starts_with("--json=")));
-    Cli::try_parse_from(crate::launch::argv::separate(argv)).map_err(|error| match error.kind() {
+    let argv = in_flags(argv);
+    let words = words_of_verb(&argv);
+    let see = format!("See `{words} --help`.");
+    let parsed = super::command().try_get_matches_from(crate::launch::argv::separate(argv));
+    parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(error.print()),
         // A verb that wants another word after it: clap shows its help, whose first line would make no message.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !wants_json => {
@@ -42,8 +48,8 @@ pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let text = error.to_string();
-            let usage = text.lines().find(|line| line.starts_with("Usage: ")).unwrap_or("See `claudemesh --help`.");
-            let failure = CliError::invalid_args("A word is missing after the verb.").hint(usage);
+            let usage = text.lines().find(|line| line.starts_with("Usage: ")).unwrap_or(&see);
+            let failure = CliError::invalid_args(format!("`{words}` needs one more word.")).hint(usage);
             Output::new(&Env::of_process(), Format::Json(vec![]), false).fail(&failure);
             ExitCode::InvalidArgs
         }
@@ -75,10 +81,61 @@ pub fn parse(argv: Vec<std::ffi::OsString>) -> Result<Cli, ExitCode> {
                 (details, None) => format!("{message} {}", details.join(" ")),
             };
             let failure = CliError::invalid_args(crate::error::sentence(&message));
-            let failure = failure.hint(hint.unwrap_or_else(|| "See `claudemesh --help`.".to_owned()));
+            let failure = failure.hint(hint.unwrap_or(see));
             let format = if wants_json { Format::Json(vec![]) } else { Format::Human };
             Output::new(&Env::of_process(), format, false).fail(&failure);
             ExitCode::InvalidArgs
         }
     })
+}
+
+/// `help`, `help send` and `version` as the flags that do the same.
+fn in_flags(argv: Vec<OsString>) -> Vec<OsString> {
+    let mut words = argv.into_iter();
+    let program: Vec<OsString> = words.next().into_iter().collect();
+    let rest: Vec<OsString> = words.collect();
+    match rest.first().and_then(|word| word.to_str()) {
+        Some("help") => [program, rest[1..].to_vec(), vec!["--help".into()]].concat(),
+        Some("version") if rest.len() == 1 => [program, vec!["--version".into()]].concat(),
+        _ => [program, rest].concat(),
+    }
+}
+
+/// The words of the command that a command line means, as in `claudemesh group join`; what follows them is left out.
+pub fn words_of_verb(argv: &[OsString]) -> String {
+    let mut tree = super::command();
+    tree.build();
+    let (mut at, mut words) = (&tree, vec!["claudemesh".to_owned()]);
+    for word in argv.iter().skip(1).take_while(|word| *word != "--") {
+        let Some(verb) = word.to_str().and_then(|word| at.find_subcommand(word)) else { continue };
+        words.push(verb.get_name().to_owned());
+        at = verb;
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn help_and_version_are_words_as_well() {
+        let rewritten = |line: &str| in_flags(words(line)) == words(line);
+        assert_eq!(in_flags(words("c help")), words("c --help"));
+        assert_eq!(in_flags(words("c help group join")), words("c group join --help"));
+        assert_eq!(in_flags(words("c version")), words("c --version"));
+        assert!(rewritten("c send help me") && rewritten("c version --json") && in_flags(vec![]).is_empty());
+    }
+
+    #[test]
+    fn a_hint_leads_to_the_help_of_the_command() {
+        assert_eq!(words_of_verb(&words("c group join @a --role x")), "claudemesh group join");
+        assert_eq!(words_of_verb(&words("c --mesh team invite --uses 0")), "claudemesh invite");
+        assert_eq!(words_of_verb(&words("c bogus")), "claudemesh");
+        assert_eq!(words_of_verb(&words("c send -- group")), "claudemesh send");
+    }
 }

@@ -134,7 +134,8 @@ fn page(command: clap::Command) -> Result<String, CliError> {
     clap_mangen::Man::new(command)
         .render(&mut text)
         .map_err(|error| CliError::internal(format!("The manual page cannot be made: {error}.")))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    // The text after the options is examples, in every command.
+    Ok(String::from_utf8_lossy(&text).replace(".SH EXTRA\n", ".SH EXAMPLES\n"))
 }
 
 fn write_error(path: &Path, error: &std::io::Error) -> CliError {

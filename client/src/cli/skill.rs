@@ -122,6 +122,7 @@ mod tests {
             let people = [
                 "hook",
                 "mcp",
+                "json-schema",
                 "status-line",
                 "notify",
                 "completions",

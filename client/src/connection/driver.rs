@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use claudemesh_protocol::call::ServerBody;
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::messaging::{self, ClientAck, Push};
 use claudemesh_protocol::features::presence;
 use claudemesh_protocol::frame::Head;
@@ -75,6 +76,8 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     /// Names by key, from the lists of peers of an older broker.
     pub(super) names: Mutex<HashMap<String, Known>>,
+    /// The groups that the session is in, as far as this process put it there: an older broker forgets them when it restarts.
+    pub(super) groups: Mutex<Vec<Group>>,
     /// When a socket that was lost came back.
     pub(super) back_at: Mutex<Option<Instant>>,
     next_id: AtomicU64,
@@ -84,6 +87,7 @@ impl Shared {
     /// `wanted`: told which types of events are listened to, where they have to be asked for.
     pub(super) fn new(identity: Identity, wanted: Option<mpsc::UnboundedSender<&'static str>>) -> Self {
         Self {
+            groups: Mutex::new(identity.description.groups.clone().unwrap_or_default()),
             identity,
             pending: Pending::default(),
             events: Publisher::new(wanted),

@@ -50,6 +50,9 @@ pub enum ConnectionError {
     /// No answer in time. The request may or may not have been carried out.
     #[error("no answer from the broker within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// No answer from a broker of the older kind, which is silent about what it does not know.
+    #[error("the broker is of an older kind and does not answer `{0}`")]
+    NotKnown(&'static str),
     /// Too many requests wait for the socket.
     #[error("too many requests are waiting for the broker")]
     QueueFull,
@@ -140,6 +143,8 @@ impl From<ConnectionError> for CliError {
                 Self::network(message).hint("Check that the broker runs; `claudemesh doctor` shows which part fails.")
             }
             ConnectionError::Timeout(_) => Self::new(ExitCode::Network, "timeout", message),
+            ConnectionError::NotKnown(_) => Self::new(ExitCode::Network, "not_supported", message)
+                .hint("Ask whoever runs the broker to bring it up to date."),
             ConnectionError::Key(_) | ConnectionError::BadUrl(_) => Self::new(ExitCode::Io, "broken_config", message)
                 .hint("Leave the mesh and join it again with a fresh invite."),
             ConnectionError::Seal(_) => Self::invalid_args(message),

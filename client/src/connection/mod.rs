@@ -9,7 +9,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use claudemesh_protocol::call::{Call, ServerBody};
+use claudemesh_protocol::features::groups::{self, Group, JoinGroup};
 use claudemesh_protocol::features::messaging::{self, ClientAck, Stage};
+use claudemesh_protocol::features::presence::WriteTarget;
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use claudemesh_protocol::session::HelloAck;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -45,6 +47,8 @@ const MAX_OUTGOING: usize = 100;
 const TAKEOVER_SETTLES: Duration = Duration::from_millis(500);
 /// Usual limit of a request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a broker of the older kind: it answers at once or never.
+const OLDER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Limit of a send: it may wait for the disk of the broker.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a session's request waits for the successor of a holder that died. The next one is there within a fraction of a
@@ -218,6 +222,33 @@ impl Connection {
         }
     }
 
+    /// Notes what a message of the session changes in its groups.
+    pub(crate) fn note_groups(&self, message: &ClientMessage) {
+        let mut groups = self.shared.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        match message {
+            ClientMessage::Groups(groups::Request::JoinGroup(join)) => {
+                groups.retain(|group| group.name != join.name);
+                groups.push(Group { name: join.name.clone(), role: join.role.clone() });
+            }
+            ClientMessage::Groups(groups::Request::LeaveGroup(leave)) => {
+                groups.retain(|group| group.name != leave.name)
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts the session back into its groups after an older broker, which does not keep them, has restarted.
+    ///
+    /// # Errors
+    /// Of the transport.
+    pub(crate) async fn join_groups_again(&self) -> Result<(), ConnectionError> {
+        let groups = self.shared.groups.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for Group { name, role } in groups {
+            self.write(JoinGroup { name, role, target: WriteTarget::default() }).await?;
+        }
+        Ok(())
+    }
+
     /// Right after a takeover on this machine: waits until the other sessions have come over, too. Who asks for everyone would
     /// miss them otherwise; returns at once in every other case.
     pub(crate) async fn others_are_back(&self) {
@@ -266,7 +297,13 @@ impl Connection {
     /// # Errors
     /// As [`Connection::request`].
     pub async fn request_within<C: Call>(&self, request: C, limit: Duration) -> Result<C::Answer, ConnectionError> {
-        let answer = if C::REPEATABLE { self.ask(request, limit).await? } else { self.call(request, limit).await? };
+        let older = self.is_older_broker();
+        let limit = if older { limit.min(OLDER_TIMEOUT) } else { limit };
+        let answer = if C::REPEATABLE { self.ask(request, limit).await } else { self.call(request, limit).await };
+        let answer = answer.map_err(|error| match error {
+            ConnectionError::Timeout(_) if older => ConnectionError::NotKnown(C::TAG),
+            error => error,
+        })?;
         C::Answer::from_message(answer).map_err(|other| unexpected(C::Answer::TAG, &other))
     }
 

@@ -56,9 +56,11 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     {
         return Ok(connection);
     }
+    // Held until this process ends.
+    let shell = ShellPlace::take(cx.store.dir());
     // One place in the roster for all receiving shells of a member: each takes over from the one before without a word.
     let session_id = match purpose {
-        Purpose::Ask => format!("cli-{}-{}", std::process::id(), crate::clock::now_ms()),
+        Purpose::Ask => format!("cli-{}", shell.name()),
         Purpose::Receive(_) => "cli-inbox".to_owned(),
         Purpose::Watch => format!("cli-watch-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::AskAndWait(_) => format!("cli-ask-{}-{}", std::process::id(), crate::clock::now_ms()),
@@ -105,6 +107,40 @@ pub fn ask<T, F: Future<Output = Result<T, CliError>>>(
         connection.close().await;
         answer
     })
+}
+
+/// A place among the commands that run at once in one shell. Commands one after the other get the same, so that brokers which
+/// keep a closed session for a while see one session come back.
+struct ShellPlace {
+    name: String,
+}
+
+impl ShellPlace {
+    /// Commands of one shell that share the places; one more gets a name of its own.
+    const MAX: usize = 16;
+
+    fn take(config_dir: &std::path::Path) -> Self {
+        #[cfg(unix)]
+        let shell = std::os::unix::process::parent_id();
+        #[cfg(not(unix))]
+        let shell = std::process::id();
+        let dir = config_dir.join("shells");
+        let _ = crate::files::create_private_dir(&dir);
+        for number in 0..Self::MAX {
+            let path = dir.join(format!("{number}.lock"));
+            let Ok(file) = std::fs::File::options().create(true).truncate(false).write(true).open(path) else { break };
+            if file.try_lock().is_ok() {
+                // The system unlocks it when the process ends.
+                std::mem::forget(file);
+                return Self { name: format!("{shell}-{number}") };
+            }
+        }
+        Self { name: format!("{}-{}", std::process::id(), crate::clock::now_ms()) }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// The name of the session this runs in; peers see the member's own name otherwise.

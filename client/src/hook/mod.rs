@@ -166,6 +166,7 @@ fn tell(env: &Env, store: &ConfigStore, event: Event, hook: &Hook, log: &Log) {
                 join(&mut all.context, reply.context);
                 join(&mut all.block, reply.block);
                 join(&mut all.notify, reply.notify);
+                join(&mut all.notice, reply.notice);
                 lines.push(line);
             }
             Err(error) => log.say(|| format!("server {}: {error}", server.pid)),
@@ -217,6 +218,9 @@ fn answer(event: Event, reply: &HookReply) -> Option<String> {
     if let (Some(context), Some(name)) = (&reply.context, event.host_name()) {
         let specific = json!({"hookEventName": name, "additionalContext": context});
         answer.insert("hookSpecificOutput".into(), specific);
+    }
+    if let Some(notice) = &reply.notice {
+        answer.insert("systemMessage".into(), crate::output::clean(notice).into());
     }
     if let Some(notify) = &reply.notify {
         // OSC 9 asks the terminal for a desktop notification; terminals that do not know it show nothing.

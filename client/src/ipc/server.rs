@@ -283,6 +283,7 @@ async fn forward(session: &Session, bound: &JoinedMesh, frame: &str) -> Option<S
         Err(error) => return Some(refusal(ErrorCode::UnknownType, error.to_string(), req_id.as_deref())),
     };
     session.note_own_write(&message);
+    bound.connection.note_groups(&message);
     if let ClientMessage::Messaging(messaging::Request::Send(send)) = &mut message
         && send.reply_to_id.is_none()
     {

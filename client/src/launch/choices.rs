@@ -31,6 +31,8 @@ pub struct Choices {
     pub groups: Vec<Group>,
     /// How messages arrive.
     pub mode: MessageMode,
+    /// What the user answered, to be kept; `None` when nothing was asked.
+    pub answers: Option<LastUsed>,
 }
 
 /// Whether a person can be asked.
@@ -38,7 +40,8 @@ pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-/// Settles the choices. Asks only on a terminal, and only what no flag answers; never with `--yes` or `--quiet`.
+/// Settles the choices: flags, the environment, the project's file, the last answers, the config. Asks on a terminal only, the
+/// first time or with `--ask`, what no flag answers; never with `--yes` or `--quiet`.
 ///
 /// # Errors
 /// As [`Config::choose`]; exit 3 for bad values, exit 1 when the user leaves a question.
@@ -46,8 +49,16 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
     let project = paths::project_dir(&cx.env);
     let file = ProjectFile::read(&project)?;
     let last = cx.store.last_used();
-    let ask = can_ask() && !args.yes && !cx.out.is_quiet();
-    let mesh = choose_mesh(config, wished.or(file.mesh.as_deref()), &last, ask)?;
+    let quiet = args.yes || cx.out.is_quiet() || cx.out.is_json();
+    let may_ask = can_ask() && !quiet;
+    let ask = may_ask && (args.ask || last.timestamp.is_empty());
+    // The mesh of the last time may be left meanwhile.
+    let ask_mesh = ask || may_ask && config.by_slug(&last.mesh_slug).is_none();
+    let mut answers = last.clone();
+    let mesh = choose_mesh(config, wished.or(file.mesh.as_deref()), &last, ask_mesh)?;
+    if wished.is_none() {
+        answers.mesh_slug.clone_from(&mesh.slug);
+    }
 
     let chosen = args.name.as_deref().map(chosen_name).transpose()?;
     let known_name = chosen.or_else(|| cx.env.text(paths::DISPLAY_NAME).map(str::to_owned));
@@ -64,8 +75,12 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
                     Err(reason) => inquire::validator::Validation::Invalid(reason.message.into()),
                 })
             });
-            answer(text.prompt())?
+            let name = answer(text.prompt())?;
+            // The name of the folder is not kept: another folder has another one.
+            answers.display_name = if name == default_name { String::new() } else { name.clone() };
+            name
         }
+        None if file.name.is_none() && !last.display_name.is_empty() => last.display_name.clone(),
         None => default_name,
     };
     let known_role = args.role.clone().or_else(|| cx.env.text(paths::ROLE).map(str::to_owned));
@@ -74,8 +89,12 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
         Some(role) => Some(role),
         None if ask => {
             let offered = last.role.clone().or(default_role).unwrap_or_default();
-            Some(answer(Text::new("Role (may be empty):").with_default(&offered).prompt())?)
+            let question = Text::new("Your role, in any words (may be empty):");
+            let question = if offered.is_empty() { question } else { question.with_default(&offered) };
+            answers.role = Some(answer(question.prompt())?);
+            answers.role.clone()
         }
+        None if file.role.is_none() => last.role.clone().or(default_role),
         None => default_role,
     };
     let default_groups = config.groups.clone().or(file.groups.clone());
@@ -87,33 +106,43 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
             } else {
                 &last.groups
             });
-            let text = Text::new("Groups (name:role,name2; may be empty):").with_default(&offered).with_validator(
-                |text: &str| {
-                    Ok(match parse_groups(text) {
-                        Ok(_) => inquire::validator::Validation::Valid,
-                        Err(reason) => inquire::validator::Validation::Invalid(reason.into()),
-                    })
-                },
-            );
-            parse_groups(&answer(text.prompt())?).map_err(CliError::invalid_args)?.0
+            let text = Text::new("Groups (name:role,name2; may be empty):").with_validator(|text: &str| {
+                Ok(match parse_groups(text) {
+                    Ok(_) => inquire::validator::Validation::Valid,
+                    Err(reason) => inquire::validator::Validation::Invalid(reason.into()),
+                })
+            });
+            let text = if offered.is_empty() { text } else { text.with_default(&offered) };
+            answers.groups = parse_groups(&answer(text.prompt())?).map_err(CliError::invalid_args)?.0;
+            answers.groups.clone()
         }
+        None if file.groups.is_none() && !last.groups.is_empty() => last.groups.clone(),
         None => default_groups.unwrap_or_default(),
     };
     let default_mode = config.message_mode.unwrap_or_default();
     let mode = match args.message_mode {
         Some(mode) => mode,
-        None if ask => ask_mode(last.message_mode.unwrap_or(default_mode))?,
-        None => default_mode,
+        None if ask => {
+            let mode = ask_mode(last.message_mode.unwrap_or(default_mode))?;
+            answers.message_mode = Some(mode);
+            mode
+        }
+        None => last.message_mode.unwrap_or(default_mode),
     };
     let clean = |text: String| {
         let text = crate::output::clean(text.trim()).chars().take(MAX_NAME_CHARS).collect::<String>();
         Some(text).filter(|text| !text.is_empty())
     };
     let name = clean(name).ok_or_else(|| CliError::invalid_args("The name is empty."))?;
-    Ok(Choices { mesh, name, role: role.and_then(clean), groups, mode })
+    let answers = (ask || answers.mesh_slug != last.mesh_slug && ask_mesh).then_some(answers);
+    Ok(Choices { mesh, name, role: role.and_then(clean), groups, mode, answers })
 }
 
 fn choose_mesh(config: &Config, wished: Option<&str>, last: &LastUsed, ask: bool) -> Result<MeshEntry, CliError> {
+    let known = config.by_slug(&last.mesh_slug).filter(|_| wished.is_none() && !ask);
+    if let Some(known) = known {
+        return Ok(known.clone());
+    }
     if wished.is_none() && config.meshes.len() > 1 && ask {
         let start = config.meshes.iter().position(|mesh| mesh.slug == last.mesh_slug).unwrap_or(0);
         let slug = answer(Select::new("Which mesh?", config.slugs()).with_starting_cursor(start).prompt())?;
@@ -131,7 +160,7 @@ fn ask_mode(start: MessageMode) -> Result<MessageMode, CliError> {
     ];
     let cursor = modes.iter().position(|mode| *mode == start).unwrap_or(0);
     let chosen =
-        answer(Select::new("How shall messages arrive?", texts.to_vec()).with_starting_cursor(cursor).raw_prompt())?;
+        answer(Select::new("How should messages arrive?", texts.to_vec()).with_starting_cursor(cursor).raw_prompt())?;
     Ok(modes[chosen.index])
 }
 

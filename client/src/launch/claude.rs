@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::error::{CliError, ExitCode};
 use crate::install::edits;
 use crate::paths::{self, ClaudeFiles, Env};
+use crate::session::routes::permission_mode::SKIP_PERMISSIONS;
 
 /// Start time limit of an MCP server, milliseconds.
 const MCP_TIMEOUT_MS: &str = "30000";
@@ -17,7 +18,6 @@ const MCP_TOOL_TIMEOUT_MS: &str = "330000";
 const MAX_MCP_OUTPUT_TOKENS: &str = "50000";
 /// Claude Code's switch for channels that it does not list itself.
 pub const DEVELOPMENT_CHANNELS: &str = "--dangerously-load-development-channels";
-const SKIP_PERMISSIONS: &str = "--dangerously-skip-permissions";
 
 /// Looks for `claude`: `CLAUDE_BIN`, `PATH`, then the places its installers use.
 ///
@@ -104,7 +104,7 @@ pub fn newest_conversation(claude: &ClaudeFiles, cwd: &Path) -> Option<String> {
 #[derive(Clone, Debug)]
 pub struct Start {
     /// Skip all permission prompts.
-    pub autonomous: bool,
+    pub skip_permissions: bool,
     /// `--system-prompt`
     pub system_prompt: Option<String>,
     /// Which conversation.
@@ -143,7 +143,7 @@ impl Start {
         if let Some(channel) = &self.channel {
             arguments.extend([DEVELOPMENT_CHANNELS.into(), channel.into()]);
         }
-        if self.autonomous {
+        if self.skip_permissions {
             arguments.push(SKIP_PERMISSIONS.into());
         }
         if let Some(text) = &self.system_prompt {
@@ -189,7 +189,7 @@ impl Start {
     }
 }
 
-/// The user's arguments without the two flags that are ours to decide (`-y` asks for the second).
+/// The user's arguments without the two flags that are ours to decide (`--skip-permissions` asks for the second).
 fn without_ours(forwarded: &[OsString]) -> Vec<OsString> {
     let mut kept = vec![];
     let mut words = forwarded.iter();
@@ -210,7 +210,7 @@ mod tests {
 
     fn start() -> Start {
         Start {
-            autonomous: false,
+            skip_permissions: false,
             system_prompt: None,
             conversation: Conversation::Fresh("id".into()),
             server_program: None,
@@ -229,7 +229,7 @@ mod tests {
     fn arguments_come_in_their_order() {
         assert_eq!(line(&start()), "--dangerously-load-development-channels server:claudemesh --session-id id");
         let full = Start {
-            autonomous: true,
+            skip_permissions: true,
             system_prompt: Some("be brief".into()),
             conversation: Conversation::Resume("old".into()),
             server_program: Some("/x/claudemesh".into()),

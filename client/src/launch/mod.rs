@@ -14,6 +14,7 @@ use crate::install::cli::InstallArgs;
 use crate::install::{self, Installed};
 use crate::output::{Output, Style, clean};
 use crate::paths::{self, ClaudeFiles};
+use crate::session::routes::permission_mode::SKIP_PERMISSIONS;
 use crate::values::{Groups, parse_groups};
 use crate::verb::{Audience, Effect, Ran, Verb};
 
@@ -23,6 +24,7 @@ pub mod claude;
 pub mod local;
 pub mod process;
 pub mod release;
+mod safety;
 
 use choices::Choices;
 use claude::{Conversation, Start};
@@ -46,7 +48,7 @@ pub struct LaunchArgs {
     /// Your name in the mesh.
     #[arg(long)]
     pub name: Option<String>,
-    /// What you are: a free word.
+    /// Your role, in any words.
     #[arg(long)]
     pub role: Option<String>,
     /// Groups to join: `name:role,name2`.
@@ -61,9 +63,15 @@ pub struct LaunchArgs {
     /// System prompt for Claude Code.
     #[arg(long, value_name = "TEXT")]
     pub system_prompt: Option<String>,
-    /// Ask nothing and let Claude Code skip ALL permission prompts.
+    /// Answer claudemesh's own questions with their defaults. Permission prompts of Claude Code stay.
     #[arg(long, short)]
     pub yes: bool,
+    /// Ask for name, role, groups and message mode again, although they were chosen before.
+    #[arg(long)]
+    pub ask: bool,
+    /// Let Claude Code act without any permission prompt (its --dangerously-skip-permissions).
+    #[arg(long)]
+    pub skip_permissions: bool,
     /// Resume this conversation; without an id Claude Code lets you pick one.
     #[arg(long, short, value_name = "ID", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["continue", "session_id"])]
     pub resume: Option<String>,
@@ -127,8 +135,9 @@ fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError
     let installed = crate::install::installed(&cx.env);
     let setup = Setup::of(cx, args, &choices, &claude, &installed);
 
-    banner(&cx.out, &choices, &arrival(cx, &choices, &claude, &setup))?;
-    if !gate(cx, args)? {
+    let safety = safety::text(cx, args, choices.mode);
+    banner(&cx.out, &choices, &arrival(cx, &choices, &claude, &setup), &safety)?;
+    if !gate(cx, args, &choices)? {
         return Ok(ExitCode::Success as u8);
     }
     remember(cx, &choices);
@@ -155,7 +164,7 @@ fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError
     variables.extend(conversation.session_id().map(|id| (paths::SESSION_ID, id.into())));
     variables.extend(args.surface.clone().map(|surface| (paths::MCP_SURFACE, surface.into())));
     let start = Start {
-        autonomous: args.yes,
+        skip_permissions: args.skip_permissions,
         system_prompt: args.system_prompt.clone(),
         conversation,
         server_program: setup.server_program,
@@ -167,7 +176,7 @@ fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError
     warn_about(cx, args);
     if let Some(channel) = &start.channel {
         cx.out.remark(&format!(
-            "Starting Claude Code with {} {channel}: its switch for channels that are not from its own list.",
+            "Starting Claude Code with {} {channel}, the switch that allows channels which are not on its approved list.",
             claude::DEVELOPMENT_CHANNELS
         ));
     }
@@ -240,16 +249,10 @@ fn sweep(cx: &Context) {
     }
 }
 
+/// Keeps what the user answered, so that it is asked once. A flag counts for its own start only.
 fn remember(cx: &Context, choices: &Choices) {
-    let last = LastUsed {
-        mesh_slug: choices.mesh.slug.clone(),
-        display_name: choices.name.clone(),
-        role: choices.role.clone(),
-        groups: choices.groups.clone(),
-        message_mode: Some(choices.mode),
-        timestamp: crate::clock::now_iso(),
-        extra: cx.store.last_used().extra,
-    };
+    let Some(answers) = &choices.answers else { return };
+    let last = LastUsed { timestamp: crate::clock::now_iso(), ..answers.clone() };
     if let Err(error) = cx.store.remember_last_used(&last) {
         cx.out.warn(&format!("The choices cannot be remembered: {error}."));
     }
@@ -258,7 +261,7 @@ fn remember(cx: &Context, choices: &Choices) {
 /// Which conversation the flags mean, ours and forwarded ones.
 fn conversation(cx: &Context, args: &LaunchArgs) -> Result<Conversation, CliError> {
     if let Some(id) = &args.session_id {
-        let id = uuid::Uuid::parse_str(id).map_err(|_| CliError::invalid_args("--session-id is no UUID."))?;
+        let id = uuid::Uuid::parse_str(id).map_err(|_| CliError::invalid_args("--session-id is not a UUID."))?;
         return Ok(Conversation::Fresh(id.to_string()));
     }
     match args.resume.as_deref() {
@@ -314,7 +317,7 @@ fn arrival(cx: &Context, choices: &Choices, claude: &Found, setup: &Setup) -> St
     }
 }
 
-fn banner(out: &Output, choices: &Choices, arrival: &str) -> Result<(), CliError> {
+fn banner(out: &Output, choices: &Choices, arrival: &str, safety: &str) -> Result<(), CliError> {
     let mut text = format!(
         "{} {} as {}",
         out.paint(Style::Bold, "claudemesh"),
@@ -328,19 +331,17 @@ fn banner(out: &Output, choices: &Choices, arrival: &str) -> Result<(), CliError
         let groups: Vec<String> = choices.groups.iter().map(|group| format!("@{}", group.name)).collect();
         text += &format!(" in {}", groups.join(" "));
     }
-    text += &format!("\n{arrival}\nPeers send text; they cannot run commands or read files here.\n");
+    text += &format!("\n{arrival}\n{safety}\nPeers send text; they cannot run commands or read files here.\n");
     out.note(&text)
 }
 
-/// Asks before the start, on a terminal only. `false` when the user declines.
-fn gate(cx: &Context, args: &LaunchArgs) -> Result<bool, CliError> {
-    if args.yes || cx.out.is_quiet() || cx.out.is_json() || !choices::can_ask() {
+/// Asks before the start, on a terminal only: the first time, and before permission prompts are switched off. `false` when the
+/// user declines.
+fn gate(cx: &Context, args: &LaunchArgs, choices: &Choices) -> Result<bool, CliError> {
+    let wanted = choices.answers.is_some() || args.skip_permissions;
+    if !wanted || args.yes || cx.out.is_quiet() || cx.out.is_json() || !choices::can_ask() {
         return Ok(true);
     }
-    cx.out.note(
-        "Claude Code will ask before it acts, also when a peer's message leads to it.\n\
-         With --yes it would skip ALL permission prompts: only for meshes whose members you trust with this machine.",
-    )?;
     if choices::confirm("Continue?")? {
         return Ok(true);
     }
@@ -349,11 +350,11 @@ fn gate(cx: &Context, args: &LaunchArgs) -> Result<bool, CliError> {
 }
 
 fn warn_about(cx: &Context, args: &LaunchArgs) {
-    if args.claude_args.iter().any(|word| word == "--dangerously-skip-permissions") && !args.yes {
-        cx.out.warn("--dangerously-skip-permissions was left out; --yes asks for it.");
+    if args.claude_args.iter().any(|word| word == SKIP_PERMISSIONS) && !args.skip_permissions {
+        cx.out.warn("--dangerously-skip-permissions was left out; --skip-permissions asks for it.");
     }
     #[cfg(unix)]
-    if args.yes && rustix::process::geteuid().is_root() && cx.env.text("IS_SANDBOX") != Some("1") {
+    if args.skip_permissions && rustix::process::geteuid().is_root() && cx.env.text("IS_SANDBOX") != Some("1") {
         cx.out.warn("Claude Code refuses to skip permission prompts for root unless IS_SANDBOX=1 is set.");
     }
     for name in channel_switches(&cx.env) {

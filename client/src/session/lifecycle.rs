@@ -305,6 +305,21 @@ impl Session {
         list
     }
 
+    /// A line for the user when more messages are held than before; the host shows it, the model does not read it.
+    pub async fn held_notice(&self) -> Option<String> {
+        let held = self.held().await;
+        let total = held.iter().map(|(_, count)| count).sum();
+        let before = self.held_told.swap(total, Ordering::Relaxed);
+        if total <= before || self.mode() == MessageMode::Off {
+            return None;
+        }
+        let places: Vec<String> = held.iter().map(|(slug, count)| format!("{count} in {slug}")).collect();
+        Some(format!(
+            "claudemesh: messages are held for you ({}). To read and release them: claudemesh held",
+            places.join(", ")
+        ))
+    }
+
     /// Waits until the local socket and its entry are gone.
     pub(super) async fn socket_closed(&self) {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();

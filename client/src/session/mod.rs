@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, State};
-use crate::features::inbound;
 use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
 use crate::inbox::{KEEP, Mailbox, Message};
@@ -119,6 +118,8 @@ pub struct Session {
     pub routes: Routes,
     /// Permission questions that approvers are asked.
     pub permissions: PendingRequests,
+    /// How many held messages the user was last told of.
+    held_told: AtomicI64,
     /// What mode `inbox` last said of each mesh (by id).
     noticed: Mutex<HashMap<String, i64>>,
     /// The status that hooks last reported.
@@ -141,12 +142,13 @@ impl Session {
         let (session, config, trouble) = read(&env, &store);
         let identity = SessionIdentity::resolve(&env, session.as_ref(), &config, mode_flag);
         let routes = Routes::new(identity.session_id.clone());
-        if host::bypasses(&env, Path::new(&identity.cwd)) {
-            routes.expect_permission_mode(inbound::BYPASS);
+        if let Some(expected) = host::expected_mode(&env, Path::new(&identity.cwd)) {
+            routes.expect_permission_mode(&expected.mode);
         }
         Arc::new(Self {
             routes,
             permissions: PendingRequests::default(),
+            held_told: AtomicI64::new(0),
             noticed: Mutex::default(),
             hook_status: watch::Sender::new(None),
             dnd: AtomicBool::new(false),
@@ -375,6 +377,7 @@ async fn tend(session: Arc<Session>, bound: JoinedMesh) {
     let mut state = bound.connection.watch();
     // The connection may be ready already.
     state.mark_changed();
+    let mut was_ready = false;
     let mut stats = tokio::time::interval(STATS_EVERY);
     let mut prune = tokio::time::interval(PRUNE_EVERY);
     loop {
@@ -388,6 +391,12 @@ async fn tend(session: Arc<Session>, bound: JoinedMesh) {
                 if ready {
                     let _ = bound.connection.report_stats(session.stats());
                 }
+                if ready && was_ready && bound.connection.is_older_broker()
+                    && let Err(error) = bound.connection.join_groups_again().await
+                {
+                    tracing::warn!(mesh.slug = bound.tag.slug, %error, "the session is not back in its groups");
+                }
+                was_ready |= ready;
                 if let (true, Some(role)) = (ready, &session.identity().role) {
                     let profile = Profile { title: Some(role.clone()), ..Profile::default() };
                     if let Err(error) = bound.connection.set_profile(profile, None).await {

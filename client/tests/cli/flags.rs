@@ -99,6 +99,8 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("launch", "--surface", "cli/launch.rs::the_surface_reaches_the_server"),
     ("launch", "--system-prompt", "cli/launch.rs::every_flag_shows_in_the_session"),
     ("launch", "--yes", "cli/wizard.rs::yes_and_quiet_ask_nothing"),
+    ("launch", "--ask", "cli/wizard.rs::the_wizard_asks_remembers_and_leaves_the_terminal_as_it_was"),
+    ("launch", "--skip-permissions", "cli/launch.rs::yes_switches_no_permission_prompt_off"),
     ("launch", "--resume", "cli/launch.rs::conversations_are_resumed_and_continued"),
     ("launch", "--continue", "cli/launch.rs::conversations_are_resumed_and_continued"),
     ("launch", "--session-id", "cli/launch.rs::every_flag_shows_in_the_session"),

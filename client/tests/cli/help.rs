@@ -51,7 +51,7 @@ fn bad_command_lines_exit_3_with_a_sentence_and_a_hint() {
 #[test]
 fn version_in_three_spellings() {
     let home = Home::new();
-    for args in [&["--version"][..], &["-V"], &["--quiet", "--version"]] {
+    for args in [&["--version"][..], &["-V"], &["version"], &["--quiet", "--version"]] {
         assert_eq!(home.redact(&home.run(args).exits(0).stdout), "claudemesh [VERSION]\n");
     }
 }
@@ -81,7 +81,7 @@ fn bare_command_tells_the_next_step_in_every_state() {
     insta::assert_snapshot!(home.redact(&home.run(&[]).exits(0).stdout), @r"
     claudemesh [VERSION]
     Joined: team, other
-    Next: claudemesh launch   (all verbs: claudemesh --help)
+    Next: claudemesh launch   (all commands: claudemesh help)
     ");
     home.write(".claudemesh/config.json", "{");
     assert_eq!(state(&home)["state"], "broken-config");
@@ -107,6 +107,22 @@ fn completions_and_manual_pages_cover_every_verb() {
     assert!(home.read("man1/claudemesh-send.1").contains("priority"));
     assert!(home.read("man1/claudemesh-group-join.1").contains("role"));
     home.run(&["man", "--dir", "/proc/none"]).exits(10);
+}
+
+#[test]
+fn help_is_a_word_as_well() {
+    let home = Home::new();
+    assert_eq!(home.run(&["help"]).exits(0).stdout, home.run(&["--help"]).exits(0).stdout);
+    assert_eq!(home.run(&["help", "send"]).exits(0).stdout, home.run(&["send", "--help"]).exits(0).stdout);
+    let joining = home.run(&["help", "group", "join"]).exits(0).stdout;
+    assert!(joining.contains("Usage: claudemesh group join"), "{joining}");
+    home.run(&["help", "bogus"]).exits(3);
+    assert!(home.run(&["man"]).exits(0).stdout.contains(".SH EXAMPLES"));
+    // A wrong argument leads to the help of its own command.
+    let wrong = home.run(&["create", "Not A Slug"]).exits(3);
+    assert!(wrong.stderr.contains("`claudemesh create --help`") || wrong.stderr.contains("Hint: "), "{wrong:?}");
+    let wrong = home.run(&["invite", "--expires", "soon"]).exits(3);
+    assert!(wrong.stderr.contains("claudemesh invite --help"), "{wrong:?}");
 }
 
 #[test]

@@ -48,9 +48,11 @@ fn a_plain_launch_starts_claude_in_the_only_mesh() {
     claudemesh team as project
     Messages of peers reach the session at once: Claude Code shows them as channel notes where your account has
     channels, else hooks bring them in.
+    Claude Code starts in its own default mode: it asks before it acts, unless its footer says `auto mode on`.
+    In auto mode what other people write is held until you release it with `claudemesh held`.
     Peers send text; they cannot run commands or read files here.
     ");
-    let told = "Starting Claude Code with --dangerously-load-development-channels server:claudemesh: ";
+    let told = "Starting Claude Code with --dangerously-load-development-channels server:claudemesh, ";
     assert!(ran.stderr.starts_with(told) && ran.stderr.lines().count() == 1, "{ran:?}");
     assert_eq!(launch(&home, &["--quiet"]).exits(0).stderr, "");
     let words = argv(&home);
@@ -84,6 +86,7 @@ fn every_flag_shows_in_the_session() {
         "--system-prompt",
         "be brief",
         "-y",
+        "--skip-permissions",
         "--model",
         "opus",
         "--session-id",
@@ -110,11 +113,47 @@ fn every_flag_shows_in_the_session() {
     assert_eq!(session["groups"], serde_json::json!([{"name": "front", "role": "lead"}, {"name": "qa"}]));
     assert_eq!(variable(&home, "CLAUDEMESH_DISPLAY_NAME").as_deref(), Some("Ann"));
     assert_eq!(variable(&home, "CLAUDEMESH_ROLE").as_deref(), Some("lead"));
-    let last: Value = serde_json::from_str(&home.read(".claudemesh/last-used.json")).unwrap();
-    assert_eq!(
-        (&last["meshSlug"], &last["displayName"], &last["role"]),
-        (&"team".into(), &"Ann".into(), &"lead".into())
+    assert!(!home.path(".claudemesh/last-used.json").exists(), "a flag counts for its own start only");
+}
+
+#[test]
+fn yes_switches_no_permission_prompt_off() {
+    let home = ready();
+    launch(&home, &["-y"]).exits(0);
+    assert!(!argv(&home).iter().any(|word| word.contains("permission")), "{:?}", argv(&home));
+    launch(&home, &["--skip-permissions"]).exits(0);
+    assert!(argv(&home).contains(&"--dangerously-skip-permissions".to_owned()));
+    let ran = launch(&home, &["--", "--dangerously-skip-permissions"]).exits(0);
+    assert!(ran.stderr.contains("--skip-permissions asks for it"), "{ran:?}");
+    assert!(!argv(&home).contains(&"--dangerously-skip-permissions".to_owned()));
+}
+
+/// The banner names the mode that will be in force, who chose it, and what becomes of other people's messages in it.
+#[test]
+fn the_banner_tells_the_permission_mode_and_what_it_means_for_messages() {
+    let home = ready();
+    let says = |args: &[&str], expected: &[&str]| {
+        let ran = launch(&home, args).exits(0);
+        for text in expected {
+            assert!(ran.stdout.contains(text), "{args:?}: {text}: {}", ran.stdout);
+        }
+    };
+    let held = "what other people write is held until you release it with `claudemesh held`.";
+    says(&["--skip-permissions"], &["Permission prompts are OFF (--dangerously-skip-permissions)", held]);
+    says(
+        &["--permission-mode", "auto"],
+        &["starts in auto mode (--permission-mode): it acts without asking you.", held],
     );
+    says(&["--permission-mode", "default"], &["asks you before it acts (--permission-mode: default)"]);
+    home.run(&["uninstall"]).exits(0);
+    home.write(".claude/settings.json", r#"{"permissions": {"defaultMode": "auto"}}"#);
+    says(&[], &["starts in auto mode (your settings)", held]);
+    home.run(&["inbound", "auto", "accept"]).exits(0);
+    says(&[], &["Therefore what other people write reaches the session"]);
+    home.write("project/.claude/settings.json", r#"{"permissions": {"defaultMode": "acceptEdits"}}"#);
+    says(&[], &["edits files without asking (.claude/settings.json: acceptEdits)"]);
+    home.run(&["inbound", "bypass", "refuse"]).exits(0);
+    says(&["--skip-permissions"], &["what other people write is refused"]);
 }
 
 #[test]
@@ -252,6 +291,8 @@ fn the_banner_and_the_flags_follow_the_version() {
     claudemesh team as project
     Messages of peers reach the session at once: Claude Code 2.1.329 shows them as channel notes where your account has
     channels, else hooks bring them in.
+    Claude Code starts in its own default mode: it asks before it acts, unless its footer says `auto mode on`.
+    In auto mode what other people write is held until you release it with `claudemesh held`.
     Peers send text; they cannot run commands or read files here.
     ");
     let ran = home.run_with(&["launch"], &[("DISABLE_TELEMETRY", "1")]).exits(0);

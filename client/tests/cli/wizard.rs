@@ -81,7 +81,7 @@ fn the_wizard_asks_remembers_and_leaves_the_terminal_as_it_was() {
     // The role was given as a flag: not asked.
     terminal.wait_for("Groups");
     terminal.press("qa:lead\r");
-    terminal.wait_for("How shall messages arrive?");
+    terminal.wait_for("How should messages arrive?");
     terminal.press("\x1b[B\r");
     terminal.wait_for("Continue?");
     terminal.press("\r");
@@ -92,20 +92,28 @@ fn the_wizard_asks_remembers_and_leaves_the_terminal_as_it_was() {
     assert_eq!((&session["meshSlug"], &session["displayName"]), (&"other".into(), &"Ann".into()));
     assert_eq!((&session["role"], &session["messageMode"]), (&"lead".into(), &"inbox".into()));
 
-    // The second time Enter takes over what was chosen.
+    // Asked once: the answers hold from now on. What was a flag was for that start.
+    let same = |again: &serde_json::Value| {
+        for field in ["meshSlug", "displayName", "groups", "messageMode"] {
+            assert_eq!(again[field], session[field], "{field}");
+        }
+        assert_eq!(again["role"], serde_json::Value::Null);
+    };
     let mut child = start(&home, &terminal, &["launch"]);
+    terminal.wait_for("started");
+    assert!(child.wait().unwrap().success());
+    same(&serde_json::from_str(&home.read("session.json")).unwrap());
+    // With --ask they are offered again, and Enter takes them over.
+    let mut child = start(&home, &terminal, &["launch", "--ask"]);
     for question in
-        ["Which mesh?", "Your name in the mesh:", "Role", "Groups", "How shall messages arrive?", "Continue?"]
+        ["Which mesh?", "Your name in the mesh:", "Your role", "Groups", "How should messages arrive?", "Continue?"]
     {
         terminal.wait_for(question);
         terminal.press("\r");
     }
     terminal.wait_for("started");
     assert!(child.wait().unwrap().success());
-    let again: serde_json::Value = serde_json::from_str(&home.read("session.json")).unwrap();
-    for field in ["meshSlug", "displayName", "role", "groups", "messageMode"] {
-        assert_eq!(again[field], session[field], "{field}");
-    }
+    same(&serde_json::from_str(&home.read("session.json")).unwrap());
 }
 
 #[test]

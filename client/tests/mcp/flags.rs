@@ -124,7 +124,7 @@ async fn presence_writes_are_for_the_session_that_is_named() -> Result<()> {
     let verbs: &[(&[&str], &str, Value)] = &[
         (&["status", "set", "dnd"], "status", json!("dnd")),
         (&["summary", "on it"], "summary", json!("on it")),
-        (&["visible", "false"], "visible", json!(false)),
+        (&["visible", "off"], "visible", json!(false)),
         (&["profile", "--avatar", "🦀"], "avatar", json!("🦀")),
         (&["profile", "--bio", "two\nlines"], "bio", json!("two\nlines")),
         (&["profile", "--title", "QA"], "title", json!("QA")),

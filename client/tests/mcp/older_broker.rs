@@ -68,6 +68,40 @@ async fn play(stream: tokio::net::TcpStream, heard: Arc<Mutex<Vec<Value>>>) -> O
     Some(())
 }
 
+/// What it does not know is said within a moment, and what it cannot confirm is no success.
+#[tokio::test]
+async fn what_it_does_not_know_is_said_and_what_changes_nothing_is_no_success() -> Result<()> {
+    let (stand_in, team) = person().await?;
+    let started = Instant::now();
+    let bans = team.ann.run(&["bans", "--json"])?;
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+    let told: Value = serde_json::from_slice(&bans.stdout)?;
+    assert_eq!((bans.status.code(), &told["error"]), (Some(4), &json!("not_supported")), "{told}");
+    assert!(told["message"].as_str().is_some_and(|text| text.contains("older kind")), "{told}");
+    for args in
+        [&["status", "set", "dnd", "--json"][..], &["group", "join", "@qa", "--json"], &["summary", "x", "--json"]]
+    {
+        let ran = team.ann.run(args)?;
+        let told: Value = serde_json::from_slice(&ran.stdout)?;
+        assert_eq!((ran.status.code(), &told["error"]), (Some(4), &json!("not_supported")), "{args:?}: {told}");
+    }
+    assert_eq!(stand_in.heard("list_bans").len(), 1);
+    Ok(())
+}
+
+/// Each verb of one shell comes back under the same session id, so that such a broker lists one session and not twenty.
+#[tokio::test]
+async fn verbs_of_one_shell_are_one_session() -> Result<()> {
+    let (stand_in, team) = person().await?;
+    for _ in 0..3 {
+        quickly(&team, &["peers", "--json"])?;
+    }
+    let hellos = stand_in.heard("hello");
+    let ids: std::collections::HashSet<&str> = hellos.iter().filter_map(|hello| hello["sessionId"].as_str()).collect();
+    assert_eq!((hellos.len(), ids.len()), (3, 1), "{ids:?}");
+    Ok(())
+}
+
 /// A person whose mesh is served by the stand-in.
 async fn person() -> Result<(StandIn, Team)> {
     let (stand_in, team) = (StandIn::start()?, Team::start().await?);

@@ -409,6 +409,15 @@ async fn approvers_are_other_members_and_as_many_as_are_needed() -> Result<()> {
     assert_eq!(inside.status.code(), Some(7), "{}", stderr(&inside));
     relay.bob().json(&["approvers", "--quorum", "3", "--json"])?;
     assert_eq!(relay.bob().json(&["approvers", "--json"])?[0]["on"], false, "more approvals than approvers");
+    // A rule that lets no one decide has no sign of success, and the names of those who are listed stay.
+    let saved = String::from_utf8(relay.bob().run(&["approvers", "--quorum", "3"])?.stdout)?;
+    assert!(
+        saved.starts_with("! saved") && saved.contains("off: 3 approvals are needed") && saved.contains("Ann"),
+        "{saved}"
+    );
+    let again = relay.bob().run(&["approvers", "add", &key(relay.ann())?])?;
+    let said = String::from_utf8(again.stderr)?;
+    assert!(said.contains("`claudemesh approvers` lists"), "{said}");
     let host = Host::start(options(relay.bob(), "bob-2", "BobT")).await?;
     assert!(!host.relays_permissions());
     host.end().await?;

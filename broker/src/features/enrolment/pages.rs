@@ -31,10 +31,16 @@ fn page(link: &str) -> HttpResponse {
         "You are invited to a mesh",
         &format!(
             "<p>A mesh lets Claude Code sessions find each other, exchange encrypted messages and work as one team.</p>\
+             <h2>1. Get the program</h2>\
+             <p>If <code>claudemesh --version</code> prints a version, you have it. Otherwise ask the person who sent you this link \
+             for the program, or build it from its source (Rust 1.89 or later and a C compiler):</p>\
+             <pre>cargo install --locked --path client</pre>\
+             <p>Then <code>claudemesh install</code> connects it to Claude Code.</p>\
+             <h2>2. Join</h2>\
              <p>Run this in a terminal, with your own name:</p>\
              <pre>claudemesh join {link} --name \"Your name\"</pre>\
-             <p>Then <code>claudemesh launch</code> starts a session in the mesh, and <code>claudemesh peers</code> shows \
-             who is there. Whoever has this link can join: treat it like a password.</p>"
+             <p><code>claudemesh launch</code> starts a session in the mesh, and <code>claudemesh peers</code> shows \
+             who is there. Anyone with this link can join, so treat it like a password.</p>"
         ),
     )
 }

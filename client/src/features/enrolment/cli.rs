@@ -359,7 +359,24 @@ fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     // The invite may have a name for its guest, and a member of before keeps its own: the mesh says which it is.
     let name =
         connect::ask(cx, entry, |connection| async move { Ok(connection.hello_ack()?.member_display_name.clone()) });
-    let name = name.unwrap_or(joined.name);
+    let name = match name {
+        Ok(name) => name,
+        // The invite was good and the mesh is kept, but this member will get in nowhere.
+        Err(error) if matches!(error.exit, ExitCode::Auth | ExitCode::PermissionDenied) => {
+            let message =
+                format!("The invite was taken, but the broker refuses this member of {}: {error}", clean(&entry.slug));
+            return Err(CliError { message, ..error }
+                .hint(format!(
+                    "Ask for a link of another kind, then `claudemesh leave {}` and join again.",
+                    clean(&entry.slug)
+                ))
+                .field("slug", entry.slug.clone()));
+        }
+        Err(error) => {
+            cx.out.warn(&format!("joined, but the mesh cannot be asked now: {error}"));
+            joined.name
+        }
+    };
     let value = Joined {
         ok: true,
         mesh: entry.slug.clone(),

@@ -22,6 +22,9 @@ impl Connection {
         session: Option<&str>,
     ) -> Result<Option<u32>, ConnectionError> {
         let body = JoinGroup { name: checked(name)?, role: role.map(str::to_owned), target: write_target(session) };
+        if session.is_none() {
+            self.note_groups(&body.clone().into());
+        }
         Ok(self.write(body).await?.map(|done| done.sessions))
     }
 
@@ -31,6 +34,9 @@ impl Connection {
     /// As [`Connection::join_group`].
     pub async fn leave_group(&self, name: &str, session: Option<&str>) -> Result<Option<u32>, ConnectionError> {
         let body = LeaveGroup { name: checked(name)?, target: write_target(session) };
+        if session.is_none() {
+            self.note_groups(&body.clone().into());
+        }
         Ok(self.write(body).await?.map(|done| done.sessions))
     }
 }

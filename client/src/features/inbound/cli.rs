@@ -1,4 +1,4 @@
-//! `inbound` (the rule for what comes in) and `held` (what it holds back).
+//! `inbound` (the rule for incoming messages) and `held` (the messages it holds).
 
 use clap::{Args, Subcommand};
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done};
 /// Show or set which messages reach your sessions: accepted, held for your release, or refused.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh inbound\n  claudemesh inbound set hold --from 1a2b3c4d5e6f\n  \
-                        claudemesh inbound bypass accept")]
+                        claudemesh inbound auto accept")]
 pub struct InboundArgs {
     /// What to do; without it the rule is shown.
     #[command(subcommand)]
@@ -33,7 +33,7 @@ impl Verb for InboundArgs {
     }
 
     fn shapes() -> Vec<Shape> {
-        ["", "set", "bypass", "reset"].map(|word| Shape::one::<Rules>().of(word)).to_vec()
+        ["", "set", "bypass", "auto", "reset"].map(|word| Shape::one::<Rules>().of(word)).to_vec()
     }
 
     fn run(self, cx: &Context) -> Ran {
@@ -44,7 +44,7 @@ impl Verb for InboundArgs {
 /// What `inbound` does.
 #[derive(Subcommand, Clone, Debug)]
 pub enum InboundAction {
-    /// Accept, hold or refuse what a sender, or everybody, writes. With --mesh only in that mesh.
+    /// Accept, hold or refuse what a sender, or everyone, writes. With --mesh only in that mesh.
     #[command(
         after_help = "Examples:\n  claudemesh inbound set hold\n  claudemesh inbound set refuse --from 1a2b3c4d5e6f\n  \
                             claudemesh inbound set accept --from 1a2b3c4d5e6f --mesh team"
@@ -53,7 +53,7 @@ pub enum InboundAction {
         /// What happens.
         #[arg(value_enum)]
         verdict: Verdict,
-        /// 8 or more digits of the sender's key, see `claudemesh peers`; without it everybody.
+        /// At least 8 digits of the sender's key, see `claudemesh peers`; without it everyone.
         #[arg(long, value_name = "KEY")]
         from: Option<String>,
     },
@@ -64,12 +64,19 @@ pub enum InboundAction {
         #[arg(value_enum)]
         verdict: Verdict,
     },
+    /// What happens with other people's messages while a session is in auto mode, which acts without asking.
+    #[command(after_help = "Example:\n  claudemesh inbound auto accept")]
+    Auto {
+        /// What happens.
+        #[arg(value_enum)]
+        verdict: Verdict,
+    },
     /// Back to the default.
     #[command(after_help = "Example:\n  claudemesh inbound reset")]
     Reset,
 }
 
-/// List, release or drop messages that the rule for incoming messages holds back.
+/// List, release or drop messages held by your inbound rule.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh held\n  claudemesh held release 8fK2mQ7d\n  claudemesh held drop --all"
@@ -108,7 +115,7 @@ pub enum HeldAction {
     /// Let held messages through to the session.
     #[command(after_help = "Examples:\n  claudemesh held release 8fK2mQ7d\n  claudemesh held release --all")]
     Release {
-        /// Message id, or 8 and more characters of it.
+        /// Message id, or at least its first 8 characters.
         #[arg(required_unless_present = "all")]
         id: Option<String>,
         /// All of them.
@@ -118,7 +125,7 @@ pub enum HeldAction {
     /// Put held messages away unseen.
     #[command(after_help = "Example:\n  claudemesh held drop 8fK2mQ7d")]
     Drop {
-        /// Message id, or 8 and more characters of it.
+        /// Message id, or at least its first 8 characters.
         #[arg(required_unless_present = "all")]
         id: Option<String>,
         /// All of them.
@@ -141,13 +148,17 @@ fn inbound(cx: &Context, args: &InboundArgs) -> Result<(), CliError> {
             let from = from.as_deref().map(sender_key).transpose()?;
             let mesh = cx.mesh.clone();
             rules.rules.retain(|rule| rule.from != from || rule.mesh != mesh);
-            // Who is named comes before everybody.
+            // A named sender comes before everyone.
             let at = if from.is_some() { 0 } else { rules.rules.len() };
             rules.rules.insert(at, Rule { from, mesh, verdict: *verdict });
             rules.save(&cx.store)?;
         }
         Some(InboundAction::Bypass { verdict }) => {
             rules.bypass = *verdict;
+            rules.save(&cx.store)?;
+        }
+        Some(InboundAction::Auto { verdict }) => {
+            rules.auto = *verdict;
             rules.save(&cx.store)?;
         }
         Some(InboundAction::Reset) => {
@@ -163,7 +174,7 @@ fn inbound(cx: &Context, args: &InboundArgs) -> Result<(), CliError> {
 fn sender_key(text: &str) -> Result<String, CliError> {
     let key = text.trim().to_ascii_lowercase();
     if !(8..=64).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(CliError::invalid_args(format!("'{}' is no key of a sender.", clean(text)))
+        return Err(CliError::invalid_args(format!("'{}' is not the key of a sender.", clean(text)))
             .hint("Use 8 to 64 hex digits of a key that `claudemesh peers` lists; names are not unique."));
     }
     Ok(key)
@@ -172,12 +183,14 @@ fn sender_key(text: &str) -> Result<String, CliError> {
 fn text(rules: &Rules) -> String {
     let mut text = String::new();
     for rule in &rules.rules {
-        let from = rule.from.as_ref().map_or("everybody".to_owned(), |from| format!("key {}", clean(from)));
+        let from = rule.from.as_ref().map_or("everyone".to_owned(), |from| format!("key {}", clean(from)));
         let mesh = rule.mesh.as_ref().map(|mesh| format!(" in {}", clean(mesh))).unwrap_or_default();
         text += &format!("{:<7} {from}{mesh}\n", rule.verdict.as_str());
     }
-    text += &format!("{:<7} everybody else\n", Verdict::Accept.as_str());
+    let rest = if rules.rules.is_empty() { "everyone" } else { "everyone else" };
+    text += &format!("{:<7} {rest}\n", Verdict::Accept.as_str());
     text += &format!("{:<7} other people, while a session runs without permission prompts\n", rules.bypass.as_str());
+    text += &format!("{:<7} other people, while a session is in auto mode\n", rules.auto.as_str());
     text
 }
 

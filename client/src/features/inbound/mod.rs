@@ -1,8 +1,8 @@
 //! The rule for what comes in: accept, hold or refuse, per sender and mesh. It stands before every route into a session.
 //!
 //! The host has such a rule of its own for what other sessions post; ours is at least as strict, so that no route goes
-//! around it. Default: accept, but hold what other people's sessions write to a session that runs without permission
-//! prompts, because there nobody stands between a text and a tool.
+//! around it. Default: accept, but hold what other people write to a session that acts without asking (in bypass or auto mode),
+//! because there no one stands between a text and a tool.
 
 use std::path::Path;
 
@@ -16,8 +16,7 @@ use crate::session::{JoinedMesh, Session};
 
 pub mod cli;
 
-/// `permission_mode` of a session that asks nobody before its tools run.
-pub const BYPASS: &str = "bypassPermissions";
+pub use crate::session::routes::permission_mode::{AUTO, BYPASS};
 
 /// One line of the rule: the first that fits decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +43,9 @@ pub struct Rules {
     /// For other people's messages to a session without permission prompts.
     #[serde(default = "hold")]
     pub bypass: Verdict,
+    /// For other people's messages to a session in auto mode, which acts without asking its user.
+    #[serde(default = "hold")]
+    pub auto: Verdict,
 }
 
 fn hold() -> Verdict {
@@ -52,7 +54,7 @@ fn hold() -> Verdict {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { version: 1, rules: vec![], bypass: Verdict::Hold }
+        Self { version: 1, rules: vec![], bypass: Verdict::Hold, auto: Verdict::Hold }
     }
 }
 
@@ -66,8 +68,8 @@ pub struct Case<'a> {
     pub mesh: &'a str,
     /// Our own member key: own sessions are no strangers.
     pub own_member: &'a str,
-    /// The session asks nobody before it acts.
-    pub bypass: bool,
+    /// The session's permission mode, once it is known.
+    pub mode: Option<&'a str>,
 }
 
 impl Rules {
@@ -108,10 +110,19 @@ impl Rules {
         let rule = self.rules.iter().find(fits);
         let verdict = rule.map_or(Verdict::Accept, |rule| rule.verdict);
         let named = rule.is_some_and(|rule| rule.from.is_some());
-        if verdict == Verdict::Accept && !named && case.bypass && case.sender_member != case.own_member {
-            return self.bypass;
+        if verdict == Verdict::Accept && !named && case.sender_member != case.own_member {
+            return self.in_mode(case.mode);
         }
         verdict
+    }
+
+    /// What becomes of other people's messages in this permission mode when no rule names their sender.
+    pub fn in_mode(&self, mode: Option<&str>) -> Verdict {
+        match mode {
+            Some(BYPASS) => self.bypass,
+            Some(AUTO) => self.auto,
+            _ => Verdict::Accept,
+        }
     }
 }
 
@@ -140,20 +151,25 @@ async fn decide(session: &Session, bound: &JoinedMesh, fresh: &[Message]) -> Res
         tracing::error!(%error, "the rule for incoming messages cannot be read: everything is held");
     }
     let own_member = bound.connection.identity().member.public().to_hex();
-    let bypass = session.routes.permission_mode().as_deref() == Some(BYPASS);
+    let mode = session.routes.permission_mode();
     let verdict = |message: &Message| match &rules {
         Ok(rules) => rules.decide(&Case {
             sender_pubkey: &message.sender_pubkey,
             sender_member: &message.sender_member,
             mesh: &bound.tag.slug,
             own_member: &own_member,
-            bypass,
+            mode: mode.as_deref(),
         }),
         Err(_) => Verdict::Hold,
     };
     let decided: Vec<(i64, Verdict)> = fresh.iter().map(|message| (message.seq, verdict(message))).collect();
     let (reader, now) = (bound.reader(), crate::clock::now_ms());
     bound.mailbox.run(move |inbox| inbox.decide(&reader, &decided, now)).await
+}
+
+/// Whether a change of the permission mode may hold more than before.
+pub fn is_stricter(before: Option<&str>, now: Option<&str>) -> bool {
+    before != now && matches!(now, Some(BYPASS | AUTO))
 }
 
 /// The session asks nobody any more: what was let through before, and not shown yet, is looked at again.
@@ -179,7 +195,8 @@ mod tests {
             verdict,
         };
         let decide = |rules: Vec<Rule>, sender: &str, bypass: bool| {
-            let case = Case { sender_pubkey: sender, sender_member: sender, mesh: "team", own_member: &me, bypass };
+            let mode = bypass.then_some(BYPASS);
+            let case = Case { sender_pubkey: sender, sender_member: sender, mesh: "team", own_member: &me, mode };
             Rules { rules, ..Rules::default() }.decide(&case)
         };
         assert_eq!(decide(vec![], &bob, false), Verdict::Accept);
@@ -191,6 +208,22 @@ mod tests {
         assert_eq!(decide(vec![rule(None, Some("other"), Verdict::Refuse)], &bob, false), Verdict::Accept);
         let both = vec![rule(Some("bbbbbbbb"), Some("team"), Verdict::Refuse), rule(None, None, Verdict::Accept)];
         assert_eq!(decide(both, &bob, false), Verdict::Refuse);
+        // A session in auto mode asks nobody either; each mode has a verdict of its own.
+        let case = |mode| Case { sender_pubkey: &bob, sender_member: &bob, mesh: "team", own_member: &me, mode };
+        let rules = Rules { auto: Verdict::Accept, ..Rules::default() };
+        assert_eq!(
+            (Rules::default().decide(&case(Some(AUTO))), rules.decide(&case(Some(AUTO)))),
+            (Verdict::Hold, Verdict::Accept)
+        );
+        assert_eq!(
+            (rules.decide(&case(Some(BYPASS))), rules.decide(&case(Some("plan")))),
+            (Verdict::Hold, Verdict::Accept)
+        );
+        assert!(
+            is_stricter(None, Some(AUTO)) && !is_stricter(Some(AUTO), Some(AUTO)) && !is_stricter(Some(AUTO), None)
+        );
+        // A file of before has no line for it.
+        assert_eq!(serde_json::from_str::<Rules>(r#"{"version": 1}"#).unwrap(), Rules::default());
         // Too short to mean one sender.
         assert_eq!(decide(vec![rule(Some("bb"), None, Verdict::Refuse)], &bob, false), Verdict::Accept);
     }

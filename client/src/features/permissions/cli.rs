@@ -266,7 +266,8 @@ fn approvers(cx: &Context, args: &ApproversArgs) -> Result<(), CliError> {
                 ExitCode::AlreadyExists,
                 "already_exists",
                 "That member is an approver already.",
-            ));
+            )
+            .hint("`claudemesh approvers` lists the approvers."));
         }
         if mesh.approvers.len() >= MAX_APPROVERS {
             return Err(CliError::invalid_args(format!("At most {MAX_APPROVERS} approvers.")));
@@ -293,11 +294,15 @@ fn approvers(cx: &Context, args: &ApproversArgs) -> Result<(), CliError> {
         rules.meshes.remove(&entry.mesh_id);
     }
     rules.save(&cx.store)?;
-    let names: Vec<MemberView> = added.into_iter().collect();
-    let value = mesh_json(&entry, &mesh, &names);
+    drop(_lock);
+    // Names are for people only; without the broker the keys are shown alone.
+    let names = enrolment::members(&entry).ok().or_else(|| added.map(|member| vec![member]));
+    let value = mesh_json(&entry, &mesh, names.as_deref().unwrap_or_default());
     cx.out.answer(&value, |out| {
-        let mut text = format!("{} saved\n{}", out.tick(), mesh_text(&entry, &mesh, &names));
-        text += "Running sessions follow at their next question; hosts with channels need a restart.\n";
+        // A rule that lets no one decide is no success, although it is what was asked for.
+        let sign = if mesh.can_decide() { out.tick() } else { "!".into() };
+        let mut text = format!("{sign} saved\n{}", mesh_text(&entry, &mesh, names.as_deref()));
+        text += "Running sessions follow at their next question; sessions started with channels must be restarted.\n";
         text
     })
 }
@@ -308,14 +313,14 @@ fn list_approvers(cx: &Context) -> Result<(), CliError> {
     for entry in cx.mesh_entries()? {
         let Some(mesh) = rules.meshes.get(&entry.mesh_id) else { continue };
         // Names are for people only; without the broker the keys are shown alone.
-        let names = enrolment::members(&entry).unwrap_or_default();
-        list.push(mesh_json(&entry, mesh, &names));
-        text += &mesh_text(&entry, mesh, &names);
+        let names = enrolment::members(&entry).ok();
+        list.push(mesh_json(&entry, mesh, names.as_deref().unwrap_or_default()));
+        text += &mesh_text(&entry, mesh, names.as_deref());
     }
     let nobody = list.is_empty();
     cx.out.answer(&list, |out| match nobody {
         true if out.is_quiet() => String::new(),
-        true => "nobody may decide for your sessions; `claudemesh approvers add <key>` names somebody\n".into(),
+        true => "no one may decide for your sessions; name an approver with `claudemesh approvers add <key>`\n".into(),
         false => text,
     })
 }
@@ -339,18 +344,30 @@ fn mesh_json(entry: &MeshEntry, mesh: &MeshRules, names: &[MemberView]) -> MeshA
     }
 }
 
-fn mesh_text(entry: &MeshEntry, mesh: &MeshRules, names: &[MemberView]) -> String {
+fn mesh_text(entry: &MeshEntry, mesh: &MeshRules, names: Option<&[MemberView]>) -> String {
     let state = if mesh.can_decide() {
         format!("{} of {} must allow, within {} s", mesh.quorum, mesh.approvers.len(), mesh.expires().as_secs())
     } else {
-        format!("off: {} approvals are needed and {} approvers named", mesh.quorum, mesh.approvers.len())
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        format!(
+            "off: {} approval{} are needed, but only {} approver{} named",
+            mesh.quorum,
+            plural(mesh.quorum as usize),
+            mesh.approvers.len(),
+            if mesh.approvers.len() == 1 { " is" } else { "s are" }
+        )
     };
     let mut text = format!("{}: {state}\n", clean(&entry.slug));
     for key in &mesh.approvers {
-        let name = names.iter().find(|member| member.pubkey == *key).map(|member| member.display_name.as_str());
+        let name = names.map(|names| {
+            let found = names.iter().find(|member| member.pubkey == *key);
+            found.map_or("(not a member any more)", |member| member.display_name.as_str())
+        });
         let number = own_key(entry).map(|own| safety_number(&own, key)).unwrap_or_default();
-        text +=
-            &format!("  {key}  {}\n    safety number {number}\n", clean(name.unwrap_or("(not listed by the broker)")));
+        text += &format!(
+            "  {key}  {}\n    safety number {number}\n",
+            clean(name.unwrap_or("(the broker cannot be asked for the name)"))
+        );
     }
     text
 }
@@ -410,7 +427,11 @@ fn permit(cx: &Context, args: &PermitArgs) -> Result<(), CliError> {
         let list: Vec<OpenRequest> = found.iter().map(found_json).collect();
         return cx.out.answer(&list, |out| {
             if found.is_empty() {
-                return if out.is_quiet() { String::new() } else { "nobody waits for your permission\n".into() };
+                return if out.is_quiet() {
+                    String::new()
+                } else {
+                    "no session is waiting for your permission\n".into()
+                };
             }
             found.iter().map(|one| found_text(one, out)).collect()
         });
@@ -574,10 +595,13 @@ fn record_text(record: &Value) -> String {
     let data = &record["data"];
     let at = crate::clock::shown(record["at"].as_str().unwrap_or_default());
     let mut text = format!("{at}  {:<9} {:<5}", word(&record["event"]), word(&data["request"]));
-    for name in ["tool", "behavior", "name", "why", "reason"] {
+    for name in ["tool", "preview", "behavior", "name", "why", "reason"] {
         let value = word(&data[name]);
-        if !value.is_empty() {
-            text += &format!("  {name} {value}");
+        match name {
+            _ if value.is_empty() => {}
+            // What was asked, on one line.
+            "preview" => text += &format!("  {}", crate::output::one_line(&value)),
+            _ => text += &format!("  {name} {value}"),
         }
     }
     if let Some(member) = data["member"].as_str().or_else(|| data["by"].as_str()) {

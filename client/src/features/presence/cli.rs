@@ -518,17 +518,31 @@ where
     F: Future<Output = Result<Option<u32>, ConnectionError>>,
 {
     let mut changed = 0;
-    let (mut unknown, mut missing, mut present) = (false, None, false);
+    let (mut silent, mut missing, mut present) = (None, None, false);
     for entry in cx.mesh_entries()? {
-        match ask(cx, &entry, |connection| async { Ok(request(connection).await?) }) {
-            Ok(Some(count)) => (present, changed) = (true, changed + count),
-            Ok(None) => unknown = true,
+        let written = ask(cx, &entry, |connection| async {
+            let of_session = connection.is_session();
+            Ok((request(connection).await?, of_session))
+        });
+        match written {
+            Ok((Some(count), _)) => (present, changed) = (true, changed + count),
+            // An older broker confirms nothing. The session's own connection has changed the session all the same.
+            Ok((None, true)) => (present, changed) = (true, changed + 1),
+            Ok((None, false)) => silent = Some(entry.slug.clone()),
             // The session may be in another of the meshes.
             Err(error) if error.exit == ExitCode::NotFound => missing = Some(error),
             Err(error) => return Err(error),
         }
     }
-    if changed == 0 && !unknown {
+    if changed == 0 {
+        if let Some(slug) = silent {
+            let message = format!(
+                "The broker of {} is of an older kind: a shell cannot change a session there, so nothing has changed.",
+                clean(&slug)
+            );
+            return Err(CliError::new(ExitCode::Network, "not_supported", message)
+                .hint("Run the command in the shell of the session, or let the session do it with its own tool."));
+        }
         return Err(match missing {
             Some(error) if !present => error,
             _ => CliError::new(ExitCode::NotFound, "unchanged", "Nothing has changed."),

@@ -73,12 +73,12 @@ pub async fn answer(session: &Arc<Session>, hook: &Hook) -> Answer {
         Event::SessionStart if hook.source.as_deref() != Some("compact") => Some(false),
         _ => None,
     };
-    let bypassed = session.routes.permission_mode().as_deref() == Some(inbound::BYPASS);
+    let before = session.routes.permission_mode();
     // A subagent's hooks say that the session works, nothing more: it is not the one that reads its mail.
     if let Some((before, now)) = session.routes.hook(hook, if subagent { Some(true) } else { busy }) {
         session.session_changed(before, now, hook.source.as_deref()).await;
     }
-    if !bypassed && session.routes.permission_mode().as_deref() == Some(inbound::BYPASS) {
+    if inbound::is_stricter(before.as_deref(), session.routes.permission_mode().as_deref()) {
         inbound::reconsider(session).await;
     }
     if let Some(status) = event.status(hook) {
@@ -101,6 +101,14 @@ pub async fn answer(session: &Arc<Session>, hook: &Hook) -> Answer {
         }
         _ => {}
     }
+    let mut answer = answer_to(session, event, hook).await;
+    if matches!(event, Event::Prompt | Event::Stop) {
+        answer.reply.notice = session.held_notice().await;
+    }
+    answer
+}
+
+async fn answer_to(session: &Arc<Session>, event: Event, hook: &Hook) -> Answer {
     match event {
         Event::Prompt => {
             session.routes.state().stop_blocks = 0;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Channel;
-use crate::features::inbound::BYPASS;
+use super::permission_mode::{self, Expected};
 use crate::ipc::registry::ancestors;
 use crate::paths::{ClaudeFiles, Env};
 
@@ -20,25 +20,11 @@ const FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels
 /// Largest settings file that is read.
 const MAX_SETTINGS: u64 = 2 << 20;
 
-/// Whether the session was started without permission prompts: by its command line, else by its settings. Hooks say so
-/// only with the first prompt, and messages may come before.
-pub fn bypasses(env: &Env, project: &Path) -> bool {
+/// The mode in which the session was started: by its command line, else by its settings. Hooks say so only with the first
+/// prompt, and messages may come before.
+pub fn expected_mode(env: &Env, project: &Path) -> Option<Expected> {
     let claude = ancestors().into_iter().filter_map(command_line).find(|words| is_claude(words));
-    if let Some(mode) = claude.as_deref().and_then(started_in) {
-        return mode == BYPASS;
-    }
-    // Whatever cannot be read says nothing here: the user's own word is in the command line, or comes with the first hook.
-    settings(env, project).any(|(_, read)| read.is_ok_and(|settings| settings["permissions"]["defaultMode"] == BYPASS))
-}
-
-/// The mode that a command line names.
-fn started_in(words: &[String]) -> Option<&str> {
-    let words = || words.iter().map(String::as_str);
-    if words().any(|word| word == "--dangerously-skip-permissions") {
-        return Some(BYPASS);
-    }
-    let after = words().skip_while(|word| *word != "--permission-mode").nth(1);
-    after.or_else(|| words().find_map(|word| word.strip_prefix("--permission-mode=")))
+    permission_mode::expected(env, project, &claude.unwrap_or_default())
 }
 
 /// Claude Code's settings that hold in a project: of the user, the administrator, the project. Those that are not there
@@ -123,27 +109,6 @@ mod tests {
         assert_eq!(state(&none, "codex-mcp-client", None), "off");
         assert_eq!(state(&Env::of(&[(SWITCH, "on")]), "codex", None), "unproven");
         assert_eq!(state(&Env::of(&[(SWITCH, "off")]), "claude-code", Some(flag)), "off");
-    }
-
-    #[test]
-    fn a_command_line_says_in_which_mode_it_starts() {
-        let mode = |line: &str| {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            started_in(&words).map(str::to_owned)
-        };
-        assert_eq!(mode("claude --dangerously-skip-permissions").as_deref(), Some(BYPASS));
-        assert_eq!(mode("claude --permission-mode bypassPermissions -p hi").as_deref(), Some(BYPASS));
-        assert_eq!(mode("claude --permission-mode=plan").as_deref(), Some("plan"));
-        // This one only allows the user to switch to it.
-        assert_eq!(mode("claude --allow-dangerously-skip-permissions"), None);
-        assert_eq!(mode("claude --permission-mode"), None);
-        let home = tempfile::tempdir().unwrap();
-        let env = Env::of(&[("HOME", home.path().to_str().unwrap())]);
-        assert!(!bypasses(&env, home.path()));
-        std::fs::create_dir(home.path().join(".claude")).unwrap();
-        let file = home.path().join(".claude/settings.local.json");
-        std::fs::write(file, r#"{"permissions": {"defaultMode": "bypassPermissions"}}"#).unwrap();
-        assert!(bypasses(&env, home.path()));
     }
 
     #[test]

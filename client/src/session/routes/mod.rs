@@ -23,6 +23,7 @@ use inbox_socket::InboxSocket;
 pub mod hooks;
 pub mod host;
 pub mod inbox_socket;
+pub mod permission_mode;
 pub mod proof;
 pub mod recover;
 mod transcript;

@@ -138,12 +138,12 @@ impl Verb for SummaryArgs {
     }
 }
 
-/// Show or hide your session in lists and group messages.
+/// Show your session in lists and group messages (`on`), or hide it (`off`).
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "Example:\n  claudemesh visible false")]
+#[command(after_help = "Example:\n  claudemesh visible off")]
 pub struct VisibleArgs {
-    /// `true` or `false`.
-    #[arg(action = ArgAction::Set)]
+    /// `on` or `off`; also `true` or `false`.
+    #[arg(action = ArgAction::Set, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
     pub visible: bool,
     /// Which session.
     #[command(flatten)]

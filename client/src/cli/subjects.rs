@@ -1,0 +1,42 @@
+//! The subjects under which help lists the commands.
+
+use clap::Command;
+
+/// Subject, and its commands in their order.
+pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
+    ("Start", &["install", "launch", "doctor", "uninstall"]),
+    ("Meshes", &["up", "create", "join", "invite", "list", "leave", "info"]),
+    ("Messages", &["send", "inbox", "ask", "reply", "msg-status", "inbound", "held", "notify"]),
+    ("Peers and groups", &["peers", "group", "status", "summary", "profile", "visible", "stats", "ping"]),
+    ("Shared", &["state", "topic"]),
+    ("Who may do what", &["permissions", "kick", "disconnect", "ban", "unban", "bans", "audit"]),
+    ("Permission requests of sessions", &["approvers", "permit", "permission-log"]),
+    ("For shells and programs", &["mcp", "hook", "status-line", "skill", "completions", "man", "json-schema"]),
+];
+
+/// Where a command without a subject stands.
+pub(super) const OTHERS: &str = "Other commands";
+
+/// The commands of the program by subject, one line each.
+pub(super) fn list(command: &Command) -> String {
+    let width = command.get_subcommands().map(|verb| verb.get_name().len()).max().unwrap_or_default();
+    let line = |verb: &Command| {
+        let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+        // One line: the rest stands in the help of the command.
+        let about = about.lines().next().unwrap_or_default().trim_end_matches('.');
+        format!("  {:<width$}  {about}\n", verb.get_name())
+    };
+    let mut text = String::new();
+    for (subject, names) in SUBJECTS {
+        text += &format!("{subject}:\n");
+        text.extend(names.iter().filter_map(|name| command.find_subcommand(name)).map(line));
+        text.push('\n');
+    }
+    let listed = |verb: &&Command| SUBJECTS.iter().any(|(_, names)| names.contains(&verb.get_name()));
+    let others: String = command.get_subcommands().filter(|verb| !listed(verb)).map(line).collect();
+    if !others.is_empty() {
+        text += &format!("{OTHERS}:\n{others}\n");
+    }
+    text.pop();
+    text
+}
