@@ -45,6 +45,10 @@ fn main() -> ExitCode {
         None => cli::no_verb::run(&cx).map(done),
         Some(verb) => verb.run(&cx),
     });
+    // What could not be sent before may be sent now.
+    if ran.is_ok() {
+        claudemesh::features::messaging::outbox::after(&cx);
+    }
     // When this verb served the mesh of this machine: in good order, so that nothing is left behind.
     claudemesh::local::release();
     match ran {

@@ -29,7 +29,7 @@ impl Connection {
         let (outgoing, frames) = mpsc::channel(MAX_OUTGOING);
         let (acks, ack_items) = mpsc::unbounded_channel();
         tokio::spawn(run(Arc::clone(&shared), tags, frames, ack_items, reader, writer));
-        Self { shared, outgoing, acks, mail: None, attached: true }
+        Self { shared, outgoing, acks, mail: None, attached: true, sent: None }
     }
 }
 

@@ -37,6 +37,7 @@ pub use events::{Events, Heard};
 pub use identity::Identity;
 pub use mail::Stored;
 
+use crate::inbox::sent::SentBook;
 use crate::inbox::{InboxError, Mailbox};
 use driver::{Driver, Outgoing, Shared};
 use mail::{Mail, MailItem};
@@ -63,6 +64,7 @@ pub struct Connection {
     acks: mpsc::UnboundedSender<ClientAck>,
     mail: Option<Mail>,
     attached: bool,
+    sent: Option<SentBook>,
 }
 
 impl Connection {
@@ -91,7 +93,19 @@ impl Connection {
         let driver =
             Driver { shared: Arc::clone(&shared), outgoing: frames, acks: ack_items, mail: mail.clone(), once };
         tokio::spawn(driver.run());
-        Self { shared, outgoing, acks, mail, attached: false }
+        Self { shared, outgoing, acks, mail, attached: false, sent: None }
+    }
+
+    /// Notes there what it sends.
+    #[must_use]
+    pub fn keeping(mut self, book: SentBook) -> Self {
+        self.sent = Some(book);
+        self
+    }
+
+    /// Where it notes what it sends.
+    pub(crate) fn sent_book(&self) -> Option<&SentBook> {
+        self.sent.as_ref()
     }
 
     /// Who is connected.

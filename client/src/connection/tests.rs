@@ -282,7 +282,7 @@ async fn messages_are_acknowledged_after_they_are_stored_and_in_order() {
     }
     assert_eq!(acknowledged, (0..20).map(|number| format!("m{number}")).collect::<Vec<_>>());
     let mut other = Inbox::open(dir.path(), &who.mesh_id).unwrap();
-    let texts: Vec<String> = other.person().list(false, 100).unwrap().iter().map(|message| message.text()).collect();
+    let texts: Vec<String> = other.person().everything(100, 0).unwrap().iter().map(|one| one.message.text()).collect();
     assert_eq!(texts, (0..20).map(|number| format!("text {number}")).collect::<Vec<_>>());
     // Mail is not among the events.
     let Some(Heard::Event(event)) = events.next().await else { panic!("no event") };

@@ -12,6 +12,7 @@ use crate::connection::{Connection, ConnectionError, Identity};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::inbox::Mailbox;
+use crate::inbox::sent::SentBook;
 use crate::paths;
 
 /// How long a verb that watches waits for its first connection, as others do.
@@ -27,6 +28,9 @@ pub enum Purpose {
     /// Sends and receives into this inbox under a key of its own, that of a session as short as the verb; for who is in no
     /// session.
     AskAndWait(Mailbox),
+    /// Receives the member's messages into this inbox for as long as it takes, and is opened again when it is lost. Inside a session:
+    /// over its connection, for what is for that session.
+    Follow(Mailbox),
     /// Requests and events for as long as it takes: not listed, and opened again when it is lost. Never as the session it runs
     /// in, which is not told of its own writes.
     Watch,
@@ -51,10 +55,11 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let entry = &crate::local::ensure_served(cx, entry.clone())?;
     // Inside a session its own connection serves: no handshake, and the others see the session, not a stranger. Its mail
     // comes into the same inbox.
-    if matches!(purpose, Purpose::Ask | Purpose::Receive(_))
+    let book = || SentBook::At(cx.store.dir().to_path_buf(), entry.mesh_id.clone());
+    if matches!(purpose, Purpose::Ask | Purpose::Receive(_) | Purpose::Follow(_))
         && let Some(connection) = crate::ipc::attach::attach(cx, entry).await
     {
-        return Ok(connection);
+        return Ok(connection.keeping(book()));
     }
     // Held until this process ends.
     let shell = ShellPlace::take(cx.store.dir());
@@ -62,6 +67,7 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let session_id = match purpose {
         Purpose::Ask => format!("cli-{}", shell.name()),
         Purpose::Receive(_) => "cli-inbox".to_owned(),
+        Purpose::Follow(_) => format!("cli-follow-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::Watch => format!("cli-watch-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::AskAndWait(_) => format!("cli-ask-{}-{}", std::process::id(), crate::clock::now_ms()),
     };
@@ -77,17 +83,19 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     description.hostname = hostname();
     description.peer_type = Some("human".into());
     description.channel = Some("cli".into());
-    let lasting = matches!(purpose, Purpose::Watch);
+    let lasting = matches!(purpose, Purpose::Watch | Purpose::Follow(_));
     let (capabilities, mailbox): (&[&str], _) = match purpose {
         Purpose::Ask | Purpose::Watch => (&[CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
         Purpose::Receive(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
         Purpose::AskAndWait(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE], Some(mailbox)),
+        // It asks for everything as it comes, low priority included.
+        Purpose::Follow(mailbox) => (&[CAP_CLIENT_ACK, CAP_NO_LEASE], Some(mailbox)),
     };
     description.capabilities = capabilities.iter().copied().map(str::to_owned).collect();
     if !lasting {
-        return Ok(Connection::once(identity, mailbox).await?);
+        return Ok(Connection::once(identity, mailbox).await?.keeping(book()));
     }
-    let connection = Connection::start(identity, mailbox);
+    let connection = Connection::start(identity, mailbox).keeping(book());
     connection.ready(WATCH_PATIENCE).await?;
     Ok(connection)
 }

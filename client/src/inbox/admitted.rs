@@ -86,8 +86,18 @@ mod tests {
     #[test]
     fn nobody_else_goes_around_the_rule() {
         // The session, its shell behind the session's server, and the two of the demo, who write to each other only.
-        let admits = ["features/messaging/cli.rs", "features/questions/cli.rs", "local/demo.rs", "session/admit.rs"];
+        let admits = [
+            "features/messaging/cli/follow.rs",
+            "features/messaging/cli/inbox.rs",
+            "features/questions/cli.rs",
+            "local/demo.rs",
+            "session/admit.rs",
+        ];
         assert_eq!(files_with("Admitted::new("), admits);
-        assert_eq!(files_with(".person()"), ["features/messaging/cli.rs", "features/questions/cli.rs"]);
+        let people =
+            ["features/messaging/cli/follow.rs", "features/messaging/cli/inbox.rs", "features/questions/cli.rs"];
+        assert_eq!(files_with(".person()"), people);
+        // Both halves of conversations: in a session only what it got and sent itself.
+        assert_eq!(files_with(".letters("), ["features/messaging/cli/history.rs"]);
     }
 }

@@ -21,6 +21,7 @@ mod admitted;
 pub mod answers;
 mod delivery_claims;
 mod held;
+pub mod listed;
 mod mailbox;
 pub mod pending_waits;
 pub mod permissions;
@@ -30,11 +31,13 @@ pub mod questions;
 mod questions_tests;
 mod row;
 mod schema;
+pub mod sent;
 #[cfg(test)]
 mod tests;
 
 pub use admitted::{Admitted, Mail, Person};
 pub use held::Verdict;
+pub use listed::{Listed, ListedObject, Tally};
 pub use mailbox::Mailbox;
 use row::NewDelivery;
 pub use row::{Kind, Message, MessageObject, NewMessage, RecipientKind};
@@ -200,11 +203,12 @@ impl Inbox {
         Ok(count)
     }
 
-    /// Removes messages received before `before_ms`; answers how many.
+    /// Removes messages received or sent before `before_ms`; answers how many were received.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
     pub fn prune(&mut self, before_ms: i64) -> Result<usize, InboxError> {
+        diesel::delete(schema::sent::table.filter(schema::sent::sent_at_ms.lt(before_ms))).execute(&mut self.db)?;
         let old = messages::table.filter(messages::received_at_ms.lt(before_ms));
         let count: i64 = old.count().get_result(&mut self.db)?;
         if count == 0 {

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::schema::{deliveries, messages};
-use super::{Inbox, InboxError, MAX_LIST, Mail, Message, Person, Verdict};
+use super::{Inbox, InboxError, MAX_LIST, Mail, Message, Verdict};
 
 impl Mail<'_> {
     /// How many deliveries were not shown.
@@ -62,37 +62,6 @@ impl Mail<'_> {
         }
         let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.db)?;
         list.reverse();
-        Ok(list)
-    }
-}
-
-impl Person<'_> {
-    /// Messages oldest first: the newest `limit` of all, or of those that nobody has seen. Messages for one session
-    /// belong here too: the human at the shell may read what its sessions got.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn list(&mut self, unseen_only: bool, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let mut query = messages::table.order(messages::seq.desc()).select(Message::as_select()).into_boxed();
-        if unseen_only {
-            query = query.filter(messages::seen_at_ms.is_null());
-        }
-        let mut list = query.limit(limit.clamp(1, MAX_LIST)).load(&mut self.0.db)?;
-        list.reverse();
-        Ok(list)
-    }
-
-    /// The oldest `limit` messages that nobody has seen.
-    ///
-    /// # Errors
-    /// [`InboxError::Sql`]
-    pub fn oldest_unseen(&mut self, limit: i64) -> Result<Vec<Message>, InboxError> {
-        let list = messages::table
-            .filter(messages::seen_at_ms.is_null())
-            .order(messages::seq)
-            .limit(limit.clamp(1, MAX_LIST))
-            .select(Message::as_select())
-            .load(&mut self.0.db)?;
         Ok(list)
     }
 }

@@ -11,6 +11,7 @@ use diesel::sqlite::SqliteConnection;
 
 use super::row::{Kind, Message};
 use super::schema::{answers, deliveries, messages, question_readers};
+use super::sent::hidden;
 use super::{InboxError, MAX_LIST, MEMBER_READER, Mail, Person, Verdict};
 
 /// Subtype of a message that asks.
@@ -198,6 +199,12 @@ impl Person<'_> {
     }
 }
 
+/// Where the kept questions stand for the member, by local number.
+pub(super) fn states(db: &mut SqliteConnection, now_ms: i64) -> QueryResult<HashMap<i64, QuestionState>> {
+    let all = questions_of(db, None, now_ms)?;
+    Ok(all.into_iter().map(|question| (question.message.seq, question.state)).collect())
+}
+
 /// Whether a session of the member has the question and has not given it up.
 fn others_may_answer(db: &mut SqliteConnection, seq: i64) -> QueryResult<bool> {
     let gave_up = question_readers::table
@@ -224,7 +231,12 @@ fn questions_of(db: &mut SqliteConnection, reader: Option<&str>, now_ms: i64) ->
         .order(messages::seq.desc())
         .limit(MAX_LIST);
     let mut list: Vec<Message> = match reader {
-        None => newest.select(Message::as_select()).load(db)?,
+        None => {
+            let hidden = hidden(db)?;
+            let to_others =
+                messages::recipient_pubkey.is_null().or(messages::recipient_pubkey.assume_not_null().ne_all(hidden));
+            newest.filter(to_others).select(Message::as_select()).load(db)?
+        }
         Some(reader) => newest
             .inner_join(deliveries::table)
             .filter(deliveries::reader.eq(reader))

@@ -28,6 +28,30 @@ diesel::table! {
 }
 
 diesel::table! {
+    sent (seq) {
+        seq -> BigInt,
+        message_id -> Text,
+        target -> Text,
+        to_name -> Nullable<Text>,
+        to_pubkey -> Nullable<Text>,
+        to_member -> Nullable<Text>,
+        from_pubkey -> Text,
+        priority -> Text,
+        subtype -> Nullable<Text>,
+        reply_to_id -> Nullable<Text>,
+        body -> Text,
+        sent_at_ms -> BigInt,
+    }
+}
+
+diesel::table! {
+    hidden_keys (pubkey) {
+        pubkey -> Text,
+        since_ms -> BigInt,
+    }
+}
+
+diesel::table! {
     deliveries (reader, seq) {
         reader -> Text,
         seq -> BigInt,

@@ -11,6 +11,7 @@ use crate::context::connect::hostname;
 use crate::error::CliError;
 use crate::features::questions::wait::Waits;
 use crate::inbox::Mailbox;
+use crate::inbox::sent::SentBook;
 use crate::session::notes::{MeshTag, Notes};
 use crate::session::{channel, events};
 use crate::{local, paths};
@@ -80,7 +81,7 @@ impl Session {
         if bound.iter().any(|known| known.tag.id == entry.mesh_id.as_str()) {
             return Ok(());
         }
-        let connection = Connection::start(identity, Some(mailbox.clone()));
+        let connection = Connection::start(identity, Some(mailbox.clone())).keeping(SentBook::Open(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
         let (notes, told) = Notes::new();
         let one = JoinedMesh { tag, connection, mailbox, pull_lock: Arc::default(), waits: Waits::default(), notes };
@@ -89,6 +90,7 @@ impl Session {
         self.routes.touch();
         tokio::spawn(events::follow_all(self, &one));
         self.showing.spawn(channel::run(Arc::clone(self), one.clone(), told));
+        tokio::spawn(crate::features::messaging::outbox::run(Arc::clone(self), one.clone()));
         tokio::spawn(crate::features::status_line::refresh::run(Arc::clone(self), one.clone()));
         tokio::spawn(crate::features::notify::watch::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));

@@ -205,10 +205,13 @@ async fn the_shell_of_a_session_reads_what_its_session_got_and_no_more() -> Resu
         &["inbox", "--wait", "0", "--json"][..],
         &["inbox", "--all", "--json"],
         &["inbox", "--peek", "--wait", "0", "--json"],
+        &["history", "AnnS", "--json"],
     ] {
         let seen = bobs(&team, verb)?;
         assert!(!texts(&seen).contains(&"not for the model"), "{verb:?}: {seen}");
     }
+    let own = bobs(&team, &["history", "AnnS", "--json"])?;
+    assert_eq!(texts(&own), ["for this one", "BobS?"], "a conversation of this session and no other");
     assert_ne!(team.bob.json(&["held", "--json"])?, json!([]));
     // The answer of the shell is the session's.
     let own = key_of(&team, "BobS")?;

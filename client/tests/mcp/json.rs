@@ -15,8 +15,20 @@ use serde_json::{Value, json};
 use super::team::{Team, program, session, until};
 
 /// Calls that need a whole play of their own, and the test that compares them.
-const ELSEWHERE: [(&str, &str); 3] =
-    [("permit", "permissions.rs"), ("permit ID allow|deny", "permissions.rs"), ("permission-log", "permissions.rs")];
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("permit", "permissions.rs"),
+    ("permit ID allow|deny", "permissions.rs"),
+    ("permission-log", "permissions.rs"),
+    ("inbox --follow", "reading.rs"),
+    ("watch", "reading.rs"),
+    ("sent", "reading.rs"),
+    ("history", "reading.rs"),
+    ("export", "reading.rs"),
+    ("export --out", "reading.rs"),
+    ("outbox list", "outbox.rs"),
+    ("outbox send", "outbox.rs"),
+    ("outbox drop", "outbox.rs"),
+];
 
 /// Whether an answer is what the schema of its call says.
 pub(crate) fn fits(call: &str, value: &Value) -> Result<()> {

@@ -19,12 +19,14 @@ mod notify;
 mod older_broker;
 mod one_machine;
 mod other_hosts;
+mod outbox;
 #[cfg(target_os = "linux")]
 mod output;
 mod permissions;
 mod proofs;
 mod proxy;
 mod questions;
+mod reading;
 mod routes;
 mod sdk_client;
 mod shell;

@@ -84,6 +84,10 @@ pub(super) struct ProbeSession<'a> {
 impl Drop for ProbeSession<'_> {
     fn drop(&mut self) {
         end(&mut self.child);
+        // Nobody shall find the doctor's own messages in a list.
+        if let Err(error) = self.inbox.forget_hidden(&self.key.to_hex()) {
+            tracing::debug!(%error, "the doctor's messages stay hidden in the inbox");
+        }
         // It was not asked, so it left its entry; looking at the list removes what is of the dead.
         self.cx.store.servers();
     }
@@ -142,6 +146,9 @@ impl<'a> ProbeSession<'a> {
         };
         let key = welcome["params"]["meta"]["self_session_pubkey"].as_str().and_then(PublicKey::parse);
         self.key = key.ok_or_else(|| RouteFailure::new("the welcome names no key", "claudemesh doctor"))?;
+        let (own, now) = (self.key.to_hex(), crate::clock::now_ms());
+        let failed = |error| RouteFailure::new(format!("{error}"), "claudemesh inbox --peek");
+        self.inbox.hide(&own, now).map_err(failed)?;
         Ok(())
     }
 

@@ -246,7 +246,7 @@ fn list(cx: &Context) -> Result<(), CliError> {
 }
 
 fn held_text(entry: &MeshEntry, message: &Message, out: &Output) -> String {
-    let id: String = message.message_id.chars().take(12).collect();
+    let id = crate::inbox::listed::short_id(&message.message_id);
     let key: String = message.sender_member.chars().take(12).collect();
     let name = message.from_name();
     let head = format!("{}  {} ({key}) in {}\n", clean(&id), clean(&name), clean(&entry.slug));

@@ -15,9 +15,12 @@ use claudemesh_protocol::target::{Target, TargetField};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEOUT, TAKEOVER_WAIT, unexpected};
+use crate::inbox::questions::{DECLINE, QUESTION, REPLY};
+use crate::inbox::sent::NewSent;
 
 pub mod cli;
 pub mod exchange;
+pub mod outbox;
 pub mod system;
 pub mod tools;
 
@@ -36,6 +39,10 @@ pub struct Draft {
     pub trace: Trace,
     /// Idempotency key; a fresh one when `None`.
     pub client_message_id: Option<String>,
+    /// What the idempotency keys of all messages of a command follow from: each is the same message however often it is tried.
+    pub batch: Option<String>,
+    /// Who the one recipient is, for the list of what was sent.
+    pub to: Option<Candidate>,
     /// Shortens the time for which the broker keeps it undelivered.
     pub expires_in: Option<Duration>,
 }
@@ -50,6 +57,8 @@ impl Draft {
             subtype: None,
             trace: exchange::new_trace(),
             client_message_id: None,
+            batch: None,
+            to: None,
             expires_in: None,
         }
     }
@@ -159,7 +168,7 @@ impl Connection {
         }
         let mut reached = Vec::new();
         for (key, places, resolved) in direct {
-            let result = self.send_direct(&key, draft).await;
+            let result = self.send_direct(&key, &Draft { to: resolved.clone(), ..draft.clone() }).await;
             if result.is_ok() {
                 reached.push(key);
             }
@@ -217,6 +226,51 @@ impl Connection {
         Ok(Meaning::Direct { key, resolved })
     }
 
+    /// The one recipient that a target means, and who that is when the broker was asked.
+    ///
+    /// # Errors
+    /// As [`Connection::resolve_target`]; `invalid` for an audience, and for this member unless `allow_self` is set.
+    pub(crate) async fn recipient(
+        &self,
+        target: &str,
+        allow_self: bool,
+    ) -> Result<(PublicKey, Option<Candidate>), ConnectionError> {
+        match self.meaning(target, allow_self).await? {
+            Meaning::Direct { key, resolved } => Ok((key, resolved)),
+            Meaning::Audience(name) => {
+                let message = format!("`{name}` is not one recipient");
+                Err(ErrorFrame::new(ErrorCode::Invalid, message).into())
+            }
+        }
+    }
+
+    /// Notes a message that the broker accepted. What cannot be noted is sent all the same.
+    async fn note_sent(&self, target: &TargetField, sealed_for: Option<&PublicKey>, draft: &Draft, ack: &Ack) {
+        // The words of the permission relay are nobody's messages.
+        let is_mail = matches!(draft.subtype, None | Some(QUESTION | REPLY | DECLINE));
+        let Some(book) = self.sent_book().filter(|_| is_mail) else { return };
+        let only = match ack.recipients.as_slice() {
+            [only] if sealed_for.is_some() => Some(only),
+            _ => None,
+        };
+        let row = NewSent {
+            message_id: ack.message_id.clone(),
+            target: target.parts().join(","),
+            to_name: draft.to.as_ref().map(|to| to.name.clone()).or_else(|| only.map(|only| only.name.clone())),
+            to_pubkey: sealed_for.map(PublicKey::to_hex),
+            to_member: draft.to.as_ref().map(|to| to.member_pubkey.to_hex()),
+            from_pubkey: self.identity().own_public().to_hex(),
+            priority: draft.priority.as_str().to_owned(),
+            subtype: draft.subtype.map(str::to_owned),
+            reply_to_id: draft.reply_to.clone(),
+            body: draft.text.clone(),
+            sent_at_ms: crate::clock::now_ms(),
+        };
+        if let Err(error) = book.note(row).await {
+            tracing::warn!(%error, "what was sent could not be noted");
+        }
+    }
+
     /// Seals a text to one key and sends it.
     ///
     /// # Errors
@@ -237,7 +291,9 @@ impl Connection {
     ) -> Result<Ack, ConnectionError> {
         check_length(&draft.text)?;
         let body = envelope::seal_direct(&draft.text, sealed_for, self.identity().own_key(), &mut rand::rngs::OsRng)?;
-        self.send_frame(self.frame(to, body, "direct", draft)).await
+        let ack = self.send_frame(self.frame(to.clone(), body, "direct", draft)).await?;
+        self.note_sent(&to, Some(sealed_for), draft, &ack).await;
+        Ok(ack)
     }
 
     /// Sends a text that its audience can read: the union of groups, topics or everyone, each recipient once.
@@ -257,9 +313,11 @@ impl Connection {
             [one] => TargetField::One(one.clone()),
             many => TargetField::Many(many.to_vec()),
         };
-        let mut send = self.frame(target, body, "audience", draft);
+        let mut send = self.frame(target.clone(), body, "audience", draft);
         send.exclude = exclude.to_vec();
-        self.send_frame(send).await
+        let ack = self.send_frame(send).await?;
+        self.note_sent(&target, None, draft, &ack).await;
+        Ok(ack)
     }
 
     fn frame(&self, target: TargetField, body: envelope::Envelope, kind: &str, draft: &Draft) -> Send {
@@ -267,14 +325,14 @@ impl Connection {
         let reply_to = draft.reply_to.as_deref().unwrap_or_default();
         let fingerprint =
             envelope::request_fingerprint(kind, &reference, reply_to, draft.priority.as_str(), &draft.text);
+        let of_batch = draft.batch.as_ref().map(|batch| format!("{batch}-{}", &fingerprint[..16]));
+        let client_message_id = draft.client_message_id.clone().or(of_batch);
         Send {
             target_spec: target,
             priority: draft.priority,
             nonce: body.nonce,
             ciphertext: body.ciphertext,
-            client_message_id: Some(
-                draft.client_message_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
-            ),
+            client_message_id: Some(client_message_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())),
             request_fingerprint: Some(fingerprint),
             reply_to_id: draft.reply_to.clone(),
             subtype: draft.subtype.map(str::to_owned),

@@ -35,10 +35,29 @@ impl OnEvent for SystemNotes {
 /// The note of a broker event; `None` for events that are nothing to tell.
 fn note(push: &Push, mesh: &MeshTag) -> Option<ChannelNote> {
     let (event, data) = (push.event.as_deref().unwrap_or_default(), push.event_data.as_ref().unwrap_or(&Value::Null));
+    if event.is_empty() {
+        return None;
+    }
+    let text = |name: &str| data[name].as_str().unwrap_or_default();
+    let told = told(event, data);
+    let meta = [
+        ("kind", "system".to_owned()),
+        ("event", event.to_owned()),
+        ("peer_name", text("name").to_owned()),
+        ("peer_pubkey", text("pubkey").to_owned()),
+        ("peer_last_seen_at", text("lastSeenAt").to_owned()),
+        ("peer_summary", text("summary").to_owned()),
+        ("sent_at", push.created_at.clone()),
+    ];
+    Some(ChannelNote::of_mesh(&format!("[system] {told}"), meta, mesh))
+}
+
+/// An event in words.
+pub(crate) fn told(event: &str, data: &Value) -> String {
     let text = |name: &str| data[name].as_str().unwrap_or_default();
     let word = |name: &str| harmless_value(text(name));
     let name = word("name");
-    let told = match event {
+    match event {
         "peer_joined" => format!("{name} joined{}", groups(data)),
         "peer_returned" => {
             let summary = word("summary");
@@ -52,19 +71,8 @@ fn note(push: &Push, mesh: &MeshTag) -> Option<ChannelNote> {
             let count = data["count"].as_u64().unwrap_or(0);
             format!("{count} low-priority messages wait; check_messages reads them")
         }
-        "" => return None,
         other => format!("{} {}", harmless_value(other), harmless_value(&data.to_string())),
-    };
-    let meta = [
-        ("kind", "system".to_owned()),
-        ("event", event.to_owned()),
-        ("peer_name", text("name").to_owned()),
-        ("peer_pubkey", text("pubkey").to_owned()),
-        ("peer_last_seen_at", text("lastSeenAt").to_owned()),
-        ("peer_summary", text("summary").to_owned()),
-        ("sent_at", push.created_at.clone()),
-    ];
-    Some(ChannelNote::of_mesh(&format!("[system] {told}"), meta, mesh))
+    }
 }
 
 fn groups(data: &Value) -> String {

@@ -186,6 +186,7 @@ pub async fn ask(
     let draft = Draft {
         subtype: Some(QUESTION),
         trace: ask.trace.clone(),
+        to: Some(peer.clone()),
         expires_in: Some(Duration::from_millis(QUESTION_TTL_MS.unsigned_abs())),
         ..Draft::new(ask.text.clone(), Priority::Now)
     };

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::Stage;
 use futures_util::FutureExt;
-use serde_json::Value;
 
 use super::ask::{self, Ask, AskContext, AskError, Ended, Outcome, Rejected, WaitBudget};
 use super::reply::{self, Word};
@@ -16,8 +15,9 @@ use crate::context::connect::{self, Purpose};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::features::messaging::exchange::new_trace;
 use crate::features::messaging::{ack_words, cli as messages};
-use crate::inbox::questions::{QUESTION, Question};
-use crate::inbox::{Admitted, Mailbox, MessageObject};
+use crate::inbox::listed::{Listed, Sort, short_id};
+use crate::inbox::questions::{QUESTION, Question, QuestionState};
+use crate::inbox::{Admitted, ListedObject, Mailbox, MessageObject};
 use crate::ipc::{attach, protocol};
 use crate::output::{Output, Style, clean, clean_lines};
 use crate::values::parse_wait;
@@ -133,26 +133,6 @@ struct Replied {
     mesh: String,
     status: Option<&'static str>,
     online: Option<u32>,
-}
-
-/// The state of a question, beside its message.
-#[derive(Serialize, Deserialize, JsonSchema)]
-struct QuestionState {
-    state: &'static str,
-}
-
-/// A row of `inbox --questions`.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct QuestionRow {
-    #[serde(flatten)]
-    message: MessageObject,
-    #[serde(flatten)]
-    state: QuestionState,
-}
-
-/// The fields of `inbox --questions`.
-pub(crate) fn question_fields() -> Vec<&'static str> {
-    json_fields::joined([json_fields::of::<MessageObject>(), json_fields::of::<QuestionState>()])
 }
 
 /// Runs `ask`: sends the question, waits, prints the answer.
@@ -452,10 +432,10 @@ pub fn list(cx: &Context, all: bool) -> Result<ExitCode, CliError> {
         }
     }
     let rows = |(slug, list, _): &(String, Vec<Question>, _)| {
-        list.iter().map(|one| question_json(one, slug)).collect::<Vec<_>>()
+        list.iter().map(|one| listed(one).object(slug)).collect::<Vec<_>>()
     };
-    let value: Vec<Value> = lists.iter().flat_map(rows).collect();
-    cx.out.answer(&Value::Array(value), |out| {
+    let value: Vec<ListedObject> = lists.iter().flat_map(rows).collect();
+    cx.out.answer(&value, |out| {
         lists.iter().map(|(slug, list, trouble)| questions_text(slug, list, trouble.is_none(), out)).collect()
     })?;
     Ok(messages::exit_of(lists.iter().filter_map(|(_, _, trouble)| trouble.as_ref())))
@@ -469,9 +449,9 @@ async fn session_reader(cx: &Context, entry: &MeshEntry) -> Option<String> {
     Some(reader)
 }
 
-fn question_json(question: &Question, slug: &str) -> Value {
-    let state = QuestionState { state: question.state.as_str() };
-    serde_json::to_value(QuestionRow { message: question.message.object(slug), state }).unwrap_or_default()
+fn listed(question: &Question) -> Listed {
+    let (message, state) = (question.message.clone(), Some(question.state));
+    Listed { message, sort: Sort::Question, held: false, state, asked: None }
 }
 
 fn questions_text(slug: &str, list: &[Question], reached: bool, out: &Output) -> String {
@@ -488,9 +468,13 @@ fn questions_text(slug: &str, list: &[Question], reached: bool, out: &Output) ->
     let mut text = format!("{}\n{}", out.paint(Style::Bold, &header), out.preamble());
     for question in list {
         let from = question.message.from_name();
-        let details = format!("{} · {}", question.state.as_str(), clean(&question.message.message_id));
+        let id = short_id(&question.message.message_id);
+        let details = format!("{} · {}", question.state.as_str(), clean(&id));
         text += &format!("{}  {}\n", out.paint(Style::Cyan, &clean(&from)), out.paint(Style::Dim, &details));
         text += &out.block(&question.message.text());
+        if question.state != QuestionState::Answered {
+            text += &format!("  {}\n", out.paint(Style::Bold, &format!("→ claudemesh reply {id} \"<answer>\"")));
+        }
     }
     text
 }

@@ -2,7 +2,7 @@
 //! there will be no answer goes the same way.
 
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{Ack, Priority};
+use claudemesh_protocol::features::messaging::{Ack, Candidate, Priority};
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::target::TargetField;
 
@@ -124,6 +124,19 @@ pub async fn tell_stopped(connection: &Connection, message: &Message) -> Result<
     Ok(deliver(connection, asker, member, &draft(message, Word::Decline(STOPPED))).await?)
 }
 
+/// Who asked, for the list of what was sent.
+fn asker_of(message: &Message) -> Option<Candidate> {
+    let (pubkey, member) = asker(message)?;
+    Some(Candidate {
+        kind: "session".into(),
+        pubkey,
+        member_pubkey: member.unwrap_or(pubkey),
+        name: message.from_name(),
+        online: false,
+        cwd: None,
+    })
+}
+
 /// Key to answer to, and the member behind it.
 fn asker(message: &Message) -> Option<(PublicKey, Option<PublicKey>)> {
     let member = PublicKey::parse(&message.sender_member);
@@ -140,6 +153,7 @@ fn draft(message: &Message, word: Word<'_>) -> Draft {
         reply_to: Some(message.message_id.clone()),
         subtype: Some(subtype),
         trace: exchange::next_hop(message),
+        to: asker_of(message),
         ..Draft::new(text, Priority::Now)
     }
 }

@@ -6,8 +6,8 @@ use clap::{ArgAction, Args, ValueEnum};
 use claudemesh_protocol::features::messaging::MessageStatusResult;
 
 use crate::context::Context;
-use crate::features::questions::cli::{QuestionRow, question_fields};
-use crate::inbox::MessageObject;
+use crate::inbox::listed::Marks;
+use crate::inbox::{ListedObject, MessageObject};
 use crate::values::parse_seconds;
 use crate::verb::shape::{InMesh, in_mesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
@@ -41,6 +41,9 @@ pub struct SendArgs {
     /// Id of the message this answers.
     #[arg(long, value_name = "ID")]
     pub reply_to: Option<String>,
+    /// Fail when the broker cannot be reached, instead of queueing the message on this machine.
+    #[arg(long)]
+    pub no_queue: bool,
 }
 
 impl Verb for SendArgs {
@@ -49,15 +52,15 @@ impl Verb for SendArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<super::Sent>()
+        json_fields::of::<super::send::Sent>()
     }
 
     fn shapes() -> Vec<Shape> {
-        vec![Shape::one::<super::Sent>(), Shape::list::<super::SentOrNot>().of("TO,TO")]
+        vec![Shape::one::<super::send::Sent>(), Shape::list::<super::send::SentOrNot>().of("TO,TO")]
     }
 
     fn run(self, cx: &Context) -> Ran {
-        super::send(cx, &self).map(Into::into)
+        super::send::send(cx, &self).map(Into::into)
     }
 }
 
@@ -124,16 +127,18 @@ impl Priority {
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20\n  \
-                        claudemesh inbox --questions"
+                        claudemesh inbox --questions\n  claudemesh inbox --follow\n\n\
+                        A message is marked as read once it is printed. A held message stays unread until it is released\n\
+                        or dropped (`claudemesh held`)."
 )]
 pub struct InboxArgs {
-    /// Wait up to this many seconds for messages.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = parse_seconds)]
+    /// Wait up to this many seconds for messages when there are none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = parse_seconds)]
     pub wait: f64,
     /// Also messages that were seen before.
     #[arg(long, short)]
     pub all: bool,
-    /// At most this many: the oldest unread, the newest of --all.
+    /// At most this many: the oldest unread, the newest of --all. Held messages are listed in addition.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     /// Leave the shown messages unread.
@@ -142,6 +147,9 @@ pub struct InboxArgs {
     /// List the questions that wait for an answer instead; with --all also those that do not any more.
     #[arg(long, conflicts_with_all = ["peek", "wait", "limit"])]
     pub questions: bool,
+    /// Go on printing messages as they come, until Ctrl-C; with --json one object per line.
+    #[arg(long, short, conflicts_with_all = ["peek", "wait", "limit", "all", "questions"])]
+    pub follow: bool,
 }
 
 impl Verb for InboxArgs {
@@ -150,15 +158,19 @@ impl Verb for InboxArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        if self.questions { question_fields() } else { json_fields::of::<MessageObject>() }
+        json_fields::joined([json_fields::of::<MessageObject>(), json_fields::of::<Marks>()])
     }
 
     fn shapes() -> Vec<Shape> {
-        vec![Shape::list::<MessageObject>(), Shape::list::<QuestionRow>().of("--questions")]
+        vec![
+            Shape::list::<ListedObject>(),
+            Shape::list::<ListedObject>().of("--questions"),
+            Shape::lines::<ListedObject>().of("--follow"),
+        ]
     }
 
     fn run(self, cx: &Context) -> Ran {
-        super::inbox(cx, &self).map(Into::into)
+        super::inbox::inbox(cx, &self).map(Into::into)
     }
 }
 
@@ -184,7 +196,7 @@ impl Verb for MsgStatusArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        super::msg_status(cx, &self).map(done)
+        super::status::msg_status(cx, &self).map(done)
     }
 }
 

@@ -1,0 +1,2 @@
+DROP TABLE hidden_keys;
+DROP TABLE sent;

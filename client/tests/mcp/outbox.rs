@@ -1,0 +1,213 @@
+//! Messages that are queued on this machine while the broker is away, and arrive once, whoever is killed meanwhile.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use claudemesh_testkit::cli::CommandLine;
+use serde_json::{Value, json};
+
+use super::json;
+use super::team::{program, stderr, stdout, texts, until};
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A broker that can be killed.
+struct Broker {
+    person: CommandLine,
+    port: u16,
+    child: Child,
+}
+
+impl Broker {
+    /// Also answers how to join.
+    fn start() -> Result<(Self, String)> {
+        let (person, port) = (program()?, free_port()?);
+        let (child, link) = Self::up(&person, port)?;
+        Ok((Self { person, port, child }, link.context("a link")?))
+    }
+
+    fn up(person: &CommandLine, port: u16) -> Result<(Child, Option<String>)> {
+        let mut up = person.command(&["up", "--listen", &format!("127.0.0.1:{port}"), "--name", "Ann"]);
+        let mut up = up.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut link = None;
+        for line in BufReader::new(up.stdout.take().context("piped")?).lines() {
+            let line = line?;
+            link = link.or_else(|| line.split_whitespace().find(|word| word.contains("/i/")).map(str::to_owned));
+            if line.contains("Ctrl-C ends it") {
+                break;
+            }
+        }
+        Ok((up, link))
+    }
+
+    /// `kill -9`
+    fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.child = Self::up(&self.person, self.port)?.0;
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// A way to the broker on which its answers are slow: what is sent arrives at once, and the word that it did does not.
+fn slow_way(broker: u16) -> Result<(u16, Arc<AtomicBool>)> {
+    let mute = Arc::new(AtomicBool::new(false));
+    let muted = Arc::clone(&mute);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", broker)) else { continue };
+            let copy = |mut from: TcpStream, mut to: TcpStream, wait: Duration| {
+                let muted = Arc::clone(&muted);
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 1 << 16];
+                    while let Ok(count @ 1..) = from.read(&mut buffer) {
+                        std::thread::sleep(wait);
+                        // Upwards everything goes through; what comes down late can be lost.
+                        let lost = !wait.is_zero() && muted.load(Ordering::Relaxed);
+                        if !lost && to.write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            };
+            if let (Ok(one), Ok(two)) = (client.try_clone(), server.try_clone()) {
+                copy(one, server, Duration::ZERO);
+                copy(two, client, Duration::from_millis(1_500));
+            }
+        }
+    });
+    Ok((port, mute))
+}
+
+/// Lets a person reach the broker at another port.
+fn through(person: &CommandLine, from: u16, to: u16) -> Result<()> {
+    let path = person.config_dir().join("config.json");
+    let text = std::fs::read_to_string(&path)?;
+    ensure!(text.contains(&format!(":{from}/")), "{text}");
+    std::fs::write(&path, text.replace(&format!(":{from}/"), &format!(":{to}/")))?;
+    Ok(())
+}
+
+fn read(person: &CommandLine) -> Result<Vec<String>> {
+    let list = person.json(&["inbox", "--all", "--json"])?;
+    Ok(texts(&list).into_iter().map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_queued_and_sent_once() -> Result<()> {
+    let (mut broker, link) = Broker::start()?;
+    let bob = program()?;
+    bob.json(&["join", &link, "--name", "Bob", "--json"])?;
+    broker.kill()?;
+    let queued = bob.json(&["send", "Ann", "first", "--json"])?;
+    json::fits("send", &queued)?;
+    assert_eq!(
+        (&queued["ok"], &queued["status"], &queued["via"]),
+        (&json!(true), &json!("queued_here"), &json!("outbox"))
+    );
+    let second = bob.run(&["send", "Ann", "second"])?;
+    ensure!(
+        second.status.success() && stdout(&second).contains("queued here"),
+        "{}{}",
+        stdout(&second),
+        stderr(&second)
+    );
+    let refused = bob.run(&["send", "Ann", "not this one", "--no-queue"])?;
+    assert_eq!(refused.status.code(), Some(4));
+    let list = bob.json(&["outbox", "list", "--json"])?;
+    json::fits("outbox list", &list)?;
+    assert_eq!(texts(&list), ["first", "second"]);
+    assert_eq!((&list[1]["to"], &list[0]["failed"]), (&json!(["Ann"]), &Value::Null));
+    ensure!(stdout(&bob.run(&["outbox", "list"])?).contains("waits for the broker"));
+    let away = bob.run(&["outbox", "send", "--json"])?;
+    json::fits("outbox send", &serde_json::from_str(&stdout(&away))?)?;
+    assert_eq!(away.status.code(), Some(4));
+    bob.json(&["send", "Ann", "dropped", "--json"])?;
+    bob.run(&["send", "Nobody,*", "for nobody", "--json"])?;
+    let list = bob.json(&["outbox", "list", "--json"])?;
+    let id = list[2]["id"].as_str().context("an id")?;
+    let dropped = bob.json(&["outbox", "drop", &id[..8], "--json"])?;
+    json::fits("outbox drop", &dropped)?;
+    assert_eq!(dropped["dropped"], json!([id]));
+    assert_eq!(bob.run(&["outbox", "drop", "00000000"])?.status.code(), Some(5));
+
+    broker.restart()?;
+    // Any verb that reaches the broker sends it, in its order, before what it was called for.
+    bob.json(&["send", "Ann", "third", "--json"])?;
+    assert_eq!(read(&broker.person)?, ["first", "second", "third"]);
+    let list = bob.json(&["outbox", "list", "--json"])?;
+    assert_eq!(texts(&list), ["for nobody"], "what nobody can get stays and says why");
+    ensure!(list[0]["failed"].is_string() && list[0]["to"] == json!(["Nobody", "*"]), "{list}");
+    bob.json(&["outbox", "drop", "--all", "--json"])?;
+    assert_eq!(bob.json(&["outbox", "list", "--json"])?, json!([]));
+    let sent = bob.json(&["sent", "--json"])?;
+    assert_eq!(texts(&sent), ["first", "second", "third"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_is_killed_before_it_hears_of_the_delivery_sends_nothing_twice() -> Result<()> {
+    let (mut broker, link) = Broker::start()?;
+    let bob = program()?;
+    bob.json(&["join", &link, "--name", "Bob", "--json"])?;
+    broker.kill()?;
+    bob.json(&["send", "Ann", "once", "--json"])?;
+    broker.restart()?;
+    let (slow, _) = slow_way(broker.port)?;
+    through(&bob, broker.port, slow)?;
+    let mut sending = bob.command(&["outbox", "send"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    until("it is delivered", || Ok((read(&broker.person)? == ["once"]).then_some(()))).await?;
+    sending.kill()?;
+    sending.wait()?;
+    through(&bob, slow, broker.port)?;
+    assert_eq!(texts(&bob.json(&["outbox", "list", "--json"])?), ["once"], "it did not hear that it arrived");
+    let sent = bob.json(&["outbox", "send", "--json"])?;
+    assert_eq!((&sent[0]["sent"], &sent[0]["waiting"]), (&json!(1), &json!(0)), "{sent}");
+    assert_eq!(read(&broker.person)?, ["once"]);
+    assert_eq!(bob.json(&["outbox", "list", "--json"])?, json!([]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broker_that_is_killed_between_delivery_and_its_word_keeps_one_message() -> Result<()> {
+    let (mut broker, link) = Broker::start()?;
+    let bob = program()?;
+    bob.json(&["join", &link, "--name", "Bob", "--json"])?;
+    let (slow, mute) = slow_way(broker.port)?;
+    through(&bob, broker.port, slow)?;
+    // Not queued before: the message itself is on its way when the broker goes.
+    let mut sending = bob.command(&["send", "Ann", "once", "--json"]).stdout(Stdio::piped()).spawn()?;
+    until("it is delivered", || Ok((read(&broker.person)? == ["once"]).then_some(()))).await?;
+    mute.store(true, Ordering::Relaxed);
+    broker.kill()?;
+    let mut told = String::new();
+    sending.stdout.take().context("piped")?.read_to_string(&mut told)?;
+    ensure!(sending.wait()?.success(), "{told}");
+    assert_eq!(serde_json::from_str::<Value>(&told)?["status"], "queued_here", "{told}");
+    broker.restart()?;
+    through(&bob, slow, broker.port)?;
+    let sent = bob.json(&["outbox", "send", "--json"])?;
+    assert_eq!((&sent[0]["sent"], &sent[0]["failed"]), (&json!(1), &json!(0)), "{sent}");
+    assert_eq!(read(&broker.person)?, ["once"]);
+    Ok(())
+}
