@@ -48,17 +48,21 @@ impl PartialEq for Fault {
 }
 
 impl Refusal {
-    /// A refusal with a message.
+    /// A refusal with a message. One that is our fault has an incident, and its message is written into the log only.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            retry_after_ms: None,
-            candidates: vec![],
-            current: None,
-            bound: None,
-            fault: None,
+        match code.class() {
+            ErrorClass::Internal => Self::fault(code, message.into()),
+            ErrorClass::BadRequest
+            | ErrorClass::Auth
+            | ErrorClass::NotFound
+            | ErrorClass::Conflict
+            | ErrorClass::Limit
+            | ErrorClass::Unavailable => Self::plain(code, message.into()),
         }
+    }
+
+    fn plain(code: ErrorCode, message: String) -> Self {
+        Self { code, message, retry_after_ms: None, candidates: vec![], current: None, bound: None, fault: None }
     }
 
     /// A refusal that ends after a while.
@@ -80,7 +84,7 @@ impl Refusal {
     pub fn fault(code: ErrorCode, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let fault = Fault { incident: Uuid::new_v4(), cause: cause.into() };
         let message = format!("{} (incident {})", code.doc().trim_end_matches('.'), fault.incident);
-        Self { fault: Some(Arc::new(fault)), ..Self::new(code, message) }
+        Self { fault: Some(Arc::new(fault)), ..Self::plain(code, message) }
     }
 
     /// Writes the cause of a fault into the log, beside its incident. Called where the refusal leaves the broker: there it is
@@ -120,7 +124,7 @@ impl From<ErrorFrame> for Refusal {
             candidates: frame.candidates,
             current: frame.current.map(Box::new),
             bound: frame.bound.map(Box::new),
-            ..Self::new(ErrorCode::parse(&frame.code).unwrap_or(ErrorCode::Internal), frame.message)
+            ..Self::plain(ErrorCode::parse(&frame.code).unwrap_or(ErrorCode::Internal), frame.message)
         }
     }
 }
@@ -206,6 +210,14 @@ mod tests {
         assert_eq!((frame.code.as_str(), frame.id.as_deref()), ("internal", Some("1")));
         assert!(frame.message.contains(&incident) && !frame.message.contains("members.role"), "{}", frame.message);
         assert_eq!(refusal.error_response().status(), 500);
+    }
+
+    #[test]
+    fn whatever_is_our_fault_has_an_incident() {
+        for refusal in [Refusal::from(ErrorCode::Internal), Refusal::new(ErrorCode::Internal, "/secret/path")] {
+            let incident = refusal.fault.as_ref().unwrap().incident.to_string();
+            assert!(refusal.message.contains(&incident) && !refusal.message.contains("/secret"), "{refusal}");
+        }
     }
 
     #[test]

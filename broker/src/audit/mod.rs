@@ -18,8 +18,12 @@ use claudemesh_protocol::id::MemberId;
 use serde_json::Value;
 
 pub(crate) use chain::Heads;
-pub use read::{AuditEntry, Filter, Head, MAX_PAGE, Verdict, count, hash_at, head, page, query, verify};
+pub use read::{AuditEntry, Filter, Head, MAX_PAGE, Verdict, count, hash_at, head, page, query, verify, verify_on};
 pub use signer::{HeadSigner, SignedHead};
+
+use crate::db::DbError;
+use crate::journal::MeshStore;
+use crate::tx_write;
 
 /// What a change says of itself in the audit log.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +84,14 @@ impl By {
     pub fn entry(&self, event: &'static str, payload: Value) -> Audit {
         Audit::entry(event, self.member.as_ref(), payload, self.at_ms)
     }
+}
+
+/// Appends an entry that tells of no change of its own.
+///
+/// # Errors
+/// Storage fails.
+pub async fn append(store: &MeshStore, entry: Audit) -> Result<(), DbError> {
+    Ok(tx_write!(store, (entry), |_conn, _mesh| Ok(((), entry.clone())))?)
 }
 
 /// The hashed fields of an entry as they are stored.

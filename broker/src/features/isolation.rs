@@ -231,6 +231,8 @@ store_suite! {
             rows.unwrap().len() == 1
         });
         check!("audit::head", audit::head(&db_there), |head: Result<audit::Head, DbError>| head.unwrap().seq == 1);
+        let nothing = audit::Audit::Unaudited("nothing happened");
+        check!("audit::append", audit::append(&there, nothing), |done: Result<(), DbError>| done.is_ok());
         check!("audit::count", audit::count(&db_there, &audit::Filter::default()), |count: Result<i64, DbError>| {
             count.unwrap() == 1
         });
@@ -241,6 +243,11 @@ store_suite! {
         check!("audit::verify", audit::verify(&db_there), |found: Result<audit::Verdict, DbError>| {
             found.unwrap().entries == 1
         });
+        check!(
+            "audit::verify_on",
+            audit::verify_on(&db_there, audit::Head::genesis(), 9),
+            |found: Result<audit::Verdict, DbError>| found.unwrap().entries == 1
+        );
         check!("enrolment::create_invite", enrolment::create_invite(&there, &invite, &by), |done: Result<(), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))
         });

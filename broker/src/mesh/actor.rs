@@ -11,13 +11,14 @@ use tracing::Instrument;
 use super::context::{Caller, Core, FlushWanted, MeshContext, Shared};
 use super::directory::Directory;
 use super::dispatch::Features;
+use super::events::MeshEvent;
 use super::hook_statuses::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
 use super::messages::{
     Attach, ClientFrame, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Request, Snapshot,
 };
-use super::outcome::{Apply, Lane, Outcome, Work};
+use super::outcome::{Apply, Failed, Lane, Outcome, Work};
 use super::peers::{PeerHandle, StatusSource};
 use super::principal::Principal;
 use super::step;
@@ -149,7 +150,7 @@ impl Mesh {
     }
 
     fn run_lanes(&mut self, ctx: &mut Context<Self>) {
-        while let Some(Work { lane, future, reply_to, tag }) = self.lanes.start() {
+        while let Some(Work { lane, future, on_failure, reply_to, tag }) = self.lanes.start() {
             let span = tracing::debug_span!(
                 "work",
                 mesh.id = %self.core.id,
@@ -166,7 +167,7 @@ impl Mesh {
                     Ok(Err(_)) => Err(Refusal::new(ErrorCode::Timeout, "storage took too long")),
                     Err(error) => Err(Refusal::fault(ErrorCode::Internal, error)),
                 };
-                mesh.finished(&lane, result, reply_to, tag, ctx);
+                mesh.finished(&lane, (result, on_failure), reply_to, tag, ctx);
             }));
         }
     }
@@ -174,20 +175,34 @@ impl Mesh {
     fn finished(
         &mut self,
         lane: &Lane,
-        result: Result<Apply, Refusal>,
+        (result, on_failure): (Result<Apply, Refusal>, Option<Failed>),
         reply_to: Option<super::outcome::ReplyTo>,
         tag: &'static str,
         ctx: &mut Context<Self>,
     ) {
         self.lanes.finished(lane);
         let caller = reply_to.as_ref().map(|to| to.caller(tag));
-        let outcome = match result {
-            Ok(apply) => match self.step(ctx, caller.clone(), apply) {
-                Ok(Outcome::Overview(overview)) => self.step(ctx, caller, overview),
+        let feature = lane.feature;
+        let span = tracing::debug_span!(
+            "step",
+            mesh.id = %self.core.id,
+            feature,
+            lane = lane.key,
+            msg.type = tag,
+            req.id = reply_to.as_ref().and_then(|to| to.req_id.as_deref()),
+        );
+        let outcome = span.in_scope(|| {
+            let apply: Apply = match (result, on_failure) {
+                (Ok(apply), _) => apply,
+                (Err(refusal), Some(failed)) => Box::new(|features, cx| failed(features, cx, refusal)),
+                (Err(refusal), None) => return Err(refusal),
+            };
+            let step = |mesh: &mut Self, ctx: &mut Context<Self>| match mesh.step(ctx, caller.clone(), apply) {
+                Ok(Outcome::Overview(overview)) => mesh.step(ctx, caller, overview),
                 outcome => outcome,
-            },
-            Err(refusal) => Err(refusal),
-        };
+            };
+            self.timed(feature, tag, ctx, step)
+        });
         if let Err(refusal) = &outcome {
             refusal.log(Some(&self.core.id), if tag.is_empty() { lane.feature } else { tag });
         }
@@ -211,6 +226,7 @@ impl Mesh {
         }
         self.run_lanes(ctx);
         self.arm_flush(ctx);
+        self.end_when_drained(ctx);
     }
 }
 
@@ -300,8 +316,27 @@ impl Handler<Request> for Mesh {
 }
 
 impl Mesh {
+    /// Runs a step that is no frame, and says so when it took long.
+    #[expect(clippy::disallowed_methods, reason = "measures how long a step takes; decides nothing")]
+    pub(super) fn timed<T>(
+        &mut self,
+        feature: &'static str,
+        tag: &'static str,
+        ctx: &mut Context<Self>,
+        step: impl FnOnce(&mut Self, &mut Context<Self>) -> T,
+    ) -> T {
+        let started = std::time::Instant::now();
+        let done = step(self, ctx);
+        self.warn_slow(started.elapsed(), feature, tag);
+        done
+    }
+
     fn took(&self, took: Duration, feature: &'static str, tag: &'static str) {
         METRICS.handler_seconds.observe(took.as_secs_f64());
+        self.warn_slow(took, feature, tag);
+    }
+
+    fn warn_slow(&self, took: Duration, feature: &'static str, tag: &'static str) {
         if took > SLOW_HANDLER {
             tracing::warn!(
                 mesh.id = %self.core.id,
@@ -456,10 +491,12 @@ impl Handler<Drain> for Mesh {
     fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) -> Self::Result {
         let (done, drained) = tokio::sync::oneshot::channel();
         self.draining.get_or_insert_default().push(done);
-        let (cx, _) = self.context(None);
-        for peer in cx.core.roster.refs() {
-            cx.close(peer, drain.0);
-        }
+        self.step(ctx, None, |_, cx| {
+            for peer in cx.core.roster.refs() {
+                cx.close(peer, drain.0);
+            }
+            cx.emit(MeshEvent::Stopping);
+        });
         // What was read before the close still counts; the flush follows everything that is in the mailbox now.
         self.store_all_presence();
         self.core.flush_wanted = FlushWanted::Now;

@@ -91,6 +91,8 @@ pub struct Core {
     pub event_budget: u64,
     /// Events that were left out, by the event that tells of them, since it was told last.
     pub left_out: BTreeMap<&'static str, u64>,
+    /// Somebody was told to wait for the next second.
+    pub turned_away: bool,
     /// Writes of the last minute.
     pub rates: Rates,
     /// Members were changed in storage and could not be read again yet.
@@ -123,23 +125,10 @@ impl Core {
             expected_window: BATCH_WINDOW,
             event_budget: EVENT_FRAMES_PER_SECOND,
             left_out: BTreeMap::new(),
+            turned_away: false,
             rates: Rates::default(),
             members_stale: false,
         }
-    }
-}
-
-impl Core {
-    /// Sends a frame to every online peer of an audience but one-shot verbs; returns to how many.
-    pub(super) fn push_all(&self, frame: &ByteString, audience: impl Fn(&Peer) -> bool) -> u64 {
-        let mut frames = 0;
-        for peer in self.roster.iter() {
-            if peer.online() && !peer.ephemeral && audience(peer) {
-                send_text(peer, frame.clone());
-                frames += 1;
-            }
-        }
-        frames
     }
 }
 
@@ -162,15 +151,6 @@ pub enum FlushWanted {
     Soon,
     /// At once: the batch is full, or a peer waits for storage to catch up.
     Now,
-}
-
-/// What becomes of an event that does not fit into this second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// It is left out and counted.
-    Drop,
-    /// It is left out, and once a second everyone gets one event of this name, which says how many were.
-    Coalesce(&'static str),
 }
 
 /// What a feature sees of its mesh, and what it may do there.
@@ -482,37 +462,30 @@ impl MeshContext<'_> {
         self.core.roster.get(peer).is_some_and(|peer| send_text(peer, event.write(None).into()))
     }
 
-    /// Pushes an event to every online peer of the audience but one-shot verbs.
+    /// Pushes an event to every online peer of an audience that has a capability (`None`: of the audience), and says who did not
+    /// get it: those whose queue is full. One-shot verbs are among the peers; an audience leaves them out by `ephemeral`.
     ///
-    /// All features share [`EVENT_FRAMES_PER_SECOND`]: an event that would not fit if everyone were to get it is left out.
-    pub fn broadcast(&mut self, event: &ServerMessage, loss: Loss, audience: impl Fn(&Peer) -> bool) {
-        if self.core.event_budget < self.core.roster.len() as u64 {
-            match loss {
-                Loss::Drop => METRICS.events_dropped.inc(),
-                Loss::Coalesce(told) => *self.core.left_out.entry(told).or_default() += 1,
-            }
-            return;
-        }
-        self.core.event_budget -= self.core.push_all(&event.write(None).into(), audience);
-    }
-
-    /// Pushes an event to every online peer of an audience that has a capability, one-shot verbs among them, and says who did not
-    /// get it: those whose queue is full. `None`: it does not fit into what all events may cost in this second, and nobody got it.
+    /// The one way to tell many, with one budget for all features of the mesh. `None`: the event does not fit into
+    /// [`EVENT_FRAMES_PER_SECOND`], and nobody got it; tell it in the next second, or [`MeshContext::leave_out`].
     pub fn tell(
         &mut self,
         event: &ServerMessage,
-        needed: Capability,
+        needed: impl Into<Option<Capability>>,
         audience: impl Fn(&Peer) -> bool,
     ) -> Option<Vec<PeerHandle>> {
         // A mesh of more peers than frames has its second for one event.
         if self.core.event_budget < EVENT_FRAMES_PER_SECOND.min(self.core.roster.len() as u64) {
+            self.core.turned_away = true;
             return None;
         }
-        let frame: ByteString = event.write(None).into();
+        let (frame, needed): (ByteString, _) = (event.write(None).into(), needed.into());
         let (mut missed, mut frames) = (Vec::new(), 0);
         for peer in self.core.roster.iter().filter(|peer| peer.online()) {
-            let allowed = |member: &Member| self.core.rights.allows(&member.id, member.role, needed);
-            if audience(peer) && self.core.roster.member(&peer.member).is_some_and(allowed) {
+            let may = |needed| {
+                let member = self.core.roster.member(&peer.member);
+                member.is_some_and(|member| self.core.rights.allows(&member.id, member.role, needed))
+            };
+            if audience(peer) && needed.is_none_or(may) {
                 frames += 1;
                 if !send_text(peer, frame.clone()) {
                     missed.push(peer.handle);
@@ -521,6 +494,13 @@ impl MeshContext<'_> {
         }
         self.core.event_budget = self.core.event_budget.saturating_sub(frames);
         Some(missed)
+    }
+
+    /// Leaves an event out that did not fit: within a second or two everyone gets one event of this name instead, which says how
+    /// many were left out.
+    pub fn leave_out(&mut self, told: &'static str) {
+        METRICS.events_dropped.inc();
+        *self.core.left_out.entry(told).or_default() += 1;
     }
 
     /// Writes a message. It goes the way of `send`, so recipients who are away find it when they return.

@@ -1,6 +1,7 @@
 //! What a feature of a mesh is, and the table that calls each of them: one line per feature.
 
 use std::future::{Future, ready};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use claudemesh_protocol::call::{Call, ServerBody};
 use claudemesh_protocol::features::info::MeshInfoResult;
@@ -9,7 +10,7 @@ use claudemesh_protocol::session::HelloAck;
 
 use super::context::{FlushWanted, MeshContext};
 use super::events::MeshEvent;
-use super::outcome::{Lane, Outcome, Work, boxed};
+use super::outcome::{Failed, Lane, Outcome, Work, boxed};
 use super::peers::PeerHandle;
 use crate::db::MeshDb;
 use crate::db::{Db, DbError};
@@ -104,7 +105,8 @@ pub trait Feature: Sized + 'static {
         outcome.map(Outcome::erase)
     }
 
-    /// Slow work in a lane of this feature: `slow` runs outside the mesh, `then` is the step back in it, in lane order.
+    /// Slow work in a lane of this feature: `slow` runs outside the mesh, `then` is the step back in it, in lane order. A failure
+    /// is told to the caller alone, and there is no step: for what leaves nothing behind in memory.
     fn work<T, E, A>(
         key: impl std::fmt::Display,
         slow: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -136,6 +138,51 @@ pub trait Feature: Sized + 'static {
             Ok(move |memory: &mut Self::Memory, cx: &mut MeshContext<'_>| then(memory, cx, done).map(Outcome::erase))
         });
         Outcome::Work(Work::new(lane, future))
+    }
+
+    /// As [`Feature::work_in`], with a step that always runs: also when storage failed, the work took too long, or it panicked.
+    /// For what the mesh has in memory and storage may or may not have.
+    fn work_or_failure<T, E, A>(
+        lane: Lane,
+        slow: impl Future<Output = Result<T, E>> + Send + 'static,
+        then: impl FnOnce(&mut Self::Memory, &mut MeshContext<'_>, Result<T, Refusal>) -> Result<Outcome<A>, Refusal>
+        + Send
+        + 'static,
+    ) -> Outcome<A>
+    where
+        T: Send + 'static,
+        E: Into<Refusal>,
+        A: ServerBody,
+        Features: MemoryOf<Self>,
+    {
+        // Whichever end comes takes it.
+        let then = Arc::new(Mutex::new(Some(then)));
+        let failed = Arc::clone(&then);
+        let future = boxed::<Self, _, _>(async move {
+            let done = slow.await.map_err(Into::into);
+            Ok(move |memory: &mut Self::Memory, cx: &mut MeshContext<'_>| run_once(&then, memory, cx, done))
+        });
+        let on_failure: Failed = Box::new(move |features, cx, refusal| {
+            cx.enter(Self::NAME);
+            run_once(&failed, MemoryOf::<Self>::memory(features), cx, Err(refusal))
+        });
+        Outcome::Work(Work { on_failure: Some(on_failure), ..Work::new(lane, future) })
+    }
+}
+
+/// Runs a step, the first time.
+fn run_once<M, T, A: ServerBody, F>(
+    step: &Mutex<Option<F>>,
+    memory: &mut M,
+    cx: &mut MeshContext<'_>,
+    done: Result<T, Refusal>,
+) -> Result<Outcome, Refusal>
+where
+    F: FnOnce(&mut M, &mut MeshContext<'_>, Result<T, Refusal>) -> Result<Outcome<A>, Refusal>,
+{
+    match step.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(step) => step(memory, cx, done).map(Outcome::erase),
+        None => Ok(Outcome::Silent),
     }
 }
 

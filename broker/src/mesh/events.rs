@@ -49,6 +49,8 @@ pub enum MeshEvent {
     },
     /// A feature wrote a message; see [`super::context::MeshContext::deliver`].
     Letter(Box<Letter>),
+    /// The mesh ends after this: what a feature has still to write, it admits as work now.
+    Stopping,
     /// Once a second.
     Tick,
 }

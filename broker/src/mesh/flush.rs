@@ -63,18 +63,23 @@ impl Mesh {
 
     fn committed(&mut self, result: &Result<(), Refusal>, ctx: &mut Context<Self>) {
         self.step(ctx, None, |features, cx| features.committed(cx, result));
-        if let Some(waiting) = self.draining.take() {
-            if step::is_settled(&mut self.core, &self.features) {
-                for done in waiting {
-                    // Whoever gave up waiting for the drain does not need the answer.
-                    let _ = done.send(());
-                }
-                ctx.stop();
-            } else {
-                self.draining = Some(waiting);
-                self.core.flush_wanted = FlushWanted::Now;
-                self.arm_flush(ctx);
-            }
+        if self.draining.is_some() && !step::is_settled(&mut self.core, &self.features) {
+            self.core.flush_wanted = FlushWanted::Now;
+            self.arm_flush(ctx);
         }
+        self.end_when_drained(ctx);
+    }
+
+    /// Ends a mesh that was told to, once storage has everything and no work is under way.
+    pub(super) fn end_when_drained(&mut self, ctx: &mut Context<Self>) {
+        let busy = self.writing || !self.lanes.is_empty();
+        if self.draining.is_none() || busy || !step::is_settled(&mut self.core, &self.features) {
+            return;
+        }
+        for done in self.draining.take().into_iter().flatten() {
+            // Whoever gave up waiting for the drain does not need the answer.
+            let _ = done.send(());
+        }
+        ctx.stop();
     }
 }

@@ -36,6 +36,9 @@ impl Lane {
 /// What comes back from work: a step in the actor.
 pub type Apply = Box<dyn FnOnce(&mut Features, &mut MeshContext<'_>) -> Result<Outcome, Refusal> + Send>;
 
+/// The step for work that gave nothing to apply: it failed, took too long, or panicked.
+pub type Failed = Box<dyn FnOnce(&mut Features, &mut MeshContext<'_>, Refusal) -> Result<Outcome, Refusal> + Send>;
+
 /// The slow part of work.
 pub type Slow = Pin<Box<dyn Future<Output = Result<Apply, Refusal>> + Send>>;
 
@@ -45,6 +48,8 @@ pub struct Work {
     pub lane: Lane,
     /// The slow part.
     pub future: Slow,
+    /// What the mesh does when it gives nothing to apply; `None`: only the caller is told.
+    pub on_failure: Option<Failed>,
     /// Who waits for the answer; `None` for the mesh's own work.
     pub reply_to: Option<ReplyTo>,
     /// `type` of the request that it is for, in logs.
@@ -54,7 +59,7 @@ pub struct Work {
 impl Work {
     /// Work that nobody waits for.
     pub fn new(lane: Lane, future: Slow) -> Self {
-        Self { lane, future, reply_to: None, tag: "" }
+        Self { lane, future, on_failure: None, reply_to: None, tag: "" }
     }
 }
 
@@ -88,13 +93,16 @@ impl Outcome {
         match self {
             Self::Answer(_) | Self::Silent => Self::Silent,
             Self::Overview(step) => Self::Overview(Box::new(move |features, cx| step(features, cx).map(Self::silence))),
-            Self::Work(Work { future, lane, reply_to, tag }) => {
+            Self::Work(Work { future, lane, on_failure, reply_to, tag }) => {
+                let on_failure = on_failure.map(|failed| -> Failed {
+                    Box::new(move |features, cx, refusal| failed(features, cx, refusal).map(Self::silence))
+                });
                 let future = Box::pin(async move {
                     let apply = future.await?;
                     let silent: Apply = Box::new(move |features, cx| apply(features, cx).map(Self::silence));
                     Ok(silent)
                 });
-                Self::Work(Work { future, lane, reply_to, tag })
+                Self::Work(Work { future, lane, on_failure, reply_to, tag })
             }
         }
     }

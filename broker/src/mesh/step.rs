@@ -40,8 +40,14 @@ mod tests {
 
     use serde_json::json;
 
-    use crate::mesh::context::{EVENT_FRAMES_PER_SECOND, Loss};
+    use claudemesh_protocol::capability::Capability;
+
+    use crate::mesh::context::EVENT_FRAMES_PER_SECOND;
+    use crate::mesh::peers::{Moment, Peer};
     use crate::mesh::testing::TestMesh;
+    use crate::mesh::tick::tell_left_out;
+
+    const ANYONE: Option<Capability> = None;
 
     #[actix_rt::test]
     async fn all_events_of_a_second_share_one_budget_of_frames() {
@@ -51,8 +57,9 @@ mod tests {
         let left = mesh.step(None, |_, cx| {
             for number in 0..EVENT_FRAMES_PER_SECOND + 10 {
                 let event = cx.system_event("changed", json!({ "number": number }));
-                let loss = if number % 2 == 0 { Loss::Drop } else { Loss::Coalesce("many_changed") };
-                cx.broadcast(&event, loss, |_| true);
+                if cx.tell(&event, ANYONE, |_| true).is_none() && number % 2 == 0 {
+                    cx.leave_out("many_changed");
+                }
             }
             cx.core.left_out.clone()
         });
@@ -61,6 +68,37 @@ mod tests {
         assert!((1..=EVENT_FRAMES_PER_SECOND).contains(&pushed), "{pushed}");
         assert_eq!(mesh.core.event_budget, 0);
         assert_eq!(left, [("many_changed", 5)].into(), "those that may be lost are not told of");
+    }
+
+    #[actix_rt::test]
+    async fn a_mesh_of_more_peers_than_frames_is_told_too_and_by_turns() {
+        let mut mesh = TestMesh::new().await;
+        let (alice, bob) = (mesh.member("alice", 1).await, mesh.member("bob", 2).await);
+        let (_, frames) = mesh.peer(&alice, "alice", Some(11));
+        let owner = mesh.core.roster.member(&bob).unwrap().clone();
+        for _ in 0..EVENT_FRAMES_PER_SECOND {
+            let at = mesh.core.roster.next_ref();
+            mesh.core.roster.insert(Peer::new(at, &owner, None, Moment::default()));
+        }
+        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+        let (arrival, second) = (mesh.peer(&bob, "bob", Some(12)), TestMesh::take);
+        drop(arrival);
+        mesh.settle_frames().await;
+        let told = second(&frames, "push");
+        assert_eq!((told.len(), &told[0]["event"]), (1, &json!("peer_joined")), "{told:?}");
+        // The rest of the second has no room: one event tells of all that came in it, and others have their turn before.
+        mesh.core.event_budget = 0;
+        mesh.step(None, |_, cx| cx.leave_out("roster_changed"));
+        let event = mesh.step(None, |_, cx| cx.system_event("changed", json!({})));
+        assert_eq!(mesh.step(None, |_, cx| cx.tell(&event, ANYONE, |_| true)), None);
+        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+        tell_left_out(&mut mesh.core);
+        assert!(mesh.step(None, |_, cx| cx.tell(&event, ANYONE, |_| true)).is_some());
+        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+        tell_left_out(&mut mesh.core);
+        mesh.settle_frames().await;
+        let told: Vec<_> = second(&frames, "push").iter().map(|push| push["event"].clone()).collect();
+        assert_eq!(told, ["changed", "roster_changed"]);
     }
 
     #[actix_rt::test]

@@ -174,6 +174,11 @@ impl TestMesh {
     pub async fn ask(&mut self, at: PeerHandle, request: impl Into<ClientMessage>) -> ServerMessage {
         let request = request.into();
         let outcome = self.step(Some(at), |features, cx| features.dispatch(cx, request));
+        self.answer_of(at, outcome).await
+    }
+
+    /// What comes of an outcome: what it set in motion is done, in lane order.
+    pub async fn answer_of(&mut self, at: PeerHandle, outcome: Result<Outcome, Refusal>) -> ServerMessage {
         let work = std::mem::take(&mut self.core.work);
         self.admit(work);
         let outcome = match outcome {

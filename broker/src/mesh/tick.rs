@@ -1,9 +1,10 @@
 //! What a mesh does once a second (leases, sleep), and when a feature wants to be woken.
 
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use claudemesh_protocol::capability::Capability;
 
 use super::actor::{Mesh, TICK_MS};
-use super::context::{EVENT_FRAMES_PER_SECOND, FlushWanted, system_event};
+use super::context::{Core, EVENT_FRAMES_PER_SECOND, FlushWanted, MeshContext};
 use super::events::MeshEvent;
 use super::known_sessions;
 use super::load::reload_members;
@@ -11,6 +12,24 @@ use super::step;
 
 /// How often sessions are forgotten that were away for too long.
 const FORGET_MS: i64 = 3_600_000;
+
+/// Tells of what was left out, once a second. In a mesh of so many peers that a second has room for one event only, whoever was
+/// turned away has the next second.
+pub(super) fn tell_left_out(core: &mut Core) {
+    if std::mem::take(&mut core.turned_away) && core.roster.len() as u64 > EVENT_FRAMES_PER_SECOND {
+        return;
+    }
+    for (event, changes) in std::mem::take(&mut core.left_out) {
+        let mut cx = MeshContext::new(core, None);
+        let message = cx.system_event(event, serde_json::json!({ "peers": cx.roster().len(), "changes": changes }));
+        if cx.tell(&message, ANYONE, |peer| !peer.ephemeral).is_none() {
+            core.left_out.insert(event, changes);
+        }
+    }
+    core.turned_away = false;
+}
+
+const ANYONE: Option<Capability> = None;
 
 impl Mesh {
     pub(super) fn arm_tick(&mut self, ctx: &mut Context<Self>) {
@@ -36,7 +55,12 @@ impl Mesh {
             mesh.wake_armed = None;
             let mono = mesh.core.clock.mono_ms();
             while let Some((feature, key)) = mesh.core.timers.due(mono) {
-                mesh.step(ctx, None, |features, cx| features.on_wake(cx, feature, &key));
+                let span = tracing::debug_span!("wake", mesh.id = %mesh.core.id, feature, key);
+                span.in_scope(|| {
+                    mesh.timed(feature, "wake", ctx, |mesh, ctx| {
+                        mesh.step(ctx, None, |features, cx| features.on_wake(cx, feature, &key));
+                    });
+                });
             }
             mesh.arm_wake(ctx);
         }));
@@ -56,11 +80,7 @@ impl Mesh {
             }
             cx.emit(MeshEvent::Tick);
         });
-        for (event, changes) in std::mem::take(&mut self.core.left_out) {
-            let data = serde_json::json!({ "peers": self.core.roster.len(), "changes": changes });
-            let event = system_event(&self.core.id, event, data, self.core.clock.now_ms());
-            self.core.push_all(&event.write(None).into(), |_| true);
-        }
+        tell_left_out(&mut self.core);
         if mono >= self.next_forget_mono_ms {
             self.next_forget_mono_ms = mono + FORGET_MS;
             known_sessions::forget(&mut self.core);

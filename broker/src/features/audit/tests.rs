@@ -130,3 +130,21 @@ async fn an_export_has_all_that_the_hashes_are_made_of() {
     }
     assert_eq!((seen, previous), (10, audit::head(&mesh.core.storage()).await.unwrap().hash));
 }
+
+#[actix_rt::test]
+async fn a_long_log_is_verified_in_pieces() {
+    let (mut mesh, ann, _, _) = Box::pin(mesh_with_entries(3)).await;
+    let in_pieces = async |mesh: &mut TestMesh, piece| {
+        let outcome = mesh.step(Some(ann), |_, cx| verify(cx, Head::genesis(), piece).erase());
+        read::<AuditVerifyResult>(&mesh.answer_of(ann, Ok(outcome)).await)
+    };
+    for piece in [1, 3, 5, 10, 11] {
+        let found = in_pieces(&mut mesh, piece).await;
+        assert_eq!((found.valid, found.entries, found.broken_at), (true, 10, None), "{piece}");
+    }
+    overwrite(&mesh.core.db, 7).await.unwrap();
+    for piece in [1, 3, 6, 7] {
+        let found = in_pieces(&mut mesh, piece).await;
+        assert_eq!((found.valid, found.entries, found.broken_at), (false, 6, Some(7)), "{piece}");
+    }
+}

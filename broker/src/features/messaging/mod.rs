@@ -9,6 +9,7 @@ mod receipts;
 pub mod recent_messages;
 pub mod schema;
 mod send;
+mod sent;
 pub mod state;
 pub mod store;
 #[cfg(test)]
@@ -94,7 +95,11 @@ impl Feature for Messaging {
                 }
             }
             MeshEvent::Letter(letter) => letters::deliver(memory, cx, letter),
-            MeshEvent::Tick => journaling::tick(memory, cx),
+            MeshEvent::Tick => {
+                journaling::tick(memory, cx);
+                sent::tick(memory, cx, false);
+            }
+            MeshEvent::Stopping => sent::tick(memory, cx, true),
             MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } => {}
         }
     }

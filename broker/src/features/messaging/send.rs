@@ -311,6 +311,9 @@ pub(super) fn admit(
     METRICS.messages_routed.of(priority).inc();
     let frame = push_frame(&message);
     let now = cx.now_ms();
+    if message.sender_key != NO_KEY {
+        memory.sent.count(&message.sender_member_id, || (cx.mono_ms(), now));
+    }
     let mut recipients = SmallVec::with_capacity(routed.len());
     let mut remaining = 0;
     let durable = message.topic_id.is_some();

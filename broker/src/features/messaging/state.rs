@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::journaling::Ticket;
 use super::recent_messages::{DedupEntry, RecentMessages};
+use super::sent::Sent;
 use super::store::types::{NewMessage, StageUpdate};
 use crate::hash::{FastMap, FastSet};
 use crate::mesh::outcome::ReplyTo;
@@ -167,6 +168,8 @@ pub struct MessagingMemory {
     pub lookups: HashMap<PublicKey, u32>,
     /// Peers whose backlog reaches beyond what is committed.
     pub behind: HashSet<PeerHandle>,
+    /// What the audit log will be told.
+    pub sent: Sent,
     /// Rate of each member.
     pub member_rates: FastMap<MemberId, Bucket>,
     /// Rate of each pair.

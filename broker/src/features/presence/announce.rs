@@ -1,13 +1,15 @@
 //! What the others are told of a peer: that it came, went, hid or showed itself.
 
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::features::presence::{PeerEvent, event_data};
 use claudemesh_protocol::time::iso;
 
-use crate::mesh::context::{Loss, MeshContext};
+use crate::mesh::context::MeshContext;
 use crate::mesh::peers::{KnownSession, Peer, PeerHandle};
 
 /// What tells of changes that did not fit into the second.
-const ROSTER_CHANGED: Loss = Loss::Coalesce("roster_changed");
+const ROSTER_CHANGED: &str = "roster_changed";
+const ANYONE: Option<Capability> = None;
 
 /// A session came; `known` when it was here before.
 pub(super) fn arrival(cx: &mut MeshContext<'_>, at: PeerHandle, known: Option<&KnownSession>) {
@@ -43,5 +45,7 @@ fn named(peer: &Peer) -> PeerEvent {
 
 fn tell(cx: &mut MeshContext<'_>, name: &str, event: &PeerEvent, audience: impl Fn(&Peer) -> bool) {
     let event = cx.system_event(name, event_data(event));
-    cx.broadcast(&event, ROSTER_CHANGED, audience);
+    if cx.tell(&event, ANYONE, |peer| !peer.ephemeral && audience(peer)).is_none() {
+        cx.leave_out(ROSTER_CHANGED);
+    }
 }

@@ -97,7 +97,8 @@ impl Feature for Presence {
             | MeshEvent::BecameIdle { .. }
             | MeshEvent::Answered { .. }
             | MeshEvent::MemberGone { .. }
-            | MeshEvent::Letter(_) => {}
+            | MeshEvent::Letter(_)
+            | MeshEvent::Stopping => {}
         }
     }
 

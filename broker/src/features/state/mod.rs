@@ -25,7 +25,6 @@ use self::telling::{Telling, Writer};
 use crate::db::{Db, DbError, MeshDb};
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
-use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::PeerHandle;
 use crate::quota::{Quota, Quotas};
@@ -54,18 +53,12 @@ impl Feature for State {
         memory.telling.started(cx);
     }
 
-    fn handle(memory: &mut StateMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
+    fn handle(_: &mut StateMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
-            Request::SetState(request) => Self::answer::<SetState>(set(memory, cx, request)),
+            Request::SetState(request) => Self::answer::<SetState>(set(cx, request)),
             Request::GetState(request) => Self::answer::<GetState>(get(cx, request)),
             Request::ListState(request) => Self::answer::<ListState>(list(cx, request)),
-            Request::DeleteState(request) => Self::answer::<DeleteState>(delete(memory, cx, request)),
-        }
-    }
-
-    fn on_event(memory: &mut StateMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
-        if let MeshEvent::Tick = event {
-            memory.telling.tick(cx);
+            Request::DeleteState(request) => Self::answer::<DeleteState>(delete(cx, request)),
         }
     }
 
@@ -130,11 +123,7 @@ fn check_key(key: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn set(
-    memory: &mut StateMemory,
-    cx: &mut MeshContext<'_>,
-    request: SetState,
-) -> Result<Outcome<StateWritten>, Refusal> {
+fn set(cx: &mut MeshContext<'_>, request: SetState) -> Result<Outcome<StateWritten>, Refusal> {
     if request.ttl_s.is_some_and(|ttl| !(1..=wire::MAX_TTL_S).contains(&ttl)) {
         return Err(invalid("`ttl_s`: expected 1 to 31536000 seconds"));
     }
@@ -142,19 +131,14 @@ fn set(
     cx.limits().quotas.fits(&limits::BYTES_PER_VALUE, value.len())?;
     let ttl_ms = request.ttl_s.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX).saturating_mul(1_000));
     let expires_at_ms = ttl_ms.map(|ttl| cx.now_ms().saturating_add(ttl));
-    change(memory, cx, request.key, Act::Set { value, expires_at_ms }, request.expected_version)
+    change(cx, request.key, Act::Set { value, expires_at_ms }, request.expected_version)
 }
 
-fn delete(
-    memory: &mut StateMemory,
-    cx: &mut MeshContext<'_>,
-    request: DeleteState,
-) -> Result<Outcome<StateWritten>, Refusal> {
-    change(memory, cx, request.key, Act::Delete, request.expected_version)
+fn delete(cx: &mut MeshContext<'_>, request: DeleteState) -> Result<Outcome<StateWritten>, Refusal> {
+    change(cx, request.key, Act::Delete, request.expected_version)
 }
 
 fn change(
-    memory: &mut StateMemory,
     cx: &mut MeshContext<'_>,
     key: String,
     act: Act,
@@ -177,11 +161,11 @@ fn change(
         believed_ms: cx.believed_ms(),
         quotas: cx.limits().quotas.clone(),
     };
-    let (storage, ticket) = (cx.storage(), memory.telling.admitted(cx.mono_ms()));
+    let storage = cx.storage();
+    let slow = async move { store::write(&storage, write).await };
     // Whatever comes of it, the mesh has to know.
-    let slow = async move { Ok::<_, Refusal>(store::write(&storage, write).await) };
-    Ok(State::work_in(cx.own_lane::<State>(), slow, move |memory, cx, written| {
-        let entry = memory.telling.returned(cx, ticket, writer, written)?;
+    Ok(State::work_or_failure(cx.own_lane::<State>(), slow, move |memory, cx, written| {
+        let entry = memory.telling.returned(cx, writer, written)?;
         Ok(Outcome::Answer(StateWritten { version: number(entry.version), revision: number(entry.revision) }))
     }))
 }

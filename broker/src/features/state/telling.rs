@@ -6,18 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use claudemesh_protocol::capability::Capability;
+use claudemesh_protocol::error::ErrorClass;
 use claudemesh_protocol::features::state::limits::MAX_PAGE;
 use claudemesh_protocol::features::state::{StateChange, StateMissed};
 use claudemesh_protocol::message::ServerMessage;
 use futures_util::future::join_all;
 
-use super::store::{self, Act, Entry, Refused, Write};
+use super::store::{self, Act, Entry, Write};
 use super::{State, json_of, number};
 use crate::db::{DbError, MeshDb};
 use crate::journal::WriteError;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
-use crate::mesh::outcome::Outcome;
+use crate::mesh::outcome::{Lane, Outcome};
 use crate::mesh::peers::{Peer, PeerHandle};
 use crate::refusal::Refusal;
 
@@ -31,11 +32,9 @@ const MAX_NAMES: usize = 500;
 const EXPIRE_CHUNK: i64 = 200;
 /// A write that has not come back when later ones have is looked for in storage after this time.
 const GAP_MS: i64 = 5_000;
-/// A write that has not come back at all: longer than any work may take.
-const LOST_MS: i64 = 60_000;
 /// How long something waits that could not be done just now.
 const RETRY_MS: i64 = 1_000;
-/// How long an expiry may take before it is tried again.
+/// When an expiry that failed is tried again.
 const EXPIRY_RETRY_MS: i64 = 60_000;
 
 /// The socket that wrote: it is not told of its own writes.
@@ -60,9 +59,6 @@ pub(super) struct Telling {
     gap_since: Option<i64>,
     /// Whether storage is being asked for missing writes.
     looking: bool,
-    /// Writes that have not come back, with the monotonic ms of their start.
-    under_way: BTreeMap<u64, i64>,
-    tickets: u64,
     /// Those who did not get every event.
     behind: BTreeSet<PeerHandle>,
     /// The first keys in order.
@@ -95,34 +91,25 @@ impl Telling {
         self.names.iter().cloned().collect()
     }
 
-    /// A write is on its way to storage.
-    pub(super) fn admitted(&mut self, mono_ms: i64) -> u64 {
-        self.tickets += 1;
-        self.under_way.insert(self.tickets, mono_ms);
-        self.tickets
-    }
-
-    /// A write is back from storage.
+    /// A write is back from storage, or failed, or nothing was heard of it in time.
     pub(super) fn returned(
         &mut self,
         cx: &mut MeshContext<'_>,
-        ticket: u64,
         writer: Option<Writer>,
-        written: Result<Entry, WriteError<Refused>>,
+        written: Result<Entry, Refusal>,
     ) -> Result<Entry, Refusal> {
-        self.under_way.remove(&ticket);
         match written {
             Ok(entry) => {
                 self.put(cx, entry.clone(), writer);
                 self.tell(cx);
                 Ok(entry)
             }
-            Err(error) => {
+            Err(refusal) => {
                 // It may have been written after all.
-                if matches!(error, WriteError::Db(_)) {
+                if matches!(refusal.code.class(), ErrorClass::Internal | ErrorClass::Unavailable) {
                     self.look(cx);
                 }
-                Err(error.into())
+                Err(refusal)
             }
         }
     }
@@ -181,21 +168,7 @@ impl Telling {
             },
             "names" => self.reload_names(cx),
             "expiry" => self.expire(cx),
-            // The work was lost.
-            "expiry retry" if self.expiring => {
-                (self.expiring, self.next_expiry_ms) = (false, Some(cx.believed_ms()));
-                self.expire(cx);
-            }
             _ => {}
-        }
-    }
-
-    /// Looks for a write whose end was not heard of: work that took too long.
-    pub(super) fn tick(&mut self, cx: &mut MeshContext<'_>) {
-        let lost = cx.mono_ms() - LOST_MS;
-        if self.under_way.first_key_value().is_some_and(|(_, since)| *since < lost) {
-            self.under_way.retain(|_, since| *since >= lost);
-            self.look(cx);
         }
     }
 
@@ -217,13 +190,10 @@ impl Telling {
         }
         let (storage, after, now) = (cx.storage(), self.told, cx.believed_ms());
         let slow = async move {
-            let found = async {
-                let head = store::head(&storage).await?.revision;
-                Ok::<_, DbError>((head, store::changes(&storage, "", after, MAX_PAGE, now).await?))
-            };
-            Ok::<_, Refusal>(found.await)
+            let head = store::head(&storage).await?.revision;
+            Ok::<_, DbError>((head, store::changes(&storage, "", after, MAX_PAGE, now).await?))
         };
-        let work = State::work("look", slow, |memory, cx, found| {
+        let work = State::work_or_failure(Lane::of::<State>("look"), slow, |memory, cx, found| {
             let telling = &mut memory.telling;
             telling.looking = false;
             telling.gap_since = None;
@@ -276,11 +246,14 @@ impl Telling {
         let (storage, told) = (cx.storage(), self.told);
         self.names_stale = false;
         let slow = async move { store::names(&storage, MAX_NAMES + 1).await };
-        let work = State::work("names", slow, move |memory, cx, names| {
+        let work = State::work_or_failure(Lane::of::<State>("names"), slow, move |memory, cx, names| {
             let telling = &mut memory.telling;
-            telling.put_names(names);
+            let failed = names.is_err();
+            if let Ok(names) = names {
+                telling.put_names(names);
+            }
             // What was told meanwhile may not be among them.
-            if telling.told != told && !std::mem::replace(&mut telling.names_stale, true) {
+            if (failed || telling.told != told) && !std::mem::replace(&mut telling.names_stale, true) {
                 cx.wake_at("names", cx.mono_ms() + RETRY_MS);
             }
             Ok(Outcome::Silent)
@@ -296,6 +269,12 @@ impl Telling {
         }
     }
 
+    /// Storage failed.
+    fn expire_later(&mut self, cx: &mut MeshContext<'_>) {
+        self.next_expiry_ms = Some(cx.believed_ms());
+        cx.wake_at("expiry", cx.mono_ms() + EXPIRY_RETRY_MS);
+    }
+
     /// Deletes the keys whose time is over.
     fn expire(&mut self, cx: &mut MeshContext<'_>) {
         let now = cx.believed_ms();
@@ -303,7 +282,6 @@ impl Telling {
             return self.arm_expiry(cx);
         }
         (self.expiring, self.next_expiry_ms) = (true, None);
-        cx.wake_at("expiry retry", cx.mono_ms() + EXPIRY_RETRY_MS);
         let (storage, now_ms, quotas) = (cx.storage(), cx.now_ms(), cx.limits().quotas.clone());
         let slow = async move {
             let expired = store::expired(&storage, now, EXPIRE_CHUNK).await?;
@@ -320,13 +298,14 @@ impl Telling {
             let done = join_all(expired.into_iter().map(|key| store::write(&storage, write(key)))).await;
             Ok::<_, DbError>((done, store::next_expiry(&storage).await?))
         };
-        let slow = async move { Ok::<_, Refusal>(slow.await) };
-        let work = State::work("expiry", slow, move |memory, cx, found| {
+        let work = State::work_or_failure(Lane::of::<State>("expiry"), slow, move |memory, cx, found| {
             let telling = &mut memory.telling;
+            telling.expiring = false;
             let (done, next) = match found {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(mesh.id = %cx.mesh_id(), error = %error, "keys of state could not expire");
+                    telling.expire_later(cx);
                     return Ok(Outcome::Silent);
                 }
             };
@@ -337,12 +316,12 @@ impl Telling {
                     Err(WriteError::Db(error)) => {
                         tracing::warn!(mesh.id = %cx.mesh_id(), error = %error, "a key of state could not expire");
                         telling.look(cx);
+                        telling.expire_later(cx);
                         return Ok(Outcome::Silent);
                     }
                 }
             }
             telling.tell(cx);
-            telling.expiring = false;
             telling.next_expiry_ms = telling.next_expiry_ms.into_iter().chain(next).min();
             telling.arm_expiry(cx);
             Ok(Outcome::Silent)

@@ -24,7 +24,7 @@ use crate::features::messaging::store::types::StoredMessage;
 use crate::features::messaging::store as messages;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
-use crate::mesh::outcome::Outcome;
+use crate::mesh::outcome::{Lane, Outcome};
 use crate::mesh::topics::{TopicState, readable};
 use crate::quota::Quota;
 use crate::refusal::Refusal;
@@ -243,8 +243,9 @@ fn create(cx: &mut MeshContext<'_>, create: TopicCreate) -> Result<Outcome<Topic
         cx.topics_mut().put(state.clone());
     }
     let (storage, lane) = (cx.storage(), topic.id.clone());
-    let slow = async move { Ok::<_, Refusal>((store::create(&storage, &topic).await, topic.id)) };
-    Ok(Topics::work(lane, slow, move |_, cx, (stored, id)| {
+    let id = topic.id.clone();
+    let slow = async move { store::create(&storage, &topic).await };
+    Ok(Topics::work_or_failure(Lane::of::<Topics>(lane), slow, move |_, cx, stored| {
         let (topic, created) = stored.inspect_err(|_| {
             if known.is_none() {
                 cx.topics_mut().remove(&id);
