@@ -20,7 +20,7 @@ use super::messages::{
 };
 use super::outcome::{Apply, Failed, Lane, Outcome, Work};
 use super::peers::{PeerHandle, StatusSource};
-use super::principal::Principal;
+use super::principal::{Principal, ReplyTo, Way};
 use super::step;
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
@@ -116,7 +116,10 @@ impl Mesh {
                 self.settle(outcome, caller, ctx)
             }
             Err(refusal) => {
-                refusal.log(Some(&self.core.id), caller.map_or("", |caller| caller.tag));
+                // Of somebody who waits without a socket, it leaves the broker, and is logged, elsewhere.
+                if caller.is_none_or(|caller| caller.waiting.is_none()) {
+                    refusal.log(Some(&self.core.id), caller.map_or("", |caller| caller.tag));
+                }
                 if let Some(caller) = caller {
                     self.refuse(caller, refusal);
                 }
@@ -176,7 +179,7 @@ impl Mesh {
         &mut self,
         lane: &Lane,
         (result, on_failure): (Result<Apply, Refusal>, Option<Failed>),
-        reply_to: Option<super::outcome::ReplyTo>,
+        reply_to: Option<ReplyTo>,
         tag: &'static str,
         ctx: &mut Context<Self>,
     ) {
@@ -203,7 +206,10 @@ impl Mesh {
             };
             self.timed(feature, tag, ctx, step)
         });
-        if let Err(refusal) = &outcome {
+        let waits = matches!(&reply_to, Some(ReplyTo { way: Way::Waiting(_), .. }));
+        if let Err(refusal) = &outcome
+            && !waits
+        {
             refusal.log(Some(&self.core.id), if tag.is_empty() { lane.feature } else { tag });
         }
         match (outcome, reply_to) {

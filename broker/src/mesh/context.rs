@@ -91,8 +91,10 @@ pub struct Core {
     pub event_budget: u64,
     /// Events that were left out, by the event that tells of them, since it was told last.
     pub left_out: BTreeMap<&'static str, u64>,
-    /// Somebody was told to wait for the next second.
-    pub turned_away: bool,
+    /// Events of this second that had no room and wait for the next one.
+    pub turned_away: u64,
+    /// What was left out has let those go first once.
+    pub has_yielded: bool,
     /// Writes of the last minute.
     pub rates: Rates,
     /// Members were changed in storage and could not be read again yet.
@@ -125,7 +127,8 @@ impl Core {
             expected_window: BATCH_WINDOW,
             event_budget: EVENT_FRAMES_PER_SECOND,
             left_out: BTreeMap::new(),
-            turned_away: false,
+            turned_away: 0,
+            has_yielded: false,
             rates: Rates::default(),
             members_stale: false,
         }
@@ -475,7 +478,7 @@ impl MeshContext<'_> {
     ) -> Option<Vec<PeerHandle>> {
         // A mesh of more peers than frames has its second for one event.
         if self.core.event_budget < EVENT_FRAMES_PER_SECOND.min(self.core.roster.len() as u64) {
-            self.core.turned_away = true;
+            self.core.turned_away += 1;
             return None;
         }
         let (frame, needed): (ByteString, _) = (event.write(None).into(), needed.into());
@@ -500,6 +503,8 @@ impl MeshContext<'_> {
     /// many were left out.
     pub fn leave_out(&mut self, told: &'static str) {
         METRICS.events_dropped.inc();
+        // It does not wait.
+        self.core.turned_away = self.core.turned_away.saturating_sub(1);
         *self.core.left_out.entry(told).or_default() += 1;
     }
 

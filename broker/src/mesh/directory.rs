@@ -103,11 +103,7 @@ impl Directory {
             Ok(Found::Mesh(loaded)) => Ok(loaded),
             Ok(Found::Archived) => Err(ErrorCode::MeshArchived.into()),
             Ok(Found::Nothing) => Err(ErrorCode::Unauthorized.into()),
-            Err(error) => {
-                let refusal = Refusal::from(error);
-                refusal.log(Some(id), "hello");
-                Err(refusal)
-            }
+            Err(error) => Err(error.into()),
         };
         let loaded = match loaded {
             Ok(loaded) => loaded,

@@ -80,25 +80,22 @@ mod tests {
             let at = mesh.core.roster.next_ref();
             mesh.core.roster.insert(Peer::new(at, &owner, None, Moment::default()));
         }
-        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
-        let (arrival, second) = (mesh.peer(&bob, "bob", Some(12)), TestMesh::take);
-        drop(arrival);
-        mesh.settle_frames().await;
-        let told = second(&frames, "push");
-        assert_eq!((told.len(), &told[0]["event"]), (1, &json!("peer_joined")), "{told:?}");
-        // The rest of the second has no room: one event tells of all that came in it, and others have their turn before.
-        mesh.core.event_budget = 0;
-        mesh.step(None, |_, cx| cx.leave_out("roster_changed"));
         let event = mesh.step(None, |_, cx| cx.system_event("changed", json!({})));
-        assert_eq!(mesh.step(None, |_, cx| cx.tell(&event, ANYONE, |_| true)), None);
+        let tell = |mesh: &mut TestMesh| mesh.step(None, |_, cx| cx.tell(&event, ANYONE, |_| true).is_some());
         mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
-        tell_left_out(&mut mesh.core);
-        assert!(mesh.step(None, |_, cx| cx.tell(&event, ANYONE, |_| true)).is_some());
-        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
-        tell_left_out(&mut mesh.core);
+        assert!(tell(&mut mesh), "one event of a second goes to everyone");
+        // From now on one event waits in each second, and one is left out.
+        for _ in 0..4 {
+            assert!(!tell(&mut mesh));
+            assert!(!tell(&mut mesh));
+            mesh.step(None, |_, cx| cx.leave_out("roster_changed"));
+            mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+            tell_left_out(&mut mesh.core);
+            tell(&mut mesh);
+        }
         mesh.settle_frames().await;
-        let told: Vec<_> = second(&frames, "push").iter().map(|push| push["event"].clone()).collect();
-        assert_eq!(told, ["changed", "roster_changed"]);
+        let told: Vec<_> = TestMesh::take(&frames, "push").iter().map(|push| push["event"].clone()).collect();
+        assert_eq!(told, ["changed", "changed", "roster_changed", "changed", "roster_changed"]);
     }
 
     #[actix_rt::test]

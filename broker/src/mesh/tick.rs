@@ -14,11 +14,13 @@ use super::step;
 const FORGET_MS: i64 = 3_600_000;
 
 /// Tells of what was left out, once a second. In a mesh of so many peers that a second has room for one event only, whoever was
-/// turned away has the next second.
+/// was turned away goes first, once.
 pub(super) fn tell_left_out(core: &mut Core) {
-    if std::mem::take(&mut core.turned_away) && core.roster.len() as u64 > EVENT_FRAMES_PER_SECOND {
+    let others_wait = std::mem::take(&mut core.turned_away) > 0 && core.roster.len() as u64 > EVENT_FRAMES_PER_SECOND;
+    if others_wait && !std::mem::replace(&mut core.has_yielded, true) {
         return;
     }
+    core.has_yielded = false;
     for (event, changes) in std::mem::take(&mut core.left_out) {
         let mut cx = MeshContext::new(core, None);
         let message = cx.system_event(event, serde_json::json!({ "peers": cx.roster().len(), "changes": changes }));
@@ -26,7 +28,7 @@ pub(super) fn tell_left_out(core: &mut Core) {
             core.left_out.insert(event, changes);
         }
     }
-    core.turned_away = false;
+    core.turned_away = 0;
 }
 
 const ANYONE: Option<Capability> = None;

@@ -382,7 +382,8 @@ async fn join(
     socket_no: u64,
 ) -> Result<(Addr<Mesh>, PeerHandle), Refusal> {
     for _ in 0..20 {
-        let mesh = directory.get(&hello.mesh).await?;
+        let found = directory.get(&hello.mesh).await;
+        let mesh = found.inspect_err(|refusal| refusal.log(Some(&hello.mesh), "hello"))?;
         let attach = Attach { hello: hello.clone(), req_id: req_id.clone(), socket: socket.clone(), socket_no };
         match mesh.send(attach).await {
             Ok(Ok(peer)) => return Ok((mesh, peer)),
