@@ -60,6 +60,23 @@ impl Lab {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Processes of our program in this lab, by their command lines.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        let home = self.program.home().display().to_string();
+        let mut found = vec![];
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            if line.contains(env!("CARGO_BIN_EXE_claudemesh")) && String::from_utf8_lossy(&environment).contains(&home)
+            {
+                found.push((pid, line));
+            }
+        }
+        found
+    }
+
     /// A mesh `team` on a broker of its own: our program is the peer `agent`, and somebody who watches.
     pub(crate) async fn team(&self) -> Result<(TestBroker, TestPeer)> {
         let broker = TestBroker::start(Database::Sqlite).await?;

@@ -77,19 +77,7 @@ impl Stage {
 
     /// Processes of our program in this lab, by their command lines.
     pub(crate) fn processes(&self) -> Vec<(u32, String)> {
-        let home = self.lab.program.home().display().to_string();
-        let mut found = vec![];
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            if line.contains(env!("CARGO_BIN_EXE_claudemesh")) && String::from_utf8_lossy(&environment).contains(&home)
-            {
-                found.push((pid, line));
-            }
-        }
-        found
+        self.lab.processes()
     }
 
     /// How the routes of the session stand, as its server says on the local socket.

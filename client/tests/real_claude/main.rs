@@ -8,6 +8,7 @@ mod life;
 mod live;
 mod messages;
 mod permissions;
+mod readme;
 mod routes;
 mod setup;
 mod terminal;
