@@ -21,6 +21,7 @@ pub mod json_scan;
 pub mod look;
 pub mod manual;
 pub mod native;
+mod place;
 pub mod plugin;
 mod receipt;
 pub mod status_line;
@@ -97,7 +98,9 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallAr
         return manual::print(&program, &claude, out, options);
     }
     if let Some(dir) = &options.plugin_dir {
-        return plugin::write(dir, &program, out);
+        plugin::write(dir, &program, out)?;
+        place::warn_of_cache(out);
+        return Ok(());
     }
     let context = EditContext { config_dir: store.dir(), backups: &claude.backups };
     // What the plug-in brings is left out: two of each hook would run otherwise.
@@ -160,6 +163,7 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallAr
         plugin: plugin.clone(),
         changed: server.changed || settings.changed,
     };
+    place::warn_of_cache(out);
     let both = !options.meshes.is_empty() && installed(env).server.is_some();
     out.answer(&answer, |out| {
         let row = |name: &str, change: Change, file: &Path| {

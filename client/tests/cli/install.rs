@@ -1,6 +1,6 @@
 use std::fs;
 
-use crate::home::Home;
+use crate::home::{Home, finish};
 
 const CONFIG: &str = "{\n  \"numStartups\": 12,\n  \"mcpServers\": {\n    \"other\": {\"command\": \"other\"}\n  },\n  \"big\": 12345678901234567890.10,\n  \"projects\": { }\n}";
 const SETTINGS: &str = "{\r\n\t\"model\" : \"opus\" ,\r\n\t\"hooks\": {\r\n\t\t\"Stop\": [ { \"hooks\": [ { \"type\": \"command\", \"command\": \"say done\" } ] } ]\r\n\t}\r\n}\r\n";
@@ -39,6 +39,22 @@ fn install_then_uninstall_gives_the_files_back() {
     assert_eq!(backups, 4, "one per file and change");
     let nothing = home.run(&["uninstall", "--json"]).exits(0).json();
     assert_eq!(nothing["changed"], false);
+}
+
+#[test]
+fn a_program_in_a_build_folder_is_told_to_move_and_one_that_stays_is_not() {
+    let home = Home::new();
+    let told = home.run(&["install"]).exits(0);
+    assert!(told.stderr.contains("`cargo clean` empties") && told.stderr.contains("install -D"), "{}", told.stderr);
+    let place = home.path("bin/claudemesh");
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_claudemesh"), &place).unwrap();
+    let mut command = std::process::Command::new(&place);
+    command.arg("install").env_clear().current_dir(home.path("project"));
+    command.env("HOME", home.path("")).env("PATH", "/usr/bin:/bin");
+    let moved = finish(command, "").exits(0);
+    assert!(!moved.stderr.contains("cargo clean"), "{}", moved.stderr);
+    assert!(home.read(".claude.json").contains(place.to_str().unwrap()), "{}", home.read(".claude.json"));
 }
 
 #[test]
@@ -86,7 +102,7 @@ fn what_is_on_the_path_of_one_shell_only_is_written_with_its_place() {
 #[test]
 fn another_folder_for_the_keys_is_told() {
     let home = Home::new();
-    assert_eq!(home.run(&["install"]).exits(0).stderr, "");
+    assert!(!home.run(&["install"]).exits(0).stderr.contains("the meshes are in"));
     let dir = home.path("elsewhere");
     let ran = home.run_with(&["install"], &[("CLAUDEMESH_CONFIG_DIR", dir.to_str().unwrap())]).exits(0);
     for part in
