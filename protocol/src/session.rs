@@ -187,6 +187,9 @@ pub struct HelloAck {
     /// Wire version of the broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol_version: Option<u32>,
+    /// Version of the broker's program, such as `0.1.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker_version: Option<String>,
     /// What the broker can do, see [`crate::version::BROKER_CAPABILITIES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,

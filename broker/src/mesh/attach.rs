@@ -208,6 +208,7 @@ impl Mesh {
             presence_id: peer.presence.clone(),
             member_display_name: peer.name.clone(),
             protocol_version: Some(PROTOCOL_VERSION),
+            broker_version: Some(env!("CARGO_PKG_VERSION").into()),
             capabilities: BROKER_CAPABILITIES.iter().map(|word| (*word).to_owned()).collect(),
             member_role: Some(member.role.as_str().into()),
             reattached: reattached.then_some(true),

@@ -26,6 +26,7 @@ mod identity;
 mod mail;
 mod open;
 mod pending;
+pub mod skew;
 pub(crate) mod socket;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,6 +9,7 @@ use claudemesh_protocol::error::ErrorCode;
 use super::{Check, Level};
 use crate::config::project_file::ProjectFile;
 use crate::config::{Config, MeshEntry, broker_http};
+use crate::connection::skew;
 use crate::context::Context;
 use crate::features::enrolment;
 use crate::install::edits::quote;
@@ -157,7 +158,13 @@ fn brokers(meshes: &[MeshEntry]) -> Vec<Check> {
             Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
         };
         match answers.iter().find(|(answered, _)| answered == url) {
-            Some((_, Ok((_, elapsed)))) => Check::ok("broker", format!("{place}: {} ms", elapsed.as_millis())),
+            Some((_, Ok((body, elapsed)))) => {
+                let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+                match skew::hint(answer["version"].as_str()) {
+                    None => Check::ok("broker", format!("{place}: {} ms", elapsed.as_millis())),
+                    Some(hint) => Check::warning("broker", format!("{place}: {hint}"), "claudemesh --version"),
+                }
+            }
             Some((_, Err(reason))) => failed(reason),
             None => failed(&format!("no answer in {} s", BROKER_PATIENCE.as_secs())),
         }

@@ -21,7 +21,7 @@ struct StandIn {
 }
 
 impl StandIn {
-    fn start() -> Result<Self> {
+    fn start(script: Value) -> Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let url = format!("ws://{}/ws", listener.local_addr()?);
@@ -32,7 +32,7 @@ impl StandIn {
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(play(stream, Arc::clone(&notes)));
+                    tokio::spawn(play(stream, script.clone(), Arc::clone(&notes)));
                 }
             });
         });
@@ -44,8 +44,7 @@ impl StandIn {
     }
 }
 
-async fn play(stream: tokio::net::TcpStream, heard: Arc<Mutex<Vec<Value>>>) -> Option<()> {
-    let script: Value = serde_json::from_str(SCRIPT).unwrap();
+async fn play(stream: tokio::net::TcpStream, script: Value, heard: Arc<Mutex<Vec<Value>>>) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     while let Some(Ok(message)) = socket.next().await {
         let Message::Text(text) = message else { continue };
@@ -104,7 +103,11 @@ async fn verbs_of_one_shell_are_one_session() -> Result<()> {
 
 /// A person whose mesh is served by the stand-in.
 async fn person() -> Result<(StandIn, Team)> {
-    let (stand_in, team) = (StandIn::start()?, Team::start().await?);
+    person_with(serde_json::from_str(SCRIPT)?).await
+}
+
+async fn person_with(script: Value) -> Result<(StandIn, Team)> {
+    let (stand_in, team) = (StandIn::start(script)?, Team::start().await?);
     let path = team.ann.config_dir().join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     config["meshes"][0]["brokerUrl"] = stand_in.url.clone().into();
@@ -162,5 +165,32 @@ async fn lists_and_looks_are_read_in_their_older_shape() -> Result<()> {
     let ping = quickly(&team, &["ping", "--json"])?;
     assert_eq!((&ping[0]["peers_online"], &ping[0]["broker_time"]), (&json!(3), &Value::Null));
     assert_eq!(stand_in.heard("echo"), Vec::<Value>::new());
+    Ok(())
+}
+
+/// Two versions: what a broker of another release says is told with what to do, and one that tells none is left alone.
+#[tokio::test]
+async fn a_broker_of_another_release_is_told_and_works() -> Result<()> {
+    for (version, told) in [
+        (Some("99.1.0"), Some("Update claudemesh on this machine")),
+        (Some("0.0.9"), Some("Ask whoever runs the broker")),
+        (Some(env!("CARGO_PKG_VERSION")), None),
+        (None, None),
+    ] {
+        let mut script: Value = serde_json::from_str(SCRIPT)?;
+        if let Some(version) = version {
+            script["hello"]["brokerVersion"] = version.into();
+        }
+        let (_stand_in, team) = person_with(script).await?;
+        let info = team.ann.run(&["info"])?;
+        assert!(info.status.success(), "{}", stderr(&info));
+        let hint = stderr(&info).contains("what only one of them knows does not work");
+        assert_eq!(
+            (hint, told.is_none_or(|told| stderr(&info).contains(told))),
+            (told.is_some(), true),
+            "{}",
+            stderr(&info)
+        );
+    }
     Ok(())
 }

@@ -70,6 +70,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         presence_id: MESSAGE.into(),
         member_display_name: "Alice".into(),
         protocol_version: None,
+        broker_version: None,
         capabilities: vec![],
         member_role: None,
         reattached: None,
@@ -86,6 +87,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     };
     let full = HelloAck {
         protocol_version: Some(2),
+        broker_version: Some("0.1.0".into()),
         capabilities: crate::version::BROKER_CAPABILITIES.iter().map(|&word| word.into()).collect(),
         member_role: Some("owner".into()),
         reattached: Some(false),

@@ -5,6 +5,7 @@ use claudemesh_protocol::id::{MemberId, MeshId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::connection::skew;
 use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::CliError;
@@ -65,14 +66,18 @@ struct Facts {
 /// Of the connection.
 pub fn info(cx: &Context) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
-    let (name, mut info, there) = ask(cx, &entry, |connection| async move {
-        let name = connection.hello_ack()?.member_display_name.clone();
+    let (ack, mut info, there) = ask(cx, &entry, |connection| async move {
+        let ack = connection.hello_ack()?;
         let info = connection.mesh_info().await?;
         // The same number as `claudemesh peers` shows: who is connected, without this shell.
         let there = connection.list_peers().await?.iter().filter(|peer| peer.online).count();
-        Ok((name, info, u32::try_from(there).unwrap_or(u32::MAX)))
+        Ok((ack, info, u32::try_from(there).unwrap_or(u32::MAX)))
     })?;
     info.peers = there;
+    let name = ack.member_display_name.clone();
+    if let Some(hint) = skew::hint(ack.broker_version.as_deref()) {
+        cx.out.warn(&hint);
+    }
     let own = Own {
         slug: entry.slug.clone(),
         mesh_id: entry.mesh_id.clone(),
