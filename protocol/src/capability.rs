@@ -34,7 +34,7 @@ macro_rules! capabilities {
 
 capabilities! {
     CanInvite = "canInvite", "Make invites and revoke them.";
-    CanModerate = "canModerate", "Close connections of others, ban members and lift bans.";
+    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks and streams of others.";
     CanManagePermissions = "canManagePermissions", "Give capabilities to others and take them away.";
     CanDeleteMesh = "canDeleteMesh", "Archive or delete the mesh.";
     CanSend = "canSend", "Send messages and create topics.";

@@ -113,6 +113,8 @@ codes! {
     AmbiguousPrefix = "ambiguous_prefix", Conflict, 409, false, "Several messages match the prefix.";
     BlockedByGrants = "blocked", Auth, 403, false, "The recipient does not accept this from the sender.";
     PeerNotFound = "peer_not_found", NotFound, 404, false, "No such peer is online.";
+    TaskNotFound = "task_not_found", NotFound, 404, false, "No such task.";
+    TaskNotClaimable = "task_not_claimable", Conflict, 409, false, "The task is claimed, done or blocked; see `current`.";
     TopicNotFound = "topic_not_found", NotFound, 404, false, "No such topic.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
     Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";

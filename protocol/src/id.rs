@@ -118,6 +118,10 @@ text_id! {
     InviteId;
     /// Row id of a topic.
     TopicId;
+    /// Row id of a task.
+    TaskId;
+    /// Row id of a stream.
+    StreamId;
 }
 
 /// An ed25519 public key (32 bytes), 64 lower-case hex digits on the wire: member, session or owner.

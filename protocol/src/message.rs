@@ -238,6 +238,10 @@ wire_features! {
     Topics => features::topics,
     /// One JSON value per key.
     State => features::state,
+    /// Work with an owner and a result.
+    Tasks => features::tasks,
+    /// Logs that are kept and pushed.
+    Streams => features::streams,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

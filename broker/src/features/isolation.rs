@@ -29,6 +29,8 @@ use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use crate::features::messaging::store::{self as messaging, BacklogCursor, Queues};
 use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Write};
+use crate::features::streams::store::{self as streams, Stream};
+use crate::features::tasks::store::{self as tasks, Task};
 use crate::features::topics::store::{self as topics, Topic};
 use crate::journal::{Batch, WriteError, write_batch};
 use crate::quota::Quotas;
@@ -152,6 +154,44 @@ store_suite! {
         };
         let value = Act::Set { value: "1".into(), expires_at_ms: Some(NOW + 1) };
         state::write(&here, Write { act: value, ..removal.clone() }).await.unwrap();
+        let task = |act| tasks::Change {
+            act,
+            by: tasks::By { member: owner.id.to_string(), name: "Ada".into(), manages: true, ..tasks::By::default() },
+            now_ms: NOW,
+            quotas: Default::default(),
+        };
+        for (id, needed) in [("task-of-home", None), ("second-of-home", Some("task-of-home".to_owned()))] {
+            let tags = vec!["tag".into()];
+            let new = tasks::New { id: id.into(), tags, depends_on: needed.into_iter().collect(), ..tasks::New::default() };
+            tasks::change(&here, task(tasks::Act::Create(Box::new(new)))).await.unwrap();
+        }
+        let stream = Stream {
+            name: "stream-of-home".into(),
+            id: "id-of-stream".into(),
+            created_by: owner.id.to_string(),
+            keep_entries: 9,
+            keep_bytes: 99,
+            keep_ms: i64::MAX,
+            ..Stream::default()
+        };
+        let entry = streams::NewEntry {
+            data: "1".into(),
+            by: owner.id.to_string(),
+            by_name: "Ada".into(),
+            session_id: "s".into(),
+        };
+        streams::append(&here, stream.clone(), vec![entry.clone(), entry], (NOW, NOW), Default::default()).await.unwrap();
+        let (name, reader) = (stream.name.clone(), "reader".to_owned());
+        let opened = streams::open_consumer(&here, name.clone(), owner.id.clone(), reader.clone(), 0, NOW, Default::default());
+        assert_eq!(opened.await.unwrap(), 0);
+        let moved = streams::Consumer {
+            mesh_id: home.id.to_string(),
+            stream_id: stream.id.clone(),
+            member_id: owner.id.to_string(),
+            name: reader.clone(),
+            next_offset: 2,
+            updated_at_ms: NOW,
+        };
         let session = key();
         let text = NewMessage {
             client_message_id: Some("again".into()),
@@ -389,6 +429,54 @@ store_suite! {
         check!("state::expired", state::expired(&db_there, NOW + 9, 9), |keys: Result<Vec<String>, DbError>| {
             keys.unwrap().is_empty()
         });
+        check!("streams::load", streams::load(&db_there), |rows: Result<Vec<Stream>, DbError>| rows.unwrap().is_empty());
+        check!("streams::page", streams::page(&db_there, &name, 0, 9), |page: Result<Option<_>, DbError>| page.unwrap().is_none());
+        check!("streams::place_at", streams::place_at(&db_there, &name, 0), |place: Result<Option<i64>, DbError>| {
+            place.unwrap().is_none()
+        });
+        check!(
+            "streams::open_consumer",
+            streams::open_consumer(&there, name.clone(), owner.id.clone(), reader, 0, NOW, Default::default()),
+            |done: Result<i64, WriteError<streams::Refused>>| matches!(done, Err(WriteError::Refused(streams::Refused::Missing)))
+        );
+        check!("streams::move_consumers", streams::move_consumers(&there, vec![moved]), |done: Result<usize, DbError>| {
+            done.unwrap() == 0
+        });
+        check!(
+            "streams::delete",
+            streams::delete(&there, name.clone(), owner.id.clone(), true, NOW),
+            |done: Result<Stream, WriteError<streams::Refused>>| matches!(done, Err(WriteError::Refused(streams::Refused::Missing)))
+        );
+        let own = Stream { id: "id-of-another".into(), ..stream };
+        check!(
+            "streams::create",
+            streams::create(&there, own.clone(), Default::default()),
+            |done: Result<(Stream, bool), WriteError<streams::Refused>>| done.unwrap().1
+        );
+        check!(
+            "streams::append",
+            streams::append(&there, own, vec![], (NOW, NOW), Default::default()),
+            |done: Result<streams::Appended, WriteError<streams::Refused>>| done.unwrap().stream.next_offset == 0
+        );
+        let taken = task(tasks::Act::Delete("task-of-home".into()));
+        check!("tasks::change", tasks::change(&there, taken), |done: Result<tasks::Changed, WriteError<tasks::Refused>>| {
+            matches!(done, Err(WriteError::Refused(tasks::Refused::Missing)))
+        });
+        check!("tasks::head", tasks::head(&db_there), |head: Result<tasks::Head, DbError>| head.unwrap().tasks() == 0);
+        check!("tasks::created_by", tasks::created_by(&db_there, owner.id.as_str()), |used: Result<(i64, i64), DbError>| {
+            used.unwrap() == (0, 0)
+        });
+        check!("tasks::get", tasks::get(&db_there, "task-of-home"), |found: Result<Result<_, tasks::Refused>, DbError>| {
+            found.unwrap().is_err()
+        });
+        check!("tasks::list", tasks::list(&db_there, &tasks::Filter::default(), 9), |page: Result<tasks::Page, DbError>| {
+            page.unwrap() == tasks::Page::default()
+        });
+        let tagged = tasks::Filter { tag: Some("tag".into()), ready: true, ..tasks::Filter::default() };
+        check!("tasks::list", tasks::list(&db_there, &tagged, 9), |page: Result<tasks::Page, DbError>| {
+            page.unwrap() == tasks::Page::default()
+        });
+        check!("tasks::next", tasks::next(&db_there, &[]), |found: Result<Option<Task>, DbError>| found.unwrap().is_none());
         check!("topics::create", topics::create(&there, &topic), |done: Result<(Topic, bool), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))
         });

@@ -12,6 +12,8 @@ pub mod messaging;
 pub mod moderation;
 pub mod presence;
 pub mod state;
+pub mod streams;
+pub mod tasks;
 pub mod topics;
 
 crate::feature_table! {
@@ -22,6 +24,8 @@ crate::feature_table! {
     groups: Groups => groups::Groups,
     topics: Topics => topics::Topics,
     state: State => state::State,
+    tasks: Tasks => tasks::Tasks,
+    streams: Streams => streams::Streams,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

@@ -441,7 +441,7 @@ impl MeshContext<'_> {
     }
 
     /// As [`MeshContext::reply`], for a request that fails.
-    pub(super) fn refuse(&mut self, to: &ReplyTo, refusal: Refusal) {
+    pub fn refuse(&mut self, to: &ReplyTo, refusal: Refusal) {
         match &to.way {
             Way::Socket { .. } => self.reply(to, &refusal.into_frame(to.id.as_deref()).into()),
             Way::Waiting(waiting) => waiting.answer(Err(refusal)),

@@ -24,6 +24,8 @@ mod receipts;
 mod retry;
 mod slow_reader;
 mod state;
+mod streams;
+mod tasks;
 mod topics;
 mod unix_socket;
 

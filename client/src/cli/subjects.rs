@@ -8,7 +8,7 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
     ("Meshes", &["up", "create", "join", "invite", "list", "leave", "info"]),
     ("Messages", &["send", "inbox", "ask", "reply", "msg-status", "inbound", "held", "notify"]),
     ("Peers and groups", &["peers", "group", "status", "summary", "profile", "visible", "stats", "ping"]),
-    ("Shared", &["state", "topic"]),
+    ("Shared", &["state", "task", "stream", "topic"]),
     ("Who may do what", &["permissions", "kick", "disconnect", "ban", "unban", "bans", "audit"]),
     ("Permission requests of sessions", &["approvers", "permit", "permission-log"]),
     ("For shells and programs", &["mcp", "hook", "status-line", "skill", "completions", "man", "json-schema"]),

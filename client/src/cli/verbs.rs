@@ -35,6 +35,8 @@ verbs! {
         Group => crate::features::groups::cli::GroupArgs,
         Topic => crate::features::topics::cli::TopicArgs,
         State => crate::features::state::cli::StateArgs,
+        Task => crate::features::tasks::cli::TaskArgs,
+        Stream => crate::features::streams::cli::StreamArgs,
         Info => crate::features::info::cli::InfoArgs,
         Stats => crate::features::presence::cli::args::StatsArgs,
         Ping => crate::features::presence::cli::args::PingArgs,

@@ -21,6 +21,8 @@ pub mod presence;
 pub mod questions;
 pub mod state;
 pub mod status_line;
+pub mod streams;
+pub mod tasks;
 pub mod topics;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.
@@ -37,4 +39,8 @@ pub const EVENTS: &[Listener] = &[
     Listener::of::<messaging::system::SystemNotes>(),
     Listener::of::<state::notes::StateNotes>(),
     Listener::of::<state::notes::MissedNotes>(),
+    Listener::of::<tasks::notes::TaskNotes>(),
+    Listener::of::<streams::notes::StreamNotes>(),
+    Listener::of::<streams::notes::GapNotes>(),
+    Listener::of::<streams::notes::DeletedNotes>(),
 ];

@@ -19,6 +19,8 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::group_tools,
     MeshServer::topic_tools,
     MeshServer::state_tools,
+    MeshServer::task_tools,
+    MeshServer::stream_tools,
     MeshServer::info_tools,
 ];
 

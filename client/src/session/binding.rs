@@ -10,6 +10,7 @@ use crate::connection::{Connection, ConnectionError, Identity};
 use crate::context::connect::hostname;
 use crate::error::CliError;
 use crate::features::questions::wait::Waits;
+use crate::features::streams::Subscriptions;
 use crate::inbox::Mailbox;
 use crate::inbox::sent::SentBook;
 use crate::session::notes::{MeshTag, Notes};
@@ -84,7 +85,15 @@ impl Session {
         let connection = Connection::start(identity, Some(mailbox.clone())).keeping(SentBook::Open(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
         let (notes, told) = Notes::new();
-        let one = JoinedMesh { tag, connection, mailbox, pull_lock: Arc::default(), waits: Waits::default(), notes };
+        let one = JoinedMesh {
+            tag,
+            connection,
+            mailbox,
+            pull_lock: Arc::default(),
+            waits: Waits::default(),
+            subscriptions: Subscriptions::default(),
+            notes,
+        };
         bound.push(one.clone());
         drop(bound);
         self.routes.touch();

@@ -124,7 +124,15 @@ mod tests {
         let (notes, mut told) = Notes::new();
         let tag = MeshTag { slug: who.slug.clone(), id: who.mesh_id.to_string() };
         let connection = Connection::start(who, Some(mailbox.clone()));
-        let bound = JoinedMesh { tag, connection, mailbox, pull_lock: Arc::default(), waits: Waits::default(), notes };
+        let bound = JoinedMesh {
+            tag,
+            connection,
+            mailbox,
+            pull_lock: Arc::default(),
+            waits: Waits::default(),
+            subscriptions: Default::default(),
+            notes,
+        };
         let following = tokio::spawn(follow::<Umbrella>(&session, &bound));
         let (mut socket, _) = broker.greet().await;
         for event in ["rain", "peer_joined"] {

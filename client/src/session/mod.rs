@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, State};
 use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
+use crate::features::streams::Subscriptions;
 use crate::inbox::{KEEP, Mailbox, Message};
 use crate::local;
 use crate::paths::Env;
@@ -67,6 +68,8 @@ pub struct JoinedMesh {
     pub pull_lock: Arc<tokio::sync::Mutex<()>>,
     /// Questions whose answers a tool call waits for.
     pub waits: Waits,
+    /// Streams that this session is subscribed to.
+    pub subscriptions: Subscriptions,
     /// Notes on their way into the session.
     notes: Notes,
 }

@@ -197,6 +197,23 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     })?;
     calls.make(ann, "state delete", &["state", "delete", "build"])?;
 
+    // Tasks and streams.
+    let task = calls.make(ann, "task create", &["task", "create", "tests"])?;
+    let task = task["id"].as_str().context("an id")?.to_owned();
+    calls.plain(ann, &["task list", "task next"])?;
+    for verb in ["show", "claim", "unclaim", "complete", "reopen"] {
+        calls.make(ann, &format!("task {verb}"), &["task", verb, &task])?;
+    }
+    calls.make(ann, "task update", &["task", "update", &task, "--priority", "high"])?;
+    calls.make(ann, "task assign", &["task", "assign", &task, "Bob"])?;
+    calls.make(ann, "task delete", &["task", "delete", &task])?;
+    calls.make(ann, "stream create", &["stream", "create", "builds"])?;
+    calls.make(ann, "stream publish", &["stream", "publish", "builds", "1"])?;
+    calls.make(ann, "stream read", &["stream", "read", "builds"])?;
+    calls.make(ann, "stream tail", &["stream", "tail", "builds", "--from", "start", "--count", "1"])?;
+    calls.plain(ann, &["stream list"])?;
+    calls.make(ann, "stream delete", &["stream", "delete", "builds"])?;
+
     // Governance.
     let bobs = ann.json(&["peers", "--json"])?[0]["memberPubkey"].as_str().context("a key")?.to_owned();
     calls.make(ann, "approvers add", &["approvers", "add", &bobs])?;

@@ -19,21 +19,40 @@ async fn every_listed_tool_works() -> Result<()> {
     let sent = ann.call("send_message", json!({"to": "BobS", "message": "hello"})).await?.text;
     let id = sent.split(" → ").nth(1).and_then(|rest| rest.split(' ').next()).context("an id")?.to_owned();
     ann.call("set_state", json!({"key": "old", "value": null})).await?;
+    let mut tasks = Vec::new();
+    for title in ["first", "second", "third"] {
+        let made = bob.call("create_task", json!({"title": title})).await?.text;
+        tasks.push(made.split(' ').nth(2).context("an id")?.trim_end_matches(':').to_owned());
+    }
+    let (first, second, third) = (&tasks[0], &tasks[1], &tasks[2]);
+    bob.call("claim_task", json!({"id": third})).await?;
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("check_messages", json!({})),
+        ("claim_task", json!({"id": first})),
+        ("complete_task", json!({"id": first, "result": "green"})),
+        ("create_stream", json!({"name": "builds"})),
+        ("create_task", json!({"title": "fourth", "tags": ["ci"]})),
         ("delete_state", json!({"key": "old"})),
+        ("delete_task", json!({"id": second})),
         ("get_state", json!({"key": "old"})),
+        ("get_task", json!({"id": first})),
         ("join_group", json!({"name": "@qa", "role": "lead"})),
         ("leave_group", json!({"name": "qa"})),
         ("list_peers", json!({"mesh_slug": "team"})),
         ("list_state", json!({})),
+        ("list_streams", json!({})),
+        ("list_tasks", json!({"status": "completed"})),
         ("mesh_info", json!({})),
         ("mesh_stats", json!({})),
         ("message_status", json!({"id": id})),
+        ("next_task", json!({})),
         ("ping_mesh", json!({})),
         ("poll_inbox", json!({})),
+        ("publish", json!({"stream": "builds", "data": {"green": true}})),
+        ("read_stream", json!({"stream": "builds"})),
         ("register", json!({"name": "BobS"})),
+        ("reopen_task", json!({"id": first})),
         ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
         ("send_message", json!({"to": ["AnnS", "*"], "message": "to all", "priority": "low"})),
         ("set_profile", json!({"title": "QA", "capabilities": ["tests"]})),
@@ -41,6 +60,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("set_status", json!({"status": "working"})),
         ("set_summary", json!({"summary": "writing tests"})),
         ("set_visible", json!({"visible": true})),
+        ("subscribe", json!({"stream": "builds", "from": "start"})),
         ("topic_create", json!({"name": "plans"})),
         ("topic_history", json!({"topic": "plans"})),
         ("topic_join", json!({"topic": "plans"})),
@@ -48,6 +68,9 @@ async fn every_listed_tool_works() -> Result<()> {
         ("topic_list", json!({})),
         ("topic_mark_read", json!({"topic": "plans"})),
         ("topic_members", json!({"topic": "plans"})),
+        ("unclaim_task", json!({"id": third})),
+        ("unsubscribe", json!({"stream": "builds"})),
+        ("update_task", json!({"id": third, "priority": "low"})),
     ];
     let mut listed: Vec<String> =
         bob.client.list_all_tools().await?.into_iter().map(|tool| tool.name.into_owned()).collect();

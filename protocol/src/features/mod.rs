@@ -10,4 +10,6 @@ pub mod messaging;
 pub mod moderation;
 pub mod presence;
 pub mod state;
+pub mod streams;
+pub mod tasks;
 pub mod topics;

@@ -338,4 +338,63 @@ broker_suite! {
             B -
         "#).await
     }
+
+    async fn tasks_are_answered_with_the_list_of_all(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"create_task","title":"T1","assignee":"Ben","priority":"high","tags":["x"]}
+            A < {"type":"task_created","id":"$one"}
+            A > {"type":"create_task","title":"T2"}
+            A < {"type":"task_created","id":"$two"}
+            B > {"type":"claim_task","taskId":"$one"}
+            B < {"type":"task_list","tasks":[{"id":"$two","title":"T2","assignee":null,"claimedBy":null,"status":"open","priority":"normal","createdBy":"alice","tags":[]},{"id":"$one","title":"T1","assignee":"Ben","claimedBy":"bob","status":"claimed","priority":"high","createdBy":"alice","tags":["x"]}]}
+            A > {"type":"claim_task","taskId":"$one"}
+            A < {"type":"error","code":"task_not_claimable","message":"task is not open or does not exist"}
+            B > {"type":"complete_task","taskId":"$one","result":"ok"}
+            B < {"type":"task_list","tasks":[{"id":"$two"},{"id":"$one","claimedBy":"bob","status":"done"}]}
+            B > {"type":"complete_task","taskId":"nope"}
+            B < {"type":"error","code":"task_not_found","message":"task not found in this mesh"}
+            A > {"type":"list_tasks","status":"done"}
+            A < {"type":"task_list","tasks":[{"id":"$one","title":"T1","status":"done"}]}
+            A > {"type":"list_tasks","assignee":"Ben"}
+            A < {"type":"task_list","tasks":[{"id":"$one"}]}
+            A > {"type":"list_tasks","status":"claimed"}
+            A < {"type":"task_list","tasks":[]}
+            A > {"type":"mesh_info"}
+            A < {"type":"mesh_info_result","tasks":{"open":1,"claimed":0,"done":1}}
+            A -
+            B -
+        "#).await
+    }
+
+    async fn streams_reach_subscribers_but_the_one_who_publishes(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"create_stream","name":"st"}
+            A < {"type":"stream_created","id":"$id","name":"st"}
+            A > {"type":"create_stream","name":"st"}
+            A < {"type":"stream_created","id":"$id","name":"st"}
+            B > {"type":"subscribe","stream":"st"}
+            B < {"type":"subscribed","stream":"st"}
+            A > {"type":"subscribe","stream":"st"}
+            A < {"type":"subscribed","stream":"st"}
+            A > {"type":"publish","stream":"st","data":{"n":1}}
+            B < {"type":"stream_data","stream":"st","data":{"n":1},"publishedBy":"alice","offset":null}
+            B > {"type":"subscribe","stream":"later"}
+            B < {"type":"subscribed","stream":"later"}
+            A > {"type":"publish","stream":"later","data":null}
+            B < {"type":"stream_data","stream":"later","data":null,"publishedBy":"alice","offset":null}
+            A > {"type":"list_streams"}
+            A < {"type":"stream_list","streams":[{"name":"later","createdBy":"alice","subscriberCount":1},{"id":"$id","name":"st","createdBy":"alice","subscriberCount":2}]}
+            B > {"type":"unsubscribe","stream":"st"}
+            A > {"type":"mesh_info"}
+            A < {"type":"mesh_info_result","streams":["later","st"]}
+            A > {"type":"publish","stream":"st"}
+            A < {"type":"error","code":"invalid_args"}
+            A -
+            B -
+        "#).await
+    }
 }

@@ -99,10 +99,19 @@ pub fn info(cx: &Context) -> Result<(), CliError> {
         row("peers", info.peers.to_string());
         row("members", info.members.to_string());
         let list = |names: &[String]| names.iter().map(|name| clean(name).into_owned()).collect::<Vec<_>>().join(", ");
-        for (label, names) in [("groups", &info.groups), ("topics", &info.topics), ("state", &info.state_keys)] {
+        for (label, names) in [
+            ("groups", &info.groups),
+            ("topics", &info.topics),
+            ("state", &info.state_keys),
+            ("streams", &info.streams),
+        ] {
             if !names.is_empty() {
                 row(label, list(names));
             }
+        }
+        let tasks = &info.tasks;
+        if tasks.open + tasks.claimed + tasks.done > 0 {
+            row("tasks", format!("{} open, {} claimed, {} done", tasks.open, tasks.claimed, tasks.done));
         }
         text
     })

@@ -63,7 +63,7 @@ pub fn greeted(ack: &HelloAck) -> Option<u64> {
 }
 
 /// A value as compact JSON for a model: harmless, and of a long one the beginning with its length.
-fn shown(value: &Value, most_chars: usize) -> String {
+pub fn shown(value: &Value, most_chars: usize) -> String {
     let text = harmless(&value.to_string());
     match text.chars().count() {
         chars if chars > most_chars => {

@@ -1,0 +1,352 @@
+//! `task claim`, `unclaim`, `complete`, `reopen`, `update`, `assign`, `delete`.
+
+use clap::Args;
+use claudemesh_protocol::call::Call;
+use claudemesh_protocol::features::tasks::{
+    ClaimTask, CompleteTask, DeleteTask, ReopenTask, TaskChanged, UnclaimTask, UpdateTask,
+};
+use claudemesh_protocol::id::TaskId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::short;
+use super::show::word;
+use super::{Urgency, ids, in_mesh, parse_due};
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::Output;
+use crate::verb::shape::{self, InMesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done};
+
+/// Claim a task: it is yours until you complete it or give it back.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  claudemesh task claim 4uWv2xYz")]
+pub struct ClaimArgs {
+    /// Its id, or 8 or more characters of it.
+    id: String,
+}
+
+/// A task that was claimed, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Claimed {
+    id: String,
+    claimed: bool,
+}
+
+impl Verb for ClaimArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Claimed>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Claimed>>()]
+    }
+
+    /// Exit 5 when there is no such task, 6 when another session has it, it is done or blocked.
+    fn run(self, cx: &Context) -> Ran {
+        let (mesh, id) = change(cx, &self.id, |task_id| ClaimTask { task_id })?;
+        cx.out
+            .answer(&InMesh::new(&mesh, Claimed { id: id.clone(), claimed: true }), |out| told("claimed", &id, out))
+            .map(done)
+    }
+}
+
+/// Give a claimed task back.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  claudemesh task unclaim 4uWv2xYz")]
+pub struct UnclaimArgs {
+    /// Its id, or 8 or more characters of it.
+    id: String,
+}
+
+/// A task that was given back, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Unclaimed {
+    id: String,
+    unclaimed: bool,
+}
+
+impl Verb for UnclaimArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Unclaimed>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Unclaimed>>()]
+    }
+
+    /// Exit 5 when there is no such task, 6 when it is not claimed, 2 when another member's session has it.
+    fn run(self, cx: &Context) -> Ran {
+        let (mesh, id) = change(cx, &self.id, |task_id| UnclaimTask { task_id })?;
+        cx.out
+            .answer(&InMesh::new(&mesh, Unclaimed { id: id.clone(), unclaimed: true }), |out| {
+                told("gave back", &id, out)
+            })
+            .map(done)
+    }
+}
+
+/// Mark a task as done, with what came of it.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  claudemesh task complete 4uWv2xYz\n  claudemesh task complete 4uWv2xYz \"all green\""
+)]
+pub struct CompleteArgs {
+    /// Its id, or 8 or more characters of it.
+    id: String,
+    /// What came of it.
+    result: Option<String>,
+}
+
+/// A task that was completed, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Completed {
+    id: String,
+    completed: bool,
+    result: Option<String>,
+}
+
+impl Verb for CompleteArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Completed>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Completed>>()]
+    }
+
+    /// Exit 5 when there is no such task, 6 when it is blocked or done with another result, 2 when another member's session
+    /// has it.
+    fn run(self, cx: &Context) -> Ran {
+        let result = self.result.clone();
+        let (mesh, id) = change(cx, &self.id, |task_id| CompleteTask { task_id, result })?;
+        let completed = Completed { id: id.clone(), completed: true, result: self.result };
+        cx.out.answer(&InMesh::new(&mesh, &completed), |out| told("completed", &id, out)).map(done)
+    }
+}
+
+/// Open a task again that is done. Its result stays in the history.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  claudemesh task reopen 4uWv2xYz")]
+pub struct ReopenArgs {
+    /// Its id, or 8 or more characters of it.
+    id: String,
+}
+
+/// A task that was opened again, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Reopened {
+    id: String,
+    reopened: bool,
+}
+
+impl Verb for ReopenArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Reopened>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Reopened>>()]
+    }
+
+    /// Exit 5 when there is no such task, 6 when it is not done.
+    fn run(self, cx: &Context) -> Ran {
+        let (mesh, id) = change(cx, &self.id, |task_id| ReopenTask { task_id })?;
+        cx.out
+            .answer(&InMesh::new(&mesh, Reopened { id: id.clone(), reopened: true }), |out| told("reopened", &id, out))
+            .map(done)
+    }
+}
+
+/// Change a task. An empty text removes the description, assignee or time.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  claudemesh task update 4uWv2xYz --priority urgent --due 2h\n  \
+                        claudemesh task update 4uWv2xYz --depends-on 9oLmNoPq,7hIjKlMn")]
+pub struct UpdateArgs {
+    /// Its id, or 8 or more characters of it.
+    id: String,
+    /// Another title.
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+    /// Another description.
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Another assignee.
+    #[arg(long, value_name = "WHO")]
+    assignee: Option<String>,
+    /// Another priority.
+    #[arg(long, value_enum)]
+    priority: Option<Urgency>,
+    /// These tags and no others, separated with commas; empty: none.
+    #[arg(long, value_name = "TAGS", value_delimiter = ',')]
+    tags: Option<Vec<String>>,
+    /// These dependencies and no others, separated with commas; empty: none.
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    depends_on: Option<Vec<String>>,
+    /// Another time: 2h or 3d from now, or a time such as 2026-04-08T09:53:03Z; empty: none.
+    #[arg(long, value_name = "TIME")]
+    due: Option<String>,
+    /// Only if the task has this version now.
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
+}
+
+/// A task that was changed, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Updated {
+    id: String,
+    updated: bool,
+}
+
+impl Verb for UpdateArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Updated>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Updated>>()]
+    }
+
+    /// Exit 5 when there is no such task or dependency, 6 when it has another version or would wait for itself.
+    fn run(self, cx: &Context) -> Ran {
+        let or_none = |text: String| Some(text).filter(|text| !text.is_empty());
+        let due = |text: String| or_none(text).map(|text| parse_due(&text)).transpose();
+        let due_at = self.due.map(due).transpose().map_err(|why| CliError::invalid_args(format!("--due: {why}.")))?;
+        let full = |list: Vec<String>| list.into_iter().filter(|one| !one.is_empty()).collect::<Vec<_>>();
+        let update = UpdateTask {
+            task_id: TaskId::default(),
+            title: self.title,
+            description: self.description.map(or_none),
+            assignee: self.assignee.map(or_none),
+            priority: self.priority.map(Into::into),
+            tags: self.tags.map(full),
+            depends_on: self.depends_on.map(|list| ids(&full(list))),
+            due_at,
+            expected_version: self.if_version,
+        };
+        let (mesh, id) = change(cx, &self.id, |task_id| UpdateTask { task_id, ..update })?;
+        cx.out
+            .answer(&InMesh::new(&mesh, Updated { id: id.clone(), updated: true }), |out| told("changed", &id, out))
+            .map(done)
+    }
+}
+
+/// Say who should do a task; the assignee is told.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  claudemesh task assign 4uWv2xYz Bob\n  claudemesh task assign 4uWv2xYz @frontend\n  \
+                        claudemesh task assign 4uWv2xYz \"\""
+)]
+pub struct AssignArgs {
+    /// Its id, or 8 or more characters of it.
+    id: String,
+    /// A name, @group or key; empty: nobody.
+    who: String,
+}
+
+/// A task and whose it should be, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Assigned {
+    id: String,
+    assignee: Option<String>,
+}
+
+impl Verb for AssignArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Assigned>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Assigned>>()]
+    }
+
+    /// Exit 5 when there is no such task.
+    fn run(self, cx: &Context) -> Ran {
+        let assignee = Some(self.who).filter(|who| !who.is_empty());
+        let to = assignee.clone();
+        let (mesh, id) =
+            change(cx, &self.id, |task_id| UpdateTask { task_id, assignee: Some(to), ..UpdateTask::default() })?;
+        cx.out
+            .answer(&InMesh::new(&mesh, Assigned { id: id.clone(), assignee: assignee.clone() }), |out| {
+                let who = assignee.as_deref().map_or_else(|| "nobody".to_owned(), |who| word(who, out));
+                format!("{} {} is for {who}\n", out.tick(), word(&short(&id), out))
+            })
+            .map(done)
+    }
+}
+
+/// Delete a task with its history.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  claudemesh task delete 4uWv2xYz")]
+pub struct DeleteArgs {
+    /// Its id, or 8 or more characters of it.
+    id: String,
+}
+
+/// A task that was deleted, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Deleted {
+    id: String,
+    deleted: bool,
+}
+
+impl Verb for DeleteArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Deleted>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Deleted>>()]
+    }
+
+    /// Exit 5 when there is no such task, 6 while others wait for it, 2 when another member created it.
+    fn run(self, cx: &Context) -> Ran {
+        let (mesh, id) = change(cx, &self.id, |task_id| DeleteTask { task_id })?;
+        cx.out
+            .answer(&InMesh::new(&mesh, Deleted { id: id.clone(), deleted: true }), |out| told("deleted", &id, out))
+            .map(done)
+    }
+}
+
+fn told(what: &str, id: &str, out: &Output) -> String {
+    format!("{} {what} {}\n", out.tick(), word(&short(id), out))
+}
+
+/// Changes a task; answers its whole id.
+fn change<C: Call<Answer = TaskChanged>>(
+    cx: &Context,
+    id: &str,
+    request: impl FnOnce(TaskId) -> C,
+) -> Result<(String, String), CliError> {
+    let request = request(id.into());
+    let (mesh, changed) = in_mesh(cx, |connection| async move { connection.write(request).await })?;
+    Ok((mesh, changed.map_or_else(|| id.to_owned(), |changed| changed.task_id.to_string())))
+}
