@@ -79,6 +79,7 @@ impl Terminal {
             if self.screen()?.contains(text) {
                 return Ok(());
             }
+            // The screen is drawn by another program, piece by piece: no event says that it is as it will be.
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         bail!("the screen never shows `{text}`:\n{}", self.screen()?)
