@@ -42,7 +42,7 @@ pub enum ConfigError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitsMode {
-    /// The limits of [`Limits`].
+    /// As the configuration says.
     #[default]
     Default,
     /// None: benchmarks and trusted networks.

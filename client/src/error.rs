@@ -140,7 +140,7 @@ impl CliError {
         let general = match self.exit {
             ExitCode::Success | ExitCode::Cancelled => None,
             ExitCode::Auth => Some("The mesh may have forgotten this member: see `claudemesh doctor`, or join again."),
-            ExitCode::InvalidArgs => Some("See `claudemesh help` and `claudemesh help COMMAND`."),
+            ExitCode::InvalidArgs => Some("See `claudemesh help`."),
             ExitCode::Network => Some("See `claudemesh doctor` for what is unreachable."),
             ExitCode::NotFound => match self.code.as_str() {
                 "peer_not_found" | "unknown_target" => {

@@ -25,6 +25,11 @@ fn main() -> ExitCode {
             return hook::run(&env, &ConfigStore::locate(&env, None), argv.get(2).and_then(|word| word.to_str()))
                 .into();
         }
+        Some(cli::complete::WORD) if argv.len() == 3 => {
+            let store = ConfigStore::locate(&Env::of_process(), None);
+            let text = cli::complete::lines(&store, &argv[2].to_string_lossy());
+            return cli::printed(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())).into();
+        }
         Some("status-line") => {
             if let Some(wrapped) = status_line::quick_args(&argv[2..]) {
                 let env = Env::of_process();

@@ -24,7 +24,7 @@ pub const MCP_SURFACE: &str = "CLAUDEMESH_MCP_SURFACE";
 pub const LOCAL: &str = "CLAUDEMESH_LOCAL";
 /// Seconds that the holder of this machine's mesh may answer nothing before another process ends it; 0: it is left alone.
 pub const HOLDER_PATIENCE: &str = "CLAUDEMESH_HOLDER_PATIENCE";
-/// Set for a session that nobody waits for once it has ended: `doctor`'s own.
+/// Set for a session that no one waits for once it has ended: `doctor`'s own.
 pub const NO_LEASE: &str = "CLAUDEMESH_NO_LEASE";
 /// Variable that moves the database of this machine's mesh.
 pub const MESH_DB_PATH: &str = "MESH_DB_PATH";
@@ -86,7 +86,7 @@ pub fn config_dir(env: &Env, explicit: Option<&Path>) -> PathBuf {
     }
 }
 
-/// Where processes look that nobody tells another place: `~/.claudemesh`.
+/// Where processes look that no one tells another place: `~/.claudemesh`.
 pub fn usual_config_dir(env: &Env) -> PathBuf {
     env.home().join(".claudemesh")
 }

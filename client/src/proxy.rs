@@ -98,7 +98,8 @@ fn parse(value: &str, variable: &str) -> Result<Proxy, String> {
         Some((credentials, place)) => (Some(credentials), place),
         None => (None, rest),
     };
-    let (host, port) = split_port(place, 80).filter(|(host, _)| !host.is_empty()).ok_or_else(|| wrong("is no URL"))?;
+    let (host, port) =
+        split_port(place, 80).filter(|(host, _)| !host.is_empty()).ok_or_else(|| wrong("is not a URL"))?;
     let decode = |text: &str| -> Result<String, String> {
         percent_decoded(text).ok_or_else(|| wrong("has credentials that are not UTF-8"))
     };

@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("verb", &["context", "error"]),
 ];
 
-/// What nobody below may use.
+/// What no one below may use.
 const ON_TOP: &[(&str, &[&str])] = &[
     ("features", &["cli", "doctor", "hook", "install", "launch"]),
     ("ipc", &["cli", "doctor", "install", "launch", "mcp"]),

@@ -17,6 +17,6 @@ pub fn start(env: &Env) {
     // Fails only when a subscriber is installed already.
     let _ = builder.try_init();
     if let Some(error) = error {
-        tracing::warn!(%error, "CLAUDEMESH_LOG is no filter");
+        tracing::warn!(%error, "CLAUDEMESH_LOG is not a valid filter");
     }
 }

@@ -20,7 +20,7 @@ pub fn parse_groups(text: &str) -> Result<Groups, String> {
         let name = name.trim().trim_start_matches('@');
         let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
         if name.is_empty() || !name.chars().all(fine) {
-            return Err(format!("'{name}' is no group name: letters, digits, '-', '_', '.' and '/' are allowed"));
+            return Err(format!("'{name}' is not a group name: letters, digits, '-', '_', '.' and '/' are allowed"));
         }
         let role = role.filter(|role| !role.is_empty()).map(str::to_owned);
         groups.push(claudemesh_protocol::features::groups::Group { name: name.to_owned(), role });
@@ -29,7 +29,7 @@ pub fn parse_groups(text: &str) -> Result<Groups, String> {
 }
 
 /// Bounds of times on the command line. Invites end at a whole second and the silence of a peer counts in milliseconds, so what
-/// is shorter than a second would act like 0 there: an invite that nobody can use, `kick --stale` for everyone.
+/// is shorter than a second would act like 0 there: an invite that no one can use, `kick --stale` for everyone.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Reads a number with `s`, `m`, `h` or `d` (seconds without a unit), from a second to 366 days.
@@ -45,24 +45,24 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" | "hr" => 3_600.0,
         "d" | "day" | "days" => 86_400.0,
         "w" => 604_800.0,
-        unit => return Err(format!("'{unit}' is no unit of time: s, m, h or d")),
+        unit => return Err(format!("'{unit}' is not a unit of time: s, m, h or d")),
     };
     let number: f64 =
-        digits.trim().parse().map_err(|_| format!("'{text}' is no time: expected for example 30m or 7d"))?;
+        digits.trim().parse().map_err(|_| format!("'{text}' is not a time: expected for example 30m or 7d"))?;
     // The bounds hold for what is used, which is rounded to nanoseconds.
     Duration::try_from_secs_f64(number * factor).ok().filter(|time| (SHORTEST..=LONGEST).contains(time)).ok_or_else(
         || format!("'{text}' is out of range: at least a second and at most {} days", LONGEST.as_secs() / 86_400),
     )
 }
 
-/// Reads how many seconds to wait for an answer: 1 to 600, as whoever waits takes less for 1.
+/// Reads how many seconds to wait for an answer: 1 to 600, as anyone who waits takes less for 1.
 ///
 /// # Errors
 /// What is wrong, for clap.
 pub(crate) fn parse_wait(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (1.0..=600.0).contains(&seconds) => Ok(seconds),
-        _ => Err(format!("'{text}' is no number of seconds from 1 to 600")),
+        _ => Err(format!("'{text}' is not a number of seconds from 1 to 600")),
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn parse_wait(text: &str) -> Result<f64, String> {
 pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err(format!("'{text}' is no number of seconds from 0 to 86400")),
+        _ => Err(format!("'{text}' is not a number of seconds from 0 to 86400")),
     }
 }
 

@@ -79,7 +79,7 @@ codes! {
     TimestampSkew = "timestamp_skew", Auth, 401, true, "The timestamp is more than 60 seconds from the broker's clock.";
     Malformed = "malformed", BadRequest, 400, false, "A key, signature or encoded part has the wrong shape.";
     BadSignature = "bad_signature", Auth, 401, false, "The signature does not verify.";
-    Expired = "expired", Auth, 410, false, "It is past its expiry.";
+    Expired = "expired", Auth, 410, false, "This invite has expired.";
     TtlTooLong = "ttl_too_long", Auth, 401, false, "An attestation may live 24 hours at most.";
     Revoked = "revoked", Auth, 403, false, "This member was banned from the mesh, or the invite was revoked.";
     Unauthorized = "unauthorized", Auth, 401, false, "No such member in this mesh, or a credential is missing.";

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Largest WebSocket message in either direction. The reference closes at 64 KiB; long texts and relayed files
 /// need more, so ours accepts 1 MiB of payload plus room for base64 and JSON.
 pub const MAX_FRAME_BYTES: usize = 1_500_000;
-/// Largest message before the hello, and the hello itself: what somebody unknown may make the broker collect.
+/// Largest message before the hello, and the hello itself: what someone unknown may make the broker collect.
 pub const MAX_HELLO_BYTES: usize = 65_536;
 /// `ciphertext` + `nonce` + `targetSpec` of one `send`, in characters: 1 MiB of text after base64.
 pub const MAX_MESSAGE_CHARS: usize = 1_400_000;

@@ -151,21 +151,21 @@ pub fn group_name(text: &str) -> Result<String, TargetError> {
     if fine { Ok(name.into()) } else { Err(TargetError::BadGroup) }
 }
 
-/// Why a name cannot be given to somebody: nobody could be reached by it.
+/// Why a name cannot be given to someone: no one could be reached by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// [`Target::parse`] reads it as an audience.
     #[error("expected a name that means one peer: `*` and what begins with `@` or `#` mean many")]
     Audience,
     /// It reads as a key or as the beginning of one.
-    #[error("expected a name that does not look like a key: 8 and more digits of 0-9 and a-f mean one")]
+    #[error("expected a name that does not look like a key: at least the first 8 digits of 0-9 and a-f mean one")]
     Key,
 }
 
 /// Digits from which on a text is taken for the beginning of a key.
 pub const MIN_KEY_PREFIX: usize = 8;
 
-/// Checks that a message to this name means whoever is called so, and nobody else.
+/// Checks that a message to this name means the one who is called so.
 ///
 /// # Errors
 /// [`NameError`].

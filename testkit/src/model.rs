@@ -153,7 +153,7 @@ impl Shared {
                     let stream = body["stream"] == true;
                     let message = self.message(&body);
                     lock(&self.requests).push(body);
-                    // A permit is kept when nobody waits right now.
+                    // A permit is kept when no one waits right now.
                     self.came.notify_one();
                     if stream {
                         write.write_all(self.events(&message).as_bytes()).await?;

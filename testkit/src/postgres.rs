@@ -45,7 +45,7 @@ impl Postgres {
         Self::make(bin, settings, None)
     }
 
-    /// A server that sees a disk of that size (as `mount` writes it) at `small` in its folder; nobody else sees it. Needs root.
+    /// A server that sees a disk of that size (as `mount` writes it) at `small` in its folder; no one else sees it. Needs root.
     ///
     /// # Errors
     /// As [`Self::start`].

@@ -51,7 +51,7 @@ pub fn priority(what: &'static str, number: i32) -> Result<Priority, DbError> {
     }
 }
 
-/// Stage of a delivery that nobody took in time; above every proved step, so that it is final.
+/// Stage of a delivery that no one took in time; above every proved step, so that it is final.
 pub const STAGE_EXPIRED: i32 = 9;
 
 /// 0 stored to 4 answered.

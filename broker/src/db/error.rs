@@ -135,7 +135,7 @@ impl DbError {
         Self::BadUrl { option, expected, source: None }
     }
 
-    /// For a URL with a part that somebody else could not read.
+    /// For a URL with a part that someone else could not read.
     #[cfg(feature = "postgres")]
     pub(crate) fn bad_url(option: &'static str, expected: &'static str, source: impl Into<Source>) -> Self {
         Self::BadUrl { option, expected, source: Some(source.into()) }

@@ -89,7 +89,7 @@ impl Drop for Exclusive {
     }
 }
 
-/// Locks `<database>.lock`. A database in memory has nobody to share it with; a `file:` URI names no plain file.
+/// Locks `<database>.lock`. A database in memory has no one to share it with; a `file:` URI names no plain file.
 #[cfg(feature = "sqlite")]
 fn lock_beside(path: &str) -> Result<Option<std::fs::File>, DbError> {
     if path.contains(":memory:") || path.starts_with("file:") {
@@ -108,7 +108,7 @@ fn lock_beside(path: &str) -> Result<Option<std::fs::File>, DbError> {
     }
 }
 
-/// Takes the lock for this connection and checks that nobody else had it since we signed. The lock is per schema, so that
+/// Takes the lock for this connection and checks that no one else had it since we signed. The lock is per schema, so that
 /// several brokers can share one server and database.
 #[cfg(feature = "postgres")]
 pub(super) async fn lock(

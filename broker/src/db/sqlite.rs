@@ -120,7 +120,7 @@ pub(super) fn connect(path: &str, max_bytes: Option<u64>) -> Result<SqliteConnec
     let unavailable = |error: diesel::ConnectionError| DbError::Unavailable(error.into());
     let mut conn = SqliteConnection::establish(path).map_err(unavailable)?;
     // `busy_timeout` first: switching to WAL takes a lock. FULL: an acknowledged message is on the disk, not in its cache.
-    // The cache of a connection fills with whatever it writes, bodies that nobody reads included: it is the largest part of
+    // The cache of a connection fills with whatever it writes, bodies that no one reads included: it is the largest part of
     // what a peer costs that is away or does not read. 8 MB hold the indexes of some ten thousand waiting messages.
     // The log is copied into the file in the background (`checkpoint`). Only when that falls behind by 64 MB a transaction
     // does the rest itself.

@@ -138,7 +138,7 @@ mod tests {
         for bad in ["@all", "*", "#x", "deadbeef", ""] {
             assert_eq!(member_name(bad).unwrap_err().code, ErrorCode::InvalidName, "{bad:?}");
         }
-        assert_eq!(display_name("#1 team"), Ok("#1 team".into()), "the title of a mesh is no address");
+        assert_eq!(display_name("#1 team"), Ok("#1 team".into()), "the title of a mesh is not an address");
     }
 
     #[test]

@@ -45,7 +45,7 @@ const QUEUE: usize = 1_024;
 /// Attempts of a transaction that failed for a passing reason.
 const ATTEMPTS: u32 = 3;
 /// How long a transaction is repeated when storage goes away under it: a database server that restarts is back by then, and
-/// nobody has to be told. While storage stays away, later transactions are tried once.
+/// no one has to be told. While storage stays away, later transactions are tried once.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause between these attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));

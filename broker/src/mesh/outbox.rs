@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(taken(&mut outbox, 0, 0, 0), [0; 0], "nothing has left");
         assert_eq!(taken(&mut outbox, 1, 1_000, 1_000), [0; 0], "the first has just left");
         assert_eq!(taken(&mut outbox, 1, 30_999, 30_999), [0; 0]);
-        assert_eq!(taken(&mut outbox, 1, 60_000, 1_001), [0; 0], "nobody was heard of since");
+        assert_eq!(taken(&mut outbox, 1, 60_000, 1_001), [0; 0], "no one was heard of since");
         assert_eq!(taken(&mut outbox, 1, 60_000, 30_000), [1]);
         assert_eq!(taken(&mut outbox, 2, 60_000, 60_000), [0; 0]);
         assert_eq!(taken(&mut outbox, 2, 90_000, 90_000), [2]);

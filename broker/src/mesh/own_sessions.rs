@@ -25,7 +25,7 @@ pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<Pee
         .filter(|at| wanted == "*" || cx.roster().get(*at).is_some_and(|peer| peer.session_id == wanted))
         .collect();
     if found.is_empty() {
-        return Err(Refusal::new(ErrorCode::NotFound, "you have no such session in this mesh at the moment"));
+        return Err(Refusal::new(ErrorCode::NotFound, "none of your sessions is connected to this mesh"));
     }
     Ok(found)
 }

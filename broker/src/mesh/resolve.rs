@@ -167,7 +167,7 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerHandle>) -> 
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(unknown(&format!("nobody here is called `{}`", printable(text)))),
+        0 => Err(unknown(&format!("no one here is called `{}`", printable(text)))),
         _ => Err(ambiguous(roster, text, &found)),
     }
 }
@@ -383,8 +383,8 @@ impl<'a> Route<'a> {
         }
         if self.routed.is_empty() && self.blocked == blocked {
             return Err(unknown(&match excluded {
-                true => format!("nobody is in {what} but who is left out: you, and those who get it directly"),
-                false => format!("nobody else is in {what}"),
+                true => format!("no one else is in {what}: you are left out, and the others get the message directly"),
+                false => format!("no one else is in {what}"),
             }));
         }
         Ok(())

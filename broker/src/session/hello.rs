@@ -193,7 +193,7 @@ pub fn trim(description: &mut PeerDescription) {
         cut(text, limits::MAX_TEXT_CHARS);
     }
     if let Some(name) = &mut description.display_name {
-        // As with the names of members, nobody is to read as somebody else.
+        // As with the names of members, no one is to read as someone else.
         name.retain(|symbol| !symbol.is_control() && !is_reordering(symbol));
         *name = name.trim().to_owned();
     }

@@ -135,7 +135,7 @@ impl PeerSender {
         if !first || self.socket.try_send(Out::Ready).is_ok() {
             return Some(mark);
         }
-        // The session has ended: what nobody will take is let go, so that the next one is told again.
+        // The session has ended: what no one will take is let go, so that the next one is told again.
         let frames = std::mem::take(&mut *self.queue.frames());
         self.queue.held_bytes.fetch_sub(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
         None

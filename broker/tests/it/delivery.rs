@@ -440,7 +440,7 @@ broker_suite! {
             let ack = sender.say(&bob.pubkey(), "for a real session", json!({"targetSpec": target})).await?;
             assert_eq!((&ack["queued"], &ack["online"]), (&json!(true), &json!(0)), "{ack}");
         }
-        assert_eq!(sender.say("*", "to nobody", json!({})).await?["code"], "unknown_target");
+        assert_eq!(sender.say("*", "to no one", json!({})).await?["code"], "unknown_target");
         assert_eq!(verb.waiting_messages().await?.len(), 0);
         verb.close().await?;
         let mut real = broker.join(&bob).await?;

@@ -20,7 +20,7 @@ broker_suite! {
             assert_eq!(receiver.text().await?, group);
             receiver.send(&json!({"type": "leave_group", "name": group})).await?;
             receiver.settle().await?;
-            sender.say(&format!("@{group}"), "nobody is there", json!({})).await?;
+            sender.say(&format!("@{group}"), "no one is there", json!({})).await?;
             assert_eq!(receiver.waiting_messages().await?.len(), 0);
         }
         Ok(())
@@ -66,7 +66,7 @@ broker_suite! {
         let mut peer = broker.join(&bob).await?;
         peer.send(&json!({"type": "join_group", "name": "frontend"})).await?;
         peer.settle().await?;
-        for (group, words) in [("@frontend", "but who is left out"), ("@empty", "nobody else is in @empty")] {
+        for (group, words) in [("@frontend", "you are left out"), ("@empty", "no one else is in @empty")] {
             let ack = alice.say(group, "hello", json!({"exclude": [bob.pubkey()]})).await?;
             assert!(ack["error"].as_str().is_some_and(|text| text.contains(words)), "{ack}");
             assert!(ack["error"].as_str().is_some_and(|text| text.starts_with("unknown_target")), "{ack}");

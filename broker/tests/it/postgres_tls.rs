@@ -89,7 +89,7 @@ async fn encrypted(admin: &str, name: &str) -> Result<bool> {
             .bind::<diesel::sql_types::Text, _>(name)
             .load(&mut admin)
             .await?;
-    ensure!(!seen.is_empty(), "nobody is called {name}");
+    ensure!(!seen.is_empty(), "no one is called {name}");
     ensure!(seen.iter().all(|one| one.ssl == seen[0].ssl), "some are, some are not");
     Ok(seen[0].ssl)
 }

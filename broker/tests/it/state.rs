@@ -100,7 +100,7 @@ broker_suite! {
         assert_eq!(
             (&conflict["code"], &conflict["current"]),
             (&json!("conflict"), &json!({"value": "first", "version": 1})),
-            "told although nobody asked for a confirmation"
+            "told although no one asked for a confirmation"
         );
         Ok(())
     }

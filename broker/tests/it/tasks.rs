@@ -105,7 +105,7 @@ broker_suite! {
             rivals.push(broker.connect(&bob.session(&format!("rival-{number}"))).await?);
         }
         for round in 0..5 {
-            let id = create(&mut ann, &format!("round {round}"), json!({"assignee": "nobody here"})).await?;
+            let id = create(&mut ann, &format!("round {round}"), json!({"assignee": "no one here"})).await?;
             let claim = |mut rival: TestPeer, id: String| async move {
                 let answer = rival.ask(merged(about("claim_task", &id), json!({"confirm": true}))).await?;
                 Ok::<_, anyhow::Error>((rival, answer))
@@ -295,7 +295,7 @@ broker_suite! {
         assert_eq!(titles(&mut ann, json!({"tag": "t1", "limit": 2})).await?, ["n23", "n21"]);
         assert_eq!(titles(&mut ann, json!({"assignee": "ben", "limit": 1})).await?, ["n24"]);
         let next = ann.call(json!({"type": "next_task"}), "task_result").await?;
-        assert_eq!(next["task"], Value::Null, "none for alice, and none for nobody");
+        assert_eq!(next["task"], Value::Null, "none for alice, and none for no one");
         let id = create(&mut ann, "for anyone", json!({"priority": "low"})).await?;
         assert_eq!(ann.call(json!({"type": "next_task"}), "task_result").await?["task"]["id"], json!(id));
         confirmed(&mut ann, about("complete_task", &id)).await?;

@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::context::GlobalArgs;
 
+pub mod complete;
 pub mod json_schema;
 pub mod no_verb;
 mod parse;
@@ -143,7 +144,7 @@ mod tests {
         words
     }
 
-    /// Their answers differ from call to call, or they print something that is no JSON.
+    /// Their answers differ from call to call, or they print something that is not JSON.
     const FIELDS_IN_THE_ANSWER: [&str; 12] = [
         "up",
         "create",

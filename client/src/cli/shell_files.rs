@@ -96,7 +96,7 @@ fn completions(cx: &Context, args: &CompletionsArgs) -> Result<(), CliError> {
         // A shell that has not loaded its completion system has no such command.
         script = script.replace("    compdef _claudemesh", "    (( ! $+functions[compdef] )) || compdef _claudemesh");
     }
-    cx.out.write(&script)
+    cx.out.write(&super::complete::dynamic(args.shell, script))
 }
 
 /// Prints the main manual page, or writes all of them into a folder.

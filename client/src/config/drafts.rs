@@ -1,7 +1,7 @@
 //! `drafts.json`: keys of memberships and meshes that were asked for and are not in the config yet.
 //!
 //! A broker keeps what it was told as soon as it answers. Whoever dies then, or finds the disk full, would have used an invite up
-//! for a key that nobody has, or taken a name for a mesh that nobody can invite to. So the keys are on the disk before anything is
+//! for a key that no one has, or taken a name for a mesh that no one can invite to. So the keys are on the disk before anything is
 //! asked, and the next attempt at the same thing uses them again: to the broker it is the same person. Two attempts at once are
 //! one person, too.
 
@@ -144,7 +144,7 @@ mod tests {
         store.settle_draft(&first.member.public()).unwrap();
         assert_ne!(store.draft("join a").unwrap().member.public(), first.member.public());
         assert_eq!(store.draft("join b").unwrap().member.public(), other.member.public());
-        // Many attempts at what is refused do not pile up, and a damaged file stands in nobody's way.
+        // Many attempts at what is refused do not pile up, and a damaged file stands in no one's way.
         for number in 0..100 {
             store.draft(&format!("join {number}")).unwrap();
         }

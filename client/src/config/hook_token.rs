@@ -1,6 +1,6 @@
 //! `hook-token`: 32 random bytes in hex that prove to a broker that a status hook runs as this user.
 //!
-//! Sessions send its SHA-256 in their hello; hooks present the token itself, so that nobody else can change their status.
+//! Sessions send its SHA-256 in their hello; hooks present the token itself, so that no one else can change their status.
 
 use std::fmt;
 

@@ -31,6 +31,7 @@ use crate::paths::{self, Env};
 pub mod audit_heads;
 pub mod drafts;
 pub mod hook_token;
+pub mod known_names;
 pub mod last_used;
 pub mod owners;
 pub mod project_file;
@@ -84,7 +85,7 @@ impl From<ConfigError> for CliError {
                 Self::io(message).hint(format!("Check owner and rights of {}.", path.display()))
             }
             ConfigError::Damaged { path, .. } => Self::new(ExitCode::Io, "broken_config", message).hint(format!(
-                "Nothing was changed. Mend the file by hand, or move it away (mv {0} {0}.broken) and join again.",
+                "Nothing was changed. Fix the file by hand, or move it away (mv {0} {0}.broken) and join again.",
                 path.display()
             )),
             ConfigError::Newer { .. } => {
@@ -146,7 +147,7 @@ pub enum MessageMode {
     Push,
     /// Held until the session asks.
     Inbox,
-    /// Not shown at all, system events neither.
+    /// Nothing is shown, not even system events.
     Off,
 }
 
@@ -357,7 +358,7 @@ impl ConfigStore {
         let bytes = Zeroizing::new(bytes);
         let value: Value = parse(&path, &bytes)?;
         let damaged = |reason: &str| ConfigError::Damaged { path: path.clone(), reason: reason.into() };
-        let Value::Object(map) = &value else { return Err(damaged("it is not a JSON object")) };
+        let Value::Object(map) = &value else { return Err(damaged("it is not JSON object")) };
         // Taking it for empty would wipe the keys with the next write.
         if !map.get("meshes").is_some_and(Value::is_array) {
             return Err(damaged("it has no list `meshes`"));

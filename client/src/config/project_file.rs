@@ -42,7 +42,7 @@ pub struct ProjectFileError {
 
 impl From<ProjectFileError> for CliError {
     fn from(error: ProjectFileError) -> Self {
-        Self::io(format!("{error}.")).hint("Mend or delete it.")
+        Self::io(format!("{error}.")).hint("Fix or delete it.")
     }
 }
 
@@ -75,9 +75,9 @@ impl ProjectFile {
             Some(Value::String(text)) => Some(text),
             Some(Value::Array(names)) => {
                 let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
-                Some(names.ok_or_else(|| failed("`groups` has an entry that is no text".into()))?.join(","))
+                Some(names.ok_or_else(|| failed("`groups` has an entry that is not text".into()))?.join(","))
             }
-            Some(_) => return Err(failed("`groups` is no text and no list".into())),
+            Some(_) => return Err(failed("`groups` is neither text nor a list".into())),
         };
         let groups = groups.map(|text| parse_groups(&text).map(|groups| groups.0)).transpose().map_err(failed)?;
         Ok(Self { name: filled(raw.name), role: filled(raw.role), groups, mesh: filled(raw.mesh) })

@@ -425,7 +425,7 @@ impl Driver {
             message => Ok(message),
         };
         if !self.shared.pending.complete(key, answer) {
-            tracing::debug!(mesh.slug = self.shared.identity.slug, req.id = key, "an answer that nobody waits for");
+            tracing::debug!(mesh.slug = self.shared.identity.slug, req.id = key, "an answer that no one waits for");
         }
     }
 

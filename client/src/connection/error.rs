@@ -144,7 +144,7 @@ impl From<ConnectionError> for CliError {
             }
             ConnectionError::Timeout(_) => Self::new(ExitCode::Network, "timeout", message),
             ConnectionError::NotKnown(_) => Self::new(ExitCode::Network, "not_supported", message)
-                .hint("Ask whoever runs the broker to bring it up to date."),
+                .hint("Ask the person who runs the broker to bring it up to date."),
             ConnectionError::Key(_) | ConnectionError::BadUrl(_) => Self::new(ExitCode::Io, "broken_config", message)
                 .hint("Leave the mesh and join it again with a fresh invite."),
             ConnectionError::Seal(_) => Self::invalid_args(message),

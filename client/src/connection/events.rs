@@ -19,7 +19,7 @@ pub enum Heard<E> {
     Event(E),
     /// At least so many events of this type came faster than they were taken, and are lost.
     Lagged(u64),
-    /// The connection was lost and is back. Nobody tells what happened in between.
+    /// The connection was lost and is back. No one tells what happened in between.
     Away,
 }
 
@@ -33,7 +33,7 @@ pub struct Events<E> {
 
 impl<E: ServerBody> Events<E> {
     pub(super) fn new(tagged: Tagged) -> Self {
-        const { assert!(E::EVENT, "answers belong to whoever asked") };
+        const { assert!(E::EVENT, "answers belong to the asker") };
         Self { tagged, of: PhantomData }
     }
 
@@ -68,7 +68,7 @@ impl Tagged {
     }
 }
 
-/// Hands events out. Types that nobody listens to cost nothing.
+/// Hands events out. Types that no one listens to cost nothing.
 pub(super) struct Publisher {
     /// By `type`; `None` once no more can come.
     queues: Mutex<Option<HashMap<&'static str, broadcast::Sender<Item>>>>,
@@ -97,7 +97,7 @@ impl Publisher {
         });
         let heard = queue.subscribe();
         if let Some(wanted) = self.wanted.as_ref().filter(|_| first) {
-            // Nobody there any more: the queues are closed in a moment.
+            // No one there any more: the queues are closed in a moment.
             let _ = wanted.send(tag);
         }
         Tagged(heard)

@@ -193,7 +193,7 @@ impl Connection {
     /// Lets whoever listens look into the inbox: something in it can be shown again.
     pub fn nudge(&self) {
         if let Some(mail) = &self.mail {
-            // Nobody listening is fine.
+            // No one listening is fine.
             let _ = mail.stored.send(Stored(0));
         }
     }

@@ -28,12 +28,12 @@ impl Pending {
         Ticket { pending: self, id, receiver }
     }
 
-    /// Whether somebody still waits for this request: a frame whose caller gave up is not sent any more.
+    /// Whether someone still waits for this request: a frame whose caller gave up is not sent any more.
     pub(super) fn wants(&self, id: &str) -> bool {
         self.map().contains_key(id)
     }
 
-    /// Hands an answer over; `false` when nobody waits for this id.
+    /// Hands an answer over; `false` when no one waits for this id.
     pub(super) fn complete(&self, id: &str, answer: Answer) -> bool {
         let sender = self.map().remove(id);
         sender.is_some_and(|sender| sender.send(answer).is_ok())

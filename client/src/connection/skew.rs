@@ -11,7 +11,7 @@ fn between(own: &str, broker: &str) -> Option<String> {
     let older = match mine.cmp(&theirs) {
         std::cmp::Ordering::Equal => return None,
         std::cmp::Ordering::Less => "Update claudemesh on this machine",
-        std::cmp::Ordering::Greater => "Ask whoever runs the broker to update it",
+        std::cmp::Ordering::Greater => "Ask the person who runs the broker to update it",
     };
     Some(format!(
         "the broker has version {}.{}, and this claudemesh has {}.{}: what only one of them knows does not work. {older}.",

@@ -34,7 +34,7 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<Either<TcpStream, Unix>>
 /// Connects to whoever serves this machine's own mesh: by the Unix socket, else where its holder says that it listens.
 ///
 /// # Errors
-/// [`ConnectionError::Unreachable`] when nobody serves, or not in time.
+/// [`ConnectionError::Unreachable`] when no one serves, or not in time.
 pub(super) async fn open_local(store: &Store) -> Result<Socket, ConnectionError> {
     let unreachable = |url: String, reason: String| Err(ConnectionError::Unreachable { url, reason });
     let place = store.socket().unwrap_or_else(|| store.dir().to_path_buf()).display().to_string();

@@ -160,7 +160,7 @@ async fn answers_are_matched_by_id_only() {
         async move { connection.call(list_peers(), PATIENCE).await }
     });
     let second_id = socket.receive().await["_reqId"].clone();
-    // Without an id, or with a strange one: nobody is completed.
+    // Without an id, or with a strange one: no one is completed.
     socket.send(json!({"type": "error", "code": "internal", "message": "whose?"})).await;
     socket.send(json!({"type": "peers_list", "peers": []})).await;
     socket.send(json!({"type": "peers_list", "peers": [], "_reqId": "r999"})).await;
@@ -312,7 +312,7 @@ async fn events_reach_who_listens_and_a_gap_is_told() {
     let connection = Connection::start(identity(&broker.url()), None);
     let mut events = connection.events::<Push>();
     let (mut socket, _) = broker.greet().await;
-    // Of a later time: nobody knows it, nobody asked for it.
+    // Of a later time: no one knows it, no one asked for it.
     socket.send(json!({"type": "event_of_a_later_time", "value": 1})).await;
     socket.send(system("peer_joined")).await;
     assert_eq!(next_event(&mut events).await, Heard::Event(Some("peer_joined".into())));
@@ -393,7 +393,7 @@ async fn a_silent_broker_is_given_up_after_75_seconds() {
     let connection = Connection::start(identity(&broker.url()), None);
     let (_silent, _) = broker.greet().await;
     connection.ready(PATIENCE).await.unwrap();
-    // Nobody polls `_silent`, so no pong comes back. The runtime jumps from timer to timer now.
+    // No one polls `_silent`, so no pong comes back. The runtime jumps from timer to timer now.
     tokio::time::pause();
     let started = tokio::time::Instant::now();
     let mut state = connection.watch();
@@ -442,6 +442,6 @@ async fn a_request_that_was_given_up_is_not_sent_late() {
     });
     let only = socket.receive().await;
     socket.send(json!({"type": "peers_list", "peers": [], "_reqId": only["_reqId"]})).await;
-    // Had the first one been sent, its answer would complete nobody and this call would wait in vain.
+    // Had the first one been sent, its answer would complete no one and this call would wait in vain.
     call.await.unwrap().unwrap();
 }

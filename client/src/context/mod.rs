@@ -105,15 +105,15 @@ impl Context {
 #[derive(Args, Clone, Debug, Default)]
 pub struct GlobalArgs {
     /// Mesh to work on, by its short name.
-    #[arg(long, global = true, help_heading = "For every verb", value_name = "SLUG")]
+    #[arg(long, global = true, help_heading = "For every command", value_name = "SLUG")]
     pub mesh: Option<String>,
     /// Print JSON; `--json=a,b` prints only these fields.
-    #[arg(long, global = true, help_heading = "For every verb", value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, global = true, help_heading = "For every command", value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub json: Option<String>,
     /// Print only what is essential.
-    #[arg(long, short, global = true, help_heading = "For every verb")]
+    #[arg(long, short, global = true, help_heading = "For every command")]
     pub quiet: bool,
     /// Folder with keys and joined meshes [default: $CLAUDEMESH_CONFIG_DIR or ~/.claudemesh]
-    #[arg(long, global = true, help_heading = "For every verb", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = "For every command", value_name = "DIR")]
     pub config_dir: Option<PathBuf>,
 }

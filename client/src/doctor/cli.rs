@@ -5,11 +5,11 @@ use clap::Args;
 use crate::context::Context;
 use crate::verb::{Effect, Ran, Shape, Verb};
 
-/// Check the installation and every joined mesh; each failure comes with the command that mends it.
+/// Check the installation and every joined mesh; each failure comes with the command that fixes it.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --no-loopback --json")]
 pub struct DoctorArgs {
-    /// Leave out the messages that the doctor sends itself over every route of each mesh.
+    /// Leave out the test messages that doctor sends to itself over every route.
     #[arg(long)]
     pub no_loopback: bool,
 }

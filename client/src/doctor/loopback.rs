@@ -48,7 +48,7 @@ pub(super) fn checks(cx: &Context, entry: &MeshEntry) -> Vec<Check> {
         Ok(mut probe) => checks.push(row(entry, CHANNEL, probe.channel())),
         Err(stop) => return vec![failed(entry, &stop)],
     }
-    // In an order in which no route takes what the next one shall show: first those of a session without hooks, then
+    // In an order in which no route takes what the next one should show: first those of a session without hooks, then
     // those of one that nothing can wake.
     match ProbeSession::start(cx, entry, &programs, "off", &[]) {
         Ok(mut probe) => {
@@ -82,7 +82,7 @@ fn socket(cx: &Context, entry: &MeshEntry, programs: &Programs) -> Check {
         Ok(started) => started,
         Err(stop) => return row(entry, SOCKET, Err(stop)),
     };
-    // Not used because somebody said so: the user's choice, and how to take it back.
+    // Not used because someone said so: the user's choice, and how to take it back.
     match probe.report().map(|report| report.inbox_socket) {
         Some(reason) if reason != "open" => {
             let fix = match reason
@@ -114,7 +114,7 @@ fn row(entry: &MeshEntry, route: &str, result: RouteResult) -> Check {
     }
 }
 
-/// Where it stopped and what mends it.
+/// Where it stopped and what fixes it.
 struct RouteFailure {
     at: String,
     fix: String,

@@ -106,7 +106,7 @@ fn keys(mesh: &MeshEntry) -> Check {
     }
 }
 
-/// Who serves a mesh of this machine. Nobody is fine: whoever needs it next does.
+/// Who serves a mesh of this machine. No one is fine: whoever needs it next does.
 fn served(entry: &MeshEntry) -> Check {
     let Some(note) = local::store::Store::of_entry(entry).and_then(|store| store.holder()) else {
         return Check::ok(
@@ -126,7 +126,7 @@ fn served(entry: &MeshEntry) -> Check {
 /// Whether other machines were cut off when the process that listened for them died.
 fn reachable(entry: &MeshEntry) -> Option<Check> {
     let (url, fix) = local::store::lost_outside(entry)?;
-    let detail = format!("{} (this machine): other machines cannot reach it any more at {url}", entry.slug);
+    let detail = format!("{} (this machine): other machines can no longer reach it at {url}", entry.slug);
     Some(Check::warning("listening", detail, fix))
 }
 
@@ -230,7 +230,7 @@ fn project_file(cx: &Context) -> Option<Check> {
     })
 }
 
-/// Sockets in the config folder that nobody answers any more.
+/// Sockets in the config folder that no one answers any more.
 #[cfg(unix)]
 fn sockets(cx: &Context) -> Option<Check> {
     let dead: Vec<PathBuf> = all_sockets(cx.store.dir(), MAX_DEPTH)

@@ -1,4 +1,4 @@
-//! `claudemesh doctor`: what stands between this machine and a working session, and the command that mends it.
+//! `claudemesh doctor`: what stands between this machine and a working session, and the command that fixes it.
 //!
 //! [`host`] looks at Claude Code and at what of ours is in it, [`machine`] at our own files, sockets and brokers. Nothing is
 //! changed. A new check is a function that answers rows, and one line in [`checks`].
@@ -38,7 +38,7 @@ pub struct Check {
     pub level: Level,
     /// What was found.
     pub detail: String,
-    /// The one command that mends it.
+    /// The one command that fixes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }

@@ -27,7 +27,7 @@ pub mod topics;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.
 pub const INTERCEPTORS: &[Interceptor] = &[
-    // Signed answers are nobody's mail, whatever the rule says.
+    // Signed answers are no one's mail, whatever the rule says.
     Interceptor::of::<permissions::Words>(),
     Interceptor::of::<inbound::InboundRule>(),
     // What the rule holds back ends no wait.

@@ -8,7 +8,7 @@ use crate::verb::{Audience, Effect, Ran, Verb};
 /// Bring messages into a session and report its status. Called by Claude Code's hooks.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
-    after_help = "Reads the hook's JSON from standard input, prints what Claude Code shall show to the model, and exits 0;\n\
+    after_help = "Reads the hook's JSON from standard input, prints what Claude Code should show to the model, and exits 0;\n\
                         `wait` exits 2 to wake the session. Set CLAUDEMESH_HOOK_DEBUG=1 to see on standard error what it does.\n\nExample:\n  \
                         echo '{\"session_id\":\"...\"}' | claudemesh hook idle"
 )]

@@ -151,7 +151,7 @@ fn follow(
                 return code;
             }
         }
-        // Sent away by every server: nobody needs us. Lost: the server may be started again.
+        // Sent away by every server: no one needs us. Lost: the server may be started again.
         if ended.iter().take(count).all(|sent_away| sent_away) {
             return 0;
         }
@@ -168,7 +168,7 @@ fn search(env: &Env, store: &ConfigStore, hook: &Hook, prompts: Prompts) -> Opti
         if !list.is_empty() {
             return Some(list);
         }
-        // Without its host nobody starts a server any more; our parent is 1 or a reaper then.
+        // Without its host no one starts a server any more; our parent is 1 or a reaper then.
         if Instant::now() >= deadline {
             return None;
         }

@@ -94,8 +94,13 @@ mod tests {
             "session/admit.rs",
         ];
         assert_eq!(files_with("Admitted::new("), admits);
-        let people =
-            ["features/messaging/cli/follow.rs", "features/messaging/cli/inbox.rs", "features/questions/cli.rs"];
+        // The completions offer ids, never a text.
+        let people = [
+            "cli/complete.rs",
+            "features/messaging/cli/follow.rs",
+            "features/messaging/cli/inbox.rs",
+            "features/questions/cli.rs",
+        ];
         assert_eq!(files_with(".person()"), people);
         // Both halves of conversations: in a session only what it got and sent itself.
         assert_eq!(files_with(".letters("), ["features/messaging/cli/history.rs"]);

@@ -13,7 +13,7 @@ const ANSWER_LEASE_MS: i64 = 30_000;
 pub enum AnswerClaim {
     /// Send it, under this idempotency key.
     Granted(String),
-    /// Somebody answered at this time (Unix ms).
+    /// Someone answered at this time (Unix ms).
     Answered(i64),
     /// Another process is answering right now.
     UnderWay,

@@ -1,4 +1,4 @@
-//! Claims that nobody will settle: the process that took a message ended before it could say whether it was shown.
+//! Claims that no one will settle: the process that took a message ended before it could say whether it was shown.
 
 use claudemesh_protocol::features::messaging::Stage;
 use diesel::prelude::*;
@@ -10,7 +10,7 @@ use super::{Inbox, InboxError, MAX_LIST, Message};
 const SETTLED_WITHIN_MS: i64 = 5_000;
 
 impl Inbox {
-    /// Deliveries of `reader` that one of `routes` claimed a while ago, and of which nobody has said since that they were
+    /// Deliveries of `reader` that one of `routes` claimed a while ago, and of which no one has said since that they were
     /// handed over or seen. Oldest first; nothing is changed.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl Inbox {
         Ok(list)
     }
 
-    /// Notes what the rule says. What is refused counts as shown, to nobody.
+    /// Notes what the rule says. What is refused counts as shown, to no one.
     ///
     /// # Errors
     /// [`InboxError::Sql`]; nothing is noted then.

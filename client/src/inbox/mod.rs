@@ -46,7 +46,7 @@ use schema::{deliveries, messages};
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 /// Reader name of connections that speak for the member: the shell, not a session.
 pub const MEMBER_READER: &str = "member";
-/// Messages older than this are removed, seen or not: nobody reads a month back, and the file must not grow for ever.
+/// Messages older than this are removed, seen or not: no one reads a month back, and the file must not grow for ever.
 pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How long a process waits for another one that writes.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
@@ -129,7 +129,7 @@ impl Inbox {
         Ok(fresh)
     }
 
-    /// Takes over what nobody has shown: messages for the member or an audience that only the shell's connection
+    /// Takes over what no one has shown: messages for the member or an audience that only the shell's connection
     /// received and that no human has seen. Called once when a session starts; answers how many.
     ///
     /// # Errors

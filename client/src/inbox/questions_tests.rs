@@ -158,7 +158,7 @@ fn one_answer_per_question_over_processes_and_crashes() {
     let (mut one, mut two) = (open(dir.path()), open(dir.path()));
     one.store("s1", &[question("q1", 0)]).unwrap();
     let seq = one.person().questions(true, 0).unwrap()[0].message.seq;
-    let AnswerClaim::Granted(key) = one.begin_answer(seq, 1_000).unwrap() else { panic!("nobody has answered") };
+    let AnswerClaim::Granted(key) = one.begin_answer(seq, 1_000).unwrap() else { panic!("no one has answered") };
     assert_eq!(two.begin_answer(seq, 2_000).unwrap(), AnswerClaim::UnderWay);
     // The first process died: the next one takes over, under the same key.
     assert_eq!(two.begin_answer(seq, 40_000).unwrap(), AnswerClaim::Granted(key.clone()));

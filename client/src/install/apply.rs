@@ -1,4 +1,4 @@
-//! Puts an edit of somebody else's file on disk, or refuses and leaves it as it is.
+//! Puts an edit of someone else's file on disk, or refuses and leaves it as it is.
 //!
 //! Order: our lock, the lock folder that Node programs use (`<file>.lock`), an advisory lock on the file itself, read,
 //! edit, backup, temporary file, compare with what was read, rename, read back. A writer that changes the file in
@@ -75,7 +75,7 @@ impl From<ApplyError> for CliError {
         let (code, hint) = match &error {
             ApplyError::Io { path, .. } => ("io_error", format!("Check owner and rights of {}.", path.display())),
             ApplyError::Content { path, .. } => {
-                ("broken_file", format!("Nothing was changed. Mend {} and run the command again.", path.display()))
+                ("broken_file", format!("Nothing was changed. Fix {} and run the command again.", path.display()))
             }
             ApplyError::ReadOnly { path } => {
                 ("read_only", format!("Nothing was changed. Allow it with `chmod u+w {}`.", path.display()))
@@ -216,7 +216,7 @@ impl EditContext<'_> {
             number += 1;
         };
         files::write_private(&path, bytes).map_err(failed)?;
-        // Ours end in the time at which they were made; what somebody put beside them under another name stays.
+        // Ours end in the time at which they were made; what someone put beside them under another name stays.
         let time_of = |name: &str| -> Option<i64> {
             let digits = name.strip_prefix(&prefix)?;
             digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?

@@ -25,7 +25,7 @@ pub struct InstallArgs {
     /// Leave the hooks out; messages then cannot wait for a pause, and nothing wakes an idle session.
     #[arg(long)]
     pub no_hooks: bool,
-    /// Show the mesh in Claude Code's status line; a line that is there already stays, ours comes below it.
+    /// Show the mesh in Claude Code's status line; an existing line is kept, and ours is shown below it.
     #[arg(long)]
     pub status_line: bool,
     /// Add the hook that lets a named member of the mesh answer permission questions.

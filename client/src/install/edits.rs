@@ -23,7 +23,7 @@ pub enum Change {
     Removed,
     /// It was not there.
     Absent,
-    /// It belongs to somebody else and was left alone.
+    /// It belongs to someone else and was left alone.
     Foreign,
 }
 

@@ -309,7 +309,7 @@ fn meshes_get_entries_of_their_own() {
         assert_eq!(add_server(&mut doc, "/old/claudemesh", Some(slug), false).unwrap(), Change::Unchanged);
         add_permission(&mut doc, &server_name(Some(slug))).unwrap();
     }
-    // Another slug that would get the same name, and somebody else's entry.
+    // Another slug that would get the same name, and someone else's entry.
     assert_eq!(add_server(&mut doc, "/old/claudemesh", Some("my-team"), false).unwrap(), Change::Foreign);
     assert_eq!(add_server(&mut doc, "/old/claudemesh", Some("else"), false).unwrap(), Change::Foreign);
     assert!(move_mesh_servers(&mut doc, "/new/claudemesh") && !move_mesh_servers(&mut doc, "/new/claudemesh"));

@@ -50,7 +50,7 @@ impl Hook {
         format!("{} hook {}", quote(program), self.word)
     }
 
-    /// The handler: what an older one has beside our fields stays, and so does a time limit that somebody chose.
+    /// The handler: what an older one has beside our fields stays, and so does a time limit that someone chose.
     fn handler(&self, program: &str, old: Map<String, Value>) -> Value {
         let mut handler = old;
         handler.insert("type".into(), "command".into());
@@ -144,7 +144,7 @@ pub fn add_hooks(doc: &mut Document, program: &str, optional: bool) -> Result<Ch
     Ok(change)
 }
 
-/// Lists that an older version made without a receipt: nobody else has anything in them.
+/// Lists that an older version made without a receipt: no one else has anything in them.
 fn note_ours(doc: &mut Document) {
     let Some(hooks) = doc.find(&["hooks"]) else { return };
     let events: Vec<String> = doc.members(&hooks).into_iter().map(|member| member.key).collect();

@@ -1,7 +1,7 @@
 //! Finds values in JSON text by their byte positions, without changing or re-writing anything.
 //!
 //! Strict RFC 8259 (an UTF-8 byte order mark at the start is skipped). Works level by level and without recursion, so
-//! that neither a huge nor a deeply nested file of somebody else can hurt.
+//! that neither a huge nor a deeply nested file of someone else can hurt.
 
 use std::fmt;
 use std::ops::Range;

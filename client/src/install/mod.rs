@@ -45,7 +45,7 @@ impl InstallArgs {
     }
 }
 
-/// The program that Claude Code shall start: `claudemesh` when every process finds this very file under that name, else a
+/// The program that Claude Code should start: `claudemesh` when every process finds this very file under that name, else a
 /// path. A `PATH` may be that of one shell; Claude Code is also started by editors and desktops, which have the one of the
 /// system.
 pub fn program_name(env: &Env) -> String {
@@ -137,7 +137,7 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallAr
             .hint("Nothing was changed. Replace it with `claudemesh install --force`."));
     }
     if context.rehearse(&claude.settings, settings)?.2 == Change::Foreign {
-        let message = format!("`statusLine` in {} is no command.", claude.settings.display());
+        let message = format!("`statusLine` in {} is not a command.", claude.settings.display());
         return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
             .hint("Nothing was changed. Install without --status-line, or remove that key."));
     }
@@ -195,7 +195,7 @@ pub fn install(env: &Env, store: &ConfigStore, out: &Output, options: &InstallAr
             text += "\nRestart running Claude Code sessions to load it.\n";
         }
         let joined = config.is_ok_and(|config| !config.meshes.is_empty());
-        text += if joined { "Next: claudemesh launch\n" } else { "Next: claudemesh join <link>, or claudemesh up\n" };
+        text += if joined { "Next: claudemesh launch\n" } else { "Next: claudemesh launch. To work with other people: claudemesh join <link>, or claudemesh up\n" };
         text
     })
 }

@@ -103,7 +103,7 @@ pub struct Question {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// What a hook shall print.
+    /// What a hook should print.
     Hook(HookReply),
     /// Text for the session.
     Wake {
@@ -136,7 +136,7 @@ pub enum Reply {
         /// `type` on the wire.
         tag: String,
     },
-    /// The question was read: from here on nobody else may ask it.
+    /// The question was read: from here on no one else may ask it.
     Taken,
     /// The question is out.
     Asked,
@@ -155,7 +155,7 @@ pub enum Reply {
     },
 }
 
-/// What a hook shall print.
+/// What a hook should print.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HookReply {

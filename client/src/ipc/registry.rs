@@ -54,7 +54,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Where the server shall listen.
+    /// Where the server should listen.
     pub fn socket(&self) -> &Path {
         &self.record.socket
     }
@@ -183,7 +183,7 @@ fn socket_path(dir: &Path, pid: u32) -> std::io::Result<PathBuf> {
     Ok(dir.join(format!("{pid}.sock")))
 }
 
-/// A folder in a shared place must be ours alone: somebody else may have made it before us.
+/// A folder in a shared place must be ours alone: someone else may have made it before us.
 fn check_private(dir: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     {

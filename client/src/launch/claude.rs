@@ -29,7 +29,7 @@ pub fn find(env: &Env) -> Result<PathBuf, CliError> {
         return if paths::is_executable(&path) {
             Ok(path)
         } else {
-            Err(missing(format!("CLAUDE_BIN names {}, which is no program.", path.display()))
+            Err(missing(format!("CLAUDE_BIN names {}, which is not a program.", path.display()))
                 .hint("Unset CLAUDE_BIN or set it to the path of `claude`."))
         };
     }

@@ -82,7 +82,7 @@ impl Ended {
     }
 }
 
-/// Ends this process by a signal, as if nobody had handled it. Returns when the system does not do so.
+/// Ends this process by a signal, as if no one had handled it. Returns when the system does not do so.
 #[cfg(unix)]
 fn end_by(signal: i32) {
     if signal == signal_hook::consts::SIGKILL {

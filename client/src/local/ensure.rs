@@ -1,4 +1,4 @@
-//! From "somebody needs the mesh" to "it is served and in the config".
+//! From "someone needs the mesh" to "it is served and in the config".
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::paths::Env;
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// The same when a holder that hangs has to be given up first.
 const HUNG_PATIENCE: Duration = Duration::from_secs(60);
-/// Kept until the process ends: a verb that found nobody serving serves for as long as it runs. Ending without a word is
+/// Kept until the process ends: a verb that found no one serving serves for as long as it runs. Ending without a word is
 /// as safe as being killed.
 static KEPT: Mutex<Option<Candidate>> = Mutex::new(None);
 
@@ -59,7 +59,7 @@ pub fn join(env: &Env, config: &ConfigStore, store: &Store) -> Result<Candidate,
     Ok(candidate)
 }
 
-/// Makes the mesh of this machine for a verb that found none joined, and serves it until the process ends if nobody does.
+/// Makes the mesh of this machine for a verb that found none joined, and serves it until the process ends if no one does.
 ///
 /// # Errors
 /// As [`join`].
@@ -85,13 +85,13 @@ pub fn release() {
     }
 }
 
-/// Whether this verb itself serves the mesh of this machine, so that nobody does when it has ended.
+/// Whether this verb itself serves the mesh of this machine, so that no one does when it has ended.
 pub fn serves_now() -> bool {
     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     kept.as_ref().is_some_and(|candidate| matches!(candidate.role(), Role::Serving { .. }))
 }
 
-/// Makes sure that somebody serves this mesh when it is one of this machine; answers it with its address of now.
+/// Makes sure that someone serves this mesh when it is one of this machine; answers it with its address of now.
 ///
 /// # Errors
 /// Why this process cannot serve it.

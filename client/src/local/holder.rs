@@ -18,7 +18,7 @@ use crate::files;
 
 /// Where the broker listens when the place is free.
 pub(super) const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7900);
-/// Any free port, when the usual one is somebody else's.
+/// Any free port, when the usual one is someone else's.
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// The table in which our migrations are noted.
 const MIGRATIONS: &str = "__diesel_schema_migrations";
@@ -282,7 +282,7 @@ fn outside_address() -> Option<IpAddr> {
     })
 }
 
-/// Towards an address that nobody has (RFC 5737). Connecting a datagram socket sends nothing.
+/// Towards an address that no one has (RFC 5737). Connecting a datagram socket sends nothing.
 fn routed_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
     socket.connect(("192.0.2.1", 9)).ok()?;

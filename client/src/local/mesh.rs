@@ -45,7 +45,7 @@ pub(super) struct Wish<'a> {
     pub(super) broker_url: &'a str,
     /// Name of the member, when it is given.
     pub(super) name: Option<&'a str>,
-    /// Nobody asked for it: it steps back for meshes that the user joins.
+    /// No one asked for it: it steps back for meshes that the user joins.
     pub(super) auto: bool,
 }
 

@@ -3,10 +3,10 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long somebody on this machine may take to answer.
+/// How long someone on this machine may take to answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Who listens at an address of this machine, in words; `None` when nobody does.
+/// Who listens at an address of this machine, in words; `None` when no one does.
 pub(super) fn taken_by(address: SocketAddr) -> Option<String> {
     TcpStream::connect_timeout(&address, PATIENCE).ok()?;
     Some(match listener(address.port()) {

@@ -70,7 +70,7 @@ pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
 
 fn address(text: &str) -> Result<SocketAddr, CliError> {
     text.parse().map_err(|_| {
-        CliError::invalid_args(format!("'{}' is no address.", clean(text)))
+        CliError::invalid_args(format!("'{}' is not an address.", clean(text)))
             .hint("Expected an IP address and a port, for example 127.0.0.1:7900 or 0.0.0.0:7900.")
     })
 }
@@ -171,7 +171,7 @@ async fn run(
     until_signal(cx, candidate, &local, serving).await
 }
 
-/// Clients look at the usual port first: who gets another one shall know who has that.
+/// Clients look at the usual port first: who gets another one should know who has that.
 fn tell_why_not_there(cx: &Context, listening: &str) {
     if let Some(who) = port::taken_by(USUAL) {
         cx.out.remark(&format!(

@@ -52,7 +52,7 @@ pub struct HolderNote {
     /// WebSocket URL for other machines, when it listens for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside_url: Option<String>,
-    /// Where a holder listened for other machines that died without a word, when nobody does since.
+    /// Where a holder listened for other machines that died without a word, when no one does since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_outside_url: Option<String>,
     /// ISO time since which it serves.
@@ -79,7 +79,7 @@ impl HolderNote {
 }
 
 impl HolderKind {
-    /// Whether it serves only because nobody else does, and gives way to a process that was started to serve.
+    /// Whether it serves only because no one else does, and gives way to a process that was started to serve.
     pub fn gives_way(self) -> bool {
         self != Self::Up
     }
@@ -137,7 +137,7 @@ impl Store {
         self.dir.join("holder.json")
     }
 
-    /// Who serves. `None` when nobody does: the note of a process that died counts for nothing.
+    /// Who serves. `None` when no one does: the note of a process that died counts for nothing.
     pub fn holder(&self) -> Option<HolderNote> {
         self.last_holder().filter(|note| is_alive(note.pid, note.start_time))
     }
@@ -253,7 +253,7 @@ pub fn is_local(mesh: &MeshEntry) -> bool {
     mesh.extra.get(MARK) == Some(&Value::Bool(true))
 }
 
-/// Marks an entry as this machine's own. `auto`: nobody asked for it.
+/// Marks an entry as this machine's own. `auto`: no one asked for it.
 pub fn mark(entry: &mut MeshEntry, store: &Store, auto: bool) {
     entry.extra.insert(MARK.into(), Value::Bool(true));
     entry.extra.insert(STORE.into(), json!(store));

@@ -1,7 +1,7 @@
 //! Who serves the mesh of this machine: one of the processes that use it, and when that one dies another at once.
 //!
 //! Each candidate has a thread that sleeps in the system until it gets the store's lock. The lock ends with its process however
-//! that dies, and the system gives it to one of those who wait: never two holders, no election, nobody polls. The thread then
+//! that dies, and the system gives it to one of those who wait: never two holders, no election, no one polls. The thread then
 //! runs the broker ([`super::holder`]) until the candidate is dropped.
 
 use std::time::{Duration, Instant};
@@ -112,7 +112,7 @@ impl Candidate {
     /// Waits, blocking this thread, until this process or another one serves; answers the URL on this machine.
     ///
     /// # Errors
-    /// Why this process cannot; exit 4 when nobody serves in time.
+    /// Why this process cannot; exit 4 when no one serves in time.
     pub fn served(&self, patience: Duration) -> Result<String, CliError> {
         let deadline = Instant::now() + patience;
         loop {
@@ -133,11 +133,11 @@ impl Candidate {
                     Some(note) => {
                         format!("{} (process {}) does not serve the local mesh.", note.kind.as_str(), note.pid)
                     }
-                    None => "Nobody serves the local mesh.".into(),
+                    None => "No one serves the local mesh.".into(),
                 };
                 return Err(CliError::network(crate::error::sentence(&message)).hint("Run `claudemesh doctor`."));
             }
-            // Another process tells nobody when it is ready.
+            // Another process tells no one when it is ready.
             std::thread::park_timeout(LOOK_AGAIN);
         }
     }
@@ -159,7 +159,7 @@ impl Drop for Candidate {
     }
 }
 
-/// Whoever serves the store and answers; `None` when nobody does.
+/// Whoever serves the store and answers; `None` when no one does.
 pub(super) fn answering(store: &Store) -> Option<HolderNote> {
     let note = store.holder()?;
     #[cfg(unix)]

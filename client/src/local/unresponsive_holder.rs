@@ -1,12 +1,12 @@
 //! A holder that lives and does not answer: stopped, or hanging.
 //!
-//! It keeps the lock of the store, so nobody can take over, and two writers must never be on one store. So it is made to let go:
+//! It keeps the lock of the store, so no one can take over, and two writers must never be on one store. So it is made to let go:
 //! a stopped process is continued, a few times; one that has answered nothing for [`PATIENCE`] all the same is ended with
 //! SIGKILL, and the system gives the lock to one of those who wait for it. What was acknowledged is on the disk in any case.
 //! Only a `claudemesh` process of this user that is seen to hold the lock at this moment is ever ended, by a handle that cannot
 //! come to mean another process.
 //!
-//! Called by whoever finds that the holder does not answer; nobody looks while it does.
+//! Called by whoever finds that the holder does not answer; no one looks while it does.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// Questions that must stay without an answer, whatever the clock says.
 const MIN_PROBES: u32 = 3;
-/// How often one stopped holder is continued before it counts as one that hangs: somebody stops it again each time.
+/// How often one stopped holder is continued before it counts as one that hangs: someone stops it again each time.
 const MAX_WAKES: u32 = 2;
 /// Looks further apart than this belong to different silences.
 const MAX_GAP: Duration = Duration::from_secs(60);
@@ -130,7 +130,7 @@ pub fn answers(store: &Store, note: &HolderNote) -> bool {
                 return set.and_then(|()| ask(stream)).is_ok();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            // Nobody listens there, or somebody has put another thing into its place: that says nothing of the process.
+            // No one listens there, or someone has put another thing into its place: that says nothing of the process.
             Err(_) => {}
         }
     }
@@ -151,7 +151,7 @@ fn ask(mut stream: impl Read + Write) -> io::Result<()> {
     if &head == b"HTTP/" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Connects without waiting: whoever hangs takes nobody off its queue, and a full queue would hold us, too.
+/// Connects without waiting: whoever hangs takes no one off its queue, and a full queue would hold us, too.
 ///
 /// # Errors
 /// `WouldBlock` when the queue is full; else what the system says.
@@ -205,7 +205,7 @@ fn end(store: &Store, note: &HolderNote) {
 #[cfg(all(target_os = "linux", feature = "local-broker"))]
 fn end_holder(store: &Store, note: &HolderNote) -> Result<(), String> {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let pid = i32::try_from(note.pid).ok().and_then(Pid::from_raw).ok_or("that is no process id")?;
+    let pid = i32::try_from(note.pid).ok().and_then(Pid::from_raw).ok_or("that is not a process id")?;
     // From here on the handle means this process and no later one of the same number; what it is, is checked after.
     let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| error.to_string())?;
     is_holder(store, note)?;
@@ -226,7 +226,7 @@ fn is_holder(store: &Store, note: &HolderNote) -> Result<(), &'static str> {
     }
     let program = program_of(&proc).ok_or("its program cannot be told")?;
     if program != env!("CARGO_PKG_NAME") && Some(program) != program_of(Path::new("/proc/self")) {
-        return Err("it is no claudemesh");
+        return Err("it is not a claudemesh program");
     }
     let inode = std::fs::metadata(store.lock_path()).map_err(|_| "the lock cannot be looked at")?.ino();
     let locks = std::fs::read_to_string("/proc/locks").map_err(|_| "the system does not tell who holds the lock")?;
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!((step(8, false, 21), step(8, false, 30), step(8, false, 40)), (Step::Wait, Step::Wait, Step::Wait));
         assert_eq!(step(8, false, 41), Step::End);
         assert_eq!((step(8, false, 102), step(8, false, 110)), (Step::Wait, Step::Wait));
-        // Too few questions, and nobody to be ended.
+        // Too few questions, and no one to be ended.
         let mut silence = Silence::of(&note(7), start);
         assert_eq!(silence.unanswered(&note(7), false, at(14), Some(Duration::from_secs(1))), Step::Wait);
         assert_eq!(silence.unanswered(&note(7), false, at(20), None), Step::Wait);
@@ -314,7 +314,7 @@ mod tests {
         let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let started = crate::config::session_dir::start_time(other.id()).unwrap();
         let theirs = HolderNote { start_time: started, ..note(other.id()) };
-        assert_eq!(is_holder(&store, &theirs), Err("it is no claudemesh"));
+        assert_eq!(is_holder(&store, &theirs), Err("it is not a claudemesh program"));
         #[cfg(feature = "local-broker")]
         assert!(end_holder(&store, &theirs).is_err());
         assert_eq!(other.try_wait().unwrap(), None, "it lives");

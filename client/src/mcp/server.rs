@@ -104,7 +104,7 @@ impl ServerHandler for MeshServer {
 
     async fn on_custom_notification(&self, notification: CustomNotification, context: NotificationContext<RoleServer>) {
         if !permissions::channel::notified(&self.session, &notification, context.peer) {
-            tracing::debug!(method = notification.method, "a notification that nobody knows");
+            tracing::debug!(method = notification.method, "a notification that no one knows");
         }
     }
 

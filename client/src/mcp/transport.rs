@@ -96,7 +96,7 @@ enum Verdict {
     Message(Box<RxJsonRpcMessage<RoleServer>>),
     /// Answered, one error for each request in it.
     Refuse(Vec<(Option<RequestId>, ErrorData)>),
-    /// Nobody waits for an answer to it.
+    /// No one waits for an answer to it.
     Ignore,
 }
 
@@ -143,7 +143,7 @@ fn judge_message(mut message: Value) -> Verdict {
     };
     let is_answer = !fields.contains_key("method") && (fields.contains_key("result") || fields.contains_key("error"));
     let invalid = |text: &'static str| match (is_answer, fields.contains_key("id"), &id) {
-        // A notification or an answer: nobody waits.
+        // A notification or an answer: no one waits.
         (true, ..) | (_, false, _) => Verdict::Ignore,
         (_, _, id) => Verdict::refuse(id.clone(), ErrorCode::INVALID_REQUEST, text),
     };

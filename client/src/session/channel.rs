@@ -227,6 +227,9 @@ impl ChannelWriter<'_> {
                 vec![]
             }
         };
+        let groups = peers.iter().flat_map(|peer| peer.groups.iter().map(|group| group.name.clone()));
+        let names = peers.iter().map(|peer| peer.display_name.clone());
+        self.session.store().remember_names(&connection.identity().mesh_id, names, groups);
         let others =
             peers.into_iter().filter(|peer| peer.pubkey != own && peer.online).map(|peer| peer.display_name).collect();
         let unread = self.session.waiting(self.bound).await;

@@ -15,7 +15,7 @@ pub trait OnEvent: 'static {
     type Event: ServerBody + Send + 'static;
 
     /// Called for each event in order, and when some were missed. It decides and does not wait: what takes time goes into a
-    /// task of its own. What the session shall read of it is told with [`Session::tell`].
+    /// task of its own. What the session should read of it is told with [`Session::tell`].
     fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<Self::Event>);
 }
 

@@ -47,7 +47,7 @@ fn parse(frame: &str) -> Result<Vec<(String, String)>, String> {
             let name = header.split(", from \"").nth(1).and_then(|rest| rest.split('"').next()).ok_or("no name")?;
             found.push((name.to_owned(), vec![]));
         } else if !(line.is_empty() || line.starts_with('(') && line.ends_with("check_messages reads them)")) {
-            return Err(format!("a line of nobody: {line}"));
+            return Err(format!("a line of no one: {line}"));
         }
     }
     Ok(found.into_iter().map(|(name, lines)| (name, lines.join("\n"))).collect())

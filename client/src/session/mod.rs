@@ -258,7 +258,7 @@ impl Session {
                 (None, Some(slug), _) => {
                     format!("no joined mesh is called '{slug}'; run `claudemesh list` in a shell")
                 }
-                // Not another mesh instead: nobody asked for this session to be seen there.
+                // Not another mesh instead: no one asked for this session to be seen there.
                 (None, None, Some(slug)) => format!(
                     "this session or project ({}) belongs to the mesh '{slug}', which is not joined; run `claudemesh join \
                      <invite-link>` in a shell, then call again",

@@ -43,7 +43,7 @@ impl ChannelNote {
         Self::new(content, meta.into_iter().chain(of_mesh))
     }
 
-    /// A note whose content nobody looked at: for tests of those who look.
+    /// A note whose content no one looked at: for tests of those who look.
     #[cfg(test)]
     pub(super) fn unchecked(content: &str) -> Self {
         Self { content: content.to_owned(), meta: BTreeMap::new() }
@@ -263,7 +263,7 @@ pub fn welcome(welcome: &Welcome<'_>, mesh: &MeshTag) -> ChannelNote {
     let names: Vec<String> = welcome.peers.iter().take(20).map(|name| harmless_value(name)).collect();
     let (name, slug, count) = (harmless_value(welcome.name), harmless_value(&mesh.slug), welcome.peers.len());
     let others = match count {
-        0 => "nobody else is there yet".to_owned(),
+        0 => "no one else is there yet".to_owned(),
         1 => format!("1 other peer: {}", names.join(", ")),
         count => format!("{count} other peers: {}", names.join(", ")),
     };

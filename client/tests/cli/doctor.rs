@@ -136,7 +136,7 @@ fn old_hooks_and_two_of_a_kind_are_found_and_mended() {
     let report = home.run(&["doctor", "--json"]).exits(1).json();
     assert_eq!((level(&report, "hooks"), detail(&report, "hooks").1), ("warning", "claudemesh install"));
     home.run(&["install"]).exits(0);
-    assert_eq!(home.read(".claude/settings.json"), settings, "the named command mends it");
+    assert_eq!(home.read(".claude/settings.json"), settings, "the named command fixes it");
 
     home.write(
         ".claude/settings.json",

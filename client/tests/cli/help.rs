@@ -99,8 +99,7 @@ fn completions_and_manual_pages_cover_every_verb() {
     assert!(checked.status.success(), "{checked:?}");
     // Read before `compinit`, it is no error.
     let zsh = home.run(&["completions", "zsh"]).stdout;
-    let last = zsh.lines().rev().nth(1).unwrap_or_default().trim();
-    assert_eq!(last, "(( ! $+functions[compdef] )) || compdef _claudemesh claudemesh");
+    assert!(zsh.contains("(( ! $+functions[compdef] )) || compdef _claudemesh claudemesh"), "{zsh}");
     assert!(home.run(&["man"]).exits(0).stdout.contains(".TH claudemesh 1"));
     let dir = home.path("man1");
     home.run(&["man", "--dir", dir.to_str().unwrap()]).exits(0);
@@ -132,4 +131,50 @@ fn a_verb_that_wants_another_word_shows_its_usage() {
     assert!(bare.stderr.contains("Usage: claudemesh group") && !bare.stderr.contains("Error:"), "{bare:?}");
     let bare = home.run(&["group", "--json"]).exits(3).json();
     assert!(bare["hint"].as_str().unwrap().starts_with("Usage: claudemesh group"), "{bare}");
+}
+
+/// Names and ids come from local files, and bash offers them where they belong.
+#[test]
+fn the_shell_offers_meshes_peers_and_groups() {
+    let home = Home::new();
+    home.join(&[("team", "ws://127.0.0.1:1/ws")]);
+    let config: serde_json::Value = serde_json::from_str(&home.read(".claudemesh/config.json")).unwrap();
+    let id = config["meshes"][0]["meshId"].as_str().unwrap();
+    let known = serde_json::json!({id: {"peers": ["Bob", "two words"], "groups": ["qa"]}});
+    home.write(".claudemesh/known-names.json", &known.to_string());
+    let offered = |kind: &str| home.run(&["__complete", kind]).exits(0).stdout;
+    assert_eq!((offered("meshes").as_str(), offered("peers").as_str()), ("team\n", "@qa\nBob\n"));
+    assert_eq!(
+        (offered("groups").as_str(), offered("messages").as_str(), offered("bogus").as_str()),
+        ("@qa\n", "", "")
+    );
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_claudemesh"), home.path("bin/claudemesh")).unwrap();
+    let script = home.write("claudemesh.bash", &home.run(&["completions", "bash"]).stdout);
+    let ask = |line: &str| {
+        let text = format!(
+            "source '{}'; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); \
+             _claudemesh claudemesh \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            script.display()
+        );
+        let like = home.command(&[]);
+        let mut bash = std::process::Command::new("bash");
+        bash.arg("-c").arg(text).env_clear().envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        String::from_utf8(bash.output().unwrap().stdout).unwrap()
+    };
+    for (line, word) in
+        [("claudemesh send B", "Bob"), ("claudemesh group join @", "@qa"), ("claudemesh --mesh t", "team")]
+    {
+        assert!(ask(line).lines().any(|offer| offer == word), "{line}: {}", ask(line));
+    }
+    for shell in ["zsh", "fish"] {
+        let script = home.run(&["completions", shell]).exits(0).stdout;
+        assert!(script.contains("claudemesh __complete peers"), "{shell}");
+    }
+    if let Ok(checked) = std::process::Command::new("zsh")
+        .args(["-n"])
+        .arg(home.write("_claudemesh", &home.run(&["completions", "zsh"]).stdout))
+        .output()
+    {
+        assert!(checked.status.success(), "{checked:?}");
+    }
 }

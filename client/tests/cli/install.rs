@@ -17,7 +17,7 @@ fn install_then_uninstall_gives_the_files_back() {
     ✓ hooks        added      [HOME]/.claude/settings.json
 
     Restart running Claude Code sessions to load it.
-    Next: claudemesh join <link>, or claudemesh up
+    Next: claudemesh launch. To work with other people: claudemesh join <link>, or claudemesh up
     ");
     let config: serde_json::Value = serde_json::from_str(&home.read(".claude.json")).unwrap();
     assert_eq!(config["mcpServers"]["claudemesh"]["args"], serde_json::json!(["mcp"]));
@@ -176,7 +176,7 @@ fn a_file_that_cannot_be_edited_stops_everything() {
     assert_eq!(home.read(".claude.json"), CONFIG, "the other file is as it was, too");
     insta::assert_snapshot!(home.redact(&home.run(&["install"]).exits(10).stderr), @r"
     Error: [HOME]/.claude/settings.json was left alone: it is not valid JSON: expected a string at line 1, column 20.
-    Hint: Nothing was changed. Mend [HOME]/.claude/settings.json and run the command again.
+    Hint: Nothing was changed. Fix [HOME]/.claude/settings.json and run the command again.
     ");
     home.run(&["uninstall"]).exits(10);
     fs::write(&settings, "{}").unwrap();

@@ -7,6 +7,7 @@ mod help;
 mod home;
 mod hook;
 mod install;
+mod language;
 mod launch;
 #[cfg(feature = "local-broker")]
 mod local;

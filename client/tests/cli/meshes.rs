@@ -4,7 +4,10 @@ use crate::home::Home;
 fn list_shows_meshes_and_leave_forgets_one() {
     let home = Home::new();
     let none = home.run(&["list"]).exits(0);
-    assert_eq!(none.stdout, "No mesh is joined.\nNext: claudemesh join <link>, or claudemesh up\n");
+    assert_eq!(
+        none.stdout,
+        "No mesh is joined. Sessions on this machine find each other without one.\nFor other people: claudemesh join <link>, or claudemesh up\n"
+    );
     assert_eq!(home.run(&["list", "--json"]).exits(0).json(), serde_json::json!([]));
     home.join(&[("team", "ws://127.0.0.1:1/ws"), ("evil\u{1b}[31m", "ws://h/ws")]);
     let listed = home.run(&["ls"]).exits(0);

@@ -104,8 +104,8 @@ async fn a_shell_that_is_gone_leaves_the_answer_to_its_session() -> Result<()> {
     let asking =
         command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full")?).stderr(Stdio::null()).spawn()?;
     let note = ann.channel_with("and now?").await?;
-    ann.tool("reply_to_peer", json!({"message_id": note.meta["message_id"], "answer": "nobody printed it"})).await?;
-    bob.channel_with("nobody printed it").await?;
+    ann.tool("reply_to_peer", json!({"message_id": note.meta["message_id"], "answer": "no one printed it"})).await?;
+    bob.channel_with("no one printed it").await?;
     assert_ne!(asking.wait_with_output()?.status.code(), Some(0));
     // In time or not at all.
     let late = inside(&team.bob, "bob-1", &["ask", "AnnS", "in time?", "--timeout", "1", "--json"]).output()?;

@@ -171,6 +171,7 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(bob, "inbox", &["inbox", "--all"])?;
     calls.make(bob, "inbound set", &["inbound", "set", "hold"])?;
     calls.make(bob, "inbound bypass", &["inbound", "bypass", "hold"])?;
+    calls.make(bob, "inbound auto", &["inbound", "auto", "hold"])?;
     for verb in ["release", "drop"] {
         ann.json(&["send", "BobS", "held back", "--json"])?;
         until("it is held", || Ok((bob.json(&["held", "--json"])? != json!([])).then_some(()))).await?;
@@ -233,7 +234,7 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     // Serving a mesh oneself.
     let dora = program()?;
     calls.first(&dora, "up", &["up"], || Ok(()))?;
-    ensure!(calls.left.is_empty(), "nobody has called {:?}", calls.left);
+    ensure!(calls.left.is_empty(), "no one has called {:?}", calls.left);
     Ok(())
 }
 

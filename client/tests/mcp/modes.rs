@@ -42,8 +42,8 @@ async fn a_loud_sender_and_a_backlog_are_told_as_numbers() -> Result<()> {
     }
     bob.channel_with("loud 28").await?;
     until("the rest waits", || Ok((routes(&team.bob)?["unshown"] == 3).then_some(()))).await?;
-    team.bob.json(&["send", "BobS", "from somebody else", "--self", "--json"])?;
-    bob.channel_with("from somebody else").await?;
+    team.bob.json(&["send", "BobS", "from someone else", "--self", "--json"])?;
+    bob.channel_with("from someone else").await?;
     assert!(bob.untaken().iter().all(|note| !note.content.starts_with("loud 29")));
     // Let through and still waiting when the user turns permission prompts off: that is decided again.
     let mut told = input("bob-1");

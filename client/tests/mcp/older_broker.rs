@@ -173,7 +173,7 @@ async fn lists_and_looks_are_read_in_their_older_shape() -> Result<()> {
 async fn a_broker_of_another_release_is_told_and_works() -> Result<()> {
     for (version, told) in [
         (Some("99.1.0"), Some("Update claudemesh on this machine")),
-        (Some("0.0.9"), Some("Ask whoever runs the broker")),
+        (Some("0.0.9"), Some("Ask the person who runs the broker")),
         (Some(env!("CARGO_PKG_VERSION")), None),
         (None, None),
     ] {

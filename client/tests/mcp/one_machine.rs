@@ -66,7 +66,7 @@ async fn mesh_db_path_is_one_store_for_several_config_folders() -> Result<()> {
     second.channel_with("from the shell").await?;
     let other = program()?;
     let mut third = session(&other, "s-else", "Else").await?;
-    assert!(!tell(&mut third, "Bob", "nobody here").await?);
+    assert!(!tell(&mut third, "Bob", "no one here").await?);
     assert!(broker_dir(&other).join("claudemesh.db").exists());
     Ok(())
 }

@@ -70,7 +70,7 @@ async fn a_host_without_channels_is_told_by_its_tools_and_pulls() -> Result<()> 
         }
         assert!(peers.contains("1 mesh message waits: check_messages reads it"), "{name}: {peers}");
         let before = stage()?;
-        assert!(before == "stored" || before == "received", "{name}: nobody has shown it yet: {before}");
+        assert!(before == "stored" || before == "received", "{name}: no one has shown it yet: {before}");
         let read = call(&client, "check_messages", json!({})).await?;
         assert!(read.contains("use the old parser") && read.contains("Ann"), "{name}: {read}");
         // The next call shows that the model had its turn.

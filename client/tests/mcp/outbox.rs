@@ -143,7 +143,7 @@ async fn what_cannot_be_sent_is_queued_and_sent_once() -> Result<()> {
     json::fits("outbox send", &serde_json::from_str(&stdout(&away))?)?;
     assert_eq!(away.status.code(), Some(4));
     bob.json(&["send", "Ann", "dropped", "--json"])?;
-    bob.run(&["send", "Nobody,*", "for nobody", "--json"])?;
+    bob.run(&["send", "Nobody,*", "for no one", "--json"])?;
     let list = bob.json(&["outbox", "list", "--json"])?;
     let id = list[2]["id"].as_str().context("an id")?;
     let dropped = bob.json(&["outbox", "drop", &id[..8], "--json"])?;
@@ -156,7 +156,7 @@ async fn what_cannot_be_sent_is_queued_and_sent_once() -> Result<()> {
     bob.json(&["send", "Ann", "third", "--json"])?;
     assert_eq!(read(&broker.person)?, ["first", "second", "third"]);
     let list = bob.json(&["outbox", "list", "--json"])?;
-    assert_eq!(texts(&list), ["for nobody"], "what nobody can get stays and says why");
+    assert_eq!(texts(&list), ["for no one"], "what no one can get stays and says why");
     ensure!(list[0]["failed"].is_string() && list[0]["to"] == json!(["Nobody", "*"]), "{list}");
     bob.json(&["outbox", "drop", "--all", "--json"])?;
     assert_eq!(bob.json(&["outbox", "list", "--json"])?, json!([]));

@@ -283,7 +283,7 @@ async fn without_approvers_an_answer_in_time_or_a_log_the_dialog_decides() -> Re
     std::fs::create_dir(&log)?;
     let answer = printed(hooks::start(relay.bob(), "permission", &asks("bob-1", "make deploy"))?).await?;
     let told = answer["systemMessage"].as_str().context("a line for the user")?;
-    assert!(told.contains("nobody was asked") && told.contains("permission log"), "{told}");
+    assert!(told.contains("no one was asked") && told.contains("permission log"), "{told}");
     std::fs::remove_dir(&log)?;
     // Nor does it count when the log fails in between.
     relay.bob().json(&["approvers", "--expires", "120s", "--json"])?;

@@ -382,10 +382,10 @@ async fn a_question_that_only_the_broker_has_is_answered_from_the_shell() -> Res
     let team = Team::start().await?;
     let mut ann = session(&team.ann, "ann-1", "AnnS").await?;
     let call =
-        ann.start_tool("ask_peer", json!({"to": "Bob", "question": "nobody home?", "wait_offline": true})).await?;
+        ann.start_tool("ask_peer", json!({"to": "Bob", "question": "no one home?", "wait_offline": true})).await?;
     ann.progressed(&call, 1).await?;
     let open = team.bob.json(&["inbox", "--questions", "--json"])?;
-    assert_eq!((&open[0]["plaintext"], &open[0]["state"]), (&json!("nobody home?"), &json!("pending")));
+    assert_eq!((&open[0]["plaintext"], &open[0]["state"]), (&json!("no one home?"), &json!("pending")));
     team.bob.json(&["reply", open[0]["messageId"].as_str().context("id")?, "I am", "--json"])?;
     assert_eq!(ann.finish(call).await?.structured["answer"], "I am");
     Ok(())

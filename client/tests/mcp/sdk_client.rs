@@ -99,7 +99,7 @@ async fn bad_arguments_and_unknown_tools_are_readable_errors() -> Result<()> {
     for (name, arguments, words) in [
         ("set_status", json!({"status": "asleep"}), "idle"),
         ("send_message", json!({"to": "x"}), "message"),
-        ("send_message", json!({"to": [], "message": "x"}), "nobody"),
+        ("send_message", json!({"to": [], "message": "x"}), "no one"),
         ("send_message", json!({"to": "nobody-here", "message": "x"}), "nobody"),
         ("send_message", json!({"to": "@empty", "message": "x"}), "@empty"),
         ("list_peers", json!({"mesh_slug": "other"}), "team"),

@@ -337,7 +337,7 @@ async fn a_stopped_holder_is_continued() -> Result<()> {
         if !other.tool("list_peers", json!({})).await?.is_error {
             break;
         }
-        assert!(Instant::now() < deadline, "nobody continued it");
+        assert!(Instant::now() < deadline, "no one continued it");
     }
     assert_eq!(holder(&dir)?["pid"], serving, "still the same holder: it was never dead");
     Ok(())

@@ -40,7 +40,7 @@ async fn asked(person: &CommandLine) -> Result<Value> {
         if let Some(first) = list.as_array().and_then(|list| list.first()) {
             return Ok(first.clone());
         }
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "nobody asks");
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "no one asks");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }

@@ -201,7 +201,7 @@ fn a_command_that_fails_is_told_with_what_it_said_and_the_shell_goes_on() {
     assert_eq!(terminal.run("export A=5   # kept").unwrap().trim(), "");
     let error = terminal.run("echo \"a is $A\"; echo wrong >&2; false").unwrap_err().to_string();
     assert!(error.contains("ended with status 1") && error.contains("a is 5") && error.contains("wrong"), "{error}");
-    assert_eq!(terminal.run("cat; echo $A").unwrap().trim(), "5", "nobody types an answer");
+    assert_eq!(terminal.run("cat; echo $A").unwrap().trim(), "5", "no one types an answer");
 }
 
 /// What was printed so far and is needed again.

@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// An answer; who waits for it, when somebody does.
+    /// An answer; who waits for it, when someone does.
     pub(super) fn answered(&mut self, frame: &Value) -> Option<oneshot::Sender<Value>> {
         let id = frame["id"].as_u64();
         let waiting = id.and_then(|id| self.pending.remove(&id));
@@ -107,7 +107,7 @@ impl State {
             self.breach(format!("an answer needs either result or error: {frame}"));
         }
         if waiting.is_none() {
-            self.breach(format!("an answer nobody asked for: {frame}"));
+            self.breach(format!("an answer no one asked for: {frame}"));
         }
         waiting
     }
@@ -128,7 +128,7 @@ impl State {
         }
         // The host ignores an id that it does not wait for; a server that sends one has lost count.
         if !self.asked.remove(id) {
-            self.breach(format!("a permission nobody asked for: {params}"));
+            self.breach(format!("a permission no one asked for: {params}"));
         }
         Some((id.to_owned(), behavior.to_owned()))
     }
@@ -253,13 +253,13 @@ mod tests {
         let long = json!({"name": "a".repeat(100), "description": "d", "inputSchema": schema});
         assert!(breaches(tool(long))[0].contains("too long"));
         let decide = |params: Value| move |state: &mut State| drop(state.decided(&params));
-        assert!(breaches(decide(json!({"request_id": "abcde", "behavior": "deny"})))[0].contains("nobody asked"));
+        assert!(breaches(decide(json!({"request_id": "abcde", "behavior": "deny"})))[0].contains("no one asked"));
         assert!(breaches(decide(json!({"request_id": "abcde"})))[0].contains("both strings"));
         assert!(
             breaches(|state| assert!(state.progressed(&json!({"progressToken": 7, "progress": 1})).is_some()))[0]
                 .contains("not under way")
         );
-        assert!(breaches(|state| drop(state.answered(&json!({"id": 7, "result": {}}))))[0].contains("nobody asked"));
+        assert!(breaches(|state| drop(state.answered(&json!({"id": 7, "result": {}}))))[0].contains("no one asked"));
         let old = |result: Value| {
             let mut state = State::default();
             state.initialized("2025-11-25", &result);

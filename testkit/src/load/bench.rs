@@ -319,7 +319,7 @@ async fn broadcast(options: &Options, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Paced traffic while somebody sends 200 bodies of 16 KiB a second to one peer: in turns it reads and does not. What counts
+/// Paced traffic while someone sends 200 bodies of 16 KiB a second to one peer: in turns it reads and does not. What counts
 /// is the median of the rounds.
 async fn stuck(options: &Options, report: &mut Report) -> Result<()> {
     let (mut p99, mut grown) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);

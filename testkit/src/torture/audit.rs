@@ -57,7 +57,7 @@ impl Chain {
         Self { mesh: mesh.id.clone(), owner, hashes, marks, key: None, heads: 0, turn: 0 }
     }
 
-    /// After each restart, with nobody writing.
+    /// After each restart, with no one writing.
     pub(super) async fn check(
         &mut self,
         quiet: &Quiet,

@@ -104,7 +104,7 @@ impl Stage {
 }
 
 impl Cast {
-    /// Nobody yet.
+    /// No one yet.
     pub(super) fn new(address: SocketAddr, board: &Rc<Board>) -> Self {
         let (tasks, phases) = (JoinSet::new(), watch::Sender::new(0));
         Self { address, board: board.clone(), tasks, phases, ready: Rc::default() }

@@ -1,7 +1,7 @@
 //! Clients of before: a plain hello without a word of what it can do.
 //!
 //! The promise: what a client that never acknowledges has got comes again on every connection of its member, until it has stayed for
-//! half a minute ([`super::stay`]) or somebody acknowledges; whatever comes and goes in between takes nothing with it. From the first
+//! half a minute ([`super::stay`]) or someone acknowledges; whatever comes and goes in between takes nothing with it. From the first
 //! acknowledgement of a client on, only what it acknowledges counts.
 
 use std::time::Duration;

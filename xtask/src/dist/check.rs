@@ -157,7 +157,7 @@ fn node(release: &Release) -> Result<()> {
     let said = shell::run_quiet(node("npx").args(["--no-install", "claudemesh", "--version"]))?;
     ensure!(said.contains(&release.version), "npx claudemesh says {said}");
     runs(&folder.path().join("node_modules/.bin/claudemesh"), release)?;
-    // And as somebody who has only the file.
+    // And as someone who has only the file.
     let package = format!("--package={}", file.display());
     let said = shell::run_quiet(node("npx").args(["--yes", &package, "claudemesh", "--version"]))?;
     ensure!(said.contains(&release.version), "npx with the file says {said}");

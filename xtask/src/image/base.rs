@@ -15,7 +15,7 @@ use crate::shell::{Shell, run_quiet, which};
 /// Debian's release that the image is made for; a program that was compiled here needs this machine's release or a later one.
 const RELEASE: &str = "bookworm";
 
-/// Debian slim, of this machine's own release when a program of this machine shall run in it.
+/// Debian slim, of this machine's own release when a program of this machine should run in it.
 ///
 /// # Errors
 /// It can neither be pulled nor made.

@@ -119,7 +119,7 @@ impl Drop for PrivateDaemon {
     }
 }
 
-/// Between two questions to a daemon, which tells nobody when it is ready or a container healthy.
+/// Between two questions to a daemon, which tells no one when it is ready or a container healthy.
 #[expect(clippy::disallowed_methods, reason = "no arbiter runs in xtask")]
 pub(super) fn pause() {
     std::thread::sleep(Duration::from_millis(200));

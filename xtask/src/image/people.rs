@@ -1,4 +1,4 @@
-//! Two people with the command line, as the image's users: an owner and somebody who joins.
+//! Two people with the command line, as the image's users: an owner and someone who joins.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::run_quiet;
 
-/// Somebody with a configuration folder of their own; keys and messages go when the value goes.
+/// Someone with a configuration folder of their own; keys and messages go when the value goes.
 pub(super) struct Person {
     program: PathBuf,
     folder: tempfile::TempDir,

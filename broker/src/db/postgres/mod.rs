@@ -17,7 +17,7 @@ use super::{DbError, DbOptions, exclusive};
 pub(super) use server::Server;
 pub use tls::TlsFault;
 
-/// Longest wait for a new connection: a host that swallows packets must not hold everybody up.
+/// Longest wait for a new connection: a host that swallows packets must not hold everyone up.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// PostgreSQL, its pool and the journal's own connection.
@@ -40,7 +40,7 @@ enum Fence {
     Open,
     /// The lock of the schema.
     Locked,
-    /// The lock, and that nobody signed since.
+    /// The lock, and that no one signed since.
     Signed(Arc<str>),
 }
 

@@ -32,7 +32,7 @@ impl Server {
         let (ssl_mode, trust) = match mode.as_deref() {
             _ if local => (SslMode::Disable, None),
             Some("disable") => (SslMode::Disable, None),
-            // It falls back to plain anyway, so there is nobody to be sure of.
+            // It falls back to plain anyway, so there is no one to be sure of.
             None | Some("prefer") => (SslMode::Prefer, Some(Trust::Anyone)),
             Some("require") => (SslMode::Require, Some(root.as_ref().map_or(Trust::Anyone, |_| Trust::Chain))),
             Some("verify-ca") => (SslMode::Require, Some(Trust::Chain)),

@@ -88,7 +88,7 @@ fn roots(file: Option<&str>) -> Result<RootCertStore, DbError> {
                 return Err(fail("no certificate in it".into()));
             }
         }
-        // Some of them may be unreadable; with none at all, the handshake says that nobody is trusted.
+        // Some of them may be unreadable; with none at all, the handshake says that no one is trusted.
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
     Ok(roots)

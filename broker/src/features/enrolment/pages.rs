@@ -32,8 +32,9 @@ fn page(link: &str) -> HttpResponse {
         &format!(
             "<p>A mesh lets Claude Code sessions find each other, exchange encrypted messages and work as one team.</p>\
              <h2>1. Get the program</h2>\
-             <p>If <code>claudemesh --version</code> prints a version, you have it. Otherwise ask the person who sent you this link \
-             for the program, or build it from its source (Rust 1.89 or later and a C compiler):</p>\
+             <p>If <code>claudemesh --version</code> prints a version, you have it. Otherwise install a release \
+             (<code>install.sh</code>, the Debian package or the npm package; ask the person who sent you this link where it is), or \
+             build it from its source (Rust 1.89 or later and a C compiler):</p>\
              <pre>cargo install --locked --path client</pre>\
              <p>Then <code>claudemesh install</code> connects it to Claude Code.</p>\
              <h2>2. Join</h2>\

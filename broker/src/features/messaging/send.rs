@@ -201,7 +201,7 @@ pub(super) fn route(
         route.add(target, &subscribers)?;
     }
     if topic.is_none() && route.all_blocked() {
-        return Err(Refusal::new(ErrorCode::BlockedByGrants, "nobody of them takes such messages from this sender"));
+        return Err(Refusal::new(ErrorCode::BlockedByGrants, "no one of them takes such messages from this sender"));
     }
     if topic.is_none() && route.only_itself() {
         let message = "no connected peer for target: that is this session itself";

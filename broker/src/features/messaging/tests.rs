@@ -159,7 +159,7 @@ async fn a_member_is_reached_in_every_session_and_queued_when_none_is_there() {
     assert_eq!(
         texts(&pushes(&third)),
         ["both", "queued"],
-        "the first session that comes takes both: nobody acknowledged"
+        "the first session that comes takes both: no one acknowledged"
     );
     let (_, fourth) = mesh.peer(&bob, "bob", Some(24));
     mesh.settle().await;

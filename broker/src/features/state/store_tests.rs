@@ -93,7 +93,7 @@ async fn interleaved(store: &MeshStore, writers: &[Vec<Step>]) {
             match write(store, Write { expected_version, by, ..base }).await {
                 Ok(entry) => {
                     if let Some(expected) = expected_version.filter(|expected| *expected > 0) {
-                        assert_eq!(entry.version, expected + 1, "nobody wrote in between");
+                        assert_eq!(entry.version, expected + 1, "no one wrote in between");
                     }
                     seen.insert(key, if entry.deleted { 0 } else { entry.version });
                     told.push(entry);

@@ -411,7 +411,7 @@ mod tests {
         let (_, other) = mesh.peer(&bob, "bob", Some(12));
         let set = SetState { key: "build".into(), value: json!("red"), expected_version: None, ttl_s: None };
         let answer = mesh.ask_for(&alice, set).await.unwrap();
-        assert_eq!(answer.tag(), "done", "a silent request of somebody who waits is confirmed");
+        assert_eq!(answer.tag(), "done", "a silent request of someone who waits is confirmed");
         for frames in [own, other] {
             let told = TestMesh::take(&frames, "state_change");
             assert_eq!((told.len(), &told[0]["value"], &told[0]["updatedBy"]), (1, &json!("red"), &json!("alice")));

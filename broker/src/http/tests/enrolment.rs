@@ -241,6 +241,7 @@ async fn link_pages_show_the_command_and_nothing_else() {
     let (status, page) = send(&app, call("GET", "/i/ABCDEF23")).await;
     assert_eq!(status, 200);
     assert!(page.as_str().unwrap().contains("claudemesh join https://mesh.example.org/i/ABCDEF23 "));
+    assert!(page.as_str().unwrap().contains("Get the program"), "someone without it must learn how to get it");
     // The page of a code that exists says no more, and the code alone tells which mesh it is for, no key and no token.
     let team = team(&app, "team").await;
     let invite = invite_request(&team, "member", 1);

@@ -18,7 +18,7 @@ async fn a_member_without_a_socket_asks_a_sleeping_mesh() {
     let team = team(&app, "team").await;
     let (_, bob) = enrol(&app, &team, "member").await;
     let (directory, bob) = (&bench.state.directory, Principal::Member(bob.member_id.clone()));
-    assert!(directory.loaded(&team.id).await.is_none(), "nobody needed it so far");
+    assert!(directory.loaded(&team.id).await.is_none(), "no one needed it so far");
     let set = SetState { key: "build".into(), value: json!("green"), expected_version: None, ttl_s: None };
     let written = directory.request(&team.id, bob.clone(), set.clone()).await.unwrap();
     assert_eq!((written.version, written.revision), (1, 1));

@@ -299,10 +299,10 @@ broker_suite! {
         play(database, r#"
             A hello alice {"sessionId":"a"}
             A > {"type":"send","id":"1","targetSpec":"@dev","priority":"now","nonce":"n","ciphertext":"MQ=="}
-            A < {"type":"ack","id":"1","queued":false,"error":"unknown_target: nobody else is in @dev (not_found)"}
+            A < {"type":"ack","id":"1","queued":false,"error":"unknown_target: no one else is in @dev (not_found)"}
             B session bob {"sessionId":"b"}
             B > {"type":"send","id":"1","targetSpec":"@dev","priority":"now","nonce":"n","ciphertext":"MQ=="}
-            B < {"type":"ack","id":"1","queued":false,"error":"unknown_target: nobody else is in @dev"}
+            B < {"type":"ack","id":"1","queued":false,"error":"unknown_target: no one else is in @dev"}
             O hello owner {"sessionId":"o"}
             O > {"type":"kick","target":"nobody"}
             O < {"type":"kick_ack","kicked":[],"affected":[]}

@@ -94,14 +94,14 @@ fn line(lines: &mut impl BufRead) -> Result<Option<Value>, String> {
 }
 
 fn checked(message: &Value) -> Result<Post, String> {
-    let object = message.as_object().ok_or("a line is no object")?;
+    let object = message.as_object().ok_or("a line is not an object")?;
     if let Some(other) = object.keys().find(|key| !FIELDS.contains(&key.as_str())) {
         return Err(format!("the host does not know the field {other}"));
     }
     if message["type"] != "user" || message["message"]["role"] != "user" {
-        return Err("it is no message of a user".into());
+        return Err("it is not a message of a user".into());
     }
-    let text = message["message"]["content"].as_str().ok_or("its content is no text")?;
+    let text = message["message"]["content"].as_str().ok_or("its content is not text")?;
     if !matches!(message["priority"].as_str(), Some("now" | "next" | "later")) {
         return Err("its priority is none of now, next and later".into());
     }
@@ -144,7 +144,7 @@ mod tests {
         fails(std::slice::from_ref(&auth), "nothing after");
         fails(&[auth.clone(), good.clone(), good.clone()], "more than one");
         fails(&[auth.clone(), message(json!({"type": "system"}))], "of a user");
-        fails(&[auth.clone(), message(json!({"message": {"role": "user", "content": [1]}}))], "no text");
+        fails(&[auth.clone(), message(json!({"message": {"role": "user", "content": [1]}}))], "not text");
         fails(&[auth.clone(), message(json!({"priority": "urgent"}))], "priority");
         fails(&[auth.clone(), message(json!({"extra": 1}))], "extra");
         fails(&[auth.clone(), message(json!({"msg_id": 7}))], "no id");

@@ -248,7 +248,7 @@ impl<'a> ProbeSession<'a> {
         if held.is_empty() {
             return Ok(());
         }
-        // Nobody shall find the doctor's line among what waits for a person's word.
+        // No one should find the doctor's line among what waits for a person's word.
         self.inbox.settle_held(&held, Verdict::Refuse, crate::clock::now_ms()).map_err(failed)?;
         Err(RouteFailure::new("stored → received; the rule for incoming messages holds it", "claudemesh inbound"))
     }
@@ -312,7 +312,7 @@ pub(super) fn ended(mut child: Child, what: &str) -> Result<Output, RouteFailure
     Ok(child.wait_with_output()?)
 }
 
-/// Ends a process that nobody needs any more.
+/// Ends a process that no one needs any more.
 pub(super) fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();

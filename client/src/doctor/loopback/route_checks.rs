@@ -105,7 +105,7 @@ impl ProbeSession<'_> {
         let result = self.answered(&mut asker);
         if result.is_err() {
             end(&mut asker);
-            // It would stay open for a day, and nobody is there to answer it.
+            // It would stay open for a day, and no one is there to answer it.
             let _ = self.reply();
             return result.map(|()| started.elapsed());
         }

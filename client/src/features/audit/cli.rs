@@ -23,7 +23,7 @@ use crate::verb::shape::{InMesh, in_mesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
 verbs! {
-    /// Read the audit log of the mesh, and check that nobody has changed it.
+    /// Read the audit log of the mesh, and check that no one has changed it.
     #[command(after_help = "Examples:\n  claudemesh audit list\n  claudemesh audit verify --json\n\ndocs/audit.md says what it proves.")]
     pub struct AuditArgs: enum AuditVerb {
         List => ListArgs,
@@ -234,7 +234,7 @@ async fn look(cx: &Context, connection: &Connection, mesh: &MeshId) -> Result<(H
 fn cry(cx: &Context, entry: &MeshEntry, fault: &HeadFault) {
     let path = cx.store.heads_path();
     cx.out.warn(&format!(
-        "THE AUDIT LOG OF {} IS NOT THE ONE THAT WAS SEEN BEFORE: {fault}. Ask whoever runs the broker; after a restored backup \
+        "THE AUDIT LOG OF {} IS NOT THE ONE THAT WAS SEEN BEFORE: {fault}. Ask the person who runs the broker; after a restored backup \
          that you know of, remove the mesh from {}.",
         clean(&entry.slug),
         path.display()

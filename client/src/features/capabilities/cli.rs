@@ -17,10 +17,10 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 #[command(
     after_help = "Examples:\n  claudemesh permissions\n  claudemesh permissions Bob --allow canInvite --deny canRunSql\n  \
                   claudemesh permissions Bob --reset canRunSql\n  claudemesh permissions --default --deny canSchedule\n\n\
-                  docs/capabilities.md lists the capabilities. Nobody can give what they do not have."
+                  docs/capabilities.md lists the capabilities. No one can give what they do not have."
 )]
 pub struct PermissionsArgs {
-    /// Name, key, or 8 and more digits of a key; without it everyone you may see.
+    /// Name, key, or at least the first 8 digits of a key; without it everyone you may see.
     pub member: Option<String>,
     /// Allow a capability; may be given several times.
     #[arg(long, value_name = "CAP", value_parser = parse_capability)]
@@ -45,7 +45,7 @@ impl PermissionsArgs {
     /// What changes.
     ///
     /// # Errors
-    /// Exit 3 for a capability that is named twice, and for a change of nobody.
+    /// Exit 3 for a capability that is named twice, and for a change of no one.
     fn changes(&self) -> Result<Changes, CliError> {
         let allow = self.allow.iter().map(|one| (*one, Some(true)));
         let deny = self.deny.iter().map(|one| (*one, Some(false)));

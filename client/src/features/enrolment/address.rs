@@ -40,7 +40,7 @@ pub fn check_slug(slug: &str) -> Result<(), CliError> {
     if fine {
         return Ok(());
     }
-    Err(CliError::invalid_args(format!("'{}' is no short name for a mesh.", crate::output::clean(slug)))
+    Err(CliError::invalid_args(format!("'{}' is not a valid short name for a mesh.", crate::output::clean(slug)))
         .hint("Lower-case letters, digits and hyphens, 2 to 32 characters, for example `dev-team`."))
 }
 
@@ -61,7 +61,7 @@ pub(super) fn check_broker_url(url: &str) -> Result<(), CliError> {
     if host.is_some_and(|host| !host.is_empty() && !host.contains('@')) && !url.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(CliError::invalid_args(format!("'{}' is no broker address.", crate::output::clean(url)))
+    Err(CliError::invalid_args(format!("'{}' is not a valid broker address.", crate::output::clean(url)))
         .hint("Expected ws://HOST:PORT/ws or wss://HOST/ws."))
 }
 

@@ -180,7 +180,7 @@ struct Revoked {
     revoked: bool,
 }
 
-/// A mesh that was joined, for scripts. Role and name are `null` when it was joined already and nobody was asked.
+/// A mesh that was joined, for scripts. Role and name are `null` when it was joined already and no one was asked.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Joined {
@@ -328,7 +328,7 @@ fn owner_of(cx: &Context, entry: &MeshEntry) -> Result<OwnerEntry, CliError> {
     cx.store.owner(&entry.mesh_id)?.ok_or_else(|| {
         let message = format!("Only the owner of {} can invite, and its key is not on this machine.", entry.slug);
         CliError::new(ExitCode::PermissionDenied, "forbidden", message)
-            .hint("Ask whoever ran `claudemesh create` for a link.")
+            .hint("Ask the person who ran `claudemesh create` for a link.")
     })
 }
 
@@ -338,7 +338,7 @@ fn owner_of(cx: &Context, entry: &MeshEntry) -> Result<OwnerEntry, CliError> {
 /// See [`super::join`].
 fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
     args.name.as_deref().map(chosen_name).transpose()?;
-    // `join team` of somebody who is in `team` already: nothing to do, and not an error.
+    // `join team` of someone who is in `team` already: nothing to do, and not an error.
     if let Some(entry) = cx.store.load()?.by_slug(args.link.trim()) {
         let value = Joined {
             ok: true,
@@ -472,7 +472,7 @@ fn settle(cx: &Context, member: &PublicKey) {
 fn warn_if_exposed(cx: &Context, broker_url: &str) {
     if is_exposed(broker_url) {
         cx.out.warn(&format!(
-            "{} is not encrypted on its way: others on the network can see who talks to whom, and group messages. \
+            "{} is not encrypted on its way: others on the network can see who exchanges messages with each other, and read group messages. \
              Put the broker behind TLS (wss://).",
             clean(broker_url)
         ));

@@ -40,7 +40,7 @@ pub fn join(
     used_link: impl Fn(&MeshEntry) -> Option<String>,
     fresh: impl FnOnce(&str, Option<&MeshId>) -> Result<SecretKey, CliError>,
 ) -> Result<JoinedMesh, CliError> {
-    // Pages and messengers put marks around a link that nobody sees.
+    // Pages and messengers put marks around a link that no one sees.
     match InviteLink::parse(crate::output::clean(link).trim())? {
         InviteLink::V1 { token } => join_v1(config, &token, name, fresh),
         InviteLink::V2 { code, base } => {

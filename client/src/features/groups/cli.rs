@@ -168,6 +168,7 @@ impl Verb for ListArgs {
         let mut meshes = Vec::new();
         for entry in cx.mesh_entries()? {
             let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+            crate::features::presence::cli::remember_names(cx, &entry, &peers);
             meshes.push((entry.slug.clone(), groups_of(&entry.slug, peers)));
         }
         let rows: Vec<&Row> = meshes.iter().flat_map(|(_, rows)| rows).collect();

@@ -79,7 +79,7 @@ pub enum InboundAction {
 /// List, release or drop messages held by your inbound rule.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
-    after_help = "Examples:\n  claudemesh held\n  claudemesh held release 8fK2mQ7d\n  claudemesh held drop --all"
+    after_help = "Examples:\n  claudemesh held\n  claudemesh held release 312b1423\n  claudemesh held drop --all"
 )]
 pub struct HeldArgs {
     /// What to do; without it the held messages are listed.
@@ -113,7 +113,7 @@ impl Verb for HeldArgs {
 #[derive(Subcommand, Clone, Debug)]
 pub enum HeldAction {
     /// Let held messages through to the session.
-    #[command(after_help = "Examples:\n  claudemesh held release 8fK2mQ7d\n  claudemesh held release --all")]
+    #[command(after_help = "Examples:\n  claudemesh held release 312b1423\n  claudemesh held release --all")]
     Release {
         /// Message id, or at least its first 8 characters.
         #[arg(required_unless_present = "all")]
@@ -123,7 +123,7 @@ pub enum HeldAction {
         all: bool,
     },
     /// Put held messages away unseen.
-    #[command(after_help = "Example:\n  claudemesh held drop 8fK2mQ7d")]
+    #[command(after_help = "Example:\n  claudemesh held drop 312b1423")]
     Drop {
         /// Message id, or at least its first 8 characters.
         #[arg(required_unless_present = "all")]

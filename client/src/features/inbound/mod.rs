@@ -21,7 +21,7 @@ pub use crate::session::routes::permission_mode::{AUTO, BYPASS};
 /// One line of the rule: the first that fits decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
-    /// Member or session key of the sender, or 8 and more digits of it; absent means everybody. Names are not unique, so
+    /// Member or session key of the sender, or at least the first 8 digits of it; absent means everyone. Names are not unique, so
     /// they are no ground for trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
@@ -98,7 +98,7 @@ impl Rules {
     }
 
     /// What becomes of a message. A rule that names the sender beats the care for sessions without prompts; one for
-    /// everybody does not loosen it.
+    /// everyone does not loosen it.
     pub fn decide(&self, case: &Case<'_>) -> Verdict {
         let fits = |rule: &&Rule| {
             let mesh = rule.mesh.as_ref().is_none_or(|mesh| mesh == case.mesh);
@@ -172,7 +172,7 @@ pub fn is_stricter(before: Option<&str>, now: Option<&str>) -> bool {
     before != now && matches!(now, Some(BYPASS | AUTO))
 }
 
-/// The session asks nobody any more: what was let through before, and not shown yet, is looked at again.
+/// The session asks no one any more: what was let through before, and not shown yet, is looked at again.
 pub async fn reconsider(session: &Session) {
     for bound in session.meshes() {
         let reader = bound.reader();
@@ -200,7 +200,7 @@ mod tests {
             Rules { rules, ..Rules::default() }.decide(&case)
         };
         assert_eq!(decide(vec![], &bob, false), Verdict::Accept);
-        // Nobody asks before that session acts: other people's texts wait, our own sessions' do not.
+        // No one asks before that session acts: other people's texts wait, our own sessions' do not.
         assert_eq!(decide(vec![], &bob, true), Verdict::Hold);
         assert_eq!(decide(vec![], &me, true), Verdict::Accept);
         assert_eq!(decide(vec![rule(None, None, Verdict::Accept)], &bob, true), Verdict::Hold);
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(decide(vec![rule(None, Some("other"), Verdict::Refuse)], &bob, false), Verdict::Accept);
         let both = vec![rule(Some("bbbbbbbb"), Some("team"), Verdict::Refuse), rule(None, None, Verdict::Accept)];
         assert_eq!(decide(both, &bob, false), Verdict::Refuse);
-        // A session in auto mode asks nobody either; each mode has a verdict of its own.
+        // A session in auto mode asks no one either; each mode has a verdict of its own.
         let case = |mode| Case { sender_pubkey: &bob, sender_member: &bob, mesh: "team", own_member: &me, mode };
         let rules = Rules { auto: Verdict::Accept, ..Rules::default() };
         assert_eq!(

@@ -112,7 +112,7 @@ fn list(cx: &Context) -> Result<(), CliError> {
         .collect();
     cx.out.answer(&meshes, |out| {
         if config.meshes.is_empty() {
-            return "No mesh is joined.\nNext: claudemesh join <link>, or claudemesh up\n".into();
+            return "No mesh is joined. Sessions on this machine find each other without one.\nFor other people: claudemesh join <link>, or claudemesh up\n".into();
         }
         let mut text = String::new();
         for mesh in &config.meshes {
@@ -129,7 +129,7 @@ fn list(cx: &Context) -> Result<(), CliError> {
             text += &format!("  broker  {}\n", clean(&mesh.broker_url));
             if let Some((url, fix)) = local::store::lost_outside(mesh) {
                 text += &format!(
-                    "  note    other machines cannot reach it any more at {}; run `{}`\n",
+                    "  note    other machines can no longer reach it at {}; run `{}`\n",
                     clean(url),
                     clean(&fix)
                 );

@@ -133,7 +133,7 @@ impl Connection {
         }
         let shown = crate::output::clean(target).into_owned();
         let mut frame = match found.len() {
-            0 => ErrorFrame::new(ErrorCode::UnknownTarget, format!("nobody here is called `{shown}`")),
+            0 => ErrorFrame::new(ErrorCode::UnknownTarget, format!("no one here is called `{shown}`")),
             count => {
                 let message = format!("`{shown}` may mean {count} recipients; use a key");
                 ErrorFrame::new(ErrorCode::AmbiguousTarget, message)
@@ -496,7 +496,7 @@ mod tests {
             let ack = Ack { error: Some(error.into()), code: code.map(Into::into), ..Ack::default() };
             accepted(ack).unwrap_err().code()
         };
-        assert_eq!(refused("unknown_target: nobody", None), Some(ErrorCode::UnknownTarget));
+        assert_eq!(refused("unknown_target: no one", None), Some(ErrorCode::UnknownTarget));
         assert_eq!(refused("no connected peer for target x", None), Some(ErrorCode::UnknownTarget));
         assert_eq!(refused("rate_limit: slow down", None), Some(ErrorCode::RateLimited));
         assert_eq!(refused("whatever", Some("pair_limit")), Some(ErrorCode::PairLimit));

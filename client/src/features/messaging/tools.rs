@@ -90,7 +90,7 @@ pub(crate) struct CheckMessages {
 /// Parameters of `message_status`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct MessageStatus {
-    /// Message id, or 8 and more characters of it.
+    /// Message id, or at least the first 8 characters of it.
     id: String,
     #[serde(flatten)]
     mesh: MeshArg,
@@ -159,7 +159,7 @@ impl MeshServer {
     async fn send_message(&self, Parameters(args): Parameters<SendMessage>) -> Result<String, ToolError> {
         let targets = distinct(args.to);
         if targets.is_empty() {
-            return Err("`to` names nobody; list_peers shows who is there".into());
+            return Err("`to` names no one; list_peers shows who is there".into());
         }
         if args.message.is_empty() {
             return Err("the message is empty".into());
@@ -346,7 +346,7 @@ impl MeshServer {
         match (found.len(), trouble) {
             (1, _) => found.pop().map(|bound| (bound, target.to_owned())).ok_or(which),
             (0, Some(trouble)) => Err(trouble),
-            (0, None) => Err(format!("nobody is called that in {}; list_peers shows who is there", slugs.join(", "))),
+            (0, None) => Err(format!("no one is called that in {}; list_peers shows who is there", slugs.join(", "))),
             _ => Err(which),
         }
     }

@@ -20,9 +20,9 @@ use std::time::Duration;
 #[derive(Args, Clone, Debug, Default)]
 #[group(required = true, multiple = false)]
 pub struct SelectionArgs {
-    /// Name, key, or 8 and more digits of a key.
+    /// Name, key, or at least the first 8 digits of a key.
     pub peer: Option<String>,
-    /// Everyone who was silent for so long: a number and `s`, `m`, `h` or `d`.
+    /// Everyone who has been silent for at least this long: a number and `s`, `m`, `h` or `d`.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub stale: Option<Duration>,
     /// Everyone but you.
@@ -30,7 +30,7 @@ pub struct SelectionArgs {
     pub all: bool,
 }
 
-/// Close connections; the peers stay away until they are started again. For admins.
+/// Close a peer's connections; it stays away until it is started again. For admins.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh kick Bob\n  claudemesh kick --stale 30m")]
 pub struct KickArgs {
@@ -57,7 +57,7 @@ impl Verb for KickArgs {
     }
 }
 
-/// Close connections; the peers connect again by themselves. For admins.
+/// Close a peer's connections; its client reconnects automatically. For admins.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh disconnect Bob\n  claudemesh disconnect --all")]
 pub struct DisconnectArgs {
@@ -88,7 +88,7 @@ impl Verb for DisconnectArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Example:\n  claudemesh ban Bob --reason \"left the company\"")]
 pub struct BanArgs {
-    /// Name, key, or 8 and more digits of a key.
+    /// Name, key, or at least the first 8 digits of a key.
     pub peer: String,
     /// Why; the broker writes it into its log.
     #[arg(long)]
@@ -117,7 +117,7 @@ impl Verb for BanArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Example:\n  claudemesh unban Bob")]
 pub struct UnbanArgs {
-    /// Exact name, key, or 8 and more digits of the key of a banned member.
+    /// Exact name, key, or at least the first 8 digits of the key of a banned member.
     pub peer: String,
 }
 
@@ -162,7 +162,7 @@ impl Verb for BansArgs {
     }
 }
 
-/// Whom `kick` closed.
+/// Who `kick` closed.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Kicked {
     affected: Vec<String>,
@@ -170,7 +170,7 @@ struct Kicked {
     skipped_control_plane: Vec<String>,
 }
 
-/// Whom `disconnect` closed.
+/// Who `disconnect` closed.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Disconnected {
     affected: Vec<String>,
@@ -297,7 +297,7 @@ fn bans(cx: &Context) -> Result<(), CliError> {
     let bans = ask(cx, &entry, |connection| async move { Ok(connection.list_bans().await?) })?;
     cx.out.answer(&InMesh::all(&entry.slug, &bans), |out| {
         if bans.is_empty() {
-            return "Nobody is banned.\n".into();
+            return "No one is banned.\n".into();
         }
         let line = |ban: &BanEntry| {
             let name = clean(&ban.name).into_owned();

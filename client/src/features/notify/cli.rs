@@ -10,7 +10,7 @@ use crate::error::{CliError, ExitCode};
 use crate::output::clean;
 use crate::verb::{Audience, Effect, Ran, Shape, Verb, done};
 
-/// Show or set how you are told, outside of Claude Code, that a question waits. Off by default.
+/// Show or set how you are notified outside Claude Code when a question is waiting. Off by default.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh notify desktop --test\n  claudemesh notify 'tmux display-message \"$1: $2\"'\n  \

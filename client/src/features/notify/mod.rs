@@ -1,6 +1,6 @@
 //! Tells the person at the machine that a question waits: a desktop notification, or a command of their own.
 //!
-//! Off until somebody turns it on (`claudemesh notify desktop`, or `CLAUDEMESH_NOTIFY`). It names who asks and in which mesh,
+//! Off until someone turns it on (`claudemesh notify desktop`, or `CLAUDEMESH_NOTIFY`). It names who asks and in which mesh,
 //! never what a peer wrote: a screen may be locked or shared. At most one in half a minute for all sessions of a config
 //! folder. Never waits for the notifier and never fails; [`watch`] is who calls it.
 

@@ -1,7 +1,7 @@
 //! The asking end: one question to the approvers of every mesh, and the wait for its end.
 //!
 //! Whoever drops the future withdraws the question: a hook that hangs up has its answer already. Without a word that can
-//! be proved and written down the answer is always "nobody has decided", and the host's own dialog goes on.
+//! be proved and written down the answer is always "no one has decided", and the host's own dialog goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub async fn ask(session: &Arc<Session>, call: Call) -> Ended {
     }
     let rules = match Rules::load(session.store()) {
         Ok(rules) => rules,
-        Err(error) => return Ended::Open(Some(format!("claudemesh: nobody was asked for this permission: {error}."))),
+        Err(error) => return Ended::Open(Some(format!("claudemesh: no one was asked for this permission: {error}."))),
     };
     let places: Vec<Place> = session.meshes().into_iter().filter_map(|bound| place(bound, &rules)).collect();
     let Some(expires) = places.iter().map(|place| place.expires).min() else { return Ended::Open(None) };
@@ -89,7 +89,7 @@ pub async fn ask(session: &Arc<Session>, call: Call) -> Ended {
             "approvers": place.approvers, "quorum": place.quorum,
         });
         if let Err(error) = log(session, &place.bound, Event::Asked, data).await {
-            return Ended::Open(Some(format!("claudemesh: nobody was asked for this permission: {error}.")));
+            return Ended::Open(Some(format!("claudemesh: no one was asked for this permission: {error}.")));
         }
     }
     let Some(mut verdict) = session.permissions.add(&id, call.source, polls.clone()) else { return Ended::Open(None) };
@@ -159,7 +159,7 @@ fn fresh_id(session: &Session) -> String {
     }
 }
 
-/// Sends the request to everybody at once; answers how many copies the brokers took.
+/// Sends the request to everyone at once; answers how many copies the brokers took.
 async fn send(question: &Question, polls: &[Poll], call: &Call, ttl_ms: i64) -> usize {
     let mut sends = vec![];
     for (place, poll) in question.places.iter().zip(polls) {

@@ -15,7 +15,7 @@ use super::wire::{self, MAX_TOOL_CHARS};
 use crate::config::ConfigStore;
 use crate::session::Session;
 
-/// The capability that tells the host that we relay. Declared only when somebody may decide: the host shows every question
+/// The capability that tells the host that we relay. Declared only when someone may decide: the host shows every question
 /// to whoever declares it.
 pub const CAPABILITY: &str = "claude/channel/permission";
 /// How long the first notification waits for the hook of the same call. The host starts both at once.

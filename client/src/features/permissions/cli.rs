@@ -29,7 +29,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done};
 /// Records of the log that are listed, the newest.
 const MAX_LISTED: usize = 1_000;
 
-/// Show or choose who may decide over permission questions of your sessions. Nobody, until you name somebody.
+/// Show or choose who may answer your sessions' permission requests. Until you name someone, no one can.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh approvers\n  claudemesh approvers add 1a2b3c4d5e6f7a8b\n  \
                         claudemesh approvers --quorum 2 --expires 5m\n  claudemesh approvers remove 1a2b3c4d5e6f7a8b\n\n\
@@ -94,7 +94,7 @@ pub enum ApproversAction {
     },
 }
 
-/// List what other people's sessions ask your permission for, or allow or deny it.
+/// List permission requests from other people's sessions, and allow or deny them.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh permit\n  claudemesh permit qwert allow\n  \
                         claudemesh permit qwert deny --reason \"not on a Friday\"")]
@@ -131,7 +131,7 @@ impl Verb for PermitArgs {
     }
 }
 
-/// Show the log of permission questions and answers, or check that nobody has changed it.
+/// Show the log of permission questions and answers, or check that no one has changed it.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh permission-log\n  claudemesh permission-log --verify --json")]
 pub struct PermissionLogArgs {
@@ -400,7 +400,7 @@ fn find_member(entry: &MeshEntry, wanted: &str) -> Result<MemberView, CliError> 
 }
 
 /// Refuses in the shell of a session: a text that talks a model into it must get neither an approval nor an approver.
-/// Whoever may run anything can take the variables away; this stops what was not meant.
+/// Anyone who may run anything can take the variables away; this stops what was not meant.
 fn needs_a_person(cx: &Context, hint: &str) -> Result<(), CliError> {
     if !cx.env.flag("CLAUDECODE") && !cx.env.is_set("CLAUDE_CODE_SESSION_ID") {
         return Ok(());

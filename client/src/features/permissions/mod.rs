@@ -1,4 +1,4 @@
-//! Permission questions of a session, answered by named members of the mesh. Off until somebody is named.
+//! Permission questions of a session, answered by named members of the mesh. Off until someone is named.
 //!
 //! When the host asks its user whether a tool may run, the session's server sends the question, sealed, to the approvers
 //! that the user has named for that mesh ([`rules`]). A person there decides, in a shell or by confirming a tool call, and

@@ -28,7 +28,7 @@ const REFUSALS_PER_MINUTE: usize = 20;
 pub enum RequestSource {
     /// By a hook that waits for our word. It hangs up when it does not need it any more.
     Hook,
-    /// By a notification. Nobody tells when the user has decided.
+    /// By a notification. No one tells when the user has decided.
     Channel,
 }
 

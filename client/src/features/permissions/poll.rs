@@ -177,7 +177,7 @@ mod tests {
     fn only_a_signature_of_an_approver_over_this_very_call_counts() {
         let poll = poll(1, &[1]);
         assert_eq!(poll.judge(&answer(&poll, 2, Behavior::Allow), 1), Err(Refusal::NotApprover));
-        // Somebody else's signature under an approver's name.
+        // Someone else's signature under an approver's name.
         let mut forged = answer(&poll, 2, Behavior::Allow);
         forged.member = key(1).public();
         assert_eq!(poll.judge(&forged, 1), Err(Refusal::BadSignature));

@@ -1,4 +1,4 @@
-//! `permissions.json`: who may decide for this user's sessions, per mesh. Missing file: nobody.
+//! `permissions.json`: who may decide for this user's sessions, per mesh. Missing file: no one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::config::{ConfigError, ConfigStore};
 
 /// Approvers of one mesh.
 pub const MAX_APPROVERS: usize = 16;
-/// How long a question is open when nobody says otherwise.
+/// How long a question is open when no one says otherwise.
 pub const DEFAULT_EXPIRES: Duration = Duration::from_secs(120);
 /// Shortest time: a person has to read it.
 pub const MIN_EXPIRES: Duration = Duration::from_secs(10);
@@ -63,10 +63,10 @@ impl Default for MeshRules {
 }
 
 impl Rules {
-    /// Reads the file; without one nobody decides.
+    /// Reads the file; without one no one decides.
     ///
     /// # Errors
-    /// [`ConfigError`]; nobody decides then either.
+    /// [`ConfigError`]; no one decides then either.
     pub fn load(store: &ConfigStore) -> Result<Self, ConfigError> {
         let path = Self::path(store);
         match store.read(&path, 1 << 20)? {

@@ -182,6 +182,7 @@ fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
     let mut lists = Vec::new();
     for entry in cx.mesh_entries()? {
         let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+        remember_names(cx, &entry, &peers);
         // Who is away is asked for with --all, in every form of the answer.
         let there = peers.iter().filter(|peer| args.all || peer.online);
         let mut list: Vec<Value> = there.map(|peer| peer_json(peer, &entry)).collect();
@@ -202,6 +203,7 @@ fn stats(cx: &Context) -> Result<(), CliError> {
     let mut meshes = Vec::new();
     for entry in cx.mesh_entries()? {
         let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+        remember_names(cx, &entry, &peers);
         let counted = |peer: Peer| Counted {
             mesh: entry.slug.clone(),
             name: peer.display_name,
@@ -280,7 +282,7 @@ fn peers_text(slug: &str, peers: &[Value], all: bool, out: &Output) -> String {
         text += &peer_text(peer, length, out);
     }
     if shown.is_empty() {
-        text += "  nobody is connected; `claudemesh peers --all` also lists members that are away\n";
+        text += "  no one is connected; `claudemesh peers --all` also lists members that are away\n";
     }
     text
 }
@@ -553,6 +555,12 @@ where
         let plural = if changed == 1 { "" } else { "s" };
         format!("{} {words} ({changed} session{plural})\n", out.tick())
     })
+}
+
+/// Keeps the names for the completions of the shell.
+pub(crate) fn remember_names(cx: &Context, entry: &MeshEntry, peers: &[Peer]) {
+    let groups = peers.iter().flat_map(|peer| peer.groups.iter().map(|group| group.name.clone()));
+    cx.store.remember_names(&entry.mesh_id, peers.iter().map(|peer| peer.display_name.clone()), groups);
 }
 
 /// Runs `ping`.

@@ -128,7 +128,7 @@ struct PeerRow {
     away: Option<AwayMember>,
     /// ISO time of its last sign of life.
     last_seen_at: Option<String>,
-    /// It has been away for so long that nobody should count on it.
+    /// It has been away for so long that no one should count on it.
     stale: bool,
 }
 
@@ -460,7 +460,7 @@ fn away_line(row: &PeerRow) -> String {
     format!("\n- **{name}** [away]{stale} ({key}) {seen}")
 }
 
-/// Whether nobody should count on a peer: it is away, and not since a moment ago.
+/// Whether no one should count on a peer: it is away, and not since a moment ago.
 pub(crate) fn is_stale(online: bool, last_seen_at: Option<&str>, now_ms: i64) -> bool {
     let last_seen_ms = last_seen_at.and_then(claudemesh_protocol::time::parse_iso);
     !online && last_seen_ms.is_none_or(|at| now_ms.saturating_sub(at) > STALE_AFTER_MS)

@@ -1,7 +1,7 @@
 //! Asking a peer and waiting for its answer. The same for the tool and the shell; what is shown is theirs.
 //!
 //! The question is an ordinary encrypted message of priority `now`. The wait ends with the answer, with a question of the
-//! very peer that was asked (both would wait for each other for ever), with the time, or when nobody wants it any more. It
+//! very peer that was asked (both would wait for each other for ever), with the time, or when no one wants it any more. It
 //! never takes the question back: a late answer arrives like any message.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::inbox::{Mailbox, Message};
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(300);
 /// Longest wait.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
-/// How long a caller waits that says nothing, when nobody knows what its host allows: most hosts allow a minute.
+/// How long a caller waits that says nothing, when no one knows what its host allows: most hosts allow a minute.
 pub const CAUTIOUS_WAIT: Duration = Duration::from_secs(50);
 /// The answer has to be back before the host gives up.
 const HOST_MARGIN: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ pub enum Ended {
     TimedOut,
     /// The host's time is over.
     Pending,
-    /// Nobody wants the answer any more.
+    /// No one wants the answer any more.
     Cancelled,
 }
 
@@ -269,7 +269,7 @@ async fn wait_for(
 }
 
 async fn closed(state: &mut watch::Receiver<State>) {
-    // An error says the same: nobody keeps the connection any more.
+    // An error says the same: no one keeps the connection any more.
     let _ = state.wait_for(|state| matches!(state, State::Closed(_))).await;
 }
 

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
                         claudemesh ask Bob \"may I merge?\" --timeout 60 --json\n  \
                         claudemesh ask Bob \"what did the audit say?\" --wait-offline")]
 pub struct AskArgs {
-    /// Whom: a name, a key or 8 and more digits of one. One peer.
+    /// The peer: its name, its key, or at least the first 8 digits of its key.
     pub to: String,
     /// The question.
     #[arg(required = true)]
@@ -65,16 +65,16 @@ impl Verb for AskArgs {
 
 /// Answer a question that a peer asked, or decline it.
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "Examples:\n  claudemesh reply 8fK2mQ7d \"port 7900\"\n  \
-                        claudemesh reply 8fK2mQ7d --decline \"ask Cid, who wrote it\"\n\n\
+#[command(after_help = "Examples:\n  claudemesh reply 312b1423 \"port 7900\"\n  \
+                        claudemesh reply 312b1423 --decline \"ask Cid, who wrote it\"\n\n\
                         `claudemesh inbox --questions` lists the open questions with their ids.")]
 pub struct ReplyArgs {
-    /// Id of the question, or 8 and more characters of it.
+    /// Id of the question, or at least the first 8 characters of it.
     pub id: String,
     /// The answer; with --decline the reason, which may be left out.
     #[arg(required_unless_present = "decline")]
     pub text: Vec<String>,
-    /// Tell whoever asked that there will be no answer, so that nobody waits for it.
+    /// Tell the asker that there will be no answer, so that no one waits for it.
     #[arg(long)]
     pub decline: bool,
 }
@@ -175,7 +175,7 @@ fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
 fn exit_of(outcome: &Outcome) -> ExitCode {
     match &outcome.ended {
         Ended::Answered(_) => ExitCode::Success,
-        // Refused by who was asked; nobody has to wait or ask again.
+        // Refused by who was asked; no one has to wait or ask again.
         Ended::Declined(_) => ExitCode::PermissionDenied,
         Ended::Interrupted(_) | Ended::TimedOut | Ended::Pending | Ended::Cancelled => ExitCode::Cancelled,
     }
@@ -350,7 +350,7 @@ fn reply(cx: &Context, args: &ReplyArgs) -> Result<(), CliError> {
     };
     let id = args.id.trim();
     if id.len() < 8 {
-        return Err(CliError::invalid_args("Expected the id of the question, or its first 8 and more characters."));
+        return Err(CliError::invalid_args("Expected the id of the question, or at least its first 8 characters."));
     }
     let entries = cx.mesh_entries()?;
     connect::block_on(async {

@@ -31,7 +31,7 @@ impl Intercept for Answers {
     }
 }
 
-/// Lets the waits of this session have what has arrived for them. Costs nothing while nobody waits.
+/// Lets the waits of this session have what has arrived for them. Costs nothing while no one waits.
 pub async fn settle(session: &Session, bound: &JoinedMesh) {
     if bound.waits.is_empty() {
         return;

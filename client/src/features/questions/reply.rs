@@ -41,7 +41,7 @@ pub enum ReplyError {
     #[error("only a question can be declined, and that message is none")]
     NoQuestion,
     /// A message of the broker or of a webhook.
-    #[error("nobody can be answered: the message does not come from a peer")]
+    #[error("no one can be answered: the message does not come from a peer")]
     NoPeer,
     /// The connection or the broker.
     #[error("{0}")]

@@ -212,7 +212,7 @@ impl MeshServer {
     ) -> Result<Json<Asked>, ToolError> {
         let (to, question) = (args.to.trim(), args.question.trim());
         if to.is_empty() {
-            return Err("`to` names nobody; list_peers shows who is there".into());
+            return Err("`to` names no one; list_peers shows who is there".into());
         }
         if question.is_empty() {
             return Err("the question is empty".into());
@@ -272,7 +272,7 @@ impl MeshServer {
     async fn reply_to_peer(&self, Parameters(args): Parameters<ReplyToPeer>) -> Result<Json<Replied>, ToolError> {
         let id = args.message_id.trim().to_owned();
         if id.len() < 8 {
-            return Err("message_id: expected the id of the question, or its first 8 and more characters".into());
+            return Err("message_id: expected the id of the question, or at least its first 8 characters".into());
         }
         let word = match args.decline {
             Some(true) => Word::Decline(&args.answer),

@@ -54,7 +54,7 @@ impl Waits {
         }
     }
 
-    /// Whether nobody waits.
+    /// Whether no one waits.
     pub fn is_empty(&self) -> bool {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
@@ -118,7 +118,7 @@ impl Drop for Wait {
     }
 }
 
-/// Takes what ends a wait of this process out of the inbox and hands it over; costs nothing while nobody waits. `ruled`: the rule for incoming messages was applied
+/// Takes what ends a wait of this process out of the inbox and hands it over; costs nothing while no one waits. `ruled`: the rule for incoming messages was applied
 /// to what may be taken.
 ///
 /// # Errors

@@ -78,7 +78,7 @@ impl Verb for GetArgs {
     }
 }
 
-/// Set a key; the others are told. What is no JSON is a text.
+/// Set a key; the others are told. What is not JSON is a text.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  claudemesh state set build green\n  claudemesh state set limits '{\"cpu\": 2}'\n  \
@@ -264,7 +264,7 @@ struct Watch<'a> {
     prefix: String,
     /// Everything up to this revision was printed.
     seen: u64,
-    /// Whether somebody still reads what is printed.
+    /// Whether someone still reads what is printed.
     open: bool,
 }
 

@@ -23,7 +23,7 @@ impl OnEvent for StateNotes {
         match heard {
             Heard::Event(change) => session.tell(bound, note(&change, &bound.tag)),
             Heard::Lagged(_) => session.tell(bound, missed(&bound.tag)),
-            // A key is read when it is needed; what changed while nobody was here interrupts nobody.
+            // A key is read when it is needed; what changed while no one was here interrupts no one.
             Heard::Away => {}
         }
     }

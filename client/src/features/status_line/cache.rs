@@ -1,4 +1,4 @@
-//! `peer-cache.json` in the config folder: who was there when somebody looked last.
+//! `peer-cache.json` in the config folder: who was there when someone looked last.
 //!
 //! Shape: `{"<slug>":{"total":5,"online":3,"updatedAt":"<ISO>","you":"Ann"}}`. A cache: a file that cannot be read counts
 //! as empty, and several sessions may write it, each its own mesh under a lock.

@@ -2,7 +2,7 @@
 //!
 //! Called by Claude Code many times in a session, so it reads local files only and builds nothing: no runtime, no network,
 //! no command tree. Never fails; exit code 0 whatever happens. The MCP server of the session writes what is shown here
-//! ([`cache`]), and only while somebody looks ([`refresh`]).
+//! ([`cache`]), and only while someone looks ([`refresh`]).
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! Keeps the cache fresh while a status line is looked at, and costs nothing while none is.
 //!
 //! The status line touches `run/status-line`; the MCP server of a session asks the broker for the peers only when that
-//! happened lately. A list of a thousand peers every few seconds, for each of a thousand sessions, is worth nobody's while.
+//! happened lately. A list of a thousand peers every few seconds, for each of a thousand sessions, is worth no one's while.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const LOOKED_AT: Duration = Duration::from_secs(120);
 /// The mark is renewed when it is older than this.
 const RENEW: Duration = Duration::from_secs(10);
 
-/// Says that somebody looks. A config folder that cannot be written shows old numbers, no more.
+/// Says that someone looks. A config folder that cannot be written shows old numbers, no more.
 pub(super) fn ask(store: &ConfigStore) {
     if age(store).is_some_and(|age| age < RENEW) || !store.dir().is_dir() {
         return;
@@ -32,7 +32,7 @@ pub(super) fn ask(store: &ConfigStore) {
     let _ = files::create_private_dir(&run).and_then(|()| std::fs::write(run.join("status-line"), b"1"));
 }
 
-/// Whether somebody looks.
+/// Whether someone looks.
 fn asked(store: &ConfigStore) -> bool {
     age(store).is_some_and(|age| age < LOOKED_AT)
 }
@@ -77,7 +77,7 @@ pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
     }
 }
 
-/// How many peers are connected, and how many there are with the people who are away. A session that has ended is nobody who
+/// How many peers are connected, and how many there are with the people who are away. A session that has ended is no one who
 /// could come back, so whoever has one that is connected is not counted as away.
 fn count(peers: &[Peer]) -> (usize, usize) {
     let online: Vec<&Peer> = peers.iter().filter(|peer| peer.online).collect();

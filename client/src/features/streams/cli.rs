@@ -133,7 +133,7 @@ impl Verb for ListArgs {
     }
 }
 
-/// Append one entry; subscribers get it at once. What is no JSON is a text.
+/// Append one entry; subscribers get it at once. What is not JSON is a text.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  claudemesh stream publish builds green\n  \
                         claudemesh stream publish builds '{\"status\": \"green\", \"took\": 41}'")]

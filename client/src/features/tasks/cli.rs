@@ -75,7 +75,7 @@ impl From<Urgency> for TaskPriority {
 /// How far a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Progress {
-    /// Nobody works on it.
+    /// No one works on it.
     Open,
     /// A session works on it.
     Claimed,
@@ -275,7 +275,7 @@ impl Verb for ShowArgs {
     }
 }
 
-/// Show the task to take next: open, not blocked, the most urgent, of these the oldest; those for you before those for nobody.
+/// Show the task to take next: open, not blocked, the most urgent, of these the oldest; those for you before those without an assignee.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  claudemesh task next\n  claudemesh task next --claim --json")]
 pub struct NextArgs {

@@ -271,7 +271,7 @@ impl MeshServer {
     }
 
     #[tool(
-        description = "Find the task of the mesh that you should take next: open, nothing to wait for, the most urgent, for you before for nobody. With claim it is yours at once.",
+        description = "Find the task of the mesh that you should take next: open, nothing to wait for, the most urgent, for you before those without an assignee. With claim it is yours at once.",
         annotations(destructive_hint = false)
     )]
     async fn next_task(&self, Parameters(args): Parameters<WantedTask>) -> Result<Json<Shown>, ToolError> {

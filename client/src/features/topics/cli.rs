@@ -25,7 +25,7 @@ pub mod history;
 use history::{HistoryArgs, PostArgs};
 
 verbs! {
-    /// Create, join, read and write topics: channels that keep what was written.
+    /// Create, join, read and write topics: channels that keep their messages.
     #[command(
         after_help = "Examples:\n  claudemesh topic create plans --description \"what comes next\"\n  \
                             claudemesh topic post plans \"freeze at 5\"\n  claudemesh topic history plans --limit 20"

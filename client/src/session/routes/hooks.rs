@@ -51,7 +51,7 @@ impl Answer {
         }
     }
 
-    /// Gives the messages back: nobody printed them.
+    /// Gives the messages back: no one printed them.
     pub async fn lost(self, session: &Session) {
         for handed in self.handed {
             let (reader, seqs) = (handed.bound.reader(), handed.seqs);
@@ -87,7 +87,7 @@ pub async fn answer(session: &Arc<Session>, hook: &Hook) -> Answer {
     if subagent {
         return Answer::default();
     }
-    // The user has decided meanwhile, or the turn has gone on without: the host tells nobody.
+    // The user has decided meanwhile, or the turn has gone on without: the host tells no one.
     if matches!(event, Event::Prompt | Event::Stop | Event::SessionEnd) {
         session.permissions.withdraw(Some(RequestSource::Channel));
     }

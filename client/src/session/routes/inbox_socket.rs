@@ -1,6 +1,6 @@
 //! The session's own inbox socket: where Claude Code takes messages of the user's other sessions.
 //!
-//! The host tells the model that such a message comes from another session of its user and shall be treated as a teammate's
+//! The host tells the model that such a message comes from another session of its user and should be treated as a teammate's
 //! request. Of a stranger's text that would be a lie, so this way is for messages of our own member only, and only where
 //! it is provably allowed: the host has given us socket and token, and no setting holds or refuses such messages. The
 //! format of a line is not documented; what was posted counts as seen only when the transcript shows it. Seen to work

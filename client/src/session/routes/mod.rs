@@ -70,7 +70,7 @@ pub enum Channel {
 }
 
 impl Channel {
-    /// Whether notes shall be written.
+    /// Whether notes should be written.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Unproven | Self::Proven)
     }
@@ -394,7 +394,7 @@ impl Routes {
             MONITOR => self.state().monitor.clone().ok_or("no monitor follows the session")?,
             other => return Err(format!("'{}' cannot be tested this way", crate::output::clean(other))),
         };
-        if wake_with(&target, TEXT.into()).await { Ok(()) } else { Err("nobody printed the line".into()) }
+        if wake_with(&target, TEXT.into()).await { Ok(()) } else { Err("no one printed the line".into()) }
     }
 
     /// How the routes stand; `unshown` is the caller's to know.

@@ -97,7 +97,7 @@ impl Routes {
                 seen.push(handed);
                 continue;
             }
-            // Without hooks nobody knows whether a turn is under way, and it may arrive after it.
+            // Without hooks no one knows whether a turn is under way, and it may arrive after it.
             let overdue = at_rest && state.last_hook.is_some() && handed.at.elapsed() >= ARRIVAL;
             if handed.needs_proof() && evidence.looked && overdue && evidence.of(&handed).is_none() {
                 handed.misses += 1;

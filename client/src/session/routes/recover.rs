@@ -12,7 +12,7 @@ use crate::session::{JoinedMesh, Session};
 /// Routes that say of each message whether it was handed over.
 const ROUTES: [&str; 9] = [CHANNEL, HOOK, STOP, REWAKE, MONITOR, SOCKET, PULL, SHELL, wait::ROUTE];
 
-/// Gives claims back that nobody settles any more, so that another route shows the messages; those that stand in the
+/// Gives claims back that no one settles any more, so that another route shows the messages; those that stand in the
 /// host's transcript were shown.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use crate::id::{MemberId, PublicKey};
 /// `get_permissions`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GetPermissions {
-    /// Id, key, name, or 8 and more digits of a key. Absent: all members that the caller may see.
+    /// Id, key, name, or at least the first 8 digits of a key. Absent: all members that the caller may see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
 }
@@ -83,7 +83,7 @@ crate::wire_feature! {
     requests {
         /// Who may do what. Without `canManagePermissions` a member sees itself alone.
         GetPermissions = "get_permissions" => answers PermissionsResult, needs nothing, repeatable;
-        /// Owner or admin: allows, denies or resets capabilities. Nobody gives what they do not have.
+        /// Owner or admin: allows, denies or resets capabilities. No one gives what they do not have.
         SetPermissions = "set_permissions" => answers PermissionsResult, needs CanManagePermissions, repeatable;
     }
     answers {

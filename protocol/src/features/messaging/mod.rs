@@ -148,7 +148,7 @@ pub struct RecipientState<S = String> {
 
 /// `ack`: the answer to `send`; also the generic answer of `set_visible` and `set_profile`, whose `id` is the request id.
 ///
-/// Texts are `String` for whoever reads it; the broker writes it from borrowed ones.
+/// Texts are `String` for anyone who reads it; the broker writes it from borrowed ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack<S = String> {
@@ -350,7 +350,7 @@ pub struct InboxPullResult {
     pub remaining: u32,
 }
 
-/// `resolve_target`: whom a name, key or prefix means, so that the body can be sealed to the right key.
+/// `resolve_target`: who a name, key or prefix means, so that the body can be sealed to the right key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResolveTarget {
@@ -421,7 +421,7 @@ crate::wire_feature! {
         MessageStatus = "message_status" => answers MessageStatusResult, needs nothing, repeatable;
         /// Push what waits although its priority or my status holds it.
         InboxPull = "inbox_pull" => answers InboxPullResult, needs nothing, repeatable;
-        /// Whom a name, key or prefix means.
+        /// Who a name, key or prefix means.
         ResolveTarget = "resolve_target" => answers ResolveTargetResult, needs nothing, repeatable;
         /// The way to the broker and back, without bothering a peer.
         Echo = "echo" => answers EchoResult, needs nothing, repeatable;

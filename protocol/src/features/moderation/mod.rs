@@ -22,7 +22,7 @@ pub struct Selection {
 /// `disconnect`: closes with 1000; clients reconnect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Disconnect {
-    /// Whom.
+    /// Who.
     #[serde(flatten)]
     pub selection: Selection,
 }
@@ -30,7 +30,7 @@ pub struct Disconnect {
 /// `kick`: closes with 4001; clients stay away until started again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kick {
-    /// Whom.
+    /// Who.
     #[serde(flatten)]
     pub selection: Selection,
 }

@@ -43,7 +43,7 @@ impl TaskPriority {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
-    /// Nobody works on it.
+    /// No one works on it.
     #[default]
     Open,
     /// A session works on it.
@@ -233,7 +233,7 @@ pub struct ListTasks {
     pub cursor: Option<String>,
 }
 
-/// `next_task`: the first of the ready tasks, those for the asker before those for nobody; never one for somebody else.
+/// `next_task`: the first of the ready tasks, those for the asker before those without an assignee; never one for someone else.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NextTask {
@@ -347,7 +347,7 @@ pub struct TaskChanged {
     pub task: Option<TaskEntry>,
 }
 
-/// `task_change`: a task was changed by somebody else. Sent to the sessions of its creator, its assignee and its holder, not to
+/// `task_change`: a task was changed by someone else. Sent to the sessions of its creator, its assignee and its holder, not to
 /// clients that say nothing of themselves in their hello.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskChange {

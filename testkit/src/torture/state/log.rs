@@ -172,7 +172,7 @@ impl Log {
             row.value.as_str()
         };
         if mark.is_none() && !row.deleted {
-            return Err(format!("nobody wrote {row:?}"));
+            return Err(format!("no one wrote {row:?}"));
         }
         let seen = Seen { key: row.key.clone(), version: row.version, mark: mark.map(str::to_owned) };
         self.note(row.revision, seen)
@@ -216,7 +216,7 @@ impl Log {
         match write {
             Some(write) if write.key == key && write.fate != Fate::Refused => Ok(()),
             Some(write) => Err(format!("{mark} of {} ({:?}) is there as {key}", write.key, write.fate)),
-            None => Err(format!("nobody wrote {mark}")),
+            None => Err(format!("no one wrote {mark}")),
         }
     }
 

@@ -74,7 +74,7 @@ pub async fn open_consumer(
             updated_at_ms: *now_ms,
         };
         diesel::insert_into(stream_consumers::table).values(&consumer).execute(conn).await?;
-        Ok((consumer.next_offset, Audit::Unaudited("where somebody reads is nobody else's")))
+        Ok((consumer.next_offset, Audit::Unaudited("where someone reads is no one else's")))
     })
 }
 
@@ -98,7 +98,7 @@ pub async fn move_consumers(store: &MeshStore, moved: Vec<Consumer>) -> Result<u
             .execute(conn)
             .await?;
         }
-        Ok((count, Audit::Unaudited("where somebody reads is nobody else's")))
+        Ok((count, Audit::Unaudited("where someone reads is no one else's")))
     });
     Ok(done?)
 }

@@ -23,7 +23,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
                         claudemesh send --to 'Smith, Ann' hello"
 )]
 pub struct SendArgs {
-    /// Whom, then the text. Whom: a name, `@group`, `@group/sub`, `*`, `#topic`, a key or 8 and more digits of one.
+    /// Recipients, then the text. A recipient is a name, `@group`, `@group/sub`, `*`, `#topic`, a key or at least the first 8 digits of one.
     #[arg(value_name = "TO MESSAGE", num_args = 0..=2)]
     pub words: Vec<String>,
     /// A recipient; may be given several times. Nothing is split at commas here.
@@ -84,7 +84,7 @@ impl SendArgs {
             (None, false, 1..) | (Some(_), false, 2..) if self.file.is_none() || self.words.len() > 1 => {
                 return Err(wrong("The text is there twice."));
             }
-            (None, _, 2..) => return Err(wrong("The text is there twice: as an argument and in a file.")),
+            (None, _, 2..) => return Err(wrong("The message was given twice: as an argument and with --file.")),
             (None, _, _) if self.file.is_none() => return Err(wrong("The message is missing.")),
             (Some(text), _, _) if text.is_empty() => return Err(wrong("The message is empty.")),
             _ => {}
@@ -144,7 +144,7 @@ pub struct InboxArgs {
     /// Leave the shown messages unread.
     #[arg(long)]
     pub peek: bool,
-    /// List the questions that wait for an answer instead; with --all also those that do not any more.
+    /// List the questions that wait for your answer instead; with --all also those that are answered or expired.
     #[arg(long, conflicts_with_all = ["peek", "wait", "limit"])]
     pub questions: bool,
     /// Go on printing messages as they come, until Ctrl-C; with --json one object per line.
@@ -176,9 +176,9 @@ impl Verb for InboxArgs {
 
 /// Show how far a message got: stored, received, handed to the session, seen, answered.
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "Example:\n  claudemesh msg-status 8fK2mQ7d")]
+#[command(after_help = "Example:\n  claudemesh msg-status 312b1423")]
 pub struct MsgStatusArgs {
-    /// Message id, or 8 and more characters of it.
+    /// Message id, or at least the first 8 characters of it.
     pub id: String,
 }
 

@@ -102,7 +102,7 @@ struct LetterRow {
     /// What it is.
     #[serde(rename = "type")]
     sort: Sort,
-    /// The sender, or whom it was sent to.
+    /// The sender, or who it was sent to.
     peer: String,
     /// Key of the one peer; `null` of a message to several.
     peer_pubkey: Option<String>,
@@ -157,7 +157,7 @@ impl Verb for HistoryArgs {
         vec![Shape::list::<LetterRow>()]
     }
 
-    /// Exit 5 for a peer that nobody knows, 3 for a name that several have.
+    /// Exit 5 for a peer that no one knows, 3 for a name that several have.
     fn run(self, cx: &Context) -> Ran {
         list(cx, Some(&self.peer), false, &self.page).map(done)
     }
@@ -206,7 +206,7 @@ impl Shelf {
         Ok(self.mailbox.run(move |inbox| inbox.letters(&wanted)).await?)
     }
 
-    /// Whom a word means in this mesh; `None` when nobody of that name has been here and the broker knows nobody either.
+    /// Who a word means in this mesh; `None` when no one of that name has been here and the broker knows no one either.
     async fn with(&self, cx: &Context, who: &str) -> Result<Option<With>, CliError> {
         let who = who.trim();
         if who == "*" || who.starts_with(['@', '#']) {
@@ -232,7 +232,7 @@ impl Shelf {
     }
 }
 
-/// The keys of the one whom a name, a key or the beginning of one means. Sessions of one's own member share its key, so of these
+/// The keys of the one who a name, a key or the beginning of one means. Sessions of one's own member share its key, so of these
 /// only the session's counts.
 fn keys_of(known: &[Known], who: &str, own: &str) -> Result<Option<Vec<String>>, CliError> {
     let prefix = who.to_ascii_lowercase();
@@ -286,7 +286,7 @@ fn list(cx: &Context, who: Option<&str>, sent_only: bool, page: &PageArgs) -> Re
             found.extend(letters.into_iter().map(|letter| (shelf.entry.slug.clone(), letter)));
         }
         if !known {
-            let message = format!("Nobody here is called `{}`.", clean(who.unwrap_or_default()));
+            let message = format!("No one here is called `{}`.", clean(who.unwrap_or_default()));
             return Err(CliError::not_found(message).hint("`claudemesh peers --all` lists the members."));
         }
         Ok(found)
@@ -420,7 +420,7 @@ fn export(cx: &Context, args: &ExportArgs) -> Result<(), CliError> {
         Ok(())
     })?;
     if let Some(who) = args.with.as_ref().filter(|_| meshes.is_empty()) {
-        return Err(CliError::not_found(format!("Nobody here is called `{}`.", clean(who)))
+        return Err(CliError::not_found(format!("No one here is called `{}`.", clean(who)))
             .hint("`claudemesh peers --all` lists the members."));
     }
     let Some(path) = &args.out else { return cx.out.write(&text) };

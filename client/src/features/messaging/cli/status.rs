@@ -18,7 +18,7 @@ use crate::verb::shape::InMesh;
 pub(super) fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliError> {
     let id = args.id.trim();
     if !(8..=64).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        let error = CliError::new(ExitCode::InvalidArgs, "invalid_argument", "That is no message id.");
+        let error = CliError::new(ExitCode::InvalidArgs, "invalid_argument", "That is not a message id.");
         return Err(error
             .hint("Ids are printed by `claudemesh send`; 8 characters are enough.")
             .field("field", "id")
@@ -37,6 +37,8 @@ pub(super) fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliEr
         }
     }
     let error = last.unwrap_or_else(|| CliError::not_found("There is no such message."));
+    let error =
+        if error.hint.is_none() { error.hint("`claudemesh sent` lists your messages with their ids.") } else { error };
     Err(error.field("id", id).field("isPrefix", id.len() < 32))
 }
 
@@ -44,17 +46,18 @@ fn status_text(status: &MessageStatusResult, out: &Output) -> String {
     let stage = status.stage.map_or(if status.delivered { "delivered" } else { "waiting" }, Stage::as_str);
     let mut text = format!("{} → {}: {stage}\n", clean(&status.message_id), target_text(status));
     for recipient in &status.recipients {
-        let step = recipient.stage.map_or("", Stage::as_str);
+        // The ladder has the words; where it has none, the state is all there is to say.
+        let step = recipient.stage.map_or_else(|| clean(&recipient.status).into_owned(), |stage| stage.as_str().into());
         let route = recipient.route.as_deref().map(|route| format!(" by {}", clean(route))).unwrap_or_default();
         let at = recipient.stage_at.as_deref().map(|at| format!(", {}", shown(at))).unwrap_or_default();
         let key: String = recipient.pubkey.chars().take(12).collect();
         let dot = out.paint(if recipient.status == "delivered" { Style::Green } else { Style::Dim }, "●");
-        text += &format!("  {dot} {} ({key}) {} {step}{route}{at}\n", clean(&recipient.name), clean(&recipient.status));
+        text += &format!("  {dot} {} ({key}) {step}{route}{at}\n", clean(&recipient.name));
     }
     text
 }
 
-/// Whom a message was for, in the words that one would write: names for keys, and one name for the keys of one peer.
+/// Who a message was for, in the words that one would write: names for keys, and one name for the keys of one peer.
 fn target_text(status: &MessageStatusResult) -> String {
     // Several targets come as a JSON array; an answer goes to a member and to its session, which are one peer.
     let parts =

@@ -59,13 +59,13 @@ pub enum Event {
     Answered,
     /// The host was told.
     Decided,
-    /// Nobody has decided in time.
+    /// No one has decided in time.
     Expired,
     /// The session does not need the answer any more.
     Withdrawn,
     /// An answer does not count, and why.
     Refused,
-    /// This member answered somebody else's question.
+    /// This member answered someone else's question.
     Gave,
     /// A line that was cut off when a process died was removed.
     Mended,
@@ -276,7 +276,7 @@ impl Walk<'_> {
             fault("it is cut off");
         }
         let Ok(record) = serde_json::from_slice::<Value>(&line) else {
-            fault("it is no record");
+            fault("it is not a record");
             let seq = self.chain.as_ref().map_or(0, |(_, seq)| *seq);
             self.chain = Some((sha256(&line), seq));
             return;
@@ -329,7 +329,7 @@ fn check(record: &Value, own: &[PublicKey]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The approver's own signature, which nobody on this machine can make.
+/// The approver's own signature, which no one on this machine can make.
 fn check_answer(record: &Value) -> Option<()> {
     let data = &record["data"];
     let word = |name: &str| data[name].as_str();

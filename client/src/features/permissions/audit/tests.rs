@@ -34,7 +34,7 @@ fn any_change_inside_the_log_is_found() {
         std::fs::write(path(&store), &text).unwrap();
         assert!(!faults(&store).is_empty(), "{text}");
     }
-    // Signed by somebody else, in a chain that fits.
+    // Signed by someone else, in a chain that fits.
     let (_dir, store) = log(1);
     append(&store, &SecretKey::from_seed([8; 32]), "m", Event::Asked, json!({})).unwrap();
     assert_eq!(faults(&store).len(), 1);

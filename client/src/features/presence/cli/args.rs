@@ -239,7 +239,7 @@ impl Verb for StatsArgs {
     }
 }
 
-/// Measure the way to the broker and back.
+/// Measure the round trip to the broker.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Example:\n  claudemesh ping")]
 pub struct PingArgs {}

@@ -260,7 +260,7 @@ impl Verb for UpdateArgs {
 pub struct AssignArgs {
     /// Its id, or 8 or more characters of it.
     id: String,
-    /// A name, @group or key; empty: nobody.
+    /// A name, @group or key; empty: no one.
     who: String,
 }
 

@@ -21,7 +21,7 @@ const MODEL_CHARS: usize = 20_000;
 /// Show what was written in a topic, newest last.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  claudemesh topic history plans\n  claudemesh topic history plans --limit 10 --before 8fK2mQ7d"
+    after_help = "Examples:\n  claudemesh topic history plans\n  claudemesh topic history plans --limit 10 --before 312b1423"
 )]
 pub struct HistoryArgs {
     /// Topic, with or without `#`, or its id.
@@ -29,7 +29,7 @@ pub struct HistoryArgs {
     /// At most this many, the newest.
     #[arg(long, value_name = "N", default_value_t = USUAL_HISTORY, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HISTORY)))]
     limit: u32,
-    /// Only what was written before this message: its id, or 8 and more characters of it.
+    /// Only what was written before this message: its id, or at least the first 8 characters of it.
     #[arg(long, value_name = "ID")]
     before: Option<String>,
 }
