@@ -18,6 +18,7 @@ verbs! {
         Reply => crate::features::questions::cli::ReplyArgs,
         Inbox => crate::features::messaging::cli::args::InboxArgs,
         Watch => crate::features::messaging::cli::follow::WatchArgs,
+        Top => crate::features::top::cli::TopArgs,
         Sent => crate::features::messaging::cli::history::SentArgs,
         History => crate::features::messaging::cli::history::HistoryArgs,
         Export => crate::features::messaging::cli::history::ExportArgs,

@@ -237,6 +237,9 @@ pub struct Config {
     /// How a person is told that a question waits, see [`crate::features::notify`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<String>,
+    /// What it tells of; everything when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify_about: Option<Vec<String>>,
     /// Keys that this version does not know; written back as they were.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -256,6 +259,7 @@ impl Default for Config {
             groups: None,
             message_mode: None,
             notify: None,
+            notify_about: None,
             extra: Map::new(),
         }
     }

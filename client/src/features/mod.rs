@@ -23,6 +23,7 @@ pub mod state;
 pub mod status_line;
 pub mod streams;
 pub mod tasks;
+pub mod top;
 pub mod topics;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.

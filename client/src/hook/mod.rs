@@ -265,6 +265,8 @@ mod tests {
         let context = json!({"hookSpecificOutput": {"hookEventName": "PostToolUse", "additionalContext": "c"}});
         assert_eq!(value(Event::PostTool, &reply), context);
         assert_eq!(answer(Event::SessionEnd, &reply), None);
+        let told = HookReply { notice: Some("n".into()), ..HookReply::default() };
+        assert_eq!(value(Event::PostTool, &told), json!({"systemMessage": "n"}));
         let notify = HookReply { notify: Some("a\u{7};b".into()), ..HookReply::default() };
         assert_eq!(value(Event::Stop, &notify)["terminalSequence"], "\u{1b}]9;a␇b\u{7}");
     }

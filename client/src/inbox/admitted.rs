@@ -100,6 +100,7 @@ mod tests {
             "features/messaging/cli/follow.rs",
             "features/messaging/cli/inbox.rs",
             "features/questions/cli.rs",
+            "features/top/cli.rs",
         ];
         assert_eq!(files_with(".person()"), people);
         // Both halves of conversations: in a session only what it got and sent itself.

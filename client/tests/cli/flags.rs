@@ -129,6 +129,8 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("install", "--force", "cli/install.rs::other_programs_entry_is_replaced_only_with_force"),
     ("status-line", "--wrap", "cli/status_line.rs::another_line_keeps_its_place_above_ours"),
     ("notify", "--test", "cli/notify.rs::it_is_off_until_it_is_set_and_can_be_tried"),
+    ("top", "--once", "mcp/top.rs::the_screen_follows_and_leaves_the_terminal_as_it_was"),
+    ("notify", "--about", "mcp/notify.rs::messages_are_told_of_and_can_be_turned_off"),
     ("launch", "--join", "mcp/flags.rs::a_launch_joins_first"),
     ("launch", "--name", "cli/launch.rs::every_flag_shows_in_the_session"),
     ("launch", "--role", "cli/launch.rs::every_flag_shows_in_the_session"),

@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use claudemesh::config::ConfigStore;
 use claudemesh::features::status_line::cache;
+use claudemesh::inbox::Tally;
 
 use crate::home::Home;
 
@@ -17,8 +18,8 @@ fn the_row_says_where_and_with_whom() {
     home.join(&[("team", "ws://127.0.0.1:1/ws"), ("other", "ws://127.0.0.1:1/ws")]);
     assert_eq!(row(&home), "◇ team +1 · idle\n");
     let store = ConfigStore::at(home.path(".claudemesh"));
-    cache::record(&store, "other", 3, 5, "Ann").unwrap();
-    assert_eq!(row(&home), "◇ other +1 · 3/5 online · Ann\n", "the mesh that was looked at last");
+    cache::record(&store, "other", (3, 5), "Ann", Tally { unread: 2, held: 1, questions: 0 }).unwrap();
+    assert_eq!(row(&home), "◇ other +1 · 3/5 online · 2 unread · 1 held · Ann\n", "the mesh that was looked at last");
     // A launched session has one mesh and its own name.
     home.write("session/session.json", r#"{"version":1,"meshSlug":"team","displayName":"Bob"}"#);
     let folder = home.path("session");
@@ -34,7 +35,7 @@ fn names_cannot_move_the_cursor() {
     home.join(&[("team", "ws://127.0.0.1:1/ws")]);
     let store = ConfigStore::at(home.path(".claudemesh"));
     let evil = format!("\u{1b}[2Jred\u{202e}\nrow\u{7}{}", "x".repeat(200));
-    cache::record(&store, "team", 1, 1, &evil).unwrap();
+    cache::record(&store, "team", (1, 1), &evil, Tally::default()).unwrap();
     let row = row(&home);
     assert!(row.ends_with('\n') && row.matches('\n').count() == 1 && row.chars().count() < 80, "{row:?}");
     assert!(!row.trim_end().chars().any(|c| c.is_control() || c == '\u{202e}'), "{row:?}");

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::team::{Team, program, session, until};
 
 /// Calls that need a whole play of their own, and the test that compares them.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
+    ("top", "top.rs"),
     ("permit", "permissions.rs"),
     ("permit ID allow|deny", "permissions.rs"),
     ("permission-log", "permissions.rs"),

@@ -37,4 +37,5 @@ mod surface;
 mod takeover;
 mod tasks;
 mod team;
+mod top;
 mod topics;

@@ -4,22 +4,25 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Notifier, VARIABLE};
+use super::{Notifier, Topic, VARIABLE};
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
 use crate::output::clean;
 use crate::verb::{Audience, Effect, Ran, Shape, Verb, done};
 
-/// Show or set how you are notified outside Claude Code when a question is waiting. Off by default.
+/// Show or set how you are notified outside Claude Code of questions, messages and permission requests. Off by default.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh notify desktop --test\n  claudemesh notify 'tmux display-message \"$1: $2\"'\n  \
-                        claudemesh notify off\n\nAt most one in 30 seconds; names who asks, never what. Running sessions take it up\n\
+                        claudemesh notify --about questions,permissions\n  claudemesh notify off\n\nAt most one in 30 seconds; names who asks, never what. Running sessions take it up\n\
                         at their next start. CLAUDEMESH_NOTIFY decides instead of the setting."
 )]
 pub struct NotifyArgs {
     /// `desktop`, `off`, or a shell line that gets title and text as `$1` and `$2`; without it: show what is set.
     pub setting: Option<String>,
+    /// What to be notified of: `questions`, `messages`, `permissions`, separated by commas [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    pub about: Option<Vec<Topic>>,
     /// Send one now and wait for it.
     #[arg(long)]
     pub test: bool,
@@ -29,7 +32,7 @@ impl Verb for NotifyArgs {
     const AUDIENCE: Audience = Audience::PeopleOnly;
 
     fn effect(&self) -> Effect {
-        if self.setting.is_none() && !self.test { Effect::Reads } else { Effect::Changes }
+        if self.setting.is_none() && self.about.is_none() && !self.test { Effect::Reads } else { Effect::Changes }
     }
 
     fn fields(&self) -> Vec<&'static str> {
@@ -49,6 +52,7 @@ impl Verb for NotifyArgs {
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Setting {
     notify: String,
+    about: Vec<Topic>,
     by_variable: bool,
     tested: bool,
 }
@@ -65,6 +69,13 @@ fn run(cx: &Context, args: &NotifyArgs) -> Result<(), CliError> {
             Ok::<_, CliError>(())
         })?;
     }
+    if let Some(about) = &args.about {
+        let words = about.iter().map(|topic| topic.as_str().to_owned()).collect();
+        cx.store.update(|config| {
+            config.notify_about = Some(words);
+            Ok::<_, CliError>(())
+        })?;
+    }
     let notifier = Notifier::of(&cx.env, &cx.store);
     let by_variable = cx.env.text(VARIABLE).is_some();
     if args.test {
@@ -74,10 +85,16 @@ fn run(cx: &Context, args: &NotifyArgs) -> Result<(), CliError> {
         try_it(cx, notifier)?;
     }
     let setting = notifier.as_ref().map_or("off", Notifier::setting);
-    let answer = Setting { notify: setting.to_owned(), by_variable, tested: args.test };
+    let about = Topic::chosen(&cx.store);
+    let answer = Setting { notify: setting.to_owned(), about, by_variable, tested: args.test };
     cx.out.answer(&answer, |_| {
         let because = if by_variable { format!("  ({VARIABLE} is set)") } else { String::new() };
-        format!("notify: {}{because}\n", clean(setting))
+        let words: Vec<&str> = answer.about.iter().map(|topic| topic.as_str()).collect();
+        let about = match words.len() == Topic::ALL.len() {
+            true => String::new(),
+            false => format!("about: {}\n", words.join(", ")),
+        };
+        format!("notify: {}{because}\n{about}", clean(setting))
     })
 }
 

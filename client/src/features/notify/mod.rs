@@ -28,6 +28,43 @@ const MAX_TEXT_CHARS: usize = 200;
 /// A notifier that takes longer is ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a person is told of.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Topic {
+    /// A question waits for an answer.
+    Questions,
+    /// A message came.
+    Messages,
+    /// A session of someone else asks for a permission.
+    Permissions,
+}
+
+impl Topic {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Questions, Self::Messages, Self::Permissions];
+
+    /// The word in the config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Questions => "questions",
+            Self::Messages => "messages",
+            Self::Permissions => "permissions",
+        }
+    }
+
+    /// Those that are told of: all unless the config names some.
+    pub fn chosen(store: &ConfigStore) -> Vec<Self> {
+        let named = store.load().ok().and_then(|config| config.notify_about);
+        match named {
+            None => Self::ALL.to_vec(),
+            Some(words) => Self::ALL.into_iter().filter(|one| words.iter().any(|word| word == one.as_str())).collect(),
+        }
+    }
+}
+
 /// How to notify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notifier {

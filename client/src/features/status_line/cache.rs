@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigStore;
 use crate::files::{self, FileLock};
+use crate::inbox::Tally;
 
 /// A cache of thousands of meshes is no cache of ours.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -28,6 +29,9 @@ pub struct Entry {
     pub updated_at: String,
     /// The name of the session that looked.
     pub you: String,
+    /// What waits for the person.
+    #[serde(flatten)]
+    pub waits: Tally,
 }
 
 impl Entry {
@@ -57,14 +61,20 @@ impl PeerCache {
 ///
 /// # Errors
 /// What the system says; another writer that takes longer than a second.
-pub fn record(store: &ConfigStore, slug: &str, online: usize, total: usize, you: &str) -> std::io::Result<()> {
+pub fn record(
+    store: &ConfigStore,
+    slug: &str,
+    (online, total): (usize, usize),
+    you: &str,
+    waits: Tally,
+) -> std::io::Result<()> {
     files::create_private_dir(store.dir())?;
     let _lock = FileLock::take(&store.dir().join("peer-cache.lock"), PATIENCE)?;
     let mut cache = PeerCache::read(store);
     if let Ok(config) = store.load() {
         cache.meshes.retain(|slug, _| config.by_slug(slug).is_some());
     }
-    let entry = Entry { total, online, updated_at: crate::clock::now_iso(), you: you.to_owned() };
+    let entry = Entry { total, online, updated_at: crate::clock::now_iso(), you: you.to_owned(), waits };
     cache.meshes.insert(slug.to_owned(), entry);
     files::write_private(&store.dir().join("peer-cache.json"), &serde_json::to_vec_pretty(&cache)?)
 }
@@ -83,7 +93,9 @@ mod tests {
         std::thread::scope(|scope| {
             for number in 0..8 {
                 let store = &store;
-                scope.spawn(move || record(store, &format!("mesh-{number}"), number, 9, "Ann").unwrap());
+                scope.spawn(move || {
+                    record(store, &format!("mesh-{number}"), (number, 9), "Ann", Tally::default()).unwrap();
+                });
             }
         });
         let cache = PeerCache::read(&store);
@@ -92,7 +104,8 @@ mod tests {
         assert!(cache.meshes["mesh-3"].updated_ms().is_some());
         assert_eq!(files::mode_of(&dir.path().join("peer-cache.json")), Some(0o600));
         std::fs::remove_file(dir.path().join("config.json")).unwrap();
-        record(&store, "other", 1, 1, "Bob").unwrap();
+        record(&store, "other", (1, 1), "Bob", Tally { unread: 2, ..Tally::default() }).unwrap();
+        assert_eq!(PeerCache::read(&store).meshes["other"].waits.unread, 2);
         assert_eq!(PeerCache::read(&store).meshes.into_keys().collect::<Vec<_>>(), ["other"], "none is joined");
     }
 }

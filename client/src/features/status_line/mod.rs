@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore};
+use crate::inbox::Tally;
 use crate::output::clean;
 use crate::paths::{self, Env};
 
@@ -52,7 +53,7 @@ pub fn run(env: &Env, store: &ConfigStore, wrapped: Option<OsString>) {
     let _ = writeln!(std::io::stdout(), "{}", row(env, store, crate::clock::now_ms()));
 }
 
-/// The row: `◇ team · 3/5 online · Ann`.
+/// The row: `◇ team · 3/5 online · 2 unread · 1 held · 1 question · Ann`.
 fn row(env: &Env, store: &ConfigStore, now_ms: i64) -> String {
     let config = match store.load() {
         Ok(config) => config,
@@ -78,6 +79,7 @@ fn row(env: &Env, store: &ConfigStore, now_ms: i64) -> String {
         parts[0] += &format!(" +{more}");
     }
     parts.push(state(entry, now_ms));
+    parts.extend(entry.into_iter().flat_map(|entry| waits(&entry.waits)));
     parts.extend(Some(short(&name)).filter(|name| !name.is_empty()));
     format!("◇ {}", parts.join(" · "))
 }
@@ -105,6 +107,16 @@ fn state(entry: Option<&Entry>, now_ms: i64) -> String {
     }
 }
 
+/// What waits, each only when there is some.
+fn waits(tally: &Tally) -> Vec<String> {
+    let questions = if tally.questions == 1 { "question" } else { "questions" };
+    [(tally.unread, "unread"), (tally.held, "held"), (tally.questions, questions)]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect()
+}
+
 fn short(text: &str) -> String {
     clean(text).chars().take(MAX_NAME_CHARS).collect::<String>().trim().to_owned()
 }
@@ -114,7 +126,7 @@ mod tests {
     use super::*;
 
     fn entry(updated_at: &str) -> Entry {
-        Entry { total: 5, online: 3, updated_at: updated_at.into(), you: "Ann".into() }
+        Entry { total: 5, online: 3, updated_at: updated_at.into(), you: "Ann".into(), waits: Tally::default() }
     }
 
     #[test]
@@ -128,6 +140,12 @@ mod tests {
         assert_eq!(say(&at(-30)), "3/5 online", "clocks differ a little");
         assert_eq!((say(&at(-3_600)).as_str(), say("yesterday").as_str()), ("idle", "idle"));
         assert_eq!(state(None, 0), "idle");
+    }
+
+    #[test]
+    fn only_what_waits_is_named() {
+        assert_eq!(waits(&Tally::default()), Vec::<String>::new());
+        assert_eq!(waits(&Tally { unread: 2, held: 1, questions: 1 }), ["2 unread", "1 held", "1 question"]);
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claudemesh_protocol::features::presence::Peer;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::config::ConfigStore;
+use crate::connection::Stored;
 use crate::files;
 use crate::session::JoinedMesh;
 use crate::session::Session;
@@ -17,6 +19,8 @@ use super::cache;
 
 /// How often the peers are asked for.
 const EVERY: Duration = Duration::from_secs(20);
+/// Mail of this time is looked at together.
+const BURST: Duration = Duration::from_secs(1);
 /// A status line that was not called for so long is gone.
 const LOOKED_AT: Duration = Duration::from_secs(120);
 /// The mark is renewed when it is older than this.
@@ -53,20 +57,28 @@ pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
     }
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut mail = bound.connection.mail_events();
+    let mut there = None;
     loop {
-        tokio::select! {
+        // Mail changes what waits, not who is there.
+        let came = tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
+            _ = tick.tick() => false,
+            came = next_mail(&mut mail) => came,
+        };
         let store = session.store().clone();
         if !asked(&store) {
             continue;
         }
-        // Not connected: the row says how old the numbers are.
-        let Ok(peers) = bound.connection.list_peers().await else { continue };
-        let (slug, you) = (bound.tag.slug.clone(), session.name());
-        let (online, all) = count(&peers);
-        let written = tokio::task::spawn_blocking(move || cache::record(&store, &slug, online, all, &you)).await;
+        if !came || there.is_none() {
+            // Not connected: the row says how old the numbers are.
+            let Ok(peers) = bound.connection.list_peers().await else { continue };
+            there = Some(count(&peers));
+        }
+        let (slug, you, there) = (bound.tag.slug.clone(), session.name(), there.unwrap_or_default());
+        let now = crate::clock::now_ms();
+        let Ok(waits) = bound.mailbox.run(move |inbox| inbox.tally(now)).await else { continue };
+        let written = tokio::task::spawn_blocking(move || cache::record(&store, &slug, there, &you, waits)).await;
         match written {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -77,7 +89,20 @@ pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
     }
 }
 
-/// How many peers are connected, and how many there are with the people who are away. A session that has ended is no one who
+/// Mail came; a burst of it is one word. Never returns when none can come any more.
+async fn next_mail(mail: &mut Option<broadcast::Receiver<Stored>>) -> bool {
+    if let Some(events) = mail {
+        if !matches!(events.recv().await, Err(RecvError::Closed)) {
+            tokio::time::sleep(BURST).await;
+            while events.try_recv().is_ok() {}
+            return true;
+        }
+        *mail = None;
+    }
+    std::future::pending().await
+}
+
+/// How many peers are connected, and how many there are with the people who are away. A session that has ended is nobody who
 /// could come back, so whoever has one that is connected is not counted as away.
 fn count(peers: &[Peer]) -> (usize, usize) {
     let online: Vec<&Peer> = peers.iter().filter(|peer| peer.online).collect();

@@ -6,7 +6,7 @@ use claudemesh_protocol::features::messaging::Stage;
 use tokio::time::Instant;
 
 use super::proof::{self, Occasion};
-use super::{HOOK, STOP, UnconfirmedDelivery};
+use super::{HOOK, REWAKE, STOP, UnconfirmedDelivery};
 use crate::config::MessageMode;
 use crate::features::inbound;
 use crate::features::permissions::pending_requests::RequestSource;
@@ -14,6 +14,7 @@ use crate::hook::Event;
 use crate::inbox::{Admitted, InboxError, Message, Pick};
 use crate::ipc::Hook;
 use crate::ipc::protocol::HookReply;
+use crate::output::clean;
 use crate::session::frame::{self, HOOK_BUDGET_CHARS};
 use crate::session::{JoinedMesh, Session};
 
@@ -102,9 +103,10 @@ pub async fn answer(session: &Arc<Session>, hook: &Hook) -> Answer {
         _ => {}
     }
     let mut answer = answer_to(session, event, hook).await;
-    if matches!(event, Event::Prompt | Event::Stop) {
-        answer.reply.notice = session.held_notice().await;
-    }
+    let held = if matches!(event, Event::Prompt | Event::Stop) { session.held_notice().await } else { None };
+    // Who woke the session stands beside what is held.
+    let woken = if matches!(event, Event::PostTool | Event::Stop) { session.routes.notice() } else { None };
+    answer.reply.notice = [woken, held].into_iter().flatten().reduce(|one, two| one + "; " + &two);
     answer
 }
 
@@ -251,6 +253,13 @@ async fn frame_of(
     });
     let (framed, claimed) = framed.await?;
     let shown = &claimed[..framed.shown];
+    // The host shows its user that something came, and not of whom.
+    if matches!(route, REWAKE | STOP | HOOK) {
+        for message in shown {
+            let who = format!("{} ({})", clean(&message.from_name()), bound.tag.slug);
+            session.routes.sender(message.message_id.clone(), who);
+        }
+    }
     let handed = UnconfirmedDelivery {
         bound: bound.clone(),
         message_ids: shown.iter().map(|message| message.message_id.clone()).collect(),

@@ -139,6 +139,11 @@ pub struct UnconfirmedDelivery {
     pub batch_of_prompt: Option<u64>,
 }
 
+/// Senders of messages on their way that are remembered.
+const MAX_SENDERS: usize = 64;
+/// Senders that one line for the user names.
+const MAX_NAMED: usize = 5;
+
 /// How the routes stand, for the doctor and for tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -188,6 +193,10 @@ struct State {
     prompts: u64,
     /// Messages given as the reason not to stop, in a row.
     stop_blocks: u32,
+    /// Senders of messages that are on their way into the session: message id, and who in words.
+    senders: Vec<(String, String)>,
+    /// Senders of messages that woke the session or went on with its turn, for its user.
+    woken_by: Vec<String>,
 }
 
 /// The routes of one session.
@@ -214,6 +223,8 @@ impl Routes {
             handed: vec![],
             prompts: 0,
             stop_blocks: 0,
+            senders: vec![],
+            woken_by: vec![],
         };
         Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
     }
@@ -354,12 +365,35 @@ impl Routes {
         self.state().permission_mode.clone()
     }
 
+    /// Who sent a message that is on its way: told to the user of the session once it was handed over.
+    pub(super) fn sender(&self, message_id: String, who: String) {
+        let mut state = self.state();
+        if state.senders.len() >= MAX_SENDERS {
+            state.senders.remove(0);
+        }
+        state.senders.push((message_id, who));
+    }
+
+    /// A line for the user of the session: who wrote what came into this turn. Each is told once.
+    pub fn notice(&self) -> Option<String> {
+        let who = std::mem::take(&mut self.state().woken_by);
+        (!who.is_empty()).then(|| format!("claudemesh: this turn has messages of {}", who.join(", ")))
+    }
+
     /// Notes that messages were handed over by a route.
     pub fn handed(&self, handed: UnconfirmedDelivery) {
         if handed.message_ids.is_empty() {
             return;
         }
         let mut state = self.state();
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.senders).into_iter().partition(|(id, _)| handed.message_ids.contains(id));
+        state.senders = later;
+        for (_, who) in now {
+            if state.woken_by.len() < MAX_NAMED && !state.woken_by.contains(&who) {
+                state.woken_by.push(who);
+            }
+        }
         // Where nothing ever confirms anything, the oldest are given up: they stay `handed`.
         if state.handed.len() >= MAX_UNCONFIRMED {
             state.handed.remove(0);

@@ -1,0 +1,157 @@
+//! The live screen on a real pseudo-terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use claudemesh_testkit::host::PATIENCE;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use serde_json::json;
+
+use super::json;
+use super::team::{Team, session, stdout};
+
+struct Terminal {
+    master: File,
+    slave: File,
+    chunks: mpsc::Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    fn new(columns: u16) -> Result<Self> {
+        let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, vec![])?.into_string()?;
+        let slave = File::options().read(true).write(true).open(name)?;
+        tcsetwinsize(&slave, Winsize { ws_row: 30, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
+        let master: File = master.into();
+        let (sender, chunks) = mpsc::channel();
+        let mut reader = master.try_clone()?;
+        std::thread::spawn(move || {
+            let mut chunk = [0; 65_536];
+            while let Ok(count @ 1..) = reader.read(&mut chunk) {
+                if sender.send(chunk[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { master, slave, chunks, seen: String::new() })
+    }
+
+    fn stdio(&self) -> Result<Stdio> {
+        Ok(self.slave.try_clone()?.into())
+    }
+
+    /// Reads until the text was drawn.
+    fn wait_for(&mut self, text: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.seen.contains(text) {
+            let chunk = self.chunks.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let chunk = chunk.with_context(|| format!("{text:?} never came: {:?}", self.seen))?;
+            self.seen.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        Ok(())
+    }
+
+    fn press(&mut self, keys: &str) -> Result<()> {
+        self.seen.clear();
+        Ok(self.master.write_all(keys.as_bytes())?)
+    }
+
+    fn is_cooked(&self) -> Result<bool> {
+        Ok(tcgetattr(&self.slave)?.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO))
+    }
+}
+
+#[tokio::test]
+async fn the_screen_follows_and_leaves_the_terminal_as_it_was() -> Result<()> {
+    let team = Team::start().await?;
+    let bob = session(&team.bob, "bob-1", "BobS").await?;
+    for columns in [60, 200] {
+        let mut terminal = Terminal::new(columns)?;
+        let mut command = team.ann.command(&["top"]);
+        command.env("TERM", "xterm").stdin(terminal.stdio()?).stdout(terminal.stdio()?).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        terminal.wait_for("BobS")?;
+        ensure!(!terminal.is_cooked()?, "keys are read one by one");
+        if columns == 200 {
+            terminal.wait_for("WORKS ON")?;
+        }
+        // What happens is drawn without a key.
+        terminal.seen.clear();
+        team.bob
+            .json(&["ask", "Ann", &format!("what fits into {columns}?"), "--wait-offline", "--timeout", "1", "--json"])
+            .ok();
+        terminal.wait_for("question ")?;
+        terminal.press("s")?;
+        terminal.wait_for("status")?;
+        terminal.press("q")?;
+        ensure!(child.wait()?.success());
+        ensure!(terminal.is_cooked()?, "the terminal is as it was");
+    }
+    // Ended by a signal it puts the terminal back, too.
+    let mut terminal = Terminal::new(80)?;
+    let mut command = team.ann.command(&["top"]);
+    command.env("TERM", "xterm").stdin(terminal.stdio()?).stdout(terminal.stdio()?).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    terminal.wait_for("BobS")?;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
+    ensure!(child.wait()?.success());
+    ensure!(terminal.is_cooked()?);
+
+    let counts = team.ann.json(&["top", "--json"])?;
+    json::fits("top", &counts)?;
+    assert_eq!(
+        (&counts[0]["mesh"], &counts[0]["online"], &counts[0]["questions"]),
+        (&json!("team"), &json!(1), &json!(2))
+    );
+    let once = stdout(&team.ann.run(&["top", "--once"])?);
+    ensure!(once.starts_with("team  1 online") && once.contains("BobS") && once.contains("question "), "{once}");
+    let piped = team.ann.run(&["top"])?;
+    assert_eq!(piped.status.code(), Some(3), "a pipe is no screen");
+    assert_eq!(
+        team.ann.json(&["inbox", "--peek", "--json"])?.as_array().map(Vec::len),
+        Some(2),
+        "a look marks nothing"
+    );
+    drop(bob);
+    Ok(())
+}
+
+/// Processor time of a process so far.
+#[cfg(target_os = "linux")]
+fn used(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().context("fields")?.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    // Linux counts a hundred a second for every program.
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// A debug build on a busy machine; the bound is for idling that is no idling.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn at_rest_the_screen_costs_next_to_nothing() -> Result<()> {
+    let team = Team::start().await?;
+    let _bob = session(&team.bob, "bob-1", "BobS").await?;
+    let mut terminal = Terminal::new(120)?;
+    let mut command = team.ann.command(&["top"]);
+    command.env("TERM", "xterm").stdin(terminal.stdio()?).stdout(terminal.stdio()?).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    terminal.wait_for("BobS")?;
+    let before = used(child.id())?;
+    // The one thing that is measured is time.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let cost = used(child.id())? - before;
+    terminal.press("q")?;
+    ensure!(child.wait()?.success());
+    ensure!(cost < Duration::from_millis(200), "{cost:?} in four seconds");
+    Ok(())
+}
