@@ -57,6 +57,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Unix socket to listen on as well; only this user can connect to it. None when absent.
     pub listen_unix: Option<PathBuf>,
+    /// Address on which `/metrics` answers anyone who reaches it. On `listen` it answers this machine only, and nobody through a
+    /// proxy.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where SQLite, files and the lock live.
     pub data_dir: PathBuf,
     /// `sqlite:PATH` or `postgres://…`; the SQLite file in `data_dir` when absent.
@@ -177,6 +180,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7900)),
             listen_unix: None,
+            metrics_listen: None,
             data_dir: PathBuf::from("claudemesh-data"),
             database_url: None,
             database_max_bytes: None,
@@ -286,7 +290,7 @@ mod tests {
         example.validate().unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         // Keys without a default are shown as comments.
-        for key in ["listen_unix", "database_url", "database_max_bytes", "public_url", "workers"] {
+        for key in ["listen_unix", "metrics_listen", "database_url", "database_max_bytes", "public_url", "workers"] {
             assert!(text.contains(&format!("# {key} = ")), "{key}");
         }
         for quota in Features::quotas() {

@@ -50,6 +50,9 @@ struct Options {
     /// Unix socket to listen on as well; only the same user can connect to it.
     #[arg(long, env = "CLAUDEMESH_LISTEN_UNIX", value_name = "PATH")]
     listen_unix: Option<PathBuf>,
+    /// Address for /metrics; on the usual one it answers this machine only.
+    #[arg(long, env = "CLAUDEMESH_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
     /// Directory of the embedded database, files and the lock.
     #[arg(long, env = "CLAUDEMESH_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -105,6 +108,7 @@ impl Options {
             config.log.format = format;
         }
         config.listen_unix = self.listen_unix.or(config.listen_unix);
+        config.metrics_listen = self.metrics_listen.or(config.metrics_listen);
         config.database_url = self.database_url.or(config.database_url);
         config.public_url = self.public_url.or(config.public_url);
         config.workers = self.workers.or(config.workers);

@@ -102,6 +102,14 @@ impl Quotas {
         self.set.get(quota.name).copied().unwrap_or(quota.default)
     }
 
+    /// Lowers a bound by its name; a higher value changes nothing, and neither does a name that no feature has.
+    pub fn lower(&mut self, name: &str, value: u64) {
+        if let Some(quota) = crate::features::Features::quotas().into_iter().find(|quota| quota.name == name) {
+            let value = value.min(self.value(quota));
+            Arc::make_mut(&mut self.set).insert(name.to_owned(), value);
+        }
+    }
+
     /// A bound with what is used of it.
     pub fn bound(&self, quota: &Quota, used: u64) -> Bound {
         Bound { name: quota.name.into(), limit: self.value(quota), used }

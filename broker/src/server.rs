@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::audit::HeadSigner;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
-use crate::db::{Db, DbError, DbOptions, Exclusive};
+use crate::db::{Db, DbError, DbOptions, Exclusive, erase};
 use crate::features::Features;
 use crate::http::{self, AppState, auth::AuthState};
 use crate::journal::Journal;
@@ -43,6 +43,8 @@ const FLUSH: Duration = Duration::from_millis(20);
 
 /// Time between two rounds of upkeep.
 const UPKEEP_MS: i64 = 3_600_000;
+/// Meshes deleted within this time are looked at again by each round: 7 days.
+const ERASED_AGAIN_MS: i64 = 7 * 86_400_000;
 /// The same after one that failed.
 const UPKEEP_RETRY_MS: i64 = 60_000;
 
@@ -111,6 +113,8 @@ pub struct Broker;
 pub struct RunningBroker {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Where `/metrics` answers anyone, when that was asked for.
+    pub metrics_addr: Option<SocketAddr>,
     /// The operator token, on the very first start only: it is stored hashed.
     pub operator_token: Option<String>,
     directory: Directory,
@@ -136,6 +140,8 @@ impl Broker {
         // Before storage is opened: an address that is taken costs nothing, and clients that come now wait in the backlog.
         let listener = listen(config.listen)?;
         let addr = listener.local_addr()?;
+        let metrics_listener = config.metrics_listen.map(listen).transpose()?;
+        let metrics_addr = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         #[cfg(unix)]
         let (unix_listener, socket_file) = match &config.listen_unix {
             Some(path) => {
@@ -181,11 +187,14 @@ impl Broker {
         });
         let traffic = sessions.traffic.clone();
         let quiet = tokio::spawn(when_idle(deps.on_quiet));
-        let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone()));
+        let erase_wanted = Arc::<tokio::sync::Notify>::default();
+        let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone(), erase_wanted.clone()));
         let state = http::state(AppState {
             db,
             journal,
             audit,
+            metrics_addr,
+            erase: erase_wanted.clone(),
             started_mono_ms: deps.clock.mono_ms(),
             clock: deps.clock,
             directory: directory.clone(),
@@ -205,9 +214,13 @@ impl Broker {
                 .app_data(web::PayloadConfig::new(claudemesh_protocol::limits::MAX_HTTP_BODY_BYTES))
                 .wrap_fn(move |request, service| {
                     let under_way = requests.enter();
-                    let answer = service.call(request);
+                    let misplaced = http::is_misplaced(&request, metrics_addr);
+                    let answer = (!misplaced).then(|| service.call(request));
                     async move {
-                        let answer = answer.await;
+                        let answer = match answer {
+                            Some(answer) => answer.await,
+                            None => Err(actix_web::error::ErrorNotFound("only /metrics and /health are here")),
+                        };
                         if let Ok(answer) = &answer {
                             http::log_fault(answer);
                         }
@@ -233,6 +246,10 @@ impl Broker {
         })
         .disable_signals()
         .listen(listener)?;
+        let server = match metrics_listener {
+            Some(listener) => server.listen(listener)?,
+            None => server,
+        };
         #[cfg(unix)]
         let server = match unix_listener {
             Some(listener) => server.listen_uds(listener)?,
@@ -244,6 +261,7 @@ impl Broker {
         tracing::info!(address = %addr, workers, "broker started");
         Ok(RunningBroker {
             addr,
+            metrics_addr,
             operator_token,
             directory,
             server: handle,
@@ -292,15 +310,32 @@ impl RunningBroker {
     }
 }
 
-/// Once an hour: ends what expired, deletes what nobody will ask for again.
-async fn upkeep(db: Db, clock: SharedClock) {
+/// Once an hour, and when a mesh was deleted: ends what expired, deletes what nobody will ask for again.
+async fn upkeep(db: Db, clock: SharedClock, erase_wanted: Arc<tokio::sync::Notify>) {
+    // The first round looks at every deleted mesh: the broker may have been stopped in the middle of one long ago.
+    let mut since_ms = 0;
     loop {
         let now = clock.believed_ms();
-        if !Features::upkeep(&db, now).await {
+        let erased = match erase::erase_since(&db, since_ms).await {
+            Ok(0) => true,
+            Ok(removed) => {
+                tracing::info!(removed, "rows of deleted meshes removed");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "rows of deleted meshes could not be removed");
+                false
+            }
+        };
+        if !(Features::upkeep(&db, now).await && erased) {
             clock.sleep_until(clock.mono_ms() + UPKEEP_RETRY_MS).await;
             continue;
         }
-        clock.sleep_until(clock.mono_ms() + UPKEEP_MS).await;
+        since_ms = now - ERASED_AGAIN_MS;
+        tokio::select! {
+            () = clock.sleep_until(clock.mono_ms() + UPKEEP_MS) => {}
+            () = erase_wanted.notified() => {}
+        }
     }
 }
 

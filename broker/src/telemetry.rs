@@ -9,7 +9,10 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// The filter does not parse.
 pub fn start(log: &Log) -> Result<(), crate::config::ConfigError> {
-    let filter = EnvFilter::try_new(&log.filter)
+    // A broken request of a stranger, such as a port scan, is no error of ours; the library calls it one.
+    let quiet =
+        if log.filter.contains("actix_http") { log.filter.clone() } else { format!("actix_http=off,{}", log.filter) };
+    let filter = EnvFilter::try_new(quiet)
         .map_err(|error| crate::config::ConfigError::Value { key: "log.filter", message: error.to_string() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
     // `try_init` fails only when a subscriber is installed already.

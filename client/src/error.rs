@@ -34,6 +34,13 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// The exit code that a process of ours ended with.
+    pub fn of_code(code: i32) -> Self {
+        use ExitCode::*;
+        let all = [Auth, InvalidArgs, Network, NotFound, AlreadyExists, PermissionDenied, Internal, ClaudeMissing, Io];
+        all.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Cancelled)
+    }
+
     /// The exit code for an error code of the wire.
     pub fn of(code: ErrorCode) -> Self {
         match code {
@@ -200,6 +207,15 @@ impl From<ErrorFrame> for CliError {
         }
         if error.code == ErrorCode::PayloadTooLarge.as_str() {
             error = error.hint(TOO_LARGE);
+        }
+        match ErrorCode::parse(&error.code) {
+            Some(ErrorCode::MeshArchived) => {
+                error = error.hint("Its owner can bring it back with `claudemesh mesh restore`.");
+            }
+            Some(ErrorCode::MeshDeleted) => {
+                error = error.hint("`claudemesh leave <mesh>` takes it off this machine.");
+            }
+            _ => {}
         }
         if !frame.candidates.is_empty() {
             error.fields.insert("candidates".into(), serde_json::to_value(&frame.candidates).unwrap_or_default());

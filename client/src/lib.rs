@@ -18,12 +18,14 @@ pub mod install;
 pub mod ipc;
 pub mod launch;
 pub mod local;
+pub mod logs;
 pub mod mcp;
 pub mod output;
 pub mod paths;
 pub mod proxy;
 #[cfg(test)]
 mod rooms;
+pub mod service;
 pub mod session;
 pub mod telemetry;
 pub mod values;

@@ -13,6 +13,8 @@ pub const CONFIG_DIR: &str = "CLAUDEMESH_CONFIG_DIR";
 pub const SESSION_DIR: &str = "CLAUDEMESH_SESSION_DIR";
 /// Variable that carries Claude's session id to our processes.
 pub const SESSION_ID: &str = "CLAUDEMESH_SESSION_ID";
+/// Variable that names the mesh for commands, as `--mesh` does.
+pub const MESH: &str = "CLAUDEMESH_MESH";
 /// Variable with the display name of this session.
 pub const DISPLAY_NAME: &str = "CLAUDEMESH_DISPLAY_NAME";
 /// Variable with the role of this session.
@@ -44,6 +46,14 @@ impl Env {
     /// A made-up environment, for tests.
     pub fn of(pairs: &[(&str, &str)]) -> Self {
         Self { vars: pairs.iter().map(|(key, value)| (key.into(), value.into())).collect() }
+    }
+
+    /// The same without a variable.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        let mut vars = self.vars.clone();
+        vars.remove(std::ffi::OsStr::new(name));
+        Self { vars }
     }
 
     /// A variable that is set, not empty and valid text.

@@ -36,7 +36,8 @@ capabilities! {
     CanInvite = "canInvite", "Make invites and revoke them.";
     CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks and streams of others.";
     CanManagePermissions = "canManagePermissions", "Give capabilities to others and take them away.";
-    CanDeleteMesh = "canDeleteMesh", "Archive or delete the mesh.";
+    CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";
+    CanDeleteMesh = "canDeleteMesh", "Archive, restore or delete the mesh.";
     CanSend = "canSend", "Send messages and create topics.";
     CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams and the list of files.";
     CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills.";

@@ -86,6 +86,7 @@ codes! {
     ParentMemberIdMismatch = "parent_member_id_mismatch", Auth, 401, false, "`parentMemberId` is not the member of that key.";
     MemberIdMismatch = "member_id_mismatch", Auth, 401, false, "`memberId` is not the member of that key.";
     MeshArchived = "mesh_archived", NotFound, 410, false, "The mesh was archived by its owner.";
+    MeshDeleted = "mesh_deleted", NotFound, 410, false, "The mesh was deleted by its owner.";
     Replayed = "replayed", Auth, 401, false, "This signed request was seen before.";
     // Frames
     BadJson = "bad_json", BadRequest, 400, false, "The frame is not a JSON object.";

@@ -126,6 +126,7 @@ pub struct Attestation {
 }
 
 /// Whether members may edit their own fields.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SelfEditable {

@@ -4,6 +4,7 @@
 //! [`Text`] holds what has one text form (ids, keys, small enums), [`Json`] anything serde writes, [`OptionalText`] and
 //! [`OptionalJson`] the same in a nullable column. A value that cannot be read back is [`DbError::Corrupt`](super::DbError).
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 #[cfg(feature = "postgres")]
 use std::io::Write;
@@ -225,6 +226,7 @@ fields! {
     Text => PublicKey;
     Text => TopicId;
     Text => Visibility;
+    Json => BTreeMap<String, u64>;
     Json => Grants;
     Json => Profile;
     Json => SelfEditable;

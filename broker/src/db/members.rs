@@ -311,6 +311,60 @@ pub async fn unrevoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<b
     })?)
 }
 
+/// What became of the holder of the owner's key who came back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejoined {
+    /// The member, role `owner`.
+    pub member: Member,
+    /// The key was a member before.
+    pub already_member: bool,
+    /// Members that were `owner` until now and are plain members since.
+    pub former: Vec<MemberId>,
+}
+
+/// Makes a key the owner's member: a new row, or the one that the key has. A mesh has one owner, so members that had the role
+/// become plain ones; a lost key can be banned then. The caller has checked that the owner's key asks.
+///
+/// # Errors
+/// Storage fails.
+pub async fn rejoin(store: &MeshStore, member: &Member) -> Result<Rejoined, DbError> {
+    let member = Member { mesh_id: store.mesh().clone(), role: Role::Owner, ..member.clone() };
+    Ok(tx_write!(store, (member), |conn, mesh| {
+        let known = members::table
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::pubkey.eq(member.pubkey.to_hex()))
+            .select(Member::as_select())
+            .first(conn)
+            .await
+            .optional()?;
+        let already_member = known.is_some();
+        let before = known.clone();
+        let now = match known {
+            Some(known) => Member { role: Role::Owner, revoked_at_ms: None, ..known },
+            None => member.clone(),
+        };
+        if already_member {
+            let row = members::table.find(now.id.as_str()).filter(members::mesh_id.eq(mesh.as_str()));
+            let change = (members::role.eq(Role::Owner.as_str()), members::revoked_at_ms.eq(None::<i64>));
+            diesel::update(row).set(change).execute(conn).await?;
+        } else {
+            diesel::insert_into(members::table).values(now.clone()).execute(conn).await?;
+        }
+        let others = members::table
+            .filter(members::mesh_id.eq(mesh.as_str()))
+            .filter(members::role.eq(Role::Owner.as_str()))
+            .filter(members::id.ne(now.id.as_str()));
+        let former: Vec<String> = others.select(members::id).order(members::id).load(conn).await?;
+        diesel::update(others).set(members::role.eq(Role::Member.as_str())).execute(conn).await?;
+        let changed = before.as_ref() != Some(&now) || !former.is_empty();
+        let payload = json!({"member": now.id, "former": former});
+        let former = former.into_iter().map(MemberId::from).collect();
+        let entry =
+            Audit::when(changed, || Audit::entry("owner_rejoined", Some(&now.id), payload, member.joined_at_ms));
+        Ok((Rejoined { member: now.clone(), already_member, former }, entry))
+    })?)
+}
+
 /// Grants one member may hold, so that a row stays small.
 pub const MAX_GRANTS: usize = 1_000;
 

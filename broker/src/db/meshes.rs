@@ -1,5 +1,9 @@
-//! `meshes`: one row per mesh. An archived mesh keeps its row and its slug.
+//! `meshes`: one row per mesh. An archived mesh keeps its row and its slug. A deleted one keeps its row, because the audit log
+//! refers to it, and gives the slug back; [`super::erase`] removes the rest.
 
+use std::collections::BTreeMap;
+
+use claudemesh_protocol::features::meshes::{PatchMesh, PatchSettings};
 use claudemesh_protocol::id::{MeshId, PublicKey};
 use claudemesh_protocol::session::SelfEditable;
 use diesel::prelude::*;
@@ -36,6 +40,11 @@ pub struct MeshRecord {
     pub created_at_ms: i64,
     /// Unix milliseconds; an archived mesh accepts nothing.
     pub archived_at_ms: Option<i64>,
+    /// Unix milliseconds; what belonged to the mesh is being erased since.
+    pub deleted_at_ms: Option<i64>,
+    /// Limits that the mesh has set itself, by name.
+    #[diesel(serialize_as = Json<BTreeMap<String, u64>>, deserialize_as = Json<BTreeMap<String, u64>>)]
+    pub limits: BTreeMap<String, u64>,
 }
 
 impl MeshRecord {
@@ -49,6 +58,8 @@ impl MeshRecord {
             self_editable: SelfEditable::default(),
             created_at_ms,
             archived_at_ms: None,
+            deleted_at_ms: None,
+            limits: BTreeMap::new(),
         }
     }
 }
@@ -108,6 +119,20 @@ pub async fn list_ids(db: &Db) -> Result<Vec<MeshId>, DbError> {
     Ok(ids.into_iter().map(MeshId::from).collect())
 }
 
+/// Ids of meshes that were deleted after `since_ms`: what came in while they were erased may be left.
+///
+/// # Errors
+/// Storage fails.
+pub async fn deleted_since(db: &Db, since_ms: i64) -> Result<Vec<MeshId>, DbError> {
+    let ids = with_conn!(db, |conn| meshes::table
+        .filter(meshes::deleted_at_ms.ge(since_ms))
+        .order(meshes::id)
+        .select(meshes::id)
+        .load::<String>(conn)
+        .await?);
+    Ok(ids.into_iter().map(MeshId::from).collect())
+}
+
 /// Archives a mesh; `false` when it does not exist or was archived before.
 ///
 /// # Errors
@@ -121,18 +146,94 @@ pub async fn archive(store: &MeshStore, by: &By) -> Result<bool, DbError> {
     })?)
 }
 
-/// Replaces the policy of a mesh; `false` when there is no such mesh.
+/// Brings an archived mesh back; `false` when it is not archived, or deleted.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn set_policy(store: &MeshStore, policy: &SelfEditable, by: &By) -> Result<bool, DbError> {
-    let (policy, by) = (*policy, by.clone());
-    Ok(tx_write!(store, (policy, by), |conn, mesh| {
-        let changed = diesel::update(meshes::table.find(mesh.as_str()))
-            .set(meshes::self_editable.eq(convert::to_json(policy)))
-            .execute(conn)
-            .await?
-            == 1;
-        Ok((changed, Audit::when(changed, || by.entry("policy_changed", json!({"selfEditable": policy})))))
+pub async fn restore(store: &MeshStore, by: &By) -> Result<bool, DbError> {
+    let by = by.clone();
+    Ok(tx_write!(store, (by), |conn, mesh| {
+        let archived = meshes::table
+            .find(mesh.as_str())
+            .filter(meshes::archived_at_ms.is_not_null())
+            .filter(meshes::deleted_at_ms.is_null());
+        let changed = diesel::update(archived).set(meshes::archived_at_ms.eq(None::<i64>)).execute(conn).await? == 1;
+        Ok((changed, Audit::when(changed, || by.entry("mesh_restored", json!({})))))
+    })?)
+}
+
+/// Marks a mesh as deleted and gives its slug back; `false` when it does not exist or was deleted before.
+///
+/// # Errors
+/// Storage fails.
+pub async fn delete(store: &MeshStore, by: &By) -> Result<bool, DbError> {
+    let by = by.clone();
+    Ok(tx_write!(store, (by), |conn, mesh| {
+        let there = meshes::table.find(mesh.as_str()).filter(meshes::deleted_at_ms.is_null());
+        let slug = there.select(meshes::slug).first::<String>(conn).await.optional()?;
+        let Some(slug) = slug else { return Ok((false, Audit::Unaudited("there is no such mesh"))) };
+        let change = (
+            meshes::deleted_at_ms.eq(by.at_ms),
+            meshes::archived_at_ms.eq(by.at_ms),
+            // No slug of a mesh has a slash.
+            meshes::slug.eq(format!("deleted/{mesh}")),
+            meshes::name.eq(""),
+        );
+        diesel::update(there).set(change).execute(conn).await?;
+        Ok((true, by.entry("mesh_deleted", json!({"slug": slug}))))
+    })?)
+}
+
+/// Changes slug and name of a live mesh, checked by the caller. Returns what the mesh is then; `None` when there is none.
+///
+/// # Errors
+/// [`DbError::Conflict`] when the slug is taken.
+pub async fn rename(store: &MeshStore, to: &PatchMesh, by: &By) -> Result<Option<MeshRecord>, DbError> {
+    let (to, by) = (to.clone(), by.clone());
+    Ok(tx_write!(store, (to, by), |conn, mesh| {
+        let live = meshes::table.find(mesh.as_str()).filter(meshes::archived_at_ms.is_null());
+        let before = live.select(MeshRecord::as_select()).first(conn).await.optional()?;
+        let Some(before) = before else { return Ok((None, Audit::Unaudited("there is no such mesh"))) };
+        let after = MeshRecord {
+            slug: to.slug.clone().unwrap_or_else(|| before.slug.clone()),
+            name: to.name.clone().unwrap_or_else(|| before.name.clone()),
+            ..before.clone()
+        };
+        let change = (meshes::slug.eq(&after.slug), meshes::name.eq(&after.name));
+        diesel::update(live).set(change).execute(conn).await?;
+        let payload = json!({"from": before.slug, "to": after.slug, "name": after.name});
+        let entry = Audit::when(after != before, || by.entry("mesh_renamed", payload));
+        Ok((Some(after), entry))
+    })?)
+}
+
+/// Changes policy and limits of a live mesh, checked by the caller. Returns what the mesh is then; `None` when there is none.
+///
+/// # Errors
+/// Storage fails.
+pub async fn change_settings(store: &MeshStore, to: &PatchSettings, by: &By) -> Result<Option<MeshRecord>, DbError> {
+    let (to, by) = (to.clone(), by.clone());
+    Ok(tx_write!(store, (to, by), |conn, mesh| {
+        let live = meshes::table.find(mesh.as_str()).filter(meshes::archived_at_ms.is_null());
+        let before = live.select(MeshRecord::as_select()).first(conn).await.optional()?;
+        let Some(before) = before else { return Ok((None, Audit::Unaudited("there is no such mesh"))) };
+        let mut after = before.clone();
+        if let Some(change) = to.self_editable {
+            after.self_editable = change.applied(after.self_editable);
+        }
+        for (name, value) in &to.limits {
+            match value {
+                Some(value) => drop(after.limits.insert(name.clone(), *value)),
+                None => drop(after.limits.remove(name)),
+            }
+        }
+        let change = (
+            meshes::self_editable.eq(convert::to_json(&after.self_editable)),
+            meshes::limits.eq(convert::to_json(&after.limits)),
+        );
+        diesel::update(live).set(change).execute(conn).await?;
+        let payload = json!({"selfEditable": after.self_editable, "limits": after.limits});
+        let entry = Audit::when(after != before, || by.entry("policy_changed", payload));
+        Ok((Some(after), entry))
     })?)
 }

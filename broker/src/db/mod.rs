@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod convert;
+pub mod erase;
 mod error;
 mod exclusive;
 pub mod members;

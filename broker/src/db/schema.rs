@@ -17,6 +17,8 @@ diesel::table! {
         self_editable -> Text,
         created_at_ms -> BigInt,
         archived_at_ms -> Nullable<BigInt>,
+        deleted_at_ms -> Nullable<BigInt>,
+        limits -> Text,
     }
 }
 

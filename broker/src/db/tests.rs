@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::features::meshes::{PatchSelfEditable, PatchSettings};
 use diesel::deserialize::QueryableByName;
 use diesel::sql_types::{Bool, Text};
 use diesel_async::RunQueryDsl;
@@ -173,9 +174,13 @@ store_suite! {
         assert_eq!(meshes::load(&db, &stored.id).await.unwrap().unwrap().archived_at_ms, Some(NOW));
         assert!(meshes::list_ids(&db).await.unwrap().is_empty());
         assert!(!meshes::archive(&store(&db, &"none".into()), &By::nobody(NOW)).await.unwrap());
-        let policy = claudemesh_protocol::session::SelfEditable { groups: false, ..Default::default() };
-        assert!(meshes::set_policy(&here, &policy, &By::nobody(NOW)).await.unwrap());
-        assert_eq!(meshes::load(&db, &stored.id).await.unwrap().unwrap().self_editable, policy);
+        let policy = PatchSelfEditable { groups: Some(false), ..PatchSelfEditable::default() };
+        let change = PatchSettings { self_editable: Some(policy), ..PatchSettings::default() };
+        assert_eq!(meshes::change_settings(&here, &change, &By::nobody(NOW)).await.unwrap(), None, "it is archived");
+        assert!(meshes::restore(&here, &By::nobody(NOW)).await.unwrap());
+        let changed = meshes::change_settings(&here, &change, &By::nobody(NOW)).await.unwrap().unwrap();
+        assert!(!changed.self_editable.groups && changed.self_editable.role_tag);
+        assert_eq!(meshes::load(&db, &stored.id).await.unwrap(), Some(changed));
     }
 
     /// A request that goes away in the middle of a transaction must neither commit half of it nor poison the pool.

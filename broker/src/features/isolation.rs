@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::features::capabilities::Overrides;
+use claudemesh_protocol::features::meshes::{PatchMesh, PatchSettings};
 use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
 use claudemesh_protocol::features::topics::Visibility;
-use claudemesh_protocol::session::SelfEditable;
 use diesel::deserialize::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
@@ -497,9 +497,18 @@ store_suite! {
         check!("meshes::create", meshes::create(&there, &home, &owner), |done: Result<(), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))
         });
-        let policy = SelfEditable { groups: false, ..SelfEditable::default() };
-        check!("meshes::set_policy", meshes::set_policy(&there, &policy, &by), |done: Result<bool, DbError>| done.unwrap());
+        let to = PatchSettings { limits: [("topics.per_mesh".into(), Some(1))].into(), ..PatchSettings::default() };
+        check!("meshes::change_settings", meshes::change_settings(&there, &to, &by), |done: Result<Option<_>, DbError>| {
+            done.unwrap().is_some()
+        });
+        let to = PatchMesh { slug: None, name: Some("Far away".into()) };
+        check!("meshes::rename", meshes::rename(&there, &to, &by), |done: Result<Option<_>, DbError>| done.unwrap().is_some());
+        check!("members::rejoin", members::rejoin(&there, &member(&abroad.id, "back", Role::Owner)), |done: Result<members::Rejoined, DbError>| {
+            done.unwrap().former.len() == 1
+        });
         check!("meshes::archive", meshes::archive(&there, &by), |done: Result<bool, DbError>| done.unwrap());
+        check!("meshes::restore", meshes::restore(&there, &by), |done: Result<bool, DbError>| done.unwrap());
+        check!("meshes::delete", meshes::delete(&there, &by), |done: Result<bool, DbError>| done.unwrap());
         assert_eq!(scoped(), run, "every store function of one mesh is tried here");
     }
 }

@@ -8,6 +8,7 @@ pub mod info;
 #[cfg(test)]
 mod isolation;
 pub mod members;
+pub mod meshes;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;
@@ -17,7 +18,7 @@ pub mod tasks;
 pub mod topics;
 
 crate::feature_table! {
-    routes { enrolment, members, capabilities, presence, }
+    routes { enrolment, members, meshes, capabilities, presence, }
 
     messaging: Messaging => messaging::Messaging,
     presence: Presence => presence::Presence,

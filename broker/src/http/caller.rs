@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::AppState;
 use super::auth::Signed;
-use super::routes::Needs;
+use super::routes::{Needs, Route};
 use crate::audit::By;
 use crate::db::members::{self, Member};
 use crate::db::meshes::{self, MeshRecord};
@@ -19,10 +19,14 @@ use crate::features::Features;
 use crate::mesh::principal::Principal;
 use crate::refusal::Refusal;
 
+/// Routes that an archived mesh still answers: what it is, and what its owner can do about it.
+const ALSO_ARCHIVED: [(&str, &str); 3] =
+    [("GET", "/mesh/{id}"), ("DELETE", "/mesh/{id}"), ("POST", "/mesh/{id}/restore")];
+
 /// A signer that the route lets in. The holder of the mesh's owner key acts as the owner's member, whatever member it is
 /// beside that.
 pub struct Caller {
-    /// The mesh, which is not archived.
+    /// The mesh, which is not archived but for [`ALSO_ARCHIVED`].
     pub mesh: MeshRecord,
     /// The member.
     pub member: Member,
@@ -90,12 +94,24 @@ impl Caller {
     }
 }
 
+/// A mesh, archived or not.
+///
+/// # Errors
+/// `mesh_not_found`, `mesh_deleted`.
+async fn kept(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> {
+    let mesh = meshes::load(&state.db, id).await?.ok_or(ErrorCode::MeshNotFound)?;
+    if mesh.deleted_at_ms.is_some() {
+        return Err(ErrorCode::MeshDeleted.into());
+    }
+    Ok(mesh)
+}
+
 /// A live mesh.
 ///
 /// # Errors
-/// `mesh_not_found`, `mesh_archived`.
-async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> {
-    let mesh = meshes::load(&state.db, id).await?.ok_or(ErrorCode::MeshNotFound)?;
+/// `mesh_not_found`, `mesh_deleted`, `mesh_archived`.
+pub async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> {
+    let mesh = kept(state, id).await?;
     if mesh.archived_at_ms.is_some() {
         return Err(ErrorCode::MeshArchived.into());
     }
@@ -103,12 +119,13 @@ async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> {
 }
 
 /// The mesh of a path. Somebody who is no member learns nothing of a slug, not even whether there is such a mesh.
-async fn named(state: &AppState, request: &HttpRequest) -> Result<MeshRecord, Refusal> {
+async fn named(state: &AppState, request: &HttpRequest, row: &Route) -> Result<MeshRecord, Refusal> {
     if let Some(slug) = request.match_info().get("slug") {
         let mesh = meshes::by_slug(&state.db, slug).await?.filter(|mesh| mesh.archived_at_ms.is_none());
         return Ok(mesh.ok_or(ErrorCode::Unauthorized)?);
     }
-    live(state, &MeshId::from(request.match_info().get("id").unwrap_or_default())).await
+    let id = MeshId::from(request.match_info().get("id").unwrap_or_default());
+    if ALSO_ARCHIVED.contains(&(row.method, row.path)) { kept(state, &id).await } else { live(state, &id).await }
 }
 
 impl FromRequest for Caller {
@@ -124,7 +141,7 @@ impl FromRequest for Caller {
             let (Some(row), Some(state)) = (row, request.app_data::<web::Data<AppState>>()) else {
                 return Err(Refusal::fault(ErrorCode::Internal, "the route has no row or no state"));
             };
-            let mesh = named(state, &request).await?;
+            let mesh = named(state, &request, row).await?;
             Self::of(state, mesh, signed, row.needs).await
         })
     }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpResponse, Responder};
+use actix_web::{HttpRequest, HttpResponse, Responder};
+use claudemesh_protocol::error::ErrorCode;
 use serde_json::json;
 
 use super::State;
 use crate::metrics::METRICS;
+use crate::refusal::Refusal;
 
 /// Storage must answer within this time to count as up.
 const PING_DEADLINE: Duration = Duration::from_secs(2);
@@ -49,6 +51,26 @@ pub(super) async fn ready(state: State) -> impl Responder {
     }))
 }
 
-pub(super) async fn metrics() -> impl Responder {
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(METRICS.render())
+/// For this machine, and for whoever reaches the address that is meant for it. What stands in the metrics (how many people there
+/// are, how much they write) is nobody else's business, and a proxy that passes everything must not publish it by mistake.
+pub(super) async fn metrics(state: State, request: HttpRequest) -> Result<HttpResponse, Refusal> {
+    let meant = state.metrics_addr.is_some_and(|address| request.app_config().local_addr() == address);
+    if !meant && !is_from_here(&request) {
+        let message = "metrics are for this machine; `metrics_listen` opens an address for others";
+        return Err(Refusal::new(ErrorCode::Forbidden, message));
+    }
+    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(METRICS.render()))
+}
+
+/// A process of this machine asks by itself, and not for somebody else.
+fn is_from_here(request: &HttpRequest) -> bool {
+    let passed_on = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
+    if passed_on.iter().any(|header| request.headers().contains_key(*header)) {
+        return false;
+    }
+    #[cfg(unix)]
+    if request.conn_data::<crate::unix_socket::OverUnixSocket>().is_some() {
+        return true;
+    }
+    request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback())
 }

@@ -48,6 +48,10 @@ pub struct AppState {
     pub auth: auth::AuthState,
     /// Rates of hook tokens.
     pub hook_rates: Mutex<rates::Rates>,
+    /// Where `/metrics` answers anyone, and nothing else answers.
+    pub metrics_addr: Option<std::net::SocketAddr>,
+    /// Wakes the upkeep: a mesh was deleted, its rows can go.
+    pub erase: Arc<tokio::sync::Notify>,
     /// Monotonic ms of the start, for the uptime.
     pub started_mono_ms: i64,
 }
@@ -74,6 +78,12 @@ pub(crate) async fn to_the_end<T: 'static>(
     work: impl Future<Output = Result<T, Refusal>> + 'static,
 ) -> Result<T, Refusal> {
     actix_web::rt::spawn(work).await.unwrap_or_else(|error| Err(Refusal::fault(ErrorCode::Internal, error)))
+}
+
+/// Whether a request came to the address that is for metrics, and asks for something else.
+pub fn is_misplaced(request: &actix_web::dev::ServiceRequest, metrics: Option<std::net::SocketAddr>) -> bool {
+    metrics.is_some_and(|metrics| request.app_config().local_addr() == metrics)
+        && !["/metrics", "/health", "/health/ready"].contains(&request.path())
 }
 
 /// Writes what failed inside the broker into the log, beside the incident that the answer names.

@@ -18,7 +18,7 @@ pub enum Needs {
 /// One route.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// `GET`, `POST`, `PATCH`.
+    /// `GET`, `POST`, `PATCH`, `DELETE`.
     pub method: &'static str,
     /// The pattern, for example `/mesh/{id}/archive`.
     pub path: &'static str,
@@ -56,6 +56,7 @@ macro_rules! routes {
     (@method get) => { "GET" };
     (@method post) => { "POST" };
     (@method patch) => { "PATCH" };
+    (@method delete) => { "DELETE" };
     (@needs open) => { $crate::http::routes::Needs::Open };
     (@needs members) => { $crate::http::routes::Needs::Membership };
     (@needs needs $capability:ident) => {

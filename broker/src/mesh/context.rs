@@ -23,6 +23,7 @@ use super::events::MeshEvent;
 use super::hook_statuses::HookStatusRegistry;
 use super::letter::Letter;
 use super::outcome::{Lane, Outcome, ReplyTo, Work};
+use super::own_limits;
 use super::peers::{Member, Peer, PeerHandle, Roster, Sending, StatusSource};
 pub use super::principal::Caller;
 use super::principal::{Answer, Principal, Way};
@@ -69,8 +70,10 @@ pub struct Core {
     pub journal: Journal,
     /// Signs the heads of audit chains.
     pub audit: Arc<HeadSigner>,
-    /// Rate limits in force.
+    /// Limits in force: the operator's, as far as the mesh has not set lower ones.
     pub limits: Limits,
+    /// The operator's.
+    pub operator_limits: Arc<Limits>,
     /// Connection settings.
     pub connections: Connections,
     /// Hook tokens over the whole broker.
@@ -102,6 +105,13 @@ pub struct Core {
 }
 
 impl Core {
+    /// Takes over name, policy and limits, which HTTP may have changed.
+    pub fn follow(&mut self, mesh: &MeshRecord) {
+        self.slug.clone_from(&mesh.slug);
+        self.self_editable = mesh.self_editable;
+        self.limits = own_limits::lowered(&self.operator_limits, &mesh.limits);
+    }
+
     /// A mesh with nothing under way.
     pub fn new(mesh: MeshRecord, roster: Roster, shared: &Shared) -> Self {
         Self {
@@ -116,7 +126,8 @@ impl Core {
             db: shared.db.clone(),
             journal: shared.journal.clone(),
             audit: shared.audit.clone(),
-            limits: shared.limits.clone(),
+            limits: own_limits::lowered(&shared.limits, &mesh.limits),
+            operator_limits: Arc::new(shared.limits.clone()),
             connections: shared.connections.clone(),
             hooks: shared.hooks.clone(),
             events: VecDeque::new(),

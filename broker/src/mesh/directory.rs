@@ -102,6 +102,7 @@ impl Directory {
         let loaded = match load::load(&self.inner.shared.db, id).await {
             Ok(Found::Mesh(loaded)) => Ok(loaded),
             Ok(Found::Archived) => Err(ErrorCode::MeshArchived.into()),
+            Ok(Found::Deleted) => Err(ErrorCode::MeshDeleted.into()),
             Ok(Found::Nothing) => Err(ErrorCode::Unauthorized.into()),
             Err(error) => Err(error.into()),
         };
@@ -204,10 +205,10 @@ impl Directory {
         }
     }
 
-    /// Ends a mesh that was archived: its sockets close, it leaves memory.
-    pub async fn archive(&self, id: &MeshId) {
+    /// Ends a mesh that was archived or deleted: its sockets close with the reason, it leaves memory.
+    pub async fn end(&self, id: &MeshId, reason: CloseReason) {
         if let Some(mesh) = self.loaded(id).await {
-            let _ = mesh.send(Drain(CloseReason::Archived)).await;
+            let _ = mesh.send(Drain(reason)).await;
         }
         self.retire(id).await;
     }

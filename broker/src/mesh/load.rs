@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use claudemesh_protocol::id::MeshId;
 use claudemesh_protocol::limits;
-use claudemesh_protocol::session::SelfEditable;
 use tokio::sync::oneshot;
 
 use super::context::{Core, MeshContext, Shared};
@@ -33,6 +32,8 @@ pub enum Found {
     Nothing,
     /// A mesh that was archived: it accepts nothing.
     Archived,
+    /// A mesh that was deleted.
+    Deleted,
     /// A mesh.
     Mesh(Box<Loaded>),
 }
@@ -43,6 +44,9 @@ pub enum Found {
 /// Storage.
 pub async fn load(db: &Db, id: &MeshId) -> Result<Found, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(Found::Nothing) };
+    if mesh.deleted_at_ms.is_some() {
+        return Ok(Found::Deleted);
+    }
     if mesh.archived_at_ms.is_some() {
         return Ok(Found::Archived);
     }
@@ -59,12 +63,12 @@ pub async fn load(db: &Db, id: &MeshId) -> Result<Found, DbError> {
     })))
 }
 
-/// Members, what they may do, and policy alone, after HTTP changed them.
-async fn members_and_policy(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, Rights, SelfEditable)>, DbError> {
+/// Members, what they may do, and the mesh itself, after HTTP changed them.
+async fn members_and_mesh(db: &Db, id: &MeshId) -> Result<Option<(Vec<Member>, Rights, MeshRecord)>, DbError> {
     let Some(mesh) = meshes::load(db, id).await? else { return Ok(None) };
     let storage = MeshDb::new(db.clone(), id.clone());
     let (members, rights) = (members::load_all(&storage).await?, rights::load(&storage).await?);
-    Ok(Some((members, rights, mesh.self_editable)))
+    Ok(Some((members, rights, mesh)))
 }
 
 /// Bans and the reading of members share a lane: rows that were read before a ban must not be taken over after it.
@@ -75,16 +79,17 @@ pub fn members_lane() -> Lane {
 /// Longest read of the members; shorter than the deadline of work, so that a failure is seen here.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Reads members and policy again, and says `done` when they are taken over. When storage fails it is tried once a second.
+/// Reads members, name and settings again, and says `done` when they are taken over. When storage fails it is tried once a second.
 pub fn reload_members(cx: &mut MeshContext<'_>, done: Option<oneshot::Sender<()>>) {
     let (db, id) = (cx.core.db.clone(), cx.core.id.clone());
     cx.core.members_stale = false;
     let future = async move {
-        let read = tokio::time::timeout(READ_DEADLINE, members_and_policy(&db, &id)).await;
+        let read = tokio::time::timeout(READ_DEADLINE, members_and_mesh(&db, &id)).await;
         let apply: Apply = Box::new(move |_, cx| {
             match read {
-                Ok(Ok(Some((members, rights, policy)))) => {
-                    apply_members(cx.core, members, policy);
+                Ok(Ok(Some((members, rights, mesh)))) => {
+                    cx.core.follow(&mesh);
+                    apply_members(cx.core, members);
                     cx.core.rights = rights;
                 }
                 Ok(Ok(None)) => {}
@@ -106,8 +111,7 @@ pub fn reload_members(cx: &mut MeshContext<'_>, done: Option<oneshot::Sender<()>
 }
 
 /// Takes over changed members; sessions without a name of their own follow their member's new name.
-fn apply_members(core: &mut Core, members: Vec<Member>, policy: SelfEditable) {
-    core.self_editable = policy;
+fn apply_members(core: &mut Core, members: Vec<Member>) {
     for member in members {
         let renamed = core
             .roster

@@ -15,6 +15,7 @@ pub mod load;
 pub mod messages;
 pub mod outbox;
 pub mod outcome;
+pub mod own_limits;
 pub mod own_sessions;
 pub mod peers;
 pub mod principal;

@@ -46,6 +46,8 @@ pub enum CloseReason {
     TooLarge,
     /// The mesh was archived.
     Archived,
+    /// The mesh was deleted.
+    Deleted,
     /// The mesh failed and is being rebuilt: connect again.
     Restarting,
     /// It asked for more than it reads.
@@ -67,6 +69,7 @@ impl CloseReason {
             Self::Abusive => (1008, "too_many_bad_frames"),
             Self::TooLarge => (1009, "frame too large"),
             Self::Archived => (1008, "mesh_archived"),
+            Self::Deleted => (1008, "mesh_deleted"),
             Self::Restarting => (1012, "restarting"),
             Self::SlowReader => (1013, "answers are not read"),
         }

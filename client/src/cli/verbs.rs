@@ -7,11 +7,17 @@ verbs! {
     /// The verbs.
     pub enum AnyVerb {
         Up => crate::local::cli::UpArgs,
+        Down => crate::local::cli::DownArgs,
+        Service => crate::service::cli::ServiceArgs,
+        Logs => crate::logs::cli::LogsArgs,
+        Config => crate::features::configuration::cli::ConfigArgs,
         Create => crate::features::enrolment::cli::CreateArgs,
         Invite => crate::features::enrolment::cli::InviteArgs,
         Join => crate::features::enrolment::cli::JoinArgs,
         List => crate::features::meshes::cli::ListArgs,
         Leave => crate::features::meshes::cli::LeaveArgs,
+        Mesh => crate::features::meshes::cli::MeshArgs,
+        Use => crate::features::meshes::cli::UseArgs,
         Peers => crate::features::presence::cli::args::PeersArgs,
         Send => crate::features::messaging::cli::args::SendArgs,
         Ask => crate::features::questions::cli::AskArgs,

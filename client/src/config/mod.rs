@@ -3,6 +3,7 @@
 //! Layout of `CLAUDEMESH_CONFIG_DIR` (default `~/.claudemesh`, 0700; every file 0600):
 //!
 //! - `config.json`: joined meshes with member keys, defaults for names and groups. See [`Config`].
+//! - `left.json`: meshes that were left, with their keys. See [`left`].
 //! - `drafts.json`: keys of what was asked for and is not here yet. See [`drafts`].
 //! - `owners.json`: keys of meshes made on this machine. See [`owners`].
 //! - `hook-token`: proves that a status hook runs as this user. See [`hook_token`].
@@ -33,6 +34,7 @@ pub mod drafts;
 pub mod hook_token;
 pub mod known_names;
 pub mod last_used;
+pub mod left;
 pub mod owners;
 pub mod project_file;
 pub mod session_dir;
@@ -234,6 +236,9 @@ pub struct Config {
     /// How messages reach sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_mode: Option<MessageMode>,
+    /// Slug of the mesh that a command is about when it needs one and none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_mesh: Option<String>,
     /// How a person is told that a question waits, see [`crate::features::notify`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<String>,
@@ -258,6 +263,7 @@ impl Default for Config {
             role: None,
             groups: None,
             message_mode: None,
+            default_mesh: None,
             notify: None,
             notify_about: None,
             extra: Map::new(),
@@ -297,18 +303,37 @@ impl Config {
         slug
     }
 
+    /// The joined mesh of this slug.
+    ///
+    /// # Errors
+    /// `unknown_mesh` (5), also when none is joined.
+    pub fn choose_joined(&self, slug: &str) -> Result<&MeshEntry, CliError> {
+        self.by_slug(slug).ok_or_else(|| {
+            let joined = if self.meshes.is_empty() { "none".into() } else { self.slugs().join(", ") };
+            let message = format!("No joined mesh is called '{}'.", crate::output::clean(slug));
+            CliError::new(ExitCode::NotFound, "unknown_mesh", message)
+                .hint(format!("Joined: {joined}."))
+                .field("joined", self.slugs())
+        })
+    }
+
+    /// The mesh that `claudemesh use` chose, while it is joined.
+    pub fn default_entry(&self) -> Option<&MeshEntry> {
+        self.default_mesh.as_deref().and_then(|slug| self.by_slug(slug))
+    }
+
     /// Slugs in file order, for messages.
     pub fn slugs(&self) -> Vec<&str> {
         self.meshes.iter().map(|mesh| mesh.slug.as_str()).collect()
     }
 
-    /// The mesh a command is about: the wished one, else the only one.
+    /// The mesh a command is about: the wished one, else the only one, else the default.
     ///
     /// # Errors
     /// `no_meshes` (5) when none is joined, `unknown_mesh` (5) when the slug is not, `which_mesh` (3) when there are several.
     pub fn choose(&self, wished: Option<&str>) -> Result<&MeshEntry, CliError> {
         let joined = self.slugs().join(", ");
-        match (wished, self.meshes.as_slice()) {
+        match (wished.or(self.default_entry().map(|mesh| mesh.slug.as_str())), self.meshes.as_slice()) {
             (_, []) => Err(CliError::new(ExitCode::NotFound, "no_meshes", "No mesh is joined.")
                 .hint("Join one with `claudemesh join <link>`, or start a local one with `claudemesh up`.")),
             (Some(slug), _) => self.by_slug(slug).ok_or_else(|| {
@@ -319,7 +344,9 @@ impl Config {
             }),
             (None, [only]) => Ok(only),
             (None, _) => Err(CliError::new(ExitCode::InvalidArgs, "which_mesh", "Several meshes are joined.")
-                .hint(format!("Say which one with --mesh <slug>: {joined}."))
+                .hint(format!(
+                    "Choose one with --mesh <slug>: {joined}. `claudemesh use <slug>` makes one the default."
+                ))
                 .field("joined", self.slugs())),
         }
     }

@@ -83,6 +83,21 @@ impl ConfigStore {
         self.write_json(&self.owners_path(), &file)
     }
 
+    /// Forgets an owner key: its mesh was deleted.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; the file is as before then.
+    pub fn remove_owner(&self, mesh_id: &MeshId) -> Result<(), ConfigError> {
+        let _lock = self.lock()?;
+        let mut file = self.owners_file()?;
+        let before = file.owners.len();
+        file.owners.retain(|entry| entry.mesh_id != *mesh_id);
+        if file.owners.len() == before {
+            return Ok(());
+        }
+        self.write_json(&self.owners_path(), &file)
+    }
+
     /// `owners.json` in the config folder.
     pub fn owners_path(&self) -> std::path::PathBuf {
         self.dir.join("owners.json")

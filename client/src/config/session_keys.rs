@@ -102,6 +102,11 @@ impl ConfigStore {
         }
     }
 
+    /// Folder with the keys of the sessions in one mesh.
+    pub fn session_keys_dir(&self, mesh_id: &MeshId) -> PathBuf {
+        self.dir.join("sessions").join(file_name_of(mesh_id.as_str()))
+    }
+
     fn session_key_path(&self, mesh_id: &MeshId, session_id: &str) -> PathBuf {
         self.dir
             .join("sessions")

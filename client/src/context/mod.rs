@@ -9,8 +9,9 @@ use crate::config::{Config, ConfigStore, MeshEntry};
 use crate::error::CliError;
 use crate::local::{self, store::Store};
 use crate::output::{Format, Output};
-use crate::paths::Env;
+use crate::paths::{self, Env};
 
+pub mod confirm;
 pub mod connect;
 
 /// What every verb gets: environment, config folder, output, chosen mesh.
@@ -34,8 +35,9 @@ impl Context {
         Self { out: Output::new(&env, format, global.quiet), store, mesh: global.mesh.clone(), env }
     }
 
-    /// The mesh this verb is about: `--mesh`, else the mesh of the launched session this runs in, else this machine's own
-    /// with `CLAUDEMESH_LOCAL=1`, else the only one. A mesh of this machine is served when this returns.
+    /// The mesh this verb is about: `--mesh`, else the mesh of the launched session this runs in, else `CLAUDEMESH_MESH`, else
+    /// this machine's own with `CLAUDEMESH_LOCAL=1`, else the only one, else the default of `claudemesh use`. A mesh of this
+    /// machine is served when this returns.
     ///
     /// # Errors
     /// See [`Config::choose`]; exit 10 when the config is damaged.
@@ -45,7 +47,10 @@ impl Context {
         if wished.is_none()
             && let Some(store) = local::may_create(self)
         {
-            let known = config.meshes.into_iter().find(|entry| Store::of_entry(entry).as_ref() == Some(&store));
+            let known = config
+                .meshes
+                .into_iter()
+                .find(|entry| local::is_first(entry) && Store::of_entry(entry).as_ref() == Some(&store));
             return known
                 .map_or_else(|| local::create_mesh(self, &store, false), |entry| local::ensure_served(self, entry));
         }
@@ -96,7 +101,10 @@ impl Context {
     fn wished_mesh(&self) -> Result<Option<String>, CliError> {
         match &self.mesh {
             Some(slug) => Ok(Some(slug.clone())),
-            None => Ok(SessionInfo::of_env(&self.env)?.and_then(|info| info.mesh_slug)),
+            None => {
+                let of_session = SessionInfo::of_env(&self.env)?.and_then(|info| info.mesh_slug);
+                Ok(of_session.or_else(|| self.env.text(paths::MESH).map(str::to_owned)))
+            }
         }
     }
 }
@@ -104,7 +112,7 @@ impl Context {
 /// Flags that every verb takes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct GlobalArgs {
-    /// Mesh to work on, by its short name.
+    /// Mesh to work on, by its short name [env: CLAUDEMESH_MESH]
     #[arg(long, global = true, help_heading = "For every command", value_name = "SLUG")]
     pub mesh: Option<String>,
     /// Print JSON; `--json=a,b` prints only these fields.

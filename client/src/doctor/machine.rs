@@ -58,6 +58,11 @@ fn config(cx: &Context) -> (Vec<Check>, Option<Config>) {
         0 => Check::failure("config", "no mesh is joined", "claudemesh join <link>"),
         count => Check::ok("config", format!("{} ({count} joined: {})", path.display(), config.slugs().join(", "))),
     }];
+    if let Some(mode) = files::mode_of(cx.store.dir()).filter(|mode| mode & 0o077 != 0) {
+        let dir = cx.store.dir().display();
+        let detail = format!("{dir} has mode {mode:o}: others can see or change what is in it");
+        checks.push(Check::failure("folder-mode", detail, format!("chmod 700 {}", quote(&dir.to_string()))));
+    }
     let private = [path, cx.store.owners_path(), cx.store.hook_token_path()];
     for file in private {
         if let Some(mode) = files::mode_of(&file).filter(|mode| mode & 0o077 != 0) {

@@ -15,6 +15,7 @@ use crate::ipc::client::Line;
 use crate::ipc::protocol::HookReply;
 use crate::ipc::registry::Record;
 use crate::ipc::{Hook, Reply, Request};
+use crate::logs::{LogFile, Source};
 use crate::paths::Env;
 
 pub mod cli;
@@ -29,9 +30,9 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the hook and answers the exit code. `CLAUDEMESH_HOOK_DEBUG=1` tells on stderr why nothing happened.
 pub fn run(env: &Env, store: &ConfigStore, event: Option<&str>) -> u8 {
-    let log = Log { on: env.flag("CLAUDEMESH_HOOK_DEBUG") };
+    let log = Log { on: env.flag("CLAUDEMESH_HOOK_DEBUG"), file: LogFile::of(store.dir(), Source::Hooks) };
     let Some(event) = event.and_then(Event::parse) else {
-        log.say(|| format!("unknown event {event:?}"));
+        log.trouble(|| format!("unknown event {event:?}"));
         return 0;
     };
     let hook = input::read(event.as_str());
@@ -53,13 +54,30 @@ pub fn run(env: &Env, store: &ConfigStore, event: Option<&str>) -> u8 {
 /// Why nothing happened, for whoever asks.
 struct Log {
     on: bool,
+    file: LogFile,
 }
 
 impl Log {
     fn say(&self, text: impl FnOnce() -> String) {
         if self.on {
-            let _ = writeln!(std::io::stderr(), "claudemesh hook: {}", text());
+            let text = text();
+            let _ = writeln!(std::io::stderr(), "claudemesh hook: {text}");
+            self.keep(&text);
         }
+    }
+
+    /// What should not happen: kept although nobody has asked for it.
+    fn trouble(&self, text: impl FnOnce() -> String) {
+        if self.on {
+            self.say(text);
+        } else {
+            self.keep(&text());
+        }
+    }
+
+    fn keep(&self, text: &str) {
+        // A hook must not fail for its log.
+        let _ = self.file.append(format!("{} {}\n", crate::clock::now_iso(), text.replace('\n', " ")).as_bytes());
     }
 }
 
@@ -169,7 +187,7 @@ fn tell(env: &Env, store: &ConfigStore, event: Event, hook: &Hook, log: &Log) {
                 join(&mut all.notice, reply.notice);
                 lines.push(line);
             }
-            Err(error) => log.say(|| format!("server {}: {error}", server.pid)),
+            Err(error) => log.trouble(|| format!("the server of the session, process {}: {error}", server.pid)),
         }
     }
     if lines.is_empty() {

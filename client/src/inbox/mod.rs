@@ -58,6 +58,13 @@ pub fn turn_path(config_dir: &Path, mesh: &MeshId) -> PathBuf {
     config_dir.join("inbox").join(format!("{}.turn.lock", crate::config::file_name_of(mesh.as_str())))
 }
 
+/// The files of a mesh's inbox, there or not.
+pub fn files_of(config_dir: &Path, mesh: &MeshId) -> Vec<PathBuf> {
+    let name = crate::config::file_name_of(mesh.as_str());
+    let file = |end: &str| config_dir.join("inbox").join(format!("{name}.{end}"));
+    ["db", "db-wal", "db-shm", "lock", "turn.lock"].map(file).into()
+}
+
 /// An inbox that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {

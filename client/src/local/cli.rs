@@ -1,4 +1,4 @@
-//! `up`: arguments. What it does is in `serve`, or `without` in a build that has no broker.
+//! `up` and `down`: arguments. What they do is in `serve` and `background`, or `without` in a build that has no broker.
 
 use std::path::PathBuf;
 
@@ -11,17 +11,24 @@ use super::store::HolderNote;
 use crate::context::Context;
 use crate::verb::{Effect, Ran, Shape, Verb};
 
-/// Start a mesh on this machine: broker, mesh `local` and an invite, nothing else needed.
+/// Start a mesh on this machine: broker, mesh and an invite, nothing else needed.
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "Examples:\n  claudemesh up\n  claudemesh up --demo\n  claudemesh up --listen 0.0.0.0:7900   \
-                        let other machines join")]
+#[command(after_help = "Examples:\n  claudemesh up\n  claudemesh up -d\n  claudemesh up --demo\n  \
+                        claudemesh up --listen 0.0.0.0:7900   let other machines join\n  claudemesh up --mesh kitchen\n\n\
+                        The mesh is called `local`, or what --mesh says. `claudemesh down` ends what -d started;\n\
+                        `claudemesh service install` starts it with your login.")]
 pub struct UpArgs {
-    /// Address to listen on. Other machines can join only when it is not a loopback address.
+    /// Address to listen on, such as 0.0.0.0:7900, :7900 or localhost. Other machines can join only when it is not a loopback
+    /// address.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Show the mesh at work: two scripted peers exchange an encrypted direct message, a group message and a reply.
-    #[arg(long)]
+    /// Show the mesh at work: two scripted peers exchange an encrypted direct message, a group message and a reply. It lives in
+    /// a folder of its own, which is gone afterwards.
+    #[arg(long, conflicts_with_all = ["data_dir", "detach"])]
     pub demo: bool,
+    /// Go on in the background once the mesh is up.
+    #[arg(long, short)]
+    pub detach: bool,
     /// Where the broker keeps its data [default: `broker` in the config folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -64,5 +71,34 @@ impl Verb for UpArgs {
 
     fn run(self, cx: &Context) -> Ran {
         super::up(cx, &self).map(Into::into)
+    }
+}
+
+/// End the `claudemesh up` of this machine. Waiting messages stay on disk.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    after_help = "Example:\n  claudemesh down\n\nSessions that still use the mesh go on serving it for each other."
+)]
+pub struct DownArgs {
+    /// Where the broker keeps its data [default: `broker` in the config folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Verb for DownArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        super::background::fields_of_down()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        super::background::shapes_of_down()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        super::background::down(cx, self.data_dir.as_deref()).map(Into::into)
     }
 }

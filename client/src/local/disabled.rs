@@ -58,3 +58,19 @@ pub fn release() {}
 pub fn serves_now() -> bool {
     false
 }
+
+/// As it is.
+///
+/// # Errors
+/// None.
+pub fn address_of(_: &Context, broker_url: &str) -> Result<String, CliError> {
+    Ok(broker_url.to_owned())
+}
+
+/// None: there is no broker in this build.
+///
+/// # Errors
+/// None.
+pub fn own_broker(_: &Context) -> Result<Option<String>, CliError> {
+    Ok(None)
+}

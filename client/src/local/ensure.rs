@@ -23,19 +23,30 @@ const HUNG_PATIENCE: Duration = Duration::from_secs(60);
 /// as safe as being killed.
 static KEPT: Mutex<Option<Candidate>> = Mutex::new(None);
 
+/// What a mesh and its first member are called when they have to be made.
+pub(super) struct Naming<'a> {
+    /// Short name of the mesh.
+    pub(super) mesh: &'a str,
+    /// Name of the member, when it is given.
+    pub(super) member: Option<&'a str>,
+}
+
+/// Nothing was said about names.
+const USUAL_NAMES: Naming<'static> = Naming { mesh: mesh::SLUG, member: None };
+
 /// Finds or makes the mesh through whoever serves.
 pub(super) fn mesh_of(
     candidate: &Candidate,
     env: &Env,
     config: &ConfigStore,
     store: &Store,
-    name: Option<&str>,
+    who: &Naming<'_>,
     auto: bool,
 ) -> Result<LocalMesh, CliError> {
     let deadline = Instant::now() + HUNG_PATIENCE;
     loop {
         let url = candidate.served(PATIENCE)?;
-        let wish = mesh::Wish { env, config, store, broker_url: &url, name, auto };
+        let wish = mesh::Wish { env, config, store, broker_url: &url, name: who.member, slug: who.mesh, auto };
         match mesh::ensure(&wish) {
             // The holder died right then; the next one is under way.
             Err(error) if error.exit == ExitCode::Network && Instant::now() < deadline => {
@@ -55,7 +66,14 @@ pub(super) fn mesh_of(
 pub fn join(env: &Env, config: &ConfigStore, store: &Store) -> Result<Candidate, CliError> {
     let plan = Plan { store: store.clone(), config: config.clone(), kind: HolderKind::Session, listen: None };
     let candidate = Candidate::start(plan)?;
-    mesh_of(&candidate, env, config, store, None, !env.flag(crate::paths::LOCAL))?;
+    let meshes = config.load()?.meshes;
+    let mut of_store = meshes.iter().filter(|entry| Store::of_entry(entry).as_ref() == Some(store)).peekable();
+    // Who left the first mesh and kept others does not get it back by itself.
+    if of_store.peek().is_some() && !of_store.any(store::is_first) && !env.flag(crate::paths::LOCAL) {
+        candidate.served(PATIENCE)?;
+    } else {
+        mesh_of(&candidate, env, config, store, &USUAL_NAMES, !env.flag(crate::paths::LOCAL))?;
+    }
     Ok(candidate)
 }
 
@@ -66,7 +84,7 @@ pub fn join(env: &Env, config: &ConfigStore, store: &Store) -> Result<Candidate,
 pub fn create_mesh(cx: &Context, store: &Store, auto: bool) -> Result<MeshEntry, CliError> {
     let plan = plan_of_command(cx, store);
     let candidate = Candidate::start(plan)?;
-    let mesh = mesh_of(&candidate, &cx.env, &cx.store, store, None, auto)?;
+    let mesh = mesh_of(&candidate, &cx.env, &cx.store, store, &USUAL_NAMES, auto)?;
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(candidate);
     Ok(mesh.entry)
 }
@@ -102,15 +120,49 @@ pub fn ensure_served(cx: &Context, entry: MeshEntry) -> Result<MeshEntry, CliErr
         store::follow(&mut entry, &note);
         return Ok(entry);
     }
+    entry.broker_url = serve(cx, &store)?;
+    Ok(entry)
+}
+
+/// Serves a store for as long as this process runs, unless another process does first; answers the URL on this machine.
+fn serve(cx: &Context, store: &Store) -> Result<String, CliError> {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let candidate = match kept.take() {
         Some(candidate) => candidate,
-        None => Candidate::start(plan_of_command(cx, &store))?,
+        None => Candidate::start(plan_of_command(cx, store))?,
     };
     let served = candidate.served(PATIENCE);
     *kept = Some(candidate);
-    entry.broker_url = served?;
-    Ok(entry)
+    served
+}
+
+/// The address of a broker, which is running when it is this machine's own.
+///
+/// # Errors
+/// Why it cannot be served.
+pub fn address_of(cx: &Context, broker_url: &str) -> Result<String, CliError> {
+    let Some(store) = super::store_at(cx, broker_url) else { return Ok(broker_url.to_owned()) };
+    match answering(&store) {
+        Some(note) => Ok(note.url),
+        None => serve(cx, &store),
+    }
+}
+
+/// This machine's own broker, for who names none: running when this returns. `None` when there never was one, and when it
+/// does not run and another broker is at the usual place.
+///
+/// # Errors
+/// Why it cannot be served.
+pub fn own_broker(cx: &Context) -> Result<Option<String>, CliError> {
+    let stores = super::stores(cx);
+    if let Some(note) = stores.iter().find_map(answering) {
+        return Ok(Some(note.url));
+    }
+    let Some(store) = stores.first() else { return Ok(None) };
+    if store.last_holder().is_none() || super::port::taken_by(super::holder::USUAL).is_some() {
+        return Ok(None);
+    }
+    serve(cx, store).map(Some)
 }
 
 fn plan_of_command(cx: &Context, store: &Store) -> Plan {

@@ -74,6 +74,11 @@ pub(super) async fn serve(
     if let Err(error) = plan.store.note_holder(plan.kind, &url, outside.as_deref()) {
         tracing::error!(%error, "clients without the Unix socket will not find the broker: the note cannot be written");
     }
+    if outside.is_some()
+        && let Err(error) = plan.store.note_listening(broker.addr)
+    {
+        tracing::warn!(%error, "the address for other machines is not noted");
+    }
     follow(plan);
     tracing::info!(dur_ms = started.elapsed().as_millis() as u64, url, "this process serves the local mesh");
     role.send_replace(Role::Serving { url, listening });

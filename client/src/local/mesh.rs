@@ -1,4 +1,4 @@
-//! The mesh `local`: made on the first start, found again on later ones.
+//! The first mesh of a store, `local` unless it was named: made on the first start, found again on later ones.
 //!
 //! Its keys lie with the store (`mesh.json`), so every config folder of this user that uses the store is the same member of
 //! the same mesh, and a config that was lost or moved finds it again.
@@ -11,14 +11,15 @@ use super::store::{self, Store};
 use crate::config::drafts::Keys;
 use crate::config::owners::OwnerEntry;
 use crate::config::{ConfigStore, MeshEntry};
+use crate::context::Context;
 use crate::context::connect::hostname;
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment::{self, MeshWish};
 use crate::files::{self, FileLock};
 use crate::paths::Env;
 
-/// Name of the mesh.
-const SLUG: &str = "local";
+/// Name of the mesh, unless another one is asked for.
+pub(super) const SLUG: &str = "local";
 /// Names tried when the broker has a `local` whose owner key is gone.
 const MAX_ATTEMPTS: u32 = 20;
 /// How long a process waits for another one that is making the mesh.
@@ -45,8 +46,23 @@ pub(super) struct Wish<'a> {
     pub(super) broker_url: &'a str,
     /// Name of the member, when it is given.
     pub(super) name: Option<&'a str>,
-    /// No one asked for it: it steps back for meshes that the user joins.
+    /// Its short name, when it has to be made.
+    pub(super) slug: &'a str,
+    /// Nobody asked for it: it steps back for meshes that the user joins.
     pub(super) auto: bool,
+}
+
+/// The short name that the mesh of a store has, or would get.
+pub(super) fn known_slug(config: &ConfigStore, store: &Store) -> Result<Option<String>, CliError> {
+    let known = config
+        .load()?
+        .meshes
+        .into_iter()
+        .find(|entry| store::is_first(entry) && Store::of_entry(entry).is_none_or(|of| of == *store));
+    Ok(match known {
+        Some(entry) => Some(entry.slug),
+        None => read_keys(store)?.map(|mesh| mesh.entry.slug),
+    })
 }
 
 /// Finds the mesh with the store and on the broker, or makes it. Of several processes that start at once, one makes it.
@@ -87,7 +103,7 @@ fn of_config(wish: &Wish<'_>) -> Result<Option<LocalMesh>, CliError> {
     let ours = config
         .meshes
         .into_iter()
-        .find(|entry| store::is_local(entry) && Store::of_entry(entry).is_none_or(|store| store == *wish.store));
+        .find(|entry| store::is_first(entry) && Store::of_entry(entry).is_none_or(|store| store == *wish.store));
     let Some(entry) = ours else { return Ok(None) };
     Ok(wish.config.owner(&entry.mesh_id)?.map(|owner| LocalMesh { entry, owner }))
 }
@@ -109,10 +125,10 @@ fn keep(wish: &Wish<'_>, mut mesh: LocalMesh) -> Result<LocalMesh, CliError> {
         wish.config.put_owner(mesh.owner.clone())?;
     }
     let entry = wish.config.update(|config| {
-        // One mesh per store: an earlier one that no broker has any more would only stand in the way of its name.
+        // An earlier first mesh that no broker has any more would only stand in the way of its name.
         config.meshes.retain(|known| {
             known.mesh_id == mesh.entry.mesh_id
-                || !store::is_local(known)
+                || !store::is_first(known)
                 || Store::of_entry(known).is_some_and(|store| store != *wish.store)
         });
         if config.by_id(&mesh.entry.mesh_id).is_none() {
@@ -131,6 +147,55 @@ fn keep(wish: &Wish<'_>, mut mesh: LocalMesh) -> Result<LocalMesh, CliError> {
     Ok(LocalMesh { entry, owner: mesh.owner })
 }
 
+/// A mesh of this slug beside the first one on the same broker: found again, or made. Blocking.
+pub(super) fn further(
+    cx: &Context,
+    store: &Store,
+    first: &LocalMesh,
+    slug: &str,
+    name: Option<&str>,
+) -> Result<LocalMesh, CliError> {
+    let known = cx.store.load()?.by_slug(slug).cloned();
+    if let Some(entry) = known {
+        let owner = cx.store.owner(&entry.mesh_id)?;
+        return match owner.filter(|_| Store::of_entry(&entry).as_ref() == Some(store)) {
+            Some(owner) => {
+                Ok(LocalMesh { entry: MeshEntry { broker_url: first.entry.broker_url.clone(), ..entry }, owner })
+            }
+            None => Err(CliError::new(
+                ExitCode::AlreadyExists,
+                "already_exists",
+                format!("`{slug}` is a mesh that you have joined; this broker does not serve it."),
+            )
+            .hint("Choose another name with --mesh.")),
+        };
+    }
+    // Those of the first mesh know the member's name.
+    let own = enrolment::members(&first.entry)?.into_iter().find(|member| member.pubkey.to_hex() == first.entry.pubkey);
+    let name = name.map(str::to_owned).or(own.map(|own| own.display_name)).unwrap_or_else(|| "owner".into());
+    let token = store.operator_token();
+    let keys = cx.store.draft(&format!("create {} {slug}", store.dir().display()))?;
+    let made = enrolment::create_mesh(&MeshWish {
+        broker_url: &first.entry.broker_url,
+        slug,
+        title: None,
+        display_name: &name,
+        operator_token: token.as_ref().map(|token| token.as_str()),
+        keys: &keys,
+    })?;
+    let mut entry = made.entry;
+    store::mark_further(&mut entry, store);
+    if let Some(note) = store.holder() {
+        store::follow(&mut entry, &note);
+    }
+    cx.store.put_owner(made.owner.clone())?;
+    cx.store.update(|config| Ok::<_, CliError>(config.put_mesh(entry.clone())))?;
+    if let Err(error) = cx.store.settle_draft(&keys.member.public()) {
+        tracing::warn!(%error, "the draft of the keys stays");
+    }
+    Ok(LocalMesh { entry, owner: made.owner })
+}
+
 fn make(wish: &Wish<'_>) -> Result<LocalMesh, CliError> {
     let default =
         || format!("{}-{}", hostname().unwrap_or_else(|| "host".into()), wish.env.text("USER").unwrap_or("user"));
@@ -139,7 +204,7 @@ fn make(wish: &Wish<'_>) -> Result<LocalMesh, CliError> {
     let token = wish.store.operator_token();
     let mut number = 1;
     let made = loop {
-        let slug = if number == 1 { SLUG.to_owned() } else { format!("{SLUG}-{number}") };
+        let slug = if number == 1 { wish.slug.to_owned() } else { format!("{}-{number}", wish.slug) };
         let mesh = MeshWish {
             broker_url: wish.broker_url,
             slug: &slug,

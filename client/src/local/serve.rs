@@ -1,17 +1,14 @@
 //! `claudemesh up`: keeps the mesh of this machine up without a session, says how to use it, ends in good order.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use claudemesh_broker::config::LogFormat;
-use claudemesh_broker::telemetry;
-
 use super::cli::{Up, UpArgs};
+use super::ensure::Naming;
 use super::holder::{self, Plan, USUAL};
 use super::mesh::LocalMesh;
 use super::store::{HolderKind, HolderNote, Store};
 use super::takeover::{Candidate, Role, answering};
-use super::{demo, ensure, port};
+use super::{background, demo, ensure, listen, mesh, port};
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode};
@@ -34,21 +31,46 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// # Errors
 /// Exit 3 for a bad address, 6 when `up` runs already with these data, 4 when the port is taken, 10 for the data folder.
 pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
-    let listen = args.listen.as_deref().map(address).transpose()?;
+    if args.demo {
+        return in_a_folder_of_its_own(cx, args);
+    }
+    serve(cx, args)
+}
+
+/// The demo leaves nothing behind: its peers are no members of the user's mesh.
+fn in_a_folder_of_its_own(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
+    let folder = tempfile::Builder::new().prefix("claudemesh-demo-").tempdir();
+    let folder = folder.map_err(|error| CliError::io(format!("No folder for the demo can be made: {error}.")))?;
+    let env = cx.env.without(crate::paths::MESH_DB_PATH);
+    let there = Context { store: crate::config::ConfigStore::at(folder.path()), env, ..cx.clone() };
+    serve(&there, args)
+}
+
+fn serve(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
+    let listen = args.listen.as_deref().map(listen::address).transpose()?;
     let name = args.name.as_deref().map(enrolment::chosen_name).transpose()?;
     let store = match &args.data_dir {
         Some(dir) => Store::at(dir),
         None => Store::locate(&cx.env, cx.store.dir()),
     };
-    let filter = cx.env.text("CLAUDEMESH_LOG").unwrap_or("warn").to_owned();
-    let log = claudemesh_broker::config::Log { format: LogFormat::Text, filter };
-    telemetry::start(&log).map_err(|error| CliError::invalid_args(format!("{error}.")))?;
+    let wanted = wanted_mesh(cx, &store, listen)?;
+    if args.detach {
+        return background::detach(&Context { mesh: wanted.asked, ..cx.clone() }, args);
+    }
+    background::leave_the_terminal(cx);
+    crate::telemetry::start_of_up(&cx.env, cx.store.dir())
+        .map_err(|reason| CliError::invalid_args(format!("{reason}.")))?;
     if let Err(error) = claudemesh_broker::raise_open_file_limit() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
     if answering(&store).is_some() {
         refuse_second_up(&store)?;
     }
+    crate::files::create_private_dir(store.dir())
+        .map_err(|error| CliError::io(format!("{} cannot be made: {error}.", store.dir().display())))?;
+    let _note = store
+        .note_up()
+        .map_err(|error| CliError::io(format!("{} cannot be written: {error}.", store.dir().display())))?;
     let plan = Plan { store: store.clone(), config: cx.store.clone(), kind: HolderKind::Up, listen };
     let candidate = Candidate::start(plan)?;
     let mut url = candidate.served(ensure::PATIENCE)?;
@@ -59,7 +81,8 @@ pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
         refuse_second_up(&store)?;
     }
     connect::block_on(async {
-        let run = run(cx, args, name.as_deref(), &candidate, &store, &url).await;
+        let names = Naming { mesh: &wanted.first, member: name.as_deref() };
+        let run = run(cx, args, &names, wanted.further.as_deref(), &candidate, &store, &url).await;
         if run.is_ok() {
             cx.out.remark("ending");
         }
@@ -68,10 +91,38 @@ pub fn up(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
     })
 }
 
-fn address(text: &str) -> Result<SocketAddr, CliError> {
-    text.parse().map_err(|_| {
-        CliError::invalid_args(format!("'{}' is not an address.", clean(text)))
-            .hint("Expected an IP address and a port, for example 127.0.0.1:7900 or 0.0.0.0:7900.")
+/// Which mesh `up` is about.
+struct Wanted {
+    /// What the first mesh of the store is called, or will be.
+    first: String,
+    /// Another mesh on the same broker, which is made when it is not there.
+    further: Option<String>,
+    /// What a process in the background is told.
+    asked: Option<String>,
+}
+
+/// The mesh that `--mesh` names, else the one of the store. A new one is `local`; one that other machines can join is called
+/// after this machine, because `local` means another mesh there.
+fn wanted_mesh(cx: &Context, store: &Store, listen: Option<std::net::SocketAddr>) -> Result<Wanted, CliError> {
+    if let Some(asked) = &cx.mesh {
+        enrolment::check_slug(asked)?;
+    }
+    let known = mesh::known_slug(&cx.store, store)?;
+    let asked = cx.mesh.clone();
+    Ok(match (known, asked) {
+        (Some(first), None) => Wanted { first, further: None, asked: None },
+        (Some(first), Some(asked)) => {
+            let further = (first != asked).then(|| asked.clone());
+            Wanted { first, further, asked: Some(asked) }
+        }
+        (None, Some(asked)) => Wanted { first: asked.clone(), further: None, asked: Some(asked) },
+        (None, None) if listen.is_some_and(|address| !address.ip().is_loopback()) => {
+            let user = cx.env.text("USER").or_else(|| cx.env.text("LOGNAME"));
+            let name = listen::mesh_name(connect::hostname().as_deref(), user);
+            let first = cx.ask_text("Name of the mesh, as others will see it:", &name, enrolment::check_slug)?;
+            Wanted { asked: Some(first.clone()), first, further: None }
+        }
+        (None, None) => Wanted { first: mesh::SLUG.to_owned(), further: None, asked: None },
     })
 }
 
@@ -121,7 +172,8 @@ fn take_place(candidate: &Candidate, store: &Store) -> Result<String, CliError> 
 async fn run(
     cx: &Context,
     args: &UpArgs,
-    name: Option<&str>,
+    names: &Naming<'_>,
+    further: Option<&str>,
     candidate: &Candidate,
     store: &Store,
     url: &str,
@@ -136,11 +188,15 @@ async fn run(
     if serving && args.listen.is_none() && !listening.contains(&format!(":{}/", USUAL.port())) {
         tell_why_not_there(cx, &listening);
     }
-    let local = ensure::mesh_of(candidate, &cx.env, &cx.store, store, name, false)?;
+    let mut local = ensure::mesh_of(candidate, &cx.env, &cx.store, store, names, false)?;
+    if let Some(slug) = further {
+        local = mesh::further(cx, store, &local, slug, names.member)?;
+    }
     let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
     let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
     if args.demo {
         demo::run(cx, &local).await?;
+        cx.out.note("This mesh lives in a folder of its own and is gone when you press Ctrl-C.")?;
     }
     let slug = &local.entry.slug;
     let other = store.holder().filter(|_| !serving);

@@ -19,6 +19,8 @@ use crate::paths::{self, Env};
 const MARK: &str = "madeByUp";
 /// Marks one that a session made because nothing was joined: it steps back when the user joins a mesh.
 const AUTO: &str = "madeByItself";
+/// Marks one that was made beside the first: its keys lie in the config only.
+const FURTHER: &str = "madeByCreate";
 /// Folder and database of the store.
 const STORE: &str = "localStore";
 /// How other machines reach the broker, when it listens for them.
@@ -55,6 +57,9 @@ pub struct HolderNote {
     /// Where a holder listened for other machines that died without a word, when no one does since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_outside_url: Option<String>,
+    /// The address that was asked for when it listens for other machines; kept when that is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
     /// ISO time since which it serves.
     pub since: String,
 }
@@ -148,6 +153,26 @@ impl Store {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Whether a URL leads to the broker of this store, as far as its last holder noted.
+    pub fn is_at(&self, broker_url: &str) -> bool {
+        let authority = |url: &str| -> Option<(String, u16)> {
+            let (scheme, rest) = url.split_once("://")?;
+            let place = rest.split(['/', '?', '#']).next()?;
+            let usual = if matches!(scheme, "wss" | "https") { 443 } else { 80 };
+            let (host, port) = match place.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+                Some((host, port)) => (host, port.parse().ok()?),
+                None => (place, usual),
+            };
+            let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+            let here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+            Some((if here { "here".into() } else { host }, port))
+        };
+        let Some(note) = self.last_holder() else { return false };
+        let asked = authority(broker_url);
+        let noted = [Some(note.url.as_str()), note.outside_url.as_deref(), note.lost_outside_url.as_deref()];
+        asked.is_some() && noted.into_iter().flatten().any(|url| authority(url) == asked)
+    }
+
     /// Notes that this process serves.
     ///
     /// # Errors
@@ -158,6 +183,7 @@ impl Store {
         // Whoever runs `up` has chosen anew.
         let before = self.last_holder().filter(|_| kind != HolderKind::Up);
         let note = HolderNote {
+            listen: before.as_ref().and_then(|note| note.listen.clone()),
             lost_outside_url: before.and_then(|note| note.outside_url.or(note.lost_outside_url)),
             pid,
             start_time: start_time(pid).unwrap_or(0),
@@ -167,6 +193,20 @@ impl Store {
             since: crate::clock::now_iso(),
         };
         crate::files::write_private(&self.note_path(), &serde_json::to_vec(&note)?)
+    }
+
+    /// Adds the address at which this holder listens for other machines: the command that brings it back names it.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_listening(&self, address: std::net::SocketAddr) -> std::io::Result<()> {
+        match self.last_holder().filter(|note| note.pid == std::process::id()) {
+            Some(note) => {
+                let note = HolderNote { listen: Some(address.to_string()), ..note };
+                crate::files::write_private(&self.note_path(), &serde_json::to_vec(&note)?)
+            }
+            None => Ok(()),
+        }
     }
 
     /// This process ends in good order: whoever ran it knows that other machines are cut off.
@@ -181,6 +221,28 @@ impl Store {
             }
             None => Ok(()),
         }
+    }
+
+    /// Notes that this process is an `up`, whether it serves or stands by.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_up(&self) -> std::io::Result<UpNote> {
+        let pid = std::process::id();
+        let note = json!({"pid": pid, "startTime": start_time(pid).unwrap_or(0)});
+        let path = self.up_path();
+        crate::files::write_private(&path, note.to_string().as_bytes())?;
+        Ok(UpNote { path, pid })
+    }
+
+    /// The process of the `up` of this store that lives.
+    pub fn running_up(&self) -> Option<u32> {
+        let noted = up_of(&self.up_path());
+        noted.or_else(|| self.holder().filter(|note| note.kind == HolderKind::Up).map(|note| note.pid))
+    }
+
+    fn up_path(&self) -> PathBuf {
+        self.dir.join("up.json")
     }
 
     /// The lock of whoever serves.
@@ -232,6 +294,29 @@ impl Store {
     }
 }
 
+/// The process that a note of an `up` names, while it lives.
+fn up_of(path: &Path) -> Option<u32> {
+    let bytes = crate::files::read_limited(path, MAX_NOTE_BYTES).ok()??;
+    let note: Value = serde_json::from_slice(&bytes).ok()?;
+    let pid = u32::try_from(note["pid"].as_u64()?).ok()?;
+    is_alive(pid, note["startTime"].as_u64().unwrap_or(0)).then_some(pid)
+}
+
+/// The note of a running `up`; taken away on drop.
+#[derive(Debug)]
+pub struct UpNote {
+    path: PathBuf,
+    pid: u32,
+}
+
+impl Drop for UpNote {
+    fn drop(&mut self) {
+        if up_of(&self.path) == Some(self.pid) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// A claim to be the holder; given up on drop.
 #[derive(Debug)]
 pub struct Claim {
@@ -264,6 +349,17 @@ pub fn mark(entry: &mut MeshEntry, store: &Store, auto: bool) {
     }
 }
 
+/// Marks an entry as a further mesh of this machine's own broker.
+pub fn mark_further(entry: &mut MeshEntry, store: &Store) {
+    mark(entry, store, false);
+    entry.extra.insert(FURTHER.into(), Value::Bool(true));
+}
+
+/// Whether this is the mesh that a store makes by itself, and not one that was made beside it.
+pub fn is_first(mesh: &MeshEntry) -> bool {
+    is_local(mesh) && mesh.extra.get(FURTHER) != Some(&Value::Bool(true))
+}
+
 /// Whether a session made this mesh without being asked.
 pub fn is_auto(entry: &MeshEntry) -> bool {
     is_local(entry) && entry.extra.get(AUTO) == Some(&Value::Bool(true))
@@ -285,11 +381,16 @@ pub fn outside_url(entry: &MeshEntry) -> &str {
     entry.extra.get(OUTSIDE).and_then(Value::as_str).unwrap_or(&entry.broker_url)
 }
 
-/// Where other machines cannot reach the broker any more, and the command that lets them: `up --listen` died, and a session
-/// serves for this machine only.
-pub fn lost_outside(entry: &MeshEntry) -> Option<(&str, String)> {
-    let url = entry.extra.get(LOST).and_then(Value::as_str)?;
-    let address = url.strip_prefix("ws://").unwrap_or(url).split('/').next().unwrap_or_default();
+/// Where other machines can no longer reach the broker, and the command that lets them: `up --listen` died, and since then nobody
+/// serves, or a session for this machine only.
+pub fn lost_outside(entry: &MeshEntry) -> Option<(String, String)> {
+    let last = Store::of_entry(entry).and_then(|store| store.last_holder());
+    // Nobody has served since, so nothing else tells.
+    let died =
+        last.as_ref().filter(|note| !is_alive(note.pid, note.start_time)).and_then(|note| note.outside_url.clone());
+    let url = died.or_else(|| entry.extra.get(LOST).and_then(Value::as_str).map(str::to_owned))?;
+    let address = url.strip_prefix("ws://").unwrap_or(&url).split('/').next().unwrap_or_default().to_owned();
+    let address = last.and_then(|note| note.listen).unwrap_or(address);
     Some((url, format!("claudemesh up --listen {address}")))
 }
 
@@ -363,6 +464,25 @@ mod tests {
     }
 
     #[test]
+    fn the_broker_of_a_store_is_known_by_its_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        assert!(!store.is_at("ws://127.0.0.1:7900/ws"), "nobody has ever served");
+        store.note_holder(HolderKind::Up, "ws://127.0.0.1:7900/ws", Some("ws://10.1.2.3:7900/ws")).unwrap();
+        for own in ["ws://127.0.0.1:7900/ws", "ws://localhost:7900", "ws://[::1]:7900/ws", "http://10.1.2.3:7900"] {
+            assert!(store.is_at(own), "{own}");
+        }
+        for other in ["ws://127.0.0.1:7901/ws", "wss://10.1.2.3/ws", "ws://10.1.2.4:7900/ws", "nonsense", "ws://h:x/ws"]
+        {
+            assert!(!store.is_at(other), "{other}");
+        }
+        let mut further = entry("kitchen");
+        mark_further(&mut further, &store);
+        assert!(is_local(&further) && !is_first(&further) && !is_auto(&further));
+        assert!(is_first(&local("local", &store, true)) && !is_first(&entry("team")));
+    }
+
+    #[test]
     fn a_mesh_that_made_itself_steps_back_for_the_users_own() {
         let (env, dir) = (Env::of(&[]), Path::new("/c"));
         let store = Store::locate(&env, dir);
@@ -425,7 +545,7 @@ mod tests {
         let lost = |store: &Store| {
             let mut entry = local("local", store, false);
             follow(&mut entry, &store.holder().unwrap());
-            lost_outside(&entry).map(|(url, fix)| (url.to_owned(), fix))
+            lost_outside(&entry)
         };
         let note = |kind, outside: Option<&str>| store.note_holder(kind, "ws://127.0.0.1:7900/ws", outside).unwrap();
         note(HolderKind::Up, Some("ws://10.1.2.3:7900/ws"));
@@ -438,6 +558,14 @@ mod tests {
         }
         note(HolderKind::Up, Some("ws://10.1.2.3:7901/ws"));
         assert_eq!(lost(&store), None);
+        // The command names the address that was asked for, and it is told before anyone has served again.
+        store.note_listening("0.0.0.0:7901".parse().unwrap()).unwrap();
+        let mut dead = store.last_holder().unwrap();
+        dead.start_time += 1;
+        crate::files::write_private(&store.note_path(), &serde_json::to_vec(&dead).unwrap()).unwrap();
+        let expected = ("ws://10.1.2.3:7901/ws".to_owned(), "claudemesh up --listen 0.0.0.0:7901".to_owned());
+        assert_eq!(lost_outside(&local("local", &store, false)), Some(expected));
+        note(HolderKind::Up, Some("ws://10.1.2.3:7901/ws"));
         // An end in good order is no loss.
         store.note_end().unwrap();
         note(HolderKind::Session, None);

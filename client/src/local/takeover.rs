@@ -196,7 +196,12 @@ fn run(plan: &Plan, stop: &CancellationToken, role: &watch::Sender<Role>) {
             }
             Err(error) => error,
         };
-        tracing::error!(%error, "this process cannot serve the local mesh");
+        // Whoever runs a command is told by its answer; a session has only its log.
+        if plan.kind == super::store::HolderKind::Session {
+            tracing::error!(%error, "this process cannot serve the local mesh");
+        } else {
+            tracing::debug!(%error, "this process cannot serve the local mesh");
+        }
         role.send_replace(Role::Failed(Failure::of(&error)));
         let bound = PAUSE_MS[failures.min(PAUSE_MS.len() - 1)];
         failures += 1;

@@ -265,6 +265,7 @@ mod tests {
             url: "ws://127.0.0.1:1/ws".into(),
             outside_url: None,
             lost_outside_url: None,
+            listen: None,
             since: String::new(),
         }
     }

@@ -36,7 +36,7 @@ pub fn run(cx: &Context, args: &McpArgs) -> Result<ExitCode, CliError> {
     if let Some(slug) = &cx.mesh {
         cx.store.load()?.choose(Some(slug))?;
     }
-    crate::telemetry::start(&cx.env);
+    crate::telemetry::start(&cx.env, cx.store.dir());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::internal(format!("No async runtime: {error}.")))?;
     let session = Session::new(cx.env.clone(), cx.store.clone(), cx.mesh.clone(), args.message_mode);

@@ -15,5 +15,7 @@ mod meshes;
 mod notify;
 mod plugin;
 mod server;
+#[cfg(target_os = "linux")]
+mod service;
 mod status_line;
 mod wizard;

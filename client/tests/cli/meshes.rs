@@ -17,7 +17,10 @@ fn list_shows_meshes_and_leave_forgets_one() {
     assert!(!home.run(&["list", "--json"]).stdout.contains("secretKey"));
 
     let left = home.run(&["leave", "team", "--json"]).exits(0).json();
-    assert_eq!(left, serde_json::json!({"ok": true, "mesh": "team", "slug": "team", "left": 1}));
+    let expected = serde_json::json!({
+        "ok": true, "mesh": "team", "slug": "team", "meshId": "mesh-team", "left": 1, "canRejoin": true
+    });
+    assert_eq!(left, expected);
     let error = home.run(&["leave", "team", "--json"]).exits(5).json();
     assert_eq!((error["ok"].as_bool(), error["error"].as_str()), (Some(false), Some("unknown_mesh")));
 }

@@ -124,3 +124,68 @@ async fn odd_names_are_taken_as_they_are_or_refused_with_a_word() -> Result<()> 
     assert!(stderr(&dash).contains("--name=-x"), "{}", stderr(&dash));
     Ok(())
 }
+
+/// Both links of a new invite: that of today and that of older clients.
+fn links(team: &Team, args: &[&str]) -> Result<(String, [String; 2])> {
+    let invite = team.ann.json(&[&["invite", "--json"], args].concat())?;
+    let text = |name: &str| invite[name].as_str().map(str::to_owned).with_context(|| name.to_owned());
+    Ok((text("code")?, [text("url")?, text("v1_url")?]))
+}
+
+#[tokio::test]
+async fn an_invite_that_lets_nobody_in_says_why_in_one_word() -> Result<()> {
+    let team = Team::start().await?;
+    let (code, revoked) = links(&team, &[])?;
+    team.ann.json(&["invite", "--revoke", &code, "--json"])?;
+    let (_, used_up) = links(&team, &[])?;
+    program()?.json(&["join", &used_up[0], "--name", "First", "--json"])?;
+    let (_, expired) = links(&team, &["--expires", "90s"])?;
+    let (_, again) = links(&team, &["--uses", "5"])?;
+    team.ann.json(&["ban", "Bob", "--json"])?;
+    let unknown = [format!("{}/i/NXPE2345", team.broker.base()), String::new()];
+    let refused = |link: &str, word: &str| -> Result<()> {
+        let late = program()?.run(&["join", link, "--name", "Late", "--json"])?;
+        let answer: Value = serde_json::from_slice(&late.stdout)?;
+        assert_eq!((late.status.code(), &answer["error"]), (Some(2), &json!(word)), "{link}: {answer}");
+        let hint = answer["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains("who invited you") && !hint.contains("claudemesh invite"), "{hint}");
+        Ok(())
+    };
+    team.broker.advance(std::time::Duration::from_secs(120));
+    for (links, word) in [
+        (&revoked, "invite_revoked"),
+        (&used_up, "invite_used_up"),
+        (&expired, "invite_expired"),
+        (&unknown, "invite_unknown"),
+    ] {
+        // The clock of older links is the client's own, which has not moved.
+        let of_before = word != "invite_expired";
+        for link in links.iter().take(if of_before { 2 } else { 1 }).filter(|link| !link.is_empty()) {
+            refused(link, word)?;
+        }
+    }
+    // A member of before comes in all the same, and one that is banned is told that it is.
+    let banned = team.bob.run(&["join", &again[0], "--name", "Bob", "--json"])?;
+    assert_eq!(serde_json::from_slice::<Value>(&banned.stdout)?["error"], "revoked", "{}", stdout(&banned));
+    Ok(())
+}
+
+#[tokio::test]
+async fn links_are_read_as_people_copy_them() -> Result<()> {
+    let team = Team::start().await?;
+    let (_, [link, _]) = links(&team, &["--uses", "5"])?;
+    let bare = link.strip_prefix("http://").context("a plain link")?;
+    program()?.json(&["join", bare, "--name", "Carl", "--json"])?;
+    program()?.json(&["join", &format!("<{link}>"), "--name", "Dora", "--json"])?;
+    // A word that is no link: what it was taken for, not an address that nobody has typed.
+    let word = program()?
+        .command(&["join", "garbage", "--name", "Eve"])
+        .env("CLAUDEMESH_BROKER_URL", "ws://127.0.0.1:1/ws")
+        .output()?;
+    assert!(
+        stderr(&word).contains("'garbage' was read as an invite code") && stderr(&word).contains("whole link"),
+        "{}",
+        stderr(&word)
+    );
+    Ok(())
+}

@@ -148,6 +148,25 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(ann, "invite --revoke", &["invite", "--revoke", &code])?;
     calls.plain(&carl, &["list", "status"])?;
     calls.make(&carl, "leave", &["leave", "team"])?;
+    calls.make(&carl, "mesh rejoin", &["mesh", "rejoin", "team"])?;
+    calls.make(&carl, "mesh leave", &["mesh", "leave", "team"])?;
+    // Of a mesh of one's own, to its end.
+    calls.plain(&carl, &["mesh list", "mesh settings"])?;
+    calls.make(&carl, "use", &["use", "other"])?;
+    calls.make(&carl, "mesh export", &["mesh", "export", "--out", "other.json"])?;
+    calls.make(&carl, "mesh rename", &["mesh", "rename", "other", "another"])?;
+    calls.make(&carl, "mesh archive", &["mesh", "archive", "another", "--yes"])?;
+    calls.make(&carl, "mesh restore", &["mesh", "restore", "another"])?;
+    calls.make(&carl, "mesh delete", &["mesh", "delete", "another", "--yes"])?;
+    // Settings, logs, and what keeps the mesh of this machine up.
+    calls.make(&carl, "config set", &["config", "set", "name", "Carl"])?;
+    calls.make(&carl, "config get KEY", &["config", "get", "name"])?;
+    calls.plain(&carl, &["config get", "config path", "logs", "down"])?;
+    calls.make(&carl, "config unset", &["config", "unset", "name"])?;
+    calls.make(&carl, "service install", &["service", "install", "--print"])?;
+    calls.plain(&carl, &["service status", "service uninstall"])?;
+    carl.run(&["hook", "bogus"])?;
+    calls.first(&carl, "logs --follow", &["logs", "hooks", "--follow"], || Ok(()))?;
 
     // Peers and what they are.
     let _session = session(bob, "bob-1", "BobS").await?;

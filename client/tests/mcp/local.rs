@@ -67,10 +67,8 @@ impl Drop for Up {
 #[test]
 fn up_serves_the_mesh_local_and_keeps_it() -> Result<()> {
     let (ann, bob) = (program()?, program()?);
-    let up = Up::start(&ann, &["--name", "Ann", "--demo"])?;
-    for part in
-        ["listening on ws://127.0.0.1:", "Grace reads:", "Ada reads in @demo:", "answered", "claudemesh join http://"]
-    {
+    let up = Up::start(&ann, &["--name", "Ann"])?;
+    for part in ["listening on ws://127.0.0.1:", "mesh local is up", "claudemesh join http://"] {
         assert!(up.text.contains(part), "{part}:\n{}", up.text);
     }
     let link = up.text.split_whitespace().find(|word| word.contains("/i/")).context("a link")?.to_owned();
@@ -116,8 +114,122 @@ fn links_of_a_mesh_for_other_machines_do_not_name_this_one_loopback() -> Result<
 
 #[test]
 fn a_bad_address_is_refused() -> Result<()> {
-    let output = program()?.run(&["up", "--listen", "nonsense"])?;
+    let output = program()?.run(&["up", "--listen", "nonsense address"])?;
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("127.0.0.1:7900"));
+    Ok(())
+}
+
+#[test]
+fn the_demo_leaves_nothing_behind() -> Result<()> {
+    let ann = program()?;
+    let up = Up::start(&ann, &["--demo"])?;
+    for part in ["Grace reads:", "Ada reads in @demo:", "answered", "claudemesh join http://", "is gone when you press"]
+    {
+        assert!(up.text.contains(part), "{part}:\n{}", up.text);
+    }
+    let link = up.text.split_whitespace().find(|word| word.contains("/i/")).context("a link")?.to_owned();
+    program()?.json(&["join", &link, "--name", "Guest", "--json"])?;
+    up.stop()?;
+    assert_eq!(ann.json(&["list", "--json"])?, json!([]), "the user's own meshes are as before");
+    assert!(!ann.config_dir().join("broker").exists());
+    Ok(())
+}
+
+#[test]
+fn up_goes_on_in_the_background_until_down() -> Result<()> {
+    let ann = program()?;
+    let data = ann.home().join("data");
+    let folder = data.to_str().context("utf-8")?;
+    let started = ann.json(&[
+        "up",
+        "--detach",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        folder,
+        "--mesh",
+        "desk",
+        "--name",
+        "Ann",
+        "--json",
+    ])?;
+    let down = ["down", "--data-dir", folder, "--json"];
+    // Whatever fails below, it ends.
+    let seen = (|| {
+        assert_eq!((&started["ok"], &started["mesh"]), (&json!(true), &json!("desk")), "{started}");
+        assert!(started["pid"].as_u64().is_some_and(|pid| pid != u64::from(std::process::id())));
+        assert_eq!(ann.json(&["info", "--json=slug,displayName"])?, json!({"slug": "desk", "displayName": "Ann"}));
+        let twice = ann.run(&["up", "-d", "--listen", "127.0.0.1:0", "--data-dir", folder, "--json"])?;
+        assert_eq!(twice.status.code(), Some(6), "{}", super::team::stdout(&twice));
+        assert!(super::team::stdout(&twice).contains("already_running"));
+        anyhow::Ok(())
+    })();
+    let ended = ann.json(&down)?;
+    seen?;
+    assert_eq!((&ended["ended"], &ended["pid"]), (&json!(true), &started["pid"]));
+    assert_eq!(ann.json(&down)?["ended"], false, "none is fine");
+    let refused = ann.run(&["up", "-d", "--listen", "nonsense address"])?;
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    Ok(())
+}
+
+/// Any free port of this machine, for an address that is not loopback.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("0.0.0.0:0")?.local_addr()?.port())
+}
+
+#[test]
+fn meshes_of_ones_own_broker_need_no_token_and_no_running_up() -> Result<()> {
+    let ann = program()?;
+    let port = free_port()?;
+    let up = Up::start_plain(&ann, &["--listen", &format!("0.0.0.0:{port}"), "--name", "Ann"])?;
+    // One that others can join is not called `local`: that is another mesh on their machine.
+    let first = ann.json(&["list", "--json=slug"])?[0]["slug"].as_str().context("a slug")?.to_owned();
+    assert_ne!(first, "local");
+    ann.json(&["create", "kitchen", "--name", "Ann", "--json"])?;
+    let invite = ann.json(&["invite", "--mesh", "kitchen", "--json"])?;
+    let bob = program()?;
+    bob.json(&["join", invite["url"].as_str().context("a link")?, "--name", "Bob", "--json"])?;
+    // Sent to the only mesh that knows the recipient.
+    ann.json(&["send", "Bob", "soup is ready", "--json"])?;
+    assert_eq!(texts(&bob.json(&["inbox", "--json"])?), ["soup is ready"]);
+    let nobody = ann.run(&["send", "Nobody", "?", "--json"])?;
+    assert_eq!(nobody.status.code(), Some(5), "{}", super::team::stdout(&nobody));
+    up.stop()?;
+    // Nothing serves; any command does.
+    let peers = ann.run(&["peers", "--mesh", "kitchen", "--json"])?;
+    assert!(peers.status.success(), "{}{}", super::team::stdout(&peers), stderr(&peers));
+    ann.json(&["state", "set", "menu", "soup", "--mesh", "kitchen", "--json"])?;
+    // Its broker is this machine's own, also for a further mesh by `create` alone, and by `up --mesh`.
+    ann.json(&["create", "garden", "--name", "Ann", "--json"])?;
+    let up = Up::start(&ann, &["--mesh", "cellar"])?;
+    assert!(up.text.contains("mesh cellar is up"), "{}", up.text);
+    let slugs = ann.json(&["list", "--json=slug"])?;
+    assert_eq!(slugs.as_array().map(Vec::len), Some(4), "{slugs}");
+    assert_eq!(ann.json(&["state", "get", "menu", "--mesh", "kitchen", "--json"])?["value"], "soup");
+    up.stop()
+}
+
+#[test]
+fn a_stranger_at_the_port_is_no_trouble_and_a_local_link_says_so() -> Result<()> {
+    use std::io::{Read, Write};
+    let ann = program()?;
+    let mut child =
+        ann.command(&["up", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+    let first = lines.next().context("a line")??;
+    let address = first.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).context("an address")?.to_owned();
+    while !lines.next().context("up ended early")??.contains("Ctrl-C ends it") {}
+    let mut scan = std::net::TcpStream::connect(&address)?;
+    scan.write_all(b"\x16\x03\x01\x02\x00\x01\x00garbage\r\n\r\n")?;
+    let mut rest = vec![];
+    let _ = scan.read_to_end(&mut rest);
+    let invite = ann.run(&["invite"])?;
+    assert!(stderr(&invite).contains("on this machine only"), "{}", stderr(&invite));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && !said.contains("ERROR"), "{said}");
     Ok(())
 }

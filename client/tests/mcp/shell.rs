@@ -478,8 +478,8 @@ async fn hints_of_the_shell_speak_of_the_shell() -> Result<()> {
     let team = Team::start().await?;
     let unknown = program()?.run(&["join", &format!("{}/i/NXPE2345", team.broker.base())])?;
     let text = stderr(&unknown);
-    assert_eq!(unknown.status.code(), Some(5), "{text}");
-    assert!(text.contains("no invite NXPE2345") && text.contains("ask for another"), "{text}");
+    assert_eq!(unknown.status.code(), Some(2), "{text}");
+    assert!(text.contains("unknown to its broker") && text.contains("who invited you"), "{text}");
     let away = stderr(&team.ann.run(&["ask", "Bob", "there?"])?);
     assert!(away.contains("--wait-offline") && !away.contains("wait_offline"), "{away}");
     let path = team.ann.home().join("large.txt");

@@ -5,7 +5,8 @@ use claudemesh_protocol::error::HttpError;
 use claudemesh_protocol::features::enrolment::{
     Claim, Claimed, CreateInvite, CreateMesh, InviteList, Join, Joined, MeshCreated,
 };
-use claudemesh_protocol::features::members::{GrantsView, MemberList, PatchMember, PatchSettings, UpdateGrants};
+use claudemesh_protocol::features::members::{GrantsView, MemberList, PatchMember, UpdateGrants};
+use claudemesh_protocol::features::meshes::{MeshSettings, MeshView, PatchMesh, PatchSettings, Rejoin, Rejoined};
 use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -18,6 +19,11 @@ fuzz_target!(|bytes: &[u8]| {
     same::<Claim>(bytes);
     same::<PatchMember>(bytes);
     same::<PatchSettings>(bytes);
+    same::<PatchMesh>(bytes);
+    same::<MeshView>(bytes);
+    same::<MeshSettings>(bytes);
+    same::<Rejoin>(bytes);
+    same::<Rejoined>(bytes);
     same::<UpdateGrants>(bytes);
     same::<HookSetStatus>(bytes);
     same::<MeshCreated>(bytes);

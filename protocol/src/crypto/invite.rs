@@ -144,7 +144,8 @@ pub enum InviteLink {
 
 impl InviteLink {
     /// Reads every accepted form: `http(s)://host[/<locale>]/join/<token>`, `…/i/<code>`, `ic://join/<token>`,
-    /// `claudemesh://join/<token>`, `claudemesh://i/<code>`, `host/i/<code>`, a raw token, a raw code.
+    /// `claudemesh://join/<token>`, `claudemesh://i/<code>`, `host[:port]/i/<code>`, a raw token, a raw code. Without a scheme a
+    /// link is read as `https`, with a port (but 443 and 8443) or on this machine as `http`.
     ///
     /// # Errors
     /// [`InviteError::NotALink`] with the first 40 characters of the input.
@@ -167,7 +168,10 @@ impl InviteLink {
             _ => return Err(refuse()),
         };
         let base = tail.0.filter(|host| !host.is_empty()).map(|host| {
-            let plain = host.starts_with("localhost") || host.starts_with("127.") || host.starts_with("[::1]");
+            // Who types a port means a broker without a proxy in front, unless it is one of those of TLS.
+            let port = host.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            let here = host.starts_with("localhost") || host.starts_with("127.") || host.starts_with("[::1]");
+            let plain = here || port.is_some_and(|port| !matches!(port, 443 | 8443));
             let scheme = scheme.as_deref().unwrap_or(if plain { "http" } else { "https" });
             format!("{scheme}://{host}")
         });

@@ -6,6 +6,7 @@ pub mod enrolment;
 pub mod groups;
 pub mod info;
 pub mod members;
+pub mod meshes;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;

@@ -10,8 +10,9 @@ use crate::features::capabilities::EditPermissions;
 use crate::features::enrolment::{
     Claim, Claimed, CreateInvite, CreateMesh, InviteList, InvitePreset, InviteView, Join, Joined, MeshCreated,
 };
-use crate::features::members::{
-    Grant, GrantsView, MemberList, MemberPatched, MemberView, PatchMember, PatchSettings, UpdateGrants,
+use crate::features::members::{Grant, GrantsView, MemberList, MemberPatched, MemberView, PatchMember, UpdateGrants};
+use crate::features::meshes::{
+    LimitSetting, MeshDeleted, MeshSettings, MeshView, PatchMesh, PatchSelfEditable, PatchSettings, Rejoin, Rejoined,
 };
 use crate::features::presence::{HookSetStatus, HookSetStatusResult, PeerStatus};
 use crate::session::SelfEditable;
@@ -36,8 +37,9 @@ pub fn samples() -> Vec<(&'static str, &'static str, Value)> {
         "200",
         json(&MemberPatched { ok: true, member: member_view(), changes: patch() }),
     );
-    let settings = PatchSettings { self_editable: SelfEditable { groups: false, ..SelfEditable::default() } };
-    add("PATCH /mesh/{id}/settings", "request", json(&settings));
+    for (route, what, body) in meshes() {
+        add(route, what, body);
+    }
     let changes = BTreeMap::from([(member_key(), Some(vec![Grant::Dm, Grant::StateRead])), (session_key(), None)]);
     add("POST /mesh/{id}/grants", "request", json(&UpdateGrants { grants: changes }));
     let grants = BTreeMap::from([(member_key(), Grant::DEFAULT.to_vec()), (session_key(), vec![])]);
@@ -69,6 +71,57 @@ pub fn samples() -> Vec<(&'static str, &'static str, Value)> {
     };
     add("any", "failure", json(&error));
     all
+}
+
+fn meshes() -> Vec<(&'static str, &'static str, Value)> {
+    let view = MeshView {
+        ok: true,
+        mesh_id: MESH.into(),
+        slug: "kitchen".into(),
+        name: "The kitchen".into(),
+        created_at: AT.into(),
+        archived_at: None,
+        role: "owner".into(),
+        members: 3,
+    };
+    let rename = PatchMesh { slug: Some("bakery".into()), name: None };
+    let rejoin = Rejoin { member_pubkey: member_key(), display_name: "Ann".into() };
+    let rejoined = Rejoined {
+        ok: true,
+        mesh_id: MESH.into(),
+        slug: "kitchen".into(),
+        name: "The kitchen".into(),
+        member_id: MEMBER.into(),
+        display_name: "Ann".into(),
+        already_member: false,
+        former: vec![],
+    };
+    let change = PatchSettings {
+        self_editable: Some(PatchSelfEditable { groups: Some(false), ..PatchSelfEditable::default() }),
+        limits: BTreeMap::from([("messages.trace_budget".into(), Some(20)), ("topics.per_mesh".into(), None)]),
+    };
+    let settings = MeshSettings {
+        ok: true,
+        self_editable: SelfEditable { groups: false, ..SelfEditable::default() },
+        defaults: [(Capability::CanSchedule, false)].into(),
+        limits: vec![LimitSetting {
+            name: "messages.trace_budget".into(),
+            doc: "Messages of one exchange between agents in ten minutes.".into(),
+            value: 20,
+            operator: 60,
+            own: Some(20),
+        }],
+    };
+    vec![
+        ("GET|PATCH /mesh/{id}", "200", json(&view)),
+        ("PATCH /mesh/{id}", "request", json(&rename)),
+        ("DELETE /mesh/{id}", "200", json(&MeshDeleted { ok: true, deleted: "kitchen".into() })),
+        ("POST /mesh/{id}/archive|restore", "200", json(&MeshView { archived_at: Some(AT.into()), ..view.clone() })),
+        ("POST /mesh/{id}/rejoin", "request", json(&rejoin)),
+        ("POST /mesh/{id}/rejoin", "200", json(&rejoined)),
+        ("PATCH /mesh/{id}/settings", "request", json(&change)),
+        ("GET|PATCH /mesh/{id}/settings", "200", json(&settings)),
+    ]
 }
 
 #[expect(clippy::expect_used, reason = "for tests and pages only")]

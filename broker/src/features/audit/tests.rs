@@ -1,5 +1,6 @@
 use claudemesh_protocol::crypto::audit::Entry;
 use claudemesh_protocol::crypto::{keys, signed};
+use claudemesh_protocol::features::meshes::PatchSettings;
 use claudemesh_protocol::message::{Failure, ServerMessage};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -11,7 +12,6 @@ use crate::db::Db;
 use crate::db::members::{self, MemberPatch};
 use crate::db::meshes;
 use crate::mesh::testing::TestMesh;
-use claudemesh_protocol::session::SelfEditable;
 
 fn read<T: serde::de::DeserializeOwned>(answer: &ServerMessage) -> T {
     serde_json::from_str(&answer.write(None)).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
@@ -41,9 +41,11 @@ async fn mesh_with_entries(changes: usize) -> (TestMesh, PeerHandle, PeerHandle,
     members::update(&mesh.core.storage(), &ann, &patch, &By::nobody(0)).await.unwrap();
     mesh.core.roster.member_mut(&ann).unwrap().role = Role::Admin;
     for number in 0..changes {
-        for member in [&ann, &bob] {
-            let policy = SelfEditable { groups: number % 2 == 0, ..SelfEditable::default() };
-            meshes::set_policy(&mesh.core.storage(), &policy, &By::member(member, 5)).await.unwrap();
+        for (at, member) in [&ann, &bob].into_iter().enumerate() {
+            // Another value each time: what changes nothing has no entry.
+            let limits = [("topics.per_mesh".to_owned(), Some((2 * number + at + 1) as u64))].into();
+            let change = PatchSettings { limits, ..PatchSettings::default() };
+            meshes::change_settings(&mesh.core.storage(), &change, &By::member(member, 5)).await.unwrap();
         }
     }
     let (one, _) = mesh.peer(&ann, "ann", Some(11));

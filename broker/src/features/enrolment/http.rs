@@ -1,4 +1,4 @@
-//! Making and archiving meshes, inviting, joining. What changes a mesh is signed by a member or the mesh's owner key; who joins
+//! Making meshes, inviting, joining. What changes a mesh is signed by a member or the mesh's owner key; who joins
 //! signs with the key that becomes a member.
 
 use actix_web::http::StatusCode;
@@ -32,7 +32,6 @@ const MAX_LISTED: u32 = 1_000;
 
 crate::routes! {
     post "/mesh" => create_mesh, open;
-    post "/mesh/{id}/archive" => archive_mesh, needs CanDeleteMesh;
     post "/mesh/{id}/invites" => create_invite, needs CanInvite;
     get "/mesh/{id}/invites" => list_invites, needs CanInvite;
     post "/mesh/{id}/invites/{invite}/revoke" => revoke_invite, needs CanInvite;
@@ -101,19 +100,6 @@ fn created(state: &State, request: &HttpRequest, (mesh, member_id): (MeshRecord,
         member_id,
         broker_url: Links::of(state, request).websocket(),
     })
-}
-
-async fn archive_mesh(state: State, caller: Caller) -> Answer {
-    to_the_end(async move {
-        let mesh = &caller.mesh.id;
-        if !meshes::archive(&state.storage(mesh), &caller.by(state.clock.now_ms())).await? {
-            return Err(ErrorCode::MeshArchived.into());
-        }
-        state.directory.archive(mesh).await;
-        tracing::info!(mesh.id = %mesh, "mesh archived");
-        Ok(HttpResponse::Ok().json(serde_json::json!({ "ok": true })))
-    })
-    .await
 }
 
 async fn create_invite(request: HttpRequest, state: State, caller: Caller) -> Answer {
@@ -196,7 +182,8 @@ async fn preview(request: HttpRequest, state: State, path: web::Path<String>) ->
     count_attempt(&state, &request)?;
     let code = path.into_inner().to_ascii_uppercase();
     let invite = store::invite_by_code(&state.db, &code).await?.ok_or(ErrorCode::NotFound)?;
-    Ok(HttpResponse::Ok().json(serde_json::json!({"mesh_id": invite.mesh_id})))
+    let revoked = invite.revoked_at_ms.is_some();
+    Ok(HttpResponse::Ok().json(serde_json::json!({"mesh_id": invite.mesh_id, "revoked": revoked})))
 }
 
 /// v2: the new member proves its ed25519 key, which is what the mesh enrols; the x25519 key only receives the root key.

@@ -272,10 +272,10 @@ struct Codes {
 impl Codes {
     fn check_window(self, invite: &Invite, now_ms: i64) -> Result<(), Refusal> {
         if invite.revoked_at_ms.is_some() {
-            return Err(Refusal::from(self.revoked));
+            return Err(Refusal::new(self.revoked, "this invite was revoked"));
         }
         if invite.expires_at_ms <= now_ms {
-            return Err(Refusal::from(self.expired));
+            return Err(Refusal::new(self.expired, "this invite has expired"));
         }
         Ok(())
     }

@@ -7,13 +7,12 @@ use actix_web::{HttpResponse, web};
 use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::members::{
-    GrantsView, MemberList, MemberPatched, MemberView, PatchMember, PatchSettings, UpdateGrants,
+    GrantsView, MemberList, MemberPatched, MemberView, PatchMember, UpdateGrants,
 };
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use claudemesh_protocol::time::iso;
 
 use crate::db::members::{self as store, Member, MemberPatch, Role};
-use crate::db::meshes;
 use crate::http::caller::Caller;
 use crate::http::{AppState, State, fields, to_the_end};
 use crate::refusal::Refusal;
@@ -23,7 +22,6 @@ type Answer = Result<HttpResponse, Refusal>;
 crate::routes! {
     get "/mesh/{id}/members" => list, members;
     patch "/mesh/{id}/member/{member}" => patch, others CanModerate;
-    patch "/mesh/{id}/settings" => settings, needs CanManagePermissions;
     get "/mesh/{id}/grants" => grants, members;
     post "/mesh/{id}/grants" => update_grants, members;
 }
@@ -112,22 +110,6 @@ fn checked(asked: &PatchMember, target: &Member) -> Result<(MemberPatch, PatchMe
         permission: patch.role.map(|role| role.as_str().into()),
     };
     Ok((patch, changes))
-}
-
-async fn settings(state: State, caller: Caller) -> Answer {
-    if caller.member.role < Role::Admin {
-        return Err(Refusal::new(ErrorCode::Forbidden, "only the owner and admins change the settings of a mesh"));
-    }
-    let asked: PatchSettings = caller.json()?;
-    to_the_end(async move {
-        let by = caller.by(state.clock.now_ms());
-        if !meshes::set_policy(&state.storage(&caller.mesh.id), &asked.self_editable, &by).await? {
-            return Err(ErrorCode::MeshNotFound.into());
-        }
-        state.directory.reload_members(&caller.mesh.id).await;
-        Ok(HttpResponse::Ok().json(serde_json::json!({ "ok": true })))
-    })
-    .await
 }
 
 async fn grants(caller: Caller) -> Answer {

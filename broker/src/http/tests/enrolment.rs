@@ -250,7 +250,7 @@ async fn link_pages_show_the_command_and_nothing_else() {
     let (_, of_invite) = send(&app, call("GET", format!("/i/{}", invite.code))).await;
     assert_eq!(of_invite.as_str().unwrap().replace(&invite.code, "ABCDEF23"), page.as_str().unwrap());
     let told = send(&app, call("GET", format!("/invites/{}", invite.code))).await;
-    assert_eq!(told, (200, json!({"mesh_id": team.id})));
+    assert_eq!(told, (200, json!({"mesh_id": team.id, "revoked": false})));
     assert_eq!(send(&app, call("GET", "/i/%3Cscript%3E")).await.0, 404);
     let (status, page) = send(&app, call("GET", format!("/join/{}", "e".repeat(40)))).await;
     assert_eq!(status, 200);

@@ -69,6 +69,8 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         db,
         journal,
         audit,
+        metrics_addr: None,
+        erase: Arc::default(),
         started_mono_ms: 0,
         clock: clock.clone(),
         directory,
@@ -251,4 +253,5 @@ async fn owner_of(bench: &Bench, team: &Team) -> crate::mesh::principal::Princip
 mod enrolment;
 mod matrix;
 mod members;
+mod meshes;
 mod principals;

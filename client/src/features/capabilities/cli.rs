@@ -36,7 +36,11 @@ pub struct PermissionsArgs {
     pub default: bool,
 }
 
-fn parse_capability(text: &str) -> Result<Capability, String> {
+/// A capability by its name on the wire.
+///
+/// # Errors
+/// Names the known ones.
+pub fn parse_capability(text: &str) -> Result<Capability, String> {
     let known = || Capability::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", ");
     Capability::parse(text).ok_or_else(|| format!("expected one of {}", known()))
 }

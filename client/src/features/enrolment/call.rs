@@ -16,19 +16,19 @@ use crate::http;
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// A request to a broker's HTTP routes.
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// `http(s)://host:port`, no slash at the end.
-    pub(super) base: &'a str,
+    pub(crate) base: &'a str,
     /// From the slash on.
-    pub(super) path: &'a str,
+    pub(crate) path: &'a str,
     /// Signs the request.
-    pub(super) key: Option<&'a SecretKey>,
+    pub(crate) key: Option<&'a SecretKey>,
     /// The operator's token.
-    pub(super) bearer: Option<&'a str>,
+    pub(crate) bearer: Option<&'a str>,
 }
 
 impl Call<'_> {
-    pub(super) fn get<T: DeserializeOwned>(&self) -> Result<T, CliError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self) -> Result<T, CliError> {
         let mut request = self.agent()?.get(self.url());
         for (name, value) in self.headers("GET", b"") {
             request = request.header(name, value);
@@ -36,7 +36,7 @@ impl Call<'_> {
         self.read(request.call())
     }
 
-    pub(super) fn post<T: DeserializeOwned>(&self, body: &impl Serialize) -> Result<T, CliError> {
+    pub(crate) fn post<T: DeserializeOwned>(&self, body: &impl Serialize) -> Result<T, CliError> {
         let body = serde_json::to_vec(body)
             .map_err(|error| CliError::internal(format!("The request cannot be written: {error}.")))?;
         let mut request = self.agent()?.post(self.url()).header("content-type", "application/json");
@@ -44,6 +44,24 @@ impl Call<'_> {
             request = request.header(name, value);
         }
         self.read(request.send(&body[..]))
+    }
+
+    pub(crate) fn patch<T: DeserializeOwned>(&self, body: &impl Serialize) -> Result<T, CliError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| CliError::internal(format!("The request cannot be written: {error}.")))?;
+        let mut request = self.agent()?.patch(self.url()).header("content-type", "application/json");
+        for (name, value) in self.headers("PATCH", &body) {
+            request = request.header(name, value);
+        }
+        self.read(request.send(&body[..]))
+    }
+
+    pub(crate) fn delete<T: DeserializeOwned>(&self) -> Result<T, CliError> {
+        let mut request = self.agent()?.delete(self.url());
+        for (name, value) in self.headers("DELETE", b"") {
+            request = request.header(name, value);
+        }
+        self.read(request.call())
     }
 
     fn agent(&self) -> Result<ureq::Agent, CliError> {
@@ -105,10 +123,6 @@ impl Call<'_> {
         let cli = CliError::from(frame);
         match code {
             Some(ErrorCode::AlreadyExists) => cli.hint("Choose another short name."),
-            Some(ErrorCode::InviteExpired | ErrorCode::Expired | ErrorCode::Exhausted | ErrorCode::InviteExhausted) => {
-                cli.hint("Ask for a fresh invite: `claudemesh invite`.")
-            }
-            Some(ErrorCode::InviteNotFound) => cli.hint("Check the link, or ask for a fresh one."),
             _ => cli,
         }
     }

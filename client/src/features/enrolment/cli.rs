@@ -12,7 +12,7 @@ use crate::config::owners::OwnerEntry;
 use crate::context::Context;
 use crate::context::connect::{self, hostname};
 use crate::error::{CliError, ExitCode};
-use crate::local::{is_local, serves_now};
+use crate::local::{self, is_local, serves_now};
 use crate::output::{Style, clean};
 use crate::values::{Groups, parse_duration, parse_groups};
 use crate::verb::shape::{InMesh, in_mesh};
@@ -211,19 +211,27 @@ fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
             .hint("Choose another short name, or `claudemesh leave` that one first."));
     }
     let name = name.unwrap_or_else(|| default_name(cx));
-    let broker_url = args.broker.as_deref().unwrap_or(DEFAULT_BROKER);
+    let broker_url = match &args.broker {
+        Some(url) => url.clone(),
+        None => local::own_broker(cx)?.unwrap_or_else(|| DEFAULT_BROKER.to_owned()),
+    };
+    let broker_url = broker_url.as_str();
+    // Who owns the machine's own broker need not know that it has a token.
+    let own_token = local::operator_token(cx, broker_url);
     let keys = cx.store.draft(&format!("create {broker_url} {}", args.slug))?;
     let made = super::create_mesh(&MeshWish {
         broker_url,
         slug: &args.slug,
         title: args.title.as_deref(),
         display_name: &name,
-        operator_token: args.operator_token.as_deref(),
+        operator_token: args.operator_token.as_deref().or(own_token.as_ref().map(|token| token.as_str())),
         keys: &keys,
     })?;
+    let mut entry = made.entry;
+    local::mark_if_own(cx, &mut entry);
     // The owner key first: a mesh without it can never invite anybody.
     cx.store.put_owner(made.owner)?;
-    let slug = cx.store.update(|config| Ok::<_, crate::config::ConfigError>(config.put_mesh(made.entry)))?;
+    let slug = cx.store.update(|config| Ok::<_, crate::config::ConfigError>(config.put_mesh(entry)))?;
     settle(cx, &keys.member.public());
     warn_if_exposed(cx, broker_url);
     let value = Created {
@@ -301,6 +309,11 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
             clean(&made.view.url),
         )
     })?;
+    if crate::http::is_loopback(&made.view.url) && is_local(&entry) {
+        cx.out.warn(
+            "this link works on this machine only. To let other machines join, run `claudemesh up --listen 0.0.0.0` and make another one.",
+        );
+    }
     if is_local(&entry) && serves_now() {
         cx.out.warn(
             "nothing serves this mesh when this command has ended: the link works while `claudemesh up` or a session runs.",
@@ -443,6 +456,7 @@ pub fn join_link(cx: &Context, link: &str, name: Option<&str>, slug: Option<&str
     let fresh = |purpose: &str, mesh: Option<&MeshId>| Ok(cx.store.draft_of_member(purpose, mesh)?);
     let joined = super::join(&config, link, &name, cx.env.text(BROKER_URL), used_link, fresh)?;
     let mut entry = joined.entry;
+    local::mark_if_own(cx, &mut entry);
     if let Some(slug) = slug {
         slug.clone_into(&mut entry.slug);
     }
@@ -480,7 +494,7 @@ fn warn_if_exposed(cx: &Context, broker_url: &str) {
 }
 
 /// `<host>-<user>`, the config's default name when it has one.
-fn default_name(cx: &Context) -> String {
+pub fn default_name(cx: &Context) -> String {
     let configured = cx.store.load().ok().and_then(|config| config.display_name);
     configured.and_then(|name| chosen_name(&name).ok()).unwrap_or_else(|| {
         let user = cx.env.text("USER").or_else(|| cx.env.text("LOGNAME")).unwrap_or("user");

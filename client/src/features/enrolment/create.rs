@@ -57,6 +57,9 @@ pub fn create_mesh(wish: &MeshWish<'_>) -> Result<NewMesh, CliError> {
         "unauthorized" if wish.operator_token.is_none() => {
             error.hint("This broker wants its operator's token: --operator-token, or CLAUDEMESH_OPERATOR_TOKEN.")
         }
+        "unauthorized" => error.hint(
+            "The operator's token is not the broker's. `claudemesh-broker operator-token` on its machine makes a new one.",
+        ),
         _ => error,
     })?;
     // The address that reached it is the one that works from here; the broker may know itself by another name.

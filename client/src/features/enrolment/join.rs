@@ -11,6 +11,7 @@ use rand::rngs::OsRng;
 
 use super::address::{broker_ws, check_broker_url, check_slug, keep_secure};
 use super::call::Call;
+use super::unusable::Unusable;
 use super::{DEFAULT_BROKER, member_key};
 use crate::config::{Config, MeshEntry, StoredSecret, broker_http};
 use crate::error::{CliError, ExitCode};
@@ -44,6 +45,7 @@ pub fn join(
     match InviteLink::parse(crate::output::clean(link).trim())? {
         InviteLink::V1 { token } => join_v1(config, &token, name, fresh),
         InviteLink::V2 { code, base } => {
+            let bare = base.is_none();
             let base = base.unwrap_or_else(|| broker_http(default_broker.unwrap_or(DEFAULT_BROKER)));
             let used_before = |code: &str| {
                 config.meshes.iter().find(|entry| {
@@ -51,7 +53,16 @@ pub fn join(
                     matches!(link, Some(InviteLink::V2 { code: used, .. }) if used.eq_ignore_ascii_case(code))
                 })
             };
-            join_v2(config, &code, &base, name, used_before, fresh)
+            join_v2(config, &code, &base, name, used_before, fresh).map_err(|error| match error.exit {
+                // Any word looks like a code.
+                ExitCode::Network if bare => {
+                    let message = format!(
+                        "'{code}' was read as an invite code for the broker at {base}, which cannot be reached."
+                    );
+                    CliError { message, ..error }.hint("Paste the whole link, for example http://host:7900/i/K7QX2MPA.")
+                }
+                _ => error,
+            })
         }
     }
 }
@@ -64,8 +75,7 @@ fn join_v1(
 ) -> Result<JoinedMesh, CliError> {
     let invite = InviteV1::read(token)?;
     if invite.expires_at * 1_000 <= crate::clock::now_ms() {
-        return Err(CliError::new(ExitCode::Auth, "invite_expired", "The invite has expired.")
-            .hint("Ask for a fresh one: `claudemesh invite`."));
+        return Err(Unusable::Expired.error());
     }
     check_broker_url(&invite.broker_url)?;
     let known = config.by_id(&invite.mesh_id);
@@ -79,7 +89,9 @@ fn join_v1(
         peer_pubkey: member.public().to_hex(),
         display_name: name.to_owned(),
     };
-    let joined: Joined = Call { base: &base, path: "/join", key: None, bearer: None }.post(&body)?;
+    let joined: Result<Joined, CliError> = Call { base: &base, path: "/join", key: None, bearer: None }.post(&body);
+    // Its word for a revoked invite is another one, so `revoked` is the member.
+    let joined = joined.map_err(|error| Unusable::of(&error.code, true).map_or(error, Unusable::error))?;
     let Some(member_id) = joined.member_id.filter(|_| joined.ok) else {
         let message = joined.message.or(joined.error).unwrap_or_else(|| "no reason given".into());
         return Err(CliError::new(ExitCode::Auth, "join_refused", format!("The broker refused: {message}.")));
@@ -124,13 +136,11 @@ fn join_v2<'a>(
     };
     let path = format!("/invites/{code}/claim");
     let claimed: Result<Claimed, CliError> = Call { base, path: &path, key: None, bearer: None }.post(&body);
-    let claimed = claimed.map_err(|error| match error.exit {
-        ExitCode::NotFound => {
-            let message = format!("The broker at {base} has no invite {code}.");
-            CliError { message, ..error }
-                .hint("It is mistyped, used up or revoked: check the link, or ask for another one.")
-        }
-        _ => error,
+    // `revoked` may be the invite or the member; who has a new key was never banned.
+    let live = preview.as_ref().and_then(|preview| preview.revoked) == Some(false);
+    let claimed = claimed.map_err(|error| {
+        let is_banned = live || (known.is_some() && preview.as_ref().is_some_and(|preview| preview.revoked.is_none()));
+        Unusable::of(&error.code, is_banned).map_or(error, Unusable::error)
     })?;
     let role = check_claim(&claimed)?;
     let wrong = || unsound("the root key in its answer cannot be opened");
@@ -160,6 +170,8 @@ fn join_v2<'a>(
 #[derive(serde::Deserialize)]
 struct Preview {
     mesh_id: MeshId,
+    /// The invite was revoked; brokers of before do not tell.
+    revoked: Option<bool>,
 }
 
 /// Checks that the owner's words in the answer belong together; answers the role in them.
@@ -172,7 +184,7 @@ fn check_claim(claimed: &Claimed) -> Result<Option<String>, CliError> {
         return Err(unsound("its answer is about another mesh than the invite"));
     }
     if expires.parse::<i64>().is_ok_and(|at| at * 1_000 <= crate::clock::now_ms()) {
-        return Err(CliError::new(ExitCode::Auth, "expired", "The invite has expired.").hint("Ask for a fresh one."));
+        return Err(Unusable::Expired.error());
     }
     if let Some(signature) = &claimed.signature_v2
         && keys::verify(
@@ -250,7 +262,7 @@ mod tests {
         let forged = Claimed { canonical_v2: good.canonical_v2.replace("admin", "member"), ..good.clone() };
         assert_eq!(check_claim(&forged).unwrap_err().code, "invite_bad_signature");
         let old = Claimed { canonical_v2: good.canonical_v2.replace("4000000000", "1"), ..good };
-        assert_eq!(check_claim(&old).unwrap_err().code, "expired");
+        assert_eq!(check_claim(&old).unwrap_err().code, "invite_expired");
     }
 
     #[test]

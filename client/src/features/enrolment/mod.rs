@@ -17,9 +17,10 @@ mod create;
 mod invite;
 mod join;
 mod name;
+mod unusable;
 
 pub use address::{broker_ws, check_slug, is_exposed};
-use call::Call;
+pub(crate) use call::Call;
 pub use create::{MeshWish, NewMesh, create_mesh};
 pub use invite::{InviteWish, NewInvite, create_invite, list_invites, revoke_invite};
 pub use join::{JoinedMesh, join};
@@ -33,7 +34,7 @@ impl From<InviteError> for CliError {
         let message = crate::error::sentence(&error.to_string());
         let exit = if matches!(error, InviteError::BadSignature) { ExitCode::Auth } else { ExitCode::InvalidArgs };
         Self::new(exit, error.code().as_str(), message)
-            .hint("Copy the whole link again, or ask for a fresh one: `claudemesh invite`.")
+            .hint("Copy the whole link again, or ask the person who invited you for a new one.")
     }
 }
 
@@ -48,7 +49,11 @@ pub fn members(entry: &MeshEntry) -> Result<Vec<MemberView>, CliError> {
     Ok(list.members)
 }
 
-fn owner_key(owner: &OwnerEntry) -> Result<SecretKey, CliError> {
+/// The key of an owner.
+///
+/// # Errors
+/// Exit 10 when it is damaged.
+pub fn owner_key(owner: &OwnerEntry) -> Result<SecretKey, CliError> {
     owner.secret_key.key().map_err(|error| {
         CliError::new(
             ExitCode::Io,
@@ -59,7 +64,11 @@ fn owner_key(owner: &OwnerEntry) -> Result<SecretKey, CliError> {
     })
 }
 
-fn member_key(entry: &MeshEntry) -> Result<SecretKey, CliError> {
+/// The key of a member.
+///
+/// # Errors
+/// Exit 10 when it is damaged.
+pub fn member_key(entry: &MeshEntry) -> Result<SecretKey, CliError> {
     entry.secret_key.key().map_err(|error| {
         CliError::new(
             ExitCode::Io,

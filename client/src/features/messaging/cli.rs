@@ -15,6 +15,9 @@ pub mod outbox;
 mod send;
 mod status;
 mod text;
+mod which_mesh;
+
+pub use which_mesh::mesh_that_knows;
 
 /// Time between two pulls while the broker waits for acknowledgements.
 const PULL_AGAIN: Duration = Duration::from_millis(10);

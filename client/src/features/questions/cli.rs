@@ -145,7 +145,7 @@ fn ask(cx: &Context, args: &AskArgs) -> Result<ExitCode, CliError> {
     if text.trim().is_empty() {
         return Err(CliError::invalid_args("The question is empty."));
     }
-    let entry = cx.mesh_entry()?;
+    let entry = crate::features::messaging::cli::mesh_that_knows(cx, std::slice::from_ref(&args.to))?;
     let question = protocol::Question {
         mesh_id: entry.mesh_id.to_string(),
         to: args.to.trim().to_owned(),

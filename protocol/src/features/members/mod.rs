@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::features::groups::Group;
 use crate::id::{MemberId, PublicKey};
-use crate::session::SelfEditable;
 
 /// What a sender may do to a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -117,12 +116,4 @@ pub struct MemberPatched {
     pub member: MemberView,
     /// What changed.
     pub changes: PatchMember,
-}
-
-/// `PATCH /mesh/{id}/settings`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PatchSettings {
-    /// Fields members may edit themselves.
-    pub self_editable: SelfEditable,
 }

@@ -42,7 +42,7 @@ impl From<args::Priority> for Priority {
 /// cannot be reached.
 pub(super) fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     let (recipients, text) = what(args)?;
-    let entry = cx.mesh_entry()?;
+    let entry = super::mesh_that_knows(cx, &recipients)?;
     let mut first = Draft::new(text, args.priority.into());
     let batch = uuid::Uuid::new_v4().to_string();
     first.batch = Some(batch.clone());

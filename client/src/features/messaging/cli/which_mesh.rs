@@ -1,0 +1,62 @@
+//! In which mesh a recipient is, when several are joined and none is named.
+
+use claudemesh_protocol::error::ErrorCode;
+
+use crate::config::MeshEntry;
+use crate::context::Context;
+use crate::context::connect;
+use crate::error::{CliError, ExitCode};
+use crate::output::clean;
+
+/// The mesh to write in: the one that every command would take, else the only one where all of the recipients are known.
+///
+/// # Errors
+/// `which_mesh` (3) when several know them; otherwise as [`Context::mesh_entry`].
+pub fn mesh_that_knows(cx: &Context, recipients: &[String]) -> Result<MeshEntry, CliError> {
+    let undecided = match cx.mesh_entry() {
+        Err(error) if error.code == "which_mesh" => error,
+        other => return other,
+    };
+    let everywhere = |target: &String| target.starts_with(['@', '#', '*']);
+    if recipients.iter().all(everywhere) {
+        return Err(undecided);
+    }
+    let mut known = vec![];
+    for entry in cx.mesh_entries()? {
+        let found = connect::ask(cx, &entry, |connection| async move {
+            for target in recipients.iter().filter(|target| !everywhere(target)) {
+                match connection.resolve_target(target).await {
+                    Ok(_) => {}
+                    // Several of that name: it is known, and sending tells which ones.
+                    Err(error) if error.code() == Some(ErrorCode::AmbiguousTarget) => {}
+                    Err(error) => return Err(CliError::from(error)),
+                }
+            }
+            Ok(())
+        });
+        match found {
+            Ok(()) => known.push(entry),
+            // It might be known there: nobody is written to by guess.
+            Err(error) if error.exit == ExitCode::Network => {
+                cx.out.warn(&format!("{}: {}", clean(&entry.slug), error.message));
+                return Err(undecided);
+            }
+            Err(_) => {}
+        }
+    }
+    match known.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(CliError::new(
+            ExitCode::NotFound,
+            ErrorCode::UnknownTarget.as_str(),
+            format!("None of your meshes knows {}.", clean(&recipients.join(", "))),
+        )),
+        several => {
+            let slugs: Vec<&str> = several.iter().map(|entry| entry.slug.as_str()).collect();
+            let message = format!("{} is known in several meshes.", clean(&recipients.join(", ")));
+            Err(CliError::new(ExitCode::InvalidArgs, "which_mesh", message)
+                .hint(format!("Choose one with --mesh <slug>: {}.", slugs.join(", ")))
+                .field("joined", slugs))
+        }
+    }
+}

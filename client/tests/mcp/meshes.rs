@@ -1,0 +1,242 @@
+//! The life of a mesh at the shell: renamed, set up, archived, deleted, left, and come back to.
+
+use anyhow::{Context, Result};
+use claudemesh_testkit::cli::CommandLine;
+use serde_json::{Value, json};
+
+use super::team::{Team, program, stderr, stdout, texts};
+
+/// Runs a command that fails; its exit code and the stable word.
+fn refused(person: &CommandLine, args: &[&str]) -> Result<(i32, String)> {
+    let output = person.run(args)?;
+    let answer: Value = serde_json::from_str(&stdout(&output)).with_context(|| stderr(&output))?;
+    Ok((output.status.code().unwrap_or(-1), answer["error"].as_str().unwrap_or_default().to_owned()))
+}
+
+fn slugs(person: &CommandLine) -> Result<Vec<String>> {
+    let listed = person.json(&["list", "--json"])?;
+    let all = listed.as_array().into_iter().flatten();
+    Ok(all.filter_map(|mesh| mesh["slug"].as_str().map(str::to_owned)).collect())
+}
+
+#[tokio::test]
+async fn a_mesh_is_renamed_for_everyone_or_here_only() -> Result<()> {
+    let team = Team::start().await?;
+    team.ann.json(&["use", "team", "--json"])?;
+    let renamed = team.ann.json(&["mesh", "rename", "team", "kitchen", "--json"])?;
+    assert_eq!((&renamed["slug"], &renamed["name"]), (&json!("kitchen"), &json!("kitchen")));
+    assert_eq!((slugs(&team.ann)?, slugs(&team.bob)?), (vec!["kitchen".into()], vec!["team".into()]));
+    assert_eq!(team.ann.json(&["use", "--json"])?["mesh"], "kitchen", "the default follows");
+    // Who joins now gets the new name; who is in it goes on under the one it has there.
+    let invite = team.ann.json(&["invite", "--json"])?;
+    let carl = program()?;
+    let joined = carl.json(&["join", invite["url"].as_str().context("a link")?, "--name", "Carl", "--json"])?;
+    assert_eq!(joined["slug"], "kitchen");
+    team.bob.json(&["send", "Ann", "still here", "--json"])?;
+    assert_eq!(texts(&team.ann.json(&["inbox", "--json"])?), ["still here"]);
+    let titled = team.ann.json(&["mesh", "rename", "kitchen", "--title", "The kitchen", "--json"])?;
+    assert_eq!((&titled["slug"], &titled["name"]), (&json!("kitchen"), &json!("The kitchen")));
+    assert!(stdout(&team.ann.run(&["list"])?).starts_with("kitchen (The kitchen)"), "the word to type comes first");
+    assert_eq!(refused(&team.bob, &["mesh", "rename", "team", "mine", "--json"])?, (7, "forbidden".into()));
+    let own = team.bob.json(&["mesh", "rename", "team", "work", "--local", "--json"])?;
+    assert_eq!((&own["slug"], slugs(&team.ann)?), (&json!("work"), vec!["kitchen".to_owned()]));
+    assert_eq!(refused(&team.ann, &["mesh", "rename", "kitchen", "No Slug", "--json"])?.0, 3);
+    assert_eq!(refused(&team.ann, &["mesh", "rename", "nowhere", "x2", "--json"])?, (5, "unknown_mesh".into()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_mesh_allows_is_read_by_all_and_changed_by_those_who_may() -> Result<()> {
+    let team = Team::start().await?;
+    let limit = |settings: &Value, name: &str| -> Option<u64> {
+        settings["limits"].as_array()?.iter().find(|limit| limit["name"] == name)?["value"].as_u64()
+    };
+    let before = team.bob.json(&["mesh", "settings", "--json"])?;
+    assert_eq!(before["selfEditable"]["groups"], true);
+    let name = "topics.per_mesh";
+    let usual = limit(&before, name).context("the limit")?;
+    let change = ["--self-edit", "groups=off", "--deny", "canWriteState", "--limit", "topics.per_mesh=1", "--json"];
+    let args = [&["mesh", "settings", "team"][..], &change].concat();
+    assert_eq!(refused(&team.bob, &args)?, (7, "forbidden".into()));
+    let after = team.ann.json(&args)?;
+    assert_eq!((&after["selfEditable"]["groups"], limit(&after, name)), (&json!(false), Some(1)));
+    assert_eq!(after["defaults"], json!({"canWriteState": false}));
+    // In force: Bob may not write state, and the mesh takes one topic.
+    assert_eq!(refused(&team.bob, &["state", "set", "k", "1", "--json"])?, (7, "forbidden".into()));
+    team.ann.json(&["topic", "create", "one", "--json"])?;
+    assert_eq!(refused(&team.ann, &["topic", "create", "two", "--json"])?.1, "limit");
+    let back =
+        ["mesh", "settings", "--allow", "canRunSql", "--reset", "canWriteState", "--limit", "topics.per_mesh=default"];
+    let after = team.ann.json(&[&back[..], &["--json"]].concat())?;
+    assert_eq!((&after["defaults"], limit(&after, name)), (&json!({"canRunSql": true}), Some(usual)));
+    team.bob.json(&["state", "set", "k", "1", "--json"])?;
+    assert_eq!(refused(&team.ann, &["mesh", "settings", "--limit", "topics.per_mish=1", "--json"])?.0, 3);
+    assert!(stdout(&team.bob.run(&["mesh", "settings"])?).contains("topics.per_mesh"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_archived_mesh_is_closed_until_it_is_restored() -> Result<()> {
+    let team = Team::start().await?;
+    team.bob.json(&["send", "Ann", "before", "--json"])?;
+    assert_eq!(refused(&team.ann, &["mesh", "archive", "team", "--json"])?, (1, "confirmation_needed".into()));
+    assert_eq!(refused(&team.bob, &["mesh", "archive", "team", "--yes", "--json"])?, (7, "forbidden".into()));
+    let archived = team.ann.json(&["mesh", "archive", "team", "--yes", "--json"])?;
+    assert_eq!(archived["state"], "archived");
+    assert_eq!(refused(&team.bob, &["send", "Ann", "late", "--json"])?, (5, "mesh_archived".into()));
+    let told = team.bob.run(&["peers"])?;
+    assert!(stderr(&told).contains("mesh restore"), "{}", stderr(&told));
+    // Its name stays taken, and leaving it works although nothing answers there.
+    let url = team.broker.url();
+    let create = ["create", "team", "--broker", &url, "--name", "Eve", "--json"];
+    assert_eq!(refused(&program()?, &create)?, (6, "already_exists".into()));
+    team.bob.json(&["leave", "team", "--json"])?;
+    team.bob.json(&["mesh", "rejoin", "team", "--json"])?;
+    assert_eq!(refused(&team.bob, &["mesh", "restore", "team", "--json"])?, (7, "forbidden".into()));
+    team.ann.json(&["mesh", "restore", "team", "--json"])?;
+    assert_eq!(refused(&team.ann, &["mesh", "restore", "team", "--json"])?.0, 3);
+    team.bob.json(&["send", "Ann", "after", "--json"])?;
+    assert_eq!(texts(&team.ann.json(&["inbox", "--json"])?), ["before", "after"], "nothing was lost");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_mesh_is_gone_and_its_name_is_free() -> Result<()> {
+    let team = Team::start().await?;
+    assert_eq!(refused(&team.ann, &["mesh", "delete", "team", "--json"])?, (1, "confirmation_needed".into()));
+    let asked = team.ann.run(&["mesh", "delete", "team"])?;
+    assert!(stderr(&asked).contains("2 members") && stderr(&asked).contains("mesh archive"), "{}", stderr(&asked));
+    assert_eq!(refused(&team.bob, &["mesh", "delete", "team", "--yes", "--json"])?, (7, "forbidden".into()));
+    let deleted = team.ann.json(&["mesh", "delete", "team", "--yes", "--json"])?;
+    assert_eq!((&deleted["state"], slugs(&team.ann)?), (&json!("deleted"), vec![]));
+    assert_eq!(refused(&team.ann, &["mesh", "rejoin", "team", "--json"])?, (5, "unknown_mesh".into()));
+    assert_eq!(refused(&team.bob, &["send", "Ann", "hello?", "--json"])?, (5, "mesh_deleted".into()));
+    // The name again, by somebody else: another mesh, which Bob's old membership does not open.
+    let (url, eve) = (team.broker.url(), program()?);
+    let made = eve.json(&["create", "team", "--broker", &url, "--name", "Eve", "--json"])?;
+    assert_ne!(made["mesh_id"], deleted["meshId"]);
+    assert_eq!(refused(&team.bob, &["peers", "--json"])?, (5, "mesh_deleted".into()));
+    let invite = eve.json(&["invite", "--json"])?;
+    let joined = team.bob.json(&["join", invite["url"].as_str().context("a link")?, "--name", "Bob", "--json"])?;
+    assert_eq!((&joined["slug"], &joined["meshId"]), (&json!("team-2"), &made["mesh_id"]));
+    // What was deleted by another one of its owners is only taken off this machine.
+    team.bob.json(&["mesh", "delete", "team", "--json"])?;
+    assert_eq!(slugs(&team.bob)?, ["team-2"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_that_left_comes_back_with_its_key() -> Result<()> {
+    let team = Team::start().await?;
+    let before = team.bob.json(&["list", "--json"])?;
+    let left = team.bob.json(&["leave", "team", "--json"])?;
+    assert_eq!((&left["left"], &left["canRejoin"]), (&json!(0), &json!(true)));
+    assert!(!team.bob.config_dir().join("invite-team.txt").exists(), "the link is gone");
+    assert!(stdout(&team.bob.run(&["list"])?).contains("claudemesh mesh rejoin team"));
+    team.ann.json(&["send", "Bob", "for when you are back", "--json"])?;
+    let back = team.bob.json(&["mesh", "rejoin", "team", "--json"])?;
+    assert_eq!((&back["sameKey"], &back["checked"]), (&json!(true), &json!(true)));
+    assert_eq!(team.bob.json(&["list", "--json=meshId,pubkey"])?[0]["pubkey"], before[0]["pubkey"]);
+    assert_eq!(texts(&team.bob.json(&["inbox", "--json"])?), ["for when you are back"]);
+    assert_eq!(refused(&team.bob, &["mesh", "rejoin", "team", "--json"])?, (6, "already_exists".into()));
+    // Purged: nothing of it is left, so only an invite helps.
+    assert_eq!(refused(&team.bob, &["leave", "team", "--purge", "--json"])?, (1, "confirmation_needed".into()));
+    team.bob.json(&["mesh", "leave", "team", "--purge", "--yes", "--json"])?;
+    let id = before[0]["meshId"].as_str().context("an id")?;
+    assert!(!team.bob.config_dir().join("inbox").join(format!("{id}.db")).exists());
+    assert!(!std::fs::read_to_string(team.bob.config_dir().join("left.json"))?.contains(id));
+    assert_eq!(refused(&team.bob, &["mesh", "rejoin", "team", "--json"])?, (5, "unknown_mesh".into()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_keeps_nobody_from_leaving_and_coming_back() -> Result<()> {
+    let team = Team::start().await?;
+    let Team { mut broker, ann, bob } = team;
+    broker.stop();
+    bob.json(&["leave", "team", "--json"])?;
+    let back = bob.json(&["mesh", "rejoin", "team", "--json"])?;
+    assert_eq!((&back["sameKey"], &back["checked"]), (&json!(true), &json!(false)));
+    for args in [&["mesh", "archive", "team", "--yes", "--json"][..], &["mesh", "delete", "team", "--yes", "--json"]] {
+        assert_eq!(refused(&ann, args)?.0, 4, "{args:?}");
+    }
+    assert_eq!(slugs(&ann)?, ["team"], "what could not be deleted stays");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_owner_is_asked_before_leaving_and_comes_back_with_the_owners_key() -> Result<()> {
+    let team = Team::start().await?;
+    assert_eq!(refused(&team.ann, &["leave", "team", "--json"])?, (1, "confirmation_needed".into()));
+    let asked = team.ann.run(&["leave", "team"])?;
+    assert!(
+        stderr(&asked).contains("mesh rejoin team") && stderr(&asked).contains("mesh delete team"),
+        "{}",
+        stderr(&asked)
+    );
+    assert_eq!(slugs(&team.ann)?, ["team"]);
+    // Keys lost: all that is left is owners.json, as after a restore from a copy.
+    team.ann.json(&["leave", "team", "--purge", "--yes", "--json"])?;
+    assert_eq!(refused(&team.ann, &["mesh", "rejoin", "team", "--json"])?, (1, "confirmation_needed".into()));
+    let back = team.ann.json(&["mesh", "rejoin", "team", "--name", "Ann again", "--yes", "--json"])?;
+    assert_eq!((&back["sameKey"], back["former"].as_array().map(Vec::len)), (&json!(false), Some(1)));
+    team.ann.json(&["invite", "--json"])?;
+    team.bob.json(&["send", "Ann again", "welcome back", "--json"])?;
+    assert_eq!(texts(&team.ann.json(&["inbox", "--json"])?), ["welcome back"]);
+    // There is one owner, so the member whose key is lost can be banned.
+    team.ann.json(&["ban", "Ann", "--json"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_of_a_mesh_has_what_its_reader_may_read() -> Result<()> {
+    let team = Team::start().await?;
+    team.ann.json(&["state", "set", "build", "green", "--json"])?;
+    team.ann.json(&["topic", "create", "plans", "--json"])?;
+    for text in ["freeze at five", "no, at six"] {
+        team.ann.json(&["topic", "post", "plans", text, "--json"])?;
+    }
+    let file = team.ann.project().join("team.json");
+    let path = file.to_str().context("a path")?;
+    let told = team.ann.json(&["mesh", "export", "team", "--out", path, "--json"])?;
+    assert_eq!(told["leftOut"], 0);
+    assert_eq!(claudemesh::files::mode_of(&file), Some(0o600));
+    let copy: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    assert_eq!((&copy["mesh"]["slug"], copy["members"].as_array().map(Vec::len)), (&json!("team"), Some(2)));
+    assert_eq!((&copy["state"][0]["key"], &copy["state"][0]["value"]), (&json!("build"), &json!("green")));
+    let plans = &copy["topics"][0]["messages"];
+    assert_eq!((&plans[0]["text"], &plans[1]["text"]), (&json!("freeze at five"), &json!("no, at six")));
+    assert!(copy["audit"].as_array().is_some_and(|log| log[0]["eventType"] == "mesh_created"), "{}", copy["audit"]);
+    let whole = copy.to_string();
+    assert!(!whole.contains("secretKey") && copy["invites"][0].get("code").is_none(), "it lets nobody in");
+    let bobs: Value = serde_json::from_str(&stdout(&team.bob.run(&["mesh", "export", "--out", "-"])?))?;
+    assert_eq!((&bobs["state"][0]["key"], bobs.get("invites")), (&json!("build"), None));
+    assert_eq!(bobs["leftOut"][0]["part"], "audit", "{}", bobs["leftOut"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_of_several_meshes_can_be_the_usual_one() -> Result<()> {
+    let team = Team::start().await?;
+    let url = team.broker.url();
+    team.ann.json(&["create", "second", "--broker", &url, "--name", "Ann", "--json"])?;
+    assert_eq!(refused(&team.ann, &["info", "--json"])?, (3, "which_mesh".into()));
+    assert_eq!(team.ann.json(&["use", "--json"])?["mesh"], Value::Null);
+    team.ann.json(&["use", "second", "--json"])?;
+    assert_eq!(team.ann.json(&["info", "--json"])?["slug"], "second");
+    let listed = team.ann.json(&["list", "--json=slug,default"])?;
+    assert_eq!(listed, json!([{"slug": "team", "default": false}, {"slug": "second", "default": true}]));
+    // What is said for one call comes first.
+    assert_eq!(team.ann.json(&["info", "--mesh", "team", "--json"])?["slug"], "team");
+    let of_variable = team.ann.command(&["info", "--json"]).env("CLAUDEMESH_MESH", "team").output()?;
+    assert_eq!(serde_json::from_slice::<Value>(&of_variable.stdout)?["slug"], "team");
+    assert_eq!(refused(&team.ann, &["use", "nowhere", "--json"])?, (5, "unknown_mesh".into()));
+    // A default that was left is none.
+    team.ann.json(&["leave", "second", "--yes", "--json"])?;
+    team.ann.json(&["mesh", "rejoin", "second", "--json"])?;
+    assert_eq!(team.ann.json(&["use", "--json"])?["mesh"], Value::Null);
+    team.ann.json(&["use", "team", "--json"])?;
+    team.ann.json(&["use", "--none", "--json"])?;
+    assert_eq!(refused(&team.ann, &["info", "--json"])?, (3, "which_mesh".into()));
+    Ok(())
+}

@@ -1,0 +1,2 @@
+ALTER TABLE meshes DROP COLUMN limits;
+ALTER TABLE meshes DROP COLUMN deleted_at_ms;
