@@ -51,7 +51,7 @@ fn damaged_config_is_told_and_kept() {
     home.write(".claudemesh/config.json", "{");
     insta::assert_snapshot!(home.redact(&home.run(&["list"]).exits(10).stderr), @r"
     Error: [HOME]/.claudemesh/config.json is damaged: EOF while parsing an object at line 1 column 1.
-    Hint: Nothing was changed. Mend the file by hand, or move it away (mv [HOME]/.claudemesh/config.json [HOME]/.claudemesh/config.json.broken) and join again.
+    Hint: Nothing was changed. Fix the file by hand, or move it away (mv [HOME]/.claudemesh/config.json [HOME]/.claudemesh/config.json.broken) and join again.
     ");
 }
 

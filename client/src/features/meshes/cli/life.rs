@@ -244,7 +244,7 @@ fn archive(cx: &Context, args: &ArchiveArgs) -> Result<(), CliError> {
     let entry = named(cx, &args.slug)?;
     let slug = clean(&entry.slug).into_owned();
     let what = format!(
-        "Archiving {slug} closes every connection; nobody can send or read there until `claudemesh mesh restore {slug}`. \
+        "Archiving {slug} closes every connection; no one can send or read there until `claudemesh mesh restore {slug}`. \
          Members, messages and settings stay."
     );
     cx.confirm(args.yes, &what, &format!("Archive {slug}?"))?;
