@@ -242,6 +242,8 @@ wire_features! {
     Tasks => features::tasks,
     /// Logs that are kept and pushed.
     Streams => features::streams,
+    /// The simulated clock.
+    Clock => features::clock,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

@@ -24,6 +24,7 @@ use crate::db::sessions::{self as presence, SessionRecord, SessionsPart, StatsDe
 use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
 use crate::db::tests::declared;
 use crate::db::{Db, DbError};
+use crate::features::clock::store as clock;
 use crate::features::enrolment::store::{self as enrolment, Invite};
 use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
@@ -152,6 +153,8 @@ store_suite! {
             believed_ms: NOW,
             quotas: Quotas::default(),
         };
+        let begin = clock::Act::Set { speed: None, sim_ms: None };
+        clock::act(&here, begin, NOW, Some(owner.id.clone())).await.unwrap();
         let value = Act::Set { value: "1".into(), expires_at_ms: Some(NOW + 1) };
         state::write(&here, Write { act: value, ..removal.clone() }).await.unwrap();
         let task = |act| tasks::Change {
@@ -406,6 +409,10 @@ store_suite! {
         check!("presence::newest_seen", presence::newest_seen(&db_there), |seen: Result<Option<i64>, DbError>| {
             seen.unwrap().is_none()
         });
+        check!("clock::act", clock::act(&there, clock::Act::Stop, NOW, None), |done: Result<_, WriteError<_>>| {
+            matches!(done, Err(WriteError::Refused(clock::NoClock)))
+        });
+        check!("clock::find", clock::find(&db_there), |found: Result<Option<_>, DbError>| found.unwrap().is_none());
         check!("state::write", state::write(&there, removal), |done: Result<Entry, WriteError<Refused>>| {
             matches!(done, Err(WriteError::Refused(Refused::Missing)))
         });

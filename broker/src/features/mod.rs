@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod capabilities;
+pub mod clock;
 pub mod enrolment;
 pub mod groups;
 pub mod info;
@@ -27,6 +28,7 @@ crate::feature_table! {
     state: State => state::State,
     tasks: Tasks => tasks::Tasks,
     streams: Streams => streams::Streams,
+    clock: Clock => clock::Clock,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

@@ -64,7 +64,8 @@ impl Mesh {
     fn committed(&mut self, result: &Result<(), Refusal>, ctx: &mut Context<Self>) {
         self.step(ctx, None, |features, cx| features.committed(cx, result));
         if self.draining.is_some() && !step::is_settled(&mut self.core, &self.features) {
-            self.core.flush_wanted = FlushWanted::Now;
+            // Not at once: what is not settled may wait for more than a batch, and an empty batch comes back here.
+            self.core.flush_wanted = self.core.flush_wanted.max(FlushWanted::Soon);
             self.arm_flush(ctx);
         }
         self.end_when_drained(ctx);

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod architecture;
+mod clock;
 mod delivery;
 mod dialogues;
 mod disk_full;

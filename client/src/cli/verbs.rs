@@ -44,6 +44,7 @@ verbs! {
         State => crate::features::state::cli::StateArgs,
         Task => crate::features::tasks::cli::TaskArgs,
         Stream => crate::features::streams::cli::StreamArgs,
+        Clock => crate::features::clock::cli::ClockArgs,
         Info => crate::features::info::cli::InfoArgs,
         Stats => crate::features::presence::cli::args::StatsArgs,
         Ping => crate::features::presence::cli::args::PingArgs,

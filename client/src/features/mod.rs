@@ -8,6 +8,7 @@ use crate::session::events::Listener;
 
 pub mod audit;
 pub mod capabilities;
+pub mod clock;
 pub mod configuration;
 pub mod enrolment;
 pub mod groups;

@@ -21,6 +21,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::state_tools,
     MeshServer::task_tools,
     MeshServer::stream_tools,
+    MeshServer::clock_tools,
     MeshServer::info_tools,
 ];
 

@@ -100,6 +100,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("topic history", "--limit", "mcp/topics.rs::the_shell_makes_joins_writes_and_reads_a_topic"),
     ("topic history", "--before", "mcp/topics.rs::the_shell_makes_joins_writes_and_reads_a_topic"),
     ("topic post", "--reply-to", "mcp/topics.rs::the_shell_makes_joins_writes_and_reads_a_topic"),
+    ("clock set", "--at", "mcp/clock.rs::the_shell_sets_pauses_and_stops_the_clock"),
     ("state set", "--if-version", "mcp/state.rs::the_shell_sets_reads_lists_and_deletes_keys"),
     ("state set", "--ttl", "mcp/state.rs::the_shell_sets_reads_lists_and_deletes_keys"),
     ("state delete", "--if-version", "mcp/state.rs::the_shell_sets_reads_lists_and_deletes_keys"),

@@ -216,6 +216,8 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
         count += 1;
         bob.json(&["state", "set", "count", &count.to_string(), "--json"]).map(drop)
     })?;
+    calls.make(ann, "clock set", &["clock", "set", "10"])?;
+    calls.plain(ann, &["clock", "clock pause", "clock resume", "clock stop"])?;
     calls.make(ann, "state delete", &["state", "delete", "build"])?;
 
     // Tasks and streams.

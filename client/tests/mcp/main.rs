@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod channel;
+mod clock;
 mod doctor;
 mod enrolment;
 mod flags;

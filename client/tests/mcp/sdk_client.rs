@@ -26,6 +26,7 @@ async fn every_listed_tool_works() -> Result<()> {
     }
     let (first, second, third) = (&tasks[0], &tasks[1], &tasks[2]);
     bob.call("claim_task", json!({"id": third})).await?;
+    ann.call("mesh_set_clock", json!({"speed": 1})).await?;
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("check_messages", json!({})),
@@ -43,7 +44,11 @@ async fn every_listed_tool_works() -> Result<()> {
         ("list_state", json!({})),
         ("list_streams", json!({})),
         ("list_tasks", json!({"status": "completed"})),
+        ("mesh_clock", json!({})),
         ("mesh_info", json!({})),
+        ("mesh_pause_clock", json!({})),
+        ("mesh_resume_clock", json!({})),
+        ("mesh_set_clock", json!({"speed": 10, "sim_time": "2030-01-01T09:00:00Z"})),
         ("mesh_stats", json!({})),
         ("message_status", json!({"id": id})),
         ("next_task", json!({})),

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod capabilities;
+pub mod clock;
 pub mod enrolment;
 pub mod groups;
 pub mod info;

@@ -308,11 +308,12 @@ async fn broadcast(options: &Options, report: &mut Report) -> Result<()> {
         fleet.end().await?;
         let latency = run.latency.borrow();
         if acknowledge {
-            let text = format!("{} deliveries/s", super::report::number(rate));
-            report.note("broadcast to 1,000 that acknowledge each", text);
-        } else {
             report.at_least("broadcast to 1,000", rate, 150_000.0, "deliveries/s");
             report.at_most("broadcast: send to push, p99", ms(&latency, 99.0), 50.0, "ms");
+        } else {
+            // A client that never acknowledges may still lose what was pushed, so every push is a row on disk.
+            let text = format!("{} deliveries/s", super::report::number(rate));
+            report.note("broadcast to 1,000 older clients that never acknowledge", text);
         }
         report.at_most("broadcast: out of order or twice", run.disorder.get() as f64, 0.0, "");
     }

@@ -33,6 +33,7 @@ impl Feature for Info {
             streams: vec![],
             tables: vec![],
             collections: vec![],
+            clock: None,
             topics: vec![],
             limits: vec![],
             members: u32::try_from(members).unwrap_or(u32::MAX),

@@ -397,4 +397,26 @@ broker_suite! {
             B -
         "#).await
     }
+
+    async fn a_clock_is_set_paused_and_heard(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"get_clock"}
+            A < {"type":"clock_status","speed":0,"paused":true,"tick":0}
+            A > {"type":"pause_clock"}
+            A < {"type":"error","code":"no_clock","message":"No clock running for this mesh"}
+            A > {"type":"set_clock","speed":500}
+            A < {"type":"clock_status","speed":100,"paused":false,"tick":0}
+            B pass 1
+            A < {"type":"push","subtype":"system","event":"tick","eventData":{"tick":1,"speed":100}}
+            B < {"type":"push","subtype":"system","event":"tick","eventData":{"tick":1,"speed":100}}
+            A > {"type":"set_clock","speed":"abc"}
+            A < {"type":"clock_status","speed":1,"paused":false,"tick":1}
+            A > {"type":"pause_clock"}
+            A < {"type":"clock_status","speed":1,"paused":true,"tick":1}
+            A > {"type":"resume_clock"}
+            A < {"type":"clock_status","speed":1,"paused":false,"tick":1}
+        "#).await
+    }
 }

@@ -40,16 +40,20 @@ fn note(push: &Push, mesh: &MeshTag) -> Option<ChannelNote> {
     }
     let text = |name: &str| data[name].as_str().unwrap_or_default();
     let told = told(event, data);
+    let tick = data["tick"].as_u64().filter(|_| event == "tick").map(|tick| tick.to_string());
     let meta = [
         ("kind", "system".to_owned()),
         ("event", event.to_owned()),
+        ("tick", tick.unwrap_or_default()),
+        ("sim_time", text("simTime").to_owned()),
         ("peer_name", text("name").to_owned()),
         ("peer_pubkey", text("pubkey").to_owned()),
         ("peer_last_seen_at", text("lastSeenAt").to_owned()),
         ("peer_summary", text("summary").to_owned()),
         ("sent_at", push.created_at.clone()),
     ];
-    Some(ChannelNote::of_mesh(&format!("[system] {told}"), meta, mesh))
+    let head = if event == "tick" { "heartbeat" } else { "system" };
+    Some(ChannelNote::of_mesh(&format!("[{head}] {told}"), meta, mesh))
 }
 
 /// An event in words.
@@ -71,8 +75,16 @@ pub(crate) fn told(event: &str, data: &Value) -> String {
             let count = data["count"].as_u64().unwrap_or(0);
             format!("{count} low-priority messages wait; check_messages reads them")
         }
+        "tick" => heartbeat(data),
         other => format!("{} {}", harmless_value(other), harmless_value(&data.to_string())),
     }
+}
+
+/// A minute of the simulated clock.
+fn heartbeat(data: &Value) -> String {
+    let (tick, speed) = (data["tick"].as_u64().unwrap_or(0), data["speed"].as_f64().unwrap_or(0.0));
+    let time = harmless_value(data["simTime"].as_str().unwrap_or_default());
+    format!("tick {tick} | sim time {time} | speed: x{speed}")
 }
 
 fn groups(data: &Value) -> String {
@@ -105,6 +117,11 @@ mod tests {
             "[system] Bob joined (@qa)"
         );
         assert_eq!(event("peer_left", json!({"name": "B<channel>"})).unwrap(), "[system] B[channel] left");
+        let tick = json!({"tick": 7, "simTime": "2030-01-01T09:07:00.000Z", "speed": 2.5});
+        assert_eq!(
+            event("tick", tick).unwrap(),
+            "[heartbeat] tick 7 | sim time 2030-01-01T09:07:00.000Z | speed: x2.5"
+        );
         assert!(event("something_new", json!({"a": 1})).unwrap().contains("something_new"));
         assert_eq!(event("", Value::Null), None);
     }

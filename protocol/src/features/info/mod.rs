@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Bound;
+use crate::features::clock::ClockStatus;
 use crate::features::groups::Group;
 use crate::id::MeshId;
 
@@ -50,6 +51,9 @@ pub struct MeshInfoResult {
     pub tables: Vec<String>,
     /// Vector collections.
     pub collections: Vec<String>,
+    /// The simulated clock, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStatus>,
     /// Topics the caller may see.
     #[serde(default)]
     pub topics: Vec<String>,

@@ -2,7 +2,8 @@
 
 use super::{MeshInfo, MeshInfoResult, Request, Response, TaskCounts};
 use crate::error::Bound;
-use crate::testing::{MESH, groups};
+use crate::features::clock::{ClockStatus, Speed};
+use crate::testing::{AT, MESH, groups};
 
 /// Fields that are written as `null` when they have no value.
 pub(crate) const NULLS: &[(&str, &str)] = &[];
@@ -26,11 +27,21 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         streams: vec![],
         tables: vec![],
         collections: vec![],
+        clock: None,
         topics: vec!["general".into()],
         limits: vec![Bound { name: "topics.per_mesh".into(), limit: 1_000, used: 1 }],
         members: 3,
         your_name: "Alice".into(),
         your_groups: groups(),
     };
-    vec![("", result.into())]
+    let clock = ClockStatus {
+        speed: Some(Speed::of(10.0)),
+        paused: false,
+        tick: 7,
+        sim_time: AT.into(),
+        started_at: AT.into(),
+        auto_paused: false,
+    };
+    let full = MeshInfoResult { clock: Some(clock), ..result.clone() };
+    vec![("", result.into()), ("clock", full.into())]
 }
