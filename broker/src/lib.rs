@@ -19,6 +19,7 @@ pub mod metrics;
 mod open_connections;
 pub mod quota;
 pub mod refusal;
+pub mod search;
 mod server;
 pub mod session;
 pub mod telemetry;

@@ -55,6 +55,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     )
 }
 
+/// Reads a moment in Unix milliseconds: a time ago (`7d`), a date (`2026-11-28`, its beginning in UTC), or a whole ISO time.
+///
+/// # Errors
+/// What is wrong, for clap.
+pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
+    let text = text.trim();
+    if let Ok(ago) = parse_duration(text) {
+        return Ok(crate::clock::now_ms().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)));
+    }
+    let whole = if text.len() == "2026-11-28".len() { format!("{text}T00:00:00.000Z") } else { text.to_owned() };
+    claudemesh_protocol::time::parse_iso(&whole).ok_or_else(|| {
+        format!("'{text}' is not a time: expected for example 7d, 2026-11-28 or 2026-11-28T09:00:00Z")
+    })
+}
+
 /// Reads how many seconds to wait for an answer: 1 to 600, as anyone who waits takes less for 1.
 ///
 /// # Errors
@@ -118,10 +133,21 @@ mod tests {
         assert!(parse_groups("a b").is_err());
     }
 
+    #[test]
+    fn a_moment_is_a_time_ago_a_date_or_a_whole_time() {
+        assert_eq!(parse_moment("2026-04-08"), Ok(1_775_606_400_000));
+        assert_eq!(parse_moment("2026-04-08T09:53:03Z"), Ok(1_775_641_983_000));
+        let ago = crate::clock::now_ms() - parse_moment("1h").unwrap();
+        assert!((3_600_000..3_660_000).contains(&ago), "{ago}");
+        for wrong in ["", "yesterday", "2026-13-01", "2026-11-28T09:00", "400d"] {
+            assert!(parse_moment(wrong).is_err(), "{wrong}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn parsers_never_panic(text in ".{0,30}") {
-            let _ = (parse_duration(&text), parse_groups(&text), parse_seconds(&text));
+            let _ = (parse_duration(&text), parse_groups(&text), parse_seconds(&text), parse_moment(&text));
         }
     }
 }

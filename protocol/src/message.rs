@@ -244,6 +244,10 @@ wire_features! {
     Streams => features::streams,
     /// The simulated clock.
     Clock => features::clock,
+    /// What the mesh remembers.
+    Memory => features::memory,
+    /// What each session works on.
+    Contexts => features::contexts,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

@@ -133,6 +133,21 @@ impl Db {
         }
     }
 
+    /// Takes what was deleted out of what storage keeps beside its file: SQLite empties its log. `false` when somebody reads just
+    /// now; nobody is made to wait for it.
+    ///
+    /// # Errors
+    /// Storage fails; it can be tried again.
+    pub async fn scrub(&self) -> Result<bool, DbError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(backend) => backend.empty_log().await,
+            // The server keeps its log for its own recovery, and says how long.
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Ok(true),
+        }
+    }
+
     /// One round trip, for readiness; and whether messages can be written.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use deadpool::managed::{self, Metrics, Object, Pool, RecycleError, RecycleResult};
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::sqlite::SqliteConnection;
-use diesel::{Connection, QueryResult};
+use diesel::{Connection, QueryResult, RunQueryDsl};
 use diesel_async::AsyncConnection;
 use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
 use futures_util::future::BoxFuture;
@@ -41,6 +41,17 @@ impl SpawnBlocking for Inline {
     fn get_runtime() -> Self {
         Self
     }
+}
+
+/// How long a connection waits for a lock.
+const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000";
+
+/// What SQLite says of a copy of its log.
+#[derive(diesel::QueryableByName)]
+struct Checkpointed {
+    /// 1 when something stood in the way.
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    busy: i32,
 }
 
 /// Bytes of one page; fixed, so that a byte quota can be told to SQLite in pages.
@@ -124,9 +135,9 @@ pub(super) fn connect(path: &str, max_bytes: Option<u64>) -> Result<SqliteConnec
     // what a peer costs that is away or does not read. 8 MB hold the indexes of some ten thousand waiting messages.
     // The log is copied into the file in the background (`checkpoint`). Only when that falls behind by 64 MB a transaction
     // does the rest itself.
+    conn.batch_execute(BUSY_TIMEOUT)?;
     conn.batch_execute(
-        "PRAGMA busy_timeout = 5000;
-         PRAGMA page_size = 4096;
+        "PRAGMA page_size = 4096;
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
@@ -185,6 +196,22 @@ impl SqliteDb {
     pub(crate) async fn checkpoint(&self) -> Result<(), DbError> {
         let mut conn = self.get().await?;
         Ok(conn.spawn_blocking(|conn| conn.batch_execute("PRAGMA wal_checkpoint(PASSIVE)")).await?)
+    }
+
+    /// Copies the log into the file and cuts it to nothing, unless a reader needs it.
+    pub(crate) async fn empty_log(&self) -> Result<bool, DbError> {
+        // Most of it beside the writers, so that they wait for the rest only.
+        self.checkpoint().await?;
+        let _turn = self.writer_turn().await?;
+        let mut conn = self.get().await?;
+        let emptied = conn.spawn_blocking(|conn| {
+            conn.batch_execute("PRAGMA busy_timeout = 20")?;
+            // By hand: the answer of a pragma is no table that diesel knows.
+            let done = diesel::sql_query("PRAGMA wal_checkpoint(TRUNCATE)").get_result::<Checkpointed>(conn);
+            conn.batch_execute(BUSY_TIMEOUT)?;
+            done
+        });
+        Ok(emptied.await?.busy == 0)
     }
 
     /// Waits until no other transaction of this process writes.

@@ -25,7 +25,9 @@ use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
 use crate::db::tests::declared;
 use crate::db::{Db, DbError};
 use crate::features::clock::store as clock;
+use crate::features::contexts::store as contexts;
 use crate::features::enrolment::store::{self as enrolment, Invite};
+use crate::features::memory::store as memory;
 use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use crate::features::messaging::store::{self as messaging, BacklogCursor, Queues};
@@ -35,6 +37,7 @@ use crate::features::tasks::store::{self as tasks, Task};
 use crate::features::topics::store::{self as topics, Topic};
 use crate::journal::{Batch, WriteError, write_batch};
 use crate::quota::Quotas;
+use crate::search::query::Query;
 
 /// `feature::function` of every public async function in a store that takes one mesh's storage.
 fn scoped() -> BTreeSet<String> {
@@ -195,6 +198,29 @@ store_suite! {
             next_offset: 2,
             updated_at_ms: NOW,
         };
+        let new = memory::New {
+            content: "a memory of home".into(),
+            tags: vec!["home".into()],
+            member: owner.id.clone(),
+            author_name: "Ada".into(),
+            now_ms: NOW,
+            quotas: Quotas::default(),
+        };
+        let remembered = memory::remember(&here, new.clone()).await.unwrap().id;
+        let shared = contexts::New {
+            session: "session-of-home".into(),
+            member: owner.id.clone(),
+            peer_name: "Ada".into(),
+            session_name: "Ada".into(),
+            summary: "a context of home".into(),
+            files: vec![],
+            findings: vec![],
+            tags: vec![],
+            size_bytes: 17,
+            now_ms: NOW,
+            quotas: Quotas::default(),
+        };
+        let context = contexts::share(&here, shared.clone()).await.unwrap();
         let session = key();
         let text = NewMessage {
             client_message_id: Some("again".into()),
@@ -413,6 +439,51 @@ store_suite! {
             matches!(done, Err(WriteError::Refused(clock::NoClock)))
         });
         check!("clock::find", clock::find(&db_there), |found: Result<Option<_>, DbError>| found.unwrap().is_none());
+        // Of the session with the same name, which the other mesh has, too.
+        check!("contexts::share", contexts::share(&there, shared), |done: Result<String, WriteError<contexts::Refused>>| {
+            done.is_ok()
+        });
+        check!("contexts::count", contexts::count(&db_there, None), |count: Result<i64, DbError>| count.unwrap() == 1);
+        check!(
+            "contexts::find",
+            contexts::find(&db_there, Query::parse("context home"), 0, 9),
+            |page: Result<contexts::Page, DbError>| page.unwrap().rows.len() == 1
+        );
+        check!("contexts::list", contexts::list(&db_there, Some(&context), 9), |page: Result<contexts::Page, DbError>| {
+            page.unwrap().rows.is_empty()
+        });
+        check!(
+            "contexts::unmatched",
+            contexts::unmatched(&db_there, &Query::parse("home abroad")),
+            |words: Result<Vec<String>, DbError>| words.unwrap() == ["abroad"]
+        );
+        // Its own memory with the same words, which the log of the other mesh then holds.
+        check!("memory::remember", memory::remember(&there, new), |done: Result<memory::Stored, WriteError<memory::Refused>>| {
+            !done.unwrap().duplicate
+        });
+        let forgetting =
+            memory::Removal { id: remembered.clone(), member: owner.id.clone(), may_all: true, now_ms: NOW };
+        check!("memory::forget", memory::forget(&there, forgetting), |done: Result<memory::Row, WriteError<memory::Refused>>| {
+            matches!(done, Err(WriteError::Refused(memory::Refused::Missing)))
+        });
+        check!("memory::total", memory::total(&db_there, None), |total: Result<memory::Total, DbError>| {
+            total.unwrap().memories == 1
+        });
+        let only = memory::Only::default();
+        check!(
+            "memory::recall",
+            memory::recall(&db_there, Query::parse("memory home"), &only, 0, 9),
+            |page: Result<memory::Page, DbError>| page.unwrap().rows.len() == 1
+        );
+        let place = memory::Place { at_ms: NOW + 1, id: remembered.clone() };
+        check!("memory::list", memory::list(&db_there, &only, Some(place), 9), |page: Result<memory::Page, DbError>| {
+            page.unwrap().rows.len() == 1
+        });
+        check!(
+            "memory::unmatched",
+            memory::unmatched(&db_there, &Query::parse("home abroad")),
+            |words: Result<Vec<String>, DbError>| words.unwrap() == ["abroad"]
+        );
         check!("state::write", state::write(&there, removal), |done: Result<Entry, WriteError<Refused>>| {
             matches!(done, Err(WriteError::Refused(Refused::Missing)))
         });

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod capabilities;
 pub mod clock;
+pub mod contexts;
 pub mod enrolment;
 pub mod groups;
 pub mod info;
@@ -10,6 +11,7 @@ pub mod info;
 mod isolation;
 pub mod members;
 pub mod meshes;
+pub mod memory;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;
@@ -29,6 +31,8 @@ crate::feature_table! {
     tasks: Tasks => tasks::Tasks,
     streams: Streams => streams::Streams,
     clock: Clock => clock::Clock,
+    memory: Memory => memory::Memory,
+    contexts: Contexts => contexts::Contexts,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

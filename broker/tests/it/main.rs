@@ -4,6 +4,7 @@
 
 mod architecture;
 mod clock;
+mod contexts;
 mod delivery;
 mod dialogues;
 mod disk_full;
@@ -17,6 +18,7 @@ mod hostile;
 mod lease;
 mod lifecycle;
 mod limits;
+mod memory;
 mod moderation;
 mod postgres_faults;
 mod postgres_tls;

@@ -10,10 +10,12 @@ pub mod audit;
 pub mod capabilities;
 pub mod clock;
 pub mod configuration;
+pub mod contexts;
 pub mod enrolment;
 pub mod groups;
 pub mod inbound;
 pub mod info;
+pub mod memory;
 pub mod meshes;
 pub mod messaging;
 pub mod moderation;
@@ -41,6 +43,7 @@ pub const INTERCEPTORS: &[Interceptor] = &[
 pub const EVENTS: &[Listener] = &[
     Listener::of::<messaging::system::SystemNotes>(),
     Listener::of::<state::notes::StateNotes>(),
+    Listener::of::<contexts::notes::ContextNotes>(),
     Listener::of::<state::notes::MissedNotes>(),
     Listener::of::<tasks::notes::TaskNotes>(),
     Listener::of::<streams::notes::StreamNotes>(),

@@ -219,6 +219,19 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(ann, "clock set", &["clock", "set", "10"])?;
     calls.plain(ann, &["clock", "clock pause", "clock resume", "clock stop"])?;
     calls.make(ann, "state delete", &["state", "delete", "build"])?;
+    calls.make(ann, "context share", &["context", "share", "making calls"])?;
+    calls.make(ann, "context get", &["context", "get", "calls"])?;
+    calls.plain(ann, &["context list"])?;
+    for noun in ["", "memory "] {
+        let call = |verb: &str| format!("{noun}{verb}");
+        let words = |verb: &'static str, rest: &'static str| noun.split_whitespace().chain([verb, rest]).collect::<Vec<_>>();
+        let stored = calls.make(ann, &call("remember"), &words("remember", "deploys run on Fridays"))?;
+        calls.make(ann, &call("recall"), &words("recall", "deploy"))?;
+        calls.plain(ann, &["memory list"])?;
+        let id = stored["id"].as_str().context("an id")?;
+        let forget: Vec<&str> = noun.split_whitespace().chain(["forget", id]).collect();
+        calls.make(ann, &call("forget"), &forget)?;
+    }
 
     // Tasks and streams.
     let task = calls.make(ann, "task create", &["task", "create", "tests"])?;

@@ -4,6 +4,7 @@
 
 mod channel;
 mod clock;
+mod contexts;
 mod doctor;
 mod enrolment;
 mod flags;
@@ -16,6 +17,7 @@ mod inbound_rule;
 mod json;
 mod local;
 mod meshes;
+mod memory;
 mod modes;
 mod notify;
 mod older_broker;

@@ -27,6 +27,8 @@ async fn every_listed_tool_works() -> Result<()> {
     let (first, second, third) = (&tasks[0], &tasks[1], &tasks[2]);
     bob.call("claim_task", json!({"id": third})).await?;
     ann.call("mesh_set_clock", json!({"speed": 1})).await?;
+    let kept = bob.call("remember", json!({"content": "to be forgotten"})).await?.text;
+    let kept = kept.split(' ').nth(1).context("an id")?.to_owned();
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("check_messages", json!({})),
@@ -36,10 +38,14 @@ async fn every_listed_tool_works() -> Result<()> {
         ("create_task", json!({"title": "fourth", "tags": ["ci"]})),
         ("delete_state", json!({"key": "old"})),
         ("delete_task", json!({"id": second})),
+        ("forget", json!({"id": kept})),
+        ("get_context", json!({"query": "tests"})),
         ("get_state", json!({"key": "old"})),
         ("get_task", json!({"id": first})),
         ("join_group", json!({"name": "@qa", "role": "lead"})),
         ("leave_group", json!({"name": "qa"})),
+        ("list_contexts", json!({})),
+        ("list_memories", json!({})),
         ("list_peers", json!({"mesh_slug": "team"})),
         ("list_state", json!({})),
         ("list_streams", json!({})),
@@ -56,7 +62,9 @@ async fn every_listed_tool_works() -> Result<()> {
         ("poll_inbox", json!({})),
         ("publish", json!({"stream": "builds", "data": {"green": true}})),
         ("read_stream", json!({"stream": "builds"})),
+        ("recall", json!({"query": "ports"})),
         ("register", json!({"name": "BobS"})),
+        ("remember", json!({"content": "ports above 1024 are free", "tags": ["net"]})),
         ("reopen_task", json!({"id": first})),
         ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
         ("send_message", json!({"to": ["AnnS", "*"], "message": "to all", "priority": "low"})),
@@ -65,6 +73,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("set_status", json!({"status": "working"})),
         ("set_summary", json!({"summary": "writing tests"})),
         ("set_visible", json!({"visible": true})),
+        ("share_context", json!({"summary": "writing tests", "files_read": ["a.rs"], "key_findings": ["b"], "tags": ["c"]})),
         ("subscribe", json!({"stream": "builds", "from": "start"})),
         ("topic_create", json!({"name": "plans"})),
         ("topic_history", json!({"topic": "plans"})),

@@ -3,11 +3,13 @@
 pub mod audit;
 pub mod capabilities;
 pub mod clock;
+pub mod contexts;
 pub mod enrolment;
 pub mod groups;
 pub mod info;
 pub mod members;
 pub mod meshes;
+pub mod memory;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;

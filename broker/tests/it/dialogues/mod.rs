@@ -368,6 +368,33 @@ broker_suite! {
         "#).await
     }
 
+    async fn memory_is_stored_found_and_forgotten_by_clients_of_before(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"remember","content":"Deploys run on Fridays at noon","tags":["ops"],"_reqId":"r1"}
+            A < {"type":"memory_stored","id":"$m","memoryId":"$m","_reqId":"r1"}
+            A > {"type":"remember","content":"No tags here about deployments","_reqId":"r2"}
+            A < {"type":"memory_stored","id":"$n","_reqId":"r2"}
+            B > {"type":"recall","query":"deploy","_reqId":"r3"}
+            B < {"type":"memory_results","memories":[{"id":"$n","content":"No tags here about deployments","tags":[],"rememberedBy":"alice"},{"id":"$m","content":"Deploys run on Fridays at noon","tags":["ops"],"rememberedBy":"alice"}],"_reqId":"r3"}
+            B > {"type":"recall","query":"","_reqId":"r4"}
+            B < {"type":"memory_results","memories":[],"_reqId":"r4"}
+            B > {"type":"recall","query":"'; drop"}
+            B < {"type":"memory_results","memories":[]}
+            A > {"type":"forget","memoryId":"$m"}
+            A < {"type":"ack","id":"$m","messageId":"$m","queued":false}
+            A > {"type":"forget","memoryId":"nope"}
+            A < {"type":"ack","id":"nope","messageId":"nope","queued":false}
+            B > {"type":"recall","query":"fridays"}
+            B < {"type":"memory_results","memories":[]}
+            A > {"type":"remember","_reqId":"r5"}
+            A < {"type":"error","code":"invalid_args","_reqId":"r5"}
+            A -
+            B -
+        "#).await
+    }
+
     async fn streams_reach_subscribers_but_the_one_who_publishes(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}
@@ -417,6 +444,25 @@ broker_suite! {
             A < {"type":"clock_status","speed":1,"paused":true,"tick":1}
             A > {"type":"resume_clock"}
             A < {"type":"clock_status","speed":1,"paused":false,"tick":1}
+        "#).await
+    }
+
+    async fn contexts_are_shared_found_and_listed_by_clients_of_before(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"share_context","summary":"Auth","filesRead":["a.ts"],"keyFindings":["jwt"],"tags":["auth"]}
+            A < {"type":"context_shared","id":"$c"}
+            B < {"type":"state_change","key":"_context:alice","value":"Auth","updatedBy":"alice"}
+            B > {"type":"share_context","summary":"Only summary"}
+            B < {"type":"context_shared","id":"$d"}
+            A < {"type":"state_change","key":"_context:bob","value":"Only summary","updatedBy":"bob"}
+            B > {"type":"get_context","query":"auth","_reqId":"r1"}
+            B < {"type":"context_results","contexts":[{"peerName":"alice","summary":"Auth","filesRead":["a.ts"],"keyFindings":["jwt"],"tags":["auth"]}],"_reqId":"r1"}
+            B > {"type":"list_contexts","_reqId":"r2"}
+            B < {"type":"context_list","contexts":[{"peerName":"bob","summary":"Only summary","tags":[]},{"peerName":"alice","summary":"Auth","tags":["auth"]}],"_reqId":"r2"}
+            A -
+            B -
         "#).await
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use claudemesh_protocol::features::contexts::STATE_KEY_PREFIX;
 use claudemesh_protocol::features::state::{StateChange, StateMissed};
 
 use super::shown;
@@ -21,6 +22,8 @@ impl OnEvent for StateNotes {
 
     fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<StateChange>) {
         match heard {
+            // The summary of a context comes the same way, and is told by that feature.
+            Heard::Event(change) if change.revision == 0 && change.key.starts_with(STATE_KEY_PREFIX) => {}
             Heard::Event(change) => session.tell(bound, note(&change, &bound.tag)),
             Heard::Lagged(_) => session.tell(bound, missed(&bound.tag)),
             // A key is read when it is needed; what changed while no one was here interrupts no one.

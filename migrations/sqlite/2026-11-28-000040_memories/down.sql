@@ -1,0 +1,3 @@
+DROP TABLE __memory_index;
+DROP TABLE memory_totals;
+DROP TABLE memories;

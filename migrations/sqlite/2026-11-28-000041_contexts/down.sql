@@ -1,0 +1,2 @@
+DROP TABLE __context_index;
+DROP TABLE contexts;
