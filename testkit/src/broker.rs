@@ -192,6 +192,11 @@ impl TestBroker {
         self.connect(&member.session(&format!("session-of-{}", member.name))).await
     }
 
+    /// Where its files lie.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.config.data_dir
+    }
+
     /// Stops it as SIGTERM does.
     pub fn stop(&mut self) {
         if let Some(mut running) = self.running.take() {

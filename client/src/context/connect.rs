@@ -7,12 +7,14 @@ use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL};
 
 use crate::config::MeshEntry;
+use crate::config::audit_heads::{self, Glance, HeadFault, glance, kept};
 use crate::config::session_dir::SessionInfo;
 use crate::connection::{Connection, ConnectionError, Identity};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::inbox::Mailbox;
 use crate::inbox::sent::SentBook;
+use crate::output::clean;
 use crate::paths;
 
 /// How long a verb that watches waits for its first connection, as others do.
@@ -92,12 +94,44 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
         Purpose::Follow(mailbox) => (&[CAP_CLIENT_ACK, CAP_NO_LEASE], Some(mailbox)),
     };
     description.capabilities = capabilities.iter().copied().map(str::to_owned).collect();
-    if !lasting {
-        return Ok(Connection::once(identity, mailbox).await?.keeping(book()));
-    }
-    let connection = Connection::start(identity, mailbox).keeping(book());
-    connection.ready(WATCH_PATIENCE).await?;
+    let connection = if lasting {
+        let connection = Connection::start(identity, mailbox).keeping(book());
+        connection.ready(WATCH_PATIENCE).await?;
+        connection
+    } else {
+        Connection::once(identity, mailbox).await?.keeping(book())
+    };
+    look_at_log(cx, entry, &connection);
     Ok(connection)
+}
+
+/// Compares the end of the audit log, which every welcome tells, with the one that was seen last.
+fn look_at_log(cx: &Context, entry: &MeshEntry, connection: &Connection) {
+    let Some(told) = connection.hello_ack().ok().and_then(|ack| audit_heads::told(&ack)) else { return };
+    let looked = cx.store.seen_head(&entry.mesh_id).and_then(|seen| {
+        match glance(&entry.mesh_id, seen.as_ref(), &told) {
+            // A longer log costs a question, which sessions and `audit` ask.
+            Glance::Longer => {}
+            Glance::Extends if seen.is_none() => cx.store.keep_head(kept(&entry.mesh_id, &told))?,
+            Glance::Extends => {}
+            Glance::Fault(fault) => warn_of_log(cx, entry, &fault),
+        }
+        Ok(())
+    });
+    if let Err(error) = looked {
+        cx.out.warn(&format!("The audit log of {} was not compared: {error}", clean(&entry.slug)));
+    }
+}
+
+/// Says loudly what does not fit, whatever else is printed.
+pub fn warn_of_log(cx: &Context, entry: &MeshEntry, fault: &HeadFault) {
+    let path = cx.store.heads_path();
+    cx.out.warn(&format!(
+        "THE AUDIT LOG OF {} IS NOT THE ONE THAT WAS SEEN BEFORE: {fault}. Ask the people who run the broker; after a restored \
+         backup that you know of, remove the mesh from {}.",
+        clean(&entry.slug),
+        path.display()
+    ));
 }
 
 /// Opens a connection for requests, runs `work` and closes it.

@@ -49,4 +49,5 @@ pub const EVENTS: &[Listener] = &[
     Listener::of::<streams::notes::StreamNotes>(),
     Listener::of::<streams::notes::GapNotes>(),
     Listener::of::<streams::notes::DeletedNotes>(),
+    Listener::of_welcomes::<audit::session::LogWatch>(),
 ];

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use claudemesh_protocol::call::ServerBody;
+use claudemesh_protocol::session::HelloAck;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 
 use super::{JoinedMesh, Session};
-use crate::connection::Heard;
+use crate::connection::{Heard, State};
 
 /// What a feature does about the events of one type.
 pub trait OnEvent: 'static {
@@ -19,6 +20,17 @@ pub trait OnEvent: 'static {
     fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<Self::Event>);
 }
 
+/// What a feature does each time the broker welcomes the session: at the start and after every reconnect.
+pub trait OnWelcome: Default + Send + 'static {
+    /// Called with the welcome; the next one waits for it.
+    fn on_welcome(
+        &mut self,
+        session: &Arc<Session>,
+        bound: &JoinedMesh,
+        ack: &HelloAck,
+    ) -> impl Future<Output = ()> + Send;
+}
+
 /// An entry of the list: a feature that listens in every mesh of the session.
 pub struct Listener(fn(&Arc<Session>, &JoinedMesh) -> BoxFuture<'static, ()>);
 
@@ -27,6 +39,31 @@ impl Listener {
     pub const fn of<F: OnEvent>() -> Self {
         Self(follow::<F>)
     }
+
+    /// The entry for a feature that wants to see every welcome.
+    pub const fn of_welcomes<F: OnWelcome>() -> Self {
+        Self(welcomed::<F>)
+    }
+}
+
+fn welcomed<F: OnWelcome>(session: &Arc<Session>, bound: &JoinedMesh) -> BoxFuture<'static, ()> {
+    let mut state = bound.connection.watch();
+    let (session, bound) = (Arc::clone(session), bound.clone());
+    async move {
+        let mut feature = F::default();
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                State::Ready(ack) => feature.on_welcome(&session, &bound, &ack).await,
+                State::Closed(_) => return,
+                State::Connecting(_) => {}
+            }
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+    .boxed()
 }
 
 /// Listens from now on; the future passes on what is heard, until the connection is closed for good.

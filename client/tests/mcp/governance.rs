@@ -1,9 +1,10 @@
 //! Who may do what, and what is kept of it: capabilities and the audit log at the shell, against a real broker.
 
 use anyhow::{Context, Result};
+use claudemesh_testkit::cli::CommandLine;
 use serde_json::{Value, json};
 
-use super::team::{Team, stderr, stdout};
+use super::team::{Team, session, stderr, stdout};
 
 fn row<'a>(answer: &'a Value, name: &str) -> &'a Value {
     let rows = answer["members"].as_array().into_iter().flatten();
@@ -86,7 +87,8 @@ async fn the_log_is_listed_verified_and_exported() -> Result<()> {
 async fn a_log_that_does_not_extend_the_head_seen_before_is_cried_out() -> Result<()> {
     let team = Team::start().await?;
     let first = team.bob.json(&["audit", "heads", "--json"])?;
-    assert_eq!((&first["extends"], &first["seenSeq"]), (&json!(true), &Value::Null));
+    // The verb's own welcome told the same head.
+    assert_eq!((&first["extends"], &first["seenSeq"]), (&json!(true), &first["seq"]));
     let health: Value = ureq::get(format!("{}/health", team.broker.base())).call()?.body_mut().read_json()?;
     assert_eq!(health["auditKey"], first["key"]);
     team.ann.json(&["topic", "create", "plans", "--json"])?;
@@ -122,5 +124,46 @@ async fn a_log_that_does_not_extend_the_head_seen_before_is_cried_out() -> Resul
     }
     with(&|_| {})?;
     assert_eq!(team.bob.json(&["audit", "verify", "--json"])?["valid"], true);
+    Ok(())
+}
+
+/// The log of a broker loses its end while nobody looks: whoever was connected before says so at the next welcome.
+#[tokio::test]
+async fn a_broker_whose_log_was_cut_is_found_out_at_the_next_welcome() -> Result<()> {
+    use diesel::prelude::*;
+
+    let mut team = Team::start().await?;
+    team.ann.json(&["topic", "create", "plans", "--json"])?;
+    let seen = team.bob.json(&["audit", "heads", "--json"])?["seq"].as_i64().context("a head")?;
+    // Ann never asked: her verbs keep what their welcome told first.
+    let kept = |person: &CommandLine| -> Result<Value> {
+        let text = std::fs::read_to_string(person.config_dir().join("audit-heads.json"))?;
+        Ok(serde_json::from_str::<Value>(&text)?["heads"][0]["seq"].clone())
+    };
+    assert!(kept(&team.ann)?.as_i64().is_some_and(|seq| seq >= 1));
+    assert!(!stderr(&team.bob.run(&["peers"])?).contains("AUDIT LOG"));
+
+    let (before, data) = (team.broker.address().port(), team.broker.data_dir().join("claudemesh.db"));
+    team.broker.stop();
+    let mut database = SqliteConnection::establish(data.to_str().context("utf-8")?)?;
+    diesel::sql_query(format!("DELETE FROM audit_log WHERE seq > 1")).execute(&mut database)?;
+    drop(database);
+    team.broker.restart().await?;
+    for person in [&team.ann, &team.bob] {
+        let path = person.config_dir().join("config.json");
+        let after = team.broker.address().port();
+        let text = std::fs::read_to_string(&path)?.replace(&format!(":{before}"), &format!(":{after}"));
+        std::fs::write(&path, text)?;
+    }
+
+    let mut bob = session(&team.bob, "bob-1", "BobS").await?;
+    let note = bob.channel_with("[audit]").await?;
+    assert!(note.content.contains("was cut off") && note.meta["kind"] == "audit_fault", "{}", note.content);
+    let peers = team.ann.run(&["peers"])?;
+    let said = stderr(&peers);
+    assert_eq!(peers.status.code(), Some(0));
+    assert!(said.contains("IS NOT THE ONE THAT WAS SEEN BEFORE") && said.contains("cut off"), "{said}");
+    assert_eq!(kept(&team.bob)?, seen, "what was seen stays");
+    bob.end().await?;
     Ok(())
 }

@@ -12,11 +12,10 @@ use claudemesh_protocol::time::iso;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HeadFault, extends, kept};
-use crate::config::MeshEntry;
+use crate::config::audit_heads::{self, Glance, HeadFault, extends, glance, kept};
 use crate::connection::Connection;
 use crate::context::Context;
-use crate::context::connect::ask;
+use crate::context::connect::{ask, warn_of_log};
 use crate::error::{CliError, ExitCode, sentence};
 use crate::output::{Style, clean};
 use crate::verb::shape::{InMesh, in_mesh};
@@ -209,9 +208,15 @@ fn list(cx: &Context, args: ListArgs) -> Result<(), CliError> {
     })
 }
 
-/// Looks at the head and keeps it when it extends the one before. Answers what was seen before and what does not fit.
-async fn look(cx: &Context, connection: &Connection, mesh: &MeshId) -> Result<(Heads, Option<HeadFault>), CliError> {
+/// What [`look`] found: the head, what does not fit, and whether the user was warned of that when the connection was opened.
+type Looked = (Heads, Option<HeadFault>, bool);
+
+/// Looks at the head and keeps it when it extends the one before.
+async fn look(cx: &Context, connection: &Connection, mesh: &MeshId) -> Result<Looked, CliError> {
     let seen = cx.store.seen_head(mesh)?;
+    let welcome = connection.hello_ack().ok().and_then(|ack| audit_heads::told(&ack));
+    let warned = !connection.is_session()
+        && welcome.is_some_and(|told| matches!(glance(mesh, seen.as_ref(), &told), Glance::Fault(_)));
     let told = connection.audit_heads(seen.as_ref().map(|seen| seen.seq)).await?;
     let fault = extends(mesh, seen.as_ref(), &told).err();
     if fault.is_none() {
@@ -227,18 +232,7 @@ async fn look(cx: &Context, connection: &Connection, mesh: &MeshId) -> Result<(H
         extends: fault.is_none(),
         fault: fault.as_ref().map(ToString::to_string),
     };
-    Ok((heads, fault))
-}
-
-/// Says loudly what does not fit, whatever else is printed.
-fn cry(cx: &Context, entry: &MeshEntry, fault: &HeadFault) {
-    let path = cx.store.heads_path();
-    cx.out.warn(&format!(
-        "THE AUDIT LOG OF {} IS NOT THE ONE THAT WAS SEEN BEFORE: {fault}. Ask the person who runs the broker; after a restored backup \
-         that you know of, remove the mesh from {}.",
-        clean(&entry.slug),
-        path.display()
-    ));
+    Ok((heads, fault, warned))
 }
 
 fn exit(fine: bool) -> ExitCode {
@@ -252,12 +246,12 @@ fn exit(fine: bool) -> ExitCode {
 fn verify(cx: &Context) -> Result<ExitCode, CliError> {
     let entry = cx.mesh_entry()?;
     let mesh = entry.mesh_id.clone();
-    let (found, fault) = ask(cx, &entry, |connection| async move {
-        let (_, fault) = look(cx, &connection, &mesh).await?;
-        Ok((connection.audit_verify().await?, fault))
+    let (found, fault, warned) = ask(cx, &entry, |connection| async move {
+        let (_, fault, warned) = look(cx, &connection, &mesh).await?;
+        Ok((connection.audit_verify().await?, fault, warned))
     })?;
-    if let Some(fault) = &fault {
-        cry(cx, &entry, fault);
+    if let Some(fault) = fault.as_ref().filter(|_| !warned) {
+        warn_of_log(cx, &entry, fault);
     }
     let value = Verdict {
         valid: found.valid && fault.is_none(),
@@ -280,9 +274,9 @@ fn verify(cx: &Context) -> Result<ExitCode, CliError> {
 fn heads(cx: &Context) -> Result<ExitCode, CliError> {
     let entry = cx.mesh_entry()?;
     let mesh = entry.mesh_id.clone();
-    let (heads, fault) = ask(cx, &entry, |connection| async move { look(cx, &connection, &mesh).await })?;
-    if let Some(fault) = &fault {
-        cry(cx, &entry, fault);
+    let (heads, fault, warned) = ask(cx, &entry, |connection| async move { look(cx, &connection, &mesh).await })?;
+    if let Some(fault) = fault.as_ref().filter(|_| !warned) {
+        warn_of_log(cx, &entry, fault);
     }
     let value = Heads { mesh: entry.slug.clone(), ..heads };
     cx.out.answer(&value, |out| {
