@@ -168,6 +168,48 @@ async fn an_invite_lets_in_as_often_as_it_says_and_only_whom_it_meets() {
 }
 
 #[actix_rt::test]
+async fn a_members_invite_is_worth_as_much_as_the_member() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (bob, row) = enrol(&app, &team, "member").await;
+    let permissions = "/cli/mesh/team/permissions";
+    let allow = |word: Value| {
+        let body = json!({"member_id": row.member_id, "permissions": {"canInvite": word}});
+        call("POST", permissions).json(&body).by(&team.creator)
+    };
+    assert_eq!(send(&app, allow(json!(true))).await.0, 200);
+    let invite = |role: &str| {
+        let invite = invite_request(&team, role, 9);
+        let canonical = signed::invite_v2(&team.id, &invite.invite_id, invite.expires_at, role, &team.owner.public());
+        CreateInvite { signature_v2: bob.sign(canonical.as_bytes()), ..invite }
+    };
+    let path = format!("/mesh/{}/invites", team.id);
+    let admin = call("POST", path.clone()).json(&invite("admin")).by(&bob);
+    assert_eq!(code(&send(&app, admin).await), (403, "forbidden"), "only the owner invites admins");
+    let older = CreateInvite { v1_token_hash: Some("ab".repeat(32)), ..invite("member") };
+    assert_eq!(code(&send(&app, call("POST", path.clone()).json(&older).by(&bob)).await), (400, "invalid_args"));
+    let made = invite("member");
+    // Signed by one, sent by another: no.
+    assert_eq!(code(&send(&app, call("POST", path.clone()).json(&made).by(&team.owner)).await), (401, "bad_signature"));
+    assert_eq!(send(&app, call("POST", path).json(&made).by(&bob)).await.0, 201);
+    let claim = || {
+        let recipient = crypto_box::SecretKey::generate(&mut rand::rngs::OsRng);
+        let body = claim_request(&made.code, &key(), &recipient);
+        call("POST", format!("/invites/{}/claim", made.code)).json(&body)
+    };
+    let claimed = send(&app, claim()).await;
+    assert_eq!((claimed.0, &claimed.1["signed_by"]), (200, &json!(bob.public())), "{}", claimed.1);
+    assert_eq!(send(&app, allow(json!(null))).await.0, 200);
+    assert_eq!(code(&send(&app, claim()).await), (403, "revoked"));
+    assert_eq!(send(&app, allow(json!(true))).await.0, 200);
+    assert_eq!(send(&app, claim()).await.0, 200);
+    let by = crate::audit::By::nobody(NOW);
+    assert!(crate::db::members::revoke(&bench.state.storage(&team.id), &row.member_id, &by).await.unwrap());
+    assert_eq!(code(&send(&app, claim()).await), (403, "revoked"), "a ban ends it");
+}
+
+#[actix_rt::test]
 async fn an_older_link_lets_in_through_its_token() {
     let bench = bench(|_| {}).await;
     let app = app!(bench);
