@@ -3,6 +3,7 @@
 use std::fmt;
 
 use claudemesh_protocol::error::{ErrorClass, ErrorCode, ErrorFrame};
+use claudemesh_protocol::features::messaging::Candidate;
 use serde_json::{Map, Value, json};
 
 /// Exit codes of every command. Scripts may rely on them.
@@ -146,6 +147,9 @@ impl CliError {
     pub fn advice(&self) -> Option<&str> {
         let general = match self.exit {
             ExitCode::Success | ExitCode::Cancelled => None,
+            ExitCode::Auth if self.code == "timestamp_skew" => Some(
+                "One of the two clocks is wrong: let this machine set its clock by the network, or tell the operator of the broker.",
+            ),
             ExitCode::Auth => Some("The mesh may have forgotten this member: see `claudemesh doctor`, or join again."),
             ExitCode::InvalidArgs => Some("See `claudemesh help`."),
             ExitCode::Network => Some("See `claudemesh doctor` for what is unreachable."),
@@ -174,6 +178,12 @@ impl CliError {
             (ExitCode::InvalidArgs, None) => self.hint(format!("See `{words} --help`.")),
             _ => self,
         }
+    }
+
+    /// What an ambiguous target may mean.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let list = self.fields.get("candidates").cloned().unwrap_or_default();
+        serde_json::from_value(list).unwrap_or_default()
     }
 
     /// The form for scripts.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
-use crate::session::notes::{BRACKETS, harmless, without_tags};
+use crate::session::notes::{BRACKETS, harmless, harmless_value, without_tags};
 
 /// How the answer is printed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -236,6 +236,11 @@ impl Output {
         // What a broker or a peer wrote may be in it.
         let shown = |text| if self.for_model { Cow::Owned(harmless(text)) } else { clean_lines(text) };
         let _ = writeln!(stderr, "Error: {}", shown(&error.message));
+        for candidate in error.candidates() {
+            let line = crate::features::messaging::described(&candidate);
+            let line = if self.for_model { harmless_value(&line) } else { clean(&line).into_owned() };
+            let _ = writeln!(stderr, "  {line}");
+        }
         if let Some(hint) = error.advice() {
             let _ = writeln!(stderr, "Hint: {}", shown(hint));
         }

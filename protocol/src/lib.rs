@@ -10,6 +10,7 @@
 //! - [`call`]: which answer belongs to which request, and the macro that declares the messages of a feature.
 //! - [`capability`]: what members may be allowed to do.
 //! - [`session`]: `hello`, `session_hello`, `hello_ack`.
+//! - [`name`]: the rule for names of members and sessions, and the address `member/session`.
 //! - [`features`]: one folder per feature, named as in the broker and the client.
 //! - [`error`]: the table of stable error codes and the `error` frame.
 //! - [`crypto`]: keys, signed strings, the direct envelope, sealed boxes, invites, signed HTTP requests.
@@ -26,6 +27,7 @@ pub mod frame;
 pub mod id;
 pub mod limits;
 pub mod message;
+pub mod name;
 pub mod session;
 pub mod target;
 #[cfg(feature = "testing")]

@@ -94,6 +94,10 @@ pub const MAX_BAD_FRAMES: u32 = 100;
 /// An invite may be open for at most this many days: a year, leap years included.
 pub const MAX_INVITE_DAYS: u64 = 366;
 
+/// The name that a member or a session had before it was renamed means it for so long: what others have written down still works
+/// the next day, and then the name is free.
+pub const FORMER_NAME_TTL: Duration = Duration::from_secs(24 * 3_600);
+
 /// A bound in whole milliseconds, as clocks count.
 pub const fn millis(bound: Duration) -> i64 {
     let millis = bound.as_millis();

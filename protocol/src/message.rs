@@ -234,6 +234,8 @@ wire_features! {
     Presence => features::presence,
     /// Labels on sessions.
     Groups => features::groups,
+    /// Members: who one is, names, roles, removal.
+    Members => features::members,
     /// Channels with history.
     Topics => features::topics,
     /// One JSON value per key.

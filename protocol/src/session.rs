@@ -183,8 +183,11 @@ pub struct Waiting {
 pub struct HelloAck {
     /// Id of the connection record.
     pub presence_id: PresenceId,
-    /// The effective name.
+    /// The effective name of this session.
     pub member_display_name: String,
+    /// Name of the member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_name: Option<String>,
     /// Wire version of the broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol_version: Option<u32>,

@@ -5,8 +5,12 @@ use std::fmt;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+
 use crate::id::PublicKey;
 use crate::limits;
+use crate::name::is_invisible;
 
 /// The `targetSpec` field: one text or an array of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -89,7 +93,7 @@ pub enum Target {
     Group(String),
     /// `#id` or `#name`: the subscribers of a topic.
     Topic(String),
-    /// Anything else: a display name, or a key prefix of at least 8 hex digits.
+    /// Anything else: a name of a member or a session, `member/session`, or a key prefix of at least 8 hex digits.
     Name(String),
 }
 
@@ -138,17 +142,23 @@ impl Target {
     }
 }
 
-/// Checks a group name: levels of any printable text without `@`, `#`, `,`, quotes or controls, separated by `/`.
+/// Checks a group name: levels of letters and digits of any script, `-`, `_` and `.`, separated by `/`. Answers it in the form in
+/// which it is kept.
 ///
 /// # Errors
 /// [`TargetError::BadGroup`].
 pub fn group_name(text: &str) -> Result<String, TargetError> {
-    let name = text.trim().trim_start_matches('@').trim();
+    let name: String = text.trim().trim_start_matches('@').trim().nfc().collect();
     let fine = !name.is_empty()
         && name.chars().count() <= limits::MAX_GROUP_CHARS
         && name.split('/').all(|level| !level.is_empty())
-        && name.chars().all(|symbol| symbol.is_alphanumeric() || "-_./: ".contains(symbol));
-    if fine { Ok(name.into()) } else { Err(TargetError::BadGroup) }
+        && name.chars().all(|symbol| is_word(symbol) || "-_./".contains(symbol));
+    if fine { Ok(name) } else { Err(TargetError::BadGroup) }
+}
+
+/// Letters, digits and the marks that some scripts put on letters.
+fn is_word(symbol: char) -> bool {
+    (symbol.is_alphanumeric() || is_combining_mark(symbol)) && !is_invisible(symbol)
 }
 
 /// Why a name cannot be given to someone: no one could be reached by it.
@@ -206,8 +216,12 @@ mod tests {
 
     #[test]
     fn a_checked_group_name_stays_as_it_is() {
-        assert_eq!(group_name(" @ a b ").as_deref(), Ok("a b"));
-        assert_eq!(group_name("a b").as_deref(), Ok("a b"));
+        assert_eq!(group_name(" @ a-b ").as_deref(), Ok("a-b"));
+        assert_eq!(group_name("a/b_c.d").as_deref(), Ok("a/b_c.d"));
+        assert_eq!(group_name("e\u{301}quipe").as_deref(), Ok("équipe"));
+        for bad in ["a b", "bad name", "x;y", "", "@", "a:b", "a,b", "\u{3164}", "a\u{200b}", "a//b", "/a"] {
+            assert_eq!(group_name(bad), Err(TargetError::BadGroup), "{bad:?}");
+        }
     }
 
     #[test]

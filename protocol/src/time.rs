@@ -67,9 +67,37 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
 }
 
+/// By how much and which way a clock differs from the broker's, for who sent a time that is refused: `the clock of this client is
+/// 10 min 3 s behind the broker's; at most 60 s are allowed`.
+pub fn skew_words(theirs_ms: i64, broker_ms: i64) -> String {
+    let seconds = broker_ms.saturating_sub(theirs_ms).unsigned_abs() / 1_000;
+    let way = if theirs_ms < broker_ms { "behind" } else { "ahead of" };
+    let amount = match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds} s"),
+        (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, ..) => format!("{days} d {hours} h"),
+    };
+    let allowed = crate::limits::MAX_CLOCK_SKEW_MS / 1_000;
+    format!("the clock of this client is {amount} {way} the broker's; at most {allowed} s are allowed")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_skew_says_how_much_and_which_way() {
+        let words = |theirs: i64, broker: i64| skew_words(theirs * 1_000, broker * 1_000);
+        assert_eq!(
+            words(0, 603),
+            "the clock of this client is 10 min 3 s behind the broker's; at most 60 s are allowed"
+        );
+        assert!(words(61, 0).contains("is 1 min 1 s ahead of the broker's"));
+        assert!(words(0, 7_260).contains("is 2 h 1 min behind"));
+        assert!(words(90_000, 0).contains("is 1 d 1 h ahead of"));
+        assert!(skew_words(i64::MIN, i64::MAX).contains("behind"));
+    }
 
     #[test]
     fn iso_writes_known_instants() {

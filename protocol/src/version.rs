@@ -11,7 +11,24 @@ pub const CAP_PULL: &str = "pull";
 pub const CAP_EPHEMERAL: &str = "ephemeral";
 /// The session is over when its socket closes: no grace in which it counts as away.
 pub const CAP_NO_LEASE: &str = "no_lease";
+/// A shell that reads its member's messages for as long as its verb runs. It is no session: no other is told that it comes and goes,
+/// it is over when its socket closes, and a write for all sessions of the member is none for it.
+pub const CAP_SHELL: &str = "shell";
+
+/// The broker keeps groups of members, renames members and sessions, and lets the owner change roles: `whoami` and its like.
+pub const CAP_MEMBERS: &str = "members";
 
 /// What the broker announces in `hello_ack.capabilities`.
-pub const BROKER_CAPABILITIES: &[&str] =
-    &["client_ack", "pull", "ephemeral", "resolve_target", "target_session", "receipts", "trace", "echo", "confirm"];
+pub const BROKER_CAPABILITIES: &[&str] = &[
+    "client_ack",
+    "pull",
+    "ephemeral",
+    "resolve_target",
+    "target_session",
+    "receipts",
+    "trace",
+    "echo",
+    "confirm",
+    "shell",
+    "members",
+];

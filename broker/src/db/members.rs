@@ -12,6 +12,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::json;
 
+use super::former_names::{Subject, insert_former};
 use super::schema::members;
 use crate::audit::{Audit, By};
 use crate::db::columns::{self, Json, Text, TextColumn};
@@ -112,8 +113,10 @@ pub struct Member {
     pub joined_at_ms: i64,
     /// Unix milliseconds.
     pub last_seen_at_ms: Option<i64>,
-    /// Unix milliseconds; set while banned.
+    /// Unix milliseconds; set while banned or removed.
     pub revoked_at_ms: Option<i64>,
+    /// Unix milliseconds; it was removed or has left, and its key may join again.
+    pub removed_at_ms: Option<i64>,
 }
 
 impl Member {
@@ -132,7 +135,13 @@ impl Member {
             joined_at_ms,
             last_seen_at_ms: None,
             revoked_at_ms: None,
+            removed_at_ms: None,
         }
+    }
+
+    /// Banned: its key cannot join again.
+    pub fn banned_at_ms(&self) -> Option<i64> {
+        self.revoked_at_ms.filter(|_| self.removed_at_ms.is_none())
     }
 }
 
@@ -273,11 +282,19 @@ pub async fn update(
             message_mode: patch.message_mode.as_deref(),
             role: patch.role.map(Role::as_str),
         };
+        let before = live!(mesh, member).select(members::display_name).first::<String>(conn).await.optional()?;
+        let renamed = before.filter(|before| patch.display_name.as_ref().is_some_and(|name| name != before));
         // Diesel refuses an update that changes nothing.
         let changed = *patch != MemberPatch::default()
             && diesel::update(live!(mesh, member)).set(changes).execute(conn).await? == 1;
         let found = live!(mesh, member).select(Member::as_select()).first(conn).await.optional()?;
-        let payload = json!({"member": member, "fields": patch.fields(), "role": patch.role.map(Role::as_str)});
+        if let Some(from) = &renamed {
+            insert_former!(conn, mesh, Subject::Member(member.clone()), from, by.at_ms);
+        }
+        let mut payload = json!({"member": member, "fields": patch.fields(), "role": patch.role.map(Role::as_str)});
+        if let Some(from) = renamed {
+            payload["renamed"] = json!({"from": from, "to": patch.display_name});
+        }
         Ok((found, Audit::when(changed, || by.entry("member_changed", payload))))
     })?)
 }
@@ -305,7 +322,8 @@ pub async fn unrevoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<b
         let banned = members::table
             .find(member.as_str())
             .filter(members::mesh_id.eq(mesh.as_str()))
-            .filter(members::revoked_at_ms.is_not_null());
+            .filter(members::revoked_at_ms.is_not_null())
+            .filter(members::removed_at_ms.is_null());
         let changed = diesel::update(banned).set(members::revoked_at_ms.eq(None::<i64>)).execute(conn).await? == 1;
         Ok((changed, Audit::when(changed, || by.entry("member_unbanned", json!({"member": member})))))
     })?)
@@ -340,12 +358,16 @@ pub async fn rejoin(store: &MeshStore, member: &Member) -> Result<Rejoined, DbEr
         let already_member = known.is_some();
         let before = known.clone();
         let now = match known {
-            Some(known) => Member { role: Role::Owner, revoked_at_ms: None, ..known },
+            Some(known) => Member { role: Role::Owner, revoked_at_ms: None, removed_at_ms: None, ..known },
             None => member.clone(),
         };
         if already_member {
             let row = members::table.find(now.id.as_str()).filter(members::mesh_id.eq(mesh.as_str()));
-            let change = (members::role.eq(Role::Owner.as_str()), members::revoked_at_ms.eq(None::<i64>));
+            let change = (
+                members::role.eq(Role::Owner.as_str()),
+                members::revoked_at_ms.eq(None::<i64>),
+                members::removed_at_ms.eq(None::<i64>),
+            );
             diesel::update(row).set(change).execute(conn).await?;
         } else {
             diesel::insert_into(members::table).values(now.clone()).execute(conn).await?;

@@ -36,6 +36,7 @@ diesel::table! {
         joined_at_ms -> BigInt,
         last_seen_at_ms -> Nullable<BigInt>,
         revoked_at_ms -> Nullable<BigInt>,
+        removed_at_ms -> Nullable<BigInt>,
     }
 }
 
@@ -57,6 +58,7 @@ diesel::table! {
         first_seen_at_ms -> BigInt,
         last_seen_at_ms -> BigInt,
         proven -> Bool,
+        renamed_from -> Nullable<Text>,
     }
 }
 
@@ -77,5 +79,25 @@ diesel::table! {
         member_id -> Text,
         capability -> Text,
         allowed -> Bool,
+    }
+}
+
+diesel::table! {
+    member_groups (mesh_id, member_id, name) {
+        mesh_id -> Text,
+        member_id -> Text,
+        name -> Text,
+        role -> Nullable<Text>,
+        joined_at_ms -> BigInt,
+    }
+}
+
+diesel::table! {
+    former_names (mesh_id, kind, subject, name) {
+        mesh_id -> Text,
+        kind -> Text,
+        subject -> Text,
+        name -> Text,
+        until_ms -> BigInt,
     }
 }

@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use claudemesh_protocol::capability::Capability;
+use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::capabilities::Overrides;
+use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::meshes::{PatchMesh, PatchSettings};
 use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
@@ -18,7 +20,6 @@ use diesel_async::RunQueryDsl;
 
 use crate::audit::{self, By};
 use crate::db::members::{self as members, MemberPatch, Role};
-use crate::db::meshes;
 use crate::db::rights::{self, EditError, Rights, Subject};
 use crate::db::sessions::{self as presence, SessionRecord, SessionsPart, StatsDelta};
 use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
@@ -26,6 +27,7 @@ use crate::db::tests::declared;
 use crate::db::{Db, DbError};
 use crate::features::clock::store as clock;
 use crate::features::contexts::store as contexts;
+use crate::db::{former_names, member_groups, membership, meshes};
 use crate::features::enrolment::store::{self as enrolment, Invite};
 use crate::features::memory::store as memory;
 use crate::features::messaging::store::testing::message;
@@ -38,6 +40,7 @@ use crate::features::topics::store::{self as topics, Topic};
 use crate::journal::{Batch, WriteError, write_batch};
 use crate::quota::Quotas;
 use crate::search::query::Query;
+use crate::refusal::Refusal;
 
 /// `feature::function` of every public async function in a store that takes one mesh's storage.
 fn scoped() -> BTreeSet<String> {
@@ -46,6 +49,9 @@ fn scoped() -> BTreeSet<String> {
     // The stores that a mesh itself has, then those of its features.
     let own = [
         ("audit", "audit"),
+        ("former_names", "db/former_names.rs"),
+        ("member_groups", "db/member_groups.rs"),
+        ("membership", "db/membership.rs"),
         ("members", "db/members.rs"),
         ("meshes", "db/meshes.rs"),
         ("presence", "db/sessions"),
@@ -119,6 +125,10 @@ store_suite! {
         members::revoke(&here, &banned.id, &by).await.unwrap();
         let changes = [(Capability::CanInvite, Some(true))].into();
         rights::edit(&here, &Subject::Member(bob.id.clone()), &changes, &by).await.unwrap();
+        let group = Group { name: "dev".into(), role: None };
+        member_groups::put(&here, &owner.id, &group, &by).await.unwrap();
+        let patch = MemberPatch { display_name: Some("Bob".into()), ..MemberPatch::default() };
+        members::update(&here, &bob.id, &patch, &by).await.unwrap();
         let topic = Topic {
             id: "topic-of-home".into(),
             mesh_id: home.id.clone(),
@@ -262,6 +272,7 @@ store_suite! {
                 first_seen_at_ms: NOW,
                 last_seen_at_ms: NOW,
                 proven: true,
+                renamed_from: None,
             }],
             stats: vec![StatsDelta {
                 mesh_id: home.id.clone(),
@@ -584,6 +595,23 @@ store_suite! {
         check!("members::rejoin", members::rejoin(&there, &member(&abroad.id, "back", Role::Owner)), |done: Result<members::Rejoined, DbError>| {
             done.unwrap().former.len() == 1
         });
+        check!("former_names::load", former_names::load(&db_there), |names: Result<former_names::FormerNames, DbError>| {
+            names.unwrap().of_name("bobby").count() == 0
+        });
+        check!(
+            "former_names::session_renamed",
+            former_names::session_renamed(&there, &session, ("api", "web"), &by),
+            |done: Result<(), DbError>| done.is_ok()
+        );
+        check!("member_groups::load", member_groups::load(&db_there), |groups: Result<member_groups::MemberGroups, DbError>| groups.unwrap().is_empty());
+        check!("member_groups::put", member_groups::put(&there, &bob.id, &group, &by), |done: Result<(), DbError>| done.is_ok());
+        check!("member_groups::remove", member_groups::remove(&there, &owner.id, "dev", &by), |done: Result<bool, DbError>| {
+            !done.unwrap()
+        });
+        check!("membership::remove", membership::remove(&there, &bob.id, &by), |done: Result<bool, DbError>| !done.unwrap());
+        check!("membership::transfer", membership::transfer(&there, &bob.id, &by), |done: Result<membership::Transferred, Refusal>| {
+            done.unwrap_err().code == ErrorCode::Forbidden
+        });
         check!("meshes::archive", meshes::archive(&there, &by), |done: Result<bool, DbError>| done.unwrap());
         check!("meshes::restore", meshes::restore(&there, &by), |done: Result<bool, DbError>| done.unwrap());
         check!("meshes::delete", meshes::delete(&there, &by), |done: Result<bool, DbError>| done.unwrap());
@@ -596,7 +624,16 @@ store_suite! {
 fn no_store_changes_shared_things_without_a_word_for_the_audit_log() {
     let mut silent = Vec::new();
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
-    let stores = ["features", "db/members.rs", "db/meshes.rs", "db/rights.rs", "db/sessions"];
+    let stores = [
+        "features",
+        "db/former_names.rs",
+        "db/member_groups.rs",
+        "db/membership.rs",
+        "db/members.rs",
+        "db/meshes.rs",
+        "db/rights.rs",
+        "db/sessions",
+    ];
     for file in stores.iter().flat_map(|path| files(&source.join(path))) {
         let text = std::fs::read_to_string(&file).unwrap();
         let lines: Vec<&str> = text.lines().collect();

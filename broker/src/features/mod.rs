@@ -26,6 +26,7 @@ crate::feature_table! {
     messaging: Messaging => messaging::Messaging,
     presence: Presence => presence::Presence,
     groups: Groups => groups::Groups,
+    members: Members => members::Members,
     topics: Topics => topics::Topics,
     state: State => state::State,
     tasks: Tasks => tasks::Tasks,

@@ -15,6 +15,7 @@ use claudemesh_protocol::crypto::http as signed_http;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
+use claudemesh_protocol::time::skew_words;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use rand::RngCore;
@@ -123,7 +124,11 @@ impl FromRequest for Signed {
             let path = request.uri().path_and_query().map_or(request.path(), |path| path.as_str());
             let now_ms = state.clock.now_ms();
             let method = request.method().as_str();
-            let signer = signed_http::verify(key, timestamp, signature, method, path, &body, now_ms)?;
+            let signer = signed_http::verify(key, timestamp, signature, method, path, &body, now_ms);
+            let signer = signer.map_err(|code| match (code, timestamp.parse()) {
+                (ErrorCode::TimestampSkew, Ok(theirs_ms)) => Refusal::new(code, skew_words(theirs_ms, now_ms)),
+                _ => code.into(),
+            })?;
             let mut raw = [0; 64];
             hex::decode_to_slice(signature, &mut raw).map_err(|_| ErrorCode::Malformed)?;
             Ok(Self { key: signer, body: Body(body), signature: raw, now_ms })

@@ -2,11 +2,10 @@
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::groups::Group;
-use claudemesh_protocol::{limits, target};
+use claudemesh_protocol::{limits, name, target};
 
 use crate::db::members::Role;
 use crate::refusal::Refusal;
-use crate::session::hello::is_reordering;
 
 type Checked<T> = Result<T, Refusal>;
 
@@ -29,28 +28,20 @@ pub fn slug(text: &str) -> Checked<String> {
     fail(ErrorCode::InvalidName, "expected a slug of 2 to 32 lower-case letters, digits and `-`, not starting with `-`")
 }
 
-/// Trims and checks a name shown to people: 1 to 64 characters, no controls.
+/// Checks a text shown to people in one line, see [`name::visible`].
 ///
 /// # Errors
 /// `invalid_name`.
 pub fn display_name(text: &str) -> Checked<String> {
-    let name = text.trim();
-    let fine = !name.is_empty()
-        && name.chars().count() <= limits::MAX_NAME_CHARS
-        && !name.chars().any(|symbol| symbol.is_control() || is_reordering(symbol));
-    if fine { Ok(name.into()) } else { fail(ErrorCode::InvalidName, "expected a name of 1 to 64 printable characters") }
+    name::visible(text).or_else(|error| fail(ErrorCode::InvalidName, error.to_string()))
 }
 
-/// As [`display_name`], for somebody new or renamed: the name has to mean that member. Who has such a name already keeps it.
+/// Checks a name for somebody new or renamed, see [`name::chosen`]. A member that has another kind of name already keeps it.
 ///
 /// # Errors
 /// `invalid_name`.
 pub fn member_name(text: &str) -> Checked<String> {
-    let name = display_name(text)?;
-    match target::addressable(&name) {
-        Ok(()) => Ok(name),
-        Err(error) => fail(ErrorCode::InvalidName, error.to_string()),
-    }
+    name::chosen(text).or_else(|error| fail(ErrorCode::InvalidName, error.to_string()))
 }
 
 /// Checks a free role text; an empty one clears.

@@ -8,7 +8,7 @@ use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::session::{HelloAck, MemberProfile, MeshPolicy, Response};
 use claudemesh_protocol::time::iso;
 use claudemesh_protocol::version::{
-    BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL, PROTOCOL_VERSION,
+    BROKER_CAPABILITIES, CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL, CAP_SHELL, PROTOCOL_VERSION,
 };
 
 use super::actor::Mesh;
@@ -121,8 +121,12 @@ impl Mesh {
             peer.acks = acks(hello) || (peer.acks && says_nothing(hello));
             peer.pulls = hello.description.can(CAP_PULL);
             peer.older = says_nothing(hello);
-            if let Some(name) = &hello.description.display_name {
+            if let Some(name) = &hello.description.display_name
+                && peer.renamed_from.as_ref() != Some(name)
+            {
                 peer.name.clone_from(name);
+                peer.brought_name.clone_from(name);
+                peer.renamed_from = None;
             }
             if let Some(groups) = hello.description.groups.as_ref().filter(|groups| !groups.is_empty()) {
                 peer.groups.clone_from(groups);
@@ -150,10 +154,20 @@ impl Mesh {
             .or_else(|| known.map(|known| known.groups.clone()).filter(|groups| !groups.is_empty()))
             .unwrap_or_else(|| member.default_groups.clone());
         let fresh = Peer::new(at, member, hello.session_key, Moment { mono_ms: mono, wall_ms: now });
+        let brought_name = description.display_name.clone().unwrap_or_default();
+        // A session that was renamed keeps its name until its client brings another one.
+        let renamed = known.filter(|known| known.renamed_from.as_ref() == Some(&brought_name));
+        let shell = description.can(CAP_SHELL) && !hello.proven;
         self.core.roster.insert(Peer {
             proven: hello.proven,
             session_id: cut(&hello.session_id),
-            name: description.display_name.clone().unwrap_or(fresh.name),
+            name: match renamed {
+                Some(known) => known.name.clone(),
+                None => description.display_name.clone().unwrap_or(fresh.name),
+            },
+            renamed_from: renamed.map(|_| brought_name.clone()),
+            brought_name,
+            shell,
             pid: hello.pid,
             cwd: cut(&hello.cwd),
             hostname: description.hostname.clone(),
@@ -163,7 +177,7 @@ impl Mesh {
             hook_token_hash: description.hook_token_hash.clone(),
             ephemeral: description.can(CAP_EPHEMERAL) || acts_for.is_some(),
             acts_for,
-            no_lease: description.can(CAP_NO_LEASE),
+            no_lease: description.can(CAP_NO_LEASE) || shell,
             acks: acks(hello),
             pulls: description.can(CAP_PULL),
             older: says_nothing(hello),
@@ -207,6 +221,7 @@ impl Mesh {
         let mut ack = HelloAck {
             presence_id: peer.presence.clone(),
             member_display_name: peer.name.clone(),
+            member_name: Some(member.display_name.clone()),
             protocol_version: Some(PROTOCOL_VERSION),
             broker_version: Some(env!("CARGO_PKG_VERSION").into()),
             capabilities: BROKER_CAPABILITIES.iter().map(|word| (*word).to_owned()).collect(),
@@ -341,6 +356,8 @@ pub fn known_of(peer: &Peer) -> KnownSession {
         visible: peer.visible,
         summary: peer.summary.clone(),
         cwd: peer.cwd.clone(),
+        hostname: peer.hostname.clone(),
+        renamed_from: peer.renamed_from.clone(),
         proven: peer.proven,
     }
 }

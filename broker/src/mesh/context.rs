@@ -33,6 +33,8 @@ use crate::audit::{Head, HeadSigner, SignedHead};
 use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
+use crate::db::former_names::FormerNames;
+use crate::db::member_groups::MemberGroups;
 use crate::db::meshes::MeshRecord;
 use crate::db::rights::{Rights, Subject};
 use crate::journal::{BATCH_WINDOW, Journal, MeshStore};
@@ -404,6 +406,31 @@ impl MeshContext<'_> {
             change(peer);
             self.touch(at);
         }
+    }
+
+    /// What members are in what groups, to change; storage has it already.
+    pub fn member_groups_mut(&mut self) -> &mut MemberGroups {
+        &mut self.core.roster.member_groups
+    }
+
+    /// The names that somebody had, to change; storage has it already.
+    pub fn former_mut(&mut self) -> &mut FormerNames {
+        &mut self.core.roster.former
+    }
+
+    /// The mesh has another owner; storage has it already.
+    pub fn change_owner(&mut self, key: PublicKey) {
+        self.core.owner_key = key;
+    }
+
+    /// The key that owns the mesh and signs its invites.
+    pub fn owner_key(&self) -> PublicKey {
+        self.core.owner_key
+    }
+
+    /// What members may edit themselves.
+    pub fn self_editable(&self) -> SelfEditable {
+        self.core.self_editable
     }
 
     /// Changes a member in memory; storage has it already.

@@ -88,7 +88,7 @@ fn session_record(core: &Core, key: &PublicKey) -> Option<SessionRecord> {
         session_id: peer.map_or(&known.session_id, |peer| &peer.session_id).clone(),
         display_name: peer.map_or(&known.name, |peer| &peer.name).clone(),
         cwd: peer.map_or(&known.cwd, |peer| &peer.cwd).clone(),
-        hostname: peer.and_then(|peer| peer.hostname.clone()),
+        hostname: peer.map_or(&known.hostname, |peer| &peer.hostname).clone(),
         groups: peer.map_or(&known.groups, |peer| &peer.groups).clone(),
         profile: peer.map_or(&known.profile, |peer| &peer.profile).clone(),
         visible: peer.map_or(known.visible, |peer| peer.visible),
@@ -98,6 +98,7 @@ fn session_record(core: &Core, key: &PublicKey) -> Option<SessionRecord> {
         first_seen_at_ms: core.clock.now_ms(),
         last_seen_at_ms: peer.map_or(known.last_seen_ms, |peer| peer.last_seen_ms),
         proven: known.proven,
+        renamed_from: peer.map_or(&known.renamed_from, |peer| &peer.renamed_from).clone(),
     })
 }
 

@@ -22,7 +22,11 @@ pub fn sessions_of(cx: &MeshContext<'_>, target: &WriteTarget) -> Result<Vec<Pee
     let found: Vec<PeerHandle> = of_member
         .iter()
         .copied()
-        .filter(|at| wanted == "*" || cx.roster().get(*at).is_some_and(|peer| peer.session_id == wanted))
+        .filter(|at| {
+            // A shell that reads is no session, so nothing is written to it because it happens to read.
+            let peer = cx.roster().get(*at);
+            peer.is_some_and(|peer| !peer.shell && (wanted == "*" || peer.session_id == wanted))
+        })
         .collect();
     if found.is_empty() {
         return Err(Refusal::new(ErrorCode::NotFound, "none of your sessions is connected to this mesh"));

@@ -24,6 +24,8 @@ impl PeerHandle {
     pub const NONE: Self = Self(0);
 }
 
+use crate::db::former_names::FormerNames;
+use crate::db::member_groups::MemberGroups;
 pub use crate::db::members::{Member, Role};
 
 /// Whether a sender may do something to a member: its member key decides, then its session key, then the default.
@@ -106,6 +108,12 @@ pub struct Peer {
     pub profile: Profile,
     /// In lists and audiences.
     pub visible: bool,
+    /// The name that its client brought along, when it was renamed since.
+    pub renamed_from: Option<String>,
+    /// The name that its client brought along; empty for none.
+    pub brought_name: String,
+    /// A shell that reads for its member: no session, see [`claudemesh_protocol::version::CAP_SHELL`].
+    pub shell: bool,
     /// What it works on.
     pub summary: Option<String>,
     /// Status.
@@ -178,6 +186,9 @@ impl Peer {
             groups: vec![],
             profile: Profile::default(),
             visible: true,
+            renamed_from: None,
+            brought_name: String::new(),
+            shell: false,
             summary: None,
             status: PeerStatus::Idle,
             status_source: StatusSource::Initial,
@@ -206,10 +217,15 @@ impl Peer {
         self.socket.is_some()
     }
 
-    /// Whether it belongs to an audience.
+    /// Whether the session itself belongs to an audience.
     pub fn in_group(&self, audience: &str) -> bool {
-        self.groups.iter().any(|group| group_covers(audience, &group.name))
+        are_in(&self.groups, audience)
     }
+}
+
+/// Whether one of these groups belongs to an audience.
+fn are_in(groups: &[Group], audience: &str) -> bool {
+    groups.iter().any(|group| group_covers(audience, &group.name))
 }
 
 /// A session that was here in the last seven days.
@@ -233,6 +249,10 @@ pub struct KnownSession {
     pub summary: Option<String>,
     /// Working directory it had.
     pub cwd: String,
+    /// Host it ran on.
+    pub hostname: Option<String>,
+    /// The name that its client brings along, when it was renamed.
+    pub renamed_from: Option<String>,
     /// Whether its key was proven once; then only a proof re-attaches it.
     pub proven: bool,
 }
@@ -252,6 +272,10 @@ pub struct Roster {
     pub known: FastMap<PublicKey, KnownSession>,
     /// How many of them the last look left.
     pub known_left: usize,
+    /// Groups that members are in themselves.
+    pub member_groups: MemberGroups,
+    /// Names that mean somebody for a while after a renaming.
+    pub former: FormerNames,
 }
 
 impl Roster {
@@ -339,6 +363,25 @@ impl Roster {
     /// Every session of a member.
     pub fn of_member(&self, member: &MemberId) -> &[PeerHandle] {
         self.by_member.get(member).map_or(&[], Vec::as_slice)
+    }
+
+    /// Members that are in an audience themselves, in joining order.
+    pub fn members_in(&self, audience: &str) -> Vec<MemberId> {
+        let of = self.member_groups.iter().filter(|(_, groups)| are_in(groups, audience));
+        let mut found: Vec<&Member> = of.filter_map(|(id, _)| self.members.get(id)).collect();
+        found.sort_unstable_by_key(|member| (member.joined_at_ms, &member.id));
+        found.into_iter().filter(|member| member.revoked_at_ms.is_none()).map(|member| member.id.clone()).collect()
+    }
+
+    /// Groups that a member is in itself.
+    pub fn groups_of(&self, member: &MemberId) -> &[Group] {
+        self.member_groups.get(member).map_or(&[], Vec::as_slice)
+    }
+
+    /// The groups of a session: its own, and those of its member that it is not in itself.
+    pub fn all_groups(&self, peer: &Peer) -> Vec<Group> {
+        let own = |group: &&Group| !peer.groups.iter().any(|other| other.name == group.name);
+        peer.groups.iter().chain(self.groups_of(&peer.member).iter().filter(own)).cloned().collect()
     }
 
     /// A member by id.

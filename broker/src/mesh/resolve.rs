@@ -6,17 +6,18 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::members::Grant;
 use claudemesh_protocol::features::messaging::Candidate;
 use claudemesh_protocol::id::{MemberId, PublicKey};
-use claudemesh_protocol::target::Target;
+use claudemesh_protocol::name::{SEPARATOR, folded, splits};
+use claudemesh_protocol::target::{MIN_KEY_PREFIX, Target};
+use claudemesh_protocol::time::iso;
 use smallvec::SmallVec;
 
 use super::peers::{Member, Peer, PeerHandle, Roster, allows};
+use crate::db::former_names::{FormerName, Subject};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
 /// Candidates listed in an `ambiguous_target` error.
 const MAX_CANDIDATES: usize = 16;
-/// Shortest key prefix that names someone.
-const MIN_PREFIX: usize = 8;
 
 /// One meaning of a name or key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,33 +36,58 @@ impl Resolved {
         }
     }
 
+    /// The member that is meant, or whose session is.
+    pub fn member<'a>(&'a self, roster: &'a Roster) -> Option<&'a MemberId> {
+        match self {
+            Self::Member(id, _) => Some(id),
+            Self::Session(key) => {
+                let peer = roster.with_key(key).first().and_then(|at| roster.get(*at));
+                peer.map(|peer| &peer.member).or_else(|| roster.known.get(key).map(|known| &known.member))
+            }
+        }
+    }
+
     /// As the wire shows it.
     pub fn candidate(&self, roster: &Roster) -> Candidate {
+        let member = self.member(roster).and_then(|id| roster.member(id));
+        let member_name = member.map(|member| member.display_name.clone());
+        let last_seen = |online: bool, at_ms: Option<i64>| at_ms.filter(|_| !online).map(iso);
         match self {
             Self::Session(key) => {
                 let peer = roster.with_key(key).first().and_then(|at| roster.get(*at));
                 let known = roster.known.get(key);
-                let member = peer.map(|peer| &peer.member).or_else(|| known.map(|known| &known.member));
+                let online = peer.is_some_and(Peer::online);
+                let seen_ms = peer.map(|peer| peer.last_seen_ms).or_else(|| known.map(|known| known.last_seen_ms));
+                let name = peer.map(|peer| &peer.name).or_else(|| known.map(|known| &known.name));
+                let cwd = peer.map(|peer| &peer.cwd).or_else(|| known.map(|known| &known.cwd));
+                let host =
+                    peer.map_or_else(|| known.and_then(|known| known.hostname.as_ref()), |peer| peer.hostname.as_ref());
                 Candidate {
                     kind: "session".into(),
                     pubkey: *key,
-                    member_pubkey: member.and_then(|id| roster.member(id)).map_or(*key, |member| member.pubkey),
-                    name: peer
-                        .map(|peer| peer.name.clone())
-                        .or_else(|| known.map(|known| known.name.clone()))
-                        .unwrap_or_default(),
-                    online: peer.is_some_and(Peer::online),
-                    cwd: peer.map(|peer| peer.cwd.clone()).or_else(|| known.map(|known| known.cwd.clone())),
+                    member_pubkey: member.map_or(*key, |member| member.pubkey),
+                    name: name.cloned().unwrap_or_default(),
+                    online,
+                    cwd: cwd.cloned(),
+                    member_name,
+                    hostname: host.cloned(),
+                    last_seen_at: last_seen(online, seen_ms),
                 }
             }
-            Self::Member(id, key) => Candidate {
-                kind: "member".into(),
-                pubkey: *key,
-                member_pubkey: *key,
-                name: roster.member(id).map(|member| member.display_name.clone()).unwrap_or_default(),
-                online: roster.of_member(id).iter().any(|at| roster.get(*at).is_some_and(Peer::online)),
-                cwd: None,
-            },
+            Self::Member(id, key) => {
+                let online = roster.of_member(id).iter().any(|at| roster.get(*at).is_some_and(Peer::online));
+                Candidate {
+                    kind: "member".into(),
+                    pubkey: *key,
+                    member_pubkey: *key,
+                    name: member_name.clone().unwrap_or_default(),
+                    online,
+                    cwd: None,
+                    member_name,
+                    hostname: None,
+                    last_seen_at: last_seen(online, member.and_then(|member| member.last_seen_at_ms)),
+                }
+            }
         }
     }
 }
@@ -105,7 +131,11 @@ pub type Sockets = SmallVec<[PeerHandle; 1]>;
 /// Recipients up to which a look at all of them is cheaper than a set.
 const FEW: usize = 8;
 
-/// The meaning of a name, key or key prefix in this mesh.
+/// The meaning of a name, a key, a key prefix or `member/session` in this mesh.
+///
+/// What is there now comes first: a name, then an address, then a name that somebody had until a day ago. A session that is here wins
+/// over those that are not, and of several that are away and belong to one member the member is meant: the first that returns is as
+/// good as any.
 ///
 /// # Errors
 /// `unknown_target`, or `ambiguous_target` with the candidates.
@@ -114,62 +144,139 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerHandle>) -> 
     if let Some(key) = PublicKey::parse(text) {
         return resolve_key(roster, &key);
     }
-    let name = text.to_lowercase();
-    let members: Vec<Resolved> = roster
-        .members()
-        .filter(|member| member.revoked_at_ms.is_none() && member.display_name.to_lowercase() == name)
-        .map(|member| Resolved::Member(member.id.clone(), member.pubkey))
-        .collect();
-    let named: Vec<&Peer> = roster
-        .iter()
-        .filter(|peer| !peer.ephemeral && peer.session_key.is_some() && peer.name.to_lowercase() == name)
-        .filter(|peer| Some(peer.handle) != caller)
-        .collect();
-    // Who has restarted a session is meant by its name, not the session that was closed a moment ago.
-    let is_here = |member: &MemberId| named.iter().any(|peer| peer.online() && peer.member == *member);
-    let mut sessions: Vec<(PublicKey, MemberId)> = named
-        .iter()
-        .filter(|peer| peer.online() || !is_here(&peer.member))
-        .map(|peer| (peer.key(), peer.member.clone()))
-        .collect();
-    if sessions.is_empty() && members.is_empty() {
-        // Sessions that are away count only when nobody present has the name.
-        sessions = roster
-            .known
-            .iter()
-            .filter(|(_, known)| known.name.to_lowercase() == name && is_live(roster, &known.member))
-            .map(|(key, known)| (*key, known.member.clone()))
-            .collect();
+    let name = folded(text);
+    let mut found = addressed(roster, text, caller);
+    for (id, key) in members_called(roster, &name) {
+        add(&mut found, Resolved::Member(id, key));
     }
-    let mut found = members;
-    for (_, member) in &sessions {
-        // Of several sessions of a member that are away, the first that returns is as good as any.
-        let several = sessions.iter().filter(|(_, other)| other == member).count() > 1;
-        if several && !is_here(member) {
-            let of_member = roster.member(member).map(|one| Resolved::Member(member.clone(), one.pubkey));
-            found.extend(of_member.filter(|one| !found.contains(one)));
+    // Nobody gets what is for another member's session by calling its own one so.
+    if found.is_empty() || !text.contains(SEPARATOR) {
+        for session in sessions_called(roster, &name, None, caller) {
+            add_covered(roster, &mut found, session);
         }
     }
-    for (key, member) in sessions {
-        // A session that carries its member's name is reached through the member, which survives its restart.
-        let covered = found.iter().any(|other| matches!(other, Resolved::Member(id, _) if *id == member));
-        if !covered {
-            found.push(Resolved::Session(key));
-        }
-    }
-    if text.len() >= MIN_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if is_prefix(text) {
         // Also beside a name: a session that calls itself like the beginning of a key must not get what is meant for the key.
         for other in with_prefix(roster, &name) {
-            if !found.contains(&other) {
-                found.push(other);
-            }
+            add(&mut found, other);
         }
+    }
+    if found.is_empty() {
+        found = formerly(roster, &name);
     }
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => Err(unknown(&format!("no one here is called `{}`", printable(text)))),
         _ => Err(ambiguous(roster, text, &found)),
     }
+}
+
+fn add(found: &mut Vec<Resolved>, one: Resolved) {
+    if !found.contains(&one) {
+        found.push(one);
+    }
+}
+
+/// A session that carries its member's name is reached through the member, which survives its restart.
+fn add_covered(roster: &Roster, found: &mut Vec<Resolved>, session: Resolved) {
+    let of = session.member(roster);
+    if !found.iter().any(|other| matches!(other, Resolved::Member(id, _) if Some(id) == of)) {
+        add(found, session);
+    }
+}
+
+fn is_prefix(text: &str) -> bool {
+    text.len() >= MIN_KEY_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn members_called(roster: &Roster, name: &str) -> Vec<(MemberId, PublicKey)> {
+    let called = |member: &&Member| member.revoked_at_ms.is_none() && folded(&member.display_name) == name;
+    let mut members: Vec<&Member> = roster.members().filter(called).collect();
+    members.sort_unstable_by_key(|member| (member.joined_at_ms, &member.id));
+    members.into_iter().map(|member| (member.id.clone(), member.pubkey)).collect()
+}
+
+/// What a text means as `member/session`: the member by its name, a former name or its key.
+fn addressed(roster: &Roster, text: &str, caller: Option<PeerHandle>) -> Vec<Resolved> {
+    let mut found = Vec::new();
+    for (member, session) in splits(text) {
+        let (member, session) = (folded(member), folded(session));
+        let mut members = members_called(roster, &member);
+        if members.is_empty() {
+            let former = formerly(roster, &member);
+            let keyed = if is_prefix(&member) { with_prefix(roster, &member) } else { vec![] };
+            members.extend(former.into_iter().chain(keyed).filter_map(|one| match one {
+                Resolved::Member(id, key) => Some((id, key)),
+                Resolved::Session(_) => None,
+            }));
+        }
+        for (id, key) in members {
+            let mut sessions = sessions_called(roster, &session, Some(&id), caller);
+            if sessions.is_empty() {
+                let former = formerly(roster, &session);
+                sessions.extend(former.into_iter().filter(|one| one.member(roster) == Some(&id) && one.key() != key));
+            }
+            let own_name = roster.member(&id).is_some_and(|member| folded(&member.display_name) == session);
+            if sessions.is_empty() && own_name {
+                sessions.push(Resolved::Member(id, key));
+            }
+            sessions.into_iter().for_each(|one| add(&mut found, one));
+        }
+    }
+    found
+}
+
+/// The sessions of this name, of one member or of any: those that are here, else those that are away.
+fn sessions_called(roster: &Roster, name: &str, of: Option<&MemberId>, caller: Option<PeerHandle>) -> Vec<Resolved> {
+    let meant = |member: &MemberId| of.is_none_or(|of| of == member);
+    let named: Vec<&Peer> = roster
+        .iter()
+        .filter(|peer| {
+            !peer.ephemeral && peer.session_key.is_some() && meant(&peer.member) && folded(&peer.name) == name
+        })
+        .filter(|peer| Some(peer.handle) != caller)
+        .collect();
+    let here: Vec<Resolved> =
+        named.iter().filter(|peer| peer.online()).map(|peer| Resolved::Session(peer.key())).collect();
+    if !here.is_empty() {
+        return here;
+    }
+    let leased = named.iter().map(|peer| (peer.key(), peer.member.clone()));
+    let ended = roster
+        .known
+        .iter()
+        .filter(|(_, known)| meant(&known.member) && is_live(roster, &known.member) && folded(&known.name) == name);
+    let mut away: Vec<(PublicKey, MemberId)> =
+        leased.chain(ended.map(|(key, known)| (*key, known.member.clone()))).collect();
+    away.sort_unstable();
+    away.dedup();
+    let mut found = Vec::new();
+    for (key, member) in &away {
+        let several = away.iter().filter(|(_, other)| other == member).count() > 1;
+        let member_key = roster.member(member).map_or(*key, |member| member.pubkey);
+        let one = if several || member_key == *key {
+            Resolved::Member(member.clone(), member_key)
+        } else {
+            Resolved::Session(*key)
+        };
+        add(&mut found, one);
+    }
+    found
+}
+
+/// Who had a name until a renaming not long ago. The last one to give it up is meant.
+fn formerly(roster: &Roster, name: &str) -> Vec<Resolved> {
+    let meaning = |row: &FormerName| match &row.subject {
+        Subject::Member(id) if is_live(roster, id) => {
+            roster.member(id).map(|member| Resolved::Member(id.clone(), member.pubkey))
+        }
+        Subject::Session(key) => {
+            let session = Resolved::Session(*key);
+            session.member(roster).is_some_and(|member| is_live(roster, member)).then_some(session)
+        }
+        Subject::Member(_) => None,
+    };
+    roster.former.of_name(name).find_map(meaning).into_iter().collect()
 }
 
 fn with_prefix(roster: &Roster, prefix: &str) -> Vec<Resolved> {
@@ -219,7 +326,7 @@ fn unknown(message: &str) -> Refusal {
 
 fn ambiguous(roster: &Roster, text: &str, found: &[Resolved]) -> Refusal {
     let candidates = found.iter().take(MAX_CANDIDATES).map(|one| one.candidate(roster)).collect();
-    let message = format!("`{}` may mean {} recipients; use a key", printable(text), found.len());
+    let message = format!("`{}` may mean {} recipients; use an address or a key of them", printable(text), found.len());
     Refusal { candidates, ..Refusal::new(ErrorCode::AmbiguousTarget, message) }
 }
 
@@ -271,8 +378,12 @@ impl<'a> Route<'a> {
                 let resolved = resolve_name(self.roster, name, Some(self.sender.handle))?;
                 self.add_resolved(&resolved)
             }
-            Target::Everyone => self.add_audience("the mesh", |_| true),
-            Target::Group(group) => self.add_audience(&format!("@{group}"), |peer| peer.in_group(group)),
+            Target::Everyone => self.add_audience("the mesh", &[], |_| true),
+            Target::Group(group) => {
+                // Members that are in it themselves get it as direct messages are got: with all their sessions, or later.
+                let members = self.roster.members_in(group);
+                self.add_audience(&format!("@{group}"), &members, |peer| peer.in_group(group))
+            }
             Target::Topic(_) => {
                 for member in subscribers {
                     self.add_member(member, Grant::Broadcast);
@@ -356,9 +467,18 @@ impl<'a> Route<'a> {
         }
     }
 
-    fn add_audience(&mut self, what: &str, belongs: impl Fn(&Peer) -> bool) -> Result<(), Refusal> {
-        let mut excluded = false;
+    fn add_audience(
+        &mut self,
+        what: &str,
+        members: &[MemberId],
+        belongs: impl Fn(&Peer) -> bool,
+    ) -> Result<(), Refusal> {
         let blocked = self.blocked;
+        let mut excluded = false;
+        for member in members {
+            self.add_member(member, Grant::Broadcast);
+            excluded |= *member != self.sender.member;
+        }
         let roster = self.roster;
         for peer in roster.iter() {
             // A verb at the shell and the inbox at the shell are one person, who knows what they wrote.

@@ -59,6 +59,8 @@ pub struct TestMesh {
     pub core: Core,
     pub features: Features,
     pub clock: Arc<ManualClock>,
+    /// Whether requests ask for a confirmation.
+    pub confirm: bool,
     lanes: Lanes,
     sockets: u64,
     _dir: tempfile::TempDir,
@@ -85,7 +87,7 @@ impl TestMesh {
         let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
         let (core, features) = (Core::new(mesh.clone(), Roster::default(), &shared), Features::default());
         meshes::create(&core.storage(), &mesh, &member("owner", 200, Role::Owner)).await.unwrap();
-        let mut mesh = Self { core, features, clock, lanes: Lanes::default(), sockets: 0, _dir: dir };
+        let mut mesh = Self { core, features, clock, confirm: false, lanes: Lanes::default(), sockets: 0, _dir: dir };
         mesh.features = Features::load(&mesh.core.storage()).await.unwrap();
         mesh.step(None, |features, cx| features.started(cx));
         mesh
@@ -147,7 +149,8 @@ impl TestMesh {
 
     /// Runs something on the features and delivers the events it caused.
     pub fn step<T>(&mut self, at: Option<PeerHandle>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
-        self.step_for(at.map(caller), run)
+        let confirm = self.confirm;
+        self.step_for(at.map(|at| Caller { confirm, ..caller(at) }), run)
     }
 
     fn step_for<T>(&mut self, caller: Option<Caller>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {

@@ -10,6 +10,7 @@ use claudemesh_protocol::frame::Head;
 use claudemesh_protocol::limits;
 use claudemesh_protocol::message::{ClientMessage, ServerMessage};
 use claudemesh_protocol::session::Request as SessionRequest;
+use claudemesh_protocol::time::skew_words;
 
 use super::bucket::Bucket;
 use super::frames::FrameLimit;
@@ -283,8 +284,13 @@ impl PeerSession {
         if let Some(deadline) = self.deadline.take() {
             ctx.cancel(deadline);
         }
-        let mut verified = match hello::verify(request, self.deps.clock.now_ms()) {
+        let (theirs_ms, now_ms) = (hello::timestamp_ms(&request), self.deps.clock.now_ms());
+        let mut verified = match hello::verify(request, now_ms) {
             Ok(verified) => verified,
+            Err(code @ ErrorCode::TimestampSkew) if theirs_ms.is_some() => {
+                let words = skew_words(theirs_ms.unwrap_or_default(), now_ms);
+                return self.refuse(Refusal::new(code, words), ctx);
+            }
             Err(code) => return self.refuse(code, ctx),
         };
         if verified.proven && !self.deps.seen_hellos.first_time(&verified, self.deps.clock.mono_ms()) {

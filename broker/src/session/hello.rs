@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use claudemesh_protocol::crypto::{keys, signed};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::{MeshId, PublicKey};
-use claudemesh_protocol::limits;
 use claudemesh_protocol::session::{Hello, PeerDescription, Request, SessionHello};
+use claudemesh_protocol::{limits, name};
 use sha2::{Digest, Sha256};
 
 /// A hello whose signatures hold. What is left to the mesh: membership, bans, capacity, who owns the session key.
@@ -155,6 +155,16 @@ fn verify_session_hello(hello: SessionHello, now_ms: i64) -> Result<VerifiedHell
     })
 }
 
+/// The time that a hello says, in whole milliseconds; `None` for a number that is no time.
+#[allow(clippy::cast_possible_truncation, reason = "a cast of a float keeps to the bounds")]
+pub fn timestamp_ms(request: &Request) -> Option<i64> {
+    let timestamp = match request {
+        Request::Hello(hello) => &hello.timestamp,
+        Request::SessionHello(hello) => &hello.timestamp,
+    };
+    timestamp.as_f64().filter(|at| at.is_finite()).map(|at| at as i64)
+}
+
 fn check_time(timestamp: &serde_json::Number, now_ms: i64) -> Result<(), ErrorCode> {
     let at = timestamp.as_f64().filter(|at| at.is_finite()).ok_or(ErrorCode::TimestampSkew)?;
     if (now_ms as f64 - at).abs() > limits::MAX_CLOCK_SKEW_MS as f64 {
@@ -172,11 +182,6 @@ fn check_signature(key: &PublicKey, canonical: &str, signature: &str) -> Result<
     })
 }
 
-/// Marks that make a name read as another one.
-pub fn is_reordering(symbol: char) -> bool {
-    matches!(symbol, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
 /// Cuts what peers see to its limits: a long name is shortened, never a reason to refuse a session.
 pub fn trim(description: &mut PeerDescription) {
     fn cut(text: &mut Option<String>, limit: usize) {
@@ -186,18 +191,13 @@ pub fn trim(description: &mut PeerDescription) {
             *text = text.chars().take(limit).collect();
         }
     }
-    cut(&mut description.display_name, limits::MAX_NAME_CHARS);
     for text in
         [&mut description.hostname, &mut description.peer_type, &mut description.channel, &mut description.model]
     {
         cut(text, limits::MAX_TEXT_CHARS);
     }
-    if let Some(name) = &mut description.display_name {
-        // As with the names of members, no one is to read as someone else.
-        name.retain(|symbol| !symbol.is_control() && !is_reordering(symbol));
-        *name = name.trim().to_owned();
-    }
-    description.display_name = description.display_name.take().filter(|name| !name.is_empty());
+    // The rule for the names of members, for those that a client brings along.
+    description.display_name = description.display_name.take().and_then(|name| name::brought(&name));
     description.capabilities.truncate(limits::MAX_CAPABILITIES);
     description.hook_token_hash = description
         .hook_token_hash

@@ -36,6 +36,8 @@ pub enum CloseReason {
     KickedStale,
     /// `ban`, or a hello of a banned member.
     Banned,
+    /// The member was removed, or has left.
+    Removed,
     /// A refused hello, with the code as text.
     Refused(&'static str),
     /// The broker drains.
@@ -64,6 +66,7 @@ impl CloseReason {
             Self::Kicked => (4001, "kicked"),
             Self::KickedStale => (4001, "kicked_stale"),
             Self::Banned => (4002, "banned"),
+            Self::Removed => (4002, "removed"),
             Self::Refused(code) => (1008, code),
             Self::ShuttingDown => (1001, "shutting down"),
             Self::Abusive => (1008, "too_many_bad_frames"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use claudemesh_protocol::crypto::envelope::EnvelopeError;
 use claudemesh_protocol::crypto::keys::KeyError;
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
+use claudemesh_protocol::features::messaging::Candidate;
 
 use crate::error::{CliError, ExitCode};
 
@@ -101,6 +102,14 @@ impl ConnectionError {
         }
     }
 
+    /// What an ambiguous target may mean.
+    pub fn candidates(&self) -> &[Candidate] {
+        match self {
+            Self::Refused(error) => &error.0.candidates,
+            _ => &[],
+        }
+    }
+
     /// Whether the outcome is open: the broker may have carried the request out.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::Timeout(_))
@@ -157,10 +166,12 @@ impl From<ConnectionError> for CliError {
 fn hint_for(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::UnknownTarget | ErrorCode::PeerNotFound => "`claudemesh peers` lists who is there.",
-        ErrorCode::AmbiguousTarget => "Use one of the keys listed by `claudemesh peers`.",
+        ErrorCode::AmbiguousTarget => "`claudemesh peers` lists addresses and keys.",
         ErrorCode::Unauthorized => "The broker does not know this member; join again with a fresh invite.",
         ErrorCode::Revoked => "Ask the owner of the mesh to unban you.",
-        ErrorCode::TimestampSkew => "Set the clock of this machine.",
+        ErrorCode::TimestampSkew => {
+            "One of the two clocks is wrong: let this machine set its clock by the network, or tell the operator of the broker."
+        }
         _ => return None,
     })
 }

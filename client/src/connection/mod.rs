@@ -259,7 +259,7 @@ impl Connection {
     pub(crate) async fn join_groups_again(&self) -> Result<(), ConnectionError> {
         let groups = self.shared.groups.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for Group { name, role } in groups {
-            self.write(JoinGroup { name, role, target: WriteTarget::default() }).await?;
+            self.write(JoinGroup { name, role, as_member: false, target: WriteTarget::default() }).await?;
         }
         Ok(())
     }

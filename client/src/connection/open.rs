@@ -44,6 +44,9 @@ pub(super) fn open(push: &Push, identity: &Identity, received_at_ms: i64) -> New
             .or_else(|| push.sender_member_id.as_ref().map(ToString::to_string))
             .unwrap_or_else(|| push.sender_pubkey.clone()),
         sender_name: push.sender_name.clone(),
+        sender_member_name: push.sender_member_name.clone(),
+        sender_hostname: push.sender_hostname.clone(),
+        sender_cwd: push.sender_cwd.clone(),
         target_spec: push.target_spec.clone(),
         kind: kind.as_str().into(),
         recipient_kind: recipient_kind.as_str().into(),

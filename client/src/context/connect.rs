@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
-use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL};
+use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL, CAP_SHELL};
 
 use crate::config::MeshEntry;
 use crate::config::audit_heads::{self, Glance, HeadFault, glance, kept};
@@ -17,6 +17,8 @@ use crate::inbox::sent::SentBook;
 use crate::output::clean;
 use crate::paths;
 
+/// The session id of all receiving shells of a member.
+pub const SHELL_SESSION: &str = "cli-inbox";
 /// How long a verb that watches waits for its first connection, as others do.
 const WATCH_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -68,7 +70,7 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     // One place in the roster for all receiving shells of a member: each takes over from the one before without a word.
     let session_id = match purpose {
         Purpose::Ask => format!("cli-{}", shell.name()),
-        Purpose::Receive(_) => "cli-inbox".to_owned(),
+        Purpose::Receive(_) => SHELL_SESSION.to_owned(),
         Purpose::Follow(_) => format!("cli-follow-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::Watch => format!("cli-watch-{}-{}", std::process::id(), crate::clock::now_ms()),
         Purpose::AskAndWait(_) => format!("cli-ask-{}-{}", std::process::id(), crate::clock::now_ms()),
@@ -88,10 +90,11 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let lasting = matches!(purpose, Purpose::Watch | Purpose::Follow(_));
     let (capabilities, mailbox): (&[&str], _) = match purpose {
         Purpose::Ask | Purpose::Watch => (&[CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
-        Purpose::Receive(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL], Some(mailbox)),
+        // A shell leaves nothing behind that anybody could take for a session.
+        Purpose::Receive(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE, CAP_SHELL], Some(mailbox)),
         Purpose::AskAndWait(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE], Some(mailbox)),
         // It asks for everything as it comes, low priority included.
-        Purpose::Follow(mailbox) => (&[CAP_CLIENT_ACK, CAP_NO_LEASE], Some(mailbox)),
+        Purpose::Follow(mailbox) => (&[CAP_CLIENT_ACK, CAP_NO_LEASE, CAP_SHELL], Some(mailbox)),
     };
     description.capabilities = capabilities.iter().copied().map(str::to_owned).collect();
     let connection = if lasting {
@@ -200,6 +203,11 @@ pub fn target_session(cx: &Context, given: Option<&str>) -> String {
         .or_else(|| cx.env.text(paths::SESSION_ID).map(str::to_owned))
         .or_else(|| cx.env.text("CLAUDE_CODE_SESSION_ID").map(str::to_owned))
         .unwrap_or_else(|| "*".into())
+}
+
+/// The session that this shell is in, as the broker knows it; `None` outside of one.
+pub fn own_session(cx: &Context) -> Option<String> {
+    Some(target_session(cx, None)).filter(|session| session != "*")
 }
 
 /// Name of this machine, as the system says.

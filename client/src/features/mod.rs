@@ -16,6 +16,7 @@ pub mod groups;
 pub mod inbound;
 pub mod info;
 pub mod memory;
+pub mod members;
 pub mod meshes;
 pub mod messaging;
 pub mod moderation;

@@ -1,5 +1,6 @@
 //! Looking into the inbox: what is there, for whom, and how it stands. Nothing is taken and nothing is marked.
 
+use claudemesh_protocol::name::splits;
 use diesel::prelude::*;
 
 use super::schema::{deliveries, messages};
@@ -109,17 +110,23 @@ impl Inbox {
     }
 
     /// The newest message since `since_ms` that a message to `target` would answer: from that key (session or member) or
-    /// name, or to the same audience.
+    /// name (also as `member/session`), or to the same audience.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
     pub fn last_exchange(&mut self, target: &str, since_ms: i64) -> Result<Option<Message>, InboxError> {
+        let (member, session) = splits(target).next().unwrap_or(("", ""));
         let found = messages::table
             .filter(
                 messages::sender_pubkey
                     .eq(target)
                     .or(messages::sender_member.eq(target))
                     .or(messages::sender_name.is_not_null().and(messages::sender_name.assume_not_null().eq(target)))
+                    .or(messages::sender_member_name
+                        .eq(member)
+                        .and(messages::sender_name.eq(session))
+                        .assume_not_null())
+                    .or(messages::sender_member_name.eq(target).assume_not_null())
                     .or(messages::target_spec.is_not_null().and(messages::target_spec.assume_not_null().eq(target))),
             )
             .filter(messages::received_at_ms.ge(since_ms))

@@ -1,5 +1,6 @@
 //! Rows of the inbox and their words.
 
+use claudemesh_protocol::name::Address;
 use diesel::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,8 +90,14 @@ rows! {
     sender_pubkey: String,
     /// Member key, or the only known key.
     sender_member: String,
-    /// Name at the time of sending.
+    /// Name of the session at the time of sending.
     sender_name: Option<String>,
+    /// Name of its member at the time of the delivery.
+    sender_member_name: Option<String>,
+    /// Host that the session runs on.
+    sender_hostname: Option<String>,
+    /// Its working directory.
+    sender_cwd: Option<String>,
     /// What the sender addressed.
     target_spec: Option<String>,
     /// A word of [`Kind`].
@@ -122,11 +129,24 @@ rows! {
 }
 
 impl Message {
-    /// The sender's name, else `peer-<first 8 of its key>`. As the peer wrote it: clean it before showing.
+    /// What one writes to reach the sender: `member/session`, or the member's name; without any `peer-<first 8 of its key>`. As
+    /// the peer wrote it: clean it before showing.
     pub fn from_name(&self) -> String {
-        match self.sender_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(name) => name.to_owned(),
-            None => format!("peer-{}", self.sender_pubkey.chars().take(8).collect::<String>()),
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        match (text(&self.sender_member_name), text(&self.sender_name)) {
+            (Some(member), session) => {
+                Address { member: &member, session: session.as_deref().unwrap_or_default() }.to_string()
+            }
+            (None, Some(session)) => session,
+            (None, None) => format!("peer-{}", self.sender_pubkey.chars().take(8).collect::<String>()),
+        }
+    }
+
+    /// Where the sending session runs: `host:folder`, or one of them.
+    pub fn place(&self) -> Option<String> {
+        match (self.sender_hostname.as_deref(), self.sender_cwd.as_deref()) {
+            (Some(host), Some(folder)) => Some(format!("{host}:{folder}")),
+            (host, folder) => host.or(folder).map(str::to_owned),
         }
     }
 
@@ -156,7 +176,11 @@ impl Message {
             mesh: mesh_slug.to_owned(),
             sender_pubkey: self.sender_pubkey.clone(),
             sender_member_pubkey: self.sender_member.clone(),
-            sender_name: self.from_name(),
+            from: self.from_name(),
+            sender_name: self.sender_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| self.from_name()),
+            sender_member_name: self.sender_member_name.clone(),
+            sender_hostname: self.sender_hostname.clone(),
+            sender_cwd: self.sender_cwd.clone(),
             target_spec: self.target_spec.clone(),
             kind: self.kind.clone(),
             priority: self.priority.clone(),
@@ -181,7 +205,12 @@ pub struct MessageObject {
     mesh: String,
     sender_pubkey: String,
     sender_member_pubkey: String,
+    /// What one writes to reach the sender.
+    from: String,
     sender_name: String,
+    sender_member_name: Option<String>,
+    sender_hostname: Option<String>,
+    sender_cwd: Option<String>,
     target_spec: Option<String>,
     kind: String,
     priority: String,

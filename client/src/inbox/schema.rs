@@ -24,6 +24,9 @@ diesel::table! {
         created_at -> Text,
         received_at_ms -> BigInt,
         seen_at_ms -> Nullable<BigInt>,
+        sender_member_name -> Nullable<Text>,
+        sender_hostname -> Nullable<Text>,
+        sender_cwd -> Nullable<Text>,
     }
 }
 

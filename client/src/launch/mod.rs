@@ -48,8 +48,8 @@ pub struct LaunchArgs {
     /// Your name in the mesh.
     #[arg(long)]
     pub name: Option<String>,
-    /// Your role, in any words.
-    #[arg(long)]
+    /// What you do, in a few words: shown to the others as your title.
+    #[arg(long = "title", alias = "role", value_name = "TEXT")]
     pub role: Option<String>,
     /// Groups to join: `name:role,name2`.
     #[arg(long, value_name = "LIST", value_parser = parse_groups)]

@@ -12,6 +12,7 @@ use crate::connection::{Connection, ConnectionError, Identity, open_mailbox};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::features::enrolment::{self, InviteWish};
+use crate::features::groups::Who;
 use crate::features::messaging::Draft;
 use crate::features::messaging::exchange::new_trace;
 use crate::inbox::Verdict;
@@ -39,7 +40,7 @@ pub(super) async fn run(cx: &Context, local: &LocalMesh) -> Result<(), CliError>
     let ada = Actor::enter(cx, local, "Ada").await?;
     let grace = Actor::enter(cx, local, "Grace").await?;
     for actor in [&ada, &grace] {
-        actor.connection.join_group("demo", None, None).await?;
+        actor.connection.join_group("demo", None, &Who::Session(None)).await?;
         let key = actor.connection.identity().own_public().short();
         say(format!("  {} joined, key {key}…, group @demo", actor.name))?;
     }

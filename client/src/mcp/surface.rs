@@ -96,7 +96,7 @@ pub const SOFT_DEPRECATED: &[(&str, &str)] = &[
     ("set_status", "claudemesh status set <state>"),
     ("set_summary", "claudemesh summary <text>"),
     ("set_visible", "claudemesh visible <true|false>"),
-    ("join_group", "claudemesh group join @<name> [--role X]"),
+    ("join_group", "claudemesh group join @<name> [--as X]"),
     ("leave_group", "claudemesh group leave @<name>"),
     ("get_state", "claudemesh state get <key> --json"),
     ("set_state", "claudemesh state set <key> <value>"),

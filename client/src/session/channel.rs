@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claudemesh_protocol::features::messaging::Stage;
+use claudemesh_protocol::name::Address;
 use rmcp::model::{CustomNotification, ServerNotification};
 use rmcp::service::{Peer, RoleServer};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -231,10 +232,13 @@ impl ChannelWriter<'_> {
         let names = peers.iter().map(|peer| peer.display_name.clone());
         self.session.store().remember_names(&connection.identity().mesh_id, names, groups);
         let others =
-            peers.into_iter().filter(|peer| peer.pubkey != own && peer.online).map(|peer| peer.display_name).collect();
+            peers.into_iter().filter(|peer| peer.pubkey != own && peer.online).map(|peer| peer.address()).collect();
         let unread = self.session.waiting(self.bound).await;
         let name = match connection.hello_ack() {
-            Ok(ack) => ack.member_display_name.clone(),
+            Ok(ack) => {
+                let member = ack.member_name.as_deref().unwrap_or_default();
+                Address { member, session: &ack.member_display_name }.to_string()
+            }
             Err(_) => self.session.name(),
         };
         let welcome = Welcome { name: &name, pubkey: own.to_hex(), peers: others, unread };

@@ -141,6 +141,9 @@ fn block(message: &Message, slug: &str, body: &Body) -> String {
     let quoted = |name: &str, value: &str| format!(", {name} \"{}\"", harmless_value(value));
     let mut header = format!("\n--- mesh message \"{}\"", harmless_value(&message.message_id));
     header += &quoted("from", &message.from_name());
+    if let Some(place) = message.place() {
+        header += &quoted("at", &place);
+    }
     let member: String = message.sender_member.chars().take(16).collect();
     header += &quoted("member", &member);
     // Sealed: only the holder of that key can have written it. Otherwise it is the broker's word.

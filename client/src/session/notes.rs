@@ -172,6 +172,8 @@ pub fn message(message: &Message, body: &Body, mesh: &MeshTag) -> ChannelNote {
     let meta = [
         ("kind", message.kind.clone()),
         ("from_name", message.from_name()),
+        ("from_host", optional(&message.sender_hostname)),
+        ("from_folder", optional(&message.sender_cwd)),
         ("from_id", message.sender_member.clone()),
         ("from_pubkey", message.sender_pubkey.clone()),
         ("from_session_pubkey", session),

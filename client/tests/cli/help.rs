@@ -104,7 +104,7 @@ fn completions_and_manual_pages_cover_every_verb() {
     let dir = home.path("man1");
     home.run(&["man", "--dir", dir.to_str().unwrap()]).exits(0);
     assert!(home.read("man1/claudemesh-send.1").contains("priority"));
-    assert!(home.read("man1/claudemesh-group-join.1").contains("role"));
+    assert!(home.read("man1/claudemesh-group-join.1").contains("lead"));
     home.run(&["man", "--dir", "/proc/none"]).exits(10);
 }
 

@@ -77,7 +77,7 @@ fn every_flag_shows_in_the_session() {
     let args = [
         "--name",
         "Ann",
-        "--role",
+        "--title",
         "lead",
         "--groups",
         "front:lead,qa",

@@ -129,7 +129,7 @@ async fn presence_writes_are_for_the_session_that_is_named() -> Result<()> {
         (&["profile", "--bio", "two\nlines"], "bio", json!("two\nlines")),
         (&["profile", "--title", "QA"], "title", json!("QA")),
         (&["profile", "--capabilities", "a,,b"], "capabilities", json!(["a", "b"])),
-        (&["group", "join", "@qa", "--role", "lead"], "groups", json!([{"name": "qa", "role": "lead"}])),
+        (&["group", "join", "@qa", "--as", "lead"], "groups", json!([{"name": "qa", "role": "lead"}])),
         (&["group", "leave", "qa"], "groups", json!([])),
     ];
     // The member's own sessions see those that hide, too.

@@ -61,27 +61,28 @@ async fn a_name_that_cannot_be_written_to_is_refused_where_it_is_chosen() -> Res
 async fn groups_are_listed_left_once_and_keep_their_roles() -> Result<()> {
     let team = Team::start().await?;
     assert_eq!(team.ann.json(&["group", "list", "--json"])?, json!([]));
-    assert!(stdout(&team.ann.run(&["group", "list"])?).contains("no session is in a group"));
+    assert!(stdout(&team.ann.run(&["group", "list"])?).contains("nobody is in a group"));
     let mut bob = session(&team.bob, "bob-1", "BobS").await?;
-    team.bob.json(&["group", "join", "@frontend", "--role", "lead", "--json"])?;
-    team.bob.json(&["group", "join", "@frontend", "--json"])?;
+    team.bob.json(&["group", "join", "@frontend", "--as", "lead", "--session", "bob-1", "--json"])?;
+    team.bob.json(&["group", "join", "@frontend", "--session", "bob-1", "--json"])?;
     let list = team.ann.json(&["group", "list", "--json"])?;
     assert_eq!(
         (&list[0]["mesh"], &list[0]["group"], list.as_array().map(Vec::len)),
         (&json!("team"), &json!("frontend"), Some(1))
     );
     let member = &list[0]["members"][0];
-    assert_eq!((&member["name"], &member["role"], &member["online"]), (&json!("BobS"), &json!("lead"), &json!(true)));
-    assert!(stdout(&team.ann.run(&["group", "list"])?).contains("@frontend  BobS (lead)\n"));
-    team.bob.json(&["group", "join", "@frontend", "--role=", "--json"])?;
-    assert_eq!(team.ann.json(&["group", "list", "--json"])?[0]["members"][0]["role"], Value::Null);
+    assert_eq!((&member["name"], &member["as"], &member["online"]), (&json!("Bob/BobS"), &json!("lead"), &json!(true)));
+    let shown = stdout(&team.ann.run(&["group", "list"])?);
+    assert!(shown.contains("@frontend\n    Bob/BobS as lead (session, for its time)\n"), "{shown}");
+    team.bob.json(&["group", "join", "@frontend", "--as=", "--session", "bob-1", "--json"])?;
+    assert_eq!(team.ann.json(&["group", "list", "--json"])?[0]["members"][0]["as"], Value::Null);
     // Bob is the only one there, and gets it already.
     let both = team.ann.run(&["send", "BobS,@frontend", "hello", "--json"])?;
     let answer: Value = serde_json::from_slice(&both.stdout)?;
     assert!(answer[1]["message"].as_str().is_some_and(|text| text.contains("get the message directly")), "{answer}");
     // Twice left is once too often, for the shell and for the tool.
-    team.bob.json(&["group", "leave", "@frontend", "--json"])?;
-    let again = team.bob.run(&["group", "leave", "@frontend", "--json"])?;
+    team.bob.json(&["group", "leave", "@frontend", "--session", "bob-1", "--json"])?;
+    let again = team.bob.run(&["group", "leave", "@frontend", "--session", "bob-1", "--json"])?;
     let answer: Value = serde_json::from_slice(&again.stdout)?;
     assert_eq!((again.status.code(), &answer["error"]), (Some(5), &json!("not_in_group")), "{answer}");
     let tool = bob.tool("leave_group", json!({"name": "frontend"})).await?;
@@ -126,7 +127,7 @@ async fn receipts_name_people_and_times_are_those_of_the_machine() -> Result<()>
     let in_tokyo =
         |args: &[&str]| -> Result<String> { Ok(stdout(&team.bob.command(args).env("TZ", "TKO-9").output()?)) };
     let text = in_tokyo(&["msg-status", answer_id])?;
-    assert!(text.contains("→ AnnS: "), "{text}");
+    assert!(text.contains("→ Ann/AnnS: "), "{text}");
     let long = |word: &str| word.len() > 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let words = text.lines().next().unwrap_or_default().split([' ', ':', '"', ',']);
     assert!(!words.skip(2).any(long), "{text}");
@@ -162,7 +163,7 @@ async fn who_is_away_is_listed_with_all_only_and_what_waits_is_named() -> Result
     let seen = stdout(&team.ann.run(&["peers"])?);
     assert!(!seen.contains("BobS") && seen.contains("no one is connected"), "{seen}");
     let seen = stdout(&team.ann.run(&["peers", "--all"])?);
-    assert!(seen.contains("BobS away") && seen.contains("Ann away (you)"), "{seen}");
+    assert!(seen.contains("BobS away") && seen.contains("Ann away (yours)"), "{seen}");
     Ok(())
 }
 

@@ -54,7 +54,7 @@ async fn a_question_of_the_shell_is_the_sessions_and_its_answer_is_shown_once() 
     cut_off(&team.bob)?;
     let asking = start(&team.bob, &["ask", "AnnS", "which", "port?", "--timeout", "30", "--json"])?;
     let note = ann.channel_with("which port?").await?;
-    assert_eq!((note.meta["from_pubkey"].as_str(), note.meta["from_name"].as_str()), (own.as_str(), "BobS"));
+    assert_eq!((note.meta["from_pubkey"].as_str(), note.meta["from_name"].as_str()), (own.as_str(), "Bob/BobS"));
     assert_eq!((note.meta["subtype"].as_str(), note.meta["verified"].as_str()), ("question", "sealed"));
     ann.tool("reply_to_peer", json!({"message_id": note.meta["message_id"], "answer": "port 7900"})).await?;
     let output = asking.wait_with_output()?;
@@ -77,7 +77,7 @@ async fn a_question_of_the_shell_is_the_sessions_and_its_answer_is_shown_once() 
     let note = ann.channel_with("again?").await?;
     ann.tool("reply_to_peer", json!({"message_id": note.meta["message_id"], "answer": "plain"})).await?;
     let output = asking.wait_with_output()?;
-    assert!(stdout(&output).ends_with("AnnS answered:\n> plain\n"), "{}", stdout(&output));
+    assert!(stdout(&output).ends_with("Ann/AnnS answered:\n> plain\n"), "{}", stdout(&output));
     assert!(stderr(&output).contains("the answer comes to the session"), "{}", stderr(&output));
     // What cannot be asked says why, as from any shell.
     let nobody = inside(&team.bob, "bob-1", &["ask", "Nobody", "x?", "--json"]).output()?;
@@ -164,7 +164,7 @@ async fn no_verb_in_a_session_opens_a_connection_of_its_own() -> Result<()> {
     std::io::Write::write_all(&mut piped.stdin.take().context("piped")?, b"from a pipe\n")?;
     assert!(piped.wait()?.success());
     let note = ann.channel_with("from a pipe").await?;
-    assert_eq!(note.meta["from_name"], "BobS");
+    assert_eq!(note.meta["from_name"], "Bob/BobS");
     Ok(())
 }
 
@@ -287,7 +287,7 @@ async fn who_will_not_answer_says_so_and_the_asker_hears_it_at_once() -> Result<
     let outcome: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(output.status.code(), Some(7), "refused, which is not the 1 of a time-out: {outcome}");
     assert_eq!((&outcome["status"], &outcome["reason"]), (&json!("rejected"), &json!("declined")));
-    assert_eq!((&outcome["from"], &outcome["message"]), (&json!("BobS"), &json!("(no reason given)")));
+    assert_eq!((&outcome["from"], &outcome["message"]), (&json!("Bob/BobS"), &json!("(no reason given)")));
     // Only a question can be declined, and an empty answer is none.
     team.ann.json(&["send", "BobS", "just so", "--json"])?;
     let id = bob.channel_with("just so").await?.meta["message_id"].clone();

@@ -259,12 +259,20 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(ann, "approvers remove", &["approvers", "remove", &bobs])?;
     calls.plain(ann, &["permissions", "audit list", "audit verify", "audit heads", "audit export"])?;
     calls.make(ann, "audit export --out", &["audit", "export", "--out", "audit.jsonl"])?;
+    calls.plain(ann, &["whoami", "members"])?;
+    calls.make(bob, "rename session", &["rename", "session", "BobT", "--session", "bob-1"])?;
+    calls.make(bob, "rename session", &["rename", "session", "BobS", "--session", "bob-1"])?;
+    calls.make(bob, "rename member", &["rename", "member", "Bobby"])?;
+    calls.make(bob, "rename member", &["rename", "member", "Bob"])?;
+    calls.make(ann, "members role", &["members", "role", "Bob", "member"])?;
     calls.make(bob, "group leave", &["group", "leave", "@qa"])?;
     calls.make(ann, "disconnect", &["disconnect", "--stale", "30m"])?;
     calls.make(ann, "kick", &["kick", "BobS"])?;
     calls.make(ann, "ban", &["ban", "Bob"])?;
     calls.plain(ann, &["bans"])?;
     calls.make(ann, "unban", &["unban", "Bob"])?;
+    calls.make(ann, "members remove", &["members", "remove", "Bob", "--yes"])?;
+    calls.make(ann, "members transfer", &["members", "transfer", "Carl", "--yes"])?;
 
     // Serving a mesh oneself.
     let dora = program()?;

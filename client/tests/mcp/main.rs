@@ -19,6 +19,7 @@ mod local;
 mod meshes;
 mod memory;
 mod modes;
+mod names;
 mod notify;
 mod older_broker;
 mod one_machine;

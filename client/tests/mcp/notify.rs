@@ -19,7 +19,7 @@ async fn a_question_is_announced_without_its_text() -> Result<()> {
     let _call = ann.start_tool("ask_peer", json!({"to": "BobS", "question": "what is the secret?"})).await?;
     let shown = tokio::task::spawn_blocking(move || std::fs::read_to_string(pipe));
     let shown = tokio::time::timeout(PATIENCE, shown).await.context("no notification came")???;
-    assert_eq!(shown, "AnnS asks in team|A question waits for BobS.");
+    assert_eq!(shown, "Ann/AnnS asks in team|A question waits for BobS.");
     Ok(())
 }
 

@@ -137,7 +137,7 @@ async fn two_approvers_allow_a_call_and_the_log_shows_it() -> Result<()> {
     let _bob = session(relay.bob(), "bob-1", "BobS").await?;
     let hook = hooks::start(relay.bob(), "permission", &asks("bob-1", "make deploy TOKEN=s3cret-value"))?;
     let asked = open(relay.ann()).await?;
-    assert_eq!((&asked["tool"], &asked["from"]), (&json!("Bash"), &json!("BobS")), "{asked}");
+    assert_eq!((&asked["tool"], &asked["from"]), (&json!("Bash"), &json!("Bob/BobS")), "{asked}");
     let preview = asked["preview"].as_str().context("a preview")?;
     assert!(preview.contains("make deploy TOKEN=[masked]"), "{preview}");
     // The session of an approver sees it as quoted data that leaves the decision to a person.
@@ -441,9 +441,9 @@ async fn of_two_requests_with_one_id_the_key_decides() -> Result<()> {
     let refused: Value = serde_json::from_slice(&unclear.stdout)?;
     assert_eq!((unclear.status.code(), &refused["error"]), (Some(3), &json!("ambiguous_request")), "{refused}");
     let of = |name: &str| both.iter().find(|one| one["from"] == name).and_then(|one| one["fromPubkey"].as_str());
-    let key = of("BobTwo").context("its key")?;
+    let key = of("Bob/BobTwo").context("its key")?;
     relay.ann().json(&["permit", "abcde", "deny", "--from", &key[..16], "--json"])?;
     assert_eq!(two.permission().await?, ("abcde".into(), "deny".into()));
-    assert_eq!(open(relay.ann()).await?["fromPubkey"].as_str(), of("BobS"), "the other one is still open");
+    assert_eq!(open(relay.ann()).await?["fromPubkey"].as_str(), of("Bob/BobS"), "the other one is still open");
     Ok(())
 }

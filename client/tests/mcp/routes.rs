@@ -243,7 +243,7 @@ async fn verbs_inside_a_session_act_as_the_session() -> Result<()> {
     };
     inside(&["send", "AnnS", "from the shell of the session"])?;
     let note = ann.channel_with("from the shell of the session").await?;
-    assert_eq!((note.meta["from_pubkey"].as_str(), note.meta["from_name"].as_str()), (own.as_str(), "BobS"));
+    assert_eq!((note.meta["from_pubkey"].as_str(), note.meta["from_name"].as_str()), (own.as_str(), "Bob/BobS"));
     assert_eq!(note.meta["verified"], "sealed");
     inside(&["summary", "in the shell"])?;
     inside(&["status", "set", "dnd"])?;

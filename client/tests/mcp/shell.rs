@@ -184,7 +184,7 @@ async fn everything_in_the_config_folder_is_private() -> Result<()> {
 #[tokio::test]
 async fn presence_writes_reach_the_running_session() -> Result<()> {
     let team = Team::start().await?;
-    for verb in [&["status", "set", "dnd"][..], &["summary", "x"], &["visible", "false"], &["group", "join", "@qa"]] {
+    for verb in [&["status", "set", "dnd"][..], &["summary", "x"], &["visible", "false"]] {
         let nobody = team.bob.run(verb)?;
         assert_eq!(nobody.status.code(), Some(5), "{verb:?}: {}", stderr(&nobody));
     }
@@ -192,7 +192,8 @@ async fn presence_writes_reach_the_running_session() -> Result<()> {
     let set = team.bob.json(&["status", "set", "dnd", "--json"])?;
     assert_eq!((&set["status"], &set["sessions"]), (&json!("dnd"), &json!(1)));
     assert_eq!(team.bob.json(&["summary", "busy with tests", "--session", "bob-1", "--json"])?["sessions"], 1);
-    assert_eq!(team.bob.json(&["group", "join", "@qa", "--role", "lead", "--json"])?["group"], "qa");
+    let join = ["group", "join", "@qa", "--as", "lead", "--session", "*", "--json"];
+    assert_eq!(team.bob.json(&join)?["group"], "qa");
     team.bob.json(&["profile", "--title", "QA", "--capabilities", "review,tests", "--json"])?;
     let peers = team.ann.json(&["peers", "--json"])?;
     let bob = &peers[0];
@@ -204,7 +205,7 @@ async fn presence_writes_reach_the_running_session() -> Result<()> {
     // Not disturbed: the message waits, and the sender reads why.
     let held = team.ann.run(&["send", "BobS", "later"])?;
     assert!(stdout(&held).contains("dnd"), "{}", stdout(&held));
-    assert_eq!(team.bob.json(&["group", "leave", "@qa", "--json"])?["left"], true);
+    assert_eq!(team.bob.json(&["group", "leave", "@qa", "--session", "*", "--json"])?["left"], true);
     assert_eq!(team.bob.json(&["visible", "false", "--json"])?["visible"], false);
     assert_eq!(team.ann.json(&["peers", "--json"])?, json!([]));
     let other = team.bob.run(&["status", "set", "idle", "--session", "no-such-session"])?;

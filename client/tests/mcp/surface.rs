@@ -93,7 +93,7 @@ async fn one_entry_per_mesh_is_one_session() -> Result<()> {
         let listed = host.tool("list_peers", json!({})).await?;
         assert_eq!(listed.structured["meshes"].as_array().map(Vec::len), Some(1));
         assert_eq!(listed.structured["meshes"][0]["mesh_slug"], own);
-        let me = &listed.structured["meshes"][0]["peers"][0];
+        let me = team.ann.json(&["peers", "--mesh", own, "--json"])?[0].clone();
         ids.insert(me["sessionId"].as_str().context("a session id")?.to_owned());
         let elsewhere = host.tool("list_peers", json!({"mesh_slug": other})).await?;
         assert!(elsewhere.is_error && elsewhere.text.contains(own), "{}", elsewhere.text);
@@ -120,7 +120,7 @@ async fn the_projects_file_names_the_session_its_role_groups_and_mesh() -> Resul
     std::fs::write(&file, r#"{"name": "backend", "role": "api", "groups": ["qa:lead"], "mesh": "team"}"#)?;
     let mut ann = start().await?;
     let note = ann.channel_with("Connected to mesh").await?;
-    assert_eq!((note.meta["mesh_slug"].as_str(), note.meta["self_display_name"].as_str()), ("team", "backend"));
+    assert_eq!((note.meta["mesh_slug"].as_str(), note.meta["self_display_name"].as_str()), ("team", "Ann/backend"));
     let listed = ann.tool("list_peers", json!({})).await?;
     assert_eq!(listed.structured["meshes"].as_array().map(Vec::len), Some(1));
     let me = &listed.structured["meshes"][0]["peers"][0];

@@ -29,7 +29,7 @@ async fn the_shell_makes_joins_writes_and_reads_a_topic() -> Result<()> {
         (&json!("team"), &json!("plans"), &json!("what comes next"), &json!(1))
     );
     assert_eq!(stdout(&team.bob.run(&["topic", "list"])?), "team (1)\n  #plans  public, 1 member  what comes next\n");
-    let joined = team.bob.json(&["topic", "join", "plans", "--role", "lead", "--json"])?;
+    let joined = team.bob.json(&["topic", "join", "plans", "--as", "lead", "--json"])?;
     assert_eq!(joined, json!({"mesh": "team", "topic": "plans", "role": "lead", "joined": true}));
     let members = |person: &CommandLine| -> Result<Value> {
         Ok(by_name(&person.json(&["topic", "members", "plans", "--json"])?))

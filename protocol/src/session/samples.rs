@@ -69,6 +69,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     let bare = HelloAck {
         presence_id: MESSAGE.into(),
         member_display_name: "Alice".into(),
+        member_name: None,
         protocol_version: None,
         broker_version: None,
         capabilities: vec![],
@@ -86,6 +87,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         features: Default::default(),
     };
     let full = HelloAck {
+        member_name: Some("Alice".into()),
         protocol_version: Some(2),
         broker_version: Some("0.1.0".into()),
         capabilities: crate::version::BROKER_CAPABILITIES.iter().map(|&word| word.into()).collect(),

@@ -71,6 +71,9 @@ pub(crate) fn candidate(name: &str, online: bool) -> Candidate {
         name: name.into(),
         online,
         cwd: online.then(|| "/home/alice/shop".into()),
+        member_name: online.then(|| "Alice".into()),
+        hostname: online.then(|| "laptop".into()),
+        last_seen_at: (!online).then(|| AT.into()),
     }
 }
 

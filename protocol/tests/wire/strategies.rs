@@ -93,7 +93,9 @@ pub(crate) fn push() -> impl Strategy<Value = Push> {
     let required = (text(), text(), text(), priority(), text(), text(), text());
     let sender = (of(text()), of(text()), of(text()), of(text()), of(text()), of(text()));
     let rest = (of(text()), of(text()), of(text()), of(trace()), of(text()), of(json()));
-    (required, sender, rest).prop_map(|(required, sender, rest)| {
+    let place = (of(text()), of(text()), of(text()));
+    (required, sender, rest, place).prop_map(|(required, sender, rest, place)| {
+        let (sender_member_name, sender_hostname, sender_cwd) = place;
         let (message_id, mesh_id, sender_pubkey, priority, nonce, ciphertext, created_at) = required;
         let (sender_member_pubkey, member_id, sender_name, target_spec, topic, reply_to_id) = sender;
         let (client_message_id, request_fingerprint, subtype, trace, event, event_data) = rest;
@@ -104,6 +106,9 @@ pub(crate) fn push() -> impl Strategy<Value = Push> {
             sender_member_pubkey,
             sender_member_id: member_id.map(Into::into),
             sender_name,
+            sender_member_name,
+            sender_hostname,
+            sender_cwd,
             target_spec,
             topic,
             reply_to_id,
@@ -122,15 +127,27 @@ pub(crate) fn push() -> impl Strategy<Value = Push> {
 }
 
 fn candidate() -> impl Strategy<Value = Candidate> {
-    (text(), key(), key(), text(), any::<bool>(), of(text())).prop_map(
-        |(kind, pubkey, member_pubkey, name, online, cwd)| Candidate { kind, pubkey, member_pubkey, name, online, cwd },
+    let place = (of(text()), of(text()), of(text()), of(text()));
+    (text(), key(), key(), text(), any::<bool>(), place).prop_map(
+        |(kind, pubkey, member_pubkey, name, online, (cwd, member_name, hostname, last_seen_at))| Candidate {
+            kind,
+            pubkey,
+            member_pubkey,
+            name,
+            online,
+            cwd,
+            member_name,
+            hostname,
+            last_seen_at,
+        },
     )
 }
 
 fn recipient() -> impl Strategy<Value = RecipientState> {
-    (text(), key(), any::<bool>(), of(status()), of(text()), any::<u32>()).prop_map(
-        |(name, pubkey, online, status, last_seen_at, waiting)| RecipientState {
+    (text(), of(text()), key(), any::<bool>(), of(status()), of(text()), any::<u32>()).prop_map(
+        |(name, member_name, pubkey, online, status, last_seen_at, waiting)| RecipientState {
             name,
+            member_name,
             pubkey,
             online,
             status,
@@ -264,8 +281,9 @@ pub(crate) fn peer() -> impl Strategy<Value = Peer> {
     let who = (key(), key(), of(text()), text(), status(), of(text()), groups());
     let place = (text(), text(), text(), text(), of(text()), any::<bool>(), of(text()));
     let more = (of(any::<bool>()), of(any::<u32>()), of(text()), of(text()), of(text()), of(text()));
-    (who, place, more, of(stats()), of(any::<bool>()), of(profile())).prop_map(
-        |(who, place, more, stats, visible, profile)| {
+    let member = (of(text()), groups());
+    (who, place, more, of(stats()), of(any::<bool>()), of(profile()), member).prop_map(
+        |(who, place, more, stats, visible, profile, (member_name, member_groups))| {
             let (pubkey, member_pubkey, member_id, display_name, status, summary, groups) = who;
             let (session_id, connected_at, cwd, peer_role, role, online, last_seen_at) = place;
             let (is_self, waiting, hostname, peer_type, channel, model) = more;
@@ -273,10 +291,12 @@ pub(crate) fn peer() -> impl Strategy<Value = Peer> {
                 pubkey,
                 member_pubkey,
                 member_id: member_id.map(Into::into),
+                member_name,
                 display_name,
                 status,
                 summary,
                 groups,
+                member_groups,
                 session_id,
                 connected_at,
                 cwd,

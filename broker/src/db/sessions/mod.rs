@@ -58,6 +58,8 @@ pub struct SessionRecord {
     pub last_seen_at_ms: i64,
     /// Whether its key was proved once; then only a proof opens it again.
     pub proven: bool,
+    /// The name that its client brings along, when it was renamed.
+    pub renamed_from: Option<String>,
 }
 
 /// What an upsert takes over from the new row: everything but the key and `first_seen_at_ms`. A macro, because the type
@@ -69,7 +71,7 @@ macro_rules! session_changes {
     () => {
         $crate::db::sessions::session_changes!(
             member_id, session_id, display_name, cwd, hostname, groups, profile, visible, summary, status, stats,
-            last_seen_at_ms, proven
+            last_seen_at_ms, proven, renamed_from
         )
     };
 }

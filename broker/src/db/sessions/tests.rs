@@ -22,6 +22,7 @@ fn session(key: PublicKey, seen: i64) -> SessionRecord {
         first_seen_at_ms: seen,
         last_seen_at_ms: seen,
         proven: false,
+        renamed_from: None,
     }
 }
 

@@ -78,6 +78,7 @@ store_suite! {
             first_seen_at_ms: NOW,
             last_seen_at_ms: NOW + KEPT_MS,
             proven: true,
+            renamed_from: None,
         };
         let mut batch = Batch::default();
         *batch.part() = SessionsPart { sessions: vec![record], stats: vec![], last_seen: vec![] };

@@ -241,6 +241,10 @@ pub async fn claim_v2(
     codes.check_window(&invite, now_ms)?;
     let found = meshes::load(db, &invite.mesh_id).await?.filter(|mesh| mesh.archived_at_ms.is_none());
     let mesh = found.ok_or(Refusal::from(ErrorCode::MeshNotFound))?;
+    if invite.created_by_key != mesh.owner_pubkey {
+        // The mesh has another owner now; what the former one signed lets nobody in.
+        return Err(Refusal::from(codes.revoked));
+    }
     let canonical = signed::invite_v2(
         &mesh.id,
         &invite.id,
@@ -319,11 +323,15 @@ async fn try_enrol(
             .first(conn)
             .await
             .optional()?;
+        let mut before = None;
         if let Some(known) = known {
-            if known.revoked_at_ms.is_some() {
+            if known.banned_at_ms().is_some() {
                 return Err(WriteError::Refused(ErrorCode::Revoked));
             }
-            return Ok(((known, true), Audit::Unaudited("the key is a member already")));
+            if known.revoked_at_ms.is_none() {
+                return Ok(((known, true), Audit::Unaudited("the key is a member already")));
+            }
+            before = Some(known);
         }
         let usable = invites::table
             .find(invite.as_str())
@@ -335,10 +343,19 @@ async fn try_enrol(
         if used == 0 {
             return Err(WriteError::Refused(codes.exhausted));
         }
+        let member = match before {
+            // A member that was removed, or left, joins as a new one, but keeps its id: what it wrote is still its.
+            Some(before) => {
+                let row = members::table.find(before.id.as_str()).filter(members::mesh_id.eq(mesh.as_str()));
+                diesel::delete(row).execute(conn).await?;
+                Member { id: before.id, ..member.clone() }
+            }
+            None => member.clone(),
+        };
         diesel::insert_into(members::table).values(member.clone()).execute(conn).await?;
         let payload = json!({"member": member.id, "invite": invite, "role": member.role.as_str()});
         let audit = Audit::entry("member_joined", Some(&member.id), payload, *now_ms);
-        Ok(((member.clone(), false), audit))
+        Ok(((member, false), audit))
     })
 }
 

@@ -38,7 +38,7 @@ impl Feature for Info {
             limits: vec![],
             members: u32::try_from(members).unwrap_or(u32::MAX),
             your_name: own.name.clone(),
-            your_groups: own.acts_for.and_then(|at| cx.roster().get(at)).unwrap_or(own).groups.clone(),
+            your_groups: cx.roster().all_groups(own.acts_for.and_then(|at| cx.roster().get(at)).unwrap_or(own)),
         };
         Ok(Outcome::Overview(Box::new(move |features, cx| {
             features.describe(cx, &mut info);

@@ -329,8 +329,12 @@ fn line(
         _ if peer.is_some_and(|peer| peer.online()) => "held",
         _ => "disconnected",
     };
+    let place = known.filter(|known| known.visible && roster.member_by_key(key).is_none());
     RecipientReceipt {
         name: name.unwrap_or_else(|| "unknown".into()),
+        member_name: roster.member(member).map(|member| member.display_name.clone()),
+        hostname: place.and_then(|known| known.hostname.clone()),
+        cwd: place.map(|known| known.cwd.clone()).filter(|cwd| !cwd.is_empty()),
         pubkey: key.to_hex(),
         status: status.into(),
         stage,

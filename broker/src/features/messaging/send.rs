@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use claudemesh_protocol::crypto::envelope;
 use claudemesh_protocol::error::{ErrorClass, ErrorCode};
 use claudemesh_protocol::features::messaging::{Ack, MAX_ACK_RECIPIENTS, Push, RecipientState, Send, Stage, Trace};
 use claudemesh_protocol::id::{MemberId, MeshId, MessageId, PublicKey};
@@ -78,6 +79,22 @@ fn refused(id: String, refusal: Refusal, older: bool) -> Ack {
     }
 }
 
+/// Clients of before send to a name that is not in their list (who is away, or hidden) without sealing the text for anyone. What is
+/// direct must not be readable here, so that is refused; the recipient could not tell it from a forgery either.
+fn check_sealed(send: &Send, targets: &[Target]) -> Result<(), Refusal> {
+    let named = targets.iter().any(|target| matches!(target, Target::Name(_)));
+    let readable = |text: String| {
+        !text.is_empty() && !text.chars().any(|symbol| symbol.is_control() && !"\n\r\t".contains(symbol))
+    };
+    if named && envelope::decode_public(&send.ciphertext).is_ok_and(readable) {
+        // Its program takes a text with `not_found` in it for final.
+        let message = "a direct message to a name has to be sealed for its key, and that name is not in your list of peers \
+                       (not_found): send it to the key";
+        return Err(Refusal::new(ErrorCode::NotEncrypted, message));
+    }
+    Ok(())
+}
+
 fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Refusal> {
     let fail = |message: &str| Err(Refusal::new(ErrorCode::InvalidArgs, message));
     if send.ciphertext.len() + send.nonce.len() + send.target_spec.chars() > limits::MAX_MESSAGE_CHARS {
@@ -118,6 +135,9 @@ fn accept(
     reply: Option<ReplyTo>,
 ) -> Result<Option<Ack>, Refusal> {
     let targets = check(&send)?;
+    if cx.asker()?.older {
+        check_sealed(&send, &targets)?;
+    }
     let id = message_id(cx.mesh_id(), &cx.asker()?.member, send.client_message_id.as_deref());
     if send.client_message_id.is_some()
         && let Some(ack) = retry(memory, &id, send.request_fingerprint.as_deref(), reply.as_ref())?
@@ -270,11 +290,15 @@ pub(super) fn build(
 }
 
 /// The frame that recipients get; encoded once, shared by all.
-pub(super) fn push_frame(message: &NewMessage) -> ByteString {
+pub(super) fn push_frame(roster: &Roster, message: &NewMessage) -> ByteString {
     let (sender, member, created_at) =
         (message.sender_key.hex(), message.sender_member_key.hex(), iso(message.created_at_ms));
     // Of a message that no member wrote, what stands for the member is the sender.
     let by_member = message.sender_key != NO_KEY;
+    let author = roster.member(&message.sender_member_id).filter(|_| by_member);
+    // Under a member's key there may be many shells, each in another place.
+    let of_session = by_member && message.sender_key != message.sender_member_key;
+    let place = roster.known.get(&message.sender_key).filter(|known| of_session && known.visible);
     let push = Push {
         message_id: message.id.as_str(),
         mesh_id: message.mesh_id.as_str(),
@@ -282,6 +306,9 @@ pub(super) fn push_frame(message: &NewMessage) -> ByteString {
         sender_member_pubkey: by_member.then_some(member.as_str()),
         sender_member_id: by_member.then(|| message.sender_member_id.clone()),
         sender_name: Some(&message.sender_name),
+        sender_member_name: author.map(|member| member.display_name.as_str()),
+        sender_hostname: place.and_then(|known| known.hostname.as_deref()),
+        sender_cwd: place.map(|known| known.cwd.as_str()).filter(|cwd| !cwd.is_empty()),
         target_spec: Some(&message.target_spec),
         topic: message.topic_name.as_deref(),
         reply_to_id: message.reply_to_id.as_deref(),
@@ -309,7 +336,7 @@ pub(super) fn admit(
 ) {
     let (seq, priority, id) = (message.seq, message.priority, message.id.clone());
     METRICS.messages_routed.of(priority).inc();
-    let frame = push_frame(&message);
+    let frame = push_frame(cx.roster(), &message);
     let now = cx.now_ms();
     if message.sender_key != NO_KEY {
         memory.sent.count(&message.sender_member_id, || (cx.mono_ms(), now));
@@ -485,6 +512,7 @@ fn recipient_state<'a>(
         .or_else(|| member.and_then(|member| member.last_seen_at_ms));
     RecipientState {
         name: name.map(|name| Cow::Borrowed(name.as_str())).unwrap_or_default(),
+        member_name: member.map(|member| Cow::Borrowed(member.display_name.as_str())),
         pubkey: recipient.key,
         online,
         status: peer.filter(|_| online).map(|peer| peer.status),

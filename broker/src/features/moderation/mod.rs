@@ -64,7 +64,7 @@ fn kick(cx: &mut MeshContext<'_>, request: &Kick) -> Result<Outcome<KickAck>, Re
 
 fn list_bans(cx: &MeshContext<'_>) -> Outcome<ListBansResult> {
     let mut banned: Vec<_> =
-        cx.roster().members().filter_map(|member| member.revoked_at_ms.map(|at| (at, member))).collect();
+        cx.roster().members().filter_map(|member| member.banned_at_ms().map(|at| (at, member))).collect();
     banned.sort_by_key(|(at, member)| (*at, member.pubkey));
     let entry = |(at, member): (i64, &Member)| BanEntry {
         name: member.display_name.clone(),
@@ -130,11 +130,11 @@ fn close(cx: &mut MeshContext<'_>, peers: &[PeerHandle], reason: CloseReason) ->
 
 fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refusal> {
     let target = request.target.as_str();
-    // The one place where it is kept: the roster has no column for it.
-    tracing::info!(mesh.id = %cx.mesh_id(), target = ?request.target, reason = ?request.reason, "a member is to be banned");
     if target.trim().is_empty() {
         return Err(Refusal::new(ErrorCode::Invalid, "expected a `target`"));
     }
+    // The one place where it is kept: the roster has no column for it.
+    tracing::info!(mesh.id = %cx.mesh_id(), target = ?request.target, reason = ?request.reason, "a member is to be banned");
     let own = cx.member()?.clone();
     let id = match resolve_name(cx.roster(), target, None).map_err(not_found) {
         Ok(Resolved::Member(id, _)) => id,
@@ -187,7 +187,7 @@ fn banned_like(cx: &MeshContext<'_>, target: &str) -> Vec<(MemberId, String, Rol
     let target = target.trim().to_lowercase();
     cx.roster()
         .members()
-        .filter(|member| member.revoked_at_ms.is_some())
+        .filter(|member| member.banned_at_ms().is_some())
         .filter(|member| {
             let key = member.pubkey.to_hex();
             member.display_name.to_lowercase() == target

@@ -83,7 +83,7 @@ impl Feature for Presence {
                 memory.count(*peer, cx.mesh_id());
                 memory.counters.remove(peer);
                 // A hidden peer came without a word, and its going would give it away as well.
-                if *announce && record.visible && !record.ephemeral {
+                if *announce && record.visible && !record.ephemeral && !record.shell {
                     announce::departure(cx, record);
                 }
             }
@@ -132,6 +132,7 @@ impl Feature for Presence {
             .iter()
             .filter(seen)
             .flat_map(|peer| &peer.groups)
+            .chain(cx.roster().member_groups.values().flatten())
             .map(|group| format!("@{}", group.name))
             .collect();
         info.groups = groups.into_iter().collect();
@@ -244,10 +245,12 @@ fn view(memory: &PresenceMemory, roster: &Roster, peer: &Peer, own: PeerHandle) 
         pubkey: peer.key(),
         member_pubkey: peer.member_key,
         member_id: Some(peer.member.clone()),
+        member_name: roster.member(&peer.member).map(|member| member.display_name.clone()),
         display_name: peer.name.clone(),
         status: peer.status,
         summary: peer.summary.clone(),
-        groups: peer.groups.clone(),
+        groups: roster.all_groups(peer),
+        member_groups: roster.groups_of(&peer.member).to_vec(),
         session_id: peer.session_id.clone(),
         connected_at: iso(peer.connected_at_ms),
         cwd: peer.cwd.clone(),

@@ -73,7 +73,7 @@ async fn a_member_without_a_socket_is_held_to_what_it_may_do() {
     let refused = directory.request(&team.id, bob.clone(), GetState { key: "a".into() }).await.unwrap_err();
     assert_eq!(refused.message, "this needs the capability canReadShared");
     // What is about a connection is refused instead of changing nothing.
-    let join = JoinGroup { name: "ops".into(), role: None, target: Default::default() };
+    let join = JoinGroup { name: "ops".into(), role: None, as_member: false, target: Default::default() };
     assert!(directory.request(&team.id, bob.clone(), join).await.is_err());
     assert_eq!(
         directory.request(&team.id, bob.clone(), SetStats::default()).await.unwrap_err().code.as_str(),

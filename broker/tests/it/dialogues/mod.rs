@@ -9,6 +9,40 @@ use claudemesh_testkit::broker_suite;
 use player::play;
 
 broker_suite! {
+    async fn a_readable_text_to_a_name_is_refused_and_a_sealed_one_is_not(database: Database) -> Result<()> {
+        play(database, r#"
+            S session bob {"sessionId":"s"}
+            A hello alice {"sessionId":"a","sessionPubkey":"$a1"}
+            A > {"type":"send","id":"1","targetSpec":"bob","priority":"next","nonce":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYX","ciphertext":"aGVsbG8gQm9i"}
+            A < {"type":"ack","id":"1","queued":false,"code":"not_encrypted"}
+            A > {"type":"send","id":"2","targetSpec":"bob","priority":"next","nonce":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYX","ciphertext":"q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ"}
+            A < {"type":"ack","id":"2","queued":true,"messageId":"$m"}
+            S < {"type":"push","messageId":"$m","senderMemberName":"alice"}
+        "#).await
+    }
+
+    async fn groups_peers_and_moderation_say_what_they_said_before(database: Database) -> Result<()> {
+        play(database, r#"
+            O hello owner {"sessionId":"o"}
+            B session bob {"sessionId":"s"}
+            A hello alice {"sessionId":"a","sessionPubkey":"$a1"}
+            A > {"type":"join_group","name":"dev","role":"lead"}
+            B > {"type":"join_group","name":"dev","asMember":true,"confirm":true,"_reqId":"r1"}
+            B < {"type":"done","_reqId":"r1","member":true}
+            A > {"type":"send","id":"1","targetSpec":"@dev","priority":"now","nonce":"n","ciphertext":"aGk="}
+            A < {"type":"ack","id":"1","queued":true,"online":1,"messageId":"$m"}
+            B < {"type":"push","messageId":"$m","targetSpec":"@dev"}
+            B > {"type":"client_ack","messageIds":["$m"]}
+            B close
+            A > {"type":"mesh_info","_reqId":"i"}
+            A < {"type":"mesh_info_result","yourGroups":[{"name":"dev","role":"lead"}]}
+            O > {"type":"ban","_reqId":"b"}
+            O < {"type":"error","code":"invalid","_reqId":"b"}
+            O > {"type":"kick","_reqId":"k"}
+            O < {"type":"kick_ack","kicked":[],"affected":[]}
+        "#).await
+    }
+
     async fn a_verb_that_comes_and_goes_takes_nothing_with_it(database: Database) -> Result<()> {
         play(database, r#"
             A session alice {"sessionId":"a"}
@@ -161,7 +195,7 @@ broker_suite! {
             O < {"type":"peers_list","peers":[{"pubkey":"$O.session"},{"pubkey":"$carol.member"},{"pubkey":"$h2","online":true},{"pubkey":"$h1","online":false}]}
             O > {"type":"resolve_target","target":"hal AT work"}
             O < {"type":"resolve_target_result","resolved":{"kind":"session","pubkey":"$h2","online":true}}
-            C > {"type":"send","id":"1","targetSpec":"Hal at work","priority":"now","nonce":"n","ciphertext":"MQ=="}
+            C > {"type":"send","id":"1","targetSpec":"Hal at work","priority":"now","nonce":"n","ciphertext":"q83vEjRWeJCrze8SNFZ4kA=="}
             C < {"type":"ack","id":"1","queued":true,"online":1}
             I < {"type":"push","ciphertext":"MQ=="}
             O > {"type":"kick","target":"Hal at work"}

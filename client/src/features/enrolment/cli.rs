@@ -10,7 +10,7 @@ use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::config::owners::OwnerEntry;
 use crate::context::Context;
-use crate::context::connect::{self, hostname};
+use crate::context::connect::{self, ask, hostname};
 use crate::error::{CliError, ExitCode};
 use crate::local::{self, is_local, serves_now};
 use crate::output::{Style, clean};
@@ -338,10 +338,19 @@ fn invite_line(invite: &InviteView, out: &crate::output::Output) -> String {
 }
 
 fn owner_of(cx: &Context, entry: &MeshEntry) -> Result<OwnerEntry, CliError> {
-    cx.store.owner(&entry.mesh_id)?.ok_or_else(|| {
+    if let Some(owner) = cx.store.owner(&entry.mesh_id)? {
+        return Ok(owner);
+    }
+    // Who was made the owner later signs with its member key.
+    let who = ask(cx, entry, |connection| async move { Ok(connection.whoami().await?) });
+    if who.is_ok_and(|who| who.owner_pubkey.to_hex() == entry.pubkey) {
+        let key = super::member_key(entry)?;
+        return Ok(OwnerEntry::new(entry.mesh_id.clone(), &entry.slug, &key, &entry.broker_url));
+    }
+    Err({
         let message = format!("Only the owner of {} can invite, and its key is not on this machine.", entry.slug);
         CliError::new(ExitCode::PermissionDenied, "forbidden", message)
-            .hint("Ask the person who ran `claudemesh create` for a link.")
+            .hint("Ask the owner for a link: `claudemesh members` shows who that is.")
     })
 }
 

@@ -1,25 +1,22 @@
 //! `group join`, `group leave`, `group list`.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
-use claudemesh_protocol::features::presence::Peer;
-use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::features::groups::{GroupChanged, GroupMember};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Who;
+use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
-use crate::context::connect::{ask, target_session};
-use crate::error::CliError;
-use crate::features::presence::cli::args::SessionArg;
-use crate::features::presence::cli::{Written, write, written};
+use crate::context::connect::{ask, own_session};
+use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
 verbs! {
     /// Join, leave or list groups.
     #[command(
-        after_help = "Examples:\n  claudemesh group join @frontend --role lead\n  claudemesh group leave @frontend\n  \
+        after_help = "Examples:\n  claudemesh group join @frontend --as lead\n  claudemesh group leave @frontend\n  \
                             claudemesh group list"
     )]
     pub struct GroupArgs: enum GroupAction {
@@ -29,25 +26,56 @@ verbs! {
     }
 }
 
-/// Join a group, or change your role in it.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  claudemesh group join @frontend\n  claudemesh group join @qa/load --role lead")]
-pub struct JoinArgs {
-    /// Group, with or without `@`; `/` makes levels.
-    group: String,
-    /// Your role in it [default: the one you have there]; an empty one clears it.
-    #[arg(long)]
-    role: Option<String>,
-    /// Which session.
-    #[command(flatten)]
-    session: SessionArg,
+/// Who joins or leaves a group.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WhoArg {
+    /// You as a member: for good, with all your sessions, and messages wait while you are away [default outside of a session]
+    #[arg(long, conflicts_with = "session")]
+    member: bool,
+    /// One session, for as long as it lasts [default: the one this runs in]; `*` means all of yours.
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
 }
 
-/// The group that was joined, for scripts.
-#[derive(Serialize, Deserialize, JsonSchema)]
-struct Joined {
+impl WhoArg {
+    /// The member, unless a session is named or this runs in one.
+    fn who(&self, cx: &Context) -> Who {
+        match self.session.clone().or_else(|| own_session(cx)) {
+            Some(session) if !self.member => Who::Session(Some(session)),
+            _ => Who::Member,
+        }
+    }
+}
+
+/// Join a group, or change as what you are in it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  claudemesh group join @frontend\n  claudemesh group join @qa/load --as lead\n  \
+                  claudemesh group join @frontend --session '*'")]
+pub struct JoinArgs {
+    /// Group, with or without `@`: letters, digits, `-`, `_`, `.`; `/` makes levels.
     group: String,
-    role: Option<String>,
+    /// As what: lead, observer, or any other word [default: what you are there]; an empty one clears it.
+    #[arg(long = "as", value_name = "WORD", alias = "role")]
+    part: Option<String>,
+    /// Who joins.
+    #[command(flatten)]
+    who: WhoArg,
+}
+
+/// What joining or leaving changed, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Changed {
+    group: String,
+    /// As what it was joined; `null` when nothing was said, and after leaving.
+    r#as: Option<String>,
+    /// The member itself was changed, for good.
+    member: bool,
+    /// Sessions that were changed.
+    sessions: u32,
+    /// It was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<bool>,
 }
 
 impl Verb for JoinArgs {
@@ -56,42 +84,39 @@ impl Verb for JoinArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        written::<Joined>()
+        json_fields::of::<Changed>()
     }
 
     fn shapes() -> Vec<Shape> {
-        vec![Shape::one::<Written<Joined>>()]
+        vec![Shape::one::<Changed>()]
     }
 
-    /// Exit 3 for a malformed name, 5 when no session of the member is connected.
+    /// Exit 3 for a malformed name, 5 when there is no such session.
     fn run(self, cx: &Context) -> Ran {
-        let session = target_session(cx, self.session.session.as_deref());
-        let name = self.group.trim_start_matches('@');
-        let joined = Joined { group: name.to_owned(), role: self.role.clone() };
-        write(cx, joined, &format!("joined @{}", clean(name)), |connection| {
-            let (name, role, session) = (name.to_owned(), self.role.clone(), session.clone());
-            async move { connection.join_group(&name, role.as_deref(), Some(&session)).await }
-        })
-        .map(done)
+        let (name, who) = (self.group.trim().trim_start_matches('@'), self.who.who(cx));
+        let join = |connection: Connection| {
+            let (part, who) = (self.part.clone(), who.clone());
+            async move {
+                let who = supported(&connection, who)?;
+                connection.join_group(name, part.as_deref(), &who).await
+            }
+        };
+        let changed = change(cx, join)?;
+        print(cx, name, self.part.clone(), changed, "joined").map(done)
     }
 }
 
 /// Leave a group.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  claudemesh group leave @frontend")]
+#[command(
+    after_help = "Examples:\n  claudemesh group leave @frontend\n  claudemesh group leave @frontend --session '*'"
+)]
 pub struct LeaveArgs {
     /// Group, with or without `@`.
     group: String,
-    /// Which session.
+    /// Who leaves.
     #[command(flatten)]
-    session: SessionArg,
-}
-
-/// The group that was left, for scripts.
-#[derive(Serialize, Deserialize, JsonSchema)]
-struct Left {
-    group: String,
-    left: bool,
+    who: WhoArg,
 }
 
 impl Verb for LeaveArgs {
@@ -100,35 +125,110 @@ impl Verb for LeaveArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        written::<Left>()
+        json_fields::of::<Changed>()
     }
 
     fn shapes() -> Vec<Shape> {
-        vec![Shape::one::<Written<Left>>()]
+        vec![Shape::one::<Changed>()]
     }
 
-    /// Exit 5 when no session of the member is in the group.
+    /// Exit 5 when the member, or the session, is not in the group.
     fn run(self, cx: &Context) -> Ran {
-        let session = target_session(cx, self.session.session.as_deref());
-        let name = self.group.trim_start_matches('@');
-        let left = Left { group: name.to_owned(), left: true };
-        let left = write(cx, left, &format!("left @{}", clean(name)), |connection| {
-            let (name, session) = (name.to_owned(), session.clone());
-            async move { connection.leave_group(&name, Some(&session)).await }
-        });
-        left.map(done).map_err(|error| match error.code.as_str() {
-            "unchanged" => {
-                let message = format!("No session of yours is in @{}, so there was nothing to leave.", clean(name));
-                CliError::new(error.exit, "not_in_group", message)
-                    .hint("`claudemesh group list` shows who is in which group.")
-                    .field("group", name)
+        let (name, who) = (self.group.trim().trim_start_matches('@'), self.who.who(cx));
+        let leave = |connection: Connection| {
+            let who = who.clone();
+            async move {
+                let who = supported(&connection, who)?;
+                connection.leave_group(name, &who).await
             }
-            _ => error,
-        })
+        };
+        let changed = change(cx, leave)?;
+        if changed == GroupChanged::default() {
+            let (name, whose) =
+                (clean(name), if who == Who::Member { "You are" } else { "No such session of yours is" });
+            let other = if who == Who::Member { "--session '*'" } else { "--member" };
+            let message = format!("{whose} not in @{name}, so there was nothing to leave.");
+            return Err(CliError::new(ExitCode::NotFound, "not_in_group", message)
+                .hint(format!("`claudemesh group list` shows who is in it, and whether as a member or with a session; see `{other}`."))
+                .field("group", name));
+        }
+        print(cx, name, None, changed, "left").map(done)
     }
 }
 
-/// List the groups of the mesh with the sessions in them and their roles.
+/// A broker of before has sessions in groups only.
+fn supported(connection: &Connection, who: Who) -> Result<Who, ConnectionError> {
+    let known = who != Who::Member || connection.knows_members()?;
+    Ok(if known { who } else { Who::Session(Some("*".into())) })
+}
+
+/// Changes groups in every mesh the call is about. Answers all that changed.
+fn change<F>(cx: &Context, request: impl Fn(Connection) -> F) -> Result<GroupChanged, CliError>
+where
+    F: Future<Output = Result<Option<GroupChanged>, ConnectionError>>,
+{
+    let (mut all, mut silent, mut missing, mut present) = (GroupChanged::default(), None, None, false);
+    for entry in cx.mesh_entries()? {
+        let written = ask(cx, &entry, |connection| async {
+            let of_session = connection.is_session();
+            Ok((request(connection).await?, of_session))
+        });
+        match written {
+            Ok((Some(one), _)) => {
+                present = true;
+                all.sessions += one.sessions;
+                all.member |= one.member;
+            }
+            // An older broker confirms nothing. The session's own connection has changed the session all the same.
+            Ok((None, true)) => (present, all.sessions) = (true, all.sessions + 1),
+            Ok((None, false)) => silent = Some(entry.slug.clone()),
+            // The session may be in another of the meshes.
+            Err(error) if error.exit == ExitCode::NotFound => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match (missing, silent) {
+        (_, Some(slug)) if all == GroupChanged::default() => {
+            let slug = clean(&slug);
+            let message = format!(
+                "The broker of {slug} is of an older kind: a shell cannot change a session there, so nothing has changed."
+            );
+            Err(CliError::new(ExitCode::Network, "not_supported", message)
+                .hint("Run the command in the shell of the session, or let the session do it with its own tool."))
+        }
+        (Some(error), None) if !present => {
+            Err(error.hint("Start a session with `claudemesh launch`, or join as a member: `--member`."))
+        }
+        _ => Ok(all),
+    }
+}
+
+fn print(cx: &Context, name: &str, part: Option<String>, changed: GroupChanged, word: &str) -> Result<(), CliError> {
+    let GroupChanged { sessions, member } = changed;
+    let left = (word == "left").then_some(true);
+    let value = Changed { group: name.to_owned(), r#as: part, member, sessions, left };
+    cx.out.answer(&value, |out| {
+        let part = value.r#as.as_deref().filter(|part| !part.is_empty());
+        let part = part.map(|part| format!(" as {}", clean(part))).unwrap_or_default();
+        let how = match (member, sessions) {
+            (true, _) if word == "joined" => {
+                " as a member: messages reach all your sessions, and wait while you are away".to_owned()
+            }
+            (true, _) => " as a member".to_owned(),
+            (false, 1) => " with 1 session, for as long as it lasts".to_owned(),
+            (false, count) => format!(" with {count} sessions, for as long as they last"),
+        };
+        let how =
+            if word == "joined" || member { how } else { format!(" with {sessions} session{}", plural(sessions)) };
+        format!("{} {word} @{}{part}{how}\n", out.tick(), clean(name))
+    })
+}
+
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// List the groups of the mesh with the members and sessions in them, and as what.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  claudemesh group list\n  claudemesh group list --json")]
 pub struct ListArgs {}
@@ -141,13 +241,26 @@ struct Row {
     members: Vec<Member>,
 }
 
-/// One session in a group.
+/// Who is in a group.
 #[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 struct Member {
+    /// `member`: for good. `session`: for its time.
+    kind: String,
+    /// What one writes to reach it.
     name: String,
-    role: Option<String>,
-    pubkey: PublicKey,
+    r#as: Option<String>,
+    pubkey: String,
     online: bool,
+    /// Messages wait for it while it is away.
+    waits: bool,
+}
+
+impl From<GroupMember> for Member {
+    fn from(member: GroupMember) -> Self {
+        let GroupMember { kind, name, role, pubkey, online, waits, .. } = member;
+        Self { kind, name, r#as: role, pubkey: pubkey.to_hex(), online, waits }
+    }
 }
 
 impl Verb for ListArgs {
@@ -163,44 +276,37 @@ impl Verb for ListArgs {
         vec![Shape::list::<Row>()]
     }
 
-    /// The groups of each mesh, by name, with the sessions in them in the order in which they came.
+    /// The groups of each mesh by name; in each the members before the sessions.
     fn run(self, cx: &Context) -> Ran {
-        let mut meshes = Vec::new();
+        let mut meshes: Vec<(String, Vec<Row>)> = Vec::new();
         for entry in cx.mesh_entries()? {
-            let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
-            crate::features::presence::cli::remember_names(cx, &entry, &peers);
-            meshes.push((entry.slug.clone(), groups_of(&entry.slug, peers)));
+            let groups = ask(cx, &entry, |connection| async move { Ok(connection.list_groups().await?) })?;
+            let row = |group: claudemesh_protocol::features::groups::GroupRow| Row {
+                mesh: entry.slug.clone(),
+                group: group.name,
+                members: group.members.into_iter().map(Member::from).collect(),
+            };
+            meshes.push((entry.slug.clone(), groups.into_iter().map(row).collect()));
         }
         let rows: Vec<&Row> = meshes.iter().flat_map(|(_, rows)| rows).collect();
         cx.out.answer(&rows, |out| meshes.iter().map(|(slug, rows)| groups_text(slug, rows, out)).collect()).map(done)
     }
 }
 
-fn groups_of(slug: &str, peers: Vec<Peer>) -> Vec<Row> {
-    let mut groups: BTreeMap<String, Vec<Member>> = BTreeMap::new();
-    for peer in peers {
-        for group in peer.groups {
-            let (name, pubkey, online) = (peer.display_name.clone(), peer.pubkey, peer.online);
-            groups.entry(group.name).or_default().push(Member { name, role: group.role, pubkey, online });
-        }
-    }
-    groups.into_iter().map(|(group, members)| Row { mesh: slug.to_owned(), group, members }).collect()
-}
-
 fn groups_text(slug: &str, rows: &[Row], out: &Output) -> String {
     let mut text = format!("{}\n", out.paint(Style::Bold, &format!("{} ({})", clean(slug), rows.len())));
     if rows.is_empty() {
-        text += "  no session is in a group; `claudemesh group join @<name>` makes one\n";
+        text += "  nobody is in a group; `claudemesh group join @<name>` makes one\n";
     }
     for row in rows {
-        let member = |member: &Member| {
-            let mut words = clean(&member.name).into_owned();
-            words.extend(member.role.as_ref().map(|role| format!(" ({})", clean(role))));
-            words += if member.online { "" } else { " [away]" };
-            words
-        };
-        let members: Vec<String> = row.members.iter().map(member).collect();
-        text += &format!("  {}  {}\n", out.paint(Style::Cyan, &format!("@{}", clean(&row.group))), members.join(", "));
+        text += &format!("  {}\n", out.paint(Style::Cyan, &format!("@{}", clean(&row.group))));
+        for member in &row.members {
+            let part = member.r#as.as_ref().map(|part| format!(" as {}", clean(part))).unwrap_or_default();
+            let kind = if member.kind == "member" { "member, for good" } else { "session, for its time" };
+            let away = if member.online { "" } else { ", away" };
+            let kind = format!("({kind}{away})");
+            text += &format!("    {}{part} {}\n", clean(&member.name), out.paint(Style::Dim, &kind));
+        }
     }
     text
 }

@@ -6,11 +6,12 @@ use claudemesh_protocol::crypto::envelope;
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::messaging::{
     Ack, Candidate, Echo, EchoResult, InboxPull, InboxPullResult, MessageStatus, MessageStatusResult, Priority,
-    Request, ResolveTarget, Response, Send, Trace,
+    RecipientReceipt, Request, ResolveTarget, Response, Send, Trace,
 };
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::name::folded;
 use claudemesh_protocol::target::{Target, TargetField};
 use tokio::time::Instant;
 
@@ -107,11 +108,11 @@ impl Connection {
     /// The same out of the list of peers: older brokers resolve nothing.
     async fn resolve_here(&self, target: &str) -> Result<Candidate, ConnectionError> {
         let own = self.identity().own_public();
-        let wanted = target.trim().to_lowercase();
+        let wanted = folded(target);
         let is_prefix = wanted.len() >= 8 && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut found: Vec<Candidate> = Vec::new();
         let peers = self.list_peers().await?;
-        let by_name = peers.iter().filter(|peer| peer.display_name.trim().to_lowercase() == wanted);
+        let by_name = peers.iter().filter(|peer| folded(&peer.display_name) == wanted);
         let by_key = peers.iter().filter(|peer| is_prefix && peer.pubkey.to_hex().starts_with(&wanted));
         for peer in by_name.chain(by_key) {
             // A session that connects again is listed twice for a while.
@@ -123,6 +124,9 @@ impl Connection {
                     name: peer.display_name.clone(),
                     online: peer.online,
                     cwd: Some(peer.cwd.clone()).filter(|cwd| !cwd.is_empty()),
+                    member_name: peer.member_name.clone(),
+                    hostname: peer.hostname.clone(),
+                    last_seen_at: peer.last_seen_at.clone().filter(|_| !peer.online),
                 });
             }
         }
@@ -424,6 +428,30 @@ impl Connection {
             ServerMessage::Messaging(Response::EchoResult(result)) => Ok((result, started.elapsed())),
             other => Err(unexpected("echo_result", &other)),
         }
+    }
+}
+
+/// A candidate in one line: how to write to it, its key, where it runs, whether it is there.
+pub fn described(candidate: &Candidate) -> String {
+    let key: String = candidate.pubkey.to_hex().chars().take(16).collect();
+    let place = match (candidate.hostname.as_deref(), candidate.cwd.as_deref().filter(|cwd| !cwd.is_empty())) {
+        (Some(host), Some(folder)) => Some(format!("{host}:{folder}")),
+        (host, folder) => host.or(folder).map(str::to_owned),
+    };
+    let seen = match (&candidate.last_seen_at, candidate.online) {
+        (_, true) => "connected".to_owned(),
+        (Some(at), false) => format!("last seen {}", crate::clock::shown(at)),
+        (None, false) => "not seen yet".to_owned(),
+    };
+    let kind = if candidate.kind == "member" { "member".to_owned() } else { place.unwrap_or_else(|| "session".into()) };
+    format!("{}  {key}  {kind}  {seen}", candidate.address())
+}
+
+/// Where a recipient's session runs.
+pub(crate) fn place(recipient: &RecipientReceipt) -> Option<String> {
+    match (recipient.hostname.as_deref(), recipient.cwd.as_deref()) {
+        (Some(host), Some(folder)) => Some(format!("{host}:{folder}")),
+        (host, folder) => host.or(folder).map(str::to_owned),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use claudemesh_protocol::features::messaging::Push;
+use claudemesh_protocol::name::Address;
 use serde_json::Value;
 
 use crate::connection::Heard;
@@ -60,7 +61,7 @@ fn note(push: &Push, mesh: &MeshTag) -> Option<ChannelNote> {
 pub(crate) fn told(event: &str, data: &Value) -> String {
     let text = |name: &str| data[name].as_str().unwrap_or_default();
     let word = |name: &str| harmless_value(text(name));
-    let name = word("name");
+    let name = harmless_value(&Address { member: text("memberName"), session: text("name") }.to_string());
     match event {
         "peer_joined" => format!("{name} joined{}", groups(data)),
         "peer_returned" => {
@@ -76,6 +77,15 @@ pub(crate) fn told(event: &str, data: &Value) -> String {
             format!("{count} low-priority messages wait; check_messages reads them")
         }
         "tick" => heartbeat(data),
+        "member_renamed" | "session_renamed" => {
+            let looks = data["looksLike"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let looks: Vec<String> = looks.map(harmless_value).collect();
+            let looks = if looks.is_empty() { String::new() } else { format!("; looks like {}", looks.join(", ")) };
+            format!("{} is called {} now{looks}", word("formerName"), word("address"))
+        }
+        "member_role_changed" => format!("{} is {} of the mesh now", word("name"), word("role")),
+        "member_removed" => format!("{} is no member any more", word("name")),
+        "mesh_transferred" => format!("{} is the owner of the mesh now", word("name")),
         other => format!("{} {}", harmless_value(other), harmless_value(&data.to_string())),
     }
 }

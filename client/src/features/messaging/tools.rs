@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{MessageStatusResult, Priority, Stage};
+use claudemesh_protocol::features::messaging::{Candidate, MessageStatusResult, Priority, Stage};
 use claudemesh_protocol::target::Target;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::schemars::{self, JsonSchema};
 use rmcp::{tool, tool_router};
 use serde::{Deserialize, Serialize};
 
-use super::{Draft, Outcome, ack_words, exchange};
+use super::{Draft, Outcome, ack_words, described, exchange, place};
 use crate::inbox::{Message, Pick};
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, OneMeshArg, always_load};
@@ -114,8 +114,10 @@ struct MessageData {
     mesh_slug: String,
     /// Id, for reply_to and message_status.
     message_id: String,
-    /// Name of the sender.
+    /// The sender, as one writes to it: member/session, or the member.
     from_name: String,
+    /// Host and folder of the sending session.
+    from_place: Option<String>,
     /// Key to answer to.
     from_pubkey: String,
     /// Member key of the sender.
@@ -353,11 +355,17 @@ impl MeshServer {
 }
 
 fn outcome_line(outcome: &Outcome) -> Result<String, String> {
-    let name = outcome.resolved.as_ref().map_or(outcome.target.as_str(), |found| found.name.as_str());
-    let name = harmless_value(name);
+    let name = outcome.resolved.as_ref().map_or_else(|| outcome.target.clone(), Candidate::address);
+    let name = harmless_value(&name);
     match &outcome.result {
         Ok(ack) => Ok(format!("✓ {name} → {} ({})", ack.message_id, ack_words(ack))),
-        Err(error) => Err(format!("✗ {name}: {}", harmless(&error.to_string()))),
+        Err(error) => {
+            let mut line = format!("✗ {name}: {}", harmless(&error.to_string()));
+            for candidate in error.candidates() {
+                line += &format!("\n  - {}", harmless_value(&described(candidate)));
+            }
+            Err(line)
+        }
     }
 }
 
@@ -391,8 +399,9 @@ fn block(message: &Message, body: &Body, slug: &str) -> String {
         (Some(chars), None) => format!(", beginning of {chars} characters"),
         (None, _) => String::new(),
     };
+    let place = message.place().map(|place| format!(", {}", harmless_value(&place))).unwrap_or_default();
     format!(
-        "[{slug}]{reminder} from {} ({key}){to} ({}, {}, id {}{whole}):\n{}",
+        "[{slug}]{reminder} from {} ({key}{place}){to} ({}, {}, id {}{whole}):\n{}",
         harmless_value(&message.from_name()),
         message.priority,
         harmless_value(&message.created_at),
@@ -406,6 +415,7 @@ fn message_data(message: &Message, body: &Body, slug: &str) -> MessageData {
         mesh_slug: slug.to_owned(),
         message_id: message.message_id.clone(),
         from_name: harmless_value(&message.from_name()),
+        from_place: message.place().map(|place| harmless_value(&place)),
         from_pubkey: message.sender_pubkey.clone(),
         from_id: message.sender_member.clone(),
         kind: message.kind.clone(),
@@ -428,7 +438,11 @@ fn status_text(status: &MessageStatusResult) -> String {
     }
     for recipient in &status.recipients {
         let key: String = recipient.pubkey.chars().take(12).collect();
-        text += &format!("\n- {} ({key}): {}", harmless_value(&recipient.name), harmless_value(&recipient.status));
+        text += &format!("\n- {} ({key}", harmless_value(&recipient.address()));
+        if let Some(place) = place(recipient) {
+            text += &format!(", {}", harmless_value(&place));
+        }
+        text += &format!("): {}", harmless_value(&recipient.status));
         if let Some(stage) = recipient.stage {
             text += &format!(", {}", stage.as_str());
         }

@@ -3,6 +3,7 @@
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile, Stats};
 use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::name::looks_like;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
-use crate::context::connect::{ask, target_session};
+use crate::context::connect::{SHELL_SESSION, ask, target_session};
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment;
 use crate::output::{Output, Style, clean, counted};
@@ -26,8 +27,15 @@ pub mod args;
 #[serde(rename_all = "camelCase")]
 struct PeerPlace {
     name: String,
+    /// What one writes to reach it: `member/session`, or the member's name.
+    address: String,
     mesh: String,
+    /// It is a session of our own member.
     is_self: bool,
+    /// It is the session that this runs in.
+    this_session: bool,
+    /// Other members whose names look like its member's.
+    looks_like: Vec<String>,
 }
 
 /// A connected peer, for scripts.
@@ -181,11 +189,15 @@ impl From<args::PeerStatus> for PeerStatus {
 fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
     let mut lists = Vec::new();
     for entry in cx.mesh_entries()? {
-        let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+        let (peers, own) = ask(cx, &entry, |connection| async move {
+            Ok((connection.list_peers().await?, connection.identity().own_public()))
+        })?;
         remember_names(cx, &entry, &peers);
+        let names: Vec<&str> = peers.iter().filter_map(|peer| peer.member_name.as_deref()).collect();
+        let row = |peer: &Peer| peer_json(peer, &entry, peer.session_id != SHELL_SESSION && peer.pubkey == own, &names);
         // Who is away is asked for with --all, in every form of the answer.
         let there = peers.iter().filter(|peer| args.all || peer.online);
-        let mut list: Vec<Value> = there.map(|peer| peer_json(peer, &entry)).collect();
+        let mut list: Vec<Value> = there.map(row).collect();
         if args.all {
             list.extend(away(&entry, &peers)?);
         }
@@ -236,12 +248,20 @@ fn stats_text(slug: &str, peers: &[Counted], out: &Output) -> String {
     text
 }
 
-/// A peer for scripts: the wire's fields, plus `name`, `mesh` and whether it is of our member.
-fn peer_json(peer: &Peer, entry: &MeshEntry) -> Value {
+/// A peer for scripts: the wire's fields, plus how to write to it, its mesh and whose it is.
+fn peer_json(peer: &Peer, entry: &MeshEntry, this_session: bool, names: &[&str]) -> Value {
+    let member = peer.member_name.as_deref().unwrap_or_default();
+    let mut looks_like: Vec<String> =
+        names.iter().filter(|other| looks_like(member, other)).map(|&other| other.to_owned()).collect();
+    looks_like.sort_unstable();
+    looks_like.dedup();
     let place = PeerPlace {
         name: peer.display_name.clone(),
+        address: peer.address(),
         mesh: entry.slug.clone(),
         is_self: peer.member_pubkey.to_hex() == entry.pubkey,
+        this_session,
+        looks_like,
     };
     let row = PeerRow::Here(Box::new(HerePeer { peer: peer.clone(), place }));
     serde_json::to_value(row).unwrap_or_default()
@@ -262,7 +282,10 @@ fn away(entry: &MeshEntry, peers: &[Peer]) -> Result<Vec<Value>, CliError> {
         online: false,
         last_seen_at: member.last_seen_at,
         place: PeerPlace {
-            name: member.display_name,
+            name: member.display_name.clone(),
+            address: member.display_name,
+            this_session: false,
+            looks_like: vec![],
             mesh: entry.slug.clone(),
             is_self: member.pubkey.to_hex() == entry.pubkey,
         },
@@ -311,10 +334,22 @@ fn peer_text(peer: &Value, length: usize, out: &Output) -> String {
         Some("dnd") => (Style::Red, "dnd"),
         _ => (Style::Dim, "?"),
     };
-    let name = clean(word("displayName").unwrap_or("?")).into_owned();
-    let mut line = format!("  {} {} {status}", out.paint(style, "●"), out.paint(Style::Bold, &name));
-    if peer["isSelf"].as_bool() == Some(true) {
-        line.push_str(" (you)");
+    let name = clean(word("address").or(word("displayName")).unwrap_or("?")).into_owned();
+    let dot = if online { "●" } else { "○" };
+    let mut line = format!("  {} {} {status}", out.paint(style, dot), out.paint(Style::Bold, &name));
+    if peer["thisSession"].as_bool() == Some(true) {
+        line.push_str(" (this session)");
+    } else if peer["isSelf"].as_bool() == Some(true) {
+        line.push_str(" (yours)");
+    }
+    let role = word("role").filter(|role| *role != "member");
+    line.extend(role.map(|role| format!(" {}", clean(role))));
+    line.extend(peer["profile"]["title"].as_str().map(|title| format!(" \"{}\"", clean(title))));
+    let alike: Vec<_> =
+        peer["looksLike"].as_array().into_iter().flatten().filter_map(Value::as_str).map(clean).collect();
+    if !alike.is_empty() {
+        let note = format!(" (its name looks like {})", alike.join(", "));
+        line += &out.paint(Style::Yellow, &note);
     }
     if peer["visible"].as_bool() == Some(false) {
         line.push_str(" [hidden]");
@@ -335,7 +370,11 @@ fn peer_text(peer: &Value, length: usize, out: &Output) -> String {
     }
     let key: String = word("pubkey").unwrap_or_default().chars().take(length).collect();
     let mut second = vec![clean(&key).into_owned()];
-    second.extend(word("cwd").map(|cwd| clean(cwd).into_owned()));
+    let place = match (word("hostname"), word("cwd")) {
+        (Some(host), Some(folder)) => Some(format!("{host}:{folder}")),
+        (host, folder) => host.or(folder).map(str::to_owned),
+    };
+    second.extend(place.map(|place| clean(&place).into_owned()));
     if !online {
         second.extend(word("lastSeenAt").map(|at| format!("last seen {}", shown(at))));
     }

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::presence::{Peer, PeerStatus, Profile, Stats};
 use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::name::looks_like;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::schemars::{self, JsonSchema};
 use rmcp::{tool, tool_router};
@@ -13,7 +15,7 @@ use crate::connection::Connection;
 use crate::context::connect::hostname;
 use crate::features::enrolment;
 use crate::mcp::server::MeshServer;
-use crate::mcp::tool::{Json, MeshArg, OneLine, always_load};
+use crate::mcp::tool::{Json, MeshArg, always_load};
 use crate::session::notes::harmless_value;
 use crate::session::{JoinedMesh, ToolError};
 
@@ -119,31 +121,40 @@ struct MeshPeers {
     error: Option<String>,
 }
 
-/// A peer: the fields of the wire, or what is known of a member that is away.
-#[derive(Serialize, JsonSchema)]
-struct PeerRow {
-    #[serde(flatten)]
-    peer: Option<OneLine<Peer>>,
-    #[serde(flatten)]
-    away: Option<AwayMember>,
-    /// ISO time of its last sign of life.
-    last_seen_at: Option<String>,
-    /// It has been away for so long that no one should count on it.
-    stale: bool,
-}
-
-/// A member without a connection.
-#[derive(Serialize, JsonSchema)]
+/// A peer: what one needs to know to write to it. A field without a value is absent.
+#[derive(Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct AwayMember {
-    /// Member key.
-    pubkey: PublicKey,
-    /// Member key.
-    member_pubkey: PublicKey,
-    /// false.
-    online: bool,
-    /// Name.
-    display_name: String,
+struct PeerRow {
+    /// What to write as recipient: member/session, or the member.
+    name: String,
+    /// Key to send to; one name may mean several peers.
+    pubkey: String,
+    /// this session, or yours: another session of the same member.
+    whose: Option<&'static str>,
+    /// idle, working, dnd or away.
+    status: &'static str,
+    /// ISO time of the last sign of life of one that is away.
+    last_seen_at: Option<String>,
+    /// It has been away for so long that nobody should count on it.
+    stale: Option<bool>,
+    /// owner or admin of the mesh; plain members have none.
+    role: Option<String>,
+    /// What it does, in a few words.
+    title: Option<String>,
+    /// What it works on.
+    summary: Option<String>,
+    /// Groups, with : and as what it is there.
+    groups: Option<Vec<String>>,
+    /// Host it runs on.
+    host: Option<String>,
+    /// Its working directory.
+    folder: Option<String>,
+    /// ai, human or connector.
+    kind: Option<String>,
+    /// Model.
+    model: Option<String>,
+    /// Other members whose names look like its member's.
+    looks_like: Option<Vec<String>>,
 }
 
 /// The counters of every mesh.
@@ -286,7 +297,7 @@ impl MeshServer {
             let row = |peer: Peer| {
                 // Our own numbers are fresher here than at the broker.
                 let stats = if peer.pubkey == own { self.session.stats() } else { peer.stats.unwrap_or_default() };
-                PeerStats { name: peer.display_name, pubkey: peer.pubkey, stats }
+                PeerStats { name: peer.address(), pubkey: peer.pubkey, stats }
             };
             let peers: Vec<PeerStats> = peers.into_iter().map(row).collect();
             sections.push(stats_table(&mesh_slug, &peers));
@@ -350,13 +361,15 @@ impl MeshServer {
         let own = bound.connection.identity().own_public();
         let mut section = String::new();
         for peer in &peers {
-            section += &format!("\n{}", peer_line(peer, host, peer.pubkey == own));
+            section += &format!("\n{}", peer_line(peer, host, (own, bound.connection.identity().member.public())));
         }
         if peers.iter().all(|peer| peer.pubkey == own) {
             section += "\nNobody else is here.";
         }
         let away = if all { self.away(bound, &peers).await } else { Ok(vec![]) };
-        let mut rows: Vec<PeerRow> = peers.into_iter().map(|peer| peer_row(peer, own)).collect();
+        let names: Vec<&str> = peers.iter().filter_map(|peer| peer.member_name.as_deref()).collect();
+        let member = bound.connection.identity().member.public();
+        let mut rows: Vec<PeerRow> = peers.iter().map(|peer| peer_row(peer, (own, member), &names)).collect();
         match away {
             Ok(away) => {
                 section.extend(away.iter().map(away_line));
@@ -375,15 +388,13 @@ impl MeshServer {
         let there: HashSet<PublicKey> = peers.iter().map(|peer| peer.member_pubkey).collect();
         let now = crate::clock::now_ms();
         let away = members.into_iter().filter(|member| !there.contains(&member.pubkey)).map(|member| PeerRow {
-            peer: None,
-            stale: is_stale(false, member.last_seen_at.as_deref(), now),
+            name: harmless_value(&member.display_name),
+            pubkey: member.pubkey.to_hex(),
+            status: "away",
+            stale: is_stale(false, member.last_seen_at.as_deref(), now).then_some(true),
             last_seen_at: member.last_seen_at,
-            away: Some(AwayMember {
-                pubkey: member.pubkey,
-                member_pubkey: member.pubkey,
-                online: false,
-                display_name: harmless_value(&member.display_name),
-            }),
+            title: member.role_tag.map(|title| harmless_value(&title)),
+            ..PeerRow::default()
         });
         Ok(away.collect())
     }
@@ -407,19 +418,21 @@ fn stats_table(slug: &str, peers: &[PeerStats]) -> String {
     table
 }
 
-fn peer_line(peer: &Peer, host: Option<&str>, is_self: bool) -> String {
+fn peer_line(peer: &Peer, host: Option<&str>, (own, member): (PublicKey, PublicKey)) -> String {
     let mut line = String::from("- ");
     let profile = peer.profile.clone().unwrap_or_default();
     if let Some(avatar) = profile.avatar {
         line += &format!("{} ", harmless_value(&avatar));
     }
-    line += &format!("**{}**", harmless_value(&peer.display_name));
+    line += &format!("**{}**", harmless_value(&peer.address()));
     if let Some(title) = profile.title {
         line += &format!(" ({})", harmless_value(&title));
     }
     line += &format!(" [{}]", if peer.online { peer.status.as_str() } else { "away" });
-    if is_self {
-        line += " [you]";
+    if peer.pubkey == own {
+        line += " [this session]";
+    } else if peer.member_pubkey == member {
+        line += " [yours]";
     }
     if let (Some(theirs), Some(ours)) = (peer.hostname.as_deref(), host) {
         line += if theirs == ours { " [local]" } else { " [remote]" };
@@ -445,7 +458,8 @@ fn peer_line(peer: &Peer, host: Option<&str>, is_self: bool) -> String {
     if !kinds.is_empty() {
         line += &format!(" {{{}}}", kinds.join(", "));
     }
-    line += &format!(" ({}) {}", peer.pubkey.short(), harmless_value(&peer.cwd));
+    let host = peer.hostname.as_deref().map(|host| format!("{host}:")).unwrap_or_default();
+    line += &format!(" ({}) {}", peer.pubkey.short(), harmless_value(&format!("{host}{}", peer.cwd)));
     if let Some(summary) = peer.summary.as_deref().filter(|summary| !summary.is_empty()) {
         line += &format!(" \"{}\"", harmless_value(summary));
     }
@@ -454,10 +468,9 @@ fn peer_line(peer: &Peer, host: Option<&str>, is_self: bool) -> String {
 
 fn away_line(row: &PeerRow) -> String {
     let seen = row.last_seen_at.as_ref().map_or_else(|| "never seen".to_owned(), |at| format!("last seen {at}"));
-    let stale = if row.stale { " [stale]" } else { "" };
-    let (name, key) =
-        row.away.as_ref().map(|away| (away.display_name.as_str(), away.pubkey.short())).unwrap_or_default();
-    format!("\n- **{name}** [away]{stale} ({key}) {seen}")
+    let stale = if row.stale == Some(true) { " [stale]" } else { "" };
+    let key: String = row.pubkey.chars().take(12).collect();
+    format!("\n- **{}** [away]{stale} ({key}) {seen}", row.name)
 }
 
 /// Whether no one should count on a peer: it is away, and not since a moment ago.
@@ -466,11 +479,40 @@ pub(crate) fn is_stale(online: bool, last_seen_at: Option<&str>, now_ms: i64) ->
     !online && last_seen_ms.is_none_or(|at| now_ms.saturating_sub(at) > STALE_AFTER_MS)
 }
 
-fn peer_row(mut peer: Peer, own: PublicKey) -> PeerRow {
-    peer.is_self = Some(peer.pubkey == own);
-    let last_seen_at = peer.last_seen_at.clone();
-    let stale = is_stale(peer.online, last_seen_at.as_deref(), crate::clock::now_ms());
-    PeerRow { peer: Some(OneLine(peer)), away: None, last_seen_at, stale }
+fn peer_row(peer: &Peer, (own, member): (PublicKey, PublicKey), names: &[&str]) -> PeerRow {
+    let text = |text: &str| Some(harmless_value(text)).filter(|text| !text.is_empty());
+    let some = |value: &Option<String>| value.as_deref().and_then(text);
+    let group = |group: &Group| match &group.role {
+        Some(role) => format!("@{}:{}", harmless_value(&group.name), harmless_value(role)),
+        None => format!("@{}", harmless_value(&group.name)),
+    };
+    let called = peer.member_name.as_deref().unwrap_or_default();
+    let mut alike: Vec<String> =
+        names.iter().filter(|other| looks_like(called, other)).map(|other| harmless_value(other)).collect();
+    alike.sort_unstable();
+    alike.dedup();
+    let stale = is_stale(peer.online, peer.last_seen_at.as_deref(), crate::clock::now_ms());
+    PeerRow {
+        name: harmless_value(&peer.address()),
+        pubkey: peer.pubkey.to_hex(),
+        whose: match () {
+            () if peer.pubkey == own => Some("this session"),
+            () if peer.member_pubkey == member => Some("yours"),
+            () => None,
+        },
+        status: if peer.online { peer.status.as_str() } else { "away" },
+        last_seen_at: peer.last_seen_at.clone().filter(|_| !peer.online),
+        stale: stale.then_some(true),
+        role: peer.role.clone().filter(|role| role != "member"),
+        title: peer.profile.as_ref().and_then(|profile| some(&profile.title)),
+        summary: some(&peer.summary),
+        groups: Some(peer.groups.iter().map(group).collect()).filter(|groups: &Vec<String>| !groups.is_empty()),
+        host: some(&peer.hostname),
+        folder: text(&peer.cwd),
+        kind: some(&peer.peer_type),
+        model: some(&peer.model),
+        looks_like: Some(alike).filter(|alike| !alike.is_empty()),
+    }
 }
 
 #[cfg(test)]

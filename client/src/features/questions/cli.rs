@@ -280,7 +280,7 @@ fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Asked {
     let mut asked = Asked {
         ok: matches!(outcome.ended, Ended::Answered(_)),
         message_id: outcome.message_id.clone(),
-        to: outcome.peer.name.clone(),
+        to: outcome.peer.address(),
         elapsed_ms: u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX),
         mesh: entry.slug.clone(),
         ..Asked::default()
@@ -309,7 +309,7 @@ fn outcome_json(outcome: &Outcome, entry: &MeshEntry) -> Asked {
 }
 
 fn outcome_text(outcome: &Outcome, out: &Output) -> String {
-    let peer = clean(&outcome.peer.name).into_owned();
+    let peer = clean(&outcome.peer.address()).into_owned();
     match &outcome.ended {
         Ended::Answered(answer) if out.is_for_model() => {
             format!("{}{peer} answered:\n{}", out.preamble(), out.block(&answer.text()))

@@ -131,9 +131,12 @@ fn asker_of(message: &Message) -> Option<Candidate> {
         kind: "session".into(),
         pubkey,
         member_pubkey: member.unwrap_or(pubkey),
-        name: message.from_name(),
+        name: message.sender_name.clone().unwrap_or_else(|| message.from_name()),
         online: false,
         cwd: None,
+        member_name: message.sender_member_name.clone(),
+        hostname: None,
+        last_seen_at: None,
     })
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::ask::{self, Ask, AskContext, AskError, Ended, Outcome, Rejected, WaitBudget};
 use super::reply::{self, ReplyError, Word};
 use super::{settle, text};
-use crate::features::messaging::{ack_words, exchange};
+use crate::features::messaging::{ack_words, described, exchange};
 use crate::inbox::Message;
 use crate::inbox::questions::{DECLINE, Question, REPLY};
 use crate::mcp::server::MeshServer;
@@ -376,7 +376,7 @@ impl MeshServer {
 impl MeshServer {
     /// The result of a question, and the receipt of the message that ended the wait.
     fn tell(&self, bound: &JoinedMesh, outcome: &Outcome) -> Json<Asked> {
-        let peer = harmless_value(&outcome.peer.name);
+        let peer = harmless_value(&outcome.peer.address());
         let elapsed_ms = u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX);
         let mut data = Asked {
             message_id: Some(outcome.message_id.clone()),
@@ -440,12 +440,10 @@ impl MeshServer {
 fn tell_rejected(rejected: Rejected, bound: &JoinedMesh) -> Json<Asked> {
     let mut text = format!("Not asked ({}): {}.", rejected.reason, harmless(&rejected.message));
     for one in &rejected.candidates {
-        let place = one.cwd.as_deref().map(|cwd| format!(" in {}", harmless_value(cwd))).unwrap_or_default();
-        let there = if one.online { "online" } else { "away" };
-        text += &format!("\n- {} ({}): {} {there}{place}", harmless_value(&one.name), one.kind, one.pubkey);
+        text += &format!("\n- {}", harmless_value(&described(one)));
     }
     let candidate = |one: Candidate| CandidateData {
-        name: harmless_value(&one.name),
+        name: harmless_value(&one.address()),
         pubkey: one.pubkey,
         kind: one.kind,
         online: one.online,

@@ -176,12 +176,12 @@ impl Verb for ListArgs {
 
 /// Subscribe to a topic: what is written there reaches you from now on.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  claudemesh topic join plans\n  claudemesh topic join plans --role lead")]
+#[command(after_help = "Examples:\n  claudemesh topic join plans\n  claudemesh topic join plans --as lead")]
 pub struct JoinArgs {
     /// Topic, with or without `#`, or its id.
     topic: String,
-    /// Your role in it [default: the one you have there, else member].
-    #[arg(long)]
+    /// As what: lead, observer, or any other word [default: what you are there, else member].
+    #[arg(long = "as", value_name = "WORD", alias = "role")]
     role: Option<String>,
 }
 

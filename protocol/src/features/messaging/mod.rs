@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::call::Nothing;
 use crate::features::presence::PeerStatus;
 use crate::id::{MemberId, MeshId, PublicKey};
+use crate::name::Address;
 use crate::target::TargetField;
 
 /// How urgent a message is.
@@ -134,6 +135,9 @@ impl Default for TargetField {
 pub struct RecipientState<S = String> {
     /// Display name.
     pub name: S,
+    /// Name of its member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_name: Option<S>,
     /// The key it was addressed by: session key, or member key when no session is there.
     pub pubkey: PublicKey,
     /// Whether a socket is open.
@@ -216,6 +220,15 @@ pub struct Push<S = String> {
     /// The sender's display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender_name: Option<S>,
+    /// Name of the sender's member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender_member_name: Option<S>,
+    /// Host of the sender's session, as far as it is known and the session is not hidden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender_hostname: Option<S>,
+    /// Its working directory, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender_cwd: Option<S>,
     /// What the sender wrote as target, so that the reader knows direct from broadcast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_spec: Option<S>,
@@ -296,6 +309,15 @@ pub struct MessageStatus {
 pub struct RecipientReceipt {
     /// Display name.
     pub name: String,
+    /// Name of its member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_name: Option<String>,
+    /// Host of the session, when it is one and is not hidden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Its working directory, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
     /// Session key, or member key while no session took it.
     pub pubkey: String,
     /// `delivered`, `held` (there, but not acknowledged yet), `disconnected`.
@@ -375,6 +397,40 @@ pub struct Candidate {
     /// Working directory, to tell sessions of one name apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
+    /// Name of the member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_name: Option<String>,
+    /// Host of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// ISO time; absent when it is online or never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<String>,
+}
+
+impl Candidate {
+    /// What one writes to reach it: the member's name, or `member/session`.
+    pub fn address(&self) -> String {
+        address(self.member_name.as_deref(), &self.name)
+    }
+}
+
+impl<S: AsRef<str>> RecipientState<S> {
+    /// As [`Candidate::address`].
+    pub fn address(&self) -> String {
+        address(self.member_name.as_ref().map(AsRef::as_ref), self.name.as_ref())
+    }
+}
+
+impl RecipientReceipt {
+    /// As [`Candidate::address`].
+    pub fn address(&self) -> String {
+        address(self.member_name.as_deref(), &self.name)
+    }
+}
+
+fn address(member: Option<&str>, session: &str) -> String {
+    Address { member: member.unwrap_or_default(), session }.to_string()
 }
 
 /// `resolve_target_result`: exactly one meaning (several are an `ambiguous_target` error).

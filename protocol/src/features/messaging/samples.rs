@@ -70,7 +70,8 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     let accepted = Ack { id: "42".into(), message_id: MESSAGE.into(), queued: true, ..Ack::default() };
     let recipients = vec![
         RecipientState {
-            name: "alice".into(),
+            name: "api".into(),
+            member_name: Some("alice".into()),
             pubkey: session_key(),
             online: true,
             status: Some(PeerStatus::Working),
@@ -79,6 +80,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         },
         RecipientState {
             name: "bob".into(),
+            member_name: None,
             pubkey: member_key(),
             online: false,
             status: None,
@@ -110,7 +112,10 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     };
     let receipts = vec![
         RecipientReceipt {
-            name: "alice".into(),
+            name: "api".into(),
+            member_name: Some("alice".into()),
+            hostname: Some("laptop".into()),
+            cwd: Some("/home/alice/api".into()),
             pubkey: session_key().to_hex(),
             status: "delivered".into(),
             stage: Some(Stage::Handed),
@@ -119,6 +124,9 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         },
         RecipientReceipt {
             name: "bob".into(),
+            member_name: None,
+            hostname: None,
+            cwd: None,
             pubkey: member_key().to_hex(),
             status: "disconnected".into(),
             stage: None,
@@ -179,7 +187,10 @@ fn pushes() -> Vec<(&'static str, Push)> {
     let full = Push {
         sender_member_pubkey: Some(member_key().to_hex()),
         sender_member_id: Some(MEMBER.into()),
-        sender_name: Some("Alice".into()),
+        sender_name: Some("shop".into()),
+        sender_member_name: Some("Alice".into()),
+        sender_hostname: Some("laptop".into()),
+        sender_cwd: Some("/home/alice/shop".into()),
         target_spec: Some("#general".into()),
         topic: Some("general".into()),
         reply_to_id: Some(MESH.into()),
@@ -200,9 +211,15 @@ fn pushes() -> Vec<(&'static str, Push)> {
         event_data: Some(data),
         ..Push::default()
     };
-    let peer =
-        PeerEvent { name: "Alice".into(), pubkey: session_key(), groups: None, last_seen_at: None, summary: None };
-    let joined = PeerEvent { groups: Some(groups()), ..peer.clone() };
+    let peer = PeerEvent {
+        name: "Alice".into(),
+        member_name: None,
+        pubkey: session_key(),
+        groups: None,
+        last_seen_at: None,
+        summary: None,
+    };
+    let joined = PeerEvent { groups: Some(groups()), member_name: Some("Alice".into()), ..peer.clone() };
     let returned =
         PeerEvent { last_seen_at: Some(AT.into()), summary: Some("fixing the login".into()), ..joined.clone() };
     vec![

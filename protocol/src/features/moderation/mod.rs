@@ -39,6 +39,7 @@ pub struct Kick {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ban {
     /// Display name, key, or key prefix of at least 8 digits.
+    #[serde(default)]
     pub target: String,
     /// For the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +50,7 @@ pub struct Ban {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unban {
     /// Exact name, key, or key prefix of at least 8 digits of a banned member.
+    #[serde(default)]
     pub target: String,
 }
 

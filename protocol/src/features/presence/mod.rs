@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::call::{Nothing, Sessions};
 use crate::features::groups::Group;
 use crate::id::{MemberId, PublicKey};
+use crate::name::Address;
 
 /// Whether a session can be interrupted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -186,14 +187,20 @@ pub struct Peer {
     /// Member id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_id: Option<MemberId>,
+    /// Name of the member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_name: Option<String>,
     /// Effective name.
     pub display_name: String,
     /// Status.
     pub status: PeerStatus,
     /// `null` when never set.
     pub summary: Option<String>,
-    /// Groups with roles.
+    /// Groups with roles: the session's own and its member's.
     pub groups: Vec<Group>,
+    /// Those of them that the member is in, with all its sessions and while it is away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_groups: Vec<Group>,
     /// The client's session id.
     pub session_id: String,
     /// ISO time.
@@ -239,6 +246,13 @@ pub struct Peer {
     /// Only when not empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+}
+
+impl Peer {
+    /// What one writes to reach it: `member/session`, or the member's name when the session has none of its own.
+    pub fn address(&self) -> String {
+        Address { member: self.member_name.as_deref().unwrap_or_default(), session: &self.display_name }.to_string()
+    }
 }
 
 fn yes() -> bool {
@@ -315,6 +329,9 @@ pub struct HookSetStatusResult {
 pub struct PeerEvent {
     /// Display name.
     pub name: String,
+    /// Name of the member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_name: Option<String>,
     /// Key to send to.
     pub pubkey: PublicKey,
     /// Joins and returns only.

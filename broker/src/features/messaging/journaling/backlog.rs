@@ -217,9 +217,9 @@ fn push_rows(cx: &mut MeshContext<'_>, at: PeerHandle, rows: Vec<Waiting>, pulle
         if shared && is_elsewhere(cx.roster(), peer, message.id.as_str()) {
             continue;
         }
+        let frame = push_frame(cx.roster(), &message);
         let Some(mut peer) = cx.sending(at) else { break };
         let free = pulled || passes(peer.status, message.priority, peer.pulls);
-        let frame = push_frame(&message);
         if !free || !peer.outbox.has_room(frame.len(), peer.acks) {
             return PushedRows { count, complete: false };
         }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use claudemesh_protocol::features::messaging::{Priority, RecipientState, Stage};
+use claudemesh_protocol::features::messaging::{Candidate, Priority, RecipientState, Stage};
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode, TOO_LARGE};
 use crate::features::messaging::outbox::{Outbox, Parcel, Step, steps};
-use crate::features::messaging::{Draft, Outcome, ack_words, exchange};
+use crate::features::messaging::{Draft, Outcome, ack_words, described, exchange};
 use crate::inbox::Mailbox;
 use crate::inbox::listed::short_id;
 use crate::output::{Output, Style, clean};
@@ -211,6 +211,8 @@ pub(super) struct Sent {
     message_id: String,
     target: String,
     name: Option<String>,
+    /// What one writes to reach it: `member/session`, or the member's name.
+    address: Option<String>,
     /// `broker`, or `outbox` when it is queued on this machine.
     via: &'static str,
     duplicate: bool,
@@ -238,6 +240,7 @@ fn row_json(row: &Row, mesh: &str) -> Value {
         message_id: String::new(),
         target: String::new(),
         name: None,
+        address: None,
         via: "outbox",
         duplicate: false,
         status: QUEUED_HERE,
@@ -253,6 +256,7 @@ fn row_json(row: &Row, mesh: &str) -> Value {
                 sent.message_id.clone_from(&ack.message_id);
                 sent.target.clone_from(&outcome.target);
                 sent.name = outcome.resolved.as_ref().map(|found| found.name.clone());
+                sent.address = outcome.resolved.as_ref().map(Candidate::address);
                 sent.via = "broker";
                 sent.duplicate = ack.duplicate;
                 sent.status = ack.stage.map_or("queued", Stage::as_str);
@@ -281,15 +285,20 @@ fn row_line(row: &Row, out: &Output) -> String {
             return format!("{mark} {} → {} ({how})\n", clean(target), short_id(id));
         }
     };
-    let name = outcome.resolved.as_ref().map_or(outcome.target.as_str(), |found| found.name.as_str());
+    let name = outcome.resolved.as_ref().map_or_else(|| outcome.target.clone(), Candidate::address);
     match &outcome.result {
         Ok(ack) => {
             let id = short_id(&ack.message_id);
-            format!("{} {} → {} ({})\n", out.tick(), clean(name), clean(&id), ack_words(ack))
+            format!("{} {} → {} ({})\n", out.tick(), clean(&name), clean(&id), ack_words(ack))
         }
         Err(error) => {
             let error = CliError::from(error.clone());
-            format!("{} {}: {}\n", out.paint(Style::Red, "✗"), clean(&outcome.target), clean(&error.message))
+            let mark = out.paint(Style::Red, "✗");
+            let mut text = format!("{mark} {}: {}\n", clean(&outcome.target), clean(&error.message));
+            for candidate in error.candidates() {
+                text += &format!("    {}\n", clean(&described(&candidate)));
+            }
+            text
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::clock::shown;
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode};
+use crate::features::messaging::place;
 use crate::output::{Output, Style, clean};
 use crate::verb::shape::InMesh;
 
@@ -52,7 +53,9 @@ fn status_text(status: &MessageStatusResult, out: &Output) -> String {
         let at = recipient.stage_at.as_deref().map(|at| format!(", {}", shown(at))).unwrap_or_default();
         let key: String = recipient.pubkey.chars().take(12).collect();
         let dot = out.paint(if recipient.status == "delivered" { Style::Green } else { Style::Dim }, "●");
-        text += &format!("  {dot} {} ({key}) {step}{route}{at}\n", clean(&recipient.name));
+        let place = place(recipient).map(|place| format!(", {}", clean(&place))).unwrap_or_default();
+        let name = recipient.address();
+        text += &format!("  {dot} {} ({key}{place}) {step}{route}{at}\n", clean(&name));
     }
     text
 }
@@ -69,9 +72,11 @@ fn target_text(status: &MessageStatusResult) -> String {
             Some(key) => {
                 let known = status.recipients.iter().find(|one| one.pubkey == *part && !one.name.is_empty());
                 match (known, status.recipients.as_slice()) {
-                    (Some(one), _) => clean(&one.name).into_owned(),
+                    (Some(one), _) => clean(&one.address()).into_owned(),
                     // The member of the one session that got it.
-                    (None, [only]) if !only.name.is_empty() => clean(&only.name).into_owned(),
+                    (None, [only]) if !only.name.is_empty() => {
+                        clean(only.member_name.as_deref().unwrap_or(&only.name)).into_owned()
+                    }
                     (None, _) => key.short(),
                 }
             }

@@ -56,8 +56,9 @@ pub(super) fn listed_text(listed: &Listed, out: &Output) -> String {
     let urgency = if message.priority == "now" { out.paint(Style::Red, " now").into_owned() } else { String::new() };
     let held = if listed.held { out.paint(Style::Yellow, "held ").into_owned() } else { String::new() };
     let what = what(listed, out);
-    let details =
-        format!("{what}{urgency} · {} · {}", shown(&message.created_at), clean(&short_id(&message.message_id)));
+    let place = message.place().map(|place| format!(" · {}", clean(&place))).unwrap_or_default();
+    let (at, id) = (shown(&message.created_at), short_id(&message.message_id));
+    let details = format!("{what}{urgency} · {at} · {}{place}", clean(&id));
     let name = out.paint(Style::Cyan, &clean(&message.from_name())).into_owned();
     let head = format!("{name}  {held}{}\n", out.paint(Style::Dim, &details));
     let mut text = head + &out.block(&message.text());

@@ -1,0 +1,3 @@
+ALTER TABLE messages DROP COLUMN sender_cwd;
+ALTER TABLE messages DROP COLUMN sender_hostname;
+ALTER TABLE messages DROP COLUMN sender_member_name;
