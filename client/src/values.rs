@@ -65,9 +65,8 @@ pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
         return Ok(crate::clock::now_ms().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)));
     }
     let whole = if text.len() == "2026-11-28".len() { format!("{text}T00:00:00.000Z") } else { text.to_owned() };
-    claudemesh_protocol::time::parse_iso(&whole).ok_or_else(|| {
-        format!("'{text}' is not a time: expected for example 7d, 2026-11-28 or 2026-11-28T09:00:00Z")
-    })
+    claudemesh_protocol::time::parse_iso(&whole)
+        .ok_or_else(|| format!("'{text}' is not a time: expected for example 7d, 2026-11-28 or 2026-11-28T09:00:00Z"))
 }
 
 /// Reads how many seconds to wait for an answer: 1 to 600, as anyone who waits takes less for 1.

@@ -25,9 +25,9 @@ use crate::db::sessions::{self as presence, SessionRecord, SessionsPart, StatsDe
 use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
 use crate::db::tests::declared;
 use crate::db::{Db, DbError};
+use crate::db::{former_names, member_groups, membership, meshes};
 use crate::features::clock::store as clock;
 use crate::features::contexts::store as contexts;
-use crate::db::{former_names, member_groups, membership, meshes};
 use crate::features::enrolment::store::{self as enrolment, Invite};
 use crate::features::memory::store as memory;
 use crate::features::messaging::store::testing::message;
@@ -39,8 +39,8 @@ use crate::features::tasks::store::{self as tasks, Task};
 use crate::features::topics::store::{self as topics, Topic};
 use crate::journal::{Batch, WriteError, write_batch};
 use crate::quota::Quotas;
-use crate::search::query::Query;
 use crate::refusal::Refusal;
+use crate::search::query::Query;
 
 /// `feature::function` of every public async function in a store that takes one mesh's storage.
 fn scoped() -> BTreeSet<String> {

@@ -10,8 +10,8 @@ pub mod info;
 #[cfg(test)]
 mod isolation;
 pub mod members;
-pub mod meshes;
 pub mod memory;
+pub mod meshes;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;

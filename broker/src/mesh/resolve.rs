@@ -276,7 +276,11 @@ fn formerly(roster: &Roster, name: &str) -> Vec<Resolved> {
         }
         Subject::Member(_) => None,
     };
-    roster.former.of_name(name).find_map(meaning).into_iter().collect()
+    let mut found: Vec<Resolved> = roster.former.of_name(name).filter_map(meaning).collect();
+    // A session that carried its member's name is reached through the member.
+    found.sort_by_key(|one| !matches!(one, Resolved::Member(..)));
+    found.truncate(1);
+    found
 }
 
 fn with_prefix(roster: &Roster, prefix: &str) -> Vec<Resolved> {

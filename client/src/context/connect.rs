@@ -173,7 +173,11 @@ impl ShellPlace {
         let _ = crate::files::create_private_dir(&dir);
         for number in 0..Self::MAX {
             let path = dir.join(format!("{number}.lock"));
-            let Ok(file) = std::fs::File::options().create(true).truncate(false).write(true).open(path) else { break };
+            let mut options = std::fs::File::options();
+            options.create(true).truncate(false).write(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let Ok(file) = options.open(path) else { break };
             if file.try_lock().is_ok() {
                 // The system unlocks it when the process ends.
                 std::mem::forget(file);

@@ -73,7 +73,8 @@ fn verb_position(command: &Command, argv: &[OsString]) -> Option<usize> {
 fn known<'a>(command: &'a Command, flag: &str) -> Option<&'a Arg> {
     let name = flag.split('=').next().unwrap_or(flag);
     if let Some(long) = name.strip_prefix("--") {
-        return command.get_arguments().find(|argument| argument.get_long() == Some(long));
+        let names = |argument: &Arg| argument.get_all_aliases().unwrap_or_default().contains(&long);
+        return command.get_arguments().find(|argument| argument.get_long() == Some(long) || names(argument));
     }
     let by_short = |short: char| command.get_arguments().find(move |argument| argument.get_short() == Some(short));
     let shorts: Vec<&Arg> = name.chars().skip(1).map(by_short).collect::<Option<_>>()?;

@@ -95,6 +95,8 @@ impl Home {
             meshes.iter().enumerate().map(|(at, (slug, url))| entry(slug, url, at as u8)).collect();
         let path = self.write(".claudemesh/config.json", &json!({"version": 1, "meshes": entries}).to_string());
         private(&path);
+        let folder = self.path(".claudemesh");
+        fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     }
 
     /// Paths and the like of this run replaced by words, for snapshots.

@@ -36,6 +36,13 @@ pub(crate) fn context(answer: Option<&Value>) -> &str {
     answer.and_then(|answer| answer["hookSpecificOutput"]["additionalContext"].as_str()).unwrap_or_default()
 }
 
+/// What a hook says beside the line for the user of the session; `None` when there is no more than that.
+pub(crate) fn beside_the_notice(answer: Option<Value>) -> Option<Value> {
+    let mut answer = answer?;
+    answer.as_object_mut()?.remove("systemMessage");
+    answer.as_object().is_some_and(|rest| !rest.is_empty()).then_some(answer)
+}
+
 /// Input of a hook of this session.
 pub(crate) fn input(session_id: &str) -> Value {
     json!({"session_id": session_id, "cwd": "/w", "permission_mode": "default"})

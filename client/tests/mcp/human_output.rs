@@ -61,7 +61,7 @@ async fn a_name_that_cannot_be_written_to_is_refused_where_it_is_chosen() -> Res
 async fn groups_are_listed_left_once_and_keep_their_roles() -> Result<()> {
     let team = Team::start().await?;
     assert_eq!(team.ann.json(&["group", "list", "--json"])?, json!([]));
-    assert!(stdout(&team.ann.run(&["group", "list"])?).contains("nobody is in a group"));
+    assert!(stdout(&team.ann.run(&["group", "list"])?).contains("no one is in a group"));
     let mut bob = session(&team.bob, "bob-1", "BobS").await?;
     team.bob.json(&["group", "join", "@frontend", "--as", "lead", "--session", "bob-1", "--json"])?;
     team.bob.json(&["group", "join", "@frontend", "--session", "bob-1", "--json"])?;

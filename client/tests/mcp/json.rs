@@ -224,7 +224,8 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.plain(ann, &["context list"])?;
     for noun in ["", "memory "] {
         let call = |verb: &str| format!("{noun}{verb}");
-        let words = |verb: &'static str, rest: &'static str| noun.split_whitespace().chain([verb, rest]).collect::<Vec<_>>();
+        let words =
+            |verb: &'static str, rest: &'static str| noun.split_whitespace().chain([verb, rest]).collect::<Vec<_>>();
         let stored = calls.make(ann, &call("remember"), &words("remember", "deploys run on Fridays"))?;
         calls.make(ann, &call("recall"), &words("recall", "deploy"))?;
         calls.plain(ann, &["memory list"])?;

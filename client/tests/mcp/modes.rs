@@ -48,7 +48,9 @@ async fn a_loud_sender_and_a_backlog_are_told_as_numbers() -> Result<()> {
     // Let through and still waiting when the user turns permission prompts off: that is decided again.
     let mut told = input("bob-1");
     told["permission_mode"] = "bypassPermissions".into();
-    assert_eq!(hooks::run(&team.bob, "prompt", &told)?, None);
+    let shown = hooks::run(&team.bob, "prompt", &told)?.context("the user is told what is held")?;
+    assert!(shown["systemMessage"].as_str().is_some_and(|text| text.contains("3 in team")), "{shown}");
+    assert_eq!(shown.as_object().map(serde_json::Map::len), Some(1), "the model is told nothing: {shown}");
     assert_eq!(team.bob.json(&["held", "--json"])?.as_array().map(Vec::len), Some(3));
     Ok(())
 }

@@ -37,7 +37,7 @@ async fn of_calls_made_at_once_one_does_not_prove_what_another_brought() -> Resu
     arrived().await?;
     assert!(context(hook("post-tool", &told)?.as_ref()).contains("> with the first of two calls"));
     until("handed", || Ok((receipt(&team.ann, &by_hook)?.0 == "handed").then_some(()))).await?;
-    assert_eq!(hook("post-tool", &told)?, None);
+    assert_eq!(hooks::beside_the_notice(hook("post-tool", &told)?), None);
     // What the session says goes in order, so this answer comes after whatever the hook set off.
     bob.tool("ping_mesh", json!({})).await?;
     assert_eq!(receipt(&team.ann, &by_hook)?.0, "handed", "the second call was made before the first brought anything");

@@ -184,7 +184,7 @@ async fn what_cannot_be_asked_says_why_and_sends_nothing() -> Result<()> {
     assert_eq!(ask(&mut ann, "@qa").await?["reason"], "not_one_peer");
     let own = ann.tool("list_peers", json!({})).await?;
     let peers = own.structured["meshes"][0]["peers"].as_array().context("peers")?.clone();
-    let me = peers.iter().find(|peer| peer["isSelf"] == true).context("me")?;
+    let me = peers.iter().find(|peer| peer["whose"] == "this session").context("me")?;
     assert_eq!(ask(&mut ann, me["pubkey"].as_str().context("key")?).await?["reason"], "self");
     for bad in [json!({"to": "", "question": "x"}), json!({"to": "Twin", "question": " "}), json!({"to": "Twin"})] {
         let answer = ann.tool("ask_peer", bad).await?;
@@ -448,10 +448,9 @@ async fn members_that_are_away_are_listed_with_their_age() -> Result<()> {
     let listed = ann.tool("list_peers", json!({"all": true})).await?;
     let peers = listed.structured["meshes"][0]["peers"].as_array().context("peers")?.clone();
     let bob = peers.iter().find(|peer| peer["name"] == "Bob").context("Bob is a member")?;
-    assert_eq!((&bob["online"], &bob["stale"]), (&json!(false), &json!(true)), "{bob}");
-    let me = peers.iter().find(|peer| peer["isSelf"] == true).context("me")?;
-    assert_eq!(me["stale"], false);
-    assert!(me["last_seen_at"].is_string(), "{me}");
+    assert_eq!((&bob["status"], &bob["stale"]), (&json!("away"), &json!(true)), "{bob}");
+    let me = peers.iter().find(|peer| peer["whose"] == "this session").context("me")?;
+    assert!(me["stale"].is_null() && me["last_seen_at"].is_null(), "only of those who are away: {me}");
     assert!(listed.text.contains("**Bob** [away] [stale]"), "{}", listed.text);
     assert!(!ann.tool("list_peers", json!({})).await?.text.contains("Bob"));
     Ok(())

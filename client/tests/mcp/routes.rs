@@ -68,7 +68,9 @@ async fn a_message_wakes_an_idle_session_and_the_sender_learns_each_step() -> Re
     until("handed", || Ok((receipt(&team.ann, &id)? == ("handed".into(), "rewake".into())).then_some(()))).await?;
     assert_eq!(shown_by(&team.bob, &own_key(&team, "BobS")?, "rewake")?.len(), 1, "the inbox says by which way");
     // A hook that fires afterwards shows that the model had its turn.
-    assert_eq!(hooks::run(&team.bob, "post-tool", &input("bob-1"))?, None);
+    let after =
+        hooks::run(&team.bob, "post-tool", &input("bob-1"))?.context("the user is told who woke the session")?;
+    assert_eq!(after, json!({"systemMessage": "claudemesh: this turn has messages from Ann (team)"}));
     until("seen", || Ok((receipt(&team.ann, &id)?.0 == "seen").then_some(()))).await?;
     bob.end().await?;
     Ok(())
@@ -89,8 +91,8 @@ async fn a_turn_is_interrupted_by_its_next_hook_and_each_message_is_shown_once()
     .await?;
     assert_eq!(answer["hookSpecificOutput"]["hookEventName"], "PostToolUse");
     until("handed", || Ok((receipt(&team.ann, &id)? == ("handed".into(), "hook".into())).then_some(()))).await?;
-    assert_eq!(hooks::run(&team.bob, "post-tool", &input("bob-1"))?, None);
-    assert_eq!(hooks::run(&team.bob, "stop", &input("bob-1"))?, None);
+    assert_eq!(hooks::beside_the_notice(hooks::run(&team.bob, "post-tool", &input("bob-1"))?), None);
+    assert_eq!(hooks::run(&team.bob, "stop", &input("bob-1"))?, None, "the user is told once");
     // At rest the channel is used again, and what the hook showed does not come twice.
     team.ann.json(&["send", "BobS", "after the turn", "--json"])?;
     bob.channel_with("after the turn").await?;
@@ -132,7 +134,7 @@ async fn a_session_that_nothing_can_wake_is_kept_from_stopping_a_bounded_number_
         let sent = team.ann.json(&["send", "BobS", &format!("more work {number}"), "--priority", "now", "--json"])?;
         let id = sent["messageId"].as_str().context("an id")?.to_owned();
         until("it arrived", || Ok((routes(&team.bob)?["unshown"].as_i64() >= Some(1)).then_some(()))).await?;
-        let answer = hooks::run(&team.bob, "stop", &told)?;
+        let answer = hooks::beside_the_notice(hooks::run(&team.bob, "stop", &told)?);
         if let Some(answer) = answer {
             assert_eq!(answer["decision"], "block");
             assert!(answer["reason"].as_str().is_some_and(|reason| reason.contains("> more work")), "{answer}");

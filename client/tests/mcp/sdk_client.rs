@@ -73,7 +73,10 @@ async fn every_listed_tool_works() -> Result<()> {
         ("set_status", json!({"status": "working"})),
         ("set_summary", json!({"summary": "writing tests"})),
         ("set_visible", json!({"visible": true})),
-        ("share_context", json!({"summary": "writing tests", "files_read": ["a.rs"], "key_findings": ["b"], "tags": ["c"]})),
+        (
+            "share_context",
+            json!({"summary": "writing tests", "files_read": ["a.rs"], "key_findings": ["b"], "tags": ["c"]}),
+        ),
         ("subscribe", json!({"stream": "builds", "from": "start"})),
         ("topic_create", json!({"name": "plans"})),
         ("topic_history", json!({"topic": "plans"})),

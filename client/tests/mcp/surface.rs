@@ -124,7 +124,7 @@ async fn the_projects_file_names_the_session_its_role_groups_and_mesh() -> Resul
     let listed = ann.tool("list_peers", json!({})).await?;
     assert_eq!(listed.structured["meshes"].as_array().map(Vec::len), Some(1));
     let me = &listed.structured["meshes"][0]["peers"][0];
-    assert_eq!(me["groups"], json!([{"name": "qa", "role": "lead"}]));
+    assert_eq!(me["groups"], json!(["@qa:lead"]));
     ann.end().await?;
     // A mesh that is not joined: no other one in its place.
     std::fs::write(&file, r#"{"mesh": "elsewhere"}"#)?;

@@ -158,11 +158,8 @@ impl ClockMemory {
     /// Tells the last tick to everyone, unless it was. One that finds no room waits; a later one takes its place.
     fn tell(&mut self, cx: &mut MeshContext<'_>) {
         let Some(clock) = self.clock.as_ref().filter(|clock| clock.tick > self.told) else { return };
-        let tick = Tick {
-            tick: u64::try_from(clock.tick).unwrap_or(0),
-            sim_time: iso(clock.sim_ms),
-            speed: clock.speed(),
-        };
+        let tick =
+            Tick { tick: u64::try_from(clock.tick).unwrap_or(0), sim_time: iso(clock.sim_ms), speed: clock.speed() };
         let event = cx.system_event("tick", serde_json::to_value(tick).unwrap_or_default());
         match cx.tell(&event, Capability::CanReadShared, |peer| !peer.ephemeral) {
             Some(_) => self.told = clock.tick,
@@ -198,7 +195,11 @@ fn is_empty(cx: &MeshContext<'_>) -> bool {
     cx.roster().iter().all(|peer| peer.ephemeral)
 }
 
-fn set(memory: &mut ClockMemory, cx: &mut MeshContext<'_>, request: &SetClock) -> Result<Outcome<ClockStatus>, Refusal> {
+fn set(
+    memory: &mut ClockMemory,
+    cx: &mut MeshContext<'_>,
+    request: &SetClock,
+) -> Result<Outcome<ClockStatus>, Refusal> {
     let read = |text: &String| {
         parse_iso(text).ok_or_else(|| {
             let message = "`sim_time`: expected a time such as 2026-04-08T10:00:00.000Z";

@@ -102,7 +102,7 @@ mod tests {
             assert_eq!(find(&reader).await.unwrap(), None);
             let entries = query(&reader, &Filter::default(), 99).await.unwrap();
             let events: Vec<&str> = entries.iter().rev().map(|entry| entry.event_type.as_str()).collect();
-            assert_eq!(events, ["clock_set", "clock_paused", "clock_resumed", "clock_stopped"]);
+            assert_eq!(events, ["mesh_created", "clock_set", "clock_paused", "clock_resumed", "clock_stopped"]);
         }
     }
 }

@@ -223,9 +223,9 @@ pub async fn may_invite(db: &MeshDb, key: &PublicKey, role: Role) -> Result<bool
 
 /// Enrols through the code of a v2 link.
 ///
-/// Checks in this order: code known (`not_found`), `revoked`, `expired`, mesh live (`mesh_not_found`), the owner's signature
-/// over the invite as it is stored (`bad_signature`), a member that made it may still invite (`revoked`), key banned (`revoked`), key enrolled before (success, no use
-/// consumed, so that a repeated claim is answered alike), `exhausted`.
+/// Checks in this order: code known (`not_found`), `revoked`, `expired`, mesh live (`mesh_not_found`), the signer is the owner or
+/// a member that may still invite (`revoked`), its signature over the invite as it is stored (`bad_signature`), key banned
+/// (`revoked`), key enrolled before (success, no use consumed, so that a repeated claim is answered alike), `exhausted`.
 ///
 /// # Errors
 /// The refusal with those codes.
@@ -241,8 +241,10 @@ pub async fn claim_v2(
     codes.check_window(&invite, now_ms)?;
     let found = meshes::load(db, &invite.mesh_id).await?.filter(|mesh| mesh.archived_at_ms.is_none());
     let mesh = found.ok_or(Refusal::from(ErrorCode::MeshNotFound))?;
-    if invite.created_by_key != mesh.owner_pubkey {
-        // The mesh has another owner now; what the former one signed lets nobody in.
+    let signer = &invite.created_by_key;
+    let reader = MeshDb::new(db.clone(), mesh.id.clone());
+    // Of a member that may invite no more, or of a former owner: it no longer lets anyone in.
+    if *signer != mesh.owner_pubkey && !may_invite(&reader, signer, invite.role).await? {
         return Err(Refusal::from(codes.revoked));
     }
     let canonical = signed::invite_v2(
@@ -252,14 +254,8 @@ pub async fn claim_v2(
         invite.role.as_str(),
         &mesh.owner_pubkey,
     );
-    let signer = &invite.created_by_key;
     if canonical != invite.canonical || keys::verify(signer, canonical.as_bytes(), &invite.signature).is_err() {
         return Err(Refusal::from(ErrorCode::BadSignature));
-    }
-    if *signer != mesh.owner_pubkey
-        && !may_invite(&MeshDb::new(db.clone(), mesh.id.clone()), signer, invite.role).await?
-    {
-        return Err(Refusal::from(codes.revoked));
     }
     let store = MeshStore::new(db.clone(), mesh.id.clone(), journal.clone());
     enrol(&store, mesh, invite, candidate, now_ms, codes).await

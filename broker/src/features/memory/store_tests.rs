@@ -66,7 +66,7 @@ const TEXTS: &[(&str, &[&str])] = &[
 
 const FINDS: &[(&str, &[usize])] = &[
     ("deploy", &[1, 11, 2, 0]),
-    ("deploying", &[0, 1, 11, 2]),
+    ("deploying", &[1, 11, 0, 2]),
     ("DEPLOYS production", &[0]),
     ("deplo*", &[1, 11, 2, 0]),
     ("deploym*", &[2]),

@@ -93,7 +93,7 @@ async fn a_consumer_that_does_not_acknowledge_moves_with_what_is_pushed() {
     let (mut mesh, writer, reader, frames) = Box::pin(team()).await;
     publish(&mut mesh, writer, json!(0)).await;
     let consumer = || Subscribe { consumer: Some("ci".into()), ..from(Position::START) };
-    tell(&mut mesh, reader, consumer()).await;
+    mesh.ask(reader, consumer()).await;
     mesh.settle().await;
     publish(&mut mesh, writer, json!(1)).await;
     assert_eq!(offsets(&frames), [0, 1]);
@@ -107,7 +107,7 @@ async fn a_consumer_that_does_not_acknowledge_moves_with_what_is_pushed() {
     mesh.settle().await;
     publish(&mut mesh, writer, json!(2)).await;
     let frames = mesh.connect(reader);
-    tell(&mut mesh, reader, consumer()).await;
+    mesh.ask(reader, consumer()).await;
     mesh.settle().await;
     assert_eq!(offsets(&frames), [2]);
 }

@@ -197,7 +197,7 @@ broker_suite! {
             O < {"type":"resolve_target_result","resolved":{"kind":"session","pubkey":"$h2","online":true}}
             C > {"type":"send","id":"1","targetSpec":"Hal at work","priority":"now","nonce":"n","ciphertext":"q83vEjRWeJCrze8SNFZ4kA=="}
             C < {"type":"ack","id":"1","queued":true,"online":1}
-            I < {"type":"push","ciphertext":"MQ=="}
+            I < {"type":"push","ciphertext":"q83vEjRWeJCrze8SNFZ4kA=="}
             O > {"type":"kick","target":"Hal at work"}
             O < {"type":"kick_ack","kicked":["Hal at work"]}
             I closed 4001

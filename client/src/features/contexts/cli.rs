@@ -163,7 +163,7 @@ impl Verb for ListArgs {
         cx.out
             .answer(&InMesh::all(&mesh, &found.contexts), |out| {
                 if found.contexts.is_empty() {
-                    return "nobody shares a context; `claudemesh context share <summary>` does\n".to_owned();
+                    return "no one shares a context; `claudemesh context share <summary>` does\n".to_owned();
                 }
                 let line = |one: &ContextEntry| {
                     let head = head(&one.peer_name, &one.session_name, one.gone, &one.tags, &one.updated_at, out);

@@ -172,7 +172,7 @@ impl MeshServer {
                 Err(error) => found.trouble.push(format!("{}: {error}", bound.tag.slug)),
             }
         }
-        found.told(reached, "Nobody shares a context.", |entry| {
+        found.told(reached, "No one shares a context.", |entry| {
             let who = owner(&entry.peer_name, &entry.session_name, entry.gone);
             (who, entry.tags.clone(), entry.updated_at.clone(), entry.summary.clone())
         })

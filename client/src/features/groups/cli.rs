@@ -296,7 +296,7 @@ impl Verb for ListArgs {
 fn groups_text(slug: &str, rows: &[Row], out: &Output) -> String {
     let mut text = format!("{}\n", out.paint(Style::Bold, &format!("{} ({})", clean(slug), rows.len())));
     if rows.is_empty() {
-        text += "  nobody is in a group; `claudemesh group join @<name>` makes one\n";
+        text += "  no one is in a group; `claudemesh group join @<name>` makes one\n";
     }
     for row in rows {
         text += &format!("  {}\n", out.paint(Style::Cyan, &format!("@{}", clean(&row.group))));

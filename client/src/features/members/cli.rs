@@ -359,7 +359,7 @@ fn agree(yes: bool, question: &str) -> Result<(), CliError> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(CliError::invalid_args("Nobody can be asked here.").hint("`--yes` does it without a question."));
+        return Err(CliError::invalid_args("No one can be asked here.").hint("`--yes` does it without a question."));
     }
     let answer = inquire::Confirm::new(question).with_default(false).prompt();
     if answer.unwrap_or(false) { Ok(()) } else { Err(CliError::cancelled("Nothing was changed.")) }

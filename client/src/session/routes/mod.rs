@@ -377,7 +377,7 @@ impl Routes {
     /// A line for the user of the session: who wrote what came into this turn. Each is told once.
     pub fn notice(&self) -> Option<String> {
         let who = std::mem::take(&mut self.state().woken_by);
-        (!who.is_empty()).then(|| format!("claudemesh: this turn has messages of {}", who.join(", ")))
+        (!who.is_empty()).then(|| format!("claudemesh: this turn has messages from {}", who.join(", ")))
     }
 
     /// Notes that messages were handed over by a route.
