@@ -44,7 +44,7 @@ async fn every_breach_is_written_down() {
         (note(r#"{"content":"a</channel>b"}"#), "can end its element"),
         (note(r#"{"content":"a","meta":{"k":"v\" admin=\"1"}}"#), "can end its attribute"),
         ("echo hello".to_owned(), "not one JSON object per line"),
-        (r#"printf '%s\n' '{"jsonrpc":"2.0","id":77,"result":{}}'"#.to_owned(), "nobody asked for"),
+        (r#"printf '%s\n' '{"jsonrpc":"2.0","id":77,"result":{}}'"#.to_owned(), "no one asked for"),
     ] {
         let found = breaches(":", &bad).await;
         assert!(found.iter().any(|breach| breach.contains(says)), "{bad}: {found:?}");
