@@ -245,7 +245,9 @@ fn sessions_called(roster: &Roster, name: &str, of: Option<&MemberId>, caller: O
     let ended = roster
         .known
         .iter()
-        .filter(|(_, known)| meant(&known.member) && is_live(roster, &known.member) && folded(&known.name) == name);
+        .filter(|(_, known)| meant(&known.member) && is_live(roster, &known.member) && folded(&known.name) == name)
+        // Of a session that is here its present name counts.
+        .filter(|(key, _)| roster.with_key(key).is_empty());
     let mut away: Vec<(PublicKey, MemberId)> =
         leased.chain(ended.map(|(key, known)| (*key, known.member.clone()))).collect();
     away.sort_unstable();

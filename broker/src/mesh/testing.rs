@@ -264,7 +264,7 @@ impl TestMesh {
             let outcome = done.and_then(|apply| self.step_for(caller, |features, cx| apply(features, cx)));
             let work = std::mem::take(&mut self.core.work);
             self.admit(work);
-            last = Some(match outcome {
+            let outcome = match outcome {
                 Ok(Outcome::Work(work)) => {
                     self.admit([Work { reply_to, ..work }]);
                     continue;
@@ -277,7 +277,11 @@ impl TestMesh {
                     }
                     outcome
                 }
-            });
+            };
+            // What follows from a request has no answer and does not take the place of one.
+            if !matches!(last, Some(Ok(Outcome::Answer(_)))) {
+                last = Some(outcome);
+            }
         }
         last
     }

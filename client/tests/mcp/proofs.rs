@@ -64,7 +64,7 @@ async fn of_calls_made_at_once_one_does_not_prove_what_another_brought() -> Resu
     let shown = hook("post-tool", &told)?;
     append(&transcript, &json!({"type": "attachment", "attachment": {"content": context(shown.as_ref())}}))?;
     append(&transcript, &said("msg_1"))?;
-    assert_eq!(hook("post-tool", &told)?, None);
+    assert_eq!(hooks::beside_the_notice(hook("post-tool", &told)?), None);
     bob.tool("ping_mesh", json!({})).await?;
     assert_eq!(receipt(&team.ann, &id)?.0, "handed");
     append(&transcript, &said("msg_2"))?;
