@@ -247,7 +247,10 @@ fn sessions_called(roster: &Roster, name: &str, of: Option<&MemberId>, caller: O
         .iter()
         .filter(|(_, known)| meant(&known.member) && is_live(roster, &known.member) && folded(&known.name) == name)
         // Of a session that is here its present name counts.
-        .filter(|(key, _)| roster.with_key(key).is_empty());
+        .filter(|(key, _)| {
+            let mut here = roster.with_key(key).iter().filter_map(|handle| roster.get(*handle));
+            here.all(|peer| folded(&peer.name) == name)
+        });
     let mut away: Vec<(PublicKey, MemberId)> =
         leased.chain(ended.map(|(key, known)| (*key, known.member.clone()))).collect();
     away.sort_unstable();

@@ -16,6 +16,7 @@ use crate::connection::{Connection, ConnectionError, Heard};
 use crate::context::Context;
 use crate::context::connect::{Purpose, ask, block_on, connect};
 use crate::error::CliError;
+use crate::features::messaging::cli::follow::stop_signal;
 use crate::output::{Output, Style, clean};
 use crate::session::notes::harmless_value;
 use crate::values::parse_duration;
@@ -246,10 +247,12 @@ impl Verb for WatchArgs {
         let entry = cx.mesh_entry()?;
         block_on(async {
             let connection = connect(cx, &entry, Purpose::Watch).await?;
-            let watched = Watch { cx, mesh: entry.slug.clone(), prefix: self.prefix.unwrap_or_default(), seen: 0, open: true };
+            let stop = stop_signal()?;
+            let watched =
+                Watch { cx, mesh: entry.slug.clone(), prefix: self.prefix.unwrap_or_default(), seen: 0, open: true };
             let ended = tokio::select! {
                 ended = watched.run(&connection) => ended,
-                stopped = tokio::signal::ctrl_c() => stopped.map_err(|error| CliError::io(format!("Ctrl-C is not heard of: {error}."))),
+                stopped = stop => stopped,
             };
             connection.close().await;
             ended

@@ -16,6 +16,7 @@ use crate::connection::{Connection, Heard};
 use crate::context::Context;
 use crate::context::connect::{Purpose, block_on, connect};
 use crate::error::CliError;
+use crate::features::messaging::cli::follow::stop_signal;
 use crate::features::state::shown;
 use crate::output::{Style, clean};
 use crate::verb::shape::{self, InMesh};
@@ -77,11 +78,20 @@ impl Verb for TailArgs {
         let entry = cx.mesh_entry()?;
         block_on(async {
             let connection = connect(cx, &entry, Purpose::Watch).await?;
-            let mut tail = Tail { cx, mesh: entry.slug.clone(), args: self, next: None, left: u64::MAX, open: true, unacked: None };
+            let mut tail = Tail {
+                cx,
+                mesh: entry.slug.clone(),
+                args: self,
+                next: None,
+                left: u64::MAX,
+                open: true,
+                unacked: None,
+            };
             tail.left = tail.args.count.unwrap_or(u64::MAX);
+            let stop = stop_signal()?;
             let ended = tokio::select! {
                 ended = tail.run(&connection) => ended,
-                stopped = tokio::signal::ctrl_c() => stopped.map_err(|error| CliError::io(format!("Ctrl-C is not heard of: {error}."))),
+                stopped = stop => stopped,
             };
             // What was printed is done, however it ended.
             let acked = tail.acknowledge(&connection).await;

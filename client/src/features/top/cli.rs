@@ -222,13 +222,13 @@ async fn live(cx: &Context, panes: &mut [Pane<'_>]) -> Result<(), CliError> {
     for pane in panes.iter_mut() {
         pane.look().await?;
     }
+    let stop = stop_signal()?;
+    tokio::pin!(stop);
     let mut screen = Screen(ratatui::try_init().map_err(failed)?);
     let mut keys = keys();
     let mut choices = Choices { colour: cx.env.text("NO_COLOR").is_none(), ..Choices::default() };
     let mut tick = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let stop = stop_signal();
-    tokio::pin!(stop);
     let mut looked = Instant::now();
     loop {
         let boards: Vec<Board> = panes.iter().map(|pane| pane.board.clone()).collect();

@@ -109,6 +109,7 @@ fn run(cx: &Context, entries: Vec<MeshEntry>, mode: Mode) -> Result<ExitCode, Cl
         for entry in entries {
             feeds.push(Feed::open(cx, entry, mode, several).await?);
         }
+        let stop = stop_signal()?;
         cx.out.remark(if mode == Mode::Read {
             "Waiting for messages; Ctrl-C ends it."
         } else {
@@ -119,7 +120,7 @@ fn run(cx: &Context, entries: Vec<MeshEntry>, mode: Mode) -> Result<ExitCode, Cl
         let followed = futures_util::future::select_all(feeds.into_iter().map(|feed| Box::pin(feed.follow())));
         let ended = tokio::select! {
             (ended, ..) = followed => ended,
-            stopped = stop_signal() => stopped,
+            stopped = stop => stopped,
         };
         for connection in connections {
             connection.close().await;
@@ -132,18 +133,24 @@ fn run(cx: &Context, entries: Vec<MeshEntry>, mode: Mode) -> Result<ExitCode, Cl
 ///
 /// # Errors
 /// Exit 10 when signals cannot be heard of.
-pub(crate) async fn stop_signal() -> Result<(), CliError> {
+pub(crate) fn stop_signal() -> Result<impl Future<Output = Result<(), CliError>>, CliError> {
     let failed = |error: std::io::Error| CliError::io(format!("Ctrl-C is not heard of: {error}."));
     #[cfg(unix)]
     {
-        let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
-        tokio::select! {
-            stopped = tokio::signal::ctrl_c() => stopped.map_err(failed),
-            _ = ended.recv() => Ok(()),
-        }
+        use tokio::signal::unix::{SignalKind, signal};
+        // Listened to from here on, not from the first poll: a signal between the two would end the process.
+        let mut ended = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(async move {
+            tokio::select! {
+                _ = interrupted.recv() => {}
+                _ = ended.recv() => {}
+            }
+            Ok(())
+        })
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.map_err(failed)
+    Ok(async move { tokio::signal::ctrl_c().await.map_err(failed) })
 }
 
 /// One mesh that is followed.
