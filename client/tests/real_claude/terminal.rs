@@ -114,7 +114,8 @@ async fn the_session_keeps_its_seat_over_clear_and_compact() -> Result<()> {
         Turn::text("Second wake.").when("after clear"),
     ])
     .await?;
-    let terminal = Terminal::start(&stage, &model, &[]).await?;
+    // In auto mode, which it may start in, messages of others are held.
+    let terminal = Terminal::start(&stage, &model, &["--permission-mode", "default"]).await?;
     terminal.enter("say hi").await?;
     terminal.shows("Ready.").await?;
     let key = stage.key().await?;
