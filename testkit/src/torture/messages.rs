@@ -48,6 +48,11 @@ impl Habit {
     fn older(self) -> bool {
         matches!(self, Self::OlderAcknowledges | Self::OlderSilent | Self::OlderPassing)
     }
+
+    /// Other connections of its member come and go: what they had and did not take comes after what came meanwhile.
+    fn shares(self) -> bool {
+        matches!(self, Self::OlderSilent | Self::OlderPassing)
+    }
 }
 
 const RECIPIENTS: [Habit; 9] = [
@@ -123,8 +128,10 @@ impl Reader {
         if self.passing {
             return self.ledger.borrow().named(recipient, sender, number, &id).map(|_| None);
         }
-        if self.newest.insert(sender, number).is_some_and(|newest| number <= newest) {
-            let habit = RECIPIENTS[recipient];
+        let habit = RECIPIENTS[recipient];
+        let late = self.newest.insert(sender, number).is_some_and(|newest| number <= newest);
+        let twice = if habit.shares() { self.got.borrow().contains(&(sender, number)) } else { late };
+        if twice {
             return Err(format!(
                 "recipient {recipient} ({habit:?}) got number {number} of sender {sender} twice or too late on one connection"
             ));
