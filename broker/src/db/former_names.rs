@@ -68,7 +68,7 @@ impl Subject {
     }
 }
 
-/// A name that somebody had.
+/// A name that someone had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormerName {
     /// Who.
@@ -105,7 +105,7 @@ impl FormerNames {
         self.by_name.get(folded).into_iter().flatten().rev()
     }
 
-    /// The names that somebody had, oldest first.
+    /// The names that someone had, oldest first.
     pub fn of_subject<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a FormerName> {
         self.by_name.values().flatten().filter(move |row| row.subject == *subject)
     }

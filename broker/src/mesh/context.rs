@@ -413,7 +413,7 @@ impl MeshContext<'_> {
         &mut self.core.roster.member_groups
     }
 
-    /// The names that somebody had, to change; storage has it already.
+    /// The names that someone had, to change; storage has it already.
     pub fn former_mut(&mut self) -> &mut FormerNames {
         &mut self.core.roster.former
     }

@@ -133,7 +133,7 @@ const FEW: usize = 8;
 
 /// The meaning of a name, a key, a key prefix or `member/session` in this mesh.
 ///
-/// What is there now comes first: a name, then an address, then a name that somebody had until a day ago. A session that is here wins
+/// What is there now comes first: a name, then an address, then a name that someone had until a day ago. A session that is here wins
 /// over those that are not, and of several that are away and belong to one member the member is meant: the first that returns is as
 /// good as any.
 ///

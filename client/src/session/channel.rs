@@ -22,7 +22,6 @@ use super::routes::{self, CHANNEL, DeliveryRoute, MONITOR, REWAKE, SOCKET, Uncon
 use super::{JoinedMesh, Session};
 use crate::config::MessageMode;
 use crate::connection::{Closed, State, Stored};
-use crate::features::questions;
 use crate::inbox::{InboxError, Message, Pick};
 
 /// Messages claimed at a time.
@@ -246,7 +245,8 @@ impl ChannelWriter<'_> {
     }
 
     async fn messages(&mut self) -> Result<(), InboxError> {
-        questions::settle(self.session, self.bound).await;
+        // Whatever the mode and the route: answers to permission requests and to questions are no note.
+        drop(self.session.admit(self.bound).await?);
         match self.mode {
             MessageMode::Push => self.push().await,
             MessageMode::Inbox => self.notice().await,

@@ -67,7 +67,7 @@ impl Feature for Clock {
     fn started(memory: &mut ClockMemory, cx: &mut MeshContext<'_>) {
         memory.offset_ms = cx.believed_ms().saturating_sub(cx.mono_ms());
         let Some(clock) = memory.clock.as_ref().filter(|clock| !clock.paused) else { return };
-        // A short restart is none for the simulation; after a long one everyone was away.
+        // A short restart does not stop the simulation; after a long one everyone was away.
         if memory.now_ms(cx).saturating_sub(clock.saved_at_ms) > RETURN_MS {
             return memory.by_itself(cx, Act::Empty { seen: false });
         }
