@@ -67,16 +67,20 @@ fn alone(shell: &Shell, docker: &Docker, image: &str) -> Result<()> {
     let team = Team::found(&shell.binary("debug", "claudemesh"), port, &operator_token(docker, name)?)?;
     team.ann_writes("before the restart")?;
     drain(docker, name)?;
-    ensure!(team.ann.run(&["send", "Bob", "nobody is there"]).is_err(), "a stopped broker took a message");
+    // A message to a stopped broker stays with its sender until the broker is back.
+    team.ann_writes("while it is stopped")?;
+    ensure!(team.ann_has_queued()? == 1, "a message for a stopped broker is not in the sender's outbox");
     docker.ask(["start", name])?;
     wait_until_healthy(docker, name)?;
-    team.bob_finds("before the restart")?;
+    team.ann.run(&["outbox", "send"])?;
+    ensure!(team.ann_has_queued()? == 0, "a message that was sent is still in the outbox");
+    team.bob_finds(&["before the restart", "while it is stopped"])?;
     // The other bad day: no time to drain.
     team.ann_writes("before the crash")?;
     docker.ask(["kill", name])?;
     docker.ask(["start", name])?;
     wait_until_healthy(docker, name)?;
-    team.bob_finds("before the crash")
+    team.bob_finds(&["before the crash"])
 }
 
 fn composed(shell: &Shell, docker: &Docker, image: &str, postgres: &str) -> Result<()> {
@@ -127,7 +131,7 @@ fn compose_works(shell: &Shell, docker: &Docker, port: u16, compose: &dyn Fn() -
     run_quiet(compose()?.args(["up", "-d", "--no-build"]))?;
     let broker = run_quiet(compose()?.args(["ps", "-q", "broker"]))?.trim().to_owned();
     wait_until_healthy(docker, &broker)?;
-    team.bob_finds("kept in PostgreSQL")
+    team.bob_finds(&["kept in PostgreSQL"])
 }
 
 /// SIGTERM: the broker drains and ends with 0 in time.

@@ -62,20 +62,28 @@ impl Team {
         Ok(Self { ann, bob })
     }
 
-    /// Ann writes to Bob, who is away: the broker has to store it.
+    /// Ann writes to Bob, who is away: the broker has to store it, or her own outbox when the broker is away too.
     pub(super) fn ann_writes(&self, text: &str) -> Result<()> {
         self.ann.run(&["send", "Bob", text]).map(drop)
     }
 
-    /// Bob looks: exactly this text is new.
-    pub(super) fn bob_finds(&self, text: &str) -> Result<()> {
+    /// Messages in Ann's outbox.
+    pub(super) fn ann_has_queued(&self) -> Result<usize> {
+        let rows = self.ann.json(&["outbox", "list"])?;
+        rows.as_array().map(Vec::len).with_context(|| format!("the outbox is no list: {rows}"))
+    }
+
+    /// Bob looks: each of these texts is new, and none is shown twice.
+    pub(super) fn bob_finds(&self, texts: &[&str]) -> Result<()> {
         let inbox = self.bob.run(&["inbox", "--wait", "10"])?;
-        if !inbox.contains(text) {
-            bail!("expected `{text}` in Bob's inbox: {inbox}");
-        }
         let again = self.bob.run(&["inbox"])?;
-        if again.contains(text) {
-            bail!("shown twice: {again}");
+        for text in texts {
+            if inbox.matches(text).count() != 1 {
+                bail!("expected `{text}` once in Bob's inbox: {inbox}");
+            }
+            if again.contains(text) {
+                bail!("`{text}` was shown again: {again}");
+            }
         }
         Ok(())
     }
