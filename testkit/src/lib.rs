@@ -12,6 +12,8 @@
 //! | [`enrol`], [`identity`] | meshes, members and sessions with real keys and signatures |
 //! | [`postgres`] | a PostgreSQL of one's own, to break |
 //! | [`load`], [`relay`], [`wire`] | measuring: scenarios, the ceiling they are compared with, a cheap client |
+//! | [`tools`] | programs of the machine that tests start, and what happens where they are missing |
+//! | [`wait`] | waiting for what another process does |
 //! | [`torture`] | kill, restart, compare what was promised with what arrives |
 
 #![expect(clippy::expect_used, reason = "the test kit fails by panicking")]
@@ -31,5 +33,7 @@ pub mod postgres;
 pub mod process;
 pub mod relay;
 pub mod schema;
+pub mod tools;
 pub mod torture;
+pub mod wait;
 pub mod wire;

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::shell::{self, Shell, phase, which};
+use crate::shell::{self, Shell, phase, strict, which};
 
 /// Arguments of `fuzz`.
 #[derive(Args)]
@@ -70,6 +70,9 @@ pub(crate) fn run(shell: &Shell, args: &FuzzArgs) -> Result<()> {
 /// A target does not compile.
 pub(crate) fn check(shell: &Shell) -> Result<()> {
     if !["c++", "g++", "clang++"].iter().any(|name| which(name).is_some()) {
+        if strict() {
+            bail!("no C++ compiler, and nothing may be skipped with CI=true; on Debian: apt-get install g++");
+        }
         eprintln!("   SKIPPING: no C++ compiler; on Debian: apt-get install g++");
         return Ok(());
     }

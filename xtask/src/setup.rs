@@ -52,6 +52,25 @@ const NEEDS: &[Need] = &[
         why: "real clients without a network",
         found: || which("unshare").is_some(),
     },
+    Need {
+        what: "Caddy",
+        packages: &["caddy"],
+        why: "the file for Caddy that puts TLS in front of a broker",
+        found: || which("caddy").is_some(),
+    },
+    Need {
+        what: "nginx, openssl and curl",
+        packages: &["nginx-light", "openssl", "curl"],
+        why: "the file for nginx that puts TLS in front of a broker",
+        found: || ["nginx", "openssl", "curl"].iter().all(|program| which(program).is_some()),
+    },
+    Need {
+        what: "systemd-analyze",
+        packages: &["systemd"],
+        why: "what systemd says of the unit of `claudemesh service install`",
+        found: || which("systemd-analyze").is_some(),
+    },
+    Need { what: "Ruby", packages: &["ruby"], why: "the formula for Homebrew", found: || which("ruby").is_some() },
     Need { what: "tmux", packages: &["tmux"], why: "Claude Code in a terminal", found: || which("tmux").is_some() },
     Need {
         what: "Docker with compose",
@@ -71,6 +90,7 @@ fn find_tools() -> Result<Tools> {
         let packages = missing.iter().flat_map(|need| need.packages.iter().copied());
         eprintln!("   installing {}", missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", "));
         shell::run(apt().args(["update", "-qq"]))?;
+        let _quiet = NoServices::begin();
         shell::run(apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))?;
     }
     for need in NEEDS.iter().filter(|need| !(need.found)()) {
@@ -112,6 +132,30 @@ fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command
+}
+
+/// While it lives, packages that are installed start no service: the tests start what they need, and two web servers would both
+/// want port 80. The file is Debian's way to say so.
+struct NoServices(Option<&'static Path>);
+
+impl NoServices {
+    fn begin() -> Self {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = Path::new("/usr/sbin/policy-rc.d");
+        // One that is there has the word.
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(path);
+        let written = made.and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n"));
+        Self(written.is_ok().then_some(path))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 fn can_install() -> bool {

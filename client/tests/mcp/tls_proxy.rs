@@ -1,13 +1,16 @@
-//! The files of `deploy/` that put TLS in front of a broker, with the real programs: Caddy and nginx, where they are installed (or
-//! named by CLAUDEMESH_TEST_CADDY and CLAUDEMESH_TEST_NGINX). Elsewhere the test says so.
+//! The files of `deploy/` that put TLS in front of a broker, with the real programs: Caddy and nginx. `cargo xtask setup` installs
+//! them; `CLAUDEMESH_TEST_CADDY` and `CLAUDEMESH_TEST_NGINX` name others.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use claudemesh_testkit::broker::{Builder, Database, TestBroker};
 use claudemesh_testkit::cli::CommandLine;
+use claudemesh_testkit::tools::installed;
 use serde_json::Value;
 
 use super::team::{program, stderr, stdout, texts};
@@ -25,19 +28,6 @@ impl Drop for Proxy {
     }
 }
 
-/// A program of this machine.
-#[expect(clippy::print_stderr, reason = "a person who runs the tests by hand sees what was left out")]
-fn installed(name: &str, variable: &str) -> Option<PathBuf> {
-    let named = std::env::var_os(variable).map(PathBuf::from);
-    let usual =
-        ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"].map(|folder| Path::new(folder).join(name));
-    let found = named.or_else(|| usual.into_iter().find(|path| path.exists()));
-    if found.is_none() {
-        eprintln!("not shown: {name} is not installed");
-    }
-    found
-}
-
 fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -46,15 +36,24 @@ fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file)
 }
 
-/// Waits until something listens, or until the proxy has ended.
-fn listens(proxy: &mut Proxy, port: u16) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        ensure!(proxy.0.try_wait()?.is_none(), "the proxy ended");
-        ensure!(Instant::now() < deadline, "the proxy does not listen");
-        std::thread::sleep(Duration::from_millis(20));
+/// Starts a proxy and reads what it says until it has said each of these: that it listens, and what it needs beside that.
+fn listening(mut command: Command, words: &[&str]) -> Result<Proxy> {
+    let mut proxy = Proxy(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
+    let output = proxy.0.stderr.take().context("piped")?;
+    let (sender, lines) = mpsc::channel();
+    // Reads to the end: a proxy whose output is full stands still.
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    let (deadline, mut said) = (Instant::now() + PATIENCE, String::new());
+    while !words.iter().all(|word| said.contains(word)) {
+        let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        said += &line.with_context(|| format!("the proxy does not say {words:?}:\n{said}"))?;
+        said.push('\n');
     }
-    Ok(())
+    Ok(proxy)
 }
 
 /// Two people in a mesh behind TLS: enrolment over HTTPS, messages over WebSocket, and no metrics.
@@ -96,21 +95,19 @@ fn a_team_works_behind(broker: &TestBroker, port: u16, root: &Path) -> Result<()
         &[("x-forwarded-for", "10.0.0.9")],
     )?;
     assert_eq!((passed.status, passed.code()), (403, "forbidden"));
-    let through = Command::new("curl")
+    let Some(curl) = installed("curl", "curl") else { return Ok(()) };
+    let through = Command::new(curl)
         .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--cacert"])
         .arg(root)
         .arg(format!("https://localhost:{port}/metrics"))
-        .output();
-    // curl is no part of the product; where it is missing the two lines above have shown it.
-    if let Ok(answer) = through {
-        assert_eq!(stdout(&answer), "404");
-    }
+        .output()?;
+    assert_eq!(stdout(&through), "404", "{}", stderr(&through));
     Ok(())
 }
 
 #[tokio::test]
 async fn caddy_puts_tls_in_front_of_a_broker() -> Result<()> {
-    let Some(caddy) = installed("caddy", "CLAUDEMESH_TEST_CADDY") else { return Ok(()) };
+    let Some(caddy) = installed("caddy", "caddy") else { return Ok(()) };
     let broker = Builder::new(Database::Sqlite).start().await?;
     let folder = tempfile::tempdir()?;
     let (port, http) = (free_port()?, free_port()?);
@@ -120,16 +117,13 @@ async fn caddy_puts_tls_in_front_of_a_broker() -> Result<()> {
     command.env("CLAUDEMESH_HOST", "localhost").env("CLAUDEMESH_TLS", "internal");
     command.env("CLAUDEMESH_HTTPS_PORT", port.to_string()).env("CLAUDEMESH_HTTP_PORT", http.to_string());
     command.env("CLAUDEMESH_BROKER", broker.base().trim_start_matches("http://"));
-    let mut proxy = Proxy(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-    listens(&mut proxy, port)?;
+    let _proxy = listening(command, &["serving initial configuration", "certificate obtained successfully"])?;
     a_team_works_behind(&broker, port, &folder.path().join("caddy/pki/authorities/local/root.crt"))
 }
 
 #[tokio::test]
 async fn nginx_puts_tls_in_front_of_a_broker() -> Result<()> {
-    let (Some(nginx), Some(openssl)) =
-        (installed("nginx", "CLAUDEMESH_TEST_NGINX"), installed("openssl", "CLAUDEMESH_TEST_OPENSSL"))
-    else {
+    let (Some(nginx), Some(openssl)) = (installed("nginx", "nginx-light"), installed("openssl", "openssl")) else {
         return Ok(());
     };
     let broker = Builder::new(Database::Sqlite).start().await?;
@@ -160,15 +154,14 @@ async fn nginx_puts_tls_in_front_of_a_broker() -> Result<()> {
         .replace("127.0.0.1:7900", broker.base().trim_start_matches("http://"));
     let place = folder.path().display();
     let whole = format!(
-        "daemon off; pid {place}/pid; error_log {place}/error.log; worker_processes 1;\nevents {{}}\nhttp {{\n\
+        "daemon off; pid {place}/pid; error_log stderr notice; worker_processes 1;\nevents {{}}\nhttp {{\n access_log off;\n\
          client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/f; \
          uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n{server}\n}}\n"
     );
     let file = folder.path().join("nginx.conf");
     std::fs::write(&file, whole)?;
     let mut command = Command::new(nginx);
-    command.arg("-p").arg(folder.path()).arg("-c").arg(&file).arg("-e").arg(folder.path().join("error.log"));
-    let mut proxy = Proxy(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-    listens(&mut proxy, port)?;
+    command.arg("-p").arg(folder.path()).arg("-c").arg(&file).args(["-e", "stderr"]);
+    let _proxy = listening(command, &["start worker process "])?;
     a_team_works_behind(&broker, port, &certificate)
 }

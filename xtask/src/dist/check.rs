@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::tree::COMPLETIONS;
-use super::{PROGRAMS, Release, deb, npm, sum};
+use super::{PROGRAMS, Release, deb, missing, npm, sum};
 use crate::shell::{self, phase, which};
 
 /// All artefacts that are there.
@@ -164,15 +164,15 @@ fn node(release: &Release) -> Result<()> {
     Ok(())
 }
 
-/// There is no Homebrew on a machine of ours: its parts are compared, and Ruby reads it where there is one.
+/// There is no Homebrew on a machine of ours: its parts are compared, and Ruby reads it.
 fn formula(release: &Release) -> Result<()> {
     let (file, archive) = (release.out.join("claudemesh.rb"), format!("{}.tar.gz", release.name()));
     let text = fs::read_to_string(&file)?;
     let url = format!("url \"{}/{archive}\"", release.base_url);
     let sum = format!("sha256 \"{}\"", sum(&release.out.join(&archive))?);
     ensure!(text.contains(&url) && text.contains(&sum), "{text}");
-    if which("ruby").is_some() {
-        shell::run_quiet(Command::new("ruby").arg("-c").arg(&file))?;
+    if which("ruby").is_none() {
+        return missing("ruby", "the formula as Ruby reads it");
     }
-    Ok(())
+    shell::run_quiet(Command::new("ruby").arg("-c").arg(&file)).map(drop)
 }

@@ -88,6 +88,10 @@ pub(crate) fn run(shell: &Shell, args: &DistArgs) -> Result<()> {
     }
     phase("build with profile dist", || {
         let mut command = shell.cargo(["build", "--profile", "dist", "--locked", "--bins"]);
+        // What `/health` tells; without git it says `unknown`.
+        let revision =
+            shell::run_quiet(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(&shell.root));
+        command.envs(revision.ok().map(|revision| ("GIT_SHA", revision.trim().to_owned())));
         shell::run(command.args(PROGRAMS.iter().flat_map(|name| ["-p", name])))
     })?;
     let out = args.out.clone().unwrap_or_else(|| shell.target.join("dist/artefacts"));
@@ -151,7 +155,7 @@ fn make(shell: &Shell, profile: &str, out: &Path, base_url: &str) -> Result<Rele
     Ok(release)
 }
 
-fn missing(tool: &str, what: &str) -> Result<()> {
+pub(super) fn missing(tool: &str, what: &str) -> Result<()> {
     if shell::strict() {
         bail!("{tool} is missing, and nothing may be skipped with CI=true");
     }
