@@ -166,6 +166,7 @@ impl From<ConnectionError> for CliError {
 fn hint_for(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::UnknownTarget | ErrorCode::PeerNotFound => "`claudemesh peers` lists who is there.",
+        ErrorCode::TopicNotFound => "`claudemesh topic list` lists the topics; `claudemesh topic create` makes one.",
         ErrorCode::AmbiguousTarget => "`claudemesh peers` lists addresses and keys.",
         ErrorCode::Unauthorized => "The broker does not know this member; join again with a fresh invite.",
         ErrorCode::Revoked => "Ask the owner of the mesh to unban you.",

@@ -22,7 +22,7 @@ use self::tool_answers::ToolAnswers;
 use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, ConnectionError, State};
 use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
 use crate::features::streams::Subscriptions;
@@ -297,13 +297,21 @@ impl Session {
     /// # Errors
     /// `not connected (reconnecting)`, or why it never will be.
     pub async fn connected(&self, bound: &JoinedMesh) -> Result<Connection, ToolError> {
+        self.reached(bound).await.map_err(|error| error.to_string())
+    }
+
+    /// The same, with an error that tells a broker that is away from one that refuses.
+    ///
+    /// # Errors
+    /// `NotConnected`, or `Closed` when it never will be.
+    pub async fn reached(&self, bound: &JoinedMesh) -> Result<Connection, ConnectionError> {
         // On this machine another process takes over within a moment.
         let is_local = bound.connection.identity().local.is_some();
         let state = bound.connection.state();
         if matches!(state, State::Connecting(None)) || (is_local && matches!(state, State::Connecting(_))) {
             let _ = bound.connection.ready(PATIENCE).await;
         }
-        bound.connection.hello_ack().map(|_| bound.connection.clone()).map_err(|error| error.to_string())
+        bound.connection.hello_ack().map(|_| bound.connection.clone())
     }
 
     /// Writes a note about a mesh into the session, after those before it. Not in mode `off`, and not while the user does not

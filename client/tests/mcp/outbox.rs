@@ -3,16 +3,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use claudemesh_testkit::cli::CommandLine;
 use serde_json::{Value, json};
 
 use super::json;
-use super::team::{program, stderr, stdout, texts, until};
+use super::team::{program, session, stderr, stdout, texts, until};
 
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
@@ -66,23 +63,21 @@ impl Drop for Broker {
     }
 }
 
-/// A way to the broker on which its answers are slow: what is sent arrives at once, and the word that it did does not.
-fn slow_way(broker: u16) -> Result<(u16, Arc<AtomicBool>)> {
-    let mute = Arc::new(AtomicBool::new(false));
-    let muted = Arc::clone(&mute);
+/// A way to the broker that passes everything but its word that it has a message, and nothing that comes after that word.
+fn way_without_acks(broker: u16) -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let Ok(server) = TcpStream::connect(("127.0.0.1", broker)) else { continue };
-            let copy = |mut from: TcpStream, mut to: TcpStream, wait: Duration| {
-                let muted = Arc::clone(&muted);
+            let copy = |mut from: TcpStream, mut to: TcpStream, all: bool| {
                 std::thread::spawn(move || {
-                    let mut buffer = [0; 1 << 16];
+                    // A word may come in two pieces: the end of the one before is kept.
+                    let (mut buffer, mut tail, mut lost) = ([0; 1 << 16], Vec::new(), false);
                     while let Ok(count @ 1..) = from.read(&mut buffer) {
-                        std::thread::sleep(wait);
-                        // Upwards everything goes through; what comes down late can be lost.
-                        let lost = !wait.is_zero() && muted.load(Ordering::Relaxed);
+                        tail.extend_from_slice(&buffer[..count]);
+                        lost |= !all && tail.windows(ACK.len()).any(|word| word == ACK);
+                        tail.drain(..tail.len().saturating_sub(ACK.len()));
                         if !lost && to.write_all(&buffer[..count]).is_err() {
                             break;
                         }
@@ -91,13 +86,16 @@ fn slow_way(broker: u16) -> Result<(u16, Arc<AtomicBool>)> {
                 });
             };
             if let (Ok(one), Ok(two)) = (client.try_clone(), server.try_clone()) {
-                copy(one, server, Duration::ZERO);
-                copy(two, client, Duration::from_millis(1_500));
+                copy(one, server, true);
+                copy(two, client, false);
             }
         }
     });
-    Ok((port, mute))
+    Ok(port)
 }
+
+/// How the broker's word begins; what it sends is not masked.
+const ACK: &[u8] = b"\"type\":\"ack\"";
 
 /// Lets a person reach the broker at another port.
 fn through(person: &CommandLine, from: u16, to: u16) -> Result<()> {
@@ -165,6 +163,45 @@ async fn what_cannot_be_sent_is_queued_and_sent_once() -> Result<()> {
     Ok(())
 }
 
+/// `send_message` of a session, over a real kill and restart.
+#[tokio::test]
+async fn the_tool_queues_for_a_broker_that_is_away_and_it_arrives_once() -> Result<()> {
+    let (mut broker, link) = Broker::start()?;
+    let bob = program()?;
+    bob.json(&["join", &link, "--name", "Bob", "--json"])?;
+    let mut model = session(&bob, "11111111-0000-4000-8000-000000000002", "BobS").await?;
+    let before = model.tool("send_message", json!({"to": "Ann", "message": "before"})).await?;
+    ensure!(!before.is_error && !before.text.contains("queued here"), "{}", before.text);
+    broker.kill()?;
+    for (to, text) in [("Ann", "first"), ("Ann", "second"), ("Nobody", "for no one")] {
+        let queued = model.tool("send_message", json!({"to": to, "message": text})).await?;
+        ensure!(!queued.is_error, "{}", queued.text);
+        ensure!(
+            queued.text.starts_with(&format!("… {to} → ")) && queued.text.contains("queued here"),
+            "{}",
+            queued.text
+        );
+    }
+    let long = "x".repeat(1_100_000);
+    for (to, text, why) in [("Ann", long.as_str(), "bytes"), ("#", "no topic", "'#'")] {
+        let refused = model.tool("send_message", json!({"to": to, "message": text})).await?;
+        ensure!(refused.is_error && refused.text.contains(why), "what no broker would take: {}", refused.text);
+    }
+    assert_eq!(texts(&bob.json(&["outbox", "list", "--json"])?), ["first", "second", "for no one"]);
+
+    broker.restart()?;
+    // The session sends by itself, in order, and is told of what can reach no one.
+    let note = model.channel_with("cannot be delivered").await?;
+    ensure!(note.meta["kind"] == "outbox" && note.content.contains("Nobody"), "{} {:?}", note.content, note.meta);
+    assert_eq!(read(&broker.person)?, ["before", "first", "second"]);
+    let after = model.tool("send_message", json!({"to": "Ann", "message": "after"})).await?;
+    ensure!(!after.is_error && !after.text.contains("queued here"), "{}", after.text);
+    assert_eq!(read(&broker.person)?, ["before", "first", "second", "after"]);
+    assert_eq!(texts(&bob.json(&["outbox", "list", "--json"])?), ["for no one"]);
+    model.end().await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_client_that_is_killed_before_it_hears_of_the_delivery_sends_nothing_twice() -> Result<()> {
     let (mut broker, link) = Broker::start()?;
@@ -173,13 +210,13 @@ async fn a_client_that_is_killed_before_it_hears_of_the_delivery_sends_nothing_t
     broker.kill()?;
     bob.json(&["send", "Ann", "once", "--json"])?;
     broker.restart()?;
-    let (slow, _) = slow_way(broker.port)?;
-    through(&bob, broker.port, slow)?;
+    let deaf = way_without_acks(broker.port)?;
+    through(&bob, broker.port, deaf)?;
     let mut sending = bob.command(&["outbox", "send"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     until("it is delivered", || Ok((read(&broker.person)? == ["once"]).then_some(()))).await?;
     sending.kill()?;
     sending.wait()?;
-    through(&bob, slow, broker.port)?;
+    through(&bob, deaf, broker.port)?;
     assert_eq!(texts(&bob.json(&["outbox", "list", "--json"])?), ["once"], "it did not hear that it arrived");
     let sent = bob.json(&["outbox", "send", "--json"])?;
     assert_eq!((&sent[0]["sent"], &sent[0]["waiting"]), (&json!(1), &json!(0)), "{sent}");
@@ -193,19 +230,18 @@ async fn a_broker_that_is_killed_between_delivery_and_its_word_keeps_one_message
     let (mut broker, link) = Broker::start()?;
     let bob = program()?;
     bob.json(&["join", &link, "--name", "Bob", "--json"])?;
-    let (slow, mute) = slow_way(broker.port)?;
-    through(&bob, broker.port, slow)?;
+    let deaf = way_without_acks(broker.port)?;
+    through(&bob, broker.port, deaf)?;
     // Not queued before: the message itself is on its way when the broker goes.
     let mut sending = bob.command(&["send", "Ann", "once", "--json"]).stdout(Stdio::piped()).spawn()?;
     until("it is delivered", || Ok((read(&broker.person)? == ["once"]).then_some(()))).await?;
-    mute.store(true, Ordering::Relaxed);
     broker.kill()?;
     let mut told = String::new();
     sending.stdout.take().context("piped")?.read_to_string(&mut told)?;
     ensure!(sending.wait()?.success(), "{told}");
     assert_eq!(serde_json::from_str::<Value>(&told)?["status"], "queued_here", "{told}");
     broker.restart()?;
-    through(&bob, slow, broker.port)?;
+    through(&bob, deaf, broker.port)?;
     let sent = bob.json(&["outbox", "send", "--json"])?;
     assert_eq!((&sent[0]["sent"], &sent[0]["failed"]), (&json!(1), &json!(0)), "{sent}");
     assert_eq!(read(&broker.person)?, ["once"]);

@@ -22,6 +22,7 @@ use crate::inbox::sent::NewSent;
 pub mod cli;
 pub mod exchange;
 pub mod outbox;
+pub mod queueing;
 pub mod system;
 pub mod tools;
 
@@ -483,13 +484,16 @@ fn accepted(ack: Ack) -> Result<Ack, ConnectionError> {
     Err(frame.into())
 }
 
+/// Longest text of one message, 1 MiB in UTF-8.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+// In base64, with 16 bytes of tag and some room for nonce and target, it fits into what a broker takes.
+const _: () = assert!(MAX_TEXT_BYTES <= limits::MAX_MESSAGE_CHARS / 4 * 3 - 1_024);
+
 fn check_length(text: &str) -> Result<(), ConnectionError> {
-    // base64 of the text, 16 bytes of tag and some room for nonce and target.
-    let most = limits::MAX_MESSAGE_CHARS / 4 * 3 - 1_024;
-    if text.len() <= most {
+    if text.len() <= MAX_TEXT_BYTES {
         return Ok(());
     }
-    let message = format!("the message has {} bytes, at most {most} can be sent", text.len());
+    let message = format!("the message has {} bytes; at most 1 MiB ({MAX_TEXT_BYTES} bytes) can be sent", text.len());
     Err(ErrorFrame::new(ErrorCode::PayloadTooLarge, message).into())
 }
 
@@ -535,6 +539,8 @@ mod tests {
     #[test]
     fn too_long_a_text_is_refused_before_it_is_sealed() {
         assert!(check_length(&"x".repeat(1 << 20)).is_ok());
-        assert_eq!(check_length(&"x".repeat(1_100_000)).unwrap_err().code(), Some(ErrorCode::PayloadTooLarge));
+        let refused = check_length(&"x".repeat((1 << 20) + 1)).unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::PayloadTooLarge));
+        assert_eq!(refused.to_string(), "the message has 1048577 bytes; at most 1 MiB (1048576 bytes) can be sent");
     }
 }

@@ -1,4 +1,4 @@
-//! The outbox: what `send` could not hand to a broker, kept on this machine until it can.
+//! The outbox: what `send` and `send_message` could not hand to a broker, kept on this machine until it can.
 //!
 //! One file per command, `outbox/<mesh>/<time>-<id>.json` below the config folder: 0600 in a 0700 folder, as the inbox. Everything that makes
 //! a message the same message is fixed when it is queued or before its first attempt: the batch its idempotency keys follow from, and the
@@ -23,6 +23,7 @@ use crate::error::{CliError, ExitCode};
 use crate::files::{self, FileLock};
 use crate::inbox::questions::REPLY;
 use crate::output::{clean, counted};
+use crate::session::notes::{ChannelNote, MeshTag, harmless_value};
 use crate::session::{JoinedMesh, Session};
 
 /// Files of one mesh: a script that sends in a loop must not fill the disk while the broker is away.
@@ -33,8 +34,8 @@ pub const MAX_BYTES: u64 = 32 << 20;
 pub const KEEP_MS: i64 = 7 * 24 * 3_600 * 1_000;
 /// Largest file: a message of the largest size in JSON, where every character may take six.
 const MAX_PARCEL_BYTES: u64 = 8 << 20;
-/// How long a process waits for another that delivers.
-const TURN_PATIENCE: Duration = Duration::from_millis(50);
+/// How long a process waits for another that delivers: what it sends next comes after what was queued before.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What one command wanted to send.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -335,7 +336,12 @@ pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
         let ready = matches!(&*state.borrow_and_update(), State::Ready(_));
         if ready && !outbox.is_empty() {
             match outbox.deliver(&bound.connection).await {
-                Ok(done) => tracing::info!(mesh.slug = bound.tag.slug, ?done, "the outbox was delivered"),
+                Ok(done) => {
+                    tracing::info!(mesh.slug = bound.tag.slug, ?done, "the outbox was delivered");
+                    if done.failed > 0 {
+                        session.tell(&bound, undeliverable(&outbox, done.failed, &bound.tag));
+                    }
+                }
                 Err(error) => tracing::warn!(mesh.slug = bound.tag.slug, %error, "the outbox cannot be used"),
             }
         }
@@ -345,6 +351,17 @@ pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
+}
+
+/// The note of queued messages that will never arrive: whoever queued them was told that they would.
+fn undeliverable(outbox: &Outbox, failed: usize, mesh: &MeshTag) -> ChannelNote {
+    let parcels = outbox.parcels();
+    let newest = parcels.iter().rev().find_map(|parcel| Some((parcel.targets().join(","), parcel.failure()?)));
+    let (to, why) = newest.unwrap_or_default();
+    let count = counted(failed, "queued message");
+    let (to, why) = (harmless_value(&to), harmless_value(why));
+    let text = format!("[outbox] {count} cannot be delivered; the last one was for {to}: {why}");
+    ChannelNote::of_mesh(&text, [("kind", "outbox".to_owned())], mesh)
 }
 
 /// Between two attempts of verbs that have other things to do.

@@ -11,7 +11,10 @@ use rmcp::schemars::{self, JsonSchema};
 use rmcp::{tool, tool_router};
 use serde::{Deserialize, Serialize};
 
+use super::outbox::{Outbox, Parcel};
+use super::queueing::{self, QUEUED_WORDS};
 use super::{Draft, Outcome, ack_words, described, exchange, place};
+use crate::inbox::listed::short_id;
 use crate::inbox::{Message, Pick};
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, OneMeshArg, always_load};
@@ -63,7 +66,7 @@ impl From<Urgency> for Priority {
 /// Parameters of `send_message`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct SendMessage {
-    /// Whom, one or several: peer name, @group, #topic, * for everyone, a key or its first 8+ digits. With several meshes: slug:target.
+    /// The recipients, one or several: peer name, @group, #topic, * for everyone, a key or its first 8+ digits. With several meshes: slug:target.
     to: Vec<String>,
     /// The text.
     message: String,
@@ -154,7 +157,7 @@ struct StatusData {
 #[tool_router(router = messaging_tools, vis = "pub(crate)")]
 impl MeshServer {
     #[tool(
-        description = "Send a message to mesh peers (other Claude Code sessions and people): a name, @group, #topic, * for everyone, a key, or a list; each recipient gets it once. Direct messages are end-to-end encrypted. The answer says how far it got: stored, received, and who is away.",
+        description = "Send a message to mesh peers (other Claude Code sessions and people): a name, @group, #topic, * for everyone, a key, or a list; each recipient gets it once. Direct messages are end-to-end encrypted. The answer says how far it got: stored, received, and who is away; queued here means that the broker is away and this machine sends it later, once: do not send it again.",
         meta = always_load(),
         annotations(destructive_hint = false, open_world_hint = true)
     )]
@@ -182,36 +185,21 @@ impl MeshServer {
                 }
             }
         }
-        let mut sent = 0;
+        let (mut sent, mut queued) = (0, 0);
         for (bound, targets) in plan {
-            let connection = match self.session.connected(&bound).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    failed += targets.len();
-                    lines.extend(targets.iter().map(|target| format!("✗ {}: {error}", harmless_value(target))));
-                    continue;
-                }
-            };
-            let mut draft = Draft::new(args.message.clone(), args.priority.unwrap_or_default().into());
-            let answered = exchange::refer(&bound.mailbox, &mut draft, args.reply_to.as_deref(), &targets).await;
-            let outcomes = connection.send_to(&targets, &draft, false).await;
-            exchange::note_answered(&bound.mailbox, answered.as_ref(), &outcomes).await;
-            for outcome in outcomes {
-                match outcome_line(&outcome) {
-                    Ok(line) => {
-                        sent += 1;
-                        lines.push(line);
-                    }
-                    Err(line) => {
-                        failed += 1;
-                        lines.push(line);
-                    }
-                }
+            for fate in self.send_in(&bound, &targets, &args.message, args.priority, args.reply_to.as_deref()).await {
+                let (count, line) = match fate {
+                    Fate::Sent(line) => (&mut sent, line),
+                    Fate::Queued(line) => (&mut queued, line),
+                    Fate::Failed(line) => (&mut failed, line),
+                };
+                *count += 1;
+                lines.push(line);
             }
         }
         self.session.counters.messages_out.fetch_add(sent, Ordering::Relaxed);
         let text = lines.join("\n");
-        if sent == 0 && failed > 0 { Err(text.trim_start_matches("✗ ").to_owned()) } else { Ok(text) }
+        if sent + queued == 0 && failed > 0 { Err(text.trim_start_matches("✗ ").to_owned()) } else { Ok(text) }
     }
 
     #[tool(
@@ -308,7 +296,66 @@ impl MeshServer {
     }
 }
 
+/// What became of a target, each with its line.
+enum Fate {
+    /// The broker has the message.
+    Sent(String),
+    /// It waits on this machine for the broker.
+    Queued(String),
+    /// It will not arrive.
+    Failed(String),
+}
+
 impl MeshServer {
+    /// Sends to targets of one mesh. What its broker cannot take now is queued on this machine.
+    async fn send_in(
+        &self,
+        bound: &JoinedMesh,
+        targets: &[String],
+        text: &str,
+        urgency: Option<Urgency>,
+        reply_to: Option<&str>,
+    ) -> Vec<Fate> {
+        let all_failed = |error: &dyn std::fmt::Display| -> Vec<Fate> {
+            let error = harmless(&error.to_string());
+            targets.iter().map(|target| Fate::Failed(format!("✗ {}: {error}", harmless_value(target)))).collect()
+        };
+        let batch = uuid::Uuid::new_v4().to_string();
+        let mut draft = Draft::new(text, urgency.unwrap_or_default().into());
+        draft.batch = Some(batch.clone());
+        let answered = exchange::refer(&bound.mailbox, &mut draft, reply_to, targets).await;
+        let outbox = Outbox::of(self.session.config_dir(), &bound.connection.identity().mesh_id);
+        let connection = match self.session.reached(bound).await {
+            Ok(connection) => connection,
+            Err(error) if queueing::is_away(&error) => {
+                if let Err(error) = queueing::check(text, targets) {
+                    return all_failed(&error);
+                }
+                let parcel = queueing::parcel_of_all(&draft, &batch, targets, false);
+                return match outbox.keep(&parcel) {
+                    Ok(()) => targets.iter().map(|target| Fate::Queued(queued_line(target, &parcel))).collect(),
+                    Err(error) => all_failed(&error),
+                };
+            }
+            Err(error) => return all_failed(&error),
+        };
+        // What was queued before comes first. An outbox that cannot be used is told where it is used.
+        if let Err(error) = outbox.deliver(&connection).await {
+            tracing::warn!(mesh.slug = bound.tag.slug, %error, "the outbox cannot be used");
+        }
+        let outcomes = connection.send_to(targets, &draft, false).await;
+        exchange::note_answered(&bound.mailbox, answered.as_ref(), &outcomes).await;
+        let parcel = queueing::parcel_of_open(&draft, &batch, &outcomes, false);
+        // Without a place in the outbox the answer is what the connection said: the outcome is open.
+        let parcel = parcel.filter(|parcel| outbox.keep(parcel).is_ok());
+        let fate = |outcome: &Outcome| match (outcome_line(outcome), &parcel) {
+            (Ok(line), _) => Fate::Sent(line),
+            (Err(_), Some(parcel)) if queueing::is_open(outcome) => Fate::Queued(queued_line(&outcome.target, parcel)),
+            (Err(line), _) => Fate::Failed(line),
+        };
+        outcomes.iter().map(fate).collect()
+    }
+
     /// Which mesh a target is in, and the target without its mesh prefix.
     pub(crate) async fn place(&self, meshes: &[JoinedMesh], target: &str) -> Result<(JoinedMesh, String), ToolError> {
         if let Some((slug, rest)) = target.split_once(':')
@@ -352,6 +399,10 @@ impl MeshServer {
             _ => Err(which),
         }
     }
+}
+
+fn queued_line(target: &str, parcel: &Parcel) -> String {
+    format!("… {} → {} ({QUEUED_WORDS})", harmless_value(target), short_id(&parcel.id))
 }
 
 fn outcome_line(outcome: &Outcome) -> Result<String, String> {

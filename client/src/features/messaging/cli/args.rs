@@ -8,6 +8,7 @@ use claudemesh_protocol::features::messaging::MessageStatusResult;
 use crate::context::Context;
 use crate::inbox::listed::Marks;
 use crate::inbox::{ListedObject, MessageObject};
+use crate::output::clean;
 use crate::values::parse_seconds;
 use crate::verb::shape::{InMesh, in_mesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
@@ -24,7 +25,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 )]
 pub struct SendArgs {
     /// Recipients, then the text. A recipient is a name, `@group`, `@group/sub`, `*`, `#topic`, a key or at least the first 8 digits of one.
-    #[arg(value_name = "TO MESSAGE", num_args = 0..=2)]
+    #[arg(value_name = "TO MESSAGE", num_args = 0..)]
     pub words: Vec<String>,
     /// A recipient; may be given several times. Nothing is split at commas here.
     #[arg(long, short = 't', value_name = "TO", action = ArgAction::Append)]
@@ -74,6 +75,21 @@ impl SendArgs {
             crate::error::CliError::invalid_args(message)
                 .hint("claudemesh send <to> <message>, claudemesh send <to> --file -, or claudemesh send --help.")
         };
+        if let [first, rest @ ..] = self.words.as_slice()
+            && self.to.is_empty()
+            && self.file.is_none()
+            && rest.len() > 1
+        {
+            let text = rest.join(" ");
+            return Err(crate::error::CliError::invalid_args("The text is more than one word.").hint(format!(
+                "Quote it: claudemesh send {} \"{}\"",
+                clean(first),
+                clean(&text)
+            )));
+        }
+        if self.words.len() > 2 {
+            return Err(wrong("There are too many words."));
+        }
         let mut words = self.words.clone();
         let text = if self.file.is_some() { None } else { words.pop() };
         let mut recipients: Vec<String> = self.to.clone();
@@ -235,6 +251,9 @@ mod tests {
             (&[], &["b"], false),
         ] {
             assert!(send(words, to, file).is_err(), "{words:?} {to:?} {file}");
+        }
+        for (words, to) in [(&["ann", "hi", "there"][..], &[][..]), (&["ann", "hi", "there"], &["b"])] {
+            assert!(send(words, to, false).is_err(), "{words:?} {to:?}");
         }
     }
 }

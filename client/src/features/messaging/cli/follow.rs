@@ -193,7 +193,7 @@ impl<'a> Feed<'a> {
                 // After each new connection: what waits at the broker, low priority included.
                 let pulled = pull_all(&self.connection).await;
                 if let Err(error) = pulled {
-                    tracing::debug!(%error, "what waits could not be taken in");
+                    tracing::debug!(%error, "waiting messages could not be read");
                 }
             }
             reached = ready;

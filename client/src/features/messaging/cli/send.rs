@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::Path;
 
 use claudemesh_protocol::features::messaging::{Candidate, Priority, RecipientState, Stage};
-use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,8 @@ use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode, TOO_LARGE};
-use crate::features::messaging::outbox::{Outbox, Parcel, Step, steps};
+use crate::features::messaging::outbox::Outbox;
+use crate::features::messaging::queueing::{self, QUEUED_WORDS};
 use crate::features::messaging::{Draft, Outcome, ack_words, described, exchange};
 use crate::inbox::Mailbox;
 use crate::inbox::listed::short_id;
@@ -68,7 +68,8 @@ pub(super) fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> 
         Ok(sent) => sent,
         Err(error) if error.exit == ExitCode::Network && !args.no_queue => {
             first.reply_to.clone_from(&args.reply_to);
-            let parcel = Parcel::new(&first, &batch, steps(&recipients), args.to_self);
+            queueing::check(&first.text, &recipients)?;
+            let parcel = queueing::parcel_of_all(&first, &batch, &recipients, args.to_self);
             outbox.keep(&parcel)?;
             let rows = recipients.iter().map(|target| Row::Queued(target.clone(), parcel.id.clone())).collect();
             return answer(cx, &entry, rows);
@@ -79,7 +80,7 @@ pub(super) fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> 
     answer(cx, &entry, rows)
 }
 
-/// Puts aside what was on its way when the broker went: the same messages, so that one that arrived after all is the same.
+/// Puts aside what was on its way when the broker went.
 fn queue_what_is_open(
     args: &SendArgs,
     draft: &Draft,
@@ -87,33 +88,12 @@ fn queue_what_is_open(
     outcomes: Vec<Outcome>,
     outbox: &Outbox,
 ) -> Result<Vec<Row>, CliError> {
-    let is_open = |outcome: &Outcome| {
-        let error = outcome.result.as_ref().err().cloned().map(CliError::from);
-        !args.no_queue && error.is_some_and(|error| error.exit == ExitCode::Network)
-    };
-    let open: Vec<String> = outcomes.iter().filter(|one| is_open(one)).map(|one| one.target.clone()).collect();
-    if open.is_empty() {
+    let parcel = if args.no_queue { None } else { queueing::parcel_of_open(draft, batch, &outcomes, args.to_self) };
+    let Some(parcel) = parcel else {
         return Ok(outcomes.into_iter().map(Row::Asked).collect());
-    }
-    let mut steps: Vec<Step> = steps(&open);
-    for step in &mut steps {
-        let tried = outcomes.iter().find(|one| step.targets.first() == Some(&one.target));
-        step.sealed_for = tried.and_then(|one| match &one.resolved {
-            Some(found) => Some(found.pubkey),
-            None => PublicKey::parse(&one.target),
-        });
-    }
-    // Who has it already is left out of the audiences.
-    let reached = outcomes.iter().filter(|one| one.result.is_ok()).filter_map(|one| {
-        let key = one.resolved.as_ref().map(|found| found.pubkey).or_else(|| PublicKey::parse(&one.target))?;
-        let message_id = one.result.as_ref().ok().map(|ack| ack.message_id.clone());
-        Some(Step { targets: vec![one.target.clone()], sealed_for: Some(key), message_id, failed: None })
-    });
-    let mut all: Vec<Step> = reached.collect();
-    all.extend(steps);
-    let parcel = Parcel::new(draft, batch, all, args.to_self);
+    };
     outbox.keep(&parcel)?;
-    let row = |outcome: Outcome| match is_open(&outcome) {
+    let row = |outcome: Outcome| match queueing::is_open(&outcome) {
         true => Row::Queued(outcome.target, parcel.id.clone()),
         false => Row::Asked(outcome),
     };
@@ -280,9 +260,7 @@ fn row_line(row: &Row, out: &Output) -> String {
         Row::Asked(outcome) => outcome,
         Row::Queued(target, id) => {
             let mark = out.paint(Style::Yellow, "…");
-            let how =
-                "queued here: the broker cannot be reached; it is sent as soon as it can (claudemesh outbox list)";
-            return format!("{mark} {} → {} ({how})\n", clean(target), short_id(id));
+            return format!("{mark} {} → {} ({QUEUED_WORDS})\n", clean(target), short_id(id));
         }
     };
     let name = outcome.resolved.as_ref().map_or_else(|| outcome.target.clone(), Candidate::address);
