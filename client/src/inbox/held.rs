@@ -93,6 +93,25 @@ impl Inbox {
         Ok(list)
     }
 
+    /// What is held from `reader` and came after a local number, oldest first: the newest `limit`.
+    ///
+    /// # Errors
+    /// [`InboxError::Sql`]
+    pub fn held_after(&mut self, reader: &str, after: i64, limit: i64) -> Result<Vec<Message>, InboxError> {
+        let mut list: Vec<Message> = deliveries::table
+            .inner_join(messages::table)
+            .filter(deliveries::reader.eq(reader))
+            .filter(deliveries::seq.gt(after))
+            .filter(deliveries::shown_at_ms.is_null())
+            .filter(deliveries::inbound.eq(Verdict::Hold.as_str()))
+            .order(messages::seq.desc())
+            .limit(limit.clamp(1, MAX_LIST))
+            .select(Message::as_select())
+            .load(&mut self.db)?;
+        list.reverse();
+        Ok(list)
+    }
+
     /// How many deliveries of `reader` are held.
     ///
     /// # Errors

@@ -26,7 +26,9 @@ fn it_is_off_until_it_is_set_and_can_be_tried() {
     home.run(&["notify", "off"]).exits(0);
     assert!(!home.read(".claudemesh/config.json").contains("notify"));
     std::fs::remove_file(home.path("bin/notify-send")).unwrap();
-    home.run(&["notify", "desktop"]).exits(0);
+    let ran = home.command(&["notify", "desktop"]).env("PATH", home.path("bin")).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && said.contains("neither notify-send nor osascript is on the PATH"), "{said}");
     let ran = home.command(&["notify", "--test"]).env("PATH", home.path("bin")).output().unwrap();
     assert_eq!(ran.status.code(), Some(10));
 }

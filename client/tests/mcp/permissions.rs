@@ -48,12 +48,12 @@ impl Relay {
 }
 
 /// Member key of a person.
-fn key(person: &CommandLine) -> Result<String> {
+pub(super) fn key(person: &CommandLine) -> Result<String> {
     Ok(person.json(&["list", "--json"])?[0]["pubkey"].as_str().context("a key")?.to_owned())
 }
 
 /// What the host tells the hook.
-fn asks(session_id: &str, command: &str) -> Value {
+pub(super) fn asks(session_id: &str, command: &str) -> Value {
     let mut told = input(session_id);
     told["hook_event_name"] = "PermissionRequest".into();
     told["tool_name"] = "Bash".into();

@@ -10,17 +10,17 @@ use crate::error::{CliError, ExitCode};
 use crate::output::clean;
 use crate::verb::{Audience, Effect, Ran, Shape, Verb, done};
 
-/// Show or set how you are notified outside Claude Code of questions, messages and permission requests. Off by default.
+/// Show or set how you are notified outside Claude Code of questions, messages, held messages and permission requests. Off by default.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh notify desktop --test\n  claudemesh notify 'tmux display-message \"$1: $2\"'\n  \
-                        claudemesh notify --about questions,permissions\n  claudemesh notify off\n\nAt most one in 30 seconds; names who asks, never what. Running sessions take it up\n\
+                        claudemesh notify --about questions,permissions\n  claudemesh notify off\n\nAt most one in 30 seconds; it names who wrote, never what. Running sessions take it up\n\
                         at their next start. CLAUDEMESH_NOTIFY decides instead of the setting."
 )]
 pub struct NotifyArgs {
     /// `desktop`, `off`, or a shell line that gets title and text as `$1` and `$2`; without it: show what is set.
     pub setting: Option<String>,
-    /// What to be notified of: `questions`, `messages`, `permissions`, separated by commas [default: all]
+    /// What to be notified of: `questions`, `messages`, `held`, `permissions`, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub about: Option<Vec<Topic>>,
     /// Send one now and wait for it.
@@ -83,6 +83,9 @@ fn run(cx: &Context, args: &NotifyArgs) -> Result<(), CliError> {
             CliError::invalid_args("Notifications are off.").hint("Turn them on with `claudemesh notify desktop`.")
         })?;
         try_it(cx, notifier)?;
+    }
+    if let Some(trouble) = notifier.as_ref().and_then(|notifier| notifier.trouble(&cx.env)) {
+        cx.out.warn(&format!("no notification can be shown: {trouble}"));
     }
     let setting = notifier.as_ref().map_or("off", Notifier::setting);
     let about = Topic::chosen(&cx.store);

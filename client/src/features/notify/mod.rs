@@ -1,6 +1,6 @@
-//! Tells the person at the machine that a question waits: a desktop notification, or a command of their own.
+//! Tells the person at the machine that something waits: a desktop notification, or a command of their own.
 //!
-//! Off until someone turns it on (`claudemesh notify desktop`, or `CLAUDEMESH_NOTIFY`). It names who asks and in which mesh,
+//! Off until someone turns it on (`claudemesh notify desktop`, or `CLAUDEMESH_NOTIFY`). It names who wrote and in which mesh,
 //! never what a peer wrote: a screen may be locked or shared. At most one in half a minute for all sessions of a config
 //! folder. Never waits for the notifier and never fails; [`watch`] is who calls it.
 
@@ -38,20 +38,33 @@ pub enum Topic {
     Questions,
     /// A message came.
     Messages,
+    /// A message came that the rule for incoming messages holds.
+    Held,
     /// A session of someone else asks for a permission.
     Permissions,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Questions, Self::Messages, Self::Permissions];
+    pub const ALL: [Self; 4] = [Self::Questions, Self::Messages, Self::Held, Self::Permissions];
 
     /// The word in the config.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Questions => "questions",
             Self::Messages => "messages",
+            Self::Held => "held",
             Self::Permissions => "permissions",
+        }
+    }
+
+    /// The higher one is told of when several came at once: someone waits for a permission.
+    pub const fn urgency(self) -> u8 {
+        match self {
+            Self::Messages => 0,
+            Self::Held => 1,
+            Self::Questions => 2,
+            Self::Permissions => 3,
         }
     }
 
@@ -98,6 +111,11 @@ impl Notifier {
             Self::Desktop => "desktop",
             Self::Line(line) => line,
         }
+    }
+
+    /// Why nothing can be shown; `None` when it can.
+    pub fn trouble(&self, env: &Env) -> Option<String> {
+        self.command(env, "", "").err().map(|error| error.to_string())
     }
 
     /// The command for one notification.

@@ -1,4 +1,4 @@
-//! Notices questions that arrive for a session and notifies the person, when notifications are on.
+//! Notices what arrives for a session and notifies the person, when notifications are on.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -48,37 +48,72 @@ pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
     }
 }
 
-/// What the session got after a local number and its rule let through.
-async fn newest(session: &Arc<Session>, bound: &JoinedMesh, after: i64) -> Result<Vec<Message>, InboxError> {
-    let admitted = session.admit(bound).await?;
-    let list = admitted.run(|mail| mail.of_reader(false, LOOKED_AT)).await?;
-    Ok(list.into_iter().filter(|one| one.seq > after).collect())
+/// Something new, and whether the rule for incoming messages holds it.
+struct News {
+    message: Message,
+    held: bool,
 }
 
-/// Notifies of messages and permission requests. What came too soon after another notification is told with the next.
+impl News {
+    /// What a person is told of it; `None` for what is nothing to tell.
+    fn topic(&self) -> Option<Topic> {
+        match Sort::of(self.message.subtype.as_deref(), self.message.event.as_deref()) {
+            // Its person decides at the shell, so the rule for the session does not matter.
+            Sort::PermissionRequest => Some(Topic::Permissions),
+            Sort::Event => None,
+            _ if self.held => Some(Topic::Held),
+            Sort::Message => Some(Topic::Messages),
+            // A question is told of as long as it is open, and an answer reaches who waits for it.
+            Sort::Question | Sort::Answer | Sort::Decline => None,
+        }
+    }
+}
+
+/// What came for the session after a local number, let through or held, oldest first.
+async fn newest(session: &Arc<Session>, bound: &JoinedMesh, after: i64) -> Result<Vec<News>, InboxError> {
+    let admitted = session.admit(bound).await?;
+    let list = admitted.run(move |mail| {
+        let reader = mail.reader();
+        let through = mail.of_reader(false, LOOKED_AT)?.into_iter().filter(|message| message.seq > after);
+        let mut list: Vec<News> = through.map(|message| News { message, held: false }).collect();
+        let held = mail.held_after(reader, after, LOOKED_AT)?;
+        list.extend(held.into_iter().map(|message| News { message, held: true }));
+        list.sort_by_key(|news| news.message.seq);
+        Ok(list)
+    });
+    list.await
+}
+
+/// Notifies of messages, held messages and permission requests. What came too soon after another notification is told with
+/// the next.
 async fn tell(
     session: &Session,
     bound: &JoinedMesh,
     notifier: &Notifier,
     about: &[Topic],
-    new: &[Message],
+    new: &[News],
     last: &mut i64,
 ) {
-    let Some(end) = new.last().map(|message| message.seq) else { return };
-    let of = |sort: Sort| new.iter().rev().find(|one| Sort::of(one.subtype.as_deref(), one.event.as_deref()) == sort);
-    let permission = of(Sort::PermissionRequest).filter(|_| about.contains(&Topic::Permissions));
-    let message = of(Sort::Message).filter(|_| about.contains(&Topic::Messages));
-    let told = match (permission, message) {
-        (Some(one), _) => {
-            let title = format!("{} asks for a permission in {}", one.from_name(), bound.tag.slug);
-            Some((title, "claudemesh permit shows what for.".to_owned()))
+    let Some(end) = new.last().map(|news| news.message.seq) else { return };
+    let wanted = |news: &&News| news.topic().is_some_and(|topic| about.contains(&topic));
+    // The most urgent, and of these the newest.
+    let chosen = new.iter().filter(wanted).max_by_key(|news| (news.topic().map(Topic::urgency), news.message.seq));
+    let told = chosen.and_then(|news| Some((&news.message, news.topic()?))).map(|(message, topic)| {
+        let (from, mesh, name) = (message.from_name(), &bound.tag.slug, session.name());
+        let (title, text) = match topic {
+            Topic::Permissions => {
+                (format!("{from} asks for a permission in {mesh}"), "claudemesh permit shows what for.".to_owned())
+            }
+            Topic::Held => {
+                (format!("{from} wrote in {mesh}"), format!("A message for {name} is held; claudemesh held shows it."))
+            }
+            Topic::Messages | Topic::Questions => (format!("{from} wrote in {mesh}"), format!("A message for {name}.")),
+        };
+        match new.iter().filter(wanted).count() {
+            0 | 1 => (title, text),
+            count => (title, format!("{text} {} more came.", count - 1)),
         }
-        (None, Some(one)) => {
-            let title = format!("{} wrote in {}", one.from_name(), bound.tag.slug);
-            Some((title, format!("A message for {}.", session.name())))
-        }
-        (None, None) => None,
-    };
+    });
     let silent = session.mode() == MessageMode::Off || session.is_quiet();
     let Some((title, text)) = told.filter(|_| !silent) else {
         *last = end;
