@@ -11,7 +11,7 @@ use crate::config::{ConfigStore, MeshEntry};
 use crate::connection::{Connection, ConnectionError, Identity, open_mailbox};
 use crate::context::Context;
 use crate::error::CliError;
-use crate::features::enrolment::{self, InviteWish};
+use crate::features::enrolment::{self, InviteWish, Inviter};
 use crate::features::groups::Who;
 use crate::features::messaging::Draft;
 use crate::features::messaging::exchange::new_trace;
@@ -158,7 +158,7 @@ fn enrol(store: &ConfigStore, local: &LocalMesh, name: &str) -> Result<MeshEntry
         }
     }
     let wish = InviteWish { role: "member", uses: 1, lifetime: Duration::from_secs(600), preset: None };
-    let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
+    let invite = enrolment::create_invite(&Inviter::owner(&local.owner)?, &local.entry, &wish)?;
     let joined =
         enrolment::join(&store.load()?, &invite.view.url, name, None, |_| None, |_, _| Ok(Keys::random().member))?;
     let mut entry = joined.entry;

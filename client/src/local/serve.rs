@@ -12,7 +12,7 @@ use super::{background, demo, ensure, listen, mesh, port};
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode};
-use crate::features::enrolment::{self, InviteWish};
+use crate::features::enrolment::{self, InviteWish, Inviter};
 use crate::output::{Style, clean};
 
 /// The invite that `up` prints: enough for a team at a desk, not for ever.
@@ -193,7 +193,7 @@ async fn run(
         local = mesh::further(cx, store, &local, slug, names.member)?;
     }
     let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
-    let invite = enrolment::create_invite(&local.owner, &local.entry, &wish)?;
+    let invite = enrolment::create_invite(&Inviter::owner(&local.owner)?, &local.entry, &wish)?;
     if args.demo {
         demo::run(cx, &local).await?;
         cx.out.note("This mesh lives in a folder of its own and is gone when you press Ctrl-C.")?;

@@ -67,6 +67,14 @@ async fn the_log_is_listed_verified_and_exported() -> Result<()> {
     let before = team.ann.json(&["audit", "list", "--before", &newest.to_string(), "--limit", "1", "--json"])?;
     assert_eq!((before.as_array().map(Vec::len), &before[0]["id"]), (Some(1), &json!(newest - 1)));
     assert!(stdout(&team.ann.run(&["audit", "list"])?).contains("  topic_created  Bob  {"));
+    // Why someone was banned is kept where owner and admins read it.
+    assert_eq!(team.ann.run(&["ban", "Bob", "--reason", &"x".repeat(501)])?.status.code(), Some(3));
+    team.ann.json(&["ban", "Bob", "--reason", " left the company ", "--json"])?;
+    let ban = team.ann.json(&["audit", "list", "--event", "member_banned", "--json"])?;
+    assert_eq!(ban[0]["payload"]["reason"], "left the company", "{ban}");
+    team.ann.json(&["unban", "Bob", "--json"])?;
+    let all = team.ann.json(&["audit", "list", "--json"])?;
+    let newest = all[0]["id"].as_i64().context("a place")?;
 
     assert_eq!(
         team.bob.json(&["audit", "verify", "--json"])?,
@@ -165,5 +173,47 @@ async fn a_broker_whose_log_was_cut_is_found_out_at_the_next_welcome() -> Result
     assert!(said.contains("IS NOT THE ONE THAT WAS SEEN BEFORE") && said.contains("cut off"), "{said}");
     assert_eq!(kept(&team.bob)?, seen, "what was seen stays");
     bob.end().await?;
+    Ok(())
+}
+
+/// A member without the owner's key invites, once it may: members only, and only as long as it may.
+#[tokio::test]
+async fn a_member_that_may_invite_makes_lists_and_revokes_invites() -> Result<()> {
+    let team = Team::start().await?;
+    for args in [&["invite"][..], &["invite", "--list"], &["invite", "--revoke", "NXPE2345"]] {
+        let refused = team.bob.run(args)?;
+        let said = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(7), "{said}");
+        assert!(said.contains("capability canInvite") && said.contains("--allow canInvite"), "{said}");
+    }
+    team.ann.json(&["permissions", "Bob", "--allow", "canInvite", "--json"])?;
+    let invite = team.bob.json(&["invite", "--uses", "3", "--json"])?;
+    super::json::fits("invite", &invite)?;
+    assert_eq!((&invite["role"], &invite["v1_url"]), (&json!("member"), &Value::Null));
+    let link = invite["url"].as_str().context("a link")?;
+    let carl = super::team::program()?;
+    let joined = carl.json(&["join", link, "--name", "Carl", "--json"])?;
+    assert_eq!((&joined["role"], &joined["name"]), (&json!("member"), &json!("Carl")));
+    carl.json(&["send", "Ann", "I am in", "--json"])?;
+    let log = team.ann.json(&["audit", "list", "--event", "invite_created", "--json"])?;
+    assert_eq!(log[0]["actor"], "Bob", "{log}");
+    let admin = team.bob.run(&["invite", "--role", "admin"])?;
+    assert_eq!(admin.status.code(), Some(7));
+    assert!(stderr(&admin).contains("nly the owner invites admins"), "{}", stderr(&admin));
+    // Both see it, and either may revoke it.
+    let code = invite["code"].as_str().context("a code")?;
+    for person in [&team.ann, &team.bob] {
+        let list = person.json(&["invite", "--list", "--json"])?;
+        let found = list.as_array().into_iter().flatten().find(|one| one["code"] == code).context("listed")?;
+        assert_eq!(found["used_count"], 1, "{found}");
+    }
+    let other = team.bob.json(&["invite", "--json"])?;
+    let revoked = team.bob.json(&["invite", "--revoke", other["code"].as_str().context("a code")?, "--json"])?;
+    assert_eq!(revoked["revoked"], true);
+    // What it made is worth no more than it is now.
+    team.ann.json(&["permissions", "Bob", "--reset", "canInvite", "--json"])?;
+    let late = super::team::program()?.run(&["join", link, "--name", "Late", "--json"])?;
+    let answer: Value = serde_json::from_slice(&late.stdout)?;
+    assert_eq!((late.status.code(), &answer["error"]), (Some(2), &json!("invite_revoked")), "{answer}");
     Ok(())
 }

@@ -5,10 +5,9 @@ use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{DEFAULT_BROKER, InviteWish, MeshWish, check_slug, chosen_name, is_exposed};
+use super::{DEFAULT_BROKER, InviteWish, Inviter, MeshWish, check_slug, chosen_name, is_exposed};
 use crate::clock::shown;
 use crate::config::MeshEntry;
-use crate::config::owners::OwnerEntry;
 use crate::context::Context;
 use crate::context::connect::{self, ask, hostname};
 use crate::error::{CliError, ExitCode};
@@ -59,7 +58,7 @@ impl Verb for CreateArgs {
     }
 }
 
-/// Make, list or revoke invite links. Needs the owner's key of the mesh.
+/// Make, list or revoke invite links. For the owner, and for members with `canInvite` (see `claudemesh permissions`).
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh invite\n  claudemesh invite --uses 5 --expires 24h --json\n  \
                         claudemesh invite --list\n  claudemesh invite --revoke K7QX2MPA")]
@@ -162,8 +161,8 @@ struct Invited {
     url: String,
     code: String,
     expires_at: String,
-    /// Link for clients of before.
-    v1_url: String,
+    /// Link for older clients; `null` when a member made the invite, because only the owner's key signs such links.
+    v1_url: Option<String>,
     role: String,
     uses: u32,
     mesh: String,
@@ -258,13 +257,13 @@ fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
 /// Runs `invite`, `invite --list` and `invite --revoke`.
 ///
 /// # Errors
-/// Exit 7 when the owner's key is not on this machine; otherwise what the broker says.
+/// Exit 7 for a member that may not invite; otherwise what the broker says.
 fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
     let for_name = args.for_name.as_deref().map(chosen_name).transpose()?;
     let entry = cx.mesh_entry()?;
-    let owner = owner_of(cx, &entry)?;
+    let inviter = inviter(cx, &entry)?;
     if args.list {
-        let invites = super::list_invites(&owner, &entry)?;
+        let invites = super::list_invites(&inviter, &entry).map_err(|error| may_not(&entry, error))?;
         return cx.out.answer(&InMesh::all(&entry.slug, &invites), |out| {
             if invites.is_empty() {
                 return "No invites.\n".into();
@@ -273,7 +272,7 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
         });
     }
     if let Some(wanted) = &args.revoke {
-        let invite = super::revoke_invite(&owner, &entry, wanted)?;
+        let invite = super::revoke_invite(&inviter, &entry, wanted).map_err(|error| may_not(&entry, error))?;
         let value = Revoked { ok: true, mesh: entry.slug, code: invite.code.clone(), revoked: true };
         return cx.out.answer(&value, |out| format!("{} revoked {}\n", out.tick(), clean(&invite.code)));
     }
@@ -283,7 +282,7 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
         ..InvitePreset::default()
     });
     let wish = InviteWish { role: &args.role, uses: args.uses, lifetime: args.expires, preset };
-    let made = super::create_invite(&owner, &entry, &wish)?;
+    let made = super::create_invite(&inviter, &entry, &wish).map_err(|error| may_not(&entry, error))?;
     let value = Invited {
         schema_version: "1.0",
         url: made.view.url.clone(),
@@ -337,21 +336,37 @@ fn invite_line(invite: &InviteView, out: &crate::output::Output) -> String {
     )
 }
 
-fn owner_of(cx: &Context, entry: &MeshEntry) -> Result<OwnerEntry, CliError> {
+/// The owner when its key is here, else the member of this machine: a broker decides whether that one may invite.
+fn inviter(cx: &Context, entry: &MeshEntry) -> Result<Inviter, CliError> {
     if let Some(owner) = cx.store.owner(&entry.mesh_id)? {
-        return Ok(owner);
+        return Inviter::owner(&owner);
     }
-    // Who was made the owner later signs with its member key.
-    let who = ask(cx, entry, |connection| async move { Ok(connection.whoami().await?) });
-    if who.is_ok_and(|who| who.owner_pubkey.to_hex() == entry.pubkey) {
-        let key = super::member_key(entry)?;
-        return Ok(OwnerEntry::new(entry.mesh_id.clone(), &entry.slug, &key, &entry.broker_url));
+    match ask(cx, entry, |connection| async move { Ok(connection.whoami().await?) }) {
+        // A member that was made the owner later signs as the owner with its member key.
+        Ok(who) => Inviter::member(entry, who.owner_pubkey),
+        Err(error) if matches!(error.code.as_str(), "not_supported" | "unknown_type" | "unknown_message_type") => {
+            let message = format!("On this broker only the owner of {} can invite.", clean(&entry.slug));
+            Err(CliError::new(ExitCode::PermissionDenied, "forbidden", message).hint(ASK_THE_OWNER))
+        }
+        Err(error) => Err(error),
     }
-    Err({
-        let message = format!("Only the owner of {} can invite, and its key is not on this machine.", entry.slug);
-        CliError::new(ExitCode::PermissionDenied, "forbidden", message)
-            .hint("Ask the owner for a link: `claudemesh members` shows who that is.")
-    })
+}
+
+/// What helps when the owner is someone else.
+const ASK_THE_OWNER: &str = "Ask the owner for a link: `claudemesh members` shows who that is.";
+
+/// The broker's refusal, with what the member can do about it.
+fn may_not(entry: &MeshEntry, error: CliError) -> CliError {
+    if error.exit != ExitCode::PermissionDenied || error.code != "forbidden" {
+        return error;
+    }
+    if error.message.contains("canInvite") {
+        let message = format!("You may not invite to {}: this needs the capability canInvite.", clean(&entry.slug));
+        return CliError { message, ..error }.hint(
+            "Ask the owner for a link, or for `claudemesh permissions <you> --allow canInvite`: `claudemesh members` shows who that is.",
+        );
+    }
+    error.hint(ASK_THE_OWNER)
 }
 
 /// Runs `join`.

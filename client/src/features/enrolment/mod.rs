@@ -22,7 +22,7 @@ mod unusable;
 pub use address::{broker_ws, check_slug, is_exposed};
 pub(crate) use call::Call;
 pub use create::{MeshWish, NewMesh, create_mesh};
-pub use invite::{InviteWish, NewInvite, create_invite, list_invites, revoke_invite};
+pub use invite::{InviteWish, Inviter, NewInvite, create_invite, list_invites, revoke_invite};
 pub use join::{JoinedMesh, join};
 pub use name::chosen_name;
 

@@ -16,7 +16,7 @@ use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::{CliError, sentence};
-use crate::features::enrolment;
+use crate::features::enrolment::{self, Inviter};
 use crate::features::meshes::Routes;
 use crate::features::topics::MAX_HISTORY;
 use crate::output::clean;
@@ -106,7 +106,8 @@ fn export(cx: &Context, args: &ExportArgs) -> Result<(), CliError> {
     parts.put("members", enrolment::members(&entry).and_then(value))?;
     if let Some(owner) = cx.store.owner(&entry.mesh_id)? {
         // Without the codes: the copy must not let anyone in.
-        let invites = enrolment::list_invites(&owner, &entry).map(|invites| {
+        let listed = Inviter::owner(&owner).and_then(|inviter| enrolment::list_invites(&inviter, &entry));
+        let invites = listed.map(|invites| {
             let plain = invites.into_iter().map(|invite| {
                 json!({"inviteId": invite.invite_id, "role": invite.role, "maxUses": invite.max_uses,
                     "usedCount": invite.used_count, "expiresAt": invite.expires_at, "revokedAt": invite.revoked_at})
