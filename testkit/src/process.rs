@@ -96,11 +96,20 @@ impl BrokerProcess {
     /// # Errors
     /// The process is gone.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let rest = stat.rsplit_once(')').context("no command in /proc stat")?.1;
-        let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|part| part.parse::<u64>().ok()).sum();
-        Ok(ticks as f64 / 100.0)
+        cpu_seconds_of(self.child.id())
     }
+}
+
+/// Processor seconds that a process has used so far, in all threads.
+///
+/// # Errors
+/// The process is gone.
+pub fn cpu_seconds_of(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let rest = stat.rsplit_once(')').context("no command in /proc stat")?.1;
+    let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|part| part.parse::<u64>().ok()).sum();
+    // Linux counts a hundred a second for every program.
+    Ok(ticks as f64 / 100.0)
 }
 
 impl Drop for BrokerProcess {

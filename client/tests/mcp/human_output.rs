@@ -1,11 +1,11 @@
 //! What the verbs say to people: names, groups, times, who is there, and what was not done.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::host::PATIENCE;
+use claudemesh_testkit::wait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -195,14 +195,8 @@ async fn rows_of_several_meshes_are_rows_and_failures_are_none() -> Result<()> {
 async fn up_says_who_has_the_usual_port() -> Result<()> {
     let person = program()?;
     // Another test may have it for a moment; whoever keeps it for longer is as good as this process.
-    let patience = tokio::time::Instant::now() + PATIENCE / 2;
-    let _taken = loop {
-        match std::net::TcpListener::bind("127.0.0.1:7900") {
-            Ok(taken) => break Some(taken),
-            Err(_) if tokio::time::Instant::now() < patience => tokio::time::sleep(Duration::from_millis(10)).await,
-            Err(_) => break None,
-        }
-    };
+    let bind = async || Ok(std::net::TcpListener::bind("127.0.0.1:7900").ok());
+    let _taken = wait::until("the port is free", PATIENCE / 2, bind).await.ok();
     let mut up = tokio::process::Command::from(person.command(&["up"]));
     let mut up = up.kill_on_drop(true).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(up.stderr.take().context("piped")?).lines();

@@ -2,10 +2,11 @@
 
 use std::process::Output;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use claudemesh_testkit::broker::{Builder, Config, Database, TestBroker};
 use claudemesh_testkit::cli::CommandLine;
 use claudemesh_testkit::host::{Host, Options, PATIENCE};
+use claudemesh_testkit::wait;
 use serde_json::Value;
 
 pub(crate) struct Team {
@@ -71,12 +72,5 @@ pub(crate) fn texts(list: &Value) -> Vec<&str> {
 
 /// Asks until the answer fits: the state of another process changes when it changes.
 pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while tokio::time::Instant::now() < deadline {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    bail!("{what}: not within {PATIENCE:?}")
+    wait::until(what, PATIENCE, async || ask()).await
 }

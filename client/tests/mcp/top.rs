@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use claudemesh_testkit::host::PATIENCE;
+use claudemesh_testkit::process::cpu_seconds_of;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::json;
@@ -125,16 +126,6 @@ async fn the_screen_follows_and_leaves_the_terminal_as_it_was() -> Result<()> {
     Ok(())
 }
 
-/// Processor time of a process so far.
-#[cfg(target_os = "linux")]
-fn used(pid: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().context("fields")?.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    // Linux counts a hundred a second for every program.
-    Ok(Duration::from_millis(ticks * 10))
-}
-
 /// A debug build on a busy machine; the bound is for idling that is no idling.
 #[cfg(target_os = "linux")]
 #[tokio::test]
@@ -146,12 +137,16 @@ async fn at_rest_the_screen_costs_next_to_nothing() -> Result<()> {
     command.env("TERM", "xterm").stdin(terminal.stdio()?).stdout(terminal.stdio()?).stderr(Stdio::null());
     let mut child = command.spawn()?;
     terminal.wait_for("BobS")?;
-    let before = used(child.id())?;
-    // The one thing that is measured is time.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let cost = used(child.id())? - before;
+    let before = cpu_seconds_of(child.id())?;
+    // Everything that the screen does in this time is a chunk in this channel.
+    let (end, mut drawn) = (Instant::now() + Duration::from_secs(4), 0);
+    while let Ok(chunk) = terminal.chunks.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        drawn += chunk.len();
+    }
+    let cost = cpu_seconds_of(child.id())? - before;
+    ensure!(drawn < 20_000, "{drawn} bytes are drawn although nothing happens");
     terminal.press("q")?;
     ensure!(child.wait()?.success());
-    ensure!(cost < Duration::from_millis(200), "{cost:?} in four seconds");
+    ensure!(cost < 0.2, "{cost} s of processor time in four seconds");
     Ok(())
 }

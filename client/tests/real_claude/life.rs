@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use claudemesh_testkit::host::PATIENCE;
 use claudemesh_testkit::model::Turn;
+use claudemesh_testkit::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -28,11 +30,8 @@ async fn a_resumed_session_has_its_key_and_reads_what_waited() -> Result<()> {
     for args in [&["--resume", id.as_str()][..], &["--continue"]] {
         let session = Live::start(&stage, &model, args).await?;
         // Which session it is, an older version says with its first hook only.
-        let deadline = tokio::time::Instant::now() + claudemesh_testkit::host::PATIENCE;
-        while stage.key().await? != key {
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "{args:?}: another key");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let same = async || Ok((stage.key().await? == key).then_some(()));
+        wait::until("the session has its key", PATIENCE, same).await.with_context(|| format!("{args:?}"))?;
         session.end().await?;
         stage.gone().await?;
     }

@@ -7,6 +7,7 @@ use claudemesh_testkit::broker::TestBroker;
 use claudemesh_testkit::host::PATIENCE;
 use claudemesh_testkit::model::{Model, Turn};
 use claudemesh_testkit::peer::TestPeer;
+use claudemesh_testkit::wait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
@@ -53,26 +54,16 @@ impl Stage {
 
     /// The key of our session, once it is there.
     pub(crate) async fn key(&mut self) -> Result<String> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < deadline {
-            if let Some(peer) = self.sessions().await?.first() {
-                return Ok(peer["pubkey"].as_str().context("a key")?.to_owned());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        anyhow::bail!("the session does not come into the mesh")
+        // A session that comes back within its lease is no event.
+        let peer = async || Ok(self.sessions().await?.first().cloned());
+        let peer = wait::until("the session comes into the mesh", PATIENCE, peer).await?;
+        Ok(peer["pubkey"].as_str().context("a key")?.to_owned())
     }
 
     /// Waits until our session has left the mesh.
     pub(crate) async fn gone(&mut self) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < deadline {
-            if self.sessions().await?.is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        anyhow::bail!("the session stays in the mesh")
+        let gone = async || Ok(self.sessions().await?.is_empty().then_some(()));
+        wait::until("the session leaves the mesh", PATIENCE, gone).await
     }
 
     /// Processes of our program in this lab, by their command lines.
@@ -99,28 +90,16 @@ impl Stage {
 
     /// Waits until that many messages wait in the session's server for a way in.
     pub(crate) async fn arrived(&self, count: i64) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let report = self.routes()?;
-            if report["unshown"].as_i64() >= Some(count) {
-                return Ok(());
-            }
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "nothing arrives: {report}");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        let arrived = async || Ok((self.routes()?["unshown"].as_i64() >= Some(count)).then_some(()));
+        let waited = wait::until("messages arrive at the session", PATIENCE, arrived).await;
+        waited.with_context(|| format!("{:?}", self.routes()))
     }
 
     /// Waits until no process of our program is left.
     pub(crate) async fn quiet(&self) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
-        loop {
-            let left = self.processes();
-            if left.is_empty() {
-                return Ok(());
-            }
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "still there: {left:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
+        let quiet = async || Ok(self.processes().is_empty().then_some(()));
+        let waited = wait::until("our processes end", 2 * PATIENCE, quiet).await;
+        waited.with_context(|| format!("still there: {:?}", self.processes()))
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use claudemesh_testkit::cli::CommandLine;
 use claudemesh_testkit::host::PATIENCE;
 use claudemesh_testkit::model::Turn;
+use claudemesh_testkit::wait;
 use serde_json::{Value, json};
 
 use crate::live::{self, Live, Stage};
@@ -34,15 +35,8 @@ async fn approver(stage: &Stage) -> Result<CommandLine> {
 }
 
 async fn asked(person: &CommandLine) -> Result<Value> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let list = person.json(&["permit", "--json"])?;
-        if let Some(first) = list.as_array().and_then(|list| list.first()) {
-            return Ok(first.clone());
-        }
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "no one asks");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let first = async || Ok(person.json(&["permit", "--json"])?.as_array().and_then(|list| list.first()).cloned());
+    wait::until("a session asks for a permission", PATIENCE, first).await
 }
 
 #[tokio::test]

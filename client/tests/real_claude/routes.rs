@@ -1,7 +1,9 @@
 //! Messages and questions reach the real Claude Code where channels are off, in both versions.
 
 use anyhow::{Context, Result};
+use claudemesh_testkit::host::PATIENCE;
 use claudemesh_testkit::model::Turn;
+use claudemesh_testkit::wait;
 use serde_json::json;
 
 use crate::live::{self, Live, Stage};
@@ -29,17 +31,13 @@ async fn a_message_wakes_an_idle_session_which_answers() -> Result<()> {
         session.result().await?;
         // The end of the turn proves it at the latest; its hook and the acknowledgement may come a moment after the result.
         let request = json!({"type": "message_status", "messageId": ack["messageId"]});
-        let deadline = tokio::time::Instant::now() + claudemesh_testkit::host::PATIENCE;
-        loop {
+        let seen = async || {
             let status = stage.watcher.ask(request.clone()).await?;
             let recipient = &status["recipients"][0];
             assert_eq!(recipient["route"], "rewake");
-            if recipient["stage"] == "seen" {
-                break;
-            }
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "never seen: {recipient}");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+            Ok((recipient["stage"] == "seen").then_some(()))
+        };
+        wait::until("the message is seen", PATIENCE, seen).await?;
     }
     let body = model.asked("wake up now").await?["messages"].to_string();
     assert!(body.contains("> wake up now") && body.contains("from \\\"watcher\\\""), "{body}");
@@ -60,11 +58,8 @@ async fn a_working_session_is_interrupted_at_its_next_tool_call() -> Result<()> 
     model.then(Turn::tool("Bash", json!({"command": command, "description": "wait"})).when("work on it"));
     model.then(Turn::text("Interrupted.").when("drop everything"));
     session.say("work on it").await?;
-    let deadline = tokio::time::Instant::now() + claudemesh_testkit::host::PATIENCE;
-    while !flag.exists() {
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "the tool does not run: {:?}", model.requests().last());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let running = wait::until("the tool runs", PATIENCE, async || Ok(flag.exists().then_some(()))).await;
+    running.with_context(|| format!("{:?}", model.requests().last()))?;
     stage.watcher.say(&key, "drop everything", json!({"priority": "now"})).await?;
     // Only when it is in the session's inbox may the tool end.
     stage.arrived(1).await?;
