@@ -10,7 +10,7 @@ use crate::shell::{self, Shell, phase};
 /// Arguments of `bench`.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// Only these scenarios (relay, direct, away, paced, broadcast, idle, stuck, client)
+    /// Only these scenarios (relay, direct, away, paced, flood, state, broadcast, stuck, idle, client, shell)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Idle connections

@@ -27,7 +27,7 @@ enum Command {
         /// The command line to time
         #[arg(long)]
         client_bin: Option<PathBuf>,
-        /// Only these scenarios: relay, direct, away, paced, flood, state, broadcast, stuck, idle, client
+        /// Only these scenarios: relay, direct, away, paced, flood, state, broadcast, stuck, idle, client, shell
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Idle connections

@@ -16,7 +16,7 @@ use super::idle::Idle;
 use super::relay::{RelayProcess, passed_on, round_trips};
 use super::report::{Report, ms};
 use super::traffic::{Run, Sending, Trader};
-use super::{client, shared_state};
+use super::{client, shared_state, shell};
 use crate::enrol::OwnedMesh;
 use crate::identity::{Member, Session};
 use crate::process::{BrokerProcess, raise_file_limit};
@@ -83,6 +83,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     {
         client::times(options, client, &mut report).await.context("client")?;
     }
+    if wanted("shell")
+        && let Some(client) = &options.client
+    {
+        shell::run(options, client, &mut report).await.context("shell")?;
+    }
     Ok(report)
 }
 
@@ -119,7 +124,7 @@ async fn relay(report: &mut Report) -> Result<Ceiling> {
 
 pub(super) struct Stage {
     pub(super) broker: BrokerProcess,
-    mesh: OwnedMesh,
+    pub(super) mesh: OwnedMesh,
     _data: tempfile::TempDir,
 }
 

@@ -60,8 +60,6 @@ pub(super) async fn times(options: &Options, client: &Path, report: &mut Report)
     let environment = program.environment();
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let version = start_to_exit(client, &["--version"], &environment, "", 21)?;
-    report.at_most("claudemesh --version, start to exit", version, 10.0, "ms");
     program.json(&["create", "bench", "--broker", &broker.url(), "--name", "bench", "--json"])?;
     let invite = program.json(&["invite", "--json"])?;
     let code = invite["code"].as_str().context("the invite has a code")?;

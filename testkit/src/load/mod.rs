@@ -8,5 +8,7 @@ pub mod idle;
 pub mod ledger;
 pub mod relay;
 pub mod report;
+pub mod screen;
 mod shared_state;
+mod shell;
 pub mod traffic;
