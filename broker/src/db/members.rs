@@ -299,16 +299,21 @@ pub async fn update(
     })?)
 }
 
-/// Bans a member; `false` when it is not there or banned already. The owner's row is never banned.
+/// Bans a member; `false` when it is not there or banned already. The owner's row is never banned. The reason stands in the audit
+/// log, where the owner and admins read it.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn revoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<bool, DbError> {
+pub async fn revoke(store: &MeshStore, member: &MemberId, reason: Option<String>, by: &By) -> Result<bool, DbError> {
     let (member, by) = (member.clone(), by.clone());
-    Ok(tx_write!(store, (member, by), |conn, mesh| {
+    let told = match reason {
+        Some(reason) => json!({"member": member, "reason": reason}),
+        None => json!({"member": member}),
+    };
+    Ok(tx_write!(store, (member, by, told), |conn, mesh| {
         let row = live!(mesh, member).filter(members::role.ne(Role::Owner.as_str()));
         let changed = diesel::update(row).set(members::revoked_at_ms.eq(by.at_ms)).execute(conn).await? == 1;
-        Ok((changed, Audit::when(changed, || by.entry("member_banned", json!({"member": member})))))
+        Ok((changed, Audit::when(changed, || by.entry("member_banned", told.clone()))))
     })?)
 }
 

@@ -73,7 +73,7 @@ store_suite! {
         assert_eq!(refused(&owner.id, of_one(&abe.id), one(MANAGE, Some(false))).await, None);
         assert_eq!(refused(&abe.id, of_one(&bob.id), give(INVITE)).await, Some(EditError::NotAnEditor));
         // A banned admin edits nothing.
-        people::revoke(&here, &ann.id, &By::member(&owner.id, NOW)).await.unwrap();
+        people::revoke(&here, &ann.id, None, &By::member(&owner.id, NOW)).await.unwrap();
         assert_eq!(refused(&ann.id, of_one(&bob.id), give(SEND)).await, Some(EditError::NotAnEditor));
     }
 

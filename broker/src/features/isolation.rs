@@ -122,7 +122,7 @@ store_suite! {
         let by = By::member(&owner.id, NOW);
         members::insert(&here, &bob).await.unwrap();
         members::insert(&here, &banned).await.unwrap();
-        members::revoke(&here, &banned.id, &by).await.unwrap();
+        members::revoke(&here, &banned.id, None, &by).await.unwrap();
         let changes = [(Capability::CanInvite, Some(true))].into();
         rights::edit(&here, &Subject::Member(bob.id.clone()), &changes, &by).await.unwrap();
         let group = Group { name: "dev".into(), role: None };
@@ -364,7 +364,7 @@ store_suite! {
         check!("members::update", members::update(&there, &bob.id, &patch, &by), |found: Result<Option<_>, DbError>| {
             found.unwrap().is_none()
         });
-        check!("members::revoke", members::revoke(&there, &bob.id, &by), |done: Result<bool, DbError>| !done.unwrap());
+        check!("members::revoke", members::revoke(&there, &bob.id, None, &by), |done: Result<bool, DbError>| !done.unwrap());
         check!("members::unrevoke", members::unrevoke(&there, &banned.id, &by), |done: Result<bool, DbError>| {
             !done.unwrap()
         });

@@ -14,7 +14,7 @@ mod ws;
 use std::sync::{Arc, Mutex};
 
 use actix_web::dev::ServiceResponse;
-use actix_web::web;
+use actix_web::{HttpResponse, web};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::MeshId;
 
@@ -71,6 +71,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/health/ready", web::get().to(health::ready))
         .route("/metrics", web::get().to(health::metrics));
     Features::configure(config);
+    // Clients read JSON from every answer, so this one has it, too.
+    config.default_service(web::to(no_such_route));
+}
+
+async fn no_such_route() -> Result<HttpResponse, Refusal> {
+    Err(Refusal::new(ErrorCode::NotFound, "this broker has no such route"))
 }
 
 /// Runs work that must not stop halfway when the client goes away: a stored change that the live mesh never hears of.

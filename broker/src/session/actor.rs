@@ -135,6 +135,11 @@ impl PeerSession {
         }
     }
 
+    /// The peer has closed its side of the connection.
+    pub fn peer_is_done(&self) {
+        self.queue.note_goodbye();
+    }
+
     /// Any sign of life, pongs included.
     pub fn note_activity(&mut self, pong: bool) {
         self.heard_mono_ms = self.deps.clock.mono_ms();

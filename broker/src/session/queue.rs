@@ -4,7 +4,7 @@
 //! The mesh holds the [`PeerSender`], the session the [`SendQueue`], and `socket.rs` says when a frame has left. Frames wait in the
 //! queue, and the session's mailbox only says that there are some: under load one notice brings many.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use actix::Recipient;
@@ -32,6 +32,8 @@ pub struct SendQueue {
     written_bytes: AtomicU64,
     /// Why the socket has to be closed although no notice of it fitted into the mailbox.
     closing: OnceLock<CloseReason>,
+    /// The peer has closed its side.
+    peer_is_done: AtomicBool,
 }
 
 impl SendQueue {
@@ -57,6 +59,16 @@ impl SendQueue {
         let bytes = self.taken_bytes.swap(0, Ordering::AcqRel);
         self.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.written_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
+    }
+
+    /// The peer has closed its side: it sends nothing more, and waits for the end of the connection.
+    pub fn note_goodbye(&self) {
+        self.peer_is_done.store(true, Ordering::Release);
+    }
+
+    /// Whether the peer has closed its side.
+    pub fn peer_is_done(&self) -> bool {
+        self.peer_is_done.load(Ordering::Acquire)
     }
 
     /// A reason to close that did not fit into the mailbox.

@@ -80,7 +80,7 @@ pub fn upgrade(
     let codec = actix_http::ws::Codec::new().max_size(limits::MAX_FRAME_BYTES);
     let announced = FrameSizeGuard::new(payload, Arc::clone(&limit));
     let frames = ws::WebsocketContext::with_codec(PeerSession::new(deps, Arc::clone(&queue), limit), announced, codec);
-    Ok(ws::handshake(request)?.streaming(MeteredStream { frames: Box::pin(frames), chunk: Bytes::new(), queue }))
+    Ok(ws::handshake(request)?.streaming(MeteredStream::new(frames, queue)))
 }
 
 /// Hands the encoded frames over in pieces, and says when they have left.
@@ -88,17 +88,36 @@ struct MeteredStream<S> {
     frames: Pin<Box<S>>,
     chunk: Bytes,
     queue: Arc<SendQueue>,
+    /// Everything is handed over, and the peer is done, too.
+    over: bool,
+}
+
+impl<S> MeteredStream<S> {
+    fn new(frames: S, queue: Arc<SendQueue>) -> Self {
+        Self { frames: Box::pin(frames), chunk: Bytes::new(), queue, over: false }
+    }
 }
 
 impl<S: Stream<Item = Result<Bytes, actix_web::Error>>> Stream for MeteredStream<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.over {
+            // The HTTP server reads for up to a second after a response whose request it has not seen the end of, and a WebSocket's
+            // request has none. A peer that is done sends nothing more and waits for the end: a stream that breaks off ends at once.
+            return Poll::Ready(Some(Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into())));
+        }
         if self.chunk.is_empty() {
             // To be asked for more is the sign that the last piece was written, but for what the server's buffer holds.
             self.queue.mark_written();
             match ready!(self.frames.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => self.chunk = chunk,
+                None if self.queue.peer_is_done() => {
+                    // The server writes what it has before it asks again.
+                    self.over = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 end => return Poll::Ready(end),
             }
         }
@@ -150,6 +169,7 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for PeerSession {
             }
             Ok(ws::Message::Pong(_)) => self.note_activity(true),
             Ok(ws::Message::Close(reason)) => {
+                self.peer_is_done();
                 ws::WebsocketContext::close(ctx, reason);
                 ctx.stop();
             }
@@ -207,8 +227,8 @@ mod tests {
         assert!(sender.push(frame.clone()));
         assert_eq!(queue.take(), std::slice::from_ref(&frame));
         let chunks = stream::iter([Ok(frame.clone().into_bytes()), Ok(Bytes::from_static(b"more"))]);
-        let mut paced =
-            MeteredStream { frames: Box::pin(chunks), chunk: frame.into_bytes(), queue: Arc::clone(&queue) };
+        let mut paced = MeteredStream::new(chunks, Arc::clone(&queue));
+        paced.chunk = frame.into_bytes();
         for _ in 0..3 {
             let piece = paced.next().await.unwrap().unwrap();
             assert_eq!(piece.len(), PIECE);
@@ -218,5 +238,25 @@ mod tests {
         let next = paced.next().await.unwrap().unwrap();
         assert_eq!(next.len(), PIECE);
         assert_eq!(sender.held_bytes(), 0);
+    }
+
+    /// An end that the peer has asked for breaks off, after the server was given the time to write; any other is an end.
+    #[actix_rt::test]
+    async fn a_stream_whose_peer_is_done_breaks_off_behind_its_last_frame() {
+        for done in [false, true] {
+            let queue = Arc::<SendQueue>::default();
+            let frames = stream::iter([Ok(Bytes::from_static(b"goodbye"))]);
+            let mut stream = MeteredStream::new(frames, Arc::clone(&queue));
+            if done {
+                queue.note_goodbye();
+            }
+            assert_eq!(stream.next().await.unwrap().unwrap(), "goodbye");
+            let mut polls = 0;
+            let end = std::future::poll_fn(|cx| {
+                polls += 1;
+                Pin::new(&mut stream).poll_next(cx)
+            });
+            assert_eq!((end.await.is_some_and(|end| end.is_err()), polls), (done, if done { 2 } else { 1 }));
+        }
     }
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use claudemesh_protocol::crypto::signed;
 use claudemesh_protocol::limits;
 use claudemesh_testkit::broker::{Builder, Database, TestBroker};
-use claudemesh_testkit::broker_suite;
 use claudemesh_testkit::identity::Member;
 use claudemesh_testkit::peer::TestPeer;
+use claudemesh_testkit::{broker_suite, enrol};
 use serde_json::{Value, json};
 
 broker_suite! {
@@ -207,6 +207,16 @@ broker_suite! {
         owner.call(json!({"type": "ban", "target": "alice"}), "ban_ack").await?;
         assert_eq!(told(&session.hello_at(now, json!({"parentMemberId": bob.id}))).await?, "revoked");
         assert_eq!(told(&alice.hello_at(now, "c", json!({}))).await?, "revoked");
+        Ok(())
+    }
+
+    /// Clients of the older kind read JSON from the answer to an upload, which this broker does not know yet.
+    async fn a_route_that_is_not_there_is_refused_in_json(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        for (method, path) in [("GET", "/"), ("POST", "/upload"), ("GET", "/download/x"), ("OPTIONS", "/mesh")] {
+            let answer = enrol::request(method, &broker.base(), path, b"", None, &[])?;
+            assert_eq!((answer.status, answer.code()), (404, "not_found"), "{method} {path}: {}", answer.body);
+        }
         Ok(())
     }
 

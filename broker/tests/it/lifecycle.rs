@@ -22,6 +22,21 @@ broker_suite! {
         Ok(())
     }
 
+    /// Clients that wait for the server's end of a closed connection (Node's are such) see it at once.
+    async fn a_connection_ends_with_the_close_handshake(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        for round in 0..5 {
+            let mut peer = broker.connect(&mesh.creator.session(&format!("s{round}"))).await?;
+            peer.settle().await?;
+            let started = std::time::Instant::now();
+            peer.close().await?;
+            // It was up to a second, and at least half of one.
+            assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
+        }
+        Ok(())
+    }
+
     async fn sockets_without_hello_are_bounded_and_members_give_their_place_back(database: Database) -> Result<()> {
         let broker = Builder::new(database).config(|config| config.connections.max_unauthenticated = 1).start().await?;
         let mesh = broker.mesh("team")?;

@@ -19,6 +19,7 @@ mod lease;
 mod lifecycle;
 mod limits;
 mod memory;
+mod metrics_address;
 mod moderation;
 mod postgres_faults;
 mod postgres_tls;

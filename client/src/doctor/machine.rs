@@ -116,7 +116,7 @@ fn served(entry: &MeshEntry) -> Check {
     let Some(note) = local::store::Store::of_entry(entry).and_then(|store| store.holder()) else {
         return Check::ok(
             "broker",
-            format!("{} (this machine): served by the next session or verb that needs it", entry.slug),
+            format!("{} (this machine): served by the next session or command that needs it", entry.slug),
         );
     };
     let place = format!("{} (this machine): {}, process {}, {}", entry.slug, note.kind.as_str(), note.pid, note.url);

@@ -37,6 +37,8 @@ pub struct Record {
     pub socket: PathBuf,
     /// Slugs of its meshes.
     pub meshes: Vec<String>,
+    /// What the session is called in them.
+    pub name: String,
 }
 
 impl Record {

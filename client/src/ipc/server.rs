@@ -40,6 +40,7 @@ pub async fn run(session: Arc<Session>) {
         session_id: session.routes.session_id(),
         wire_session_id: session.wire_session_id(),
         meshes: session.slugs(),
+        name: session.name(),
         ..Record::default()
     };
     let opened = session.store().register_server(record).map_err(|error| error.to_string());
@@ -87,6 +88,7 @@ async fn accept(session: &Arc<Session>, listener: &UnixListener, mut entry: Entr
                     record.session_id = id;
                     record.wire_session_id = session.wire_session_id();
                     record.meshes = meshes;
+                    record.name = session.name();
                 });
                 if let Err(error) = updated {
                     tracing::warn!(%error, "the registry of sessions cannot be written");

@@ -248,7 +248,7 @@ impl Session {
         for bound in self.meshes() {
             unshown += self.waiting(&bound).await;
         }
-        self.routes.report(unshown)
+        Report { name: Some(self.name()), ..self.routes.report(unshown) }
     }
 
     /// How many messages a pull would bring. What the rule for incoming messages keeps back does not wait for the session,
@@ -259,7 +259,7 @@ impl Session {
             Err(error) => Err(error),
         };
         counted.unwrap_or_else(|error| {
-            tracing::error!(mesh.slug = bound.tag.slug, %error, "what waits cannot be counted");
+            tracing::error!(mesh.slug = bound.tag.slug, %error, "waiting messages cannot be counted");
             0
         })
     }

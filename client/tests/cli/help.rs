@@ -34,6 +34,8 @@ fn bad_command_lines_exit_3_with_a_sentence_and_a_hint() {
         &["bogus"][..],
         &["peer"],
         &["send", "--bogus"],
+        &["send", "Bob", "hi", "there"],
+        &["send", "Bob", "-test"],
         &["leave"],
         &["status", "set", "busy"],
         &["invite", "--uses", "0"],

@@ -35,6 +35,11 @@ fn config_dir_flag_and_variable_choose_the_folder() {
     assert_eq!(home.run(&["list", "--json"]).json(), serde_json::json!([]));
     assert_eq!(home.run(&["--config-dir", dir, "list", "--json=slug"]).json()[0]["slug"], "team");
     assert_eq!(home.run_with(&["list", "--json=slug"], &[("CLAUDEMESH_CONFIG_DIR", dir)]).json()[0]["slug"], "team");
+    // A wrong one is named where nothing is found.
+    let wrong = home.path("wrong").display().to_string();
+    let variables = [("CLAUDEMESH_CONFIG_DIR", wrong.as_str()), ("CLAUDEMESH_LOCAL", "0")];
+    let ran = home.run_with(&["inbox"], &variables).exits(5);
+    assert!(ran.stderr.contains("No mesh is joined.") && ran.stderr.contains(&wrong), "{}", ran.stderr);
 }
 
 #[test]

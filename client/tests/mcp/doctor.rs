@@ -79,7 +79,10 @@ async fn the_doctor_sends_itself_a_message_over_every_route() -> Result<()> {
     // A running session tells how its routes stand.
     let _bob = without_channel(&team.bob, "bob-1", "BobS").await?;
     let text = stdout(&team.bob.run(&["doctor", "--no-loopback"])?);
-    assert!(text.contains("session") && text.contains("channel off (CLAUDEMESH_CHANNEL=off)"), "{text}");
+    assert!(
+        text.contains("BobS (process ") && text.contains("meshes team: channel off (CLAUDEMESH_CHANNEL=off)"),
+        "{text}"
+    );
     assert!(text.contains("no hook has fired") && text.contains("→ claudemesh install"), "{text}");
     assert!(!text.contains("loopback"));
     Ok(())

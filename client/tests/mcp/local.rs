@@ -120,6 +120,18 @@ fn a_bad_address_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// What keeps `up` from serving is said once, as an answer and not as a line of the log as well.
+#[test]
+fn up_says_once_why_it_cannot_serve() -> Result<()> {
+    let person = program()?;
+    std::fs::create_dir_all(person.config_dir())?;
+    std::fs::write(person.config_dir().join("broker"), "not a folder")?;
+    let output = person.run(&["up", "--listen", "127.0.0.1:0"])?;
+    let said = stderr(&output);
+    assert!(!output.status.success() && said.starts_with("Error: ") && !said.contains("ERROR"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn the_demo_leaves_nothing_behind() -> Result<()> {
     let ann = program()?;

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use claudemesh_testkit::broker::{Builder, Database};
+use claudemesh_testkit::host::{Host, PATIENCE};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::team::{Team, stderr, stdout};
+use super::team::{Team, options, program, stderr, stdout};
 
 const SCRIPT: &str = include_str!("older_broker.json");
 /// Verbs that wait for an answer that never comes take five seconds.
@@ -18,6 +20,10 @@ const AT_ONCE: Duration = Duration::from_secs(4);
 struct StandIn {
     url: String,
     heard: Arc<Mutex<Vec<Value>>>,
+    /// A note of each frame, for those who wait for one.
+    news: tokio::sync::watch::Receiver<usize>,
+    /// Ends every connection that is open.
+    end: tokio::sync::broadcast::Sender<()>,
 }
 
 impl StandIn {
@@ -26,17 +32,40 @@ impl StandIn {
         listener.set_nonblocking(true)?;
         let url = format!("ws://{}/ws", listener.local_addr()?);
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let notes = Arc::clone(&heard);
+        let (noted, news) = tokio::sync::watch::channel(0);
+        let (end, _) = tokio::sync::broadcast::channel(1);
+        let (notes, ends) = (Arc::clone(&heard), end.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(play(stream, script.clone(), Arc::clone(&notes)));
+                    let (script, notes, noted) = (script.clone(), Arc::clone(&notes), noted.clone());
+                    let mut end = ends.subscribe();
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            _ = play(stream, script, notes, noted) => {}
+                            _ = end.recv() => {}
+                        }
+                    });
                 }
             });
         });
-        Ok(Self { url, heard })
+        Ok(Self { url, heard, news, end })
+    }
+
+    /// The frames of this type, once there are so many.
+    async fn hears(&mut self, tag: &str, count: usize) -> Result<Vec<Value>> {
+        let heard = Arc::clone(&self.heard);
+        let of_type = |frame: &&Value| frame["type"] == tag;
+        let there = self.news.wait_for(|_| heard.lock().unwrap().iter().filter(of_type).count() >= count);
+        tokio::time::timeout(PATIENCE, there).await.with_context(|| format!("{count} of `{tag}`"))??;
+        Ok(self.heard(tag))
+    }
+
+    /// All connections are lost, as when a broker restarts.
+    fn restart(&self) {
+        let _ = self.end.send(());
     }
 
     fn heard(&self, tag: &str) -> Vec<Value> {
@@ -44,12 +73,18 @@ impl StandIn {
     }
 }
 
-async fn play(stream: tokio::net::TcpStream, script: Value, heard: Arc<Mutex<Vec<Value>>>) -> Option<()> {
+async fn play(
+    stream: tokio::net::TcpStream,
+    script: Value,
+    heard: Arc<Mutex<Vec<Value>>>,
+    noted: tokio::sync::watch::Sender<usize>,
+) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     while let Some(Ok(message)) = socket.next().await {
         let Message::Text(text) = message else { continue };
         let frame: Value = serde_json::from_str(&text).unwrap();
         heard.lock().unwrap().push(frame.clone());
+        noted.send_modify(|count| *count += 1);
         let tag = frame["type"].as_str().unwrap_or_default();
         // Silence about everything that is not in the script.
         let Some(mut answer) = script.get(tag).cloned() else { continue };
@@ -77,14 +112,82 @@ async fn what_it_does_not_know_is_said_and_what_changes_nothing_is_no_success() 
     let told: Value = serde_json::from_slice(&bans.stdout)?;
     assert_eq!((bans.status.code(), &told["error"]), (Some(4), &json!("not_supported")), "{told}");
     assert!(told["message"].as_str().is_some_and(|text| text.contains("older kind")), "{told}");
-    for args in
-        [&["status", "set", "dnd", "--json"][..], &["group", "join", "@qa", "--json"], &["summary", "x", "--json"]]
-    {
+    for args in [
+        &["status", "set", "dnd", "--json"][..],
+        &["group", "join", "@qa", "--json"],
+        &["summary", "x", "--json"],
+        &["whoami", "--json"],
+        &["members", "--json"],
+        &["rename", "member", "Anna", "--json"],
+    ] {
         let ran = team.ann.run(args)?;
         let told: Value = serde_json::from_slice(&ran.stdout)?;
         assert_eq!((ran.status.code(), &told["error"]), (Some(4), &json!("not_supported")), "{args:?}: {told}");
     }
     assert_eq!(stand_in.heard("list_bans").len(), 1);
+    Ok(())
+}
+
+/// Such a broker knows sessions by their own names only: `member/session` is no name there, and a member's key tells its sessions
+/// apart from those of others.
+#[tokio::test]
+async fn sessions_have_their_own_names_and_the_key_of_their_member() -> Result<()> {
+    let (_stand_in, team) = person().await?;
+    let peers = quickly(&team, &["peers", "--json"])?;
+    let names: Vec<(&Value, &Value)> =
+        peers.as_array().into_iter().flatten().map(|peer| (&peer["address"], &peer["memberPubkey"])).collect();
+    let (sid, member) = (json!("1".repeat(64)), json!("4".repeat(64)));
+    // Without the key of a member a session stands for itself.
+    assert_eq!(names, [(&json!("Sid"), &sid), (&json!("Two"), &member), (&json!("Two"), &member)], "{peers}");
+    let unknown = team.ann.run(&["send", "Sid/api", "hi"])?;
+    assert_eq!(unknown.status.code(), Some(5), "{}", stderr(&unknown));
+    let two = team.ann.run(&["send", "Two", "hi", "--json"])?;
+    let two: Value = serde_json::from_slice(&two.stdout)?;
+    let folders: Vec<&Value> = two["candidates"].as_array().into_iter().flatten().map(|one| &one["cwd"]).collect();
+    assert_eq!(folders, ["/w", "/v"], "candidates of one member are told by their folders: {two}");
+    Ok(())
+}
+
+/// After its restart such a broker has forgotten the groups of a session, and its `session_hello` takes none.
+#[tokio::test]
+async fn a_session_is_back_in_its_groups_after_the_broker_restarted() -> Result<()> {
+    let mut script: Value = serde_json::from_str(SCRIPT)?;
+    script["session_hello"] = script["hello"].clone();
+    script["after_hello"] = json!([]);
+    let (mut stand_in, team) = person_with(script).await?;
+    let path = team.ann.config_dir().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    config["groups"] = json!([{"name": "qa", "role": "lead"}, {"name": "dev"}]);
+    std::fs::write(&path, config.to_string())?;
+    let session = Host::start(options(&team.ann, "ann-1", "AnnS")).await?;
+    stand_in.hears("session_hello", 1).await?;
+    assert_eq!(stand_in.heard("join_group"), Vec::<Value>::new(), "the first hello brings them");
+    stand_in.restart();
+    let joined = stand_in.hears("join_group", 2).await?;
+    let joined: Vec<(&Value, &Value)> = joined.iter().map(|join| (&join["name"], &join["role"])).collect();
+    assert_eq!(joined, [(&json!("qa"), &json!("lead")), (&json!("dev"), &Value::Null)]);
+    session.end().await?;
+    Ok(())
+}
+
+/// A claim that succeeds does not mean that the broker lets the member in: the hello decides, and `join` says so.
+#[tokio::test]
+async fn a_join_whose_hello_is_refused_is_no_success() -> Result<()> {
+    let refusal = json!({"type": "error", "code": "unauthorized", "message": "no such member"});
+    let stand_in = StandIn::start(json!({"session_hello": refusal, "hello": refusal}))?;
+    let outside = stand_in.url.trim_end_matches("/ws").replacen("ws", "http", 1);
+    let broker = Builder::new(Database::Sqlite).config(|config| config.public_url = Some(outside)).start().await?;
+    let code = broker.mesh("team")?.invite("member", 1)?.code;
+    let person = program()?;
+    let joined = person.run(&["join", &format!("{}/i/{code}", broker.base()), "--name", "Rita", "--json"])?;
+    let told: Value = serde_json::from_slice(&joined.stdout)?;
+    assert_eq!(
+        (joined.status.code(), &told["error"], &told["slug"]),
+        (Some(2), &json!("unauthorized"), &json!("team"))
+    );
+    assert!(told["message"].as_str().is_some_and(|text| text.contains("The invite was taken")), "{told}");
+    assert!(told["hint"].as_str().is_some_and(|hint| hint.contains("claudemesh leave team")), "{told}");
+    assert_eq!(person.json(&["list", "--json"])?[0]["slug"], "team", "the key is kept: the broker has it as a member");
     Ok(())
 }
 

@@ -80,6 +80,11 @@ async fn what_is_private_or_not_there_is_not_found() -> Result<()> {
         assert_eq!(refused.status.code(), Some(5), "{verb}: {}", stderr(&refused));
         assert!(stderr(&refused).contains("`claudemesh topic list`"), "{verb}: {}", stderr(&refused));
     }
+    for topic in ["#secret", "#nosuch"] {
+        let refused = team.bob.run(&["send", topic, "hi"])?;
+        assert_eq!(refused.status.code(), Some(5), "{topic}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains("`claudemesh topic list`"), "{topic}: {}", stderr(&refused));
+    }
     assert_eq!(team.bob.run(&["topic", "create", "secret"])?.status.code(), Some(6));
     assert_eq!(team.ann.run(&["topic", "create", "a b"])?.status.code(), Some(3));
     assert_eq!(team.ann.run(&["topic", "history", "secret", "--before", "abcdefgh"])?.status.code(), Some(5));

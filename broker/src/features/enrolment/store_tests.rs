@@ -159,8 +159,8 @@ store_suite! {
         create_invite(&store(&db, &invite.mesh_id), &invite, &By::nobody(NOW)).await.unwrap();
         let (code, bob) = (invite.code.clone().unwrap(), key());
         let member = claim_v2(&db, &Journal::start(db.clone()).0, &code, &candidate(bob), NOW).await.unwrap().member;
-        assert!(roster::revoke(&store(&db, &mesh.id), &member.id, &By::nobody(NOW)).await.unwrap());
-        assert!(!roster::revoke(&store(&db, &mesh.id), &member.id, &By::nobody(NOW)).await.unwrap());
+        assert!(roster::revoke(&store(&db, &mesh.id), &member.id, None, &By::nobody(NOW)).await.unwrap());
+        assert!(!roster::revoke(&store(&db, &mesh.id), &member.id, None, &By::nobody(NOW)).await.unwrap());
         assert_eq!(refusal(claim_v2(&db, &Journal::start(db.clone()).0, &code, &candidate(bob), NOW).await), ErrorCode::Revoked);
         let hash = invite.token_hash.clone().unwrap();
         let through_v1 = claim_v1(&db, &Journal::start(db.clone()).0, &hash, &mesh.id, &owner.public(), &candidate(bob), NOW).await;
@@ -182,7 +182,7 @@ store_suite! {
         claim_v2(&db, &journal, &code, &candidate(bob), NOW).await.unwrap();
         assert_eq!(refusal(claim_v2(&db, &journal, &code, &candidate(key()), NOW).await), ErrorCode::Exhausted);
         for _ in 0..2 {
-            roster::revoke(&here, &member.id, &By::member(&"ada".into(), NOW)).await.unwrap();
+            roster::revoke(&here, &member.id, None, &By::member(&"ada".into(), NOW)).await.unwrap();
         }
         roster::unrevoke(&here, &member.id, &by).await.unwrap();
         let many = (0..=roster::MAX_GRANTS).map(|_| (key(), Some(vec![]))).collect();
@@ -203,7 +203,7 @@ store_suite! {
         let (mesh, _) = team(&db).await;
         let owner = roster::load_all(&of(&db, &mesh.id)).await.unwrap().remove(0);
         assert_eq!(owner.role, Role::Owner);
-        assert!(!roster::revoke(&store(&db, &mesh.id), &owner.id, &By::nobody(NOW)).await.unwrap());
+        assert!(!roster::revoke(&store(&db, &mesh.id), &owner.id, None, &By::nobody(NOW)).await.unwrap());
     }
 
     async fn members_are_edited_field_by_field(db: Db) {

@@ -22,6 +22,8 @@ use crate::session::CloseReason;
 
 /// Shortest key prefix that names a banned member.
 const MIN_PREFIX: usize = 8;
+/// A reason is a sentence or two, and stays in the audit log for ever.
+const MAX_BAN_REASON_CHARS: usize = 500;
 
 /// The feature.
 pub struct Moderation;
@@ -133,7 +135,11 @@ fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refus
     if target.trim().is_empty() {
         return Err(Refusal::new(ErrorCode::Invalid, "expected a `target`"));
     }
-    // The one place where it is kept: the roster has no column for it.
+    let reason = request.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty()).map(str::to_owned);
+    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_BAN_REASON_CHARS) {
+        let message = format!("expected a `reason` of at most {MAX_BAN_REASON_CHARS} characters");
+        return Err(Refusal::new(ErrorCode::InvalidArgs, message));
+    }
     tracing::info!(mesh.id = %cx.mesh_id(), target = ?request.target, reason = ?request.reason, "a member is to be banned");
     let own = cx.member()?.clone();
     let id = match resolve_name(cx.roster(), target, None).map_err(not_found) {
@@ -163,7 +169,7 @@ fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refus
     let (storage, now) = (cx.storage(), cx.now_ms());
     let by = By::member(&own.id, now);
     let banned = id.clone();
-    let slow = async move { store::revoke(&storage, &banned, &by).await };
+    let slow = async move { store::revoke(&storage, &banned, reason, &by).await };
     Ok(Moderation::work_in(members_lane(), slow, move |(), cx, _| {
         cx.change_member(&id, |member| member.revoked_at_ms = Some(now));
         // One-shot verbs of the member are not indexed by member: walk all.

@@ -205,7 +205,7 @@ async fn a_members_invite_is_worth_as_much_as_the_member() {
     assert_eq!(send(&app, allow(json!(true))).await.0, 200);
     assert_eq!(send(&app, claim()).await.0, 200);
     let by = crate::audit::By::nobody(NOW);
-    assert!(crate::db::members::revoke(&bench.state.storage(&team.id), &row.member_id, &by).await.unwrap());
+    assert!(crate::db::members::revoke(&bench.state.storage(&team.id), &row.member_id, None, &by).await.unwrap());
     assert_eq!(code(&send(&app, claim()).await), (403, "revoked"), "a ban ends it");
 }
 

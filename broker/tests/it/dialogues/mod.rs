@@ -373,6 +373,18 @@ broker_suite! {
         "#).await
     }
 
+    async fn a_lead_stays_lead_when_it_joins_again(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            A > {"type":"topic_create","name":"plans","_reqId":"r1"}
+            A < {"type":"topic_created","topic":{"name":"plans"},"_reqId":"r1"}
+            A > {"type":"topic_join","topic":"plans","role":"lead"}
+            A > {"type":"topic_join","topic":"plans"}
+            A > {"type":"topic_members","topic":"plans","_reqId":"r2"}
+            A < {"type":"topic_members_response","members":[{"displayName":"alice","role":"lead"}],"_reqId":"r2"}
+        "#).await
+    }
+
     async fn tasks_are_answered_with_the_list_of_all(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}

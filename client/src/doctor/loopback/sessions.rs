@@ -44,7 +44,9 @@ fn session(server: &Record, report: &Report) -> Check {
     if report.unshown > 0 {
         ways.push(format!("{} messages wait", report.unshown));
     }
-    let detail = format!("process {} of {host}, meshes {}: {}", server.pid, server.meshes.join(", "), ways.join(", "));
+    let name = report.name.as_deref().unwrap_or("a session of an older release");
+    let (pid, meshes) = (server.pid, server.meshes.join(", "));
+    let detail = format!("{name} (process {pid} of {host}), meshes {meshes}: {}", ways.join(", "));
     let closed = matches!(report.channel.as_str(), "off" | "dead");
     if closed && report.last_hook_s.is_none() && !report.monitor {
         return Check::warning(ROW, detail, "claudemesh install");

@@ -90,7 +90,7 @@ impl Verb for DisconnectArgs {
 pub struct BanArgs {
     /// Name, key, or at least the first 8 digits of a key.
     pub peer: String,
-    /// Why; the broker writes it into its log.
+    /// Why; it stands in the audit log, where the owner and admins read it (`claudemesh audit list`).
     #[arg(long)]
     pub reason: Option<String>,
 }

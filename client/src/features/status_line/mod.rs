@@ -71,7 +71,7 @@ fn row(env: &Env, store: &ConfigStore, now_ms: i64) -> String {
         .text(paths::DISPLAY_NAME)
         .map(str::to_owned)
         .or(session.and_then(|info| info.display_name))
-        .or(entry.map(|entry| entry.you.clone()))
+        .or_else(|| own_name(env, store, &slug, entry))
         .or(config.display_name)
         .unwrap_or_default();
     let mut parts = vec![short(&slug)];
@@ -82,6 +82,18 @@ fn row(env: &Env, store: &ConfigStore, now_ms: i64) -> String {
     parts.extend(entry.into_iter().flat_map(|entry| waits(&entry.waits)));
     parts.extend(Some(short(&name)).filter(|name| !name.is_empty()));
     format!("◇ {}", parts.join(" · "))
+}
+
+/// The name of the session that this row is for: its server says it. While only servers of other sessions run, the name that one of
+/// them wrote into the cache is not ours.
+fn own_name(env: &Env, store: &ConfigStore, slug: &String, entry: Option<&Entry>) -> Option<String> {
+    let own = store.servers_of(None, env);
+    let of_mesh = own.iter().find(|server| server.meshes.contains(slug)).or(own.first());
+    match of_mesh {
+        Some(server) => Some(server.name.clone()).filter(|name| !name.is_empty()),
+        None if store.servers().is_empty() => entry.map(|entry| entry.you.clone()),
+        None => None,
+    }
 }
 
 /// The session's mesh, else the only one, else the one that was looked at last.
@@ -140,6 +152,37 @@ mod tests {
         assert_eq!(say(&at(-30)), "3/5 online", "clocks differ a little");
         assert_eq!((say(&at(-3_600)).as_str(), say("yesterday").as_str()), ("idle", "idle"));
         assert_eq!(state(None, 0), "idle");
+    }
+
+    /// Another session has just written its name; this one must not show it as its own.
+    #[test]
+    fn the_name_is_that_of_the_session_whose_row_it_is() {
+        use crate::config::session_dir::start_time;
+        use crate::ipc::registry::Record;
+        let dir = tempfile::tempdir().unwrap();
+        let (env, store) = (Env::of(&[]), ConfigStore::at(dir.path()));
+        let mesh = serde_json::json!({"meshId": "m", "memberId": "a", "slug": "team", "name": "team",
+            "pubkey": "00".repeat(32), "secretKey": "00".repeat(64), "brokerUrl": "ws://h/ws", "joinedAt": "t"});
+        let config = serde_json::json!({"version": 1, "meshes": [mesh]});
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        cache::record(&store, "team", (2, 2), "Other", Tally::default()).unwrap();
+        let now = crate::clock::now_ms();
+        assert_eq!(row(&env, &store, now), "◇ team · 2/2 online · Other", "no session runs: the last one");
+        let parent = std::os::unix::process::parent_id();
+        let other = Record {
+            pid: parent,
+            start_time: start_time(parent).unwrap(),
+            host_pid: u32::MAX,
+            name: "Other".into(),
+            ..Record::default()
+        };
+        let servers = dir.path().join("run/servers");
+        std::fs::create_dir_all(&servers).unwrap();
+        std::fs::write(servers.join("other.json"), serde_json::to_vec(&other).unwrap()).unwrap();
+        assert_eq!(row(&env, &store, now), "◇ team · 2/2 online");
+        let own = Record { host_pid: parent, name: "api".into(), meshes: vec!["team".into()], ..Record::default() };
+        let _own = store.register_server(own).unwrap();
+        assert_eq!(row(&env, &store, now), "◇ team · 2/2 online · api");
     }
 
     #[test]

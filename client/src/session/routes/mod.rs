@@ -172,6 +172,8 @@ pub struct Report {
     pub permission_mode: Option<String>,
     /// Name and version of the host.
     pub host: Option<String>,
+    /// What the session is called in its meshes; absent from a server of an older release.
+    pub name: Option<String>,
 }
 
 struct State {
@@ -447,6 +449,7 @@ impl Routes {
             session_id: state.session_id.clone(),
             permission_mode: state.permission_mode.clone(),
             host: state.host.clone(),
+            name: None,
         }
     }
 }

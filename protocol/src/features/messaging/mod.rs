@@ -475,7 +475,7 @@ crate::wire_feature! {
         ClientAck = "client_ack" => silent Nothing, needs nothing, repeatable;
         /// What became of a message; senders and recipients only.
         MessageStatus = "message_status" => answers MessageStatusResult, needs nothing, repeatable;
-        /// Push what waits although its priority or my status holds it.
+        /// Push waiting messages, also those that their priority or my status holds back.
         InboxPull = "inbox_pull" => answers InboxPullResult, needs nothing, repeatable;
         /// Who a name, key or prefix means.
         ResolveTarget = "resolve_target" => answers ResolveTargetResult, needs nothing, repeatable;

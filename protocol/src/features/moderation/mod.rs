@@ -41,7 +41,7 @@ pub struct Ban {
     /// Display name, key, or key prefix of at least 8 digits.
     #[serde(default)]
     pub target: String,
-    /// For the log.
+    /// For the audit log, at most 500 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

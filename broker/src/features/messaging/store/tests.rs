@@ -308,7 +308,7 @@ store_suite! {
         members::insert(&store(&db, &here.id), &ada).await.unwrap();
         let patch = members::MemberPatch { role: Some(Role::Admin), ..Default::default() };
         assert_eq!(members::update(&store(&db, &there.id), &ada.id, &patch, &By::nobody(NOW)).await.unwrap(), None);
-        assert!(!members::revoke(&store(&db, &there.id), &ada.id, &By::nobody(NOW)).await.unwrap());
+        assert!(!members::revoke(&store(&db, &there.id), &ada.id, None, &By::nobody(NOW)).await.unwrap());
         assert_eq!(members::load(&of(&db, &there.id), &ada.id).await.unwrap(), None);
         assert_eq!(members::load(&of(&db, &here.id), &ada.id).await.unwrap(), Some(ada));
     }
