@@ -52,7 +52,7 @@ pub enum Shell {
     Zsh,
 }
 
-/// Print manual pages, or write one per verb into a folder.
+/// Print manual pages, or write one per command into a folder.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh man | man -l -\n  claudemesh man --dir ~/.local/share/man/man1")]
 pub struct ManArgs {

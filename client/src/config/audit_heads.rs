@@ -87,7 +87,7 @@ impl ConfigStore {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadFault {
     /// Another key signs than before.
-    #[error("the broker signs with another key than before ({now} instead of {before})")]
+    #[error("the broker signs with another key than before ({now}, it was {before})")]
     OtherKey {
         /// Short form of the key first seen.
         before: String,

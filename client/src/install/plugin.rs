@@ -70,7 +70,7 @@ fn manifest(program: &str) -> Value {
 
 fn hooks_file(program: &str) -> Value {
     json!({
-        "description": "Tells the mesh what the session is doing, and the session what waits for it",
+        "description": "Tells the mesh what the session is doing, and the session which messages wait for it",
         "hooks": hooks::all(program, false),
     })
 }

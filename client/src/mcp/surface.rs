@@ -20,10 +20,10 @@ use crate::paths::{self, Env};
 /// How many tools a session offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Surface {
-    /// All tools; the soft-deprecated ones name their verb.
+    /// All tools; the soft-deprecated ones name their shell command.
     #[default]
     Full,
-    /// Without the tools that have a verb in the shell.
+    /// Without the tools that are also shell commands.
     Lean,
     /// Messages arrive, no tools: the shell does the rest.
     None,
@@ -86,7 +86,7 @@ impl Surface {
     }
 }
 
-/// The soft-deprecated tools and the verbs that replace them.
+/// The soft-deprecated tools and the commands that replace them.
 pub const SOFT_DEPRECATED: &[(&str, &str)] = &[
     ("send_message", "claudemesh send <to> <msg> [--mesh X] [--priority Y]"),
     ("list_peers", "claudemesh peers --json"),
@@ -115,7 +115,7 @@ pub const SOFT_DEPRECATED: &[(&str, &str)] = &[
     ("complete_task", "claudemesh task complete <id>"),
 ];
 
-/// The verb that replaces a tool; `None` for tools that are kept.
+/// The command that replaces a tool; `None` for tools that are kept.
 pub fn shell_verb(tool: &str) -> Option<&'static str> {
     SOFT_DEPRECATED.iter().find(|(name, _)| *name == tool).map(|(_, verb)| *verb)
 }

@@ -11,8 +11,17 @@ const AVOID: &[(&str, &str)] = &[
     ("somebody", "someone"),
     ("nobody", "no one"),
     ("everybody", "everyone"),
+    ("anybody", "anyone"),
     ("whom", "who, or a sentence with another subject"),
     ("whoever", "anyone who, or the person who"),
+    ("verb", "command"),
+    ("verbs", "commands"),
+    ("what waits", "waiting messages"),
+    ("what is held", "held messages"),
+    ("what comes in", "incoming messages"),
+    ("of before", "earlier, or older"),
+    ("when there is none", "if there is none, or the case by its name"),
+    ("as you like", "at your option, or any"),
     ("8 and more digits", "at least 8 digits"),
     ("8 and more characters", "at least 8 characters"),
     ("is no address", "is not a valid address"),
@@ -81,7 +90,7 @@ fn sentences(source: &str) -> String {
             });
             let (literal, after) = text.split_at(end.map_or(text.len(), |(end, _)| end));
             if literal.trim().contains(' ') {
-                out.push_str(literal);
+                out.push_str(&without_names(literal));
             } else {
                 out.extend(literal.chars().filter(|symbol| *symbol == '\n'));
             }
@@ -91,6 +100,19 @@ fn sentences(source: &str) -> String {
         }
     }
     out
+}
+
+/// A literal without the names in its placeholders, which no one reads.
+fn without_names(literal: &str) -> String {
+    let mut out = String::new();
+    let mut rest = literal;
+    while let Some((before, tail)) = rest.split_once('{') {
+        let end = tail.find(|symbol: char| !symbol.is_alphanumeric() && symbol != '_').unwrap_or(tail.len());
+        out.push_str(before);
+        out.push('{');
+        rest = &tail[end..];
+    }
+    out + rest
 }
 
 fn files(dir: &Path, end: &str, out: &mut Vec<PathBuf>) {
@@ -119,8 +141,15 @@ fn help_and_documents_use_plain_words() {
     let mut documents = vec![];
     files(&workspace().join("docs"), ".md", &mut documents);
     documents.extend(
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/plugin/README.md"]
-            .map(|file| workspace().join(file)),
+        [
+            "README.md",
+            "ARCHITECTURE.md",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "deploy/plugin/README.md",
+            "deploy/plugin/skills/claudemesh/SKILL.md",
+        ]
+        .map(|file| workspace().join(file)),
     );
     assert!(documents.len() > 15, "{}", documents.len());
     for path in documents {
@@ -145,6 +174,24 @@ fn printed_sentences_use_plain_words() {
     assert!(found.is_empty(), "{} places:\n{}", found.len(), found.join("\n"));
 }
 
+/// What a model reads of a tool and its parameters stands in doc comments.
+#[test]
+fn descriptions_of_tools_use_plain_words() {
+    let mut sources = vec![];
+    files(&workspace().join("client/src/features"), "tools.rs", &mut sources);
+    assert!(sources.len() > 10, "{}", sources.len());
+    let mut found = vec![];
+    for path in sources {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let docs: String = text
+            .lines()
+            .map(|line| line.trim_start().strip_prefix("///").unwrap_or_default().to_owned() + "\n")
+            .collect();
+        found.extend(faults(&path.display().to_string(), &prose(&docs)));
+    }
+    assert!(found.is_empty(), "{} places:\n{}", found.len(), found.join("\n"));
+}
+
 #[test]
 fn the_checker_finds_what_it_should_and_leaves_code_alone() {
     assert_eq!(faults("x", "This is what Whoever reads.").len(), 1);
@@ -153,4 +200,6 @@ fn the_checker_finds_what_it_should_and_leaves_code_alone() {
     let source = "let a = \"nobody\"; // nobody at all\nfail(\"nobody is here\"); '\"' \"x y\"";
     assert_eq!(sentences(source), "\nnobody is herex y");
     assert_eq!(faults("x", &sentences(source)).len(), 1);
+    let source = "format!(\"{verb} and {of:?} {{verb}} is `{}`\")";
+    assert_eq!(sentences(source), "{} and {:?} {{}} is `{}`");
 }

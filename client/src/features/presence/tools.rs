@@ -135,7 +135,7 @@ struct PeerRow {
     status: &'static str,
     /// ISO time of the last sign of life of one that is away.
     last_seen_at: Option<String>,
-    /// It has been away for so long that nobody should count on it.
+    /// It has been away for so long that no one should count on it.
     stale: Option<bool>,
     /// owner or admin of the mesh; plain members have none.
     role: Option<String>,

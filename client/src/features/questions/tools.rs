@@ -31,7 +31,7 @@ const MAX_POLLED: usize = 20;
 /// Parameters of `ask_peer`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct AskPeer {
-    /// Whom: one peer name, a key or its first 8+ digits. With several meshes: slug:name.
+    /// The recipient: one peer name, a key or its first 8+ digits. With several meshes: slug:name.
     to: String,
     /// The question, complete: the peer does not see your session.
     question: String,
@@ -116,7 +116,7 @@ struct Asked {
     reason: Option<String>,
     /// Of rejected: the same in words, or those of the peer.
     message: Option<String>,
-    /// Of rejected: whom the name may mean.
+    /// Of rejected: the peers that the name may mean.
     candidates: Option<Vec<CandidateData>>,
     /// Of rejected: when to try again.
     retry_after_ms: Option<u64>,
@@ -124,7 +124,7 @@ struct Asked {
     question: Option<MessageData>,
 }
 
-/// Whom a name may mean.
+/// A peer that a name may mean.
 #[derive(Serialize, JsonSchema)]
 struct CandidateData {
     /// Name.

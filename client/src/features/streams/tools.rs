@@ -23,7 +23,7 @@ use crate::session::notes::harmless_value;
 const MAX_ENTRY_CHARS: usize = 4_000;
 /// Characters of one `read_stream`, so that hosts show the answer whole.
 const MAX_ANSWER_CHARS: usize = 40_000;
-/// Entries of one `read_stream` when nobody says how many.
+/// Entries of one `read_stream` when no one says how many.
 const USUAL_PAGE: u32 = 50;
 
 /// Parameters of `create_stream`.

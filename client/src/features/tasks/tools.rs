@@ -96,7 +96,7 @@ pub(crate) struct ChangedTask {
     /// Another description; empty: none.
     #[serde(default)]
     description: Option<String>,
-    /// Another assignee, who is told; empty: nobody.
+    /// Another assignee, who is told; empty: no one.
     #[serde(default)]
     assignee: Option<String>,
     /// Another priority.

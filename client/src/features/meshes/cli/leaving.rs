@@ -56,7 +56,7 @@ impl Verb for LeaveArgs {
 /// Come back into a mesh that was left, or into one whose owner key is on this machine.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh mesh rejoin team\n  claudemesh mesh rejoin team --name Ann\n\n\
-                        The member key of before is used when it is still here. Otherwise the owner's key makes a new member, who is\n\
+                        The earlier member key is used when it is still here. Otherwise the owner's key makes a new member, who is\n\
                         the owner from then on.")]
 pub struct RejoinArgs {
     /// Short name that the mesh had here, or its id.
@@ -218,7 +218,7 @@ fn rejoin(cx: &Context, args: &RejoinArgs) -> Result<(), CliError> {
     if let Some(LeftMesh { mesh, .. }) = left {
         match with_old_key(cx, mesh, owner.is_some())? {
             Some(back) => return told(cx, &back),
-            None => cx.out.remark("The mesh does not know the member of before any more."),
+            None => cx.out.remark("The mesh no longer knows the earlier member."),
         }
     }
     let Some(owner) = owner else {
