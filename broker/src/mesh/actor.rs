@@ -44,6 +44,7 @@ pub struct Mesh {
     pub(super) lanes: Lanes,
     pub(super) flush_armed: Option<(FlushWanted, SpawnHandle)>,
     pub(super) wake_armed: Option<(i64, SpawnHandle)>,
+    pub(super) events_armed: bool,
     pub(super) writing: bool,
     pub(super) next_tick_mono_ms: i64,
     pub(super) next_forget_mono_ms: i64,
@@ -65,6 +66,7 @@ impl Mesh {
             lanes: Lanes::default(),
             flush_armed: None,
             wake_armed: None,
+            events_armed: false,
             writing: false,
             next_tick_mono_ms: now + TICK_MS,
             next_forget_mono_ms: now,
@@ -92,6 +94,7 @@ impl Mesh {
         }
         self.arm_flush(ctx);
         self.arm_wake(ctx);
+        self.arm_events(ctx);
         result
     }
 

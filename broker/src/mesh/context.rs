@@ -1,6 +1,6 @@
 //! What a feature may use while it handles one step: who asks, the roster, pushing, time, storage.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::attach::end;
 use super::dispatch::Feature;
 use super::events::MeshEvent;
+use super::fan_out::FanOut;
 use super::hook_statuses::HookStatusRegistry;
 use super::letter::Letter;
 use super::outcome::{Lane, Outcome, ReplyTo, Work};
@@ -42,11 +43,6 @@ use crate::metrics::METRICS;
 use crate::quota::{Quota, Rates};
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
-
-/// Frames a second that one mesh may spend on events, those of all its features together.
-///
-/// A thousand peers that arrive together would otherwise cost a million frames.
-pub const EVENT_FRAMES_PER_SECOND: u64 = 4_000;
 
 /// What every feature of a mesh shares.
 pub struct Core {
@@ -92,14 +88,8 @@ pub struct Core {
     pub timers: Timers,
     /// How long what is about to be acknowledged may wait for it before it is written.
     pub expected_window: Duration,
-    /// Frames left for events in this second.
-    pub event_budget: u64,
-    /// Events that were left out, by the event that tells of them, since it was told last.
-    pub left_out: BTreeMap<&'static str, u64>,
-    /// Events of this second that had no room and wait for the next one.
-    pub turned_away: u64,
-    /// What was left out has let those go first once.
-    pub has_yielded: bool,
+    /// What is told to many.
+    pub fan_out: FanOut,
     /// Writes of the last minute.
     pub rates: Rates,
     /// Members were changed in storage and could not be read again yet.
@@ -138,10 +128,7 @@ impl Core {
             flush_wanted: FlushWanted::No,
             timers: Timers::default(),
             expected_window: BATCH_WINDOW,
-            event_budget: EVENT_FRAMES_PER_SECOND,
-            left_out: BTreeMap::new(),
-            turned_away: 0,
-            has_yielded: false,
+            fan_out: FanOut::default(),
             rates: Rates::default(),
             members_stale: false,
         }
@@ -501,49 +488,6 @@ impl MeshContext<'_> {
     /// Pushes an event to one peer; `false` when it is away or its queue is full.
     pub fn push(&self, peer: PeerHandle, event: &ServerMessage) -> bool {
         self.core.roster.get(peer).is_some_and(|peer| send_text(peer, event.write(None).into()))
-    }
-
-    /// Pushes an event to every online peer of an audience that has a capability (`None`: of the audience), and says who did not
-    /// get it: those whose queue is full. One-shot verbs are among the peers; an audience leaves them out by `ephemeral`.
-    ///
-    /// The one way to tell many, with one budget for all features of the mesh. `None`: the event does not fit into
-    /// [`EVENT_FRAMES_PER_SECOND`], and nobody got it; tell it in the next second, or [`MeshContext::leave_out`].
-    pub fn tell(
-        &mut self,
-        event: &ServerMessage,
-        needed: impl Into<Option<Capability>>,
-        audience: impl Fn(&Peer) -> bool,
-    ) -> Option<Vec<PeerHandle>> {
-        // A mesh of more peers than frames has its second for one event.
-        if self.core.event_budget < EVENT_FRAMES_PER_SECOND.min(self.core.roster.len() as u64) {
-            self.core.turned_away += 1;
-            return None;
-        }
-        let (frame, needed): (ByteString, _) = (event.write(None).into(), needed.into());
-        let (mut missed, mut frames) = (Vec::new(), 0);
-        for peer in self.core.roster.iter().filter(|peer| peer.online()) {
-            let may = |needed| {
-                let member = self.core.roster.member(&peer.member);
-                member.is_some_and(|member| self.core.rights.allows(&member.id, member.role, needed))
-            };
-            if audience(peer) && needed.is_none_or(may) {
-                frames += 1;
-                if !send_text(peer, frame.clone()) {
-                    missed.push(peer.handle);
-                }
-            }
-        }
-        self.core.event_budget = self.core.event_budget.saturating_sub(frames);
-        Some(missed)
-    }
-
-    /// Leaves an event out that did not fit: within a second or two everyone gets one event of this name instead, which says how
-    /// many were left out.
-    pub fn leave_out(&mut self, told: &'static str) {
-        METRICS.events_dropped.inc();
-        // It does not wait.
-        self.core.turned_away = self.core.turned_away.saturating_sub(1);
-        *self.core.left_out.entry(told).or_default() += 1;
     }
 
     /// Writes a message. It goes the way of `send`, so recipients who are away find it when they return.

@@ -6,6 +6,7 @@ pub mod context;
 pub mod directory;
 pub mod dispatch;
 pub mod events;
+pub mod fan_out;
 mod flush;
 pub mod hook_statuses;
 pub mod known_sessions;

@@ -154,7 +154,9 @@ impl TestMesh {
     }
 
     fn step_for<T>(&mut self, caller: Option<Caller>, run: impl FnOnce(&mut Features, &mut MeshContext<'_>) -> T) -> T {
-        step::step(&mut self.core, &mut self.features, caller, run)
+        let result = step::step(&mut self.core, &mut self.features, caller, run);
+        super::fan_out::wake_all(&mut self.core);
+        result
     }
 
     /// A request of a member without a connection, answered: what it set in motion is done, in lane order.

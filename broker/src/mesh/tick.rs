@@ -1,37 +1,17 @@
 //! What a mesh does once a second (leases, sleep), and when a feature wants to be woken.
 
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
-use claudemesh_protocol::capability::Capability;
 
 use super::actor::{Mesh, TICK_MS};
-use super::context::{Core, EVENT_FRAMES_PER_SECOND, FlushWanted, MeshContext};
+use super::context::FlushWanted;
 use super::events::MeshEvent;
+use super::fan_out::tell_left_out;
 use super::known_sessions;
 use super::load::reload_members;
 use super::step;
 
 /// How often sessions are forgotten that were away for too long.
 const FORGET_MS: i64 = 3_600_000;
-
-/// Tells of what was left out, once a second. In a mesh of so many peers that a second has room for one event only, whoever was
-/// was turned away goes first, once.
-pub(super) fn tell_left_out(core: &mut Core) {
-    let others_wait = std::mem::take(&mut core.turned_away) > 0 && core.roster.len() as u64 > EVENT_FRAMES_PER_SECOND;
-    if others_wait && !std::mem::replace(&mut core.has_yielded, true) {
-        return;
-    }
-    core.has_yielded = false;
-    for (event, changes) in std::mem::take(&mut core.left_out) {
-        let mut cx = MeshContext::new(core, None);
-        let message = cx.system_event(event, serde_json::json!({ "peers": cx.roster().len(), "changes": changes }));
-        if cx.tell(&message, ANYONE, |peer| !peer.ephemeral).is_none() {
-            core.left_out.insert(event, changes);
-        }
-    }
-    core.turned_away = 0;
-}
-
-const ANYONE: Option<Capability> = None;
 
 impl Mesh {
     pub(super) fn arm_tick(&mut self, ctx: &mut Context<Self>) {
@@ -71,7 +51,6 @@ impl Mesh {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let mono = self.core.clock.mono_ms();
-        self.core.event_budget = EVENT_FRAMES_PER_SECOND;
         self.expire_leases(mono, ctx);
         self.step(ctx, None, |_, cx| {
             if !cx.core.dirty.is_empty() {
@@ -83,6 +62,7 @@ impl Mesh {
             cx.emit(MeshEvent::Tick);
         });
         tell_left_out(&mut self.core);
+        self.arm_events(ctx);
         if mono >= self.next_forget_mono_ms {
             self.next_forget_mono_ms = mono + FORGET_MS;
             known_sessions::forget(&mut self.core);

@@ -2,7 +2,8 @@
 //! server has taken it, so that a peer that does not read costs a fixed amount whatever the size of its frames.
 //!
 //! The mesh holds the [`PeerSender`], the session the [`SendQueue`], and `socket.rs` says when a frame has left. Frames wait in the
-//! queue, and the session's mailbox only says that there are some: under load one notice brings many.
+//! queue, and the session's mailbox only says that there are some: under load one notice brings many. Events wait there without a
+//! notice until the mesh gives one, so that many events cost a peer one wake-up.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -20,8 +21,7 @@ pub const FRAME_OVERHEAD_BYTES: usize = 128;
 /// Bytes on their way to one socket.
 #[derive(Debug, Default)]
 pub struct SendQueue {
-    /// Frames that the session has not taken.
-    frames: Mutex<Vec<ByteString>>,
+    waiting: Mutex<Waiting>,
     /// In the queue, being encoded, or encoded and not taken by the HTTP server.
     held_bytes: AtomicUsize,
     /// The part of it that has left the queue.
@@ -36,6 +36,27 @@ pub struct SendQueue {
     peer_is_done: AtomicBool,
 }
 
+/// Frames that the session has not taken.
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: Vec<ByteString>,
+    /// The session was told that there are some.
+    told: bool,
+    /// The mesh was told that the session has to be.
+    listed: bool,
+}
+
+/// What came of an event for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// The peer has too much before it; the event is lost.
+    Full,
+    /// It leaves with what is before it.
+    Behind,
+    /// It leaves after [`PeerSender::wake`], which the caller has to see to.
+    First,
+}
+
 impl SendQueue {
     /// Bytes held now.
     pub fn held_bytes(&self) -> usize {
@@ -44,14 +65,18 @@ impl SendQueue {
 
     /// The session takes the frames that wait, to encode them. The queue keeps no memory behind: most sockets are idle.
     pub fn take(&self) -> Vec<ByteString> {
-        let frames = std::mem::take(&mut *self.frames());
+        let frames = {
+            let mut waiting = self.waiting();
+            waiting.told = false;
+            std::mem::take(&mut waiting.frames)
+        };
         self.taken_bytes.fetch_add(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
         frames
     }
 
-    fn frames(&self) -> std::sync::MutexGuard<'_, Vec<ByteString>> {
-        // A vector is whole at every step.
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        // It is whole at every step.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that was taken so far has left for the HTTP server's buffer.
@@ -103,12 +128,29 @@ impl PeerSender {
 
     /// As [`PeerSender::push`]; with the mark at which [`PeerSender::written_bytes`] stands once the frame has left.
     pub fn push_marked(&self, frame: ByteString) -> Option<u64> {
-        let cost = cost_of(&frame);
-        let held = self.queue.held_bytes();
-        if held > 0 && held + cost > limits::MAX_QUEUED_PUSH_BYTES {
-            return None;
-        }
+        let cost = self.room_for(&frame)?;
         self.enqueue(frame, cost)
+    }
+
+    /// Hands over an event without waking the peer's session; what is pushed or answered later takes it along, in order.
+    pub fn push_event(&self, frame: ByteString) -> Queued {
+        let Some(cost) = self.room_for(&frame) else { return Queued::Full };
+        let mut waiting = self.queue.waiting();
+        self.put(&mut waiting, frame, cost);
+        if waiting.told || std::mem::replace(&mut waiting.listed, true) { Queued::Behind } else { Queued::First }
+    }
+
+    /// Wakes the session when something waits that it was not told of; `false` when it has ended.
+    pub fn wake(&self) -> bool {
+        let mut waiting = self.queue.waiting();
+        waiting.listed = false;
+        waiting.frames.is_empty() || self.tell(waiting)
+    }
+
+    /// What a frame costs, if there is room for it.
+    fn room_for(&self, frame: &ByteString) -> Option<usize> {
+        let (cost, held) = (cost_of(frame), self.queue.held_bytes());
+        (held == 0 || held + cost <= limits::MAX_QUEUED_PUSH_BYTES).then_some(cost)
     }
 
     /// How much of what was handed over has left for the HTTP server's buffer.
@@ -130,6 +172,7 @@ impl PeerSender {
 
     /// Closes the socket after what was handed over before; at once when the notice does not fit.
     pub fn close(&self, reason: CloseReason) {
+        self.wake();
         if self.socket.try_send(Out::Close(reason)).is_err() {
             // The first reason stays: the later ones follow from it.
             let _ = self.queue.closing.set(reason);
@@ -137,20 +180,35 @@ impl PeerSender {
     }
 
     fn enqueue(&self, frame: ByteString, cost: usize) -> Option<u64> {
-        let mut waiting = self.queue.frames();
-        // Counted first: the session may take it before this returns.
+        let mut waiting = self.queue.waiting();
+        let mark = self.put(&mut waiting, frame, cost);
+        self.tell(waiting).then_some(mark)
+    }
+
+    /// Puts a frame behind the others; answers its mark.
+    fn put(&self, waiting: &mut Waiting, frame: ByteString, cost: usize) -> u64 {
+        // Counted first: the session may take it as soon as the lock is free.
         self.queue.held_bytes.fetch_add(cost, Ordering::AcqRel);
         let mark = self.queue.enqueued_bytes.fetch_add(cost as u64, Ordering::AcqRel) + cost as u64;
-        let first = waiting.is_empty();
-        waiting.push(frame);
-        drop(waiting);
-        if !first || self.socket.try_send(Out::Ready).is_ok() {
-            return Some(mark);
+        waiting.frames.push(frame);
+        mark
+    }
+
+    /// Tells the session, once, that frames wait; `false` when it has ended.
+    fn tell(&self, mut waiting: std::sync::MutexGuard<'_, Waiting>) -> bool {
+        if std::mem::replace(&mut waiting.told, true) {
+            return true;
         }
-        // The session has ended: what no one will take is let go, so that the next one is told again.
-        let frames = std::mem::take(&mut *self.queue.frames());
-        self.queue.held_bytes.fetch_sub(frames.iter().map(cost_of).sum(), Ordering::AcqRel);
-        None
+        drop(waiting);
+        if self.socket.try_send(Out::Ready).is_ok() {
+            return true;
+        }
+        // What no one will take is let go, so that the next one is told again.
+        let frames = self.queue.take();
+        let bytes: usize = frames.iter().map(cost_of).sum();
+        self.queue.taken_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.queue.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        false
     }
 }
 

@@ -32,7 +32,7 @@ const CHANGES_PER_MINUTE: Quota =
     Quota::new("clock.changes_per_minute", 120, "Changes of the simulated clock that one member makes in a minute.");
 /// The sessions of a broker that was restarted come back within this time, or their lease is over.
 const RETURN_MS: i64 = 90_000;
-/// How long a tick waits that could not be stored or told.
+/// How long a tick waits that could not be stored.
 const RETRY_MS: i64 = 500;
 
 /// What a mesh in memory knows of its clock.
@@ -163,7 +163,7 @@ impl ClockMemory {
         let event = cx.system_event("tick", serde_json::to_value(tick).unwrap_or_default());
         match cx.tell(&event, Capability::CanReadShared, |peer| !peer.ephemeral) {
             Some(_) => self.told = clock.tick,
-            None => cx.wake_at("tell", cx.mono_ms().saturating_add(RETRY_MS)),
+            None => cx.wake_at("tell", cx.room_for_event_ms()),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::mesh::outcome::{Lane, Outcome};
 use crate::mesh::peers::{Peer, PeerHandle};
 use crate::refusal::Refusal;
 
-/// Bytes of changes that may wait for their turn, or for the next second of the budget of events.
+/// Bytes of changes that may wait for their turn, or for room in the budget of events.
 const MAX_WAITING_BYTES: usize = 4 << 20;
 /// What a waiting change costs beside its key and value; also bounds their number.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
@@ -133,9 +133,8 @@ impl Telling {
             {
                 match cx.tell(&event, Capability::CanReadShared, |peer| !wrote(peer, *writer)) {
                     Some(missed) => self.behind.extend(missed),
-                    // The next second has room for it.
                     None if self.waiting_bytes <= MAX_WAITING_BYTES => {
-                        return cx.wake_at("tell", cx.mono_ms() + RETRY_MS);
+                        return cx.wake_at("tell", cx.room_for_event_ms());
                     }
                     None => self.behind.extend(readers(cx, *writer)),
                 }
@@ -377,7 +376,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::mesh::context::EVENT_FRAMES_PER_SECOND;
     use crate::mesh::testing::{Frames, TestMesh};
     use crate::quota::Quotas;
 
@@ -445,11 +443,11 @@ mod tests {
     #[actix_rt::test]
     async fn what_a_second_has_no_room_for_is_told_in_the_next() {
         let (mut mesh, writer, _, frames) = Box::pin(team()).await;
-        mesh.core.event_budget = 0;
+        mesh.core.fan_out.spend_all();
         set(&mut mesh, writer, "a", json!(1)).await;
         set(&mut mesh, writer, "a", json!(2)).await;
         assert!(revisions(&frames).is_empty());
-        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+        mesh.core.fan_out.earn_all();
         mesh.advance(Duration::from_secs(1));
         mesh.settle().await;
         assert_eq!(revisions(&frames), [1, 2]);
@@ -459,14 +457,14 @@ mod tests {
     #[actix_rt::test]
     async fn what_cannot_wait_is_told_as_missed() {
         let (mut mesh, writer, _, frames) = Box::pin(team()).await;
-        mesh.core.event_budget = 0;
+        mesh.core.fan_out.spend_all();
         for number in 0..20 {
             set(&mut mesh, writer, "a", json!("x".repeat(250_000))).await;
             assert!(revisions(&frames).is_empty(), "{number}");
         }
         let waiting = mesh.features.state.telling.waiting_bytes;
         assert!(waiting <= MAX_WAITING_BYTES + 260_000, "{waiting}");
-        mesh.core.event_budget = EVENT_FRAMES_PER_SECOND;
+        mesh.core.fan_out.earn_all();
         mesh.advance(Duration::from_secs(1));
         mesh.settle().await;
         // The oldest had no room here, and the newest none in the queue of the reader.

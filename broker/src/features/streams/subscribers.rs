@@ -9,6 +9,7 @@ use claudemesh_protocol::features::streams::{
     Edge, Position, StreamData, StreamDeleted, StreamGap, Subscribe, Subscribed, limits as wire,
 };
 use claudemesh_protocol::message::ServerMessage;
+use smallvec::SmallVec;
 
 use super::publishing::LOST_MS;
 use super::reading::{json_of, place};
@@ -104,8 +105,8 @@ impl Subscribers {
         self.0.retain(|at, one| match reader(cx, *at, one) {
             None => false,
             Some(_) if one.behind => true,
-            Some(peer) => {
-                push_all(peer, one, &mut frames);
+            Some(_) => {
+                push_all(cx, *at, one, &mut frames);
                 true
             }
         });
@@ -129,13 +130,12 @@ fn reader<'a>(cx: &'a MeshContext<'_>, at: PeerHandle, one: &Subscriber) -> Opti
     cx.rights().allows(&member.id, member.role, Capability::CanReadShared).then_some(peer)
 }
 
-fn hand_over(peer: &Peer, frame: ByteString) -> bool {
-    peer.socket.as_ref().is_some_and(|socket| socket.push(frame))
-}
-
 /// Pushes entries in order to one subscriber; what has no room is left for later.
-fn push_all(peer: &Peer, one: &mut Subscriber, frames: &mut [Frames<'_>]) {
-    for frame in frames {
+fn push_all(cx: &mut MeshContext<'_>, at: PeerHandle, one: &mut Subscriber, frames: &mut [Frames<'_>]) {
+    let Some(peer) = cx.roster().get(at) else { return };
+    let own = |entry: &Entry| entry.session_id == peer.session_id && entry.published_by == peer.member.as_str();
+    let own: SmallVec<[bool; 8]> = frames.iter().map(|frame| own(frame.entry)).collect();
+    for (frame, own) in frames.iter_mut().zip(own) {
         let place = frame.entry.place;
         if place < one.next {
             continue;
@@ -145,9 +145,8 @@ fn push_all(peer: &Peer, one: &mut Subscriber, frames: &mut [Frames<'_>]) {
             one.behind = true;
             return;
         }
-        let own = frame.entry.session_id == peer.session_id && frame.entry.published_by == peer.member.as_str();
         // Clients of before are not told of what they published themselves.
-        if (one.placed || !own) && !hand_over(peer, frame.get(one.placed)) {
+        if (one.placed || !own) && !cx.tell_one(at, frame.get(one.placed)) {
             one.behind = true;
             return;
         }
@@ -297,12 +296,12 @@ fn caught_up(
     };
     // A new subscription of the same connection began elsewhere; a stream that was made anew has other entries.
     let same = row.as_ref().is_some_and(|row| row.id == page.stream.id) && one.next == from;
-    if let (true, Some(peer)) = (same, reader(cx, at, one)) {
+    if same && reader(cx, at, one).is_some() {
         let first = page.entries.first().map_or(page.stream.next_offset, |entry| entry.place);
-        if first <= one.next || told_of_gap(peer, one, name, first) {
+        if first <= one.next || told_of_gap(cx, at, one, name, first) {
             let mut frames: Vec<Frames<'_>> = page.entries.iter().map(|entry| Frames::new(name, entry)).collect();
             (one.behind, one.fresh) = (false, false);
-            push_all(peer, one, &mut frames);
+            push_all(cx, at, one, &mut frames);
             let full = one.behind;
             one.behind = true;
             if full {
@@ -316,11 +315,11 @@ fn caught_up(
 }
 
 /// Tells of entries that are gone, up to `first`; `false` when even that has no room.
-fn told_of_gap(peer: &Peer, one: &mut Subscriber, stream: &str, first: i64) -> bool {
+fn told_of_gap(cx: &mut MeshContext<'_>, at: PeerHandle, one: &mut Subscriber, stream: &str, first: i64) -> bool {
     let gap = StreamGap { stream: stream.into(), from: number(one.next), to: number(first - 1) };
     // Clients of before know no such word.
-    let silent = one.fresh || peer.older;
-    if !silent && !hand_over(peer, ServerMessage::from(gap).write(None).into()) {
+    let silent = one.fresh || cx.roster().get(at).is_none_or(|peer| peer.older);
+    if !silent && !cx.tell_one(at, ServerMessage::from(gap).write(None).into()) {
         return false;
     }
     one.next = first;

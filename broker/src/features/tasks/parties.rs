@@ -19,10 +19,8 @@ use crate::refusal::Refusal;
 const STALE_MS: i64 = 15 * 60_000;
 /// A claim that was made outside of sessions, at a shell, is stale after this time: a day's work of a person.
 const STALE_AT_SHELL_MS: i64 = 86_400_000;
-/// Changes that wait for the next second of the budget of events.
+/// Changes that wait for room in the budget of events.
 const MAX_LATE: usize = 1_000;
-/// How long they wait.
-const RETRY_MS: i64 = 1_000;
 
 /// The session that the caller is or acts for.
 fn session<'a>(cx: &'a MeshContext<'_>, peer: &'a Peer) -> &'a Peer {
@@ -178,7 +176,7 @@ impl Late {
             let recipients = recipients(cx, news);
             // Who does not read misses it: what is in the list can be read there.
             if cx.tell(&news.event, Capability::CanReadShared, |peer| recipients.contains(&peer.handle)).is_none() {
-                return cx.wake_at("late", cx.mono_ms() + RETRY_MS);
+                return cx.wake_at("late", cx.room_for_event_ms());
             }
             self.0.pop_front();
         }
