@@ -25,7 +25,7 @@ const FRAMES_PER_SECOND: i64 = 60_000;
 /// Frames that it may spend at once after a quiet time.
 const BURST_FRAMES: i64 = FRAMES_PER_SECOND / 4;
 /// Sockets that are woken for events at once, and the time until the next ones are.
-const WAKE_AT_ONCE: usize = 25;
+const WAKE_AT_ONCE: usize = 50;
 const WAKE_EVERY: Duration = Duration::from_millis(1);
 
 /// See the module.
