@@ -1,15 +1,50 @@
-//! Prometheus metrics. No ids in labels: their number must not grow with users.
+//! Prometheus metrics: those of the broker itself, and what a feature makes its own with (`features/<feature>/metrics.rs`). No ids in
+//! labels: their number must not grow with users.
 
 use std::sync::LazyLock;
 
-use claudemesh_protocol::features::messaging::Priority;
+use prometheus::core::Collector;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::features::Features;
 
-/// Every metric of the broker, registered once.
+/// The process's registry, as scrapers expect.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "the prefix is a constant, and every test makes it")]
+    Registry::new_custom(Some("claudemesh".into()), None).expect("the prefix is a valid name")
+});
+
+/// Registers a metric.
+///
+/// # Panics
+/// Its name is not valid, or there is one of that name already: names are constants, and a test makes them all.
+#[expect(clippy::expect_used, reason = "names are constants, and every test makes them")]
+fn registered<M: Collector + Clone + 'static>(metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("a valid metric name");
+    REGISTRY.register(Box::new(metric.clone())).expect("names are unique");
+    metric
+}
+
+/// Makes a counter; its name gets the prefix `claudemesh_`.
+pub fn counter(name: &str, help: &str) -> IntCounter {
+    registered(IntCounter::new(name, help))
+}
+
+/// Makes counters with labels.
+pub fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    registered(IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    registered(IntGauge::new(name, help))
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+}
+
+/// The metrics of the broker itself.
 pub struct Metrics {
-    registry: Registry,
     /// Accepted hellos.
     pub connections: IntCounter,
     /// Refused hellos by code.
@@ -20,14 +55,6 @@ pub struct Metrics {
     pub connections_pending: IntGauge,
     /// Frames by feature and result (`ok` or the error code).
     pub frames: Frames,
-    /// Accepted messages by priority.
-    pub messages_routed: ByPriority,
-    /// Refused messages by code.
-    pub messages_rejected: IntCounterVec,
-    /// Deliveries pushed to sockets.
-    pub deliveries_pushed: IntCounter,
-    /// Deliveries dropped from a batch because they were acknowledged before it was written.
-    pub deliveries_unwritten: IntCounter,
     /// Messages not delivered because of the recipient's grants.
     pub dropped_by_grant: IntCounterVec,
     /// Ephemeral events dropped because a queue was full, or the mesh sent too many in that second.
@@ -42,12 +69,6 @@ pub struct Metrics {
     pub journal_seconds: Histogram,
     /// Seconds one frame spends in its handler.
     pub handler_seconds: Histogram,
-    /// Hook calls.
-    pub hook_requests: IntCounter,
-    /// Hook calls refused by the rate limit.
-    pub hook_limited: IntCounter,
-    /// `working` states that expired.
-    pub ttl_expired: IntCounter,
     /// 1 when the last storage operation worked.
     pub db_healthy: IntGauge,
     /// Meshes in memory.
@@ -82,48 +103,11 @@ impl Frames {
 
 const OK: &str = "ok";
 
-/// One counter a priority.
-pub struct ByPriority([IntCounter; Priority::ALL.len()]);
-
-impl ByPriority {
-    fn new(all: &IntCounterVec) -> Self {
-        Self(Priority::ALL.map(|priority| all.with_label_values(&[priority.as_str()])))
-    }
-
-    /// The counter of a priority.
-    pub fn of(&self, priority: Priority) -> &IntCounter {
-        &self.0[priority as usize]
-    }
-}
-
-/// The process's metrics. One registry per process, as scrapers expect.
+/// The metrics of the broker itself.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 impl Metrics {
-    #[expect(clippy::expect_used, reason = "names are constants, and every test makes them")]
     fn new() -> Self {
-        let registry = Registry::new_custom(Some("claudemesh".into()), None).expect("the prefix is a valid name");
-        let counter = |name: &str, help: &str| {
-            let metric = IntCounter::new(name, help).expect("a valid metric name");
-            registry.register(Box::new(metric.clone())).expect("names are unique");
-            metric
-        };
-        let counters = |name: &str, help: &str, label: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), label).expect("a valid metric name");
-            registry.register(Box::new(metric.clone())).expect("names are unique");
-            metric
-        };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help).expect("a valid metric name");
-            registry.register(Box::new(metric.clone())).expect("names are unique");
-            metric
-        };
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            let metric = Histogram::with_opts(options).expect("a valid metric name");
-            registry.register(Box::new(metric.clone())).expect("names are unique");
-            metric
-        };
         let seconds = [0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
         Self {
             connections: counter("connections_total", "Accepted hellos"),
@@ -131,13 +115,6 @@ impl Metrics {
             connections_active: gauge("connections_active", "Open connections that said hello"),
             connections_pending: gauge("connections_pending", "Sockets that have not said hello"),
             frames: Frames::new(counters("frames_total", "Client frames", &["feature", "result"])),
-            messages_routed: ByPriority::new(&counters("messages_routed_total", "Accepted messages", &["priority"])),
-            messages_rejected: counters("messages_rejected_total", "Refused messages", &["code"]),
-            deliveries_pushed: counter("deliveries_pushed_total", "Deliveries pushed to sockets"),
-            deliveries_unwritten: counter(
-                "deliveries_unwritten_total",
-                "Deliveries acknowledged before their batch was written",
-            ),
             dropped_by_grant: counters("messages_dropped_by_grant_total", "Deliveries refused by grants", &["grant"]),
             events_dropped: counter("events_dropped_total", "Ephemeral events dropped on a full queue"),
             answers_dropped: counter("answers_dropped_total", "Answers whose peer did not read and was closed"),
@@ -149,21 +126,40 @@ impl Metrics {
             ),
             journal_seconds: histogram("journal_seconds", "Seconds per journal transaction", &seconds),
             handler_seconds: histogram("handler_seconds", "Seconds one frame spends in its handler", &seconds),
-            hook_requests: counter("hook_requests_total", "Hook calls"),
-            hook_limited: counter("hook_requests_rate_limited_total", "Hook calls over the rate limit"),
-            ttl_expired: counter("working_expired_total", "Working states that expired"),
             db_healthy: gauge("db_healthy", "1 when the last storage operation worked"),
             meshes_active: gauge("meshes_active", "Meshes in memory"),
-            registry,
         }
     }
+}
 
-    /// The text exposition format.
-    pub fn render(&self) -> String {
-        let mut out = Vec::new();
-        if TextEncoder::new().encode(&self.registry.gather(), &mut out).is_err() {
-            return String::new();
+/// The text exposition format.
+pub fn render() -> String {
+    Features::register_metrics();
+    let mut out = Vec::new();
+    if TextEncoder::new().encode(&REGISTRY.gather(), &mut out).is_err() {
+        return String::new();
+    }
+    String::from_utf8(out).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_that_the_operators_page_names_is_shown_before_it_has_counted_anything() {
+        // A family whose labels appear with what is counted has nothing to show yet.
+        METRICS.connections_rejected.with_label_values(&["capacity"]);
+        let (page, shown) = (include_str!("../../docs/operations.md"), render());
+        let rows = page.lines().skip_while(|line| !line.starts_with("| Metric |")).skip(2);
+        let named = rows.take_while(|line| line.starts_with('|')).filter_map(|line| line.split(['`', '{']).nth(1));
+        let named: Vec<_> = named.filter(|name| *name != "messages_rejected_total").collect();
+        assert!(named.len() > 5, "{named:?}");
+        for name in named {
+            assert!(shown.contains(&format!("# TYPE claudemesh_{name} ")), "{name}: {shown}");
         }
-        String::from_utf8(out).unwrap_or_default()
+        for name in ["deliveries_pushed_total", "hook_requests_total", "messages_routed_total{priority=\"now\"}"] {
+            assert!(shown.contains(&format!("claudemesh_{name} ")), "{name}");
+        }
     }
 }

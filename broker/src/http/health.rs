@@ -7,7 +7,7 @@ use claudemesh_protocol::error::ErrorCode;
 use serde_json::json;
 
 use super::State;
-use crate::metrics::METRICS;
+use crate::metrics::{self, METRICS};
 use crate::refusal::Refusal;
 
 /// Storage must answer within this time to count as up.
@@ -59,7 +59,7 @@ pub(super) async fn metrics(state: State, request: HttpRequest) -> Result<HttpRe
         let message = "metrics are for this machine; `metrics_listen` opens an address for others";
         return Err(Refusal::new(ErrorCode::Forbidden, message));
     }
-    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(METRICS.render()))
+    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(metrics::render()))
 }
 
 /// A process of this machine asks by itself, and not for somebody else.

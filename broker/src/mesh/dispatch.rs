@@ -32,6 +32,9 @@ pub trait Feature: Sized + 'static {
     /// What it remembers while the mesh is in memory: a cache of storage.
     type Memory: Default + Send + 'static;
 
+    /// Registers its metrics, if it has some.
+    fn register_metrics() {}
+
     /// Reads its memory from storage: at the first use of a mesh, after a crash, after a sleep.
     ///
     /// # Errors
@@ -217,6 +220,11 @@ macro_rules! feature_table {
             /// The named bounds of all features.
             pub(crate) fn quotas() -> Vec<&'static $crate::quota::Quota> {
                 [$(<$feature>::QUOTAS,)*].concat()
+            }
+
+            /// Registers the metrics of all features: one that has counted nothing yet is shown as 0.
+            pub(crate) fn register_metrics() {
+                $(<$feature>::register_metrics();)*
             }
 
             /// The routes of all features.

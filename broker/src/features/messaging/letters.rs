@@ -8,10 +8,10 @@ use claudemesh_protocol::target::Target;
 
 use super::send::{admit, build, message_id, route};
 use super::state::MessagingMemory;
+use crate::features::messaging::metrics::METRICS;
 use crate::mesh::context::MeshContext;
 use crate::mesh::letter::{Author, Letter};
 use crate::mesh::peers::{Member, Peer, Role};
-use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
 /// The key of messages that no member wrote; their `senderPubkey` is what stands for their member.
@@ -20,7 +20,7 @@ pub(super) const NO_KEY: PublicKey = PublicKey::from_bytes([0; 32]);
 /// Sends a letter. One that nobody can get is counted and left out: its feature waits for no answer.
 pub(super) fn deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &Letter) {
     if let Err(refusal) = try_deliver(memory, cx, letter) {
-        METRICS.messages_rejected.with_label_values(&[refusal.code.as_str()]).inc();
+        METRICS.rejected.with_label_values(&[refusal.code.as_str()]).inc();
         tracing::debug!(mesh.id = %cx.mesh_id(), code = refusal.code.as_str(), error = %refusal, "a letter was not sent");
     }
 }

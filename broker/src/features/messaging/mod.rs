@@ -4,6 +4,7 @@
 mod abuse_tests;
 pub mod journaling;
 mod letters;
+mod metrics;
 mod quota;
 mod receipts;
 pub mod recent_messages;
@@ -14,6 +15,8 @@ pub mod state;
 pub mod store;
 #[cfg(test)]
 mod tests;
+
+use std::sync::LazyLock;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{
@@ -47,6 +50,10 @@ impl Feature for Messaging {
     const NAME: &'static str = "messaging";
     type Request = Request;
     type Memory = MessagingMemory;
+
+    fn register_metrics() {
+        LazyLock::force(&metrics::METRICS);
+    }
 
     async fn load(storage: &MeshDb) -> Result<MessagingMemory, DbError> {
         let waiting = store::pending_counts(storage).await?;

@@ -19,6 +19,7 @@ use super::recent_messages::{Entry, Receipt};
 use super::state::{Journaled, MessagingMemory, UnsettledMessage};
 use super::store::types::NewMessage;
 use super::{journaling, quota};
+use crate::features::messaging::metrics::METRICS;
 use crate::journal::BATCH_ROWS;
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::events::MeshEvent;
@@ -27,7 +28,6 @@ use crate::mesh::outcome::{Outcome, ReplyTo};
 use crate::mesh::peers::{Peer, PeerHandle, Roster, Sending};
 use crate::mesh::resolve::{Recipient, Route, Routed};
 use crate::mesh::topics;
-use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
 /// What a push has beside body and target, roughly.
@@ -48,7 +48,7 @@ pub(super) fn send(
         Ok(Some(ack)) => Ok(Outcome::Answer(Ack { id: own_id(cx), ..ack })),
         Ok(None) => Ok(Outcome::Silent),
         Err(refusal) => {
-            METRICS.messages_rejected.with_label_values(&[refusal.code.as_str()]).inc();
+            METRICS.rejected.with_label_values(&[refusal.code.as_str()]).inc();
             let older = cx.asker().is_ok_and(|peer| peer.older);
             Ok(Outcome::Answer(refused(own_id(cx), refusal, older)))
         }
@@ -335,7 +335,7 @@ pub(super) fn admit(
     reply: Option<ReplyTo>,
 ) {
     let (seq, priority, id) = (message.seq, message.priority, message.id.clone());
-    METRICS.messages_routed.of(priority).inc();
+    METRICS.routed.of(priority).inc();
     let frame = push_frame(cx.roster(), &message);
     let now = cx.now_ms();
     if message.sender_key != NO_KEY {
@@ -434,7 +434,7 @@ pub(super) fn hand_over(
 ) -> bool {
     let Some(socket) = &peer.socket else { return false };
     let Some(mark) = socket.push_marked(frame.clone()) else { return false };
-    METRICS.deliveries_pushed.inc();
+    METRICS.pushed.inc();
     let entry = InFlight {
         seq: message.seq,
         priority: message.priority,

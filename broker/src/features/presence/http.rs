@@ -5,10 +5,10 @@ use claudemesh_protocol::crypto::http::sha256_hex;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::{HookSetStatus, HookSetStatusResult};
 
+use super::metrics::METRICS;
 use crate::http::State;
 use crate::http::auth::Body;
 use crate::mesh::attach::cut;
-use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
 crate::routes! {

@@ -2,11 +2,13 @@
 
 mod announce;
 pub mod http;
+mod metrics;
 #[cfg(test)]
 mod tests;
 mod totals;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::LazyLock;
 
 use claudemesh_protocol::call::{Nothing, Sessions};
 use claudemesh_protocol::error::ErrorCode;
@@ -33,7 +35,6 @@ use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::own_sessions::{confirm, sessions_of};
 use crate::mesh::peers::{Peer, PeerHandle, Roster, StatusSource};
-use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
 /// Peers in one list; a larger mesh shows those that are here first, and of them its oldest connections.
@@ -57,6 +58,10 @@ impl Feature for Presence {
     const NAME: &'static str = "presence";
     type Request = Request;
     type Memory = PresenceMemory;
+
+    fn register_metrics() {
+        LazyLock::force(&metrics::METRICS);
+    }
 
     async fn load(storage: &MeshDb) -> Result<PresenceMemory, DbError> {
         let totals = sessions::totals(storage).await?;
@@ -222,7 +227,7 @@ fn expire_working(cx: &mut MeshContext<'_>) {
         .map(|peer| peer.handle)
         .collect();
     for peer in expired {
-        METRICS.ttl_expired.inc();
+        metrics::METRICS.working_expired.inc();
         cx.set_status(peer, PeerStatus::Idle, StatusSource::Expired);
     }
 }

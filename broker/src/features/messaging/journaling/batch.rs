@@ -11,11 +11,11 @@ use super::super::send::answer_all;
 use super::super::state::{AfterCommit, Journaled, MessagingMemory, UnsettledMessage};
 use super::super::store::types::{MessagingPart, NewDelivery, RecipientKind};
 use super::backlog::{look, pull_now, refill};
+use crate::features::messaging::metrics::METRICS;
 use crate::journal::{Batch, Part};
 use crate::mesh::context::{FlushWanted, MeshContext};
 use crate::mesh::peers::PeerHandle;
 use crate::mesh::resolve::Recipient;
-use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
 /// Rows that one batch of a mesh hands over.
@@ -131,7 +131,7 @@ fn failed(memory: &mut MessagingMemory, open: &UnsettledMessage, refusal: &Refus
         memory.count_delivered(&recipient.key, recipient.copy, open.message.priority);
     }
     let code = refusal.code;
-    METRICS.messages_rejected.with_label_values(&[code.as_str()]).inc();
+    METRICS.rejected.with_label_values(&[code.as_str()]).inc();
     Ack {
         queued: false,
         error: Some(format!("{}: {}", code.as_str(), refusal.message)),

@@ -7,8 +7,8 @@ use super::super::receipts;
 use super::super::send::answer_all;
 use super::super::state::{Journaled, MessagingMemory};
 use super::super::store::types::StageUpdate;
+use crate::features::messaging::metrics::METRICS;
 use crate::mesh::context::{FlushWanted, MeshContext};
-use crate::metrics::METRICS;
 
 /// Receipts that make a batch of their own; fewer wait for company until the next tick.
 const MANY_STAGES: usize = 2_048;
@@ -35,7 +35,7 @@ pub(in crate::features::messaging) fn received(
     }
     if unwritten {
         memory.pending_rows = memory.pending_rows.saturating_sub(1);
-        METRICS.deliveries_unwritten.inc();
+        METRICS.unwritten.inc();
     } else {
         memory.stages.push(StageUpdate {
             mesh_id: cx.mesh_id().clone(),
