@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use claudemesh_testkit::broker::{Builder, Database};
-use claudemesh_testkit::host::{Host, PATIENCE};
+use claudemesh_testkit::host::PATIENCE;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::team::{Team, options, program, stderr, stdout};
+use super::team::{Team, program, session, stderr, stdout};
 
 const SCRIPT: &str = include_str!("older_broker.json");
 /// Verbs that wait for an answer that never comes take five seconds.
@@ -159,8 +159,7 @@ async fn a_session_is_back_in_its_groups_after_the_broker_restarted() -> Result<
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     config["groups"] = json!([{"name": "qa", "role": "lead"}, {"name": "dev"}]);
     std::fs::write(&path, config.to_string())?;
-    let session = Host::start(options(&team.ann, "ann-1", "AnnS")).await?;
-    stand_in.hears("session_hello", 1).await?;
+    let session = session(&team.ann, "ann-1", "AnnS").await?;
     assert_eq!(stand_in.heard("join_group"), Vec::<Value>::new(), "the first hello brings them");
     stand_in.restart();
     let joined = stand_in.hears("join_group", 2).await?;

@@ -182,8 +182,15 @@ async fn preview(request: HttpRequest, state: State, path: web::Path<String>) ->
     count_attempt(&state, &request)?;
     let code = path.into_inner().to_ascii_uppercase();
     let invite = store::invite_by_code(&state.db, &code).await?.ok_or(ErrorCode::NotFound)?;
-    let revoked = invite.revoked_at_ms.is_some();
+    let revoked = invite.revoked_at_ms.is_some() || is_withdrawn(&state, &invite).await?;
     Ok(HttpResponse::Ok().json(serde_json::json!({"mesh_id": invite.mesh_id, "revoked": revoked})))
+}
+
+/// Whether an invite lets no one in any more because the member that made it may not invite now.
+async fn is_withdrawn(state: &AppState, invite: &Invite) -> Result<bool, DbError> {
+    let Some(mesh) = meshes::load(&state.db, &invite.mesh_id).await? else { return Ok(false) };
+    let (storage, signer) = (state.storage(&mesh.id), &invite.created_by_key);
+    Ok(*signer != mesh.owner_pubkey && !store::may_invite(&storage, signer, invite.role).await?)
 }
 
 /// v2: the new member proves its ed25519 key, which is what the mesh enrols; the x25519 key only receives the root key.
