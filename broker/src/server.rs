@@ -41,6 +41,13 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// The last bytes of the last socket are with its worker; time to write them.
 const FLUSH: Duration = Duration::from_millis(20);
 
+/// Time between two looks for meshes that sleep and have something to do.
+const WAKE_LOOK_MS: i64 = 5_000;
+/// They are loaded so long before.
+const WAKE_AHEAD_MS: i64 = 15_000;
+/// Pause before a mesh is asked for again that could not be loaded: the workers start, or storage is away.
+const WAKE_AGAIN: Duration = Duration::from_millis(50);
+
 /// Time between two rounds of upkeep.
 const UPKEEP_MS: i64 = 3_600_000;
 /// Meshes deleted within this time are looked at again by each round: 7 days.
@@ -121,6 +128,7 @@ pub struct RunningBroker {
     server: actix_web::dev::ServerHandle,
     journal: tokio::task::JoinHandle<()>,
     upkeep: tokio::task::JoinHandle<()>,
+    waker: tokio::task::JoinHandle<()>,
     traffic: OpenConnections,
     #[cfg(unix)]
     _socket_file: Option<SocketFile>,
@@ -189,6 +197,7 @@ impl Broker {
         let quiet = tokio::spawn(when_idle(deps.on_quiet));
         let erase_wanted = Arc::<tokio::sync::Notify>::default();
         let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone(), erase_wanted.clone()));
+        let (waker_db, waker_clock) = (db.clone(), deps.clock.clone());
         let state = http::state(AppState {
             db,
             journal,
@@ -258,6 +267,7 @@ impl Broker {
         let server = server.run();
         let handle = server.handle();
         actix_rt::spawn(server);
+        let waker = tokio::spawn(wake_sleeping(waker_db, waker_clock, directory.clone()));
         tracing::info!(address = %addr, workers, "broker started");
         Ok(RunningBroker {
             addr,
@@ -267,6 +277,7 @@ impl Broker {
             server: handle,
             journal: writer,
             upkeep,
+            waker,
             traffic,
             #[cfg(unix)]
             _socket_file: socket_file,
@@ -301,12 +312,33 @@ impl RunningBroker {
         tokio::time::sleep(FLUSH).await;
         self.server.stop(false).await;
         self.upkeep.abort();
+        self.waker.abort();
         self.quiet.abort();
         drop(self.directory);
         if tokio::time::timeout(DRAIN_DEADLINE, self.journal).await.is_err() {
             tracing::warn!("the journal did not end in time");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Loads meshes in which something is due although nobody is there.
+async fn wake_sleeping(db: Db, clock: SharedClock, directory: Directory) {
+    loop {
+        let mut again = false;
+        match Features::due(&db, clock.now_ms().saturating_add(WAKE_AHEAD_MS)).await {
+            Ok(meshes) => {
+                for mesh in meshes {
+                    again |= directory.get(&mesh).await.is_err_and(|refusal| refusal.code.retryable());
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "it could not be read which meshes have something to do"),
+        }
+        if again {
+            tokio::time::sleep(WAKE_AGAIN).await;
+            continue;
+        }
+        clock.sleep_until(clock.mono_ms() + WAKE_LOOK_MS).await;
     }
 }
 

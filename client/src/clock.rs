@@ -28,6 +28,11 @@ pub fn ask_local_offset() {
     }
 }
 
+/// Where the machine is: UTC when that is not known.
+pub fn local_offset() -> UtcOffset {
+    LOCAL_OFFSET.get().copied().unwrap_or(UtcOffset::UTC)
+}
+
 /// An ISO time as people read it in every verb: `2026-11-21 20:03`, the time of this machine; with `UTC` behind it when the
 /// machine's own is not known. What is no time stays as it is, made harmless.
 pub fn shown(iso: &str) -> Cow<'_, str> {

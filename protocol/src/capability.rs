@@ -34,7 +34,7 @@ macro_rules! capabilities {
 
 capabilities! {
     CanInvite = "canInvite", "Make invites and revoke them.";
-    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks and streams of others.";
+    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks and streams of others; cancel and pause schedules of others.";
     CanManageMembers = "canManageMembers", "Rename and remove other members. Roles are the owner's.";
     CanManagePermissions = "canManagePermissions", "Give capabilities to others and take them away.";
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";

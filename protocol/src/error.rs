@@ -119,6 +119,7 @@ codes! {
     TaskNotClaimable = "task_not_claimable", Conflict, 409, false, "The task is claimed, done or blocked; see `current`.";
     TopicNotFound = "topic_not_found", NotFound, 404, false, "No such topic.";
     NoClock = "no_clock", NotFound, 404, false, "The mesh has no clock; `set_clock` starts one.";
+    InvalidCron = "invalid_cron", BadRequest, 400, false, "The cron expression is malformed or never comes; the message says why.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
     Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";
     AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";

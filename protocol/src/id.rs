@@ -122,6 +122,8 @@ text_id! {
     TaskId;
     /// Row id of a stream.
     StreamId;
+    /// Row id of a schedule entry.
+    ScheduleId;
 }
 
 /// An ed25519 public key (32 bytes), 64 lower-case hex digits on the wire: member, session or owner.

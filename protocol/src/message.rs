@@ -246,6 +246,8 @@ wire_features! {
     Streams => features::streams,
     /// The simulated clock.
     Clock => features::clock,
+    /// Messages that are sent later.
+    Schedules => features::schedules,
     /// What the mesh remembers.
     Memory => features::memory,
     /// What each session works on.

@@ -13,6 +13,7 @@ use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::meshes::{PatchMesh, PatchSettings};
 use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
+use claudemesh_protocol::features::schedules::ScheduleClock;
 use claudemesh_protocol::features::topics::Visibility;
 use diesel::deserialize::QueryableByName;
 use diesel::sql_types::Text;
@@ -33,6 +34,7 @@ use crate::features::memory::store as memory;
 use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use crate::features::messaging::store::{self as messaging, BacklogCursor, Queues};
+use crate::features::schedules::store as schedules;
 use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Write};
 use crate::features::streams::store::{self as streams, Stream};
 use crate::features::tasks::store::{self as tasks, Task};
@@ -170,6 +172,25 @@ store_suite! {
         clock::act(&here, begin, NOW, Some(owner.id.clone())).await.unwrap();
         let value = Act::Set { value: "1".into(), expires_at_ms: Some(NOW + 1) };
         state::write(&here, Write { act: value, ..removal.clone() }).await.unwrap();
+        let planned = schedules::Asked {
+            member: owner.id.clone(),
+            manages: true,
+            now_ms: NOW,
+            sim_ms: None,
+            quotas: Quotas::default(),
+        };
+        for clock in ["wall", "mesh"] {
+            let entry = schedules::Row {
+                id: format!("entry-of-home-{clock}"),
+                member_id: owner.id.to_string(),
+                cron: Some("@daily".into()),
+                zone: "UTC".into(),
+                clock: clock.into(),
+                state: "active".into(),
+                ..schedules::Row::default()
+            };
+            schedules::change(&here, schedules::Change::Create(Box::new(entry)), planned.clone()).await.unwrap();
+        }
         let task = |act| tasks::Change {
             act,
             by: tasks::By { member: owner.id.to_string(), name: "Ada".into(), manages: true, ..tasks::By::default() },
@@ -446,6 +467,27 @@ store_suite! {
         check!("presence::newest_seen", presence::newest_seen(&db_there), |seen: Result<Option<i64>, DbError>| {
             seen.unwrap().is_none()
         });
+        let cancel = schedules::Change::Cancel("entry-of-home-wall".into());
+        check!("schedules::change", schedules::change(&there, cancel, planned), |done: Result<_, WriteError<schedules::Refused>>| {
+            matches!(done, Err(WriteError::Refused(schedules::Refused::Missing)))
+        });
+        check!(
+            "schedules::due",
+            schedules::due(&db_there, ScheduleClock::Wall, i64::MAX, &Default::default(), 9, 99),
+            |found: Result<(Vec<_>, Option<i64>), DbError>| found.unwrap() == (vec![], None)
+        );
+        check!("schedules::list", schedules::list(&db_there, &schedules::Filter::default(), 9), |page: Result<schedules::Page, DbError>| {
+            page.unwrap() == schedules::Page::default()
+        });
+        check!("schedules::used", schedules::used(&db_there, None), |used: Result<schedules::Weight, DbError>| {
+            used.unwrap() == schedules::Weight::default()
+        });
+        check!("schedules::end_all", schedules::end_all(&there, &owner.id, NOW), |done: Result<usize, DbError>| done.unwrap() == 0);
+        check!("schedules::rearm", schedules::rearm(&there, 0), |done: Result<(), DbError>| done.is_ok());
+        let entries = schedules::list(&of(&db, &home.id), &schedules::Filter::default(), 9).await.unwrap().rows;
+        let sent = |row| schedules::Sent { row, fired: 1, missed: 0, error: None, next_ms: None, now_ms: NOW };
+        let sent: Vec<_> = entries.into_iter().map(sent).collect();
+        check!("schedules::advance", schedules::advance(&there, sent), |done: Result<(), DbError>| done.is_ok());
         check!("clock::act", clock::act(&there, clock::Act::Stop, NOW, None), |done: Result<_, WriteError<_>>| {
             matches!(done, Err(WriteError::Refused(clock::NoClock)))
         });

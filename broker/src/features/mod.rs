@@ -15,6 +15,7 @@ pub mod meshes;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;
+pub mod schedules;
 pub mod state;
 pub mod streams;
 pub mod tasks;
@@ -32,6 +33,7 @@ crate::feature_table! {
     tasks: Tasks => tasks::Tasks,
     streams: Streams => streams::Streams,
     clock: Clock => clock::Clock,
+    schedules: Schedules => schedules::Schedules,
     memory: Memory => memory::Memory,
     contexts: Contexts => contexts::Contexts,
     info: Info => info::Info,

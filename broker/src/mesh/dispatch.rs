@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use claudemesh_protocol::call::{Call, ServerBody};
 use claudemesh_protocol::features::info::MeshInfoResult;
-use claudemesh_protocol::id::MemberId;
+use claudemesh_protocol::id::{MemberId, MeshId};
 use claudemesh_protocol::session::HelloAck;
 
 use super::context::{FlushWanted, MeshContext};
@@ -89,6 +89,16 @@ pub trait Feature: Sized + 'static {
     ) -> impl Future<Output = Result<(), DbError>> + Send {
         let _ = (storage, member, quotas, info);
         ready(Ok(()))
+    }
+
+    /// Meshes in which it has something to do until a time (Unix milliseconds), whether anybody is there or not. The broker loads
+    /// those that sleep. Asked every few seconds, over all meshes.
+    ///
+    /// # Errors
+    /// Storage; it is asked again.
+    fn due(db: &Db, until_ms: i64) -> impl Future<Output = Result<Vec<MeshId>, DbError>> + Send {
+        let _ = (db, until_ms);
+        ready(Ok(vec![]))
     }
 
     /// Once an hour, over all meshes of the broker: removes what nobody will ask for again. Returns how much that was.
@@ -356,6 +366,15 @@ macro_rules! feature_table {
             ) -> Result<(), $crate::db::DbError> {
                 $(<$feature>::describe_stored(storage, member, quotas, info).await?;)*
                 Ok(())
+            }
+
+            /// Meshes in which some feature has something to do until a time, each as often as features name it.
+            pub(crate) async fn due(
+                db: &$crate::db::Db, until_ms: i64,
+            ) -> Result<Vec<claudemesh_protocol::id::MeshId>, $crate::db::DbError> {
+                let mut all = Vec::new();
+                $(all.extend(<$feature>::due(db, until_ms).await?);)*
+                Ok(all)
             }
 
             /// The hourly clean-up of every feature, over all meshes; `false` when one of them failed.

@@ -49,6 +49,11 @@ pub enum MeshEvent {
     },
     /// A feature wrote a message; see [`super::context::MeshContext::deliver`].
     Letter(Box<Letter>),
+    /// The mesh's own clock shows another time, or was paused or resumed. Told once when the mesh is loaded, then with each change.
+    SimulatedTime {
+        /// Unix milliseconds; `None`: there is no such clock.
+        sim_ms: Option<i64>,
+    },
     /// The mesh ends after this: what a feature has still to write, it admits as work now.
     Stopping,
     /// Once a second.

@@ -4,6 +4,8 @@ use claudemesh_protocol::features::messaging::Priority;
 use claudemesh_protocol::id::MemberId;
 use claudemesh_protocol::target::TargetField;
 
+use super::outcome::ReplyTo;
+
 /// Whose message it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Author {
@@ -32,4 +34,8 @@ pub struct Letter {
     pub body: String,
     /// The message it answers.
     pub reply_to_id: Option<String>,
+    /// Idempotency key: a second letter of the same author with it is the same message, also on the next broker.
+    pub key: Option<String>,
+    /// Who learns what becomes of it, as the sender of a message does: an `ack`, or a refusal. `None`: nobody waits.
+    pub reply: Option<ReplyTo>,
 }

@@ -26,6 +26,7 @@ mod postgres_tls;
 mod presence;
 mod receipts;
 mod retry;
+mod schedules;
 mod slow_reader;
 mod state;
 mod streams;

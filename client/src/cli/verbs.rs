@@ -48,6 +48,8 @@ verbs! {
         Task => crate::features::tasks::cli::TaskArgs,
         Stream => crate::features::streams::cli::StreamArgs,
         Clock => crate::features::clock::cli::ClockArgs,
+        Remind => crate::features::schedules::cli::RemindArgs,
+        Schedule => crate::features::schedules::cli::ScheduleArgs,
         Remember => crate::features::memory::cli::RememberArgs,
         Recall => crate::features::memory::cli::RecallArgs,
         Forget => crate::features::memory::cli::ForgetArgs,

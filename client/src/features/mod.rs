@@ -24,6 +24,7 @@ pub mod notify;
 pub mod permissions;
 pub mod presence;
 pub mod questions;
+pub mod schedules;
 pub mod state;
 pub mod status_line;
 pub mod streams;

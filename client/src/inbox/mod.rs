@@ -255,6 +255,9 @@ impl Mail<'_> {
             if let Some(member) = &pick.only_from {
                 next = next.filter(messages::sender_member.eq(member));
             }
+            if pick.reminders_only {
+                next = next.filter(messages::subtype.eq("reminder"));
+            }
             if !pick.muted.is_empty() {
                 next = next.filter(messages::sender_pubkey.ne_all(&pick.muted));
             }
@@ -286,6 +289,8 @@ pub struct Pick {
     pub urgent_only: bool,
     /// Only what this member (key) wrote.
     pub only_from: Option<String>,
+    /// Only what was scheduled as a reminder.
+    pub reminders_only: bool,
     /// Keys of senders whose messages stay: sessions of one member are heard one by one.
     pub muted: Vec<String>,
 }

@@ -22,6 +22,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::task_tools,
     MeshServer::stream_tools,
     MeshServer::clock_tools,
+    MeshServer::schedule_tools,
     MeshServer::memory_tools,
     MeshServer::context_tools,
     MeshServer::info_tools,

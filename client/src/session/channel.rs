@@ -250,7 +250,11 @@ impl ChannelWriter<'_> {
         match self.mode {
             MessageMode::Push => self.push().await,
             MessageMode::Inbox => self.notice().await,
-            MessageMode::Off => Ok(()),
+            // What the member itself told to come at its time is let through.
+            MessageMode::Off => {
+                while self.session.routes.channel_is_open() && self.write_notes().await? {}
+                Ok(())
+            }
         }
     }
 
@@ -318,9 +322,12 @@ impl ChannelWriter<'_> {
         let muted = self.loud.muted();
         let limit = BATCH.min(i64::try_from(self.loud.room()).unwrap_or(BATCH));
         let (dir, tag) = (self.session.config_dir().to_path_buf(), self.bound.tag.clone());
+        let is_off = self.mode == MessageMode::Off;
+        let own = is_off.then(|| self.bound.connection.identity().member.public().to_hex());
         let taken = admitted.run(move |mail| {
             let waiting = mail.count_unshown()?;
-            let pick = Pick { limit, urgent_only: waiting > BACKLOG, muted, ..Pick::default() };
+            let urgent_only = is_off || waiting > BACKLOG;
+            let pick = Pick { limit, urgent_only, only_from: own, reminders_only: is_off, muted };
             let claimed = mail.claim(CHANNEL, &pick, now)?;
             let notes: Vec<(Message, ChannelNote)> = claimed
                 .into_iter()
@@ -336,7 +343,7 @@ impl ChannelWriter<'_> {
         let (taken, left) = taken.await?;
         drop(pulling);
         if taken.is_empty() {
-            if left > 0 {
+            if left > 0 && !is_off {
                 self.digest(left).await;
             }
             return Ok(false);

@@ -218,6 +218,16 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     })?;
     calls.make(ann, "clock set", &["clock", "set", "10"])?;
     calls.plain(ann, &["clock", "clock pause", "clock resume", "clock stop"])?;
+    for (noun, verb) in [("remind", "remind"), ("schedule", "schedule msg")] {
+        let new: Vec<&str> = verb.split(' ').chain(["look at the build", "--in", "2h"]).collect();
+        let id = calls.make(ann, verb, &new)?["scheduledId"].as_str().context("an id")?.to_owned();
+        calls.plain(ann, &[&format!("{noun} list")])?;
+        for action in ["pause", "resume"] {
+            calls.make(ann, &format!("{noun} {action}"), &[noun, action, &id])?;
+        }
+        calls.make(ann, &format!("{noun} edit"), &[noun, "edit", &id, "--cron", "@daily"])?;
+        calls.make(ann, &format!("{noun} cancel"), &[noun, "cancel", &id])?;
+    }
     calls.make(ann, "state delete", &["state", "delete", "build"])?;
     calls.make(ann, "context share", &["context", "share", "making calls"])?;
     calls.make(ann, "context get", &["context", "get", "calls"])?;

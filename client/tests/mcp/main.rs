@@ -33,6 +33,7 @@ mod proxy;
 mod questions;
 mod reading;
 mod routes;
+mod schedules;
 mod sdk_client;
 mod shell;
 mod state;

@@ -29,8 +29,11 @@ async fn every_listed_tool_works() -> Result<()> {
     ann.call("mesh_set_clock", json!({"speed": 1})).await?;
     let kept = bob.call("remember", json!({"content": "to be forgotten"})).await?.text;
     let kept = kept.split(' ').nth(1).context("an id")?.to_owned();
+    let planned = bob.call("schedule_reminder", json!({"message": "to be cancelled", "cron": "@yearly"})).await?;
+    let planned = planned.structured["scheduledId"].as_str().context("an id")?.to_owned();
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
+        ("cancel_scheduled", json!({"id": planned})),
         ("check_messages", json!({})),
         ("claim_task", json!({"id": first})),
         ("complete_task", json!({"id": first, "result": "green"})),
@@ -47,6 +50,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("list_contexts", json!({})),
         ("list_memories", json!({})),
         ("list_peers", json!({"mesh_slug": "team"})),
+        ("list_scheduled", json!({})),
         ("list_state", json!({})),
         ("list_streams", json!({})),
         ("list_tasks", json!({"status": "completed"})),
@@ -67,6 +71,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("remember", json!({"content": "ports above 1024 are free", "tags": ["net"]})),
         ("reopen_task", json!({"id": first})),
         ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
+        ("schedule_reminder", json!({"message": "look at the build", "in_seconds": 7200})),
         ("send_message", json!({"to": ["AnnS", "*"], "message": "to all", "priority": "low"})),
         ("set_profile", json!({"title": "QA", "capabilities": ["tests"]})),
         ("set_state", json!({"key": "build", "value": {"green": true}})),

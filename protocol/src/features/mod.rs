@@ -13,6 +13,7 @@ pub mod meshes;
 pub mod messaging;
 pub mod moderation;
 pub mod presence;
+pub mod schedules;
 pub mod state;
 pub mod streams;
 pub mod tasks;

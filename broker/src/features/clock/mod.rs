@@ -66,6 +66,7 @@ impl Feature for Clock {
 
     fn started(memory: &mut ClockMemory, cx: &mut MeshContext<'_>) {
         memory.offset_ms = cx.believed_ms().saturating_sub(cx.mono_ms());
+        memory.show(cx);
         let Some(clock) = memory.clock.as_ref().filter(|clock| !clock.paused) else { return };
         // A short restart does not stop the simulation; after a long one everyone was away.
         if memory.now_ms(cx).saturating_sub(clock.saved_at_ms) > RETURN_MS {
@@ -125,6 +126,7 @@ impl ClockMemory {
             self.told = 0;
         }
         self.clock = clock;
+        self.show(cx);
         self.tell(cx);
         self.arm(cx);
         match &self.clock {
@@ -136,6 +138,11 @@ impl ClockMemory {
             Some(clock) if clock.auto_paused && !is_empty(cx) => self.by_itself(cx, Act::Back),
             _ => {}
         }
+    }
+
+    /// Says to the other features what it shows.
+    fn show(&self, cx: &mut MeshContext<'_>) {
+        cx.emit(MeshEvent::SimulatedTime { sim_ms: self.clock.as_ref().map(|clock| clock.sim_ms) });
     }
 
     fn arm(&self, cx: &mut MeshContext<'_>) {

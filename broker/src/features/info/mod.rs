@@ -34,6 +34,7 @@ impl Feature for Info {
             tables: vec![],
             collections: vec![],
             clock: None,
+            schedules: 0,
             topics: vec![],
             limits: vec![],
             members: u32::try_from(members).unwrap_or(u32::MAX),

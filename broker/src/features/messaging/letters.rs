@@ -1,12 +1,12 @@
 //! Messages that features write: checked, routed, queued and pushed as those of peers are.
 
 use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::Send;
+use claudemesh_protocol::features::messaging::{Response as Messaging, Send};
 use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::target::Target;
 
-use super::send::{admit, build, message_id, route};
+use super::send::{admit, build, message_id, retry, route};
 use super::state::MessagingMemory;
 use crate::features::messaging::metrics::METRICS;
 use crate::mesh::context::MeshContext;
@@ -17,11 +17,14 @@ use crate::refusal::Refusal;
 /// The key of messages that no member wrote; their `senderPubkey` is what stands for their member.
 pub(super) const NO_KEY: PublicKey = PublicKey::from_bytes([0; 32]);
 
-/// Sends a letter. One that nobody can get is counted and left out: its feature waits for no answer.
+/// Sends a letter. One that nobody can get is counted and left out; its feature learns of it if it waits for an answer.
 pub(super) fn deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &Letter) {
     if let Err(refusal) = try_deliver(memory, cx, letter) {
         METRICS.rejected.with_label_values(&[refusal.code.as_str()]).inc();
         tracing::debug!(mesh.id = %cx.mesh_id(), code = refusal.code.as_str(), error = %refusal, "a letter was not sent");
+        if let Some(to) = &letter.reply {
+            cx.refuse(to, refusal);
+        }
     }
 }
 
@@ -37,11 +40,19 @@ fn try_deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &
     if letter.body.len() + letter.nonce.len() > limits::MAX_MESSAGE_CHARS {
         return Err(ErrorCode::PayloadTooLarge.into());
     }
+    let id = message_id(cx.mesh_id(), &sender.member, letter.key.as_deref());
+    if letter.key.is_some()
+        && let Some(ack) = retry(memory, &id, None, letter.reply.as_ref())?
+    {
+        if let (Some(to), Some(ack)) = (&letter.reply, ack) {
+            cx.reply(to, &Messaging::from(ack).into());
+        }
+        return Ok(());
+    }
     if memory.is_full() {
         return Err(ErrorCode::Busy.into());
     }
     let (routed, topic) = route(cx, &sender, &[], &targets)?;
-    let id = message_id(cx.mesh_id(), &sender.member, None);
     let send = Send {
         target_spec: letter.to.clone(),
         priority: letter.priority,
@@ -49,10 +60,11 @@ fn try_deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &
         ciphertext: letter.body.clone(),
         subtype: letter.subtype.clone(),
         reply_to_id: letter.reply_to_id.clone(),
+        client_message_id: letter.key.clone(),
         ..Send::default()
     };
     let message = build(memory, cx, &sender, id, send, topic);
-    admit(memory, cx, message, routed, None);
+    admit(memory, cx, message, routed, letter.reply.clone());
     Ok(())
 }
 
@@ -84,7 +96,7 @@ mod tests {
     fn letter(from: Author, to: &str, body: &str) -> Letter {
         let subtype = Some("reminder".into());
         let (to, body) = (to.into(), body.into());
-        Letter { from, to, priority: Priority::Next, subtype, nonce: String::new(), body, reply_to_id: None }
+        Letter { from, to, priority: Priority::Next, subtype, nonce: String::new(), body, reply_to_id: None, key: None, reply: None }
     }
 
     #[actix_rt::test]

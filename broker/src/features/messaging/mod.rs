@@ -107,7 +107,7 @@ impl Feature for Messaging {
                 sent::tick(memory, cx, false);
             }
             MeshEvent::Stopping => sent::tick(memory, cx, true),
-            MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } => {}
+            MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } | MeshEvent::SimulatedTime { .. } => {}
         }
     }
 

@@ -168,7 +168,7 @@ fn accept(
 
 /// A retry with a known idempotency key is answered with the first message. `id` is what follows from the key.
 /// `Some(None)`: its ack is still to come.
-fn retry(
+pub(super) fn retry(
     memory: &mut MessagingMemory,
     id: &MessageId,
     fingerprint: Option<&str>,

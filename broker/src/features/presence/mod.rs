@@ -102,6 +102,7 @@ impl Feature for Presence {
             | MeshEvent::BecameIdle { .. }
             | MeshEvent::Answered { .. }
             | MeshEvent::MemberGone { .. }
+            | MeshEvent::SimulatedTime { .. }
             | MeshEvent::Letter(_)
             | MeshEvent::Stopping => {}
         }

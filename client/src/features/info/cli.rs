@@ -113,6 +113,9 @@ pub fn info(cx: &Context) -> Result<(), CliError> {
         if tasks.open + tasks.claimed + tasks.done > 0 {
             row("tasks", format!("{} open, {} claimed, {} done", tasks.open, tasks.claimed, tasks.done));
         }
+        if info.schedules > 0 {
+            row("scheduled", info.schedules.to_string());
+        }
         text
     })
 }

@@ -33,7 +33,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
     };
     format!(
         "Mesh: {slug} ({})\nPeers: {} of {} members\nGroups: {}\nTopics: {}\nState keys: {}\nMemories: {}\nFiles: {}\n\
-         Tasks: {} open, {} claimed, {} done\nStreams: {}\nTables: {}\nYour name: {}\nYour groups: {}",
+         Tasks: {} open, {} claimed, {} done\nScheduled: {}\nStreams: {}\nTables: {}\nYour name: {}\nYour groups: {}",
         info.mesh,
         info.peers,
         info.members,
@@ -45,6 +45,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
         info.tasks.open,
         info.tasks.claimed,
         info.tasks.done,
+        info.schedules,
         list(&info.streams),
         list(&info.tables),
         harmless_value(&info.your_name),

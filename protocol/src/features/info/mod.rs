@@ -54,6 +54,9 @@ pub struct MeshInfoResult {
     /// The simulated clock, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStatus>,
+    /// Schedule entries that wait for their time or are paused.
+    #[serde(default)]
+    pub schedules: u32,
     /// Topics the caller may see.
     #[serde(default)]
     pub topics: Vec<String>,

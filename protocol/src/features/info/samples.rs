@@ -28,6 +28,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         tables: vec![],
         collections: vec![],
         clock: None,
+        schedules: 2,
         topics: vec!["general".into()],
         limits: vec![Bound { name: "topics.per_mesh".into(), limit: 1_000, used: 1 }],
         members: 3,

@@ -1,0 +1,2 @@
+DROP TABLE schedule_totals;
+DROP TABLE schedules;
