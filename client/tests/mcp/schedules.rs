@@ -3,10 +3,11 @@
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use claudemesh_testkit::host::Host;
 use serde_json::{Value, json};
 
 use super::in_process::Session;
-use super::team::{Team, session, stderr, stdout};
+use super::team::{Team, options, session, stderr, stdout};
 
 /// A time that has passed: what is for it is sent at once.
 const PAST: &str = "2020-01-01T00:00:00Z";
@@ -176,6 +177,24 @@ async fn a_session_is_shown_its_reminder() -> Result<()> {
     team.ann.json(&["remind", "look at the build", "--at", PAST, "--json"])?;
     let note = ann.channel_with("look at the build").await?;
     assert_eq!((note.meta["subtype"].as_str(), note.meta["priority"].as_str()), ("reminder", "now"), "{:?}", note.meta);
+    ann.end().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn in_mode_off_only_ones_own_reminder_comes() -> Result<()> {
+    let team = Team::start().await?;
+    let mut settings = options(&team.ann, "ann-1", "AnnS");
+    settings.args.extend(["--message-mode".into(), "off".into()]);
+    let mut ann = Host::start(settings).await?;
+    let listed = ann.tool("list_scheduled", json!({})).await?;
+    assert!(!listed.is_error, "{}", listed.text);
+    team.bob.json(&["send", "AnnS", "quiet", "--priority", "now", "--json"])?;
+    team.bob.json(&["remind", "of Bob", "--to", "Ann", "--at", PAST, "--json"])?;
+    team.ann.json(&["remind", "look at the build", "--at", PAST, "--json"])?;
+    let note = ann.channel_with("look at the build").await?;
+    assert_eq!(note.meta["subtype"], "reminder");
+    assert!(ann.untaken().is_empty(), "nothing of others");
     ann.end().await?;
     Ok(())
 }

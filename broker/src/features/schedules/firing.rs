@@ -353,7 +353,7 @@ impl SchedulesMemory {
         };
         let work = Schedules::work_or_failure(lane, slow, move |memory, cx, stored| {
             let queue = memory.queue(clock);
-            ids.iter().for_each(|id| drop(queue.sending.remove(id)));
+            queue.sending.retain(|id| !ids.contains(id));
             match stored {
                 Ok((open, acks, next_ms)) => {
                     acks.iter().for_each(|(member, ack)| tell_older(cx, member, ack));

@@ -1,5 +1,7 @@
 //! The tables of schedules as diesel sees them.
 
+use crate::db::schema::meshes;
+
 diesel::table! {
     schedules (mesh_id, id) {
         mesh_id -> Text,
@@ -37,3 +39,5 @@ diesel::table! {
         bytes -> BigInt,
     }
 }
+
+diesel::allow_tables_to_appear_in_same_query!(schedules, meshes);
