@@ -483,7 +483,7 @@ store_suite! {
             used.unwrap() == schedules::Weight::default()
         });
         check!("schedules::end_all", schedules::end_all(&there, &owner.id, NOW), |done: Result<usize, DbError>| done.unwrap() == 0);
-        check!("schedules::rearm", schedules::rearm(&there, 0), |done: Result<(), DbError>| done.is_ok());
+        check!("schedules::rearm", schedules::rearm(&there, 0, true), |done: Result<(), DbError>| done.is_ok());
         let entries = schedules::list(&of(&db, &home.id), &schedules::Filter::default(), 9).await.unwrap().rows;
         let sent = |row| schedules::Sent { row, fired: 1, missed: 0, error: None, next_ms: None, now_ms: NOW };
         let sent: Vec<_> = entries.into_iter().map(sent).collect();

@@ -25,7 +25,13 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Peers and groups", &["peers", "group", "status", "summary", "profile", "visible", "stats", "ping"]),
-    ("Shared", &["state", "task", "stream", "remember", "recall", "forget", "memory", "context", "topic", "clock", "remind", "schedule"]),
+    (
+        "Shared",
+        &[
+            "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "topic", "clock", "remind",
+            "schedule",
+        ],
+    ),
     ("Who may do what", &["permissions", "kick", "disconnect", "ban", "unban", "bans", "audit"]),
     ("Permission requests of sessions", &["approvers", "permit", "permission-log"]),
     ("For shells and programs", &["mcp", "hook", "status-line", "skill", "completions", "man", "json-schema"]),

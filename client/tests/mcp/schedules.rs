@@ -47,7 +47,11 @@ async fn a_reminder_comes_to_oneself_and_the_broker_cannot_read_it() -> Result<(
     team.ann.json(&["remind", "now for Bob", "--at", PAST, "--to", "bob", "--json"])?;
     let inbox = team.bob.json(&["inbox", "--wait", "20", "--json"])?;
     let row = &inbox[0];
-    assert_eq!((&row["plaintext"], &row["kind"], &row["from"]), (&json!("now for Bob"), &json!("direct"), &json!("Ann")), "{inbox}");
+    assert_eq!(
+        (&row["plaintext"], &row["kind"], &row["from"]),
+        (&json!("now for Bob"), &json!("direct"), &json!("Ann")),
+        "{inbox}"
+    );
     assert_eq!(row["subtype"], Value::Null, "it is a message, no reminder");
     Ok(())
 }
@@ -63,12 +67,25 @@ async fn the_shell_schedules_lists_edits_pauses_and_cancels() -> Result<()> {
         assert!((7_100_000..=7_200_000).contains(&wait), "{told}");
         assert_eq!((&told["to"], &told["message"]), (&json!("self"), &json!("look at the build")));
         let cron = words(&[
-            "stand-up", "--to", "@frontend", "--cron", "30 9 * * mon-fri", "--tz", "Asia/Tokyo", "--misfire", "skip", "--json",
+            "stand-up",
+            "--to",
+            "@frontend",
+            "--cron",
+            "30 9 * * mon-fri",
+            "--tz",
+            "Asia/Tokyo",
+            "--misfire",
+            "skip",
+            "--json",
         ]);
         let told = team.ann.json(&cron)?;
         assert_eq!((&told["cron"], &told["to"]), (&json!("30 9 * * mon-fri"), &json!("@frontend")));
         let next = told["nextTimes"].as_array().context("times")?.clone();
-        assert_eq!((next.len(), next[0].as_i64().context("a time")? % 86_400_000), (3, 30 * 60_000), "09:30 in Tokyo: {told}");
+        assert_eq!(
+            (next.len(), next[0].as_i64().context("a time")? % 86_400_000),
+            (3, 30 * 60_000),
+            "09:30 in Tokyo: {told}"
+        );
         let simulated = team.ann.json(&words(&["by the clock", "--in", "5m", "--clock", "mesh", "--json"]))?;
         assert!(simulated["deliverAt"].is_i64(), "{simulated}");
         for (bad, code, words_of_it) in [
@@ -89,24 +106,51 @@ async fn the_shell_schedules_lists_edits_pauses_and_cancels() -> Result<()> {
     let list = team.ann.json(&["remind", "list", "--json"])?;
     assert_eq!(list.as_array().map(Vec::len), Some(6));
     let id = |row: &Value| row["id"].as_str().map(str::to_owned).context("an id");
-    let standup = list.as_array().into_iter().flatten().find(|row| row["message"] == "stand-up").context("the stand-up")?;
-    assert_eq!((&standup["tz"], &standup["misfire"], &standup["state"]), (&json!("Asia/Tokyo"), &json!("skip"), &json!("active")));
+    let standup =
+        list.as_array().into_iter().flatten().find(|row| row["message"] == "stand-up").context("the stand-up")?;
+    assert_eq!(
+        (&standup["tz"], &standup["misfire"], &standup["state"]),
+        (&json!("Asia/Tokyo"), &json!("skip"), &json!("active"))
+    );
     let id = id(standup)?;
     let short = &id[..8];
     assert_eq!(team.ann.json(&["schedule", "list", "--limit", "1", "--json"])?.as_array().map(Vec::len), Some(1));
     assert_eq!(team.ann.json(&["remind", "list", "--limit", "1", "--json"])?.as_array().map(Vec::len), Some(1));
     let shown = stdout(&team.ann.run(&["remind", "list"])?);
-    assert!(shown.contains(&format!("[{short}] → @frontend at ")) && shown.contains("stand-up  30 9 * * mon-fri · Asia/Tokyo · then "), "{shown}");
+    assert!(
+        shown.contains(&format!("[{short}] → @frontend at "))
+            && shown.contains("stand-up  30 9 * * mon-fri · Asia/Tokyo · then "),
+        "{shown}"
+    );
     for (noun, other) in [("remind", "schedule"), ("schedule", "remind")] {
         let paused = stdout(&team.ann.run(&[noun, "pause", short])?);
-        assert!(paused.starts_with(&format!("✓ paused: [{short}] → @frontend")) && paused.contains("  paused · "), "{paused}");
+        assert!(
+            paused.starts_with(&format!("✓ paused: [{short}] → @frontend")) && paused.contains("  paused · "),
+            "{paused}"
+        );
         assert_eq!(team.ann.json(&[other, "resume", short, "--json"])?["state"], "active");
     }
     for noun in ["remind", "schedule"] {
-        let edited = team.ann.json(&[noun, "edit", short, "--message", "stand-up in room 2", "--to", "Bob", "--json"])?;
-        assert_eq!((&edited["message"], edited["ciphertext"].is_string()), (&json!("stand-up in room 2"), true), "{edited}");
+        let edited =
+            team.ann.json(&[noun, "edit", short, "--message", "stand-up in room 2", "--to", "Bob", "--json"])?;
+        assert_eq!(
+            (&edited["message"], edited["ciphertext"].is_string()),
+            (&json!("stand-up in room 2"), true),
+            "{edited}"
+        );
         let edited = team.ann.json(&[
-            noun, "edit", short, "--cron", "@daily", "--tz", "UTC", "--misfire", "all", "--clock", "mesh", "--json",
+            noun,
+            "edit",
+            short,
+            "--cron",
+            "@daily",
+            "--tz",
+            "UTC",
+            "--misfire",
+            "all",
+            "--clock",
+            "mesh",
+            "--json",
         ])?;
         assert_eq!((&edited["cron"], &edited["tz"]), (&json!("@daily"), &json!("UTC")));
         assert_eq!((&edited["misfire"], &edited["clock"]), (&json!("all"), &json!("mesh")));
@@ -132,7 +176,10 @@ async fn the_shell_schedules_lists_edits_pauses_and_cancels() -> Result<()> {
     assert_eq!(team.ann.run(&["remind", "cancel", "ffffffff"])?.status.code(), Some(5));
     for noun in ["remind", "schedule"] {
         let ended = team.ann.json(&[noun, "list", "--ended", "--json=id,state"])?;
-        assert!(ended.as_array().into_iter().flatten().any(|row| row["id"] == id.as_str() && row["state"] == "cancelled"), "{ended}");
+        assert!(
+            ended.as_array().into_iter().flatten().any(|row| row["id"] == id.as_str() && row["state"] == "cancelled"),
+            "{ended}"
+        );
     }
     Ok(())
 }
@@ -146,7 +193,11 @@ async fn tools_schedule_list_and_cancel() -> Result<()> {
     let team = Team::start().await?;
     let (ann, bob) = (Session::start(&team.ann, "AnnS").await?, Session::start(&team.bob, "BobS").await?);
     assert_eq!(ann.call("list_scheduled", json!({})).await?.text, "Nothing is scheduled.");
-    for bad in [json!({"message": "x"}), json!({"message": "x", "in_seconds": 5, "cron": "@daily"}), json!({"message": "x", "in_seconds": -1})] {
+    for bad in [
+        json!({"message": "x"}),
+        json!({"message": "x", "in_seconds": 5, "cron": "@daily"}),
+        json!({"message": "x", "in_seconds": -1}),
+    ] {
         assert!(ann.call("schedule_reminder", bad).await?.is_error);
     }
     let wrong = ann.call("schedule_reminder", json!({"message": "x", "cron": "61 * * * *"})).await?;

@@ -96,7 +96,17 @@ mod tests {
     fn letter(from: Author, to: &str, body: &str) -> Letter {
         let subtype = Some("reminder".into());
         let (to, body) = (to.into(), body.into());
-        Letter { from, to, priority: Priority::Next, subtype, nonce: String::new(), body, reply_to_id: None, key: None, reply: None }
+        Letter {
+            from,
+            to,
+            priority: Priority::Next,
+            subtype,
+            nonce: String::new(),
+            body,
+            reply_to_id: None,
+            key: None,
+            reply: None,
+        }
     }
 
     #[actix_rt::test]

@@ -189,12 +189,7 @@ impl Cron {
             let days = days.map_or("*".to_owned(), |days| list(days.bits));
             // There Sunday is 1.
             let weekdays = weekdays.map_or("*".to_owned(), |weekdays| list(weekdays.bits << 1));
-            let text = format!(
-                "0 {} {} {days} {} {weekdays}",
-                list(minute.bits),
-                list(hour.bits),
-                list(month.bits)
-            );
+            let text = format!("0 {} {} {days} {} {weekdays}", list(minute.bits), list(hour.bits), list(month.bits));
             cron::Schedule::from_str(&text).map_err(|error| BadCron(error.to_string()))
         };
         let mut schedules = Vec::with_capacity(2);

@@ -154,12 +154,16 @@ impl SchedulesMemory {
         }
         // A clock that is new or was set back: what recurs comes at the next time that it will show.
         if before.is_none_or(|before| now_ms < before) {
-            let storage = cx.storage();
-            let slow = async move { store::rearm(&storage, now_ms).await };
+            let (storage, is_new) = (cx.storage(), before.is_none());
+            // Until then nothing is read: it would come at times that the clock has not shown.
+            self.mesh.reading = true;
+            self.mesh.armed.clear();
+            let slow = async move { store::rearm(&storage, now_ms, is_new).await };
             let work = Schedules::work_or_failure(Lane::of::<Schedules>("rearm"), slow, |memory, cx, done| {
                 if let Err(refusal) = done {
                     tracing::warn!(mesh.id = %cx.mesh_id(), error = %refusal, "schedules could not follow the clock");
                 }
+                memory.mesh.reading = false;
                 memory.look(cx, ScheduleClock::Mesh);
                 Ok(Outcome::<ScheduledAck>::Silent)
             });

@@ -219,7 +219,7 @@ store_suite! {
             change(&here, Change::Create(Box::new(simulated(row))), asked.clone()).await.unwrap();
         }
         let back = NOW - 365 * 86_400_000;
-        rearm(&here, back).await.unwrap();
+        rearm(&here, back, false).await.unwrap();
         let (rows, _) = due(&read, ScheduleClock::Mesh, i64::MAX, &HashSet::new(), 9, 1 << 20).await.unwrap();
         let times: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.due_ms)).collect();
         let next = back / MINUTE_MS * MINUTE_MS + MINUTE_MS;

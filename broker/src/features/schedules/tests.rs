@@ -10,12 +10,7 @@ use crate::mesh::testing::TestMesh;
 const MINUTE_MS: i64 = 60_000;
 
 fn row(cron: Option<&str>, misfire: Misfire) -> Row {
-    Row {
-        cron: cron.map(Into::into),
-        zone: "UTC".into(),
-        misfire: misfire.as_str().into(),
-        ..Row::default()
-    }
+    Row { cron: cron.map(Into::into), zone: "UTC".into(), misfire: misfire.as_str().into(), ..Row::default() }
 }
 
 #[test]
@@ -47,7 +42,10 @@ fn an_entry_goes_on_behind_the_time_that_it_was_sent_for() {
     assert_eq!(next(Some("*/5 * * * *"), 32 * MINUTE_MS), Some(35 * MINUTE_MS));
     assert_eq!(next(None, 10 * MINUTE_MS), None);
     let lost = gone_on(Row { zone: "Mars/Phobos".into(), ..due(Some("@daily")) }, (1, 0, None), 0, 0);
-    assert_eq!((lost.next_ms, lost.error.as_deref()), (None, Some("invalid_cron: there is no time zone `Mars/Phobos`")));
+    assert_eq!(
+        (lost.next_ms, lost.error.as_deref()),
+        (None, Some("invalid_cron: there is no time zone `Mars/Phobos`"))
+    );
 }
 
 async fn schedule(mesh: &mut TestMesh, member: &MemberId, entry: Schedule) -> Value {

@@ -192,10 +192,8 @@ impl Verb for RemindArgs {
 
 /// Send a message later, once or again and again: to yourself unless --to says otherwise.
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Examples:\n  claudemesh schedule msg \"look at the build\" --in 2h\n  \
-                  claudemesh schedule msg \"week report\" --to Bob --cron \"0 16 * * fri\" --misfire skip"
-)]
+#[command(after_help = "Examples:\n  claudemesh schedule msg \"look at the build\" --in 2h\n  \
+                  claudemesh schedule msg \"week report\" --to Bob --cron \"0 16 * * fri\" --misfire skip")]
 pub struct MsgArgs {
     #[command(flatten)]
     new: NewArgs,
@@ -389,10 +387,8 @@ impl Verb for CancelArgs {
 
 /// Change text, recipient or times of a scheduled message.
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Examples:\n  claudemesh remind edit 5c0d8f1e --message \"stand-up, today in room 2\"\n  \
-                  claudemesh remind edit 5c0d8f1e --cron \"0 10 * * mon-fri\" --tz Europe/Berlin"
-)]
+#[command(after_help = "Examples:\n  claudemesh remind edit 5c0d8f1e --message \"stand-up, today in room 2\"\n  \
+                  claudemesh remind edit 5c0d8f1e --cron \"0 10 * * mon-fri\" --tz Europe/Berlin")]
 pub struct EditArgs {
     /// ID, or the first 8 characters and more of it.
     id: String,
@@ -431,7 +427,9 @@ impl Verb for EditArgs {
         };
         let nothing = changes.to.is_none() && changes.text.is_none() && changes.when.is_none();
         if nothing && changes.tz.is_none() && changes.misfire.is_none() && changes.clock.is_none() {
-            return Err(CliError::invalid_args("It is not said what to change.").hint("See claudemesh remind edit --help."));
+            return Err(
+                CliError::invalid_args("It is not said what to change.").hint("See claudemesh remind edit --help.")
+            );
         }
         let id = self.id;
         changed(cx, "changed", |connection| async move { connection.edit_scheduled(&id, changes).await })

@@ -228,8 +228,8 @@ impl Connection {
         if to.eq_ignore_ascii_case(SELF) {
             return Ok(of_key(own, SELF.into()));
         }
-        let parsed = Target::parse(to)
-            .map_err(|error| ErrorFrame::new(ErrorCode::InvalidArgs, format!("'{to}': {error}")))?;
+        let parsed =
+            Target::parse(to).map_err(|error| ErrorFrame::new(ErrorCode::InvalidArgs, format!("'{to}': {error}")))?;
         if !parsed.is_direct() {
             return Ok(Address { to: to.into(), sealed_for: None, shown: to.into(), own: false });
         }

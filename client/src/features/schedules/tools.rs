@@ -115,10 +115,7 @@ impl MeshServer {
         description = "Send a message of the mesh later, once or again and again: a reminder to yourself, or a text to a peer, @group, #topic or everyone. It comes also when you are gone by then.",
         annotations(destructive_hint = false)
     )]
-    async fn schedule_reminder(
-        &self,
-        Parameters(args): Parameters<NewReminder>,
-    ) -> Result<Json<Reminder>, ToolError> {
+    async fn schedule_reminder(&self, Parameters(args): Parameters<NewReminder>) -> Result<Json<Reminder>, ToolError> {
         let order = Order {
             when: args.when()?,
             to: args.to,

@@ -23,12 +23,8 @@ fn id() -> ScheduleId {
 
 /// Requests.
 pub(crate) fn requests() -> Vec<(&'static str, Request)> {
-    let once = Schedule {
-        to: "*".into(),
-        message: Some("stand-up".into()),
-        deliver_at: Some(AT_MS),
-        ..Schedule::default()
-    };
+    let once =
+        Schedule { to: "*".into(), message: Some("stand-up".into()), deliver_at: Some(AT_MS), ..Schedule::default() };
     let recurring = Schedule {
         to: TargetField::Many(vec!["Bob".into(), "@frontend".into()]),
         message: Some("stand-up".into()),

@@ -168,17 +168,19 @@ pub async fn advance(store: &MeshStore, sent: Vec<Sent>) -> Result<(), DbError> 
     Ok(written?)
 }
 
-/// Takes the times of recurring entries that follow the mesh's clock anew: it shows another time than it would have by itself.
+/// Takes the times of recurring entries that follow the mesh's clock anew: it is new, or was set back. What is due by a clock that was
+/// there before stays.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn rearm(store: &MeshStore, sim_ms: i64) -> Result<(), DbError> {
+pub async fn rearm(store: &MeshStore, sim_ms: i64, is_new: bool) -> Result<(), DbError> {
     let mut after = String::new();
+    let due_after = if is_new { i64::MIN } else { sim_ms };
     loop {
         let rows: Vec<Row> = with_conn!(store.db(), |conn| schedules::table
             .filter(schedules::mesh_id.eq(store.mesh().as_str()))
             .filter(schedules::clock.eq(ScheduleClock::Mesh.as_str()))
-            .filter(schedules::due_ms.gt(sim_ms))
+            .filter(schedules::due_ms.gt(due_after))
             .filter(schedules::cron.is_not_null())
             .filter(schedules::id.gt(&after))
             .order(schedules::id)
