@@ -34,8 +34,8 @@ macro_rules! capabilities {
 
 capabilities! {
     CanInvite = "canInvite", "Make invites and revoke them.";
-    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks and streams of others; cancel and pause schedules of others.";
-    CanManageMembers = "canManageMembers", "Rename and remove other members. Roles are the owner's.";
+    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks, streams and memories of others; cancel and pause schedules of others.";
+    CanManageMembers = "canManageMembers", "Edit the names and profiles of other members, and remove members. Only the owner gives roles.";
     CanManagePermissions = "canManagePermissions", "Give capabilities to others and take them away.";
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";
     CanDeleteMesh = "canDeleteMesh", "Archive, restore or delete the mesh.";

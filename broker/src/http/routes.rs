@@ -32,7 +32,7 @@ pub struct Route {
 /// routes! {
 ///     post "/mesh/{id}/archive" => archive_mesh, needs CanDeleteMesh;
 ///     get "/mesh/{id}/members" => list, members;
-///     patch "/mesh/{id}/member/{member}" => patch, others CanModerate;
+///     patch "/mesh/{id}/member/{member}" => patch, others CanManageMembers;
 ///     post "/join" => join, open;
 /// }
 /// ```

@@ -22,13 +22,15 @@ pub use verbs::AnyVerb;
     name = "claudemesh",
     version,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  claudemesh up                                 start a mesh on this machine\n  \
+    after_help = "Examples:\n  claudemesh install                            once per machine: tell Claude Code about claudemesh\n  \
+                  claudemesh launch --name Ann                  start Claude Code in a mesh; in a second terminal: --name Bob\n  \
+                  claudemesh up                                 start a mesh on this machine that other machines can join\n  \
                   claudemesh join http://host:7900/i/K7QX2MPA   join a mesh with an invite link\n  \
-                  claudemesh launch --name Ann                  start Claude Code in it\n  \
                   claudemesh send Bob \"tests are green\"         write to a peer\n\n\
-                  `claudemesh help COMMAND` explains a command.\n\n\
-                  Exit codes: 0 ok, 1 cancelled, 2 refused key, 3 bad arguments, 4 network, 5 not found, 6 exists,\n\
-                  7 not allowed or declined, 8 internal, 9 no Claude Code, 10 files."
+                  `claudemesh help COMMAND` explains a command. The folder docs/ of the source code has the pages that help names.\n\n\
+                  Exit codes: 0 ok, 1 cancelled, or a check found a fault, 2 refused key, 3 bad arguments, 4 network,\n\
+                  5 not found, 6 exists, or changed meanwhile, 7 not allowed, declined, or a limit, 8 internal,\n\
+                  9 no Claude Code, 10 files."
 )]
 pub struct Cli {
     /// Flags of every verb.

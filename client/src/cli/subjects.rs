@@ -5,7 +5,7 @@ use clap::Command;
 /// Subject, and its commands in their order.
 pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
     ("Start", &["install", "launch", "doctor", "uninstall"]),
-    ("Meshes", &["up", "create", "join", "invite", "list", "leave", "info"]),
+    ("Meshes", &["up", "down", "create", "join", "invite", "list", "use", "leave", "mesh", "info"]),
     (
         "Messages",
         &[
@@ -24,7 +24,13 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
             "notify",
         ],
     ),
-    ("Peers and groups", &["peers", "group", "status", "summary", "profile", "visible", "stats", "ping"]),
+    (
+        "Peers and groups",
+        &[
+            "peers", "top", "whoami", "members", "rename", "group", "status", "summary", "profile", "visible", "stats",
+            "ping",
+        ],
+    ),
     (
         "Shared",
         &[
@@ -32,8 +38,12 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
             "schedule",
         ],
     ),
-    ("Who may do what", &["permissions", "kick", "disconnect", "ban", "unban", "bans", "audit"]),
-    ("Permission requests of sessions", &["approvers", "permit", "permission-log"]),
+    (
+        "Who may do what: capabilities of members",
+        &["permissions", "kick", "disconnect", "ban", "unban", "bans", "audit"],
+    ),
+    ("Permission requests of Claude Code", &["approvers", "permit", "permission-log"]),
+    ("This machine", &["config", "service", "logs"]),
     ("For shells and programs", &["mcp", "hook", "status-line", "skill", "completions", "man", "json-schema"]),
 ];
 

@@ -144,12 +144,12 @@ impl Drop for StoredSecret {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageMode {
-    /// At once, into the session.
+    /// Each message is shown at once.
     #[default]
     Push,
-    /// Held until the session asks.
+    /// Only the number of waiting messages is shown, until the session asks for them.
     Inbox,
-    /// Nothing is shown, not even system events.
+    /// The session is shown nothing, not even events of the mesh.
     Off,
 }
 

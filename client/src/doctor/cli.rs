@@ -5,7 +5,7 @@ use clap::Args;
 use crate::context::Context;
 use crate::verb::{Effect, Ran, Shape, Verb};
 
-/// Check the installation and every joined mesh; each failure comes with the command that fixes it.
+/// Check the installation and every joined mesh. A failure comes with the command that fixes it, where there is one.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh doctor\n  claudemesh doctor --no-loopback --json")]
 pub struct DoctorArgs {

@@ -9,7 +9,7 @@ use super::{install, uninstall};
 use crate::context::Context;
 use crate::verb::{Audience, Effect, Ran, Shape, Verb, done};
 
-/// Tell Claude Code about claudemesh: MCP server, permission and hooks.
+/// Tell Claude Code about claudemesh: the MCP server, a rule that allows its tools, and hooks.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh install\n  claudemesh install --no-hooks\n  claudemesh install --mesh team \
@@ -28,7 +28,7 @@ pub struct InstallArgs {
     /// Show the mesh in Claude Code's status line; an existing line is kept, and ours is shown below it.
     #[arg(long)]
     pub status_line: bool,
-    /// Add the hook that lets a named member of the mesh answer permission questions.
+    /// Add the hook that lets a named member of the mesh answer permission requests.
     #[arg(long, conflicts_with = "no_hooks")]
     pub permission_relay: bool,
     /// Change nothing; print the commands and the JSON of the manual way.

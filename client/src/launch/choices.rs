@@ -89,7 +89,7 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
         Some(role) => Some(role),
         None if ask => {
             let offered = last.role.clone().or(default_role).unwrap_or_default();
-            let question = Text::new("Your role, in any words (may be empty):");
+            let question = Text::new("Your title: what you do, in a few words (may be empty):");
             let question = if offered.is_empty() { question } else { question.with_default(&offered) };
             answers.role = Some(answer(question.prompt())?);
             answers.role.clone()
@@ -106,7 +106,7 @@ pub fn settle(cx: &Context, args: &LaunchArgs, config: &Config, wished: Option<&
             } else {
                 &last.groups
             });
-            let text = Text::new("Groups (name:role,name2; may be empty):").with_validator(|text: &str| {
+            let text = Text::new("Groups (frontend:lead,qa; may be empty):").with_validator(|text: &str| {
                 Ok(match parse_groups(text) {
                     Ok(_) => inquire::validator::Validation::Valid,
                     Err(reason) => inquire::validator::Validation::Invalid(reason.into()),

@@ -36,7 +36,9 @@ use release::Found;
     visible_alias = "connect",
     after_help = "Examples:\n  claudemesh launch\n  \
                         claudemesh launch --name Ann --groups frontend:lead,qa --model opus\n  \
-                        claudemesh launch --join http://host:7900/i/K7QX2MPA -y -- -p \"say hello to everyone\""
+                        claudemesh launch --join http://host:7900/i/K7QX2MPA -y -- -p \"say hello to everyone\"\n\n\
+                        Without a joined mesh, the session works in the mesh `local` of this machine. Of several meshes it takes the\n\
+                        one that you name, else the one of the last launch, else the one of `claudemesh use`."
 )]
 pub struct LaunchArgs {
     /// Mesh to work in; the same as `--mesh`.
@@ -45,19 +47,19 @@ pub struct LaunchArgs {
     /// Join this mesh first, then work in it.
     #[arg(long, value_name = "LINK")]
     pub join: Option<String>,
-    /// Your name in the mesh.
+    /// Name of this session [default: the last answer, or the name of the folder].
     #[arg(long)]
     pub name: Option<String>,
     /// What you do, in a few words: shown to the others as your title.
     #[arg(long = "title", alias = "role", value_name = "TEXT")]
     pub role: Option<String>,
-    /// Groups to join: `name:role,name2`.
-    #[arg(long, value_name = "LIST", value_parser = parse_groups)]
+    /// Groups that the session joins, with a word for what you are there: `frontend:lead,qa`.
+    #[arg(long, value_name = "GROUP[:AS],…", value_parser = parse_groups)]
     pub groups: Option<Groups>,
-    /// How messages reach the session.
+    /// How messages reach the session [default: the last answer, or push].
     #[arg(long, value_enum)]
     pub message_mode: Option<MessageMode>,
-    /// Which tools Claude gets.
+    /// Which tools Claude gets: all of them (full, the default), only those that no shell command replaces (lean), or none.
     #[arg(long, value_name = "full|lean|none", value_parser = ["full", "lean", "none"])]
     pub surface: Option<String>,
     /// System prompt for Claude Code.
@@ -66,7 +68,7 @@ pub struct LaunchArgs {
     /// Answer claudemesh's own questions with their defaults. Permission prompts of Claude Code stay.
     #[arg(long, short)]
     pub yes: bool,
-    /// Ask for name, role, groups and message mode again, although they were chosen before.
+    /// Ask for name, title, groups and message mode again, although they were chosen before.
     #[arg(long)]
     pub ask: bool,
     /// Let Claude Code act without any permission prompt (its --dangerously-skip-permissions).

@@ -22,11 +22,11 @@ pub struct UpArgs {
     /// address.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Show the mesh at work: two scripted peers exchange an encrypted direct message, a group message and a reply. It lives in
-    /// a folder of its own, which is gone afterwards.
+    /// Show the mesh at work: two scripted peers exchange an encrypted direct message, a group message and a reply. It
+    /// uses a temporary folder, ends by itself and removes that folder.
     #[arg(long, conflicts_with_all = ["data_dir", "detach"])]
     pub demo: bool,
-    /// Go on in the background once the mesh is up.
+    /// Run in the background once the mesh is up; `claudemesh down` stops it.
     #[arg(long, short)]
     pub detach: bool,
     /// Where the broker keeps its data [default: `broker` in the config folder]

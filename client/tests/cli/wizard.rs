@@ -106,7 +106,7 @@ fn the_wizard_asks_remembers_and_leaves_the_terminal_as_it_was() {
     // With --ask they are offered again, and Enter takes them over.
     let mut child = start(&home, &terminal, &["launch", "--ask"]);
     for question in
-        ["Which mesh?", "Your name in the mesh:", "Your role", "Groups", "How should messages arrive?", "Continue?"]
+        ["Which mesh?", "Your name in the mesh:", "Your title", "Groups", "How should messages arrive?", "Continue?"]
     {
         terminal.wait_for(question);
         terminal.press("\r");

@@ -71,7 +71,17 @@ async fn a_mesh_has_a_title_and_a_short_name_of_ones_own() -> Result<()> {
     let team = Team::start().await?;
     let owner = program()?;
     let broker = team.broker.url();
-    owner.json(&["create", "ops", "--broker", &broker, "--name", "Olga", "--title", "Operations & more", "--json"])?;
+    owner.json(&[
+        "create",
+        "ops",
+        "--broker",
+        &broker,
+        "--name",
+        "Olga",
+        "--display-name",
+        "Operations & more",
+        "--json",
+    ])?;
     assert_eq!(owner.json(&["list", "--json"])?[0]["name"], "Operations & more");
     let link = word(&owner.json(&["invite", "--json"])?, "url")?;
     // --slug: another name here, the same mesh there.

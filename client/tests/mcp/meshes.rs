@@ -34,9 +34,16 @@ async fn a_mesh_is_renamed_for_everyone_or_here_only() -> Result<()> {
     assert_eq!(joined["slug"], "kitchen");
     team.bob.json(&["send", "Ann", "still here", "--json"])?;
     assert_eq!(texts(&team.ann.json(&["inbox", "--json"])?), ["still here"]);
-    let titled = team.ann.json(&["mesh", "rename", "kitchen", "--title", "The kitchen", "--json"])?;
-    assert_eq!((&titled["slug"], &titled["name"]), (&json!("kitchen"), &json!("The kitchen")));
-    assert!(stdout(&team.ann.run(&["list"])?).starts_with("kitchen (The kitchen)"), "the word to type comes first");
+    // The flag's earlier name works, too.
+    for flag in ["--title", "--display-name"] {
+        let name = format!("The kitchen of {flag}");
+        let named = team.ann.json(&["mesh", "rename", "kitchen", flag, &name, "--json"])?;
+        assert_eq!((&named["slug"], &named["name"]), (&json!("kitchen"), &json!(name)));
+    }
+    assert!(
+        stdout(&team.ann.run(&["list"])?).starts_with("kitchen (The kitchen of --display-name)"),
+        "the word to type comes first"
+    );
     assert_eq!(refused(&team.bob, &["mesh", "rename", "team", "mine", "--json"])?, (7, "forbidden".into()));
     let own = team.bob.json(&["mesh", "rename", "team", "work", "--local", "--json"])?;
     assert_eq!((&own["slug"], slugs(&team.ann)?), (&json!("work"), vec!["kitchen".to_owned()]));

@@ -33,7 +33,10 @@ async fn the_shell_creates_claims_completes_and_shows_tasks() -> Result<()> {
     let waits = waits["id"].as_str().context("an id")?.to_owned();
     let listed = stdout(&bob.run(&["task", "list"])?);
     assert!(listed.starts_with(&format!("[{}] release  blocked · Ann, ", &waits[..8])), "{listed}");
-    assert!(listed.contains(&format!("[{short}] write tests  open · high · for Bob · #a #b · due ")), "{listed}");
+    assert!(
+        listed.contains(&format!("[{short}] write tests  open · high · for Bob · #a #b · overdue since ")),
+        "{listed}"
+    );
     assert_eq!(bob.json(&["task", "list", "--ready", "--json=title"])?, json!([{"title": "write tests"}]));
     assert_eq!(bob.json(&["task", "list", "--tag", "b", "--json=id"])?, json!([{"id": id}]));
     assert_eq!(bob.json(&["task", "list", "--assignee", "Bob", "--json=id"])?, json!([{"id": id}]));
@@ -49,6 +52,8 @@ async fn the_shell_creates_claims_completes_and_shows_tasks() -> Result<()> {
     assert_eq!(ann.run(&["task", "claim", short])?.status.code(), Some(6));
     let done = bob.json(&["task", "complete", short, "all green\nreally", "--json"])?;
     assert_eq!(done, json!({"mesh": "team", "id": id, "completed": true, "result": "all green\nreally"}));
+    let listed = stdout(&ann.run(&["task", "list", "--status", "done"])?);
+    assert!(listed.contains("done by Bob · high · for Bob · #a #b · due "), "what is done is not overdue: {listed}");
     for word in ["done", "completed"] {
         assert_eq!(
             ann.json(&["task", "list", "--status", word, "--json=id,result"])?,
@@ -85,6 +90,8 @@ async fn the_shell_creates_claims_completes_and_shows_tasks() -> Result<()> {
         (&json!("more tests"), &json!(null), &json!("urgent"), &json!(["c"]))
     );
     assert!(shown.get("description").is_none() && shown["dueAt"].is_string(), "{shown}");
+    let listed = stdout(&ann.run(&["task", "list", "--tag", "c"])?);
+    assert!(listed.contains(" · due ") && !listed.contains("overdue"), "{listed}");
     assert_eq!(ann.run(&["task", "update", short, "--title", "x", "--if-version", &version])?.status.code(), Some(6));
     assert_eq!(ann.run(&["task", "update", short, "--due", "soon"])?.status.code(), Some(3));
     assert_eq!(ann.json(&["task", "assign", short, "@qa", "--json"])?["assignee"], "@qa");
@@ -133,6 +140,7 @@ async fn tools_share_work_between_two_peers() -> Result<()> {
     assert!(!after.is_error, "{}", after.text);
     let listed = bob.call("list_tasks", json!({"status": "open"})).await?;
     assert!(listed.text.contains("] release (open, blocked, normal) (AnnS)"), "{}", listed.text);
+    assert!(listed.text.contains("] tests (open, urgent, overdue) (AnnS)"), "{}", listed.text);
     assert_eq!(listed.structured["tasks"].as_array().map(Vec::len), Some(2));
     let ready = bob.call("list_tasks", json!({"ready": true, "tag": "ci"})).await?;
     assert_eq!(ready.structured["tasks"][0]["id"], json!(id));

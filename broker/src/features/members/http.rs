@@ -21,7 +21,7 @@ type Answer = Result<HttpResponse, Refusal>;
 
 crate::routes! {
     get "/mesh/{id}/members" => list, members;
-    patch "/mesh/{id}/member/{member}" => patch, others CanModerate;
+    patch "/mesh/{id}/member/{member}" => patch, others CanManageMembers;
     get "/mesh/{id}/grants" => grants, members;
     post "/mesh/{id}/grants" => update_grants, members;
 }
@@ -53,7 +53,7 @@ async fn patch(state: State, path: web::Path<(String, String)>, caller: Caller) 
     .await
 }
 
-/// Only the owner gives roles. Members with `canModerate` edit others up to their own role, and every field of themselves;
+/// Only the owner gives roles. Members with `canManageMembers` edit others up to their own role, and every field of themselves;
 /// without it members edit of themselves what the mesh's policy allows.
 fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<(), Refusal> {
     let forbid = |message: &str| Err(Refusal::new(ErrorCode::Forbidden, message));
@@ -66,11 +66,11 @@ fn allow_patch(caller: &Caller, target: &Member, asked: &PatchMember) -> Result<
             return forbid("the owner's role cannot be changed");
         }
     }
-    caller.require_own(&target.id, Capability::CanModerate)?;
+    caller.require_own(&target.id, Capability::CanManageMembers)?;
     if target.role > own.role {
         return forbid("your role does not allow to edit this member");
     }
-    if caller.require(Capability::CanModerate).is_ok() {
+    if caller.require(Capability::CanManageMembers).is_ok() {
         return Ok(());
     }
     let policy = caller.mesh.self_editable;

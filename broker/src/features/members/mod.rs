@@ -162,11 +162,12 @@ fn rename_member(cx: &mut MeshContext<'_>, rename: RenameMember) -> Result<Outco
         None => own.clone(),
     };
     cx.require_own(&member.id, Capability::CanManageMembers)?;
-    if member.id == own.id && own.role == Role::Member && !cx.self_editable().display_name {
-        return Err(Refusal::new(ErrorCode::Forbidden, "the mesh lets only admins change names"));
+    // The rules of the route `PATCH /mesh/<id>/member/<member>`.
+    if member.role > own.role {
+        return Err(Refusal::new(ErrorCode::Forbidden, "your role does not allow to edit this member"));
     }
-    if member.id != own.id && member.role == Role::Owner {
-        return Err(Refusal::new(ErrorCode::Forbidden, "only the owner changes the owner's name"));
+    if !cx.self_editable().display_name && !cx.may(Capability::CanManageMembers)? {
+        return Err(Refusal::new(ErrorCode::Forbidden, "the mesh lets only admins change `displayName`"));
     }
     let answer = |looks_like, former_name: &str, name: &str| Renamed {
         kind: "member".into(),

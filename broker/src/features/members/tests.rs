@@ -117,6 +117,23 @@ async fn renaming_others_needs_the_capability_and_never_touches_the_owner() {
 }
 
 #[actix_rt::test]
+async fn a_member_that_may_manage_members_renames_members_and_no_admins() {
+    let mut mesh = TestMesh::new().await;
+    let ids = [mesh.member("Ann", 1).await, mesh.member("Bob", 2).await, mesh.member("Carl", 3).await];
+    let (at, _) = mesh.peer(&ids[0], "Ann", Some(11));
+    mesh.core.roster.member_mut(&ids[2]).unwrap().role = Role::Admin;
+    let to = |member: &str| RenameMember { name: "Zed".into(), member: Some(member.into()) };
+    let given = |capability| Overrides::from([(capability, true)]);
+    let own = rights::Subject::Member(ids[0].clone());
+    mesh.step(None, |_, cx| cx.change_rights(&own, given(Capability::CanModerate)));
+    let refused = read(&mesh.ask(at, to("Bob")).await);
+    assert!(refused["message"].as_str().unwrap().ends_with("canManageMembers"), "{refused}");
+    mesh.step(None, |_, cx| cx.change_rights(&own, given(Capability::CanManageMembers)));
+    assert_eq!(read(&mesh.ask(at, to("Carl")).await)["code"], "forbidden");
+    assert_eq!(read(&mesh.ask(at, to("Bob")).await)["name"], "Zed");
+}
+
+#[actix_rt::test]
 async fn roles_are_the_owners() {
     let mut mesh = TestMesh::new().await;
     let boss = owner(&mut mesh).await;

@@ -45,6 +45,36 @@ async fn members_edit_themselves_admins_others_and_nobody_another_mesh() {
     assert_eq!(code(&open), (401, "unauthorized"));
 }
 
+/// As over frames: `a_member_that_may_manage_members_renames_members_and_no_admins`.
+#[actix_rt::test]
+async fn a_member_that_may_manage_members_edits_members_and_no_admins() {
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (eve, eve_row) = enrol(&app, &team, "member").await;
+    let (_, bob) = enrol(&app, &team, "member").await;
+    let (_, carl) = enrol(&app, &team, "admin").await;
+    let allow = async |change: serde_json::Value| {
+        let body = json!({"member_id": eve_row.member_id, "permissions": change});
+        let done = send(&app, call("POST", "/cli/mesh/team/permissions").json(&body).by(&team.owner)).await;
+        assert_eq!(done.0, 200, "{}", done.1);
+    };
+    let edit = async |member: &str, change: serde_json::Value| {
+        let path = format!("/mesh/{}/member/{member}", team.id);
+        send(&app, call("PATCH", path).json(&change).by(&eve)).await
+    };
+    allow(json!({"canModerate": true})).await;
+    for change in [json!({"displayName": "Zed"}), json!({"roleTag": "ops"})] {
+        let refused = edit(bob.member_id.as_str(), change).await;
+        assert_eq!(code(&refused), (403, "forbidden"));
+        assert!(refused.1["message"].as_str().unwrap().ends_with("canManageMembers"), "{}", refused.1);
+    }
+    allow(json!({"canManageMembers": true, "canModerate": null})).await;
+    assert_eq!(code(&edit(carl.member_id.as_str(), json!({"displayName": "Zed"})).await), (403, "forbidden"));
+    let renamed = edit(bob.member_id.as_str(), json!({"displayName": "Zed"})).await;
+    assert_eq!((renamed.0, &renamed.1["member"]["displayName"]), (200, &json!("Zed")), "{}", renamed.1);
+}
+
 #[actix_rt::test]
 async fn the_policy_limits_what_members_change_of_themselves() {
     let bench = bench(|_| {}).await;

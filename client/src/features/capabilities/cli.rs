@@ -12,12 +12,13 @@ use crate::error::CliError;
 use crate::output::{Output, Style, clean};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 
-/// Show what members may do, or allow and deny single capabilities. Changing is for the owner and admins.
+/// Show the capabilities of members: what each may do. The owner and admins allow and deny them.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
-    after_help = "Examples:\n  claudemesh permissions\n  claudemesh permissions Bob --allow canInvite --deny canRunSql\n  \
-                  claudemesh permissions Bob --reset canRunSql\n  claudemesh permissions --default --deny canSchedule\n\n\
-                  docs/capabilities.md lists the capabilities. No one can give what they do not have."
+    after_help = "Examples:\n  claudemesh permissions\n  claudemesh permissions Bob --allow canInvite --deny canWriteState\n  \
+                  claudemesh permissions Bob --reset canWriteState\n  claudemesh permissions --default --deny canWriteState\n\n\
+                  docs/capabilities.md lists the capabilities. You can allow only capabilities that you have. Removing a denial counts as\n\
+                  allowing. Permission requests of Claude Code are something else: see `claudemesh approvers`."
 )]
 pub struct PermissionsArgs {
     /// Name, key, or at least the first 8 digits of a key; without it everyone you may see.
@@ -63,7 +64,7 @@ impl PermissionsArgs {
         if !changes.is_empty() && self.member.is_none() && !self.default {
             let hint =
                 "`claudemesh permissions Bob --allow canInvite`, or --default for what plain members start with.";
-            return Err(CliError::invalid_args("Whose permissions are to be changed?").hint(hint));
+            return Err(CliError::invalid_args("Whose capabilities are to be changed?").hint(hint));
         }
         Ok(changes)
     }

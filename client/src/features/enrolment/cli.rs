@@ -33,7 +33,7 @@ pub struct CreateArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// Name of the mesh shown to people [default: the slug]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long = "display-name", alias = "title", value_name = "TEXT")]
     pub title: Option<String>,
     /// Token of the broker's operator; needed unless the broker listens on this machine only.
     #[arg(long, value_name = "TOKEN", env = "CLAUDEMESH_OPERATOR_TOKEN", hide_env_values = true)]
@@ -81,8 +81,8 @@ pub struct InviteArgs {
     /// Name that the new member gets.
     #[arg(long, value_name = "NAME")]
     pub for_name: Option<String>,
-    /// Groups that the new member joins: `name:role,name2`.
-    #[arg(long, value_name = "LIST", value_parser = parse_groups)]
+    /// Groups that the new member joins, with a word for what it is there: `frontend:lead,qa`.
+    #[arg(long, value_name = "GROUP[:AS],…", value_parser = parse_groups)]
     pub groups: Option<Groups>,
 }
 

@@ -387,7 +387,7 @@ where
 }
 
 verbs! {
-    /// Change the name of your member or of a session. The old name works for another day.
+    /// Change the name of your member or of a session. The old name works for 24 more hours.
     #[command(
         after_help = "Examples:\n  claudemesh rename member Anne\n  claudemesh rename session api\n  \
                       claudemesh rename member Bobby --who Bob"
@@ -525,6 +525,6 @@ where
     }
     cx.out.answer(&row, |out| {
         let (before, now) = (clean(&row.former_name), clean(&row.address));
-        format!("{} {before} is {now} now; the old name works for another day\n", out.tick())
+        format!("{} {before} is {now} now; the old name works for 24 more hours\n", out.tick())
     })
 }

@@ -184,7 +184,7 @@ impl Verb for ListArgs {
     }
 }
 
-/// Delete a memory for good. Those of other members are for who may moderate.
+/// Delete a memory for good. Deleting another member's memory needs `canModerate`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  claudemesh forget 8fK2mQ7d")]
 pub struct ForgetArgs {

@@ -20,7 +20,7 @@ pub use settings::SettingsArgs;
 
 verbs! {
     /// List, rename, archive, delete, export and leave meshes, and change what they allow.
-    #[command(after_help = "Examples:\n  claudemesh mesh list\n  claudemesh mesh rename kitchen bakery\n  claudemesh mesh settings kitchen\n\ndocs/meshes.md says what stays after each of them, and how to come back.")]
+    #[command(after_help = "Examples:\n  claudemesh mesh list\n  claudemesh mesh rename kitchen bakery\n  claudemesh mesh settings kitchen\n\ndocs/meshes.md says for each command what it keeps, and how to undo it.")]
     pub struct MeshArgs: enum MeshVerb {
         List => ListArgs,
         Settings => SettingsArgs,

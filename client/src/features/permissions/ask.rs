@@ -77,7 +77,7 @@ pub async fn ask(session: &Arc<Session>, call: Call) -> Ended {
     let Some(expires) = places.iter().map(|place| place.expires).min() else { return Ended::Open(None) };
     let id = call.id.clone().unwrap_or_else(|| fresh_id(session));
     if !session.permissions.has_room(&id) {
-        return Ended::Open(Some("claudemesh: too many permission questions are open; this one is yours.".into()));
+        return Ended::Open(Some("claudemesh: too many permission requests are open; this one is yours.".into()));
     }
     let now = crate::clock::now_ms();
     let ttl_ms = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
@@ -265,7 +265,7 @@ async fn end(
     data["request"] = id.into();
     for place in places {
         if let Err(error) = log(session, &place.bound, event, data.clone()).await {
-            tracing::error!(%error, "the end of a permission question was not written down");
+            tracing::error!(%error, "the end of a permission request was not written down");
         }
     }
     tell_closed(places, id, outcome).await;

@@ -77,19 +77,19 @@ impl Verb for ApproversArgs {
 /// What `approvers` does.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ApproversAction {
-    /// Let a member decide over permission questions of your sessions.
+    /// Let a member answer the permission requests of your sessions.
     #[command(
         after_help = "Examples:\n  claudemesh approvers add 1a2b3c4d5e6f7a8b\n  claudemesh approvers add Ann --mesh team\n\n\
                             Compare the safety number with them by another way than the mesh."
     )]
     Add {
-        /// Member key, 8 or more digits of it, or a name that only one member has.
+        /// Member key, at least its first 8 digits, or a name that only one member has.
         member: String,
     },
     /// Take the right away again.
     #[command(after_help = "Example:\n  claudemesh approvers remove 1a2b3c4d5e6f7a8b")]
     Remove {
-        /// Member key, or 8 or more digits of it.
+        /// Member key, or at least its first 8 digits.
         key: String,
     },
 }
@@ -108,7 +108,7 @@ pub struct PermitArgs {
     /// Told to the asking session.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// 8 or more digits of the asking session's key, when two requests have one id.
+    /// At least the first 8 digits of the asking session's key, when two requests have one id.
     #[arg(long, value_name = "KEY")]
     pub from: Option<String>,
 }
@@ -131,7 +131,7 @@ impl Verb for PermitArgs {
     }
 }
 
-/// Show the log of permission questions and answers, or check that no one has changed it.
+/// Show the log of permission requests and answers, or check that no one has changed it.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh permission-log\n  claudemesh permission-log --verify --json")]
 pub struct PermissionLogArgs {

@@ -79,16 +79,16 @@ impl Verb for GetArgs {
     }
 }
 
-/// Set a key; the others are told. What is not JSON is a text.
+/// Set a key; the others are told.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  claudemesh state set build green\n  claudemesh state set limits '{\"cpu\": 2}'\n  \
-                        claudemesh state set lock '\"me\"' --if-version 0 --ttl 10m"
+                        claudemesh state set lock Ann --if-version 0 --ttl 10m"
 )]
 pub struct SetArgs {
     /// The key.
     key: String,
-    /// The value: JSON, else a text.
+    /// The value. Valid JSON is stored as JSON, everything else as a string.
     #[arg(allow_hyphen_values = true)]
     value: String,
     /// Only if the key has this version now; 0: only if it is not set.

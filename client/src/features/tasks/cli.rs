@@ -123,10 +123,10 @@ pub struct CreateArgs {
     /// Tags, separated with commas.
     #[arg(long, value_name = "TAGS", value_delimiter = ',')]
     tags: Vec<String>,
-    /// Tasks that must be done first: ids, or 8 or more characters of them, separated with commas.
+    /// Tasks that must be done first: ids, or at least the first 8 characters of each, separated with commas.
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     depends_on: Vec<String>,
-    /// When it should be done: 2h or 3d from now, or a time such as 2026-04-08T09:53:03Z.
+    /// When it should be done: 2h or 3d from now, or a time such as 2026-04-08T09:53:03Z. Lists mark it as overdue after that.
     #[arg(long, value_name = "TIME", value_parser = parse_due)]
     due: Option<DueAt>,
 }
@@ -240,7 +240,7 @@ impl Verb for ListArgs {
     after_help = "Examples:\n  claudemesh task show 4uWv2xYz\n  claudemesh task show 4uWv2xYz --json=status,result"
 )]
 pub struct ShowArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
 }
 

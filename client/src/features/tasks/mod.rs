@@ -1,7 +1,9 @@
 //! Tasks: work that one peer describes and another one takes.
 
-use claudemesh_protocol::features::tasks::{ListTasks, TaskEntry};
+use claudemesh_protocol::features::tasks::{ListTasks, TaskEntry, TaskStatus};
+use claudemesh_protocol::time::parse_iso;
 
+use crate::clock::now_ms;
 use crate::connection::{Connection, ConnectionError};
 
 pub mod cli;
@@ -35,6 +37,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// It is not done, and its time is over.
+fn is_overdue(task: &TaskEntry) -> bool {
+    let due = task.due_at.as_deref().and_then(parse_iso);
+    task.status != TaskStatus::Done && due.is_some_and(|due| due < now_ms())
 }
 
 /// The beginning of an id, as lists show it.

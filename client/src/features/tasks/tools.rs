@@ -13,7 +13,7 @@ use rmcp::schemars::{self, JsonSchema};
 use rmcp::{tool, tool_router};
 use serde::{Deserialize, Serialize};
 
-use super::short;
+use super::{is_overdue, short};
 use crate::connection::Connection;
 use crate::features::questions::text::UNTRUSTED;
 use crate::mcp::server::MeshServer;
@@ -67,7 +67,7 @@ pub(crate) struct NewTask {
 /// Parameters of tools about one task.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct OneTask {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
     #[serde(flatten)]
     mesh: OneMeshArg,
@@ -76,7 +76,7 @@ pub(crate) struct OneTask {
 /// Parameters of `complete_task`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct FinishedTask {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
     /// What came of it; its creator is told.
     #[serde(default)]
@@ -88,7 +88,7 @@ pub(crate) struct FinishedTask {
 /// Parameters of `update_task`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct ChangedTask {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
     /// Another title.
     #[serde(default)]
@@ -370,9 +370,10 @@ fn line(task: &TaskEntry) -> String {
         status => status.as_str().to_owned(),
     };
     let by = task.claimed_by.as_deref().map(|name| format!(" by {}", harmless_value(name))).unwrap_or_default();
+    let overdue = if is_overdue(task) { ", overdue" } else { "" };
     let assignee = task.assignee.as_deref().map(|name| format!(" → {}", harmless_value(name))).unwrap_or_default();
     format!(
-        "[{}] {} ({status}{by}, {}){assignee} ({})",
+        "[{}] {} ({status}{by}, {}{overdue}){assignee} ({})",
         harmless_value(&short(task.id.as_str())),
         harmless_value(&task.title),
         task.priority.as_str(),

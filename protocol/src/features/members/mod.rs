@@ -251,7 +251,7 @@ pub struct Renamed {
     pub pubkey: PublicKey,
     /// The name it has now.
     pub name: String,
-    /// The name it had, which means it for another day.
+    /// The name it had, which still finds it for 24 hours.
     pub former_name: String,
     /// What one writes to reach it now.
     pub address: String,
@@ -304,9 +304,9 @@ crate::wire_feature! {
         Whoami = "whoami" => answers WhoamiResult, needs nothing, repeatable;
         /// The members with their roles, titles and groups.
         ListMembers = "list_members" => answers MembersList, needs nothing, repeatable;
-        /// Another name for the own member; for another one `canManageMembers` is needed. The old name means it for a day.
+        /// Another name for the own member; for another one `canManageMembers` is needed. The old name still finds it for 24 hours.
         RenameMember = "rename_member" => answers Renamed, needs nothing, once;
-        /// Another name for a session of the own member. The old name means it for a day.
+        /// Another name for a session of the own member. The old name still finds it for 24 hours.
         RenameSession = "rename_session" => answers Renamed, needs nothing, once;
         /// Makes a member an admin, or an admin a member; for the owner.
         SetMemberRole = "set_member_role" => answers MemberChanged, needs CanManageMembers, once;

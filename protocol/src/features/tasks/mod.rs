@@ -138,7 +138,7 @@ macro_rules! about_one_task {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
-            /// The task: its id, or 8 or more characters of it.
+            /// The task: its id, or at least its first 8 characters.
             pub task_id: TaskId,
         }
     )*};
@@ -168,7 +168,7 @@ about_one_task! {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompleteTask {
-    /// The task: its id, or 8 or more characters of it.
+    /// The task: its id, or at least its first 8 characters.
     pub task_id: TaskId,
     /// At most [`limits::MAX_RESULT_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,7 +180,7 @@ pub struct CompleteTask {
 /// Errors: `task_not_found`, `conflict` (another version, or a circle of dependencies), `limit`, `forbidden`, `invalid_args`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpdateTask {
-    /// The task: its id, or 8 or more characters of it.
+    /// The task: its id, or at least its first 8 characters.
     #[serde(rename = "taskId")]
     pub task_id: TaskId,
     /// Another title.

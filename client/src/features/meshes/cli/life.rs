@@ -18,7 +18,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 /// Give a mesh another short name, or another name that people see.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
-    after_help = "Examples:\n  claudemesh mesh rename kitchen bakery\n  claudemesh mesh rename kitchen --title \"The kitchen\"\n  \
+    after_help = "Examples:\n  claudemesh mesh rename kitchen bakery\n  claudemesh mesh rename kitchen --display-name \"The kitchen\"\n  \
                         claudemesh mesh rename team work --local   only on this machine\n\n\
                         Everyone else keeps the short name that the mesh has on their machine. New members get the new one."
 )]
@@ -29,7 +29,7 @@ pub struct RenameArgs {
     #[arg(required_unless_present = "title")]
     pub new: Option<String>,
     /// New name of the mesh shown to people.
-    #[arg(long, value_name = "TEXT", conflicts_with = "local")]
+    #[arg(long = "display-name", alias = "title", value_name = "TEXT", conflicts_with = "local")]
     pub title: Option<String>,
     /// Rename it on this machine only; anyone can.
     #[arg(long)]
@@ -54,7 +54,7 @@ impl Verb for RenameArgs {
     }
 }
 
-/// Stop a mesh for everyone without losing anything. For its owner.
+/// Stop a mesh for everyone without losing anything. Needs `canDeleteMesh`, which the owner has.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Example:\n  claudemesh mesh archive kitchen\n\n`claudemesh mesh restore kitchen` brings it back."
@@ -85,7 +85,7 @@ impl Verb for ArchiveArgs {
     }
 }
 
-/// Bring an archived mesh back. For its owner.
+/// Bring an archived mesh back. Needs `canDeleteMesh`, which the owner has.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Example:\n  claudemesh mesh restore kitchen")]
 pub struct RestoreArgs {
@@ -111,7 +111,7 @@ impl Verb for RestoreArgs {
     }
 }
 
-/// Delete a mesh for everyone, for good. For its owner.
+/// Delete a mesh for everyone, for good. Needs `canDeleteMesh`, which the owner has.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh mesh export kitchen --out kitchen.json\n  claudemesh mesh delete kitchen\n\n\

@@ -20,7 +20,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done};
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh mesh settings\n  claudemesh mesh settings team --self-edit groups=off\n  \
-                        claudemesh mesh settings team --deny canSchedule --limit messages.trace_budget=20\n  \
+                        claudemesh mesh settings team --deny canWriteState --limit messages.trace_budget=20\n  \
                         claudemesh mesh settings team --limit messages.trace_budget=default"
 )]
 pub struct SettingsArgs {

@@ -21,25 +21,28 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 #[command(
     after_help = "Examples:\n  claudemesh send Bob \"tests are green\"\n  claudemesh send Bob,@qa \"freeze at 5\"\n  \
                         git diff | claudemesh send Bob --file -\n  claudemesh send '*' \"broker restarts\" --priority now\n  \
-                        claudemesh send --to 'Smith, Ann' hello"
+                        claudemesh send --to 'Smith, Ann' hello\n\n\
+                        It prints the id of the message; `claudemesh msg-status ID` says how far it got. `*` reaches everyone who is\n\
+                        connected; peers who are away do not get it. If the broker cannot be reached, the message is queued on this\n\
+                        machine and sent later (`claudemesh outbox`)."
 )]
 pub struct SendArgs {
     /// Recipients, then the text. A recipient is a name, `@group`, `@group/sub`, `*`, `#topic`, a key or at least the first 8 digits of one.
     #[arg(value_name = "TO MESSAGE", num_args = 0..)]
     pub words: Vec<String>,
-    /// A recipient; may be given several times. Nothing is split at commas here.
+    /// Add one recipient; repeat the option for more. The value is not split at commas, so it fits an old name with a comma.
     #[arg(long, short = 't', value_name = "TO", action = ArgAction::Append)]
     pub to: Vec<String>,
     /// Read the text from a file; `-` is standard input.
     #[arg(long, short, value_name = "PATH")]
     pub file: Option<PathBuf>,
-    /// `now` interrupts, `next` waits until the recipient is idle, `low` waits until it is asked for.
+    /// When a session gets it. At a shell, the next `claudemesh inbox` shows it, whatever its priority.
     #[arg(long, short, default_value_t = Priority::Next, value_enum)]
     pub priority: Priority,
     /// Allow a message to your own member: it goes to your other sessions.
     #[arg(long = "self")]
     pub to_self: bool,
-    /// Id of the message this answers.
+    /// Id of the message that you answer.
     #[arg(long, value_name = "ID")]
     pub reply_to: Option<String>,
     /// Fail when the broker cannot be reached, instead of queueing the message on this machine.
@@ -119,12 +122,12 @@ impl SendArgs {
 /// Priority of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Priority {
-    /// Interrupts.
+    /// At once, also while the session works.
     Now,
-    /// Waits until the recipient is idle.
+    /// At the end of the session's turn.
     #[default]
     Next,
-    /// Waits until it is asked for.
+    /// When the session asks for it.
     Low,
 }
 
@@ -139,7 +142,7 @@ impl Priority {
     }
 }
 
-/// Show new messages. They are kept and shown once.
+/// Show unread messages and mark them as read. `--all` shows older ones, too.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh inbox\n  claudemesh inbox --wait 30 --json\n  claudemesh inbox --all --limit 20\n  \
@@ -154,7 +157,7 @@ pub struct InboxArgs {
     /// Also messages that were seen before.
     #[arg(long, short)]
     pub all: bool,
-    /// At most this many: the oldest unread, the newest of --all. Held messages are listed in addition.
+    /// Show at most N messages: the N oldest unread ones, or with --all the N newest. Held messages are listed in addition.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     /// Leave the shown messages unread.

@@ -216,7 +216,7 @@ impl ProfileArgs {
     }
 }
 
-/// Show what each peer has sent, received and called.
+/// Show for each peer how many messages it sent and received, and how many tools it called.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh stats\n  claudemesh stats --json")]
 pub struct StatsArgs {}

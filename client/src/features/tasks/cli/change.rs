@@ -22,7 +22,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done};
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  claudemesh task claim 4uWv2xYz")]
 pub struct ClaimArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
 }
 
@@ -59,7 +59,7 @@ impl Verb for ClaimArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  claudemesh task unclaim 4uWv2xYz")]
 pub struct UnclaimArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
 }
 
@@ -100,7 +100,7 @@ impl Verb for UnclaimArgs {
     after_help = "Examples:\n  claudemesh task complete 4uWv2xYz\n  claudemesh task complete 4uWv2xYz \"all green\""
 )]
 pub struct CompleteArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
     /// What came of it.
     result: Option<String>,
@@ -141,7 +141,7 @@ impl Verb for CompleteArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  claudemesh task reopen 4uWv2xYz")]
 pub struct ReopenArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
 }
 
@@ -179,7 +179,7 @@ impl Verb for ReopenArgs {
 #[command(after_help = "Examples:\n  claudemesh task update 4uWv2xYz --priority urgent --due 2h\n  \
                         claudemesh task update 4uWv2xYz --depends-on 9oLmNoPq,7hIjKlMn")]
 pub struct UpdateArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
     /// Another title.
     #[arg(long, value_name = "TEXT")]
@@ -258,7 +258,7 @@ impl Verb for UpdateArgs {
                         claudemesh task assign 4uWv2xYz \"\""
 )]
 pub struct AssignArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
     /// A name, @group or key; empty: no one.
     who: String,
@@ -303,7 +303,7 @@ impl Verb for AssignArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  claudemesh task delete 4uWv2xYz")]
 pub struct DeleteArgs {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
 }
 

@@ -2,7 +2,7 @@
 
 use claudemesh_protocol::features::tasks::{TaskEntry, TaskPriority, TaskStatus, TaskStep};
 
-use super::super::short;
+use super::super::{is_overdue, short};
 use crate::clock::shown as time;
 use crate::output::{Output, Style, one_line};
 use crate::session::notes::harmless_value;
@@ -22,7 +22,8 @@ pub(super) fn line(task: &TaskEntry, out: &Output) -> String {
     if !task.tags.is_empty() {
         facts.push(word(&format!("#{}", task.tags.join(" #")), out));
     }
-    facts.extend(task.due_at.as_deref().map(|at| format!("due {}", time(at))));
+    let due = if is_overdue(task) { "overdue since" } else { "due" };
+    facts.extend(task.due_at.as_deref().map(|at| format!("{due} {}", time(at))));
     facts.push(format!("{}, {}", word(&task.created_by, out), time(&task.created_at)));
     let id = word(&short(task.id.as_str()), out);
     format!(
