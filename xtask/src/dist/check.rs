@@ -52,7 +52,9 @@ fn complete(prefix: &Path, release: &Release) -> Result<()> {
             shell::run_quiet(Command::new("bash").arg("-n").arg(&script))?;
         }
     }
-    ensure!(prefix.join("share/doc/claudemesh/DEPENDENCIES").exists(), "no list of dependencies");
+    for file in ["DEPENDENCIES", "docs/meshes.md", "docs/troubleshooting.md"] {
+        ensure!(prefix.join("share/doc/claudemesh").join(file).exists(), "{file} is missing");
+    }
     Ok(())
 }
 

@@ -17,12 +17,11 @@ pub(super) const COMPLETIONS: [(&str, &str); 3] = [
 ];
 const DOC: &str = "share/doc/claudemesh";
 /// Files of the repository, and where they go.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 5] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
-    ("docs/operations.md", "operations.md"),
     ("deploy/broker.example.toml", "broker.example.toml"),
 ];
 
@@ -58,6 +57,12 @@ impl Tree {
         for (from, to) in FILES {
             let path = at(&format!("{DOC}/{to}"))?;
             fs::copy(shell.root.join(from), &path).with_context(|| format!("copying {from}"))?;
+        }
+        // Help and README name these pages.
+        for page in fs::read_dir(shell.root.join("docs"))? {
+            let page = page?;
+            let path = at(&format!("{DOC}/docs/{}", page.file_name().to_string_lossy()))?;
+            fs::copy(page.path(), &path).with_context(|| format!("copying {}", page.path().display()))?;
         }
         fs::write(at(&format!("{DOC}/DEPENDENCIES"))?, dependencies(shell)?)?;
         let unit = fs::read_to_string(shell.root.join("deploy/claudemesh-broker.service"))?;
