@@ -58,7 +58,7 @@ pub(crate) struct NewReminder {
 /// Parameters of `cancel_scheduled`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct OneEntry {
-    /// Its id, or 8 or more characters of it.
+    /// Its id, or at least its first 8 characters.
     id: String,
     #[serde(flatten)]
     mesh: OneMeshArg,

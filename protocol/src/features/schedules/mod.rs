@@ -285,7 +285,7 @@ macro_rules! about_one_entry {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
-            /// The entry: its id, or 8 or more characters of it.
+            /// The entry: its id, or at least its first 8 characters.
             pub scheduled_id: ScheduleId,
         }
     )*};
@@ -322,7 +322,7 @@ pub struct CancelScheduledAck {
 /// Errors: those of `schedule`; `not_found`, `ambiguous_prefix`, `conflict` when it is over or has another version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EditScheduled {
-    /// The entry: its id, or 8 or more characters of it.
+    /// The entry: its id, or at least its first 8 characters.
     #[serde(rename = "scheduledId")]
     pub scheduled_id: ScheduleId,
     /// Other targets. A sealed text has to be given anew with them.
