@@ -22,13 +22,13 @@ pub use verbs::AnyVerb;
     name = "claudemesh",
     version,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  claudemesh install                            once per machine: tell Claude Code about claudemesh\n  \
-                  claudemesh launch --name Ann                  start Claude Code in a mesh; in a second terminal: --name Bob\n  \
+    after_help = "Examples:\n  claudemesh install                            tell Claude Code about it, once per machine\n  \
+                  claudemesh launch --name Ann                  start Claude Code in a mesh, then again as Bob\n  \
                   claudemesh up                                 start a mesh on this machine, with an invite link\n  \
                   claudemesh join http://host:7900/i/K7QX2MPA   join a mesh with an invite link\n  \
                   claudemesh send Bob \"tests are green\"         write to a peer\n\n\
-                  `claudemesh help COMMAND` explains a command. Pages such as docs/meshes.md are in the source code, and in\n\
-                  share/doc/claudemesh of the packages.\n\n\
+                  `claudemesh help COMMAND` explains a command. Pages such as docs/meshes.md are\n\
+                  in the source code, and in share/doc/claudemesh of the packages.\n\n\
                   Exit codes: 0 ok, 1 cancelled, or a check found a fault, 2 refused key, 3 bad arguments, 4 network,\n\
                   5 not found, 6 exists, or changed meanwhile, 7 not allowed, declined, or a limit, 8 internal,\n\
                   9 no Claude Code, 10 files."
@@ -48,7 +48,8 @@ pub fn command() -> clap::Command {
     let list = subjects::list(&command);
     command.help_template(format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n\
-         New here: `claudemesh install`, then `claudemesh launch`. With other people: `claudemesh join LINK`, or `claudemesh up --listen :7900`.\n\n{list}\nOptions:\n{{options}}{{after-help}}"
+         New here: `claudemesh install`, then `claudemesh launch`.\n\
+         With other people: `claudemesh join LINK`, or `claudemesh up --listen :7900`.\n\n{list}\nOptions:\n{{options}}{{after-help}}"
     ))
 }
 

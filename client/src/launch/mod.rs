@@ -37,8 +37,9 @@ use release::Found;
     after_help = "Examples:\n  claudemesh launch\n  \
                         claudemesh launch --name Ann --groups frontend:lead,qa --model opus\n  \
                         claudemesh launch --join http://host:7900/i/K7QX2MPA -y -- -p \"say hello to everyone\"\n\n\
-                        Without a joined mesh, the session works in the mesh `local` of this machine. Of several meshes it takes the\n\
-                        one that you name, else the one of the last launch, else the one of `claudemesh use`."
+                        Without a joined mesh, the session works in the mesh `local` of this machine. Of several\n\
+                        meshes it takes the one that you name, else the one of the last launch, else the one of\n\
+                        `claudemesh use`."
 )]
 pub struct LaunchArgs {
     /// Mesh to work in; the same as `--mesh`.

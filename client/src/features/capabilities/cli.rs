@@ -17,8 +17,9 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 #[command(
     after_help = "Examples:\n  claudemesh permissions\n  claudemesh permissions Bob --allow canInvite --deny canWriteState\n  \
                   claudemesh permissions Bob --reset canWriteState\n  claudemesh permissions --default --deny canWriteState\n\n\
-                  docs/capabilities.md lists the capabilities. You can allow only capabilities that you have. Removing a denial counts as\n\
-                  allowing. Permission requests of Claude Code are something else: see `claudemesh approvers`."
+                  docs/capabilities.md lists the capabilities. You can allow only capabilities that you have.\n\
+                  Removing a denial counts as allowing. Permission requests of Claude Code are something else: see\n\
+                  `claudemesh approvers`."
 )]
 pub struct PermissionsArgs {
     /// Name, key, or at least the first 8 digits of a key; without it everyone you may see.

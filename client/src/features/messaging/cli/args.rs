@@ -22,9 +22,9 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
     after_help = "Examples:\n  claudemesh send Bob \"tests are green\"\n  claudemesh send Bob,@qa \"freeze at 5\"\n  \
                         git diff | claudemesh send Bob --file -\n  claudemesh send '*' \"broker restarts\" --priority now\n  \
                         claudemesh send --to 'Smith, Ann' hello\n\n\
-                        It prints the id of the message; `claudemesh msg-status ID` says how far it got. `*` reaches everyone who is\n\
-                        connected; peers who are away do not get it. If the broker cannot be reached, the message is queued on this\n\
-                        machine and sent later (`claudemesh outbox`)."
+                        It prints the id of the message; `claudemesh msg-status ID` says how far it got. `*` reaches\n\
+                        everyone who is connected; peers who are away do not get it. If the broker cannot be reached, the\n\
+                        message is queued on this machine and sent later (`claudemesh outbox`)."
 )]
 pub struct SendArgs {
     /// Recipients, then the text. A recipient is a name, `@group`, `@group/sub`, `*`, `#topic`, a key or at least the first 8 digits of one.
