@@ -308,10 +308,10 @@ impl Verb for ListArgs {
 
 macro_rules! about_one_entry {
     ($($(#[$meta:meta])* $name:ident: $method:ident, $said:literal;)*) => {$(
-        $(#[$meta])*
         #[derive(Args, Clone, Debug)]
+        $(#[$meta])*
         pub struct $name {
-            /// ID, or the first 8 characters and more of it.
+            /// Its id, or at least the first 8 characters of it.
             id: String,
         }
 
@@ -350,7 +350,7 @@ about_one_entry! {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  claudemesh remind cancel 5c0d8f1e")]
 pub struct CancelArgs {
-    /// ID, or the first 8 characters and more of it.
+    /// Its id, or at least the first 8 characters of it.
     id: String,
 }
 
@@ -390,7 +390,7 @@ impl Verb for CancelArgs {
 #[command(after_help = "Examples:\n  claudemesh remind edit 5c0d8f1e --message \"stand-up, today in room 2\"\n  \
                   claudemesh remind edit 5c0d8f1e --cron \"0 10 * * mon-fri\" --tz Europe/Berlin")]
 pub struct EditArgs {
-    /// ID, or the first 8 characters and more of it.
+    /// Its id, or at least the first 8 characters of it.
     id: String,
     /// Another text.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
