@@ -493,6 +493,34 @@ broker_suite! {
         "#).await
     }
 
+    async fn what_is_scheduled_is_told_as_before(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"schedule","to":"*","message":"past","deliverAt":1775641983000,"subtype":"reminder"}
+            A < {"type":"scheduled_ack","scheduledId":"$p","deliverAt":1775641983000,"cron":null,"nextTimes":null}
+            B < {"type":"push","messageId":"$m","senderPubkey":"$alice.member","priority":"now","nonce":"","ciphertext":"cGFzdA==","subtype":"reminder"}
+            A < {"type":"ack","messageId":"$m","queued":true}
+            A > {"type":"schedule","to":"*","message":"cron","deliverAt":0,"cron":"*/5 * * * *","recurring":true}
+            A < {"type":"scheduled_ack","scheduledId":"$c","cron":"*/5 * * * *"}
+            A > {"type":"schedule","to":"*","message":"bad","deliverAt":0,"cron":"61 * * * *"}
+            A < {"type":"error","code":"invalid_cron"}
+            A > {"type":"list_scheduled"}
+            A < {"type":"scheduled_list","messages":[{"id":"$c","to":"*","message":"cron","cron":"*/5 * * * *","firedCount":0}]}
+            B > {"type":"list_scheduled"}
+            B < {"type":"scheduled_list","messages":[]}
+            B > {"type":"cancel_scheduled","scheduledId":"$c"}
+            B < {"type":"cancel_scheduled_ack","scheduledId":"$c","ok":false}
+            A > {"type":"cancel_scheduled","scheduledId":"$c"}
+            A < {"type":"cancel_scheduled_ack","scheduledId":"$c","ok":true}
+            A > {"type":"cancel_scheduled","scheduledId":"$c"}
+            A < {"type":"cancel_scheduled_ack","scheduledId":"$c","ok":true}
+            A > {"type":"cancel_scheduled","scheduledId":"nope"}
+            A < {"type":"cancel_scheduled_ack","scheduledId":"nope","ok":false}
+            B -
+        "#).await
+    }
+
     async fn contexts_are_shared_found_and_listed_by_clients_of_before(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}

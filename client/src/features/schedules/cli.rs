@@ -76,7 +76,7 @@ pub struct NewArgs {
     /// The message.
     #[arg(allow_hyphen_values = true)]
     message: Option<String>,
-    /// Whom it is for: a name, @group, #topic, *, a key, or self [default: self].
+    /// The recipient: a name, @group, #topic, *, a key, or self [default: self].
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
     #[command(flatten)]

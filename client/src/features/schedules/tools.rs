@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use claudemesh_protocol::features::schedules::{ListScheduled, Misfire, ScheduleClock, ScheduledAck, ScheduledEntry};
+use claudemesh_protocol::target::TargetField;
 use claudemesh_protocol::time::iso;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::schemars::{self, JsonSchema};
@@ -39,7 +40,7 @@ pub(crate) struct NewReminder {
     /// Again and again: five fields (minute, hour, day of month, month, day of week), or @daily and the like.
     #[serde(default)]
     cron: Option<String>,
-    /// Whom it is for: a name, @group, #topic, * or key [default: yourself].
+    /// The recipient: a name, @group, #topic, * or key [default: yourself].
     #[serde(default)]
     to: Option<String>,
     /// Time zone of cron, for example Europe/Berlin [default: this machine's].
@@ -160,12 +161,14 @@ impl MeshServer {
                 entries.truncate(MAX_LISTED);
                 found.more.push(slug.clone());
             }
-            for entry in entries {
+            for mut entry in entries {
                 let cut: String = entry.message.chars().take(LISTED_CHARS).collect();
                 let to = harmless_value(&target_words(&entry, &own));
                 let cron = entry.cron.as_deref().map(|cron| format!(" ({})", harmless_value(cron))).unwrap_or_default();
                 let text = harmless_value(&cut);
                 lines.push(format!("[{}] → {to} at {}{cron}: {text} ({slug})", short(&entry.id), at(entry.deliver_at)));
+                // The schemas of tools know no alternatives: a list of one is a list, too.
+                entry.to = TargetField::Many(entry.to.parts().to_vec());
                 found.messages.push(Row { mesh_slug: slug.clone(), entry: OneLine(entry) });
             }
         }
