@@ -306,8 +306,7 @@ broker_suite! {
             B -
             B > {"type":"client_ack","messageIds":["$n"],"stage":"seen","route":"pull"}
             B pass 3
-            A > {"type":"message_status","messageId":"$n"}
-            A < {"type":"message_status_result","stage":"seen","recipients":[{"route":"pull"}]}
+            A asks {"type":"message_status","messageId":"$n"} {"type":"message_status_result","stage":"seen","recipients":[{"route":"pull"}]}
         "#).await
     }
 

@@ -7,6 +7,7 @@
 //! S session bob {"sessionId":"s1"}      S connects with a proven session key; fields of the hello may be given or taken away
 //! D > {"type":"list_peers"}             D says this
 //! D < {"type":"push","messageId":"$m"}  the next frame of that type that D gets has these fields
+//! D asks {"type":"mesh_info"} {"peers":2}   D asks this again and again until the answer has these fields: it depends on work that no frame tells
 //! D -                                   D has got no message that no step has named
 //! D close                               D closes; `D closed 4001` waits until the broker has closed it
 //! D pass 35                             so many seconds pass, and D shows in each of them that it is there
@@ -26,7 +27,7 @@ use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_testkit::broker::{Database, TestBroker};
 use claudemesh_testkit::enrol::OwnedMesh;
 use claudemesh_testkit::identity::{Member, Session, merged};
-use claudemesh_testkit::peer::TestPeer;
+use claudemesh_testkit::peer::{PATIENCE, TestPeer};
 use serde_json::{Value, json};
 
 /// The state of a dialogue.
@@ -73,6 +74,11 @@ impl Player {
                 self.peer(who)?.send(&frame).await
             }
             "<" => self.expect(who, &serde_json::from_str(rest)?).await,
+            "asks" => {
+                let mut both = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+                let request = self.filled(&both.next().context("expected: request, answer")??)?;
+                self.ask(who, &request, &both.next().context("expected: request, answer")??).await
+            }
             "-" => {
                 let waiting = self.peer(who)?.waiting_messages().await?;
                 ensure!(waiting.is_empty(), "it got {waiting:?}");
@@ -139,6 +145,17 @@ impl Player {
             _ => peer.find(&kind, |frame| frame["type"] == kind.as_str() && frame["event"] == event).await?,
         };
         self.compare(expected, &frame, "").with_context(|| format!("it got {frame}"))
+    }
+
+    async fn ask(&mut self, who: &str, request: &Value, expected: &Value) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let answer = self.peer(who)?.ask(request.clone()).await?;
+            match self.compare(expected, &answer, "") {
+                Err(_) if tokio::time::Instant::now() < deadline => {}
+                compared => return compared.with_context(|| format!("it got {answer}")),
+            }
+        }
     }
 
     fn compare(&mut self, expected: &Value, got: &Value, place: &str) -> Result<()> {
