@@ -60,6 +60,9 @@ enum Command {
         /// At the end, also lets a client that never acknowledges stay for half a minute
         #[arg(long)]
         stay: bool,
+        /// Only these features beside the messages: state, tasks, streams, memory, contexts, clock
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// Serves the bare relay and prints its address
     Relay,
@@ -86,10 +89,10 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::Torture { broker_bin, runs, seed, database_url, stay } => {
+        Command::Torture { broker_bin, runs, seed, database_url, stay, only } => {
             let seed = seed.unwrap_or_else(|| rand::thread_rng().r#gen());
             let broker_args: Vec<&str> = database_url.iter().flat_map(|url| ["--database-url", url.as_str()]).collect();
-            let options = torture::Options { rounds: runs, seed, broker_args: &broker_args, stay };
+            let options = torture::Options { rounds: runs, seed, broker_args: &broker_args, stay, only: &only };
             let summary = local(torture::run(&broker_bin, &options))?;
             println!("{} kills, seed {seed}", summary.rounds);
             for subject in summary.subjects {

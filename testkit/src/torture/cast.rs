@@ -193,7 +193,7 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// A connection that only asks.
+    /// A connection that only asks. To drop it is enough: the broker takes a second to answer a goodbye, and the session may come back.
     pub(super) async fn connect(&self, hello: &Value) -> Result<Asking> {
         let mut socket = Socket::connect(self.address).await?;
         let welcome = serde_json::from_slice(&socket.hello(&hello.to_string()).await?)?;

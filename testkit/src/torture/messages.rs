@@ -252,11 +252,8 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn new(ground: &Ground) -> Result<Self> {
-        let sessions = |prefix: &str, count: usize| -> Result<Vec<Session>> {
-            let members = ground.mesh.members(prefix, u32::try_from(count)?)?;
-            Ok(members.iter().enumerate().map(|(index, member)| member.session(&format!("{prefix}-{index}"))).collect())
-        };
-        let (senders, recipients) = (sessions("sender", SENDERS)?, sessions("recipient", RECIPIENTS.len())?);
+        let (senders, recipients) =
+            (ground.sessions("sender", SENDERS)?, ground.sessions("recipient", RECIPIENTS.len())?);
         let target = |(session, habit): (&Session, &Habit)| {
             if habit.older() { session.member.pubkey() } else { session.pubkey() }
         };

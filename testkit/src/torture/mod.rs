@@ -9,17 +9,24 @@
 //! | `cast` | the connections of one part of a round, and asking a broker at rest |
 //! | `messages`, `older` | messages to clients of ours and of before |
 //! | `stay` | a client of before that stays for half a minute |
-//! | `state` | shared state |
+//! | `asked` | what connections ask one after the other, and what became of it |
+//! | `state`, `tasks`, `streams`, `memory`, `contexts`, `clock` | what the features of these names promise |
 //! | `audit` | the audit log: whole, extended, and with one entry for each change that a subject names |
 //!
 //! A feature with a promise of its own adds one file with an `impl Subject`, and a line in [`subjects`].
 
+mod asked;
 mod audit;
 mod cast;
+mod clock;
+mod contexts;
+mod memory;
 mod messages;
 mod older;
 mod state;
 mod stay;
+mod streams;
+mod tasks;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -33,9 +40,15 @@ use rand::{Rng, SeedableRng};
 
 use self::audit::{Audited, Chain, Mark};
 use self::cast::{Board, Cast, Quiet};
+use self::clock::Clock;
+use self::contexts::Contexts;
+use self::memory::Memory;
 use self::messages::Messages;
 use self::state::State;
+use self::streams::Streams;
+use self::tasks::Tasks;
 use crate::enrol::OwnedMesh;
+use crate::identity::Session;
 use crate::process::BrokerProcess;
 
 /// Longest time in which all that was promised has to be there after a restart.
@@ -51,6 +64,8 @@ pub struct Options<'a> {
     pub broker_args: &'a [&'a str],
     /// Also let a client of before stay for half a minute, at the end.
     pub stay: bool,
+    /// Only these features beside the messages; empty: all.
+    pub only: &'a [String],
 }
 
 /// What happened in a run.
@@ -110,8 +125,23 @@ struct Ground {
     board: Rc<Board>,
 }
 
+impl Ground {
+    /// That many members with one session each.
+    fn sessions(&self, prefix: &str, count: usize) -> Result<Vec<Session>> {
+        let members = self.mesh.members(prefix, u32::try_from(count)?)?;
+        Ok(members.iter().enumerate().map(|(index, member)| member.session(&format!("{prefix}-{index}"))).collect())
+    }
+}
+
 fn subjects(ground: &Ground) -> Result<Vec<Box<dyn Subject>>> {
-    Ok(vec![Box::new(State::new(ground)?)])
+    Ok(vec![
+        Box::new(State::new(ground)?),
+        Box::new(Tasks::new(ground)?),
+        Box::new(Streams::new(ground)?),
+        Box::new(Memory::new(ground)?),
+        Box::new(Contexts::new(ground)?),
+        Box::new(Clock::new(ground)?),
+    ])
 }
 
 struct Run {
@@ -132,7 +162,8 @@ pub async fn run(binary: &Path, options: &Options<'_>) -> Result<Summary> {
     let data = tempfile::tempdir()?;
     let broker = BrokerProcess::start(binary, data.path(), options.broker_args)?;
     let ground = Ground { mesh: OwnedMesh::create(&broker.base(), "torture")?, board: Rc::default() };
-    let (messages, others) = (Messages::new(&ground)?, subjects(&ground)?);
+    let (messages, mut others) = (Messages::new(&ground)?, subjects(&ground)?);
+    others.retain(|subject| options.only.is_empty() || options.only.iter().any(|only| only == subject.name()));
     let chain = Chain::new(&ground.mesh);
     let mut run = Run { broker, ground, messages, others, chain, _data: data };
     let mut random = StdRng::seed_from_u64(options.seed);

@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
+use claudemesh_protocol::features::contexts::STATE_KEY_PREFIX;
 use claudemesh_protocol::features::state::{StateChange, StateEntry, StateList};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use self::log::{Act, Log};
+use super::asked::{Book, Team};
 use super::audit::{Audited, Mark};
 use super::cast::{Asking, Board, Cast, Quiet};
 use super::{Ground, Subject};
@@ -39,29 +41,17 @@ const COUNTER: &str = "counter";
 
 type Shared = Rc<RefCell<Log>>;
 
-/// One writer's connection.
-struct Writer {
-    writer: usize,
-    left: u32,
-    window: usize,
-    random: StdRng,
-    log: Shared,
-    board: Rc<Board>,
-}
+impl Book for Log {
+    const NAME: &'static str = "state";
 
-impl Writer {
-    fn write(&mut self, out: &mut Out) {
-        if self.left == 0 {
-            return;
-        }
-        self.left -= 1;
-        let key = KEYS[self.random.gen_range(0..KEYS.len())];
-        let (key, act) = match self.random.gen_range(0..20) {
+    fn ask(&mut self, writer: usize, random: &mut StdRng) -> Option<(usize, Value)> {
+        let key = KEYS[random.gen_range(0..KEYS.len())];
+        let (key, act) = match random.gen_range(0..20) {
             0..=9 => (key, Act::Set),
-            10..=17 => (COUNTER, Act::Compare { expected: self.log.borrow().version(COUNTER) }),
+            10..=17 => (COUNTER, Act::Compare { expected: self.version(COUNTER) }),
             _ => (KEYS[KEYS.len() - 1], Act::Delete),
         };
-        let (number, mark) = self.log.borrow_mut().begin(self.writer, key, act);
+        let (number, mark) = self.begin(writer, key, act);
         let frame = match act {
             Act::Set => json!({"type": "set_state", "key": key, "value": mark}),
             Act::Compare { expected } => {
@@ -70,38 +60,21 @@ impl Writer {
             }
             Act::Delete => json!({"type": "delete_state", "key": key}),
         };
-        out.text(&[merged(frame, json!({"confirm": true, "_reqId": format!("s{number}")})).to_string().as_bytes()]);
+        Some((number, merged(frame, json!({"confirm": true}))))
     }
 
-    fn answered(&self, text: &[u8]) -> Result<(), String> {
-        let frame: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        let number = frame["_reqId"].as_str().and_then(|id| id.strip_prefix('s')?.parse().ok());
-        let number: usize = number.ok_or_else(|| format!("an answer without its request: {frame}"))?;
-        let mut log = self.log.borrow_mut();
-        if frame["type"] == "done" {
-            return match (frame["version"].as_u64(), frame["revision"].as_u64()) {
-                (Some(version), Some(revision)) => log.confirmed(self.writer, number, version, revision),
-                _ => Err(format!("a confirmation without version and revision: {frame}")),
-            };
+    fn answered(&mut self, writer: usize, number: usize, answer: &Value) -> Result<(), String> {
+        if answer["type"] != "done" {
+            return self.refused(writer, number, answer);
         }
-        log.refused(self.writer, number, &frame)
-    }
-}
-
-impl Peer for Writer {
-    fn phase(&mut self, _phase: u32, out: &mut Out) {
-        (0..self.window).for_each(|_| self.write(out));
+        match (answer["version"].as_u64(), answer["revision"].as_u64()) {
+            (Some(version), Some(revision)) => self.confirmed(writer, number, version, revision),
+            _ => Err(format!("a confirmation without version and revision: {answer}")),
+        }
     }
 
-    fn frame(&mut self, text: &[u8], out: &mut Out) {
-        if !is(text, "done") && !is(text, "error") {
-            return;
-        }
-        if let Err(fault) = self.answered(text) {
-            return self.board.fail(format!("state, writer {}: {fault}", self.writer));
-        }
-        self.write(out);
-        self.board.change();
+    fn cut_off(&mut self) {
+        self.asked.cut_off();
     }
 }
 
@@ -141,6 +114,10 @@ fn ask_since(since: u64, cursor: Option<&str>) -> Value {
 impl Watcher {
     fn told(&mut self, change: StateChange) -> Result<(), String> {
         let StateChange { key, value, updated_by, version, revision, deleted } = change;
+        // The summary of a context comes the same way, and is no key.
+        if revision == 0 && key.starts_with(STATE_KEY_PREFIX) {
+            return Ok(());
+        }
         if revision != self.told + 1 {
             return Err(format!("it was told of revision {revision} after {}", self.told));
         }
@@ -199,7 +176,7 @@ impl Peer for Watcher {
 
 /// The subject.
 pub(super) struct State {
-    writers: Vec<Session>,
+    writers: Team<Log>,
     readers: Vec<Session>,
     views: Vec<Rc<RefCell<View>>>,
     log: Shared,
@@ -210,29 +187,17 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(ground: &Ground) -> Result<Self> {
-        let sessions = |prefix: &str, count: usize| -> Result<Vec<Session>> {
-            let members = ground.mesh.members(prefix, u32::try_from(count)?)?;
-            Ok(members.iter().enumerate().map(|(index, member)| member.session(&format!("{prefix}-{index}"))).collect())
-        };
-        let readers = sessions("state-reader", READERS)?;
+        let writers = Team::new(ground, "state-writer", WRITERS, Log::new(WRITERS))?;
+        let readers = ground.sessions("state-reader", READERS)?;
         Ok(Self {
-            writers: sessions("state-writer", WRITERS)?,
+            log: writers.book.clone(),
+            writers,
             asking: readers[0].member.session("state-asking"),
             readers,
             views: (0..READERS).map(|_| Rc::default()).collect(),
-            log: Rc::new(RefCell::new(Log::new(WRITERS))),
             board: ground.board.clone(),
             revision: 0,
         })
-    }
-
-    fn add_writers(&self, cast: &mut Cast, left: u32, window: usize) {
-        self.log.borrow_mut().abandon();
-        for (writer, session) in self.writers.iter().enumerate() {
-            let random = StdRng::seed_from_u64(self.log.borrow().writes(writer) as u64);
-            let (log, board) = (self.log.clone(), self.board.clone());
-            cast.connect(session.hello(json!({})), Writer { writer, left, window, random, log, board });
-        }
     }
 
     fn add_reader(&self, cast: &mut Cast, reader: usize) {
@@ -293,7 +258,7 @@ impl State {
         let live: Vec<_> = live.map(|row| (&row.key, &row.value, row.version)).collect();
         ensure!(listed == live, "`list_state` shows {listed:?}, and with `since` it is {live:?}");
         self.revision = revision;
-        asking.leave().await
+        Ok(())
     }
 }
 
@@ -303,19 +268,19 @@ impl Subject for State {
     }
 
     fn load(&mut self, cast: &mut Cast) {
-        self.add_writers(cast, WRITES, WINDOW);
+        self.writers.add(cast, WRITES, WINDOW);
         self.add_reader(cast, 0);
     }
 
     fn settle(&mut self, cast: &mut Cast) {
-        self.add_writers(cast, 2, 1);
+        self.writers.add(cast, 2, 1);
         (0..READERS).for_each(|reader| self.add_reader(cast, reader));
     }
 
     fn settled(&self) -> bool {
         let log = self.log.borrow();
         let all = |view: &Rc<RefCell<View>>| view.borrow().caught_up && view.borrow().revision >= log.last_confirmed();
-        log.answered() && self.views.iter().all(all)
+        log.asked.open() == 0 && self.views.iter().all(all)
     }
 
     fn missing(&self) -> String {
@@ -324,7 +289,7 @@ impl Subject for State {
         let views: Vec<String> = views.map(|view| format!("{} (listed: {})", view.revision, view.caught_up)).collect();
         format!(
             "{} writes without an answer; readers know revisions {}, and {} is confirmed",
-            log.open(),
+            log.asked.open(),
             views.join(" and "),
             log.last_confirmed()
         )

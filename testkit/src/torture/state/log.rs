@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use claudemesh_protocol::features::state::StateEntry;
 use serde_json::{Value, json};
 
+use super::super::asked::{Asked, Fate, mark_of};
 use super::super::audit::Mark;
 use super::COUNTER;
 
@@ -20,23 +21,6 @@ pub(super) enum Act {
     Delete,
 }
 
-/// What became of a write.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
-    /// No answer yet.
-    Open,
-    Confirmed,
-    Refused,
-    /// The broker was killed before it answered: it was done once, or not at all.
-    Unknown,
-}
-
-struct Write {
-    key: &'static str,
-    act: Act,
-    fate: Fate,
-}
-
 /// A write as it was seen.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
@@ -46,9 +30,9 @@ struct Seen {
     mark: Option<String>,
 }
 
-#[derive(Default)]
 pub(super) struct Log {
-    writes: Vec<Vec<Write>>,
+    /// Keys, and what was done to them.
+    pub(super) asked: Asked<(&'static str, Act)>,
     by_revision: BTreeMap<u64, Seen>,
     by_version: HashMap<String, BTreeMap<u64, u64>>,
     /// Mark -> revision.
@@ -57,51 +41,25 @@ pub(super) struct Log {
     newest: HashMap<String, u64>,
     fresh: Vec<Mark>,
     last_confirmed: u64,
-    open: usize,
-    confirmed: u64,
-    conflicts: u64,
-    unknown: u64,
-}
-
-fn mark_of(writer: usize, number: usize) -> String {
-    format!("w{writer}n{number}")
 }
 
 impl Log {
     pub(super) fn new(writers: usize) -> Self {
-        Self { writes: (0..writers).map(|_| Vec::new()).collect(), ..Self::default() }
-    }
-
-    /// Writes of a writer so far.
-    pub(super) fn writes(&self, writer: usize) -> usize {
-        self.writes[writer].len()
+        Self {
+            asked: Asked::new(writers),
+            by_revision: BTreeMap::new(),
+            by_version: HashMap::new(),
+            marks: HashMap::new(),
+            newest: HashMap::new(),
+            fresh: Vec::new(),
+            last_confirmed: 0,
+        }
     }
 
     /// Begins a write; answers its number and its mark.
     pub(super) fn begin(&mut self, writer: usize, key: &'static str, act: Act) -> (usize, String) {
-        let number = self.writes[writer].len();
-        self.writes[writer].push(Write { key, act, fate: Fate::Open });
-        self.open += 1;
+        let number = self.asked.begin(writer, (key, act));
         (number, mark_of(writer, number))
-    }
-
-    /// What had no answer when the broker was killed will get none.
-    pub(super) fn abandon(&mut self) {
-        for write in self.writes.iter_mut().flat_map(|writes| writes.iter_mut().rev().take(2 * super::WINDOW)) {
-            if write.fate == Fate::Open {
-                write.fate = Fate::Unknown;
-                self.unknown += 1;
-            }
-        }
-        self.open = 0;
-    }
-
-    fn end(&mut self, writer: usize, number: usize, fate: Fate) -> Result<(&'static str, Act), String> {
-        let write = self.writes[writer].get_mut(number).filter(|write| write.fate == Fate::Open);
-        let write = write.ok_or_else(|| format!("write {number} was answered twice, or never sent"))?;
-        write.fate = fate;
-        self.open -= 1;
-        Ok((write.key, write.act))
     }
 
     pub(super) fn confirmed(
@@ -111,7 +69,7 @@ impl Log {
         version: u64,
         revision: u64,
     ) -> Result<(), String> {
-        let (key, act) = self.end(writer, number, Fate::Confirmed)?;
+        let (key, act) = self.asked.end(writer, number, Fate::Confirmed)?;
         if let Act::Compare { expected } = act
             && version != expected + 1
         {
@@ -122,17 +80,15 @@ impl Log {
         let newest = self.newest.entry(key.into()).or_default();
         *newest = (*newest).max(version);
         self.last_confirmed = self.last_confirmed.max(revision);
-        self.confirmed += 1;
         let event = if act == Act::Delete { "state_deleted" } else { "state_set" };
         self.fresh.push(Mark::new(event, [json!(key), json!(version)]));
         Ok(())
     }
 
     pub(super) fn refused(&mut self, writer: usize, number: usize, answer: &Value) -> Result<(), String> {
-        let (key, act) = self.end(writer, number, Fate::Refused)?;
+        let (key, act) = self.asked.end(writer, number, Fate::Refused)?;
         match (act, answer["code"].as_str()) {
             (Act::Compare { expected }, Some("conflict")) => {
-                self.conflicts += 1;
                 let now = answer["current"]["version"].as_u64();
                 if now.is_none_or(|now| now == expected) {
                     return Err(format!("a conflict with version {expected}, and it is {now:?}"));
@@ -209,24 +165,10 @@ impl Log {
 
     /// A mark is that of a write of this key that was not refused.
     fn written(&self, mark: &str, key: &str) -> Result<(), String> {
-        let place = mark.strip_prefix('w').and_then(|rest| rest.split_once('n'));
-        let place =
-            place.and_then(|(writer, number)| Some((writer.parse::<usize>().ok()?, number.parse::<usize>().ok()?)));
-        let write = place.and_then(|(writer, number)| self.writes.get(writer)?.get(number));
-        match write {
-            Some(write) if write.key == key && write.fate != Fate::Refused => Ok(()),
-            Some(write) => Err(format!("{mark} of {} ({:?}) is there as {key}", write.key, write.fate)),
-            None => Err(format!("no one wrote {mark}")),
+        match self.asked.marked(mark)? {
+            ((written, _), fate) if *written == key && *fate != Fate::Refused => Ok(()),
+            ((written, _), fate) => Err(format!("{mark} of {written} ({fate:?}) is there as {key}")),
         }
-    }
-
-    /// All answers are there.
-    pub(super) fn answered(&self) -> bool {
-        self.open == 0
-    }
-
-    pub(super) fn open(&self) -> usize {
-        self.open
     }
 
     pub(super) fn last_confirmed(&self) -> u64 {
@@ -257,9 +199,75 @@ impl Log {
     }
 
     pub(super) fn summary(&self, revision: u64) -> String {
-        let (confirmed, conflicts, unknown) = (self.confirmed, self.conflicts, self.unknown);
-        format!(
-            "{confirmed} writes confirmed and there, revision {revision} ({conflicts} lost a comparison, {unknown} were cut off, done or not)"
-        )
+        format!("{}; all that is confirmed is there, revision {revision}", self.asked.summary())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(key: &str, version: u64, revision: u64, mark: &str) -> StateEntry {
+        StateEntry {
+            key: key.into(),
+            value: if key == COUNTER { json!({"by": mark, "count": version}) } else { json!(mark) },
+            updated_by: String::new(),
+            updated_at: String::new(),
+            version,
+            revision,
+            deleted: false,
+            expires_at: None,
+        }
+    }
+
+    fn rows(all: &[StateEntry]) -> BTreeMap<String, StateEntry> {
+        all.iter().map(|row| (row.key.clone(), row.clone())).collect()
+    }
+
+    /// Two confirmed writes of `lock`, and one that was cut off.
+    fn written() -> Log {
+        let mut log = Log::new(1);
+        for version in 1..=2 {
+            let (number, _) = log.begin(0, "lock", Act::Set);
+            log.confirmed(0, number, version, version).unwrap();
+        }
+        log.begin(0, "lock", Act::Set);
+        log.asked.cut_off();
+        log
+    }
+
+    #[test]
+    fn what_was_cut_off_may_be_there_or_not() {
+        written().judge(2, &rows(&[row("lock", 2, 2, "w0n1")])).unwrap();
+        written().judge(3, &rows(&[row("lock", 3, 3, "w0n2")])).unwrap();
+    }
+
+    #[test]
+    fn what_was_lost_skipped_or_done_twice_is_found() {
+        for (told, revision, there) in [
+            ("lost", 1, row("lock", 1, 1, "w0n0")),
+            ("a skipped version", 2, row("lock", 3, 2, "w0n1")),
+            ("a skipped revision", 4, row("lock", 3, 4, "w0n2")),
+            ("done twice", 3, row("lock", 3, 3, "w0n1")),
+            ("no one's", 3, row("lock", 3, 3, "w0n7")),
+            ("of another key", 3, row("other", 1, 3, "w0n2")),
+        ] {
+            assert!(written().judge(revision, &rows(&[there])).is_err(), "{told}");
+        }
+        let mut log = written();
+        let (number, _) = log.begin(0, "lock", Act::Set);
+        assert!(log.confirmed(0, number, 2, 3).is_err(), "a version given twice");
+    }
+
+    #[test]
+    fn two_who_win_a_comparison_are_found() {
+        let mut log = Log::new(2);
+        let compare = Act::Compare { expected: 0 };
+        let (first, _) = log.begin(0, COUNTER, compare);
+        let (second, _) = log.begin(1, COUNTER, compare);
+        log.confirmed(0, first, 1, 1).unwrap();
+        assert!(log.confirmed(1, second, 1, 2).is_err());
+        let lost = StateEntry { value: json!({"by": "w0n0", "count": 1}), ..row(COUNTER, 2, 2, "") };
+        assert!(log.see(&lost).is_err(), "a write in between was lost");
     }
 }
