@@ -27,7 +27,7 @@ enum Command {
         /// The command line to time
         #[arg(long)]
         client_bin: Option<PathBuf>,
-        /// Only these scenarios: relay, direct, away, paced, flood, state, broadcast, stuck, idle, client, shell
+        /// Only these scenarios: relay, direct, away, paced, flood, state, recall, publish, claims, kept, broadcast, stuck, idle, client, shell
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Idle connections
@@ -36,6 +36,9 @@ enum Command {
         /// Messages of each of the 100 peers
         #[arg(long, default_value_t = 1000)]
         messages: u32,
+        /// Memories, keys or tasks of a mesh in `recall` and `kept`
+        #[arg(long, default_value_t = 100_000)]
+        kept: u32,
         /// Rounds of each kind in the scenarios that compare two
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -79,9 +82,9 @@ enum Command {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Bench { broker_bin, client_bin, only, connections, messages, rounds, json } => {
+        Command::Bench { broker_bin, client_bin, only, connections, messages, kept, rounds, json } => {
             let options =
-                bench::Options { broker: broker_bin, client: client_bin, only, connections, messages, rounds };
+                bench::Options { broker: broker_bin, client: client_bin, only, connections, messages, kept, rounds };
             let report = local(bench::run(&options))?;
             println!("{}", report.table());
             if let Some(file) = json {

@@ -16,7 +16,7 @@ use super::idle::Idle;
 use super::relay::{RelayProcess, passed_on, round_trips};
 use super::report::{Report, ms};
 use super::traffic::{Run, Sending, Trader};
-use super::{client, shared_state, shell};
+use super::{claims, client, kept, publishing, recall, shared_state, shell};
 use crate::enrol::OwnedMesh;
 use crate::identity::{Member, Session};
 use crate::process::{BrokerProcess, raise_file_limit};
@@ -34,7 +34,9 @@ pub struct Options {
     pub connections: u32,
     /// Messages per peer in `direct` and `away`.
     pub messages: u32,
-    /// Rounds of each kind in `stuck` and `flood`: one p99 of a few seconds varies by more than what is looked for.
+    /// What a mesh keeps in `recall` and `kept`: memories, keys, tasks.
+    pub kept: u32,
+    /// Rounds of each kind in `stuck`, `flood` and their like: one p99 of a few seconds varies by more than what is looked for.
     pub rounds: usize,
 }
 
@@ -64,6 +66,18 @@ pub async fn run(options: &Options) -> Result<Report> {
     }
     if wanted("state") {
         shared_state::state(options, &mut report).await.context("state")?;
+    }
+    if wanted("recall") {
+        recall::recall(options, &mut report).await.context("recall")?;
+    }
+    if wanted("publish") {
+        publishing::publish(options, &mut report).await.context("publish")?;
+    }
+    if wanted("claims") {
+        claims::claims(options, &mut report).await.context("claims")?;
+    }
+    if wanted("kept") {
+        kept::kept(options, &mut report).await.context("kept")?;
     }
     if wanted("broadcast") {
         broadcast(options, &mut report).await.context("broadcast")?;
