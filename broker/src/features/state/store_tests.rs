@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 use super::*;
 use crate::audit::{Filter, query};
@@ -130,25 +131,22 @@ async fn interleaved(store: &MeshStore, writers: &[Vec<Step>]) {
     assert_eq!(said, found);
 }
 
-#[cfg(feature = "sqlite")]
-#[test]
-fn versions_and_revisions_hold_under_every_interleaving() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let store = runtime.block_on(async {
-        let url = format!("sqlite:{}", folder.path().join("broker.db").display());
-        let db = Db::open(&url, crate::db::DbOptions::default()).await.unwrap();
-        db.migrate().await.unwrap();
-        let (mesh, _) = mesh(&db, "team", key()).await;
-        store(&db, &mesh.id)
-    });
+fn writers() -> impl Strategy<Value = Vec<Vec<Step>>> {
     let step = (0_u8..3, any::<bool>(), any::<bool>()).prop_map(|(key, delete, compare)| Step { key, delete, compare });
-    let writers = prop::collection::vec(prop::collection::vec(step, 1..8), 2..6);
-    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(writers in writers)| runtime.block_on(interleaved(&store, &writers)));
+    prop::collection::vec(prop::collection::vec(step, 1..8), 2..6)
 }
 
 store_suite! {
+    async fn versions_and_revisions_hold_under_every_interleaving(db: Db) {
+        let (mesh, _) = mesh(&db, "team", key()).await;
+        let store = store(&db, &mesh.id);
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        for _ in 0..24 {
+            let writers = writers().new_tree(&mut runner).unwrap().current();
+            interleaved(&store, &writers).await;
+        }
+    }
+
     async fn a_version_is_compared_in_the_transaction(db: Db) {
         let (mesh, _) = mesh(&db, "team", key()).await;
         let store = store(&db, &mesh.id);

@@ -1,3 +1,8 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+
 use super::*;
 use crate::audit::{Filter, query};
 use crate::db::testing::{NOW, key, mesh, store, store_suite};
@@ -53,7 +58,145 @@ async fn head(db: &MeshDb) -> Result<Head, DbError> {
         .await?))
 }
 
+/// A step of a stream and its consumers.
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(u8),
+    Open(u8, u8),
+    Move(u8, u8),
+    Read(u8, u8),
+    Delete,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..6_u8).prop_map(Step::Publish),
+        3 => (0..3_u8, 0..60_u8).prop_map(|(who, start)| Step::Open(who, start)),
+        4 => (0..3_u8, 0..60_u8).prop_map(|(who, to)| Step::Move(who, to)),
+        3 => (0..60_u8, 1..9_u8).prop_map(|(from, limit)| Step::Read(from, limit)),
+        1 => Just(Step::Delete),
+    ];
+    prop::collection::vec(step, 1..30)
+}
+
+/// What a stream and its consumers should be: nothing but lists.
+#[derive(Default)]
+struct Model {
+    /// Whether it is there; each one that is made anew has another id.
+    id: Option<u32>,
+    made: u32,
+    data: Vec<String>,
+    first: usize,
+    places: BTreeMap<u8, usize>,
+}
+
+impl Model {
+    const KEPT: usize = 7;
+
+    fn stream(&mut self) -> Stream {
+        if self.id.is_none() {
+            self.made += 1;
+        }
+        let id = format!("id {}", self.id.unwrap_or(self.made));
+        Stream { id, keep_entries: i64::try_from(Self::KEPT).unwrap(), ..stream("builds") }
+    }
+
+    fn publish(&mut self, data: Vec<String>) {
+        self.id = Some(self.made);
+        self.data.extend(data);
+        self.first = self.first.max(self.data.len().saturating_sub(Self::KEPT));
+    }
+}
+
+/// Runs the steps on storage and on the model.
+async fn follow(store: &MeshStore, steps: &[Step]) {
+    let (mut model, at) = (Model::default(), |place: usize| i64::try_from(place).unwrap());
+    for (number, step) in steps.iter().enumerate() {
+        let own = model.stream();
+        match step {
+            Step::Publish(count) => {
+                let data: Vec<String> = (0..*count).map(|part| format!("[{number},{part}]")).collect();
+                let texts: Vec<&str> = data.iter().map(String::as_str).collect();
+                let first = model.data.len();
+                let done = published(store, &own, &texts, NOW).await.done;
+                assert_eq!(done, (first..first + data.len()).map(|place| Ok(at(place))).collect::<Vec<_>>());
+                model.publish(data);
+            }
+            Step::Open(who, start) => {
+                let start = usize::from(*start);
+                let opened = open_consumer(
+                    store,
+                    "builds".into(),
+                    "ada".into(),
+                    format!("c{who}"),
+                    at(start),
+                    NOW,
+                    Quotas::default(),
+                )
+                .await;
+                match opened {
+                    Ok(next) => {
+                        assert!(model.id.is_some());
+                        let place = model.places.entry(*who).or_insert(start.min(model.data.len()));
+                        assert_eq!(next, at(*place), "consumer {who} goes on");
+                    }
+                    Err(WriteError::Refused(Refused::Missing)) => assert!(model.id.is_none()),
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            Step::Move(who, to) => {
+                let moved = Consumer {
+                    mesh_id: store.mesh().to_string(),
+                    stream_id: own.id.clone(),
+                    member_id: "ada".into(),
+                    name: format!("c{who}"),
+                    next_offset: i64::from(*to),
+                    updated_at_ms: NOW,
+                };
+                let place = model.places.get_mut(who).filter(|place| **place < usize::from(*to));
+                assert_eq!(move_consumers(store, vec![moved]).await.unwrap(), usize::from(place.is_some()));
+                if let Some(place) = place {
+                    *place = usize::from(*to);
+                }
+            }
+            Step::Read(from, limit) => {
+                let found = page(store, "builds", i64::from(*from), u32::from(*limit)).await.unwrap();
+                assert_eq!(found.is_some(), model.id.is_some());
+                let Some(found) = found else { continue };
+                let places = model.first.max(usize::from(*from))..model.data.len();
+                let expected: Vec<_> =
+                    places.take(usize::from(*limit)).map(|place| (at(place), &model.data[place])).collect();
+                let entries: Vec<_> = found.entries.iter().map(|entry| (entry.place, &entry.data)).collect();
+                assert_eq!(entries, expected, "from {from}");
+                assert_eq!(
+                    (found.stream.first_offset, found.stream.next_offset),
+                    (at(model.first), at(model.data.len()))
+                );
+            }
+            Step::Delete => {
+                let deleted = delete(store, "builds".into(), "ada".into(), false, NOW).await;
+                assert_eq!(deleted.is_ok(), model.id.is_some());
+                model = Model { made: model.made, ..Model::default() };
+            }
+        }
+    }
+    // The next run begins anew.
+    let _ = delete(store, "builds".into(), "ada".into(), false, NOW).await;
+}
+
 store_suite! {
+    async fn entries_and_positions_are_those_of_a_list(db: Db) {
+        let (team, _) = mesh(&db, "team", key()).await;
+        let store = store(&db, &team.id);
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        for run in 0..24 {
+            let steps = steps().new_tree(&mut runner).unwrap().current();
+            // A stream that is made anew has other consumers.
+            follow(&store, &steps).await;
+            assert!(load(&store).await.unwrap().is_empty(), "run {run}");
+        }
+    }
+
     async fn offsets_grow_by_one_and_what_is_over_the_bounds_goes(db: Db) {
         let (team, _) = mesh(&db, "team", key()).await;
         let store = store(&db, &team.id);
