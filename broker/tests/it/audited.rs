@@ -1,0 +1,504 @@
+//! Every request of every feature that changes something leaves one entry in the audit log, which names who and what; no other request
+//! leaves any. A request that is new and stands in none of the two lists fails the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use claudemesh_protocol::features::audit::{AuditEntry, AuditPage};
+use claudemesh_protocol::message::ClientMessage;
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::identity::merged;
+use claudemesh_testkit::peer::TestPeer;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+/// Requests that change what a mesh keeps for others.
+const CHANGING: &[&str] = &[
+    "set_state",
+    "delete_state",
+    "create_task",
+    "claim_task",
+    "unclaim_task",
+    "complete_task",
+    "reopen_task",
+    "update_task",
+    "delete_task",
+    "next_task",
+    "create_stream",
+    "delete_stream",
+    "publish",
+    "set_clock",
+    "pause_clock",
+    "resume_clock",
+    "stop_clock",
+    "remember",
+    "forget",
+    "share_context",
+    "topic_create",
+    "join_group",
+    "leave_group",
+    "set_permissions",
+    "ban",
+    "unban",
+    "rename_member",
+    "rename_session",
+    "set_member_role",
+    "remove_member",
+    "transfer_mesh",
+];
+
+/// Requests that change nothing of the kind, with a frame, or why there is none.
+fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
+    let plain = [
+        "inbox_pull",
+        "echo",
+        "list_peers",
+        "list_groups",
+        "whoami",
+        "list_members",
+        "topic_list",
+        "list_state",
+        "list_tasks",
+        "list_streams",
+        "get_clock",
+        "list_memories",
+        "list_contexts",
+        "mesh_info",
+        "list_bans",
+        "get_permissions",
+        "audit_query",
+        "audit_verify",
+        "audit_heads",
+        "audit_export",
+    ];
+    let framed = [
+        json!({"type": "resolve_target", "targetSpec": "alice"}),
+        json!({"type": "client_ack", "brokerMessageId": "abcdefgh12345678abcdefgh12345678"}),
+        json!({"type": "set_status", "status": "working"}),
+        json!({"type": "set_summary", "summary": "tests"}),
+        json!({"type": "set_stats", "stats": {"messagesIn": 1}}),
+        json!({"type": "set_visible", "visible": true}),
+        json!({"type": "set_profile", "title": "QA"}),
+        json!({"type": "topic_join", "topic": "standing"}),
+        json!({"type": "topic_mark_read", "topic": "standing"}),
+        json!({"type": "topic_members", "topic": "standing"}),
+        json!({"type": "topic_history", "topic": "standing"}),
+        json!({"type": "topic_leave", "topic": "standing"}),
+        json!({"type": "get_state", "key": "k0"}),
+        json!({"type": "subscribe", "stream": "standing"}),
+        json!({"type": "unsubscribe", "stream": "standing"}),
+        json!({"type": "read_stream", "stream": "standing"}),
+        json!({"type": "ack_stream", "stream": "standing", "consumer": "ci", "offset": 0}),
+        json!({"type": "recall", "query": "word"}),
+        json!({"type": "get_context", "query": "word"}),
+    ];
+    let without = [
+        ("send", "counted, and written once a minute"),
+        ("message_status", "of a message that is there; it reads"),
+        ("get_task", "of a task that is there; it reads"),
+        ("disconnect", "closes connections, which is no change of what is kept"),
+        ("kick", "closes connections, which is no change of what is kept"),
+        ("hello", "opens a connection"),
+        ("session_hello", "opens a connection"),
+    ];
+    let plain = plain.map(|tag| (tag, Ok(json!({ "type": tag }))));
+    let framed = framed.map(|frame| {
+        let tag = unchanging_tag(frame["type"].as_str().unwrap_or_default());
+        (tag, Ok(frame))
+    });
+    let without = without.map(|(tag, why)| (tag, Err(why)));
+    plain.into_iter().chain(framed).chain(without).collect()
+}
+
+/// The tag as the protocol's table has it.
+fn unchanging_tag(tag: &str) -> &'static str {
+    ClientMessage::rows().into_iter().map(|(_, row)| row.tag).find(|known| *known == tag).unwrap_or("unknown")
+}
+
+/// One entry that is expected: the event, and what its payload says.
+type Expected = (&'static str, Value);
+
+/// A request, who makes it, and what it leaves.
+struct Step {
+    who: usize,
+    frame: Value,
+    leaves: Vec<Expected>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Status {
+    Open,
+    Claimed(usize),
+    Done,
+}
+
+/// What the test knows of the mesh.
+#[derive(Default)]
+struct World {
+    random: Option<StdRng>,
+    made: usize,
+    keys: BTreeMap<String, u64>,
+    tasks: BTreeMap<String, (Status, u64)>,
+    streams: BTreeSet<String>,
+    memories: Vec<String>,
+    clock: Option<bool>,
+    groups: BTreeSet<String>,
+    banned: bool,
+    admin: bool,
+    denied: bool,
+    /// Names of members that may be removed.
+    spare: Vec<(String, String)>,
+    ids: Vec<String>,
+    /// Name and key of the member that is banned and promoted.
+    victim: (String, String, String),
+}
+
+const OWNER: usize = 0;
+const ALICE: usize = 1;
+const BOB: usize = 2;
+
+impl World {
+    fn any<T: Clone>(&mut self, all: Vec<T>) -> Option<T> {
+        all.choose(self.random.as_mut()?).cloned()
+    }
+
+    fn who(&mut self) -> usize {
+        self.any(vec![ALICE, BOB]).unwrap_or(ALICE)
+    }
+
+    fn fresh(&mut self, prefix: &str) -> String {
+        self.made += 1;
+        format!("{prefix}{}", self.made)
+    }
+
+    fn task(&mut self, wanted: fn(Status) -> bool) -> Option<(String, Status, u64)> {
+        let fitting = self.tasks.iter().filter(|(_, (status, _))| wanted(*status));
+        let fitting = fitting.map(|(id, (status, version))| (id.clone(), *status, *version)).collect();
+        self.any(fitting)
+    }
+
+    /// A step of a task that is there, made by the owner when nobody else may.
+    fn of_task(&mut self, kind: &str, event: &'static str, wanted: fn(Status) -> bool, now: Status) -> Option<Step> {
+        let (id, status, version) = self.task(wanted)?;
+        let who = match status {
+            Status::Claimed(holder) => holder,
+            Status::Open | Status::Done => OWNER,
+        };
+        let now = if let Status::Claimed(_) = now { Status::Claimed(who) } else { now };
+        self.tasks.insert(id.clone(), (now, version + 1));
+        let frame = json!({"type": kind, "taskId": id});
+        Some(Step { who, frame, leaves: vec![(event, json!({"task": id, "version": version + 1}))] })
+    }
+
+    /// The next request of a kind, if it has something to change now.
+    fn step(&mut self, kind: &str) -> Option<Step> {
+        let who = self.who();
+        let frame = |more: Value| merged(json!({"type": kind}), more);
+        let one = |who, frame, event, payload| Some(Step { who, frame, leaves: vec![(event, payload)] });
+        match kind {
+            "set_state" => {
+                let key = format!("k{}", self.random.as_mut()?.gen_range(0..3));
+                let version = self.keys.get(&key).copied().unwrap_or_default();
+                // A deleted key goes on counting.
+                let version = if version % 1_000 == 0 { version / 1_000 } else { version } + 1;
+                self.keys.insert(key.clone(), version);
+                one(
+                    who,
+                    frame(json!({"key": key, "value": 7})),
+                    "state_set",
+                    json!({"key": key, "version": version, "size": 1}),
+                )
+            }
+            "delete_state" => {
+                let there = self.keys.iter().filter(|(_, version)| *version % 1_000 != 0);
+                let there = there.map(|(key, version)| (key.clone(), *version)).collect();
+                let (key, version) = self.any(there)?;
+                self.keys.insert(key.clone(), (version + 1) * 1_000);
+                one(who, frame(json!({"key": key})), "state_deleted", json!({"key": key, "version": version + 1}))
+            }
+            "create_task" => one(who, frame(json!({"title": "t"})), "task_created", json!({"version": 1})),
+            "claim_task" => self.of_task(kind, "task_claimed", |status| status == Status::Open, Status::Claimed(OWNER)),
+            "unclaim_task" => {
+                self.of_task(kind, "task_unclaimed", |status| matches!(status, Status::Claimed(_)), Status::Open)
+            }
+            "complete_task" => self.of_task(kind, "task_completed", |status| status != Status::Done, Status::Done),
+            "reopen_task" => self.of_task(kind, "task_reopened", |status| status == Status::Done, Status::Open),
+            "update_task" => {
+                let title = self.fresh("title ");
+                let mut step = self.of_task(kind, "task_updated", |status| status == Status::Open, Status::Open)?;
+                step.frame["title"] = json!(title);
+                step.leaves[0].1["fields"] = json!("title");
+                Some(step)
+            }
+            "delete_task" => {
+                let (id, _, version) = self.task(|_| true)?;
+                self.tasks.remove(&id);
+                one(OWNER, frame(json!({"taskId": id})), "task_deleted", json!({"task": id, "version": version}))
+            }
+            // The oldest one is claimed; which that is, the answer says.
+            "next_task" => {
+                self.task(|status| status == Status::Open)?;
+                one(OWNER, frame(json!({"claim": true})), "task_claimed", json!({}))
+            }
+            "create_stream" => {
+                let name = self.fresh("s");
+                self.streams.insert(name.clone());
+                one(OWNER, frame(json!({"name": name})), "stream_created", json!({"name": name}))
+            }
+            "publish" => {
+                // Only the first entry makes the stream.
+                let old = self.any(self.streams.iter().cloned().collect());
+                let (name, leaves) = match old.filter(|_| self.made % 2 == 0) {
+                    Some(name) => (name, vec![]),
+                    None => {
+                        let name = self.fresh("s");
+                        (name.clone(), vec![("stream_created", json!({"name": name}))])
+                    }
+                };
+                self.streams.insert(name.clone());
+                Some(Step { who: OWNER, frame: frame(json!({"stream": name, "data": 1})), leaves })
+            }
+            "delete_stream" => {
+                let name = self.any(self.streams.iter().cloned().collect())?;
+                self.streams.remove(&name);
+                one(OWNER, frame(json!({"stream": name})), "stream_deleted", json!({"name": name}))
+            }
+            "set_clock" => {
+                self.clock = Some(self.clock.unwrap_or(false));
+                one(who, frame(json!({"speed": 10})), "clock_set", json!({"speedThousandths": 10_000}))
+            }
+            "pause_clock" | "resume_clock" => {
+                let paused = kind == "pause_clock";
+                self.clock = self.clock.map(|_| paused);
+                self.clock?;
+                one(
+                    who,
+                    frame(json!({})),
+                    if paused { "clock_paused" } else { "clock_resumed" },
+                    json!({"speedThousandths": 10_000}),
+                )
+            }
+            "stop_clock" => {
+                self.clock.take()?;
+                one(who, frame(json!({})), "clock_stopped", json!({}))
+            }
+            "remember" => {
+                let content = self.fresh("word ");
+                let size = content.len();
+                one(who, frame(json!({"content": content})), "memory_stored", json!({"size": size, "tags": 0}))
+            }
+            "forget" => {
+                let id = self.any(self.memories.clone())?;
+                self.memories.retain(|one| *one != id);
+                one(OWNER, frame(json!({"memoryId": id})), "memory_forgotten", json!({"memory": id}))
+            }
+            "share_context" => {
+                let summary = self.fresh("word ");
+                let size = summary.len();
+                one(who, frame(json!({"summary": summary})), "context_shared", json!({"size": size}))
+            }
+            "topic_create" => {
+                let name = self.fresh("topic-");
+                one(who, frame(json!({"name": name})), "topic_created", json!({"name": name}))
+            }
+            "join_group" => {
+                let group = self.fresh("group-");
+                self.groups.insert(group.clone());
+                let member = self.ids[ALICE].clone();
+                one(
+                    ALICE,
+                    frame(json!({"name": group, "asMember": true})),
+                    "group_joined",
+                    json!({"group": group, "member": member}),
+                )
+            }
+            "leave_group" => {
+                let group = self.any(self.groups.iter().cloned().collect())?;
+                self.groups.remove(&group);
+                let member = self.ids[ALICE].clone();
+                one(
+                    ALICE,
+                    frame(json!({"name": group, "asMember": true})),
+                    "group_left",
+                    json!({"group": group, "member": member}),
+                )
+            }
+            "set_permissions" => {
+                self.denied = !self.denied;
+                let (name, _, id) = self.victim.clone();
+                let permissions = json!({"canSend": if self.denied { json!(false) } else { Value::Null }});
+                one(
+                    OWNER,
+                    frame(json!({"member": name, "permissions": permissions})),
+                    "permissions_changed",
+                    json!({"member": id}),
+                )
+            }
+            "ban" | "unban" => {
+                if self.banned == (kind == "ban") {
+                    return None;
+                }
+                self.banned = !self.banned;
+                let (_, key, id) = self.victim.clone();
+                let event = if self.banned { "member_banned" } else { "member_unbanned" };
+                one(OWNER, frame(json!({"target": key})), event, json!({"member": id}))
+            }
+            "rename_member" => {
+                let name = self.fresh("alice ");
+                let member = self.ids[ALICE].clone();
+                one(ALICE, frame(json!({"name": name})), "member_changed", json!({"member": member}))
+            }
+            "rename_session" => {
+                let name = self.fresh("session ");
+                one(BOB, frame(json!({"name": name})), "session_renamed", json!({"to": name}))
+            }
+            "set_member_role" => {
+                if self.banned {
+                    return None;
+                }
+                self.admin = !self.admin;
+                let ((name, _, id), role) = (self.victim.clone(), if self.admin { "admin" } else { "member" });
+                one(
+                    OWNER,
+                    frame(json!({"member": name, "role": role})),
+                    "member_changed",
+                    json!({"member": id, "role": role}),
+                )
+            }
+            "remove_member" => {
+                let (name, id) = self.spare.pop()?;
+                one(OWNER, frame(json!({"member": name})), "member_removed", json!({"member": id}))
+            }
+            // Once, at the end.
+            _ => None,
+        }
+    }
+
+    /// What only the answer says.
+    fn learn(&mut self, kind: &str, who: usize, answer: &Value) {
+        match kind {
+            "create_task" => {
+                let id = answer["id"].as_str().unwrap_or_default().to_owned();
+                self.tasks.insert(id, (Status::Open, 1));
+            }
+            "next_task" => {
+                let (id, version) =
+                    (answer["task"]["id"].as_str().unwrap_or_default(), answer["task"]["version"].as_u64());
+                self.tasks.insert(id.to_owned(), (Status::Claimed(who), version.unwrap_or_default()));
+            }
+            "remember" => self.memories.push(answer["id"].as_str().unwrap_or_default().to_owned()),
+            _ => {}
+        }
+    }
+}
+
+/// Reads the log on, as the owner.
+struct Reader {
+    peer: TestPeer,
+    seq: i64,
+}
+
+impl Reader {
+    async fn new_entries(&mut self) -> Result<Vec<AuditEntry>> {
+        let frame = json!({"type": "audit_export", "after": self.seq});
+        let page: AuditPage = serde_json::from_value(self.peer.call(frame, "audit_page").await?)?;
+        ensure!(page.next.is_none(), "one request left a whole page of entries");
+        self.seq = page.entries.last().map_or(self.seq, |last| last.seq);
+        Ok(page.entries)
+    }
+
+    /// The entries since the last look are these, and their actor is this member.
+    async fn expects(&mut self, what: &Value, leaves: &[Expected], actor: &str) -> Result<()> {
+        let found = self.new_entries().await?;
+        let events: Vec<&str> = found.iter().map(|entry| entry.event_type.as_str()).collect();
+        let expected: Vec<&str> = leaves.iter().map(|(event, _)| *event).collect();
+        ensure!(events == expected, "{what} left {events:?}, and should leave {expected:?}");
+        for (entry, (_, payload)) in found.iter().zip(leaves) {
+            let told: Value = serde_json::from_str(&entry.payload)?;
+            let fields = payload.as_object().context("a payload is an object")?;
+            ensure!(
+                fields.iter().all(|(name, value)| told[name] == *value),
+                "{what} left {told}, and should say {payload}"
+            );
+            let by = entry.actor.as_ref().map(|actor| actor.as_str());
+            ensure!(by == Some(actor), "{what} was done by {actor}, and the entry says {by:?}");
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn every_request_of_the_wire_is_in_one_of_the_lists() {
+    let known: BTreeSet<&str> = ClientMessage::rows().into_iter().map(|(_, row)| row.tag).collect();
+    let unchanging: Vec<&str> = unchanging().into_iter().map(|(tag, _)| tag).collect();
+    let listed: BTreeSet<&str> = CHANGING.iter().copied().chain(unchanging.iter().copied()).collect();
+    assert_eq!(listed, known);
+    assert_eq!(listed.len(), CHANGING.len() + unchanging.len(), "none is in both");
+}
+
+broker_suite! {
+    async fn every_change_of_every_feature_leaves_its_entry(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob, victim) = (mesh.member("alice")?, mesh.member("bob")?, mesh.member("victim")?);
+        let spare = mesh.members("spare", 3)?;
+        let mut peers = vec![
+            broker.connect(&mesh.creator.session("owner")).await?,
+            broker.join(&alice).await?,
+            broker.join(&bob).await?,
+        ];
+        let mut reader = Reader { peer: broker.connect(&mesh.creator.session("reader")).await?, seq: 0 };
+        peers[OWNER].call(json!({"type": "topic_create", "name": "standing"}), "topic_created").await?;
+        peers[OWNER].call(json!({"type": "publish", "stream": "standing", "data": 1, "confirm": true}), "done").await?;
+        let mut world = World {
+            random: Some(StdRng::seed_from_u64(7)),
+            ids: vec![mesh.creator.id.to_string(), alice.id.to_string(), bob.id.to_string()],
+            victim: ("victim".into(), victim.pubkey(), victim.id.to_string()),
+            spare: spare.iter().map(|member| (member.name.clone(), member.id.to_string())).collect(),
+            ..World::default()
+        };
+        reader.new_entries().await?;
+
+        let mut left: BTreeSet<&str> = CHANGING.iter().copied().filter(|kind| *kind != "transfer_mesh").collect();
+        let mut rest = unchanging();
+        for round in 0..400 {
+            if left.is_empty() && round >= 200 {
+                break;
+            }
+            let kind = world.any(CHANGING.to_vec()).context("a kind")?;
+            if let Some(Step { who, frame, leaves }) = world.step(kind) {
+                let answer = peers[who].ask(merged(frame.clone(), json!({"confirm": true}))).await?;
+                ensure!(answer["type"] != "error", "{frame} was refused: {answer}");
+                let actor = world.ids[who].clone();
+                reader.expects(&frame, &leaves, &actor).await?;
+                world.learn(kind, who, &answer);
+                left.remove(kind);
+            }
+            // In between, what changes nothing, and what is refused.
+            if let Some((_, Ok(frame))) = rest.pop() {
+                peers[OWNER].ask(merged(frame.clone(), json!({"confirm": true}))).await?;
+                reader.expects(&frame, &[], "").await?;
+            }
+        }
+        assert!(left.is_empty() && rest.is_empty(), "not tried: {left:?}, {rest:?}");
+        for frame in [
+            json!({"type": "set_state", "key": "k", "value": 1, "expected_version": 99}),
+            json!({"type": "delete_state", "key": "none"}),
+            json!({"type": "claim_task", "taskId": "none"}),
+            json!({"type": "delete_stream", "stream": "none"}),
+            json!({"type": "ban", "target": "alice"}),
+            json!({"type": "set_permissions", "member": "bob", "permissions": {"canSend": false}}),
+            json!({"type": "transfer_mesh", "member": "bob"}),
+        ] {
+            peers[ALICE].refused(frame.clone()).await?;
+            reader.expects(&frame, &[], "").await?;
+        }
+        let (frame, new_owner) = (json!({"type": "transfer_mesh", "member": world.ids[BOB]}), json!({"to": world.ids[BOB]}));
+        peers[OWNER].call(frame.clone(), "member_changed").await?;
+        reader.peer = broker.connect(&bob.session("reader")).await?;
+        reader.expects(&frame, &[("mesh_transferred", new_owner)], &world.ids[OWNER].clone()).await
+    }
+}
