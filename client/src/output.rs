@@ -257,6 +257,18 @@ impl Output {
     }
 }
 
+/// Columns of a screen that is printed: those of the terminal, as shells say; 80 when nobody does.
+pub fn columns(env: &Env) -> u16 {
+    let told = env.text("COLUMNS").and_then(|text| text.parse().ok());
+    let terminal = || io::stdout().is_terminal().then(ratatui::crossterm::terminal::size)?.ok().map(|(width, _)| width);
+    told.or_else(terminal).unwrap_or(80).clamp(20, 500)
+}
+
+/// Columns that a text takes on a terminal.
+pub fn width_of(text: &str) -> usize {
+    ratatui::text::Span::raw(text).width()
+}
+
 /// The rule of the library that prints help texts.
 fn has_colour(env: &Env, terminal: bool) -> bool {
     let wish = env.text("CLICOLOR").map(|word| word != "0");

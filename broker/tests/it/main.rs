@@ -22,6 +22,7 @@ mod limits;
 mod memory;
 mod metrics_address;
 mod moderation;
+mod overview;
 mod postgres_faults;
 mod postgres_tls;
 mod presence;

@@ -338,8 +338,8 @@ async fn counts_agree_in_text_json_and_info_and_leave_this_shell_out() -> Result
     assert!(text(&["peers"])?.starts_with("team (1)\n"), "{}", text(&["peers"])?);
     let info = team.ann.json(&["info", "--json"])?;
     assert_eq!((&info["peers"], &info["peerCount"]), (&json!(1), &json!(1)));
-    assert!(text(&["info"])?.contains("peers    1\n"), "{}", text(&["info"])?);
-    assert!(text(&["stats"])?.starts_with("team (1)\n"), "{}", text(&["stats"])?);
+    assert!(text(&["info"])?.contains("peers     1 here, 2 members"), "{}", text(&["info"])?);
+    assert!(text(&["stats"])?.starts_with("team (1)  0 shared keys"), "{}", text(&["stats"])?);
     let ping = text(&["ping"])?;
     assert!(ping.contains("1 peer online") && ping.contains("0 messages waiting"), "{ping}");
     Ok(())

@@ -14,6 +14,7 @@ mod human_output;
 mod in_process;
 mod in_session;
 mod inbound_rule;
+mod info;
 mod json;
 mod local;
 mod memory;

@@ -53,6 +53,7 @@ impl Feature for Contexts {
         info: &mut MeshInfoResult,
     ) -> Result<(), DbError> {
         let (mesh, own) = (store::count(storage, None).await?, store::count(storage, Some(member)).await?);
+        info.context_count = u32::try_from(mesh).unwrap_or(0);
         info.limits.extend([
             quotas.bound(&limits::PER_MESH, mesh.max(0).unsigned_abs()),
             quotas.bound(&limits::PER_MEMBER, own.max(0).unsigned_abs()),

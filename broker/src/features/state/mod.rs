@@ -83,6 +83,7 @@ impl Feature for State {
         info: &mut MeshInfoResult,
     ) -> Result<(), DbError> {
         let (mesh, own) = (store::head(storage).await?, store::usage(storage, member).await?);
+        info.state_count = u32::try_from(mesh.entries).unwrap_or(0);
         info.limits.extend([
             quotas.bound(&limits::KEYS_PER_MESH, number(mesh.entries)),
             quotas.bound(&limits::KEYS_PER_MEMBER, number(own.entries)),

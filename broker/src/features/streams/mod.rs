@@ -129,6 +129,7 @@ impl Feature for Streams {
     fn describe(memory: &StreamsMemory, cx: &MeshContext<'_>, info: &mut MeshInfoResult) {
         let rows = || memory.channels.values().filter_map(|channel| channel.row.as_ref());
         info.streams = rows().take(MAX_NAMES).map(|row| row.name.clone()).collect();
+        info.stream_count = u32::try_from(rows().count()).unwrap_or(u32::MAX);
         let quotas = &cx.limits().quotas;
         info.limits.push(quotas.bound(&limits::PER_MESH, rows().count() as u64));
         info.limits.push(quotas.bound(&limits::BYTES_PER_MESH, rows().map(|row| number(row.bytes)).sum()));

@@ -5,11 +5,12 @@ use claudemesh_protocol::id::{MemberId, MeshId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::screen::Screen;
 use crate::connection::skew;
 use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::CliError;
-use crate::output::{Style, clean};
+use crate::output::columns;
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 use clap::Args;
 
@@ -39,14 +40,13 @@ impl Verb for InfoArgs {
 /// What this machine knows of the mesh.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Own {
-    slug: String,
-    mesh_id: MeshId,
-    member_id: MemberId,
-    broker_url: String,
-    display_name: String,
-    peer_count: u32,
-    state_count: usize,
+pub(super) struct Own {
+    pub(super) slug: String,
+    pub(super) mesh_id: MeshId,
+    pub(super) member_id: MemberId,
+    pub(super) broker_url: String,
+    pub(super) display_name: String,
+    pub(super) peer_count: u32,
 }
 
 /// All facts, for scripts.
@@ -74,7 +74,6 @@ pub fn info(cx: &Context) -> Result<(), CliError> {
         Ok((ack, info, u32::try_from(there).unwrap_or(u32::MAX)))
     })?;
     info.peers = there;
-    let name = ack.member_display_name.clone();
     if let Some(hint) = skew::hint(ack.broker_version.as_deref()) {
         cx.out.warn(&hint);
     }
@@ -83,39 +82,10 @@ pub fn info(cx: &Context) -> Result<(), CliError> {
         mesh_id: entry.mesh_id.clone(),
         member_id: entry.member_id.clone(),
         broker_url: entry.broker_url.clone(),
-        display_name: name.clone(),
+        display_name: ack.member_display_name.clone(),
         peer_count: there,
-        state_count: info.state_keys.len(),
     };
     let value = Facts { info, own, mesh: entry.slug.clone() };
-    cx.out.answer(&value, |out| {
-        let info = &value.info;
-        let title = format!("{} · {}", clean(&entry.slug), clean(&entry.broker_url));
-        let mut text = format!("{}\n", out.paint(Style::Bold, &title));
-        let mut row = |label: &str, value: String| text += &format!("  {label:<9}{value}\n");
-        row("mesh", clean(entry.mesh_id.as_str()).into_owned());
-        row("member", clean(entry.member_id.as_str()).into_owned());
-        row("you", clean(&name).into_owned());
-        row("peers", info.peers.to_string());
-        row("members", info.members.to_string());
-        let list = |names: &[String]| names.iter().map(|name| clean(name).into_owned()).collect::<Vec<_>>().join(", ");
-        for (label, names) in [
-            ("groups", &info.groups),
-            ("topics", &info.topics),
-            ("state", &info.state_keys),
-            ("streams", &info.streams),
-        ] {
-            if !names.is_empty() {
-                row(label, list(names));
-            }
-        }
-        let tasks = &info.tasks;
-        if tasks.open + tasks.claimed + tasks.done > 0 {
-            row("tasks", format!("{} open, {} claimed, {} done", tasks.open, tasks.claimed, tasks.done));
-        }
-        if info.schedules > 0 {
-            row("scheduled", info.schedules.to_string());
-        }
-        text
-    })
+    let width = usize::from(columns(&cx.env));
+    cx.out.answer(&value, |out| Screen { info: &value.info, own: &value.own, width, out }.text())
 }

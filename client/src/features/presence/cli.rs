@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::context::connect::{SHELL_SESSION, ask, target_session};
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment;
+use crate::features::info::Kept;
 use crate::output::{Output, Style, clean, counted};
 
 use self::args::{PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
@@ -207,14 +208,17 @@ fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
     cx.out.answer(&rows, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, args.all, out)).collect())
 }
 
-/// Runs `stats`: the counters that each peer reported, per mesh.
+/// Runs `stats`: per mesh what it keeps, for people, and the counters that each peer reported.
 ///
 /// # Errors
 /// Of the connection.
 fn stats(cx: &Context) -> Result<(), CliError> {
     let mut meshes = Vec::new();
     for entry in cx.mesh_entries()? {
-        let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
+        let look = |connection: Connection| async move {
+            Ok((connection.list_peers().await?, Kept::from(&connection.mesh_info().await?)))
+        };
+        let (peers, kept) = ask(cx, &entry, look)?;
         remember_names(cx, &entry, &peers);
         let counted = |peer: Peer| Counted {
             mesh: entry.slug.clone(),
@@ -223,15 +227,15 @@ fn stats(cx: &Context) -> Result<(), CliError> {
             stats: peer.stats,
         };
         let list: Vec<Counted> = peers.into_iter().filter(|peer| peer.online).map(counted).collect();
-        meshes.push((entry.slug.clone(), list));
+        meshes.push((entry.slug.clone(), kept, list));
     }
-    let rows: Vec<&Counted> = meshes.iter().flat_map(|(_, list)| list).collect();
-    cx.out.answer(&rows, |out| meshes.iter().map(|(slug, list)| stats_text(slug, list, out)).collect())
+    let rows: Vec<&Counted> = meshes.iter().flat_map(|(_, _, list)| list).collect();
+    cx.out.answer(&rows, |out| meshes.iter().map(|(slug, kept, list)| stats_text(slug, kept, list, out)).collect())
 }
 
-fn stats_text(slug: &str, peers: &[Counted], out: &Output) -> String {
+fn stats_text(slug: &str, kept: &Kept, peers: &[Counted], out: &Output) -> String {
     let head = format!("{} ({})", clean(slug), peers.len());
-    let mut text = format!("{}\n", out.paint(Style::Bold, &head));
+    let mut text = format!("{}  {}\n", out.paint(Style::Bold, &head), out.paint(Style::Dim, &kept.to_string()));
     for peer in peers {
         let number = |pick: fn(&Stats) -> Option<f64>| {
             peer.stats.as_ref().and_then(pick).map_or_else(|| "-".into(), |value| format!("{value:.0}"))

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::connection::Connection;
 use crate::context::connect::hostname;
 use crate::features::enrolment;
+use crate::features::info::Kept;
 use crate::mcp::server::MeshServer;
 use crate::mcp::tool::{Json, MeshArg, always_load};
 use crate::session::notes::harmless_value;
@@ -171,6 +172,8 @@ struct AllStats {
 struct MeshStats {
     /// The mesh.
     mesh_slug: String,
+    /// What it keeps.
+    kept: Kept,
     /// Its peers.
     peers: Vec<PeerStats>,
 }
@@ -279,16 +282,18 @@ impl MeshServer {
     }
 
     #[tool(
-        description = "Counters of all mesh peers: messages in and out, tool calls, uptime, errors.",
+        description = "Counters of all mesh peers (messages in and out, tool calls, uptime, errors), and how much the mesh keeps.",
         annotations(read_only_hint = true)
     )]
     async fn mesh_stats(&self, Parameters(mesh): Parameters<MeshArg>) -> Result<Json<AllStats>, ToolError> {
         let (mut sections, mut meshes, mut trouble) = (Vec::new(), Vec::new(), Vec::new());
-        let ask = |connection: Connection| async move { connection.list_peers().await };
+        let ask = |connection: Connection| async move {
+            Ok((connection.list_peers().await?, Kept::from(&connection.mesh_info().await?)))
+        };
         for (bound, listed) in self.ask_each_mesh(mesh.slug(), ask).await? {
             let (mesh_slug, own) = (bound.tag.slug, bound.connection.identity().own_public());
-            let peers = match listed {
-                Ok(peers) => peers,
+            let (peers, kept) = match listed {
+                Ok(found) => found,
                 Err(error) => {
                     trouble.push(format!("{mesh_slug}: {error}"));
                     continue;
@@ -300,8 +305,8 @@ impl MeshServer {
                 PeerStats { name: peer.address(), pubkey: peer.pubkey, stats }
             };
             let peers: Vec<PeerStats> = peers.into_iter().map(row).collect();
-            sections.push(stats_table(&mesh_slug, &peers));
-            meshes.push(MeshStats { mesh_slug, peers });
+            sections.push(format!("{}\n\nKept: {kept}", stats_table(&mesh_slug, &peers)));
+            meshes.push(MeshStats { mesh_slug, kept, peers });
         }
         if sections.is_empty() {
             return Err(trouble.join("; "));

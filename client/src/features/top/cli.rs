@@ -23,7 +23,7 @@ use crate::features::messaging::cli::pull_all;
 use crate::features::messaging::outbox::Outbox;
 use crate::inbox::listed::{Sort, short_id};
 use crate::inbox::{Mailbox, Tally};
-use crate::paths::Env;
+use crate::output::columns;
 use crate::verb::{Effect, Ran, Shape, Verb, json_fields};
 
 /// Between two looks at what nobody announces: statuses and counters.
@@ -150,15 +150,7 @@ async fn print_once(cx: &Context, panes: &mut [Pane<'_>]) -> Result<(), CliError
     }
     let counts: Vec<&Counts> = panes.iter().map(|pane| &pane.board.counts).collect();
     let boards: Vec<Board> = panes.iter().map(|pane| pane.board.clone()).collect();
-    cx.out.answer(&counts, |_| (0..boards.len()).map(|mesh| page(&boards, mesh, width(&cx.env))).collect())
-}
-
-/// Columns of a screen that is printed: those of the terminal, as shells say.
-fn width(env: &Env) -> u16 {
-    let told = env.text("COLUMNS").and_then(|text| text.parse().ok());
-    let terminal =
-        || std::io::stdout().is_terminal().then(ratatui::crossterm::terminal::size)?.ok().map(|(width, _)| width);
-    told.or_else(terminal).unwrap_or(80).clamp(20, 500)
+    cx.out.answer(&counts, |_| (0..boards.len()).map(|mesh| page(&boards, mesh, columns(&cx.env))).collect())
 }
 
 /// One mesh as text.

@@ -37,16 +37,25 @@ pub struct MeshInfoResult {
     pub peers: u32,
     /// Group names with `@`, sorted.
     pub groups: Vec<String>,
-    /// Shared keys.
+    /// Names of shared keys: the first 500.
     pub state_keys: Vec<String>,
+    /// Shared keys. Brokers of before do not say it.
+    #[serde(default)]
+    pub state_count: u32,
     /// Memories.
     pub memory_count: u32,
+    /// Contexts, those of sessions that are gone included.
+    #[serde(default)]
+    pub context_count: u32,
     /// Files.
     pub file_count: u32,
     /// Tasks.
     pub tasks: TaskCounts,
-    /// Streams.
+    /// Names of streams: the first 500.
     pub streams: Vec<String>,
+    /// Streams. Brokers of before do not say it.
+    #[serde(default)]
+    pub stream_count: u32,
     /// SQL tables.
     pub tables: Vec<String>,
     /// Vector collections.

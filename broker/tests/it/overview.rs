@@ -1,0 +1,69 @@
+//! `mesh_info` counts what each feature keeps, also what is too much to be named.
+
+use anyhow::Result;
+use claudemesh_testkit::broker::{Database, TestBroker};
+use claudemesh_testkit::broker_suite;
+use claudemesh_testkit::identity::merged;
+use claudemesh_testkit::peer::TestPeer;
+use serde_json::{Value, json};
+
+async fn confirmed(peer: &mut TestPeer, frame: Value) -> Result<Value> {
+    peer.call(merged(frame, json!({"confirm": true})), "done").await
+}
+
+async fn info(peer: &mut TestPeer) -> Result<Value> {
+    peer.call(json!({"type": "mesh_info"}), "mesh_info_result").await
+}
+
+broker_suite! {
+    async fn everything_is_counted_and_only_the_first_names_are_told(database: Database) -> Result<()> {
+        let mut broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let alice = mesh.member("alice")?;
+        let mut peer = broker.join(&alice).await?;
+        let empty = info(&mut peer).await?;
+        for count in ["stateCount", "memoryCount", "contextCount", "streamCount"] {
+            assert_eq!(empty[count], 0, "{count}");
+        }
+        for number in 0..503 {
+            confirmed(&mut peer, json!({"type": "set_state", "key": format!("k{number:03}"), "value": number})).await?;
+        }
+        confirmed(&mut peer, json!({"type": "delete_state", "key": "k000"})).await?;
+        for number in 0..501 {
+            peer.call(json!({"type": "create_stream", "name": format!("s{number:03}")}), "stream_created").await?;
+        }
+        for number in 0..3 {
+            let remember = json!({"type": "remember", "content": format!("fact {number}")});
+            let id = peer.call(remember, "memory_stored").await?["id"].clone();
+            if number == 0 {
+                peer.call(json!({"type": "forget", "memoryId": id}), "ack").await?;
+            }
+        }
+        for summary in ["first", "second"] {
+            peer.call(json!({"type": "share_context", "summary": summary}), "context_shared").await?;
+        }
+        let mut other = broker.connect(&alice.session("other")).await?;
+        other.call(json!({"type": "share_context", "summary": "third"}), "context_shared").await?;
+        for title in ["a", "b", "c"] {
+            let id = peer.call(json!({"type": "create_task", "title": title}), "task_created").await?["id"].clone();
+            if title == "a" {
+                confirmed(&mut peer, json!({"type": "claim_task", "taskId": id})).await?;
+            }
+        }
+        peer.call(json!({"type": "set_clock", "speed": 2.5}), "clock_status").await?;
+        for restarted in [false, true] {
+            if restarted {
+                broker.restart().await?;
+            }
+            let mut reader = broker.connect(&alice.session("reader")).await?;
+            let found = info(&mut reader).await?;
+            let names = |field: &str| found[field].as_array().map_or(0, Vec::len);
+            assert_eq!((&found["stateCount"], names("stateKeys")), (&json!(502), 500), "restarted: {restarted}");
+            assert_eq!((&found["streamCount"], names("streams")), (&json!(501), 500));
+            assert_eq!((&found["memoryCount"], &found["contextCount"]), (&json!(2), &json!(2)), "one for each session");
+            assert_eq!(found["tasks"], json!({"open": 2, "claimed": 1, "done": 0}));
+            assert_eq!(found["clock"]["speed"], 2.5);
+        }
+        Ok(())
+    }
+}
