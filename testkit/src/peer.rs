@@ -323,6 +323,11 @@ impl TestPeer {
         self.call(json!({"type": "echo"}), "echo_result").await.map(drop)
     }
 
+    /// Frames of that type that came and were not taken.
+    pub fn kept_of(&self, kind: &str) -> Vec<Value> {
+        self.kept.iter().filter(|frame| frame["type"] == kind).cloned().collect()
+    }
+
     /// Messages (no events) that came and were not taken yet.
     ///
     /// # Errors

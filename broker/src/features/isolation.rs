@@ -198,8 +198,9 @@ store_suite! {
             quotas: Default::default(),
         };
         for (id, needed) in [("task-of-home", None), ("second-of-home", Some("task-of-home".to_owned()))] {
-            let tags = vec!["tag".into()];
-            let new = tasks::New { id: id.into(), tags, depends_on: needed.into_iter().collect(), ..tasks::New::default() };
+            let (tags, assignee) = (vec!["tag".into()], needed.as_ref().map(|_| "bob".to_owned()));
+            let depends_on = needed.into_iter().collect();
+            let new = tasks::New { id: id.into(), tags, assignee, depends_on, ..tasks::New::default() };
             tasks::change(&here, task(tasks::Act::Create(Box::new(new)))).await.unwrap();
         }
         let stream = Stream {
@@ -607,6 +608,9 @@ store_suite! {
         check!("tasks::list", tasks::list(&db_there, &tagged, 9), |page: Result<tasks::Page, DbError>| {
             page.unwrap() == tasks::Page::default()
         });
+        let names = ["bob".to_owned()];
+        let waiting = tasks::waiting(&db_there, &names, None, 9);
+        check!("tasks::waiting", waiting, |found: Result<(Vec<Task>, i64), DbError>| found.unwrap() == (vec![], 0));
         check!("tasks::next", tasks::next(&db_there, &[]), |found: Result<Option<Task>, DbError>| found.unwrap().is_none());
         check!("topics::create", topics::create(&there, &topic), |done: Result<(Topic, bool), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))

@@ -167,6 +167,58 @@ broker_suite! {
         Ok(())
     }
 
+    async fn who_arrives_is_told_what_waits_and_what_changed_meanwhile(database: Database) -> Result<()> {
+        let mut broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob) = (mesh.member("alice")?, mesh.member("bob")?);
+        let mut ann = broker.join(&alice).await?;
+        for number in 0..6 {
+            create(&mut ann, &format!("low {number}"), json!({"assignee": "Bob", "priority": "low", "description": "long"})).await?;
+        }
+        let urgent = create(&mut ann, "urgent", json!({"assignee": bob.pubkey(), "priority": "urgent"})).await?;
+        create(&mut ann, "no one's", json!({})).await?;
+        let done = create(&mut ann, "done", json!({"assignee": "bob"})).await?;
+        confirmed(&mut ann, about("complete_task", &done)).await?;
+        let session = bob.session("worker");
+        for restarted in [false, true] {
+            if restarted {
+                broker.restart().await?;
+                // Of another session, so that all are told again.
+                broker.advance(Duration::from_secs(1));
+            }
+            let mut worker = broker.connect(&bob.session(&format!("fresh {restarted}"))).await?;
+            let told = worker.expect("tasks_waiting").await?;
+            let titles: Vec<&str> = told["tasks"].as_array().context("tasks")?.iter().filter_map(|row| row["title"].as_str()).collect();
+            assert_eq!((&told["count"], titles), (&json!(7), vec!["urgent", "low 0", "low 1", "low 2", "low 3"]));
+            assert!(told["tasks"][1].get("description").is_none(), "{told}");
+            worker.close().await?;
+        }
+        let mut worker = broker.connect(&session).await?;
+        worker.expect("tasks_waiting").await?;
+        broker.advance(Duration::from_secs(1));
+        worker.close().await?;
+        let mut ann = broker.join(&alice).await?;
+        let late = create(&mut ann, "late", json!({"assignee": "@qa"})).await?;
+        confirmed(&mut ann, merged(about("update_task", &urgent), json!({"title": "more urgent"}))).await?;
+        let frame = json!({"groups": [{"name": "qa/eu"}]});
+        let hello = session.hello_at(broker.now_ms(), frame);
+        let mut worker = TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
+        let told = worker.expect("tasks_waiting").await?;
+        let ids: Vec<&Value> = told["tasks"].as_array().context("tasks")?.iter().map(|row| &row["id"]).collect();
+        assert_eq!(ids, [&json!(urgent), &json!(late)], "what changed since it was here, for its groups, too: {told}");
+        // Nothing is news now; clients of before and verbs are told nothing at all.
+        broker.advance(Duration::from_secs(1));
+        worker.close().await?;
+        let mut worker = broker.connect(&session).await?;
+        let older = bob.hello_at(broker.now_ms(), "older", json!({"protocolVersion": null, "capabilities": null}));
+        let mut older = TestPeer::hello(&broker.url(), older, bob.key.clone()).await?;
+        for peer in [&mut worker, &mut older] {
+            list(peer, json!({"assignee": "bob"})).await?;
+            assert!(peer.kept_of("tasks_waiting").is_empty());
+        }
+        Ok(())
+    }
+
     async fn creator_assignee_and_holder_hear_of_it_and_nobody_else(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

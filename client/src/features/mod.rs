@@ -48,8 +48,10 @@ pub const EVENTS: &[Listener] = &[
     Listener::of::<contexts::notes::ContextNotes>(),
     Listener::of::<state::notes::MissedNotes>(),
     Listener::of::<tasks::notes::TaskNotes>(),
+    Listener::of::<tasks::notes::WaitingNotes>(),
     Listener::of::<streams::notes::StreamNotes>(),
     Listener::of::<streams::notes::GapNotes>(),
     Listener::of::<streams::notes::DeletedNotes>(),
+    Listener::of_welcomes::<state::notes::FirstWelcome>(),
     Listener::of_welcomes::<audit::session::LogWatch>(),
 ];

@@ -10,6 +10,7 @@ use crate::connection::{Connection, ConnectionError, Identity};
 use crate::context::connect::hostname;
 use crate::error::CliError;
 use crate::features::questions::wait::Waits;
+use crate::features::state::Seen;
 use crate::features::streams::Subscriptions;
 use crate::inbox::Mailbox;
 use crate::inbox::sent::SentBook;
@@ -92,6 +93,7 @@ impl Session {
             pull_lock: Arc::default(),
             waits: Waits::default(),
             subscriptions: Subscriptions::default(),
+            state_seen: Seen::default(),
             notes,
         };
         bound.push(one.clone());

@@ -168,6 +168,7 @@ mod tests {
             pull_lock: Arc::default(),
             waits: Waits::default(),
             subscriptions: Default::default(),
+            state_seen: Default::default(),
             notes,
         };
         let following = tokio::spawn(follow::<Umbrella>(&session, &bound));

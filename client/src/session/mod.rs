@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, State};
 use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
+use crate::features::state::Seen;
 use crate::features::streams::Subscriptions;
 use crate::inbox::{KEEP, Mailbox, Message};
 use crate::local;
@@ -70,6 +71,8 @@ pub struct JoinedMesh {
     pub waits: Waits,
     /// Streams that this session is subscribed to.
     pub subscriptions: Subscriptions,
+    /// How far this session knows the shared state.
+    pub state_seen: Seen,
     /// Notes on their way into the session.
     notes: Notes,
 }

@@ -79,9 +79,17 @@ fn an_answer_is_read_as_its_type_and_anything_else_is_given_back() {
 #[test]
 fn only_events_are_events() {
     for (name, message) in server_samples() {
-        let told =
-            ["push", "state_change", "state_missed", "stream_data", "stream_deleted", "stream_gap", "task_change"]
-                .contains(&message.tag());
+        let told = [
+            "push",
+            "state_change",
+            "state_missed",
+            "stream_data",
+            "stream_deleted",
+            "stream_gap",
+            "task_change",
+            "tasks_waiting",
+        ]
+        .contains(&message.tag());
         assert_eq!(message.is_event(), told, "{name}");
     }
 }

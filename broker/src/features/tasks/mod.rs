@@ -6,6 +6,7 @@
 mod check;
 pub mod limits;
 mod parties;
+mod returning;
 pub mod schema;
 pub mod store;
 
@@ -27,6 +28,7 @@ use crate::db::{DbError, MeshDb};
 use crate::journal::WriteError;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
+use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::quota::{Quota, Quotas};
 use crate::refusal::Refusal;
@@ -34,10 +36,12 @@ use crate::refusal::Refusal;
 /// How often a claim is tried again when the task was changed between the look and the claim.
 const MAX_TAKEOVERS: u8 = 3;
 
-/// What a mesh in memory knows of its tasks: what is still to be told.
+/// What a mesh in memory knows of its tasks: what is still to be told, and no task.
 #[derive(Default)]
 pub struct TasksMemory {
     late: Late,
+    /// How many are open.
+    open: i64,
 }
 
 /// The feature.
@@ -48,6 +52,10 @@ impl Feature for Tasks {
     const QUOTAS: &'static [&'static Quota] = limits::ALL;
     type Request = Request;
     type Memory = TasksMemory;
+
+    async fn load(storage: &MeshDb) -> Result<TasksMemory, DbError> {
+        Ok(TasksMemory { open: store::head(storage).await?.open, ..TasksMemory::default() })
+    }
 
     fn handle(_: &mut TasksMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         match request {
@@ -69,6 +77,14 @@ impl Feature for Tasks {
             }
             Request::ListTasks(request) => Self::answer::<ListTasks>(list(cx, request)),
             Request::NextTask(request) => Self::answer::<NextTask>(next(cx, &request)),
+        }
+    }
+
+    fn on_event(memory: &mut TasksMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
+        if let MeshEvent::Attached { peer, known, .. } = event
+            && memory.open > 0
+        {
+            returning::tell(cx, *peer, known.as_deref());
         }
     }
 
@@ -152,6 +168,7 @@ fn change<A: claudemesh_protocol::call::ServerBody + 'static>(
     };
     Ok(Tasks::work_in(lane, slow, move |memory, cx, (change, done)| match done {
         Ok(changed) => {
+            memory.open = changed.head.open;
             memory.late.changed(cx, &changed, &change.by);
             then(cx, changed)
         }

@@ -80,4 +80,4 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(tasks, task_tags);
+diesel::allow_tables_to_appear_in_same_query!(tasks, task_tags, task_steps);

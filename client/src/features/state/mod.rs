@@ -1,5 +1,8 @@
 //! Shared state: one JSON value per key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use claudemesh_protocol::features::state::{ListState, StateEntry, StateGreeting};
 use claudemesh_protocol::session::HelloAck;
 use serde_json::Value;
@@ -60,6 +63,46 @@ impl Connection {
 pub fn greeted(ack: &HelloAck) -> Option<u64> {
     let greeting = serde_json::from_value::<StateGreeting>(ack.features.get("state")?.clone());
     greeting.ok().map(|greeting| greeting.revision)
+}
+
+/// How far this session knows the state of one mesh: everything up to a revision was told to it, or it was not here before.
+#[derive(Clone, Debug)]
+pub struct Seen(Arc<AtomicU64>);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(Self::NOTHING)))
+    }
+}
+
+impl Seen {
+    /// Before the first welcome.
+    const NOTHING: u64 = u64::MAX;
+
+    /// The broker's first welcome: what was before is no news.
+    fn begin(&self, revision: u64) {
+        let _ = self.0.compare_exchange(Self::NOTHING, revision, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// It was told of this revision.
+    fn told(&self, revision: u64) {
+        if self.revision().is_some_and(|seen| seen < revision) {
+            self.0.store(revision, Ordering::Relaxed);
+        }
+    }
+
+    /// The revision up to which everything was told; `None` before the first welcome.
+    fn revision(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|revision| *revision != Self::NOTHING)
+    }
+
+    /// Moves to the revision of a broker that welcomes again; answers the one of before, if something is new. Storage that was put
+    /// back to an older state begins anew.
+    fn move_to(&self, now: u64) -> Option<u64> {
+        let before = self.revision()?;
+        self.0.store(now, Ordering::Relaxed);
+        (before < now).then_some(before)
+    }
 }
 
 /// A value as compact JSON for a model: harmless, and of a long one the beginning with its length.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use claudemesh_protocol::features::tasks::{TaskChange, TaskStatus};
+use claudemesh_protocol::features::tasks::{TaskChange, TaskEntry, TaskStatus, TasksWaiting};
 
 use super::short;
 use crate::connection::Heard;
@@ -30,6 +30,34 @@ impl OnEvent for TaskNotes {
             Heard::Away => {}
         }
     }
+}
+
+/// Tells the session which tasks wait for it since it was here last.
+pub struct WaitingNotes;
+
+impl OnEvent for WaitingNotes {
+    type Event = TasksWaiting;
+
+    fn on_event(session: &Arc<Session>, bound: &JoinedMesh, heard: Heard<TasksWaiting>) {
+        if let Heard::Event(waiting) = heard {
+            session.tell(bound, waiting_note(&waiting, &bound.tag));
+        }
+    }
+}
+
+fn waiting_note(waiting: &TasksWaiting, mesh: &MeshTag) -> ChannelNote {
+    let line = |task: &TaskEntry| {
+        let (id, who) = (harmless_value(&short(task.id.as_str())), harmless_value(&task.created_by));
+        let blocked = if task.blocked { ", blocked" } else { "" };
+        format!("{id} \"{}\" ({}{blocked}, from {who})", harmless_value(&task.title), task.priority.as_str())
+    };
+    let shown: Vec<String> = waiting.tasks.iter().map(line).collect();
+    let more = usize::try_from(waiting.count).unwrap_or(usize::MAX).saturating_sub(shown.len());
+    let more = if more > 0 { format!(" and {more} more (list_tasks shows them)") } else { String::new() };
+    let (tasks, wait) = if waiting.count == 1 { ("task", "waits") } else { ("tasks", "wait") };
+    let text = format!("[task] {} {tasks} {wait} for you: {}{more}", waiting.count, shown.join("; "));
+    let meta = [("kind", "tasks_waiting".to_owned()), ("count", waiting.count.to_string())];
+    ChannelNote::of_mesh(&text, meta, mesh)
 }
 
 fn note(change: &TaskChange, mesh: &MeshTag) -> ChannelNote {
@@ -61,6 +89,27 @@ mod tests {
     use claudemesh_protocol::features::tasks::TaskEntry;
 
     use super::*;
+
+    #[test]
+    fn tasks_that_wait_are_told_in_one_line() {
+        let mesh = MeshTag { slug: "team".into(), id: "m".into() };
+        let task = |title: &str, blocked| TaskEntry {
+            id: "4uWv2xYz0123456789abcdefghijklmn".into(),
+            title: title.into(),
+            created_by: "A</channel>".into(),
+            blocked,
+            ..TaskEntry::default()
+        };
+        let one = waiting_note(&TasksWaiting { tasks: vec![task("tests", false)], count: 1 }, &mesh);
+        assert_eq!(one.content(), "[task] 1 task waits for you: 4uWv2xYz \"tests\" (normal, from A[/channel])");
+        assert_eq!((one.meta("kind"), one.meta("count")), (Some("tasks_waiting"), Some("1")));
+        let many = waiting_note(&TasksWaiting { tasks: vec![task("a", true), task("b", false)], count: 9 }, &mesh);
+        assert_eq!(
+            many.content(),
+            "[task] 9 tasks wait for you: 4uWv2xYz \"a\" (normal, blocked, from A[/channel]); 4uWv2xYz \"b\" (normal, \
+             from A[/channel]) and 7 more (list_tasks shows them)"
+        );
+    }
 
     #[test]
     fn a_change_is_told_in_words_that_end_no_element() {

@@ -18,5 +18,7 @@ pub const MAX_DEPENDENCIES: usize = 256;
 pub const MAX_PAGE: u32 = 100;
 /// Bytes of the texts of one page, so that an answer stays far below the largest frame.
 pub const MAX_PAGE_BYTES: usize = 786_432;
+/// Tasks that a session is told of when it arrives: as many as one reads. The list has the rest.
+pub const MAX_WAITING: u32 = 5;
 /// Entries of the history that one task keeps; the oldest go first.
 pub const MAX_HISTORY: usize = 200;

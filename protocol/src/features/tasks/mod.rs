@@ -359,6 +359,17 @@ pub struct TaskChange {
     pub task: TaskEntry,
 }
 
+/// `tasks_waiting`: open tasks that are meant for this session by its name, its member, its key or a group. Told once when it
+/// arrives, if there are any; to one that was here before only those that changed meanwhile. Not sent to clients that say nothing of
+/// themselves in their hello, nor to verbs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TasksWaiting {
+    /// The first [`limits::MAX_WAITING`] without their descriptions: the most urgent first, of these the oldest.
+    pub tasks: Vec<TaskEntry>,
+    /// How many there are.
+    pub count: u32,
+}
+
 crate::done_body!(TaskChanged);
 
 crate::wire_feature! {
@@ -391,6 +402,7 @@ crate::wire_feature! {
     }
     events {
         TaskChange = "task_change",
+        TasksWaiting = "tasks_waiting",
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     ClaimTask, CompleteTask, CreateTask, DeleteTask, DueAt, GetTask, ListTasks, NextTask, ReopenTask, Request,
     Response, TaskChange, TaskCreated, TaskEntry, TaskList, TaskPriority, TaskResult, TaskStatus, TaskStep,
-    UnclaimTask, UpdateTask,
+    TasksWaiting, UnclaimTask, UpdateTask,
 };
 use crate::id::TaskId;
 use crate::testing::{AT, AT_MS};
@@ -13,6 +13,8 @@ pub(crate) const NULLS: &[(&str, &str)] = &[
     ("task_list", "/tasks/0/assignee"),
     ("task_list", "/tasks/0/claimedBy"),
     ("task_result", "/task"),
+    ("tasks_waiting", "/tasks/0/assignee"),
+    ("tasks_waiting", "/tasks/0/claimedBy"),
     ("update_task/clear", "/description"),
     ("update_task/clear", "/assignee"),
     ("update_task/clear", "/due_at"),
@@ -120,8 +122,9 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("", TaskCreated { id: id() }.into()),
         ("", TaskResult::default().into()),
         ("full", TaskResult { task: Some(full.clone()), history }.into()),
-        ("", TaskList { tasks: vec![open], next: None }.into()),
+        ("", TaskList { tasks: vec![open.clone()], next: None }.into()),
         ("full", TaskList { tasks: vec![full.clone()], next: Some("41".into()) }.into()),
         ("", TaskChange { what: "completed".into(), by: "Bob".into(), task: full }.into()),
+        ("", TasksWaiting { tasks: vec![open], count: 7 }.into()),
     ]
 }

@@ -5,6 +5,7 @@ mod write;
 
 use claudemesh_protocol::features::tasks::limits::MAX_PAGE_BYTES;
 use claudemesh_protocol::features::tasks::{TaskPriority, TaskStatus};
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
@@ -382,6 +383,45 @@ pub async fn next(db: &MeshDb, names: &[String]) -> Result<Option<Task>, DbError
         .first(conn)
         .await
         .optional()?))
+}
+
+/// Open tasks for one of these assignees (in lower case), the most urgent first, and how many there are in all; with `since_ms`
+/// (Unix milliseconds) only those that were changed after it.
+///
+/// # Errors
+/// Storage fails.
+pub async fn waiting(
+    db: &MeshDb,
+    names: &[String],
+    since_ms: Option<i64>,
+    limit: u32,
+) -> Result<(Vec<Task>, i64), DbError> {
+    // A macro, because it is asked for twice and the two connections have no type in common.
+    macro_rules! meant {
+        () => {
+            tasks::table
+                .filter(tasks::mesh_id.eq(db.mesh().as_str()))
+                .filter(tasks::status.eq(OPEN))
+                .filter(tasks::assignee_folded.eq_any(names))
+                .filter(exists(
+                    task_steps::table
+                        .filter(task_steps::mesh_id.eq(db.mesh().as_str()))
+                        .filter(task_steps::task_seq.eq(tasks::seq))
+                        .filter(task_steps::at_ms.ge(since_ms.unwrap_or(i64::MIN))),
+                ))
+        };
+    }
+    let count: i64 = with_conn!(db.db(), |conn| meant!().count().get_result(conn).await?);
+    if count == 0 {
+        return Ok((vec![], 0));
+    }
+    let found = with_conn!(db.db(), |conn| meant!()
+        .order((tasks::priority.desc(), tasks::seq))
+        .select(Task::as_select())
+        .limit(i64::from(limit))
+        .load(conn)
+        .await?);
+    Ok((found, count))
 }
 
 #[cfg(test)]
