@@ -327,6 +327,9 @@ impl World {
                 )
             }
             "set_permissions" => {
+                if self.banned {
+                    return None;
+                }
                 self.denied = !self.denied;
                 let (name, _, id) = self.victim.clone();
                 let permissions = json!({"canSend": if self.denied { json!(false) } else { Value::Null }});
@@ -338,7 +341,7 @@ impl World {
                 )
             }
             "ban" | "unban" => {
-                if self.banned == (kind == "ban") {
+                if self.banned == (kind == "ban") || self.admin {
                     return None;
                 }
                 self.banned = !self.banned;
