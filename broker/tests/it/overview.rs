@@ -29,7 +29,10 @@ broker_suite! {
             confirmed(&mut peer, json!({"type": "set_state", "key": format!("k{number:03}"), "value": number})).await?;
         }
         confirmed(&mut peer, json!({"type": "delete_state", "key": "k000"})).await?;
-        for number in 0..501 {
+        // One member makes 500 at most.
+        let mut bob = broker.join(&mesh.member("bob")?).await?;
+        bob.call(json!({"type": "create_stream", "name": "t"}), "stream_created").await?;
+        for number in 0..500 {
             peer.call(json!({"type": "create_stream", "name": format!("s{number:03}")}), "stream_created").await?;
         }
         for number in 0..3 {
