@@ -34,13 +34,13 @@ macro_rules! capabilities {
 
 capabilities! {
     CanInvite = "canInvite", "Make invites and revoke them.";
-    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks, streams and memories of others; cancel and pause schedules of others.";
+    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks, streams, memories and skills of others; cancel and pause schedules of others.";
     CanManageMembers = "canManageMembers", "Edit the names and profiles of other members, and remove members. Only the owner gives roles.";
     CanManagePermissions = "canManagePermissions", "Give capabilities to others and take them away.";
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";
     CanDeleteMesh = "canDeleteMesh", "Archive, restore or delete the mesh.";
     CanSend = "canSend", "Send messages and create topics.";
-    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams and the list of files.";
+    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and the list of files.";
     CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills.";
     CanSchedule = "canSchedule", "Schedule messages.";
     CanUseTools = "canUseTools", "Call tools of MCP servers of the mesh.";

@@ -252,6 +252,8 @@ wire_features! {
     Memory => features::memory,
     /// What each session works on.
     Contexts => features::contexts,
+    /// Instructions that members share.
+    Skills => features::skills,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

@@ -190,6 +190,11 @@ impl TestPeer {
         }
     }
 
+    /// The frames that came and were not asked for yet, in order.
+    pub fn kept(&self) -> impl Iterator<Item = &Value> {
+        self.kept.iter()
+    }
+
     /// The next frame of that type.
     ///
     /// # Errors

@@ -120,6 +120,7 @@ store_suite! {
                 "messages.sender_key",
                 "messages.sender_member_key",
                 "sessions.session_key",
+                "skill_versions.author_pubkey",
             ]
         );
     }

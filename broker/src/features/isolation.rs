@@ -35,6 +35,7 @@ use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use crate::features::messaging::store::{self as messaging, BacklogCursor, Queues};
 use crate::features::schedules::store as schedules;
+use crate::features::skills::store as skills;
 use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Write};
 use crate::features::streams::store::{self as streams, Stream};
 use crate::features::tasks::store::{self as tasks, Task};
@@ -239,6 +240,23 @@ store_suite! {
             quotas: Quotas::default(),
         };
         let remembered = memory::remember(&here, new.clone()).await.unwrap().id;
+        let skill = skills::New {
+            name: "skill-of-home".into(),
+            description: "a skill of home".into(),
+            instructions: "do it".into(),
+            tags: vec!["home".into()],
+            manifest: Some("{}".into()),
+            digest: "digest".into(),
+            signature: None,
+            member: owner.id.clone(),
+            author_name: "Ada".into(),
+            author_key: owner.pubkey,
+            may_all: true,
+            size_bytes: 20,
+            now_ms: NOW,
+            quotas: Quotas::default(),
+        };
+        skills::share(&here, skill.clone()).await.unwrap();
         let shared = contexts::New {
             session: "session-of-home".into(),
             member: owner.id.clone(),
@@ -538,6 +556,27 @@ store_suite! {
             memory::unmatched(&db_there, &Query::parse("home abroad")),
             |words: Result<Vec<String>, DbError>| words.unwrap() == ["abroad"]
         );
+        let removing =
+            skills::Removal { name: skill.name.clone(), member: owner.id.clone(), may_all: true, now_ms: NOW };
+        check!("skills::remove", skills::remove(&there, removing), |done: Result<skills::Row, WriteError<skills::Refused>>| {
+            matches!(done, Err(WriteError::Refused(skills::Refused::Missing)))
+        });
+        check!("skills::get", skills::get(&db_there, &skill.name, None), |found: Result<Option<skills::Found>, DbError>| {
+            found.unwrap().is_none()
+        });
+        for words in ["", "skill home"] {
+            let wanted = skills::Wanted { words: Query::parse(words), tags: vec!["home".into()] };
+            check!("skills::list", skills::list(&db_there, &wanted, None, 9), |page: Result<skills::Page, DbError>| {
+                page.unwrap() == skills::Page::default()
+            });
+        }
+        check!("skills::usage", skills::usage(&db_there, None), |usage: Result<skills::Usage, DbError>| {
+            usage.unwrap() == skills::Usage::default()
+        });
+        // Its own skill with the same name and text, which is no new version of the other mesh's.
+        check!("skills::share", skills::share(&there, skill), |done: Result<skills::Shared, WriteError<skills::Refused>>| {
+            done.unwrap() == skills::Shared { version: 1, unchanged: false }
+        });
         check!("state::write", state::write(&there, removal), |done: Result<Entry, WriteError<Refused>>| {
             matches!(done, Err(WriteError::Refused(Refused::Missing)))
         });

@@ -16,6 +16,7 @@ pub mod messaging;
 pub mod moderation;
 pub mod presence;
 pub mod schedules;
+pub mod skills;
 pub mod state;
 pub mod streams;
 pub mod tasks;
@@ -36,6 +37,7 @@ crate::feature_table! {
     schedules: Schedules => schedules::Schedules,
     memory: Memory => memory::Memory,
     contexts: Contexts => contexts::Contexts,
+    skills: Skills => skills::Skills,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

@@ -29,6 +29,7 @@ mod presence;
 mod receipts;
 mod retry;
 mod schedules;
+mod skills;
 mod slow_reader;
 mod state;
 mod streams;

@@ -63,6 +63,11 @@ pub fn audit(record_sha256_hex: &str) -> String {
     format!("claudemesh-audit|{record_sha256_hex}")
 }
 
+/// What a member signs for a skill that it shares: the digest of [`crate::features::skills::SkillText::digest`], Unix milliseconds.
+pub fn skill(mesh: &MeshId, digest: &str, signed_at_ms: i64) -> String {
+    format!("claudemesh-skill|{mesh}|{digest}|{signed_at_ms}")
+}
+
 /// What a broker signs for the end of a mesh's audit chain: place and hash of its last entry, Unix milliseconds.
 pub fn audit_head(mesh: &MeshId, seq: i64, hash: &str, at_ms: i64) -> String {
     format!("audit-head|{mesh}|{seq}|{hash}|{at_ms}")

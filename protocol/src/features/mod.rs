@@ -14,6 +14,7 @@ pub mod messaging;
 pub mod moderation;
 pub mod presence;
 pub mod schedules;
+pub mod skills;
 pub mod state;
 pub mod streams;
 pub mod tasks;

@@ -81,6 +81,7 @@ fn only_events_are_events() {
     for (name, message) in server_samples() {
         let told = [
             "push",
+            "skills_changed",
             "state_change",
             "state_missed",
             "stream_data",

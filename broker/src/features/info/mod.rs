@@ -30,6 +30,7 @@ impl Feature for Info {
             state_count: 0,
             memory_count: 0,
             context_count: 0,
+            skill_count: 0,
             file_count: 0,
             tasks: TaskCounts::default(),
             streams: vec![],

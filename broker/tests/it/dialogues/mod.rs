@@ -440,6 +440,37 @@ broker_suite! {
         "#).await
     }
 
+    async fn skills_are_shared_read_and_removed_by_clients_of_before(database: Database) -> Result<()> {
+        play(database, r#"
+            O hello owner {"sessionId":"o"}
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"share_skill","name":"sk","description":"d","instructions":"i","tags":["t"],"manifest":{"when_to_use":"w","allowed_tools":["Bash"]}}
+            A < {"type":"skill_ack","name":"sk","action":"shared"}
+            B > {"type":"get_skill","name":"sk"}
+            B < {"type":"skill_data","skill":{"name":"sk","description":"d","instructions":"i","tags":["t"],"author":"alice","manifest":{"when_to_use":"w","allowed_tools":["Bash"]}}}
+            B > {"type":"get_skill","name":"nope"}
+            B < {"type":"skill_data","skill":null}
+            B > {"type":"list_skills"}
+            B < {"type":"skill_list","skills":[{"name":"sk","description":"d","tags":["t"],"author":"alice"}]}
+            B > {"type":"list_skills","query":"nomatch"}
+            B < {"type":"skill_list","skills":[]}
+            B > {"type":"share_skill","name":"sk","description":"d2","instructions":"i2"}
+            B < {"type":"error","code":"forbidden"}
+            O > {"type":"share_skill","name":"sk","description":"d2","instructions":"i2"}
+            O < {"type":"skill_ack","name":"sk","action":"shared"}
+            B > {"type":"get_skill","name":"sk"}
+            B < {"type":"skill_data","skill":{"name":"sk","description":"d2","instructions":"i2","tags":[],"author":"owner","manifest":null}}
+            A > {"type":"remove_skill","name":"sk"}
+            A < {"type":"skill_ack","name":"sk","action":"removed"}
+            A > {"type":"remove_skill","name":"sk"}
+            A < {"type":"skill_ack","name":"sk","action":"not_found"}
+            A -
+            B -
+            O -
+        "#).await
+    }
+
     async fn streams_reach_subscribers_but_the_one_who_publishes(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}

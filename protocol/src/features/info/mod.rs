@@ -47,6 +47,9 @@ pub struct MeshInfoResult {
     /// Contexts, those of sessions that are gone included.
     #[serde(default)]
     pub context_count: u32,
+    /// Skills.
+    #[serde(default)]
+    pub skill_count: u32,
     /// Files.
     pub file_count: u32,
     /// Tasks.

@@ -23,6 +23,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         state_keys: vec!["build".into()],
         state_count: 1,
         memory_count: 2,
+        skill_count: 4,
         context_count: 3,
         file_count: 0,
         tasks: TaskCounts::default(),
