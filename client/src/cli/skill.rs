@@ -1,45 +1,17 @@
-//! `claudemesh skill`: what an agent has to know to use the program, made from the command tree.
+//! `claudemesh skill` alone: what an agent has to know to use the program, made from the command tree.
 
 use std::fmt::Write as _;
 
 use super::AnyVerb;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::verb::{Audience, Effect, Ran, Shape, Verb, done, json_fields};
-use clap::Args;
+use crate::verb::Audience;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Print instructions for agents, for hosts without the plug-in.
-#[derive(Args, Clone, Debug, Default)]
-#[command(
-    after_help = "Examples:\n  claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md\n  claudemesh skill >> AGENTS.md"
-)]
-pub struct SkillArgs {}
-
-impl Verb for SkillArgs {
-    const AUDIENCE: Audience = Audience::PeopleOnly;
-
-    fn effect(&self) -> Effect {
-        Effect::Reads
-    }
-
-    fn fields(&self) -> Vec<&'static str> {
-        json_fields::of::<Skill>()
-    }
-
-    fn shapes() -> Vec<Shape> {
-        vec![Shape::one::<Skill>()]
-    }
-
-    fn run(self, cx: &Context) -> Ran {
-        print(cx).map(done)
-    }
-}
-
 /// The skill, for scripts.
 #[derive(Serialize, Deserialize, JsonSchema)]
-struct Skill {
+pub struct Bundled {
     name: &'static str,
     text: String,
 }
@@ -55,8 +27,8 @@ fn for_agents(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
 ///
 /// # Errors
 /// Exit 10 when stdout cannot be written.
-fn print(cx: &Context) -> Result<(), CliError> {
-    let skill = Skill { name: "claudemesh", text: text() };
+pub fn print(cx: &Context) -> Result<(), CliError> {
+    let skill = Bundled { name: "claudemesh", text: text() };
     cx.out.answer(&skill, |_| skill.text.clone())
 }
 
@@ -127,7 +99,6 @@ mod tests {
                 "notify",
                 "completions",
                 "man",
-                "skill",
                 "install",
                 "uninstall",
                 "launch",

@@ -34,7 +34,7 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
     (
         "Shared",
         &[
-            "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "topic", "clock", "remind",
+            "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "skill", "topic", "clock", "remind",
             "schedule",
         ],
     ),
@@ -44,7 +44,7 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
     ),
     ("Permission requests of Claude Code", &["approvers", "permit", "permission-log"]),
     ("This machine", &["config", "service", "logs"]),
-    ("For shells and programs", &["mcp", "hook", "status-line", "skill", "completions", "man", "json-schema"]),
+    ("For shells and programs", &["mcp", "hook", "status-line", "completions", "man", "json-schema"]),
 ];
 
 /// Where a command without a subject stands.

@@ -25,6 +25,7 @@ pub mod permissions;
 pub mod presence;
 pub mod questions;
 pub mod schedules;
+pub mod skills;
 pub mod state;
 pub mod status_line;
 pub mod streams;
@@ -53,5 +54,7 @@ pub const EVENTS: &[Listener] = &[
     Listener::of::<streams::notes::GapNotes>(),
     Listener::of::<streams::notes::DeletedNotes>(),
     Listener::of_welcomes::<state::notes::FirstWelcome>(),
+    Listener::of::<skills::list_changes::SkillChanges>(),
+    Listener::of_welcomes::<skills::list_changes::LateMeshes>(),
     Listener::of_welcomes::<audit::session::LogWatch>(),
 ];

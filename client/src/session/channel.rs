@@ -53,6 +53,11 @@ impl Gate {
         self.peer.send_replace(Some(peer));
     }
 
+    /// The client, once it has said so.
+    pub fn host(&self) -> Option<Peer<RoleServer>> {
+        self.peer.borrow().clone()
+    }
+
     async fn opened(&self) -> Option<Peer<RoleServer>> {
         let mut peer = self.peer.subscribe();
         peer.wait_for(Option::is_some).await.ok().and_then(|peer| peer.clone())

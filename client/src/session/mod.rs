@@ -26,6 +26,7 @@ use crate::connection::{Connection, ConnectionError, State};
 use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
 use crate::features::state::Seen;
+use crate::features::skills::list_changes::ListChanges;
 use crate::features::streams::Subscriptions;
 use crate::inbox::{KEEP, Mailbox, Message};
 use crate::local;
@@ -118,6 +119,8 @@ pub struct Session {
     pub gate: Gate,
     /// Messages in answers that are not written yet.
     pub(crate) answers: ToolAnswers,
+    /// What the host knows of its lists of prompts and resources.
+    pub list_changes: ListChanges,
     /// Counters.
     pub counters: Counters,
     /// The ways into the session.
@@ -171,6 +174,7 @@ impl Session {
             trouble: RwLock::new(trouble),
             gate: Gate::default(),
             answers: ToolAnswers::default(),
+            list_changes: ListChanges::default(),
             counters: Counters::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),

@@ -17,14 +17,34 @@ use claudemesh_testkit::cli::CommandLine;
 use claudemesh_testkit::host::{PATIENCE, ToolAnswer};
 use claudemesh_testkit::schema;
 use rmcp::model::{CallToolRequestParams, JsonObject};
-use rmcp::service::{RoleClient, RunningService};
+use rmcp::service::{NotificationContext, RoleClient, RunningService};
 use rmcp::{ClientHandler, ServiceExt};
 use serde_json::Value;
+use tokio::sync::watch;
 
-#[derive(Clone, Default)]
-pub(crate) struct Client;
+/// The host's side; it counts how often its lists were said to have changed.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) prompts_changed: Arc<watch::Sender<u32>>,
+    pub(crate) resources_changed: Arc<watch::Sender<u32>>,
+}
 
-impl ClientHandler for Client {}
+impl Default for Client {
+    fn default() -> Self {
+        let count = || Arc::new(watch::Sender::new(0));
+        Self { prompts_changed: count(), resources_changed: count() }
+    }
+}
+
+impl ClientHandler for Client {
+    async fn on_prompt_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.prompts_changed.send_modify(|count| *count += 1);
+    }
+
+    async fn on_resource_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.resources_changed.send_modify(|count| *count += 1);
+    }
+}
 
 pub(crate) struct Session {
     pub(crate) client: RunningService<RoleClient, Client>,
@@ -41,7 +61,7 @@ impl Session {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(theirs);
         tokio::spawn(serve(Arc::clone(&session), Surface::Full, input, output));
-        let client = Client.serve(tokio::io::split(ours)).await?;
+        let client = Client::default().serve(tokio::io::split(ours)).await?;
         for bound in session.select(None).await.map_err(anyhow::Error::msg)? {
             bound.connection.ready(PATIENCE).await?;
         }

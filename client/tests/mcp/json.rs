@@ -232,6 +232,13 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(ann, "context share", &["context", "share", "making calls"])?;
     calls.make(ann, "context get", &["context", "get", "calls"])?;
     calls.plain(ann, &["context list"])?;
+    std::fs::write(ann.project().join("deploy.md"), "run it")?;
+    calls.make(ann, "skill share", &["skill", "share", "deploy.md", "--description", "How to deploy"])?;
+    calls.plain(ann, &["skill list"])?;
+    for verb in ["get", "install", "remove"] {
+        let yes = if verb == "install" { &["--yes"][..] } else { &[] };
+        calls.make(ann, &format!("skill {verb}"), &[&["skill", verb, "deploy"], yes].concat())?;
+    }
     for noun in ["", "memory "] {
         let call = |verb: &str| format!("{noun}{verb}");
         let words =

@@ -31,6 +31,8 @@ async fn every_listed_tool_works() -> Result<()> {
     let kept = kept.split(' ').nth(1).context("an id")?.to_owned();
     let planned = bob.call("schedule_reminder", json!({"message": "to be cancelled", "cron": "@yearly"})).await?;
     let planned = planned.structured["scheduledId"].as_str().context("an id")?.to_owned();
+    bob.call("share_skill", json!({"name": "deploy", "description": "How to deploy", "instructions": "run it"}))
+        .await?;
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("cancel_scheduled", json!({"id": planned})),
@@ -43,6 +45,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("delete_task", json!({"id": second})),
         ("forget", json!({"id": kept})),
         ("get_context", json!({"query": "tests"})),
+        ("get_skill", json!({"name": "deploy"})),
         ("get_state", json!({"key": "old"})),
         ("get_task", json!({"id": first})),
         ("join_group", json!({"name": "@qa", "role": "lead"})),
@@ -51,6 +54,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("list_memories", json!({})),
         ("list_peers", json!({"mesh_slug": "team"})),
         ("list_scheduled", json!({})),
+        ("list_skills", json!({"query": "deploy"})),
         ("list_state", json!({})),
         ("list_streams", json!({})),
         ("list_tasks", json!({"status": "completed"})),
@@ -69,6 +73,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("recall", json!({"query": "ports"})),
         ("register", json!({"name": "BobS"})),
         ("remember", json!({"content": "ports above 1024 are free", "tags": ["net"]})),
+        ("remove_skill", json!({"name": "deploy"})),
         ("reopen_task", json!({"id": first})),
         ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
         ("schedule_reminder", json!({"message": "look at the build", "in_seconds": 7200})),
@@ -82,6 +87,7 @@ async fn every_listed_tool_works() -> Result<()> {
             "share_context",
             json!({"summary": "writing tests", "files_read": ["a.rs"], "key_findings": ["b"], "tags": ["c"]}),
         ),
+        ("share_skill", json!({"name": "release", "description": "How to release", "instructions": "tag it"})),
         ("subscribe", json!({"stream": "builds", "from": "start"})),
         ("topic_create", json!({"name": "plans"})),
         ("topic_history", json!({"topic": "plans"})),

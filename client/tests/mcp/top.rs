@@ -1,11 +1,6 @@
 //! The live screen on a real pseudo-terminal.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::Stdio;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use claudemesh_testkit::host::PATIENCE;
@@ -16,60 +11,7 @@ use serde_json::json;
 
 use super::json;
 use super::team::{Team, session, stdout};
-
-struct Terminal {
-    master: File,
-    slave: File,
-    chunks: mpsc::Receiver<Vec<u8>>,
-    seen: String,
-}
-
-impl Terminal {
-    fn new(columns: u16) -> Result<Self> {
-        let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let name = ptsname(&master, vec![])?.into_string()?;
-        let slave = File::options().read(true).write(true).open(name)?;
-        tcsetwinsize(&slave, Winsize { ws_row: 30, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
-        let master: File = master.into();
-        let (sender, chunks) = mpsc::channel();
-        let mut reader = master.try_clone()?;
-        std::thread::spawn(move || {
-            let mut chunk = [0; 65_536];
-            while let Ok(count @ 1..) = reader.read(&mut chunk) {
-                if sender.send(chunk[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { master, slave, chunks, seen: String::new() })
-    }
-
-    fn stdio(&self) -> Result<Stdio> {
-        Ok(self.slave.try_clone()?.into())
-    }
-
-    /// Reads until the text was drawn.
-    fn wait_for(&mut self, text: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.seen.contains(text) {
-            let chunk = self.chunks.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            let chunk = chunk.with_context(|| format!("{text:?} never came: {:?}", self.seen))?;
-            self.seen.push_str(&String::from_utf8_lossy(&chunk));
-        }
-        Ok(())
-    }
-
-    fn press(&mut self, keys: &str) -> Result<()> {
-        self.seen.clear();
-        Ok(self.master.write_all(keys.as_bytes())?)
-    }
-
-    fn is_cooked(&self) -> Result<bool> {
-        Ok(tcgetattr(&self.slave)?.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO))
-    }
-}
+use super::terminal::Terminal;
 
 #[tokio::test]
 async fn the_screen_follows_and_leaves_the_terminal_as_it_was() -> Result<()> {

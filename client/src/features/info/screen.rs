@@ -101,7 +101,7 @@ impl Screen<'_> {
             }
         }
         for (label, total) in
-            [("memories", info.memory_count), ("contexts", info.context_count), ("files", info.file_count)]
+            [("memories", info.memory_count), ("contexts", info.context_count), ("skills", info.skill_count), ("files", info.file_count)]
         {
             if total > 0 {
                 row(label, number(u64::from(total)), &[], 0);

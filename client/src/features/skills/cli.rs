@@ -1,0 +1,517 @@
+//! `skill share`, `list`, `get`, `remove`, `install`; `skill` alone prints the one that comes with this program.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use claudemesh_protocol::features::skills::limits::MAX_SKILL_BYTES;
+use claudemesh_protocol::features::skills::{ShareSkill, SignatureState, Skill, SkillEntry, SkillList};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Manifest;
+use super::frame::{RULE, proof};
+use super::install::{Plan, There, commands, folder_name, rendered};
+use super::skill_file::{FILE, SkillFile};
+use crate::cli::skill::{Bundled, print};
+use crate::clock::shown;
+use crate::config::MeshEntry;
+use crate::connection::Connection;
+use crate::context::Context;
+use crate::context::connect::ask;
+use crate::error::{CliError, ExitCode};
+use crate::files;
+use crate::output::{Output, Style, clean};
+use crate::paths::{self, ClaudeFiles};
+use crate::session::notes::harmless_value;
+use crate::verb::shape::{self, InMesh};
+use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
+
+/// Instructions that members share; alone: print those for agents that use this program.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  claudemesh skill list deploy\n  claudemesh skill get deploy\n  \
+                  claudemesh skill share .claude/skills/deploy\n  claudemesh skill install deploy\n  \
+                  claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md   for hosts without the plug-in")]
+pub struct SkillArgs {
+    /// What to do; without it the instructions for agents are printed.
+    #[command(subcommand)]
+    action: Option<SkillAction>,
+}
+
+verbs! {
+    /// What to do with skills.
+    pub enum SkillAction {
+        Share => ShareArgs,
+        List => ListArgs,
+        Get => GetArgs,
+        Remove => RemoveArgs,
+        Install => InstallArgs,
+    }
+}
+
+impl Verb for SkillArgs {
+    fn effect(&self) -> Effect {
+        self.action.as_ref().map_or(Effect::Reads, Verb::effect)
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        self.action.as_ref().map_or_else(json_fields::of::<Bundled>, Verb::fields)
+    }
+
+    fn shapes() -> Vec<Shape> {
+        [vec![Shape::one::<Bundled>()], SkillAction::shapes()].concat()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        match self.action {
+            Some(action) => action.run(cx),
+            None => print(cx).map(done),
+        }
+    }
+}
+
+/// Share a skill: a SKILL.md, its folder, or any text. It is signed with your member's key.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  claudemesh skill share .claude/skills/deploy\n  \
+                        claudemesh skill share notes.md --name deploy --description \"How we deploy\" --tags ops,ci\n\n\
+                        Name, description, tags and the like come from the front matter; flags go before it.\n\
+                        A changed text of the same name is a new version; former ones are kept.")]
+pub struct ShareArgs {
+    /// A file, or a folder with a SKILL.md.
+    path: PathBuf,
+    /// Its name [default: of the front matter, else of the folder or file].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// What it does and when to use it [default: of the front matter].
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Words to find it by, with commas between them.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    tags: Vec<String>,
+}
+
+/// A skill that was shared, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct SharedSkill {
+    name: String,
+    version: u32,
+    /// The newest version had this text already.
+    unchanged: bool,
+}
+
+impl ShareArgs {
+    fn read(&self, out: &Output) -> Result<ShareSkill, CliError> {
+        let folder = self.path.is_dir();
+        let path = if folder { self.path.join(FILE) } else { self.path.clone() };
+        // The front matter may be as long again.
+        let bytes = files::read_limited(&path, 2 * MAX_SKILL_BYTES as u64)
+            .map_err(|error| CliError::io(format!("{}: {error}.", path.display())))?
+            .ok_or_else(|| CliError::not_found(format!("There is no {}.", path.display())))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| CliError::invalid_args(format!("{} is no text in UTF-8.", path.display())))?;
+        let file =
+            SkillFile::parse(&text).map_err(|error| CliError::invalid_args(format!("{}: {error}.", path.display())))?;
+        if folder {
+            warn_of_others(&self.path, out);
+        }
+        if !file.ignored.is_empty() {
+            out.warn(&format!("not shared are the fields {}.", clean(&file.ignored.join(", "))));
+        }
+        let named = || {
+            let whole = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let of = if whole.ends_with(FILE) { whole.parent().unwrap_or(&whole) } else { &whole };
+            of.file_stem().map(|stem| stem.to_string_lossy().into_owned())
+        };
+        let name = self.name.clone().or(file.name).or_else(named);
+        let description = self.description.clone().or(file.description).ok_or_else(|| {
+            CliError::invalid_args("The skill has no description.")
+                .hint("Give one with --description, or as `description:` in its front matter.")
+        })?;
+        Ok(ShareSkill {
+            name: name.ok_or_else(|| CliError::invalid_args("The skill has no name; give one with --name."))?,
+            description,
+            instructions: file.instructions,
+            tags: if self.tags.is_empty() { file.tags } else { self.tags.clone() },
+            manifest: file.manifest.to_wire(),
+            ..ShareSkill::default()
+        })
+    }
+}
+
+/// Scripts and references beside the text stay here.
+fn warn_of_others(folder: &Path, out: &Output) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut others: Vec<String> = names.filter(|name| name != FILE && !name.starts_with('.')).collect();
+    others.sort();
+    if !others.is_empty() {
+        out.warn(&format!("only {FILE} is shared, not {}.", clean(&others.join(", "))));
+    }
+}
+
+impl Verb for ShareArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<SharedSkill>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<SharedSkill>>()]
+    }
+
+    /// Exit 7 when another member has shared it, or a bound is hit.
+    fn run(self, cx: &Context) -> Ran {
+        let (entry, skill) = (cx.mesh_entry()?, self.read(&cx.out)?);
+        let share = |connection: Connection| async move { Ok(connection.share_skill(skill).await?) };
+        let ack = ask(cx, &entry, share)?;
+        let (version, unchanged) = (ack.version.unwrap_or(1), ack.unchanged);
+        let shared = SharedSkill { name: ack.name, version, unchanged };
+        cx.out
+            .answer(&InMesh::new(&entry.slug, &shared), |out| {
+                let what = if unchanged { "was there before:" } else { "shared" };
+                format!("{} {what} {}, version {version}\n", out.tick(), clean(&shared.name))
+            })
+            .map(done)
+    }
+}
+
+/// List the skills of the mesh, or find them by words of name, description and tags.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  claudemesh skill list\n  claudemesh skill list \"deploy* -staging\" --tag ops --json=name"
+)]
+pub struct ListArgs {
+    /// Words that all must be there [default: all skills].
+    #[arg(allow_hyphen_values = true)]
+    query: Option<String>,
+    /// Only with this tag; several times: with all of them.
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+impl Verb for ListArgs {
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<SkillEntry>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::list::<InMesh<SkillEntry>>()]
+    }
+
+    /// Exit 0 also when nothing is found.
+    fn run(self, cx: &Context) -> Ran {
+        let (entry, query, tags) = (cx.mesh_entry()?, self.query.as_deref(), self.tag.as_slice());
+        let most = self.limit as usize;
+        let list = |connection: Connection| async move { Ok(connection.skills(query, tags, most, None).await?) };
+        let SkillList { skills, next } = ask(cx, &entry, list)?;
+        cx.out
+            .answer(&InMesh::all(&entry.slug, &skills), |out| {
+                let mut text = match (skills.is_empty(), query.is_some() || !tags.is_empty()) {
+                    (true, true) => "no skill fits\n".to_owned(),
+                    (true, false) => "no skills; `claudemesh skill share <file>` shares one\n".to_owned(),
+                    (false, _) => out.preamble(),
+                };
+                text.extend(skills.iter().map(|skill| row(skill, out)));
+                if next.is_some() {
+                    text += &format!("(there are more; --limit {} shows them)\n", self.limit.saturating_mul(2));
+                }
+                text
+            })
+            .map(done)
+    }
+}
+
+fn row(skill: &SkillEntry, out: &Output) -> String {
+    let who = format!("{} · version {} · {}", word(&skill.author, out), skill.version, shown(&skill.updated_at));
+    let name = word(&skill.name, out);
+    let head =
+        format!("{}{}  {}\n", out.paint(Style::Cyan, &name), tags(&skill.tags, out), out.paint(Style::Dim, &who));
+    head + &out.block(&skill.description)
+}
+
+fn tags(tags: &[String], out: &Output) -> String {
+    let tags: Vec<String> = tags.iter().map(|tag| word(tag, out)).collect();
+    if tags.is_empty() { String::new() } else { format!(" [{}]", tags.join(", ")) }
+}
+
+/// What a peer wrote, within a line.
+fn word(text: &str, out: &Output) -> String {
+    if out.is_for_model() { harmless_value(text) } else { clean(text).into_owned() }
+}
+
+/// Show a skill: its text, whose it is, and whether its signature fits.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  claudemesh skill get deploy\n  claudemesh skill get deploy --version 2 --json")]
+pub struct GetArgs {
+    /// Its name.
+    name: String,
+    /// A former version [default: the newest].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    version: Option<u32>,
+}
+
+/// A skill with what was found about its signature, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Got {
+    #[serde(flatten)]
+    skill: Skill,
+    /// Whether the text is what its author signed.
+    signature_state: SignatureState,
+}
+
+impl Verb for GetArgs {
+    fn effect(&self) -> Effect {
+        Effect::Reads
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        json_fields::joined([shape::in_mesh::<Skill>(), vec!["signatureState"]])
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Got>>()]
+    }
+
+    /// Exit 5 when there is no such skill or version.
+    fn run(self, cx: &Context) -> Ran {
+        let entry = cx.mesh_entry()?;
+        let (skill, signature_state) = read(cx, &entry, &self.name, self.version)?;
+        let got = Got { skill, signature_state };
+        cx.out.answer(&InMesh::new(&entry.slug, &got), |out| told(&got.skill, got.signature_state, out)).map(done)
+    }
+}
+
+/// Reads a skill and checks its signature.
+fn read(
+    cx: &Context,
+    entry: &MeshEntry,
+    name: &str,
+    version: Option<u32>,
+) -> Result<(Skill, SignatureState), CliError> {
+    let get = |connection: Connection| async move { Ok(connection.skill(name, version).await?) };
+    let skill = ask(cx, entry, get)?.ok_or_else(|| {
+        let version = version.map(|version| format!(" version {version} of the")).unwrap_or_default();
+        CliError::not_found(format!("There is no{version} skill '{}'.", clean(name)))
+            .field("name", name)
+            .hint("`claudemesh skill list` shows what there is.")
+    })?;
+    let state = skill.signature_state(&entry.mesh_id);
+    Ok((skill, state))
+}
+
+fn told(skill: &Skill, state: SignatureState, out: &Output) -> String {
+    let who = format!(
+        "{} · version {} of {} · {}",
+        word(&skill.author, out),
+        skill.version,
+        skill.latest,
+        shown(&skill.updated_at)
+    );
+    let name = word(&skill.name, out);
+    let mut text =
+        format!("{}{}  {}\n", out.paint(Style::Bold, &name), tags(&skill.tags, out), out.paint(Style::Dim, &who));
+    let style = if state == SignatureState::Verified { Style::Green } else { Style::Red };
+    text += &format!("{}\n", out.paint(style, &proof(skill, state)));
+    if out.is_for_model() {
+        text += &format!("{RULE}\n");
+    }
+    text += &out.block(&skill.description);
+    let manifest = Manifest::of(skill.manifest.as_ref());
+    let tools = manifest.allowed_tools.join(", ");
+    for (label, value) in [("when to use", manifest.when_to_use.as_deref()), ("tools", Some(tools.as_str()))] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            text += &format!("{label}: {}\n", word(value, out));
+        }
+    }
+    text.push('\n');
+    text += &out.block(&skill.instructions);
+    if skill.versions.len() > 1 {
+        let one = |version: &claudemesh_protocol::features::skills::SkillVersion| {
+            format!("{} by {} {}", version.version, word(&version.author, out), shown(&version.at))
+        };
+        let all: Vec<String> = skill.versions.iter().map(one).collect();
+        text += &format!("\nversions: {}\n", out.paint(Style::Dim, &all.join("; ")));
+    }
+    text
+}
+
+/// Remove a skill with all its versions. Those of other members are for who may moderate.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  claudemesh skill remove deploy")]
+pub struct RemoveArgs {
+    /// Its name.
+    name: String,
+}
+
+/// A skill that was removed, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Removed {
+    name: String,
+    removed: bool,
+}
+
+impl Verb for RemoveArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Removed>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Removed>>()]
+    }
+
+    /// Exit 5 when there is no such skill, 7 when another member has shared it.
+    fn run(self, cx: &Context) -> Ran {
+        let (entry, name) = (cx.mesh_entry()?, self.name.as_str());
+        let remove = |connection: Connection| async move { Ok(connection.remove_skill(name).await?) };
+        if !ask(cx, &entry, remove)? {
+            let error = CliError::not_found(format!("There is no skill '{}'.", clean(name))).field("name", name);
+            return Err(error.hint("`claudemesh skill list` shows what there is."));
+        }
+        let removed = Removed { name: self.name, removed: true };
+        let text = |out: &Output| format!("{} removed {}\n", out.tick(), clean(&removed.name));
+        cx.out.answer(&InMesh::new(&entry.slug, &removed), text).map(done)
+    }
+}
+
+/// Write a skill where Claude Code finds it, after showing it: ~/.claude/skills/<name>/SKILL.md.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  claudemesh skill install deploy\n  claudemesh skill install deploy --project --as team-deploy --yes\n\n\
+                        The tools that a skill allows itself are left out, and a text that would run commands while it is\n\
+                        loaded is refused, unless you say otherwise. One whose signature does not fit is not installed."
+)]
+pub struct InstallArgs {
+    /// Its name in the mesh.
+    name: String,
+    /// A former version [default: the newest].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    version: Option<u32>,
+    /// Its name on this machine [default: the same].
+    #[arg(long = "as", value_name = "NAME")]
+    name_here: Option<String>,
+    /// Into .claude/skills of this project, for this project only.
+    #[arg(long)]
+    project: bool,
+    /// Let it allow itself the tools that its author names.
+    #[arg(long)]
+    allow_tools: bool,
+    /// Take it although it runs commands whenever it is loaded.
+    #[arg(long)]
+    allow_commands: bool,
+    /// Replace another text that is there.
+    #[arg(long)]
+    replace: bool,
+    /// Do not ask before it is written. A text that is there is replaced only with --replace.
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+/// A skill that was installed, for scripts.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Installed {
+    name: String,
+    version: u32,
+    author: String,
+    /// Whether the text is what its author signed.
+    signature_state: SignatureState,
+    path: String,
+    /// `false`: the same text was there.
+    written: bool,
+    /// Another text was there.
+    replaced: bool,
+}
+
+impl InstallArgs {
+    fn plan(&self, cx: &Context, skill: &Skill, slug: &str) -> Result<Plan, CliError> {
+        let name = folder_name(self.name_here.as_deref().unwrap_or(&skill.name))?.to_owned();
+        let runs = commands(&skill.instructions);
+        if !runs.is_empty() && !self.allow_commands {
+            let message = format!("This skill runs commands whenever it is loaded: {}", runs.join("; "));
+            return Err(CliError::new(ExitCode::PermissionDenied, "runs_commands", message)
+                .hint("Read it with `claudemesh skill get`; --allow-commands installs it all the same."));
+        }
+        let text = rendered(skill, &name, slug, self.allow_tools);
+        if self.project {
+            let project = paths::project_dir(&cx.env);
+            return Ok(Plan { name, skills: project.join(".claude").join("skills"), within: Some(project), text });
+        }
+        Ok(Plan { name, skills: ClaudeFiles::locate(&cx.env).dir.join("skills"), within: None, text })
+    }
+}
+
+impl Verb for InstallArgs {
+    fn effect(&self) -> Effect {
+        Effect::Changes
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        shape::in_mesh::<Installed>()
+    }
+
+    fn shapes() -> Vec<Shape> {
+        vec![Shape::one::<InMesh<Installed>>()]
+    }
+
+    /// Exit 2 when the signature does not fit, 5 when there is no such skill, 7 when it may not be written so.
+    fn run(self, cx: &Context) -> Ran {
+        let entry = cx.mesh_entry()?;
+        let (skill, signature_state) = read(cx, &entry, &self.name, self.version)?;
+        if signature_state == SignatureState::Forged {
+            let message = format!("'{}' is not what its author signed; it is not installed.", clean(&skill.name));
+            return Err(CliError::new(ExitCode::Auth, "bad_signature", message)
+                .hint("Ask its author, and the people who run the broker."));
+        }
+        let plan = self.plan(cx, &skill, &entry.slug)?;
+        let (path, there) = (plan.file(), plan.look()?);
+        if there != There::Same {
+            cx.out.remark(&told(&skill, signature_state, &cx.out));
+            let proof = if signature_state == SignatureState::Verified { "" } else { ", which nobody signed" };
+            let author = clean(&skill.author);
+            let what =
+                format!("A skill of {author}{proof} becomes instructions for your sessions: {}.", path.display());
+            cx.confirm(self.yes, &what, "Install it?")?;
+        }
+        if there == There::Other {
+            let what = format!("{} is there with another text.", path.display());
+            cx.confirm(self.replace, &what, "Replace it?").map_err(|error| match error.code.as_str() {
+                "confirmation_needed" => CliError::new(ExitCode::AlreadyExists, "already_exists", error.message)
+                    .hint("Nothing was changed. Add --replace, or give it another name with --as NAME."),
+                _ => error,
+            })?;
+        }
+        if there != There::Same {
+            plan.write()?;
+        }
+        let installed = Installed {
+            name: plan.name.clone(),
+            version: skill.version,
+            author: skill.author.clone(),
+            signature_state,
+            path: path.to_string_lossy().into_owned(),
+            written: there != There::Same,
+            replaced: there == There::Other,
+        };
+        cx.out
+            .answer(&InMesh::new(&entry.slug, &installed), |out| {
+                let what = if installed.written { "installed" } else { "was there before:" };
+                let path = clean(&installed.path);
+                format!("{} {what} {}, version {}: {path}\n", out.tick(), clean(&installed.name), installed.version)
+            })
+            .map(done)
+    }
+}
