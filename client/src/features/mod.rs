@@ -30,6 +30,7 @@ pub mod state;
 pub mod status_line;
 pub mod streams;
 pub mod tasks;
+pub mod templates;
 pub mod top;
 pub mod topics;
 

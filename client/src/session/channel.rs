@@ -22,6 +22,7 @@ use super::routes::{self, CHANNEL, DeliveryRoute, MONITOR, REWAKE, SOCKET, Uncon
 use super::{JoinedMesh, Session};
 use crate::config::MessageMode;
 use crate::connection::{Closed, State, Stored};
+use crate::features::templates;
 use crate::inbox::{InboxError, Message, Pick};
 
 /// Messages claimed at a time.
@@ -245,7 +246,8 @@ impl ChannelWriter<'_> {
             }
             Err(_) => self.session.name(),
         };
-        let welcome = Welcome { name: &name, pubkey: own.to_hex(), peers: others, unread };
+        let hint = templates::hint_of(connection).await;
+        let welcome = Welcome { name: &name, pubkey: own.to_hex(), peers: others, unread, hint };
         self.write(&notes::welcome(&welcome, &self.bound.tag)).await;
     }
 

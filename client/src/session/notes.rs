@@ -258,6 +258,8 @@ pub struct Welcome<'a> {
     pub peers: Vec<String>,
     /// Messages that were not shown yet.
     pub unread: i64,
+    /// How this mesh works, as a member says.
+    pub hint: Option<String>,
 }
 
 /// The note after the first connection to a mesh.
@@ -271,7 +273,8 @@ pub fn welcome(welcome: &Welcome<'_>, mesh: &MeshTag) -> ChannelNote {
     };
     let text = format!(
         "Connected to mesh {slug} as {name}; {others}. list_peers shows them, set_summary tells them what you work on, \
-         send_message writes to them. Nothing needs to be answered."
+         send_message writes to them. Nothing needs to be answered.{}",
+        welcome.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default()
     );
     let meta = [
         ("kind", "welcome".to_owned()),

@@ -24,6 +24,8 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("create", "--broker", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
     ("create", "--name", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
     ("create", "--display-name", "mcp/flags.rs::a_mesh_has_a_title_and_a_short_name_of_ones_own"),
+    ("create", "--template", "mcp/templates.rs::own_templates_are_files_and_a_wrong_one_makes_nothing"),
+    ("create", "--list-templates", "mcp/templates.rs::a_template_makes_groups_keys_and_the_hint_for_the_next_member"),
     ("create", "--operator-token", "mcp/flags.rs::the_operators_token_opens_a_broker_that_others_reach"),
     ("invite", "--role", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),
     ("invite", "--uses", "mcp/flags.rs::an_invite_has_a_role_a_name_groups_an_end_and_a_place_in_the_list"),

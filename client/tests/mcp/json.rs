@@ -141,6 +141,7 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(&carl, "install --plugin-dir", &["install", "--plugin-dir", "plugin"])?;
     calls.make(&carl, "doctor", &["doctor", "--no-loopback"])?;
     calls.make(&carl, "create", &["create", "other", "--broker", &team.broker.url(), "--name", "Carl"])?;
+    calls.plain(&carl, &["create --list-templates"])?;
     let invite = calls.make(ann, "invite", &["invite"])?;
     calls.make(&carl, "join", &["join", invite["url"].as_str().context("a link")?, "--name", "Carl"])?;
     calls.plain(ann, &["invite --list"])?;

@@ -46,6 +46,7 @@ mod surface;
 mod takeover;
 mod tasks;
 mod team;
+mod templates;
 mod terminal;
 mod tls_proxy;
 mod top;

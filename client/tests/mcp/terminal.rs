@@ -14,9 +14,10 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 pub(crate) struct Terminal {
     master: File,
-    pub(crate) slave: File,
+    slave: File,
     chunks: mpsc::Receiver<Vec<u8>>,
-    seen: String,
+    /// What was drawn since the last key.
+    pub(crate) seen: String,
 }
 
 impl Terminal {

@@ -1,12 +1,11 @@
 //! The live screen on a real pseudo-terminal.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use claudemesh_testkit::host::PATIENCE;
 use claudemesh_testkit::process::cpu_seconds_of;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::json;
 
 use super::json;

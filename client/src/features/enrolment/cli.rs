@@ -11,6 +11,7 @@ use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect::{self, ask, hostname};
 use crate::error::{CliError, ExitCode};
+use crate::features::templates::{self, Template};
 use crate::local::{self, is_local, serves_now};
 use crate::output::{Style, clean};
 use crate::values::{Groups, parse_duration, parse_groups};
@@ -22,10 +23,18 @@ use std::time::Duration;
 /// Make a new mesh on a broker. The owner's key stays on this machine.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh create team --broker ws://127.0.0.1:7900/ws --name Ann\n  \
-                        claudemesh create team --broker wss://mesh.example.org/ws --operator-token \"$TOKEN\"")]
+                        claudemesh create team --broker wss://mesh.example.org/ws --operator-token \"$TOKEN\"\n  \
+                        claudemesh create team --template dev-team\n  claudemesh create --list-templates")]
 pub struct CreateArgs {
     /// Short name: lower-case letters, digits and hyphens, 2 to 32 characters.
-    pub slug: String,
+    #[arg(required_unless_present = "list_templates")]
+    pub slug: Option<String>,
+    /// Make the groups, shared keys and hint of a template, too: its name, or a TOML file of your own.
+    #[arg(long, value_name = "NAME", conflicts_with = "list_templates")]
+    pub template: Option<String>,
+    /// List the templates; nothing is made.
+    #[arg(long)]
+    pub list_templates: bool,
     /// Broker to make it on [default: the broker of `up`]
     #[arg(long, value_name = "URL", env = "CLAUDEMESH_BROKER_URL")]
     pub broker: Option<String>,
@@ -42,7 +51,7 @@ pub struct CreateArgs {
 
 impl Verb for CreateArgs {
     fn effect(&self) -> Effect {
-        Effect::Changes
+        if self.list_templates { Effect::Reads } else { Effect::Changes }
     }
 
     fn fields(&self) -> Vec<&'static str> {
@@ -50,11 +59,14 @@ impl Verb for CreateArgs {
     }
 
     fn shapes() -> Vec<Shape> {
-        vec![Shape::one::<Created>()]
+        vec![Shape::one::<Created>(), Shape::list::<Template>().of("--list-templates")]
     }
 
     fn run(self, cx: &Context) -> Ran {
-        create(cx, &self).map(done)
+        match &self.slug {
+            Some(slug) if !self.list_templates => create(cx, &self, slug).map(done),
+            _ => templates::listed(cx).map(done),
+        }
     }
 }
 
@@ -152,6 +164,9 @@ struct Created {
     member_id: MemberId,
     name: String,
     broker_url: String,
+    /// What was made with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<Template>,
 }
 
 /// An invite that was made, for scripts.
@@ -202,10 +217,12 @@ const BROKER_URL: &str = "CLAUDEMESH_BROKER_URL";
 ///
 /// # Errors
 /// See [`super::create_mesh`].
-fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
+fn create(cx: &Context, args: &CreateArgs, slug: &str) -> Result<(), CliError> {
     let name = args.name.as_deref().map(chosen_name).transpose()?;
-    if cx.store.load()?.by_slug(&args.slug).is_some() {
-        let message = format!("A mesh called '{}' is joined already.", clean(&args.slug));
+    // Before anything is made.
+    let template = args.template.as_deref().map(|wanted| templates::find(cx, wanted)).transpose()?;
+    if cx.store.load()?.by_slug(slug).is_some() {
+        let message = format!("A mesh called '{}' is joined already.", clean(slug));
         return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message)
             .hint("Choose another short name, or `claudemesh leave` that one first."));
     }
@@ -217,10 +234,10 @@ fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
     let broker_url = broker_url.as_str();
     // Who owns the machine's own broker need not know that it has a token.
     let own_token = local::operator_token(cx, broker_url);
-    let keys = cx.store.draft(&format!("create {broker_url} {}", args.slug))?;
+    let keys = cx.store.draft(&format!("create {broker_url} {slug}"))?;
     let made = super::create_mesh(&MeshWish {
         broker_url,
-        slug: &args.slug,
+        slug,
         title: args.title.as_deref(),
         display_name: &name,
         operator_token: args.operator_token.as_deref().or(own_token.as_ref().map(|token| token.as_str())),
@@ -233,6 +250,9 @@ fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
     let slug = cx.store.update(|config| Ok::<_, crate::config::ConfigError>(config.put_mesh(entry)))?;
     settle(cx, &keys.member.public());
     warn_if_exposed(cx, broker_url);
+    if let Some(template) = &template {
+        templates::make(cx, &slug, template)?;
+    }
     let value = Created {
         schema_version: "1.0",
         mesh: slug.clone(),
@@ -242,10 +262,12 @@ fn create(cx: &Context, args: &CreateArgs) -> Result<(), CliError> {
         member_id: made.created.member_id,
         name: name.clone(),
         broker_url: broker_url.to_owned(),
+        template,
     };
     cx.out.answer(&value, |out| {
+        let made = value.template.as_ref().map(|template| template.block(out)).unwrap_or_default();
         format!(
-            "{} made {} on {} as {}\n  next: claudemesh invite --mesh {slug}\n",
+            "{} made {} on {} as {}\n{made}  next: claudemesh invite --mesh {slug}\n",
             out.tick(),
             clean(&slug),
             clean(broker_url),
