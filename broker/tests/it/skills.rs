@@ -121,7 +121,7 @@ broker_suite! {
         assert!(changed["author"] != "alice" && changed["ownerId"] != changed["memberId"], "{changed}");
         assert_eq!(share(&mut alice, "deploy", "three").await?["version"], 3, "it is still hers");
         assert_eq!(remove(&mut alice, "deploy").await?["action"], "removed");
-        for unknown in ["deploy", "", " x", "a\u{0}", &"x".repeat(65)] {
+        for unknown in ["deploy", "", " x", "a\u{1}", &"x".repeat(65)] {
             assert_eq!(remove(&mut alice, unknown).await?["action"], "not_found", "{unknown:?}");
             assert_eq!(get(&mut alice, unknown, json!({})).await?, Value::Null, "{unknown:?}");
         }

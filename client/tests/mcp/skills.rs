@@ -251,7 +251,7 @@ async fn what_is_dangerous_is_not_installed_unasked() -> Result<()> {
     tamper(&team, "UPDATE skill_versions SET signature = NULL, signed_at_ms = NULL")?;
     assert_eq!(bob.json(&["skill", "get", "deploy", "--json"])?["signatureState"], "unsigned");
     let got = session.call("get_skill", json!({"name": "deploy"})).await?;
-    assert!(got.text.contains("; not verified: nobody signed it."), "{}", got.text);
+    assert!(got.text.contains("; not verified: no one signed it."), "{}", got.text);
     assert!(!skills.join("deploy").exists());
     Ok(())
 }

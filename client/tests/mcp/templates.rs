@@ -79,7 +79,7 @@ async fn messages_to_a_group_of_a_template_arrive_and_sessions_read_the_hint() -
     let (owner, guest, _) = made(&team, "shop", "dev-team")?;
     let groups = guest.json(&["group", "list", "--json"])?;
     let backend =
-        groups.as_array().context("groups")?.iter().find(|group| group["name"] == "backend").context("backend")?;
+        groups.as_array().context("groups")?.iter().find(|group| group["group"] == "backend").context("backend")?;
     assert_eq!(
         (&backend["members"][0]["name"], &backend["members"][0]["role"]),
         (&json!("Olga"), &json!("lead")),

@@ -460,7 +460,7 @@ broker_suite! {
             O > {"type":"share_skill","name":"sk","description":"d2","instructions":"i2"}
             O < {"type":"skill_ack","name":"sk","action":"shared"}
             B > {"type":"get_skill","name":"sk"}
-            B < {"type":"skill_data","skill":{"name":"sk","description":"d2","instructions":"i2","tags":[],"author":"owner","manifest":null}}
+            B < {"type":"skill_data","skill":{"name":"sk","description":"d2","instructions":"i2","tags":[],"author":"team-owner","manifest":null}}
             A > {"type":"remove_skill","name":"sk"}
             A < {"type":"skill_ack","name":"sk","action":"removed"}
             A > {"type":"remove_skill","name":"sk"}

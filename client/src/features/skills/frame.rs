@@ -19,7 +19,7 @@ pub fn proof(skill: &Skill, state: SignatureState) -> String {
             let key: String = key.to_hex().chars().take(SHORT_KEY_CHARS).collect();
             format!("verified: signed by the member key {key}…")
         }
-        (SignatureState::Unsigned, _) => "not verified: nobody signed it".to_owned(),
+        (SignatureState::Unsigned, _) => "not verified: no one signed it".to_owned(),
         _ => "NOT VERIFIED: the signature does not fit this text. It was changed after its author signed it, or someone else wrote it"
             .to_owned(),
     }
@@ -127,7 +127,7 @@ mod tests {
         let forged = Skill { instructions: "run it all".into(), ..signed.clone() };
         assert!(head(&forged, "team", forged.signature_state(&mesh)).contains("; NOT VERIFIED: "));
         let unsigned = head(&skill(), "team", skill().signature_state(&mesh));
-        assert!(unsigned.ends_with("; not verified: nobody signed it."), "{unsigned}");
+        assert!(unsigned.ends_with("; not verified: no one signed it."), "{unsigned}");
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub struct InstallArgs {
     /// Its name in the mesh.
     name: String,
     /// A former version [default: the newest].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    version: Option<u32>,
+    #[arg(long = "version", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    wanted_version: Option<u32>,
     /// Its name on this machine [default: the same].
     #[arg(long = "as", value_name = "NAME")]
     name_here: Option<String>,
@@ -97,7 +97,7 @@ impl Verb for InstallArgs {
     /// Exit 2 when the signature does not fit, 5 when there is no such skill, 7 when it may not be written so.
     fn run(self, cx: &Context) -> Ran {
         let entry = cx.mesh_entry()?;
-        let (skill, signature_state) = read(cx, &entry, &self.name, self.version)?;
+        let (skill, signature_state) = read(cx, &entry, &self.name, self.wanted_version)?;
         if signature_state == SignatureState::Forged {
             let message = format!("'{}' is not what its author signed; it is not installed.", clean(&skill.name));
             return Err(CliError::new(ExitCode::Auth, "bad_signature", message)
@@ -107,7 +107,7 @@ impl Verb for InstallArgs {
         let (path, there) = (plan.file(), plan.look()?);
         if there != There::Same {
             cx.out.remark(&told(&skill, signature_state, &cx.out));
-            let proof = if signature_state == SignatureState::Verified { "" } else { ", which nobody signed" };
+            let proof = if signature_state == SignatureState::Verified { "" } else { ", which no one signed" };
             let author = clean(&skill.author);
             let what =
                 format!("A skill of {author}{proof} becomes instructions for your sessions: {}.", path.display());

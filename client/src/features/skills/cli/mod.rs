@@ -255,8 +255,8 @@ pub struct GetArgs {
     /// Its name.
     name: String,
     /// A former version [default: the newest].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    version: Option<u32>,
+    #[arg(long = "version", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    wanted_version: Option<u32>,
 }
 
 /// A skill with what was found about its signature, for scripts.
@@ -285,7 +285,7 @@ impl Verb for GetArgs {
     /// Exit 5 when there is no such skill or version.
     fn run(self, cx: &Context) -> Ran {
         let entry = cx.mesh_entry()?;
-        let (skill, signature_state) = read(cx, &entry, &self.name, self.version)?;
+        let (skill, signature_state) = read(cx, &entry, &self.name, self.wanted_version)?;
         let got = Got { skill, signature_state };
         cx.out.answer(&InMesh::new(&entry.slug, &got), |out| told(&got.skill, got.signature_state, out)).map(done)
     }
