@@ -81,7 +81,7 @@ async fn messages_to_a_group_of_a_template_arrive_and_sessions_read_the_hint() -
     let backend =
         groups.as_array().context("groups")?.iter().find(|group| group["group"] == "backend").context("backend")?;
     assert_eq!(
-        (&backend["members"][0]["name"], &backend["members"][0]["role"]),
+        (&backend["members"][0]["name"], &backend["members"][0]["as"]),
         (&json!("Olga"), &json!("lead")),
         "{groups}"
     );
