@@ -1,7 +1,7 @@
 //! Removes what belonged to a deleted mesh, bit by bit, so that nobody waits long for the write lock.
 //!
 //! The tables are read from the database itself: every one with a column `mesh_id` is emptied of the mesh, so a feature has to
-//! do nothing for it. The mesh's row and its audit log stay.
+//! do nothing for it, unless its rows have words in an index, which [`OF_TABLES`] lists. The mesh's row and its audit log stay.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
 
 use super::{Db, DbError};
+use crate::search::index::{Index, IndexConnection, OF_TABLES};
 use crate::with_tx;
 
 /// Tables that keep what they have of a deleted mesh.
@@ -96,9 +97,46 @@ pub async fn erase(db: &Db, mesh: &MeshId) -> Result<usize, DbError> {
     }
 }
 
+/// The number of a row in its index.
+#[derive(QueryableByName)]
+struct RowNumber {
+    #[diesel(sql_type = BigInt)]
+    row_no: i64,
+}
+
+/// Removes rows together with their words. Words that stayed could be read on disk, and their numbers could not be given again.
+async fn erase_indexed(db: &Db, mesh: &MeshId, table: &str, index: Index) -> Result<usize, DbError> {
+    let select = format!("SELECT row_no FROM \"{table}\" WHERE mesh_id = $1 ORDER BY row_no LIMIT $2");
+    let delete = format!("DELETE FROM \"{table}\" WHERE row_no = $1");
+    let mut total = 0;
+    loop {
+        // Unaudited: the entry `mesh_deleted` tells of all of it.
+        let count = with_tx!(db, |conn| {
+            let rows: Vec<RowNumber> = diesel::sql_query(select.as_str())
+                .bind::<Text, _>(mesh.as_str())
+                .bind::<BigInt, _>(CHUNK)
+                .load(conn)
+                .await?;
+            for row in &rows {
+                conn.erasing().await?;
+                diesel::sql_query(delete.as_str()).bind::<BigInt, _>(row.row_no).execute(conn).await?;
+                conn.erased(index, row.row_no).await?;
+            }
+            rows.len()
+        });
+        total += count;
+        if count < CHUNK as usize {
+            return Ok(total);
+        }
+    }
+}
+
 async fn erase_table(db: &Db, mesh: &MeshId, table: &str, key: &str) -> Result<usize, DbError> {
     let query =
         format!("DELETE FROM \"{table}\" WHERE ({key}) IN (SELECT {key} FROM \"{table}\" WHERE mesh_id = $1 LIMIT $2)");
+    if let Some((_, index)) = OF_TABLES.iter().find(|(name, _)| *name == table) {
+        return erase_indexed(db, mesh, table, *index).await;
+    }
     let mut total = 0;
     loop {
         // Unaudited: the entry `mesh_deleted` tells of all of it.

@@ -33,6 +33,13 @@ pub const CANDIDATES: usize = 100;
 #[derive(Clone, Copy, Debug)]
 pub struct Index(pub &'static str);
 
+/// The tables whose rows have words in an index, by their `row_no`.
+pub const OF_TABLES: &[(&str, Index)] = &[
+    ("contexts", Index("__context_index")),
+    ("memories", Index("__memory_index")),
+    ("skills", Index("__skill_index")),
+];
+
 /// Writes tokens of one mesh.
 #[derive(Clone, Debug)]
 struct Scope(String);

@@ -164,4 +164,21 @@ store_suite! {
         share(&here, New { quotas: full, ..new("deploy", "5") }).await.unwrap();
         assert_eq!(usage(&read, None).await.unwrap(), two, "the oldest version makes room");
     }
+
+    async fn a_deleted_mesh_takes_its_words_with_it(db: Db) {
+        let (home, owner) = mesh(&db, "home", key()).await;
+        let (abroad, _) = mesh(&db, "abroad", key()).await;
+        let (here, there) = (store(&db, &home.id), store(&db, &abroad.id));
+        for name in ["deploy", "review"] {
+            share(&here, new(name, "one")).await.unwrap();
+        }
+        assert!(crate::db::meshes::delete(&here, &crate::audit::By::member(&owner.id, NOW)).await.unwrap());
+        crate::db::erase::erase(&db, &home.id).await.unwrap();
+        assert!(names(&of(&db, &home.id), "deploy", &[]).await.is_empty());
+        // Its numbers are free again: they would be refused if the words of before still had them.
+        for name in ["release", "review"] {
+            share(&there, new(name, "two")).await.unwrap();
+        }
+        assert_eq!(names(&of(&db, &abroad.id), "how", &[]).await, ["release", "review"]);
+    }
 }
