@@ -133,7 +133,7 @@ impl From<Refused> for Refusal {
             }
             Refused::Foreign => Self::new(ErrorCode::Forbidden, "only the member whose entry it is may do this"),
             Refused::Sealed => {
-                invalid("`to`: the text is sealed for the recipient of before; give it again with the new one")
+                invalid("`to`: the text is sealed for the earlier recipient; give it again with the new one")
             }
             Refused::Cron(bad) => Self::new(ErrorCode::InvalidCron, format!("Invalid cron expression: {bad}")),
             Refused::Limit(bound) => bound.into(),

@@ -70,7 +70,7 @@ pub(crate) struct OneEntry {
 struct Reminder {
     /// The mesh.
     mesh_slug: String,
-    /// Whom it is for.
+    /// The recipients.
     to: String,
     #[serde(flatten)]
     entry: ScheduledAck,
