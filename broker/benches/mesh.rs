@@ -181,7 +181,7 @@ fn dispatch(c: &mut Criterion) {
     assert!(fixture.memory.open.is_empty(), "every message was settled");
 }
 
-/// One message to everybody, handed to every mailbox.
+/// One message to everyone, handed to every mailbox.
 fn fan_out(c: &mut Criterion) {
     let mut group = c.benchmark_group("fan-out");
     for receivers in [10_u16, 100, 1_000] {

@@ -163,7 +163,7 @@ impl Clock for ManualClock {
     fn sleep_until(&self, at_ms: i64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let mut elapsed = self.elapsed.subscribe();
         Box::pin(async move {
-            // The sender lives as long as the broker; when it is gone nobody waits any more.
+            // The sender lives as long as the broker; when it is gone no one waits any more.
             let _ = elapsed.wait_for(|now| *now >= at_ms).await;
         })
     }

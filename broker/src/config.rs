@@ -57,7 +57,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Unix socket to listen on as well; only this user can connect to it. None when absent.
     pub listen_unix: Option<PathBuf>,
-    /// Address on which `/metrics` answers anyone who reaches it. On `listen` it answers this machine only, and nobody through a
+    /// Address on which `/metrics` answers anyone who reaches it. On `listen` it answers this machine only, and no one through a
     /// proxy.
     pub metrics_listen: Option<SocketAddr>,
     /// Where SQLite, files and the lock live.

@@ -32,7 +32,7 @@ impl DataDirLock {
         }
     }
 
-    /// Takes the lock, blocking this thread until nobody else holds it. Of many that wait one gets it.
+    /// Takes the lock, blocking this thread until no one else holds it. Of many that wait one gets it.
     ///
     /// # Errors
     /// The directory cannot be used.

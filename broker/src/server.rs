@@ -36,7 +36,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 const USER_TIMEOUT: Duration = Duration::from_secs(75);
 /// A drain that takes longer is given up: the journal has what was acknowledged.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
-/// How long sockets and requests may take to end once everybody was told.
+/// How long sockets and requests may take to end once everyone was told.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// The last bytes of the last socket are with its worker; time to write them.
 const FLUSH: Duration = Duration::from_millis(20);
@@ -322,7 +322,7 @@ impl RunningBroker {
     }
 }
 
-/// Loads meshes in which something is due although nobody is there.
+/// Loads meshes in which something is due although no one is there.
 async fn wake_sleeping(db: Db, clock: SharedClock, directory: Directory) {
     loop {
         let mut again = false;
@@ -342,7 +342,7 @@ async fn wake_sleeping(db: Db, clock: SharedClock, directory: Directory) {
     }
 }
 
-/// Once an hour, and when a mesh was deleted: ends what expired, deletes what nobody will ask for again.
+/// Once an hour, and when a mesh was deleted: ends what expired, deletes what no one will ask for again.
 async fn upkeep(db: Db, clock: SharedClock, erase_wanted: Arc<tokio::sync::Notify>) {
     // The first round looks at every deleted mesh: the broker may have been stopped in the middle of one long ago.
     let mut since_ms = 0;

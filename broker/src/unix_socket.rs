@@ -1,4 +1,4 @@
-//! Listening on a Unix socket: 0600 from its first moment on, never in the place of somebody else's.
+//! Listening on a Unix socket: 0600 from its first moment on, never in the place of someone else's.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -15,7 +15,7 @@ pub(crate) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Gone already: somebody tidied up, which is as well.
+        // Gone already: someone tidied up, which is as well.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -23,7 +23,7 @@ impl Drop for SocketFile {
 /// Listens at `path`. A socket that a dead broker left there is replaced.
 ///
 /// # Errors
-/// `AddrInUse` when somebody answers there, `AlreadyExists` when the file is no socket, otherwise what the system says (the
+/// `AddrInUse` when someone answers there, `AlreadyExists` when the file is no socket, otherwise what the system says (the
 /// path is too long for it, for instance).
 pub(crate) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     match std::fs::symlink_metadata(path) {

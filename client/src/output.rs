@@ -257,7 +257,7 @@ impl Output {
     }
 }
 
-/// Columns of a screen that is printed: those of the terminal, as shells say; 80 when nobody does.
+/// Columns of a screen that is printed: those of the terminal, as shells say; 80 when no one does.
 pub fn columns(env: &Env) -> u16 {
     let told = env.text("COLUMNS").and_then(|text| text.parse().ok());
     let terminal = || io::stdout().is_terminal().then(ratatui::crossterm::terminal::size)?.ok().map(|(width, _)| width);

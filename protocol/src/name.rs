@@ -1,7 +1,7 @@
 //! Names of members and sessions: one rule for client and broker, and the address `member/session`.
 //!
 //! A name is what others write to, so it has to be readable, and two names that look alike must be told apart. Names are kept in
-//! Unicode's composed form (NFC); characters that nobody sees are refused in a name that is chosen, and left out of a name that a
+//! Unicode's composed form (NFC); characters that no one sees are refused in a name that is chosen, and left out of a name that a
 //! client brings along.
 
 use std::fmt;
@@ -38,7 +38,7 @@ pub enum NameError {
     Meaning(#[from] Meaning),
 }
 
-/// A name that somebody chooses for a member or a session, in the form in which it is kept.
+/// A name that someone chooses for a member or a session, in the form in which it is kept.
 ///
 /// # Errors
 /// [`NameError`] says what is wrong with it.

@@ -72,7 +72,7 @@ macro_rules! append {
     }};
 }
 
-/// Somebody else appended at the same place: the transaction is run again and reads the new end.
+/// Someone else appended at the same place: the transaction is run again and reads the new end.
 fn forked(error: diesel::result::Error) -> DbError {
     match DbError::from(error) {
         DbError::Conflict(error) => DbError::Crossed(error),

@@ -75,7 +75,7 @@ impl By {
         Self { member: Some(member.clone()), at_ms }
     }
 
-    /// The broker, or somebody who is no member.
+    /// The broker, or someone who is no member.
     pub fn nobody(at_ms: i64) -> Self {
         Self { member: None, at_ms }
     }

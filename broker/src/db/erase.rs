@@ -1,4 +1,4 @@
-//! Removes what belonged to a deleted mesh, bit by bit, so that nobody waits long for the write lock.
+//! Removes what belonged to a deleted mesh, bit by bit, so that no one waits long for the write lock.
 //!
 //! The tables are read from the database itself: every one with a column `mesh_id` is emptied of the mesh, so a feature has to
 //! do nothing for it, unless its rows have words in an index, which [`OF_TABLES`] lists. The mesh's row and its audit log stay.

@@ -75,7 +75,7 @@ pub struct FormerName {
     pub subject: Subject,
     /// The name.
     pub name: String,
-    /// Wall ms; from then on it means nobody.
+    /// Wall ms; from then on it means no one.
     pub until_ms: i64,
 }
 

@@ -54,7 +54,7 @@ pub struct Transferred {
 }
 
 /// Makes a live member the owner: its key owns the mesh, and the former owner becomes an admin. Invites that the former key signed
-/// let nobody in any more. `by` must be the owner when this is written.
+/// let no one in any more. `by` must be the owner when this is written.
 ///
 /// # Errors
 /// `forbidden` when `by` is not the owner any more, `not_found` when the mesh has no such live member, `invalid` when it is the owner.

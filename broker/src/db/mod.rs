@@ -136,8 +136,8 @@ impl Db {
         }
     }
 
-    /// Takes what was deleted out of what storage keeps beside its file: SQLite empties its log. `false` when somebody reads just
-    /// now; nobody is made to wait for it.
+    /// Takes what was deleted out of what storage keeps beside its file: SQLite empties its log. `false` when someone reads just
+    /// now; no one is made to wait for it.
     ///
     /// # Errors
     /// Storage fails; it can be tried again.

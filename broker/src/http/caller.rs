@@ -118,7 +118,7 @@ pub async fn live(state: &AppState, id: &MeshId) -> Result<MeshRecord, Refusal> 
     Ok(mesh)
 }
 
-/// The mesh of a path. Somebody who is no member learns nothing of a slug, not even whether there is such a mesh.
+/// The mesh of a path. Someone who is no member learns nothing of a slug, not even whether there is such a mesh.
 async fn named(state: &AppState, request: &HttpRequest, row: &Route) -> Result<MeshRecord, Refusal> {
     if let Some(slug) = request.match_info().get("slug") {
         let mesh = meshes::by_slug(&state.db, slug).await?.filter(|mesh| mesh.archived_at_ms.is_none());

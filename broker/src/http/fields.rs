@@ -36,7 +36,7 @@ pub fn display_name(text: &str) -> Checked<String> {
     name::visible(text).or_else(|error| fail(ErrorCode::InvalidName, error.to_string()))
 }
 
-/// Checks a name for somebody new or renamed, see [`name::chosen`]. A member that has another kind of name already keeps it.
+/// Checks a name for someone new or renamed, see [`name::chosen`]. A member that has another kind of name already keeps it.
 ///
 /// # Errors
 /// `invalid_name`.

@@ -52,7 +52,7 @@ pub(super) async fn ready(state: State) -> impl Responder {
 }
 
 /// For this machine, and for whoever reaches the address that is meant for it. What stands in the metrics (how many people there
-/// are, how much they write) is nobody else's business, and a proxy that passes everything must not publish it by mistake.
+/// are, how much they write) is no one else's business, and a proxy that passes everything must not publish it by mistake.
 pub(super) async fn metrics(state: State, request: HttpRequest) -> Result<HttpResponse, Refusal> {
     let meant = state.metrics_addr.is_some_and(|address| request.app_config().local_addr() == address);
     if !meant && !is_from_here(&request) {
@@ -62,7 +62,7 @@ pub(super) async fn metrics(state: State, request: HttpRequest) -> Result<HttpRe
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(metrics::render()))
 }
 
-/// A process of this machine asks by itself, and not for somebody else.
+/// A process of this machine asks by itself, and not for someone else.
 fn is_from_here(request: &HttpRequest) -> bool {
     let passed_on = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
     if passed_on.iter().any(|header| request.headers().contains_key(*header)) {

@@ -119,7 +119,7 @@ impl Mesh {
                 self.settle(outcome, caller, ctx)
             }
             Err(refusal) => {
-                // Of somebody who waits without a socket, it leaves the broker, and is logged, elsewhere.
+                // Of someone who waits without a socket, it leaves the broker, and is logged, elsewhere.
                 if caller.is_none_or(|caller| caller.waiting.is_none()) {
                     refusal.log(Some(&self.core.id), caller.map_or("", |caller| caller.tag));
                 }
@@ -357,7 +357,7 @@ impl Mesh {
         }
     }
 
-    /// One request of somebody who is here; `false` when the mesh ends over it.
+    /// One request of someone who is here; `false` when the mesh ends over it.
     fn frame(
         &mut self,
         caller: Caller,

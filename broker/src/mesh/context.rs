@@ -176,7 +176,7 @@ impl<'a> MeshContext<'a> {
         Self { core, caller, stand_in, feature: "mesh" }
     }
 
-    /// From now on nobody asks: what follows is the mesh's own.
+    /// From now on no one asks: what follows is the mesh's own.
     pub(super) fn without_caller(&mut self) {
         (self.caller, self.stand_in) = (None, None);
     }
@@ -505,7 +505,7 @@ impl MeshContext<'_> {
         self.core.events.push_back(event);
     }
 
-    /// Admits work that nobody waits for.
+    /// Admits work that no one waits for.
     pub fn spawn(&mut self, work: Work) {
         self.core.work.push(work);
     }
@@ -542,7 +542,7 @@ impl MeshContext<'_> {
     }
 }
 
-/// A frame that was written for a socket, for somebody who has none.
+/// A frame that was written for a socket, for someone who has none.
 fn read_back(text: &str) -> Answer {
     let head = frame::Head::read(text).map_err(|error| Refusal::fault(ErrorCode::Internal, error))?;
     ServerMessage::read(&head, text).map_err(|error| Refusal::fault(ErrorCode::Internal, error))

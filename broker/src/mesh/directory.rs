@@ -21,7 +21,7 @@ use super::principal::{Answer, Principal, Waiting};
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
 
-/// Longest wait for the answer to a request of somebody without a socket: longer than work may take.
+/// Longest wait for the answer to a request of someone without a socket: longer than work may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(40);
 /// Pause before a mesh that is going to sleep is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -124,7 +124,7 @@ impl Directory {
 
     fn forget_if_empty(&self, id: &MeshId) {
         let mut slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody else holds the slot and it is empty: a guess at mesh ids must not grow the map.
+        // No one else holds the slot and it is empty: a guess at mesh ids must not grow the map.
         if slots
             .get(id)
             .is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.try_lock().is_ok_and(|mesh| mesh.is_none()))
@@ -164,7 +164,7 @@ impl Directory {
         result.await.ok()
     }
 
-    /// Runs a request of somebody without a socket, as a frame is run: in the mesh, which is loaded if it sleeps, with the same
+    /// Runs a request of someone without a socket, as a frame is run: in the mesh, which is loaded if it sleeps, with the same
     /// capability check, quotas and audit entries. A silent request is confirmed.
     ///
     /// # Errors

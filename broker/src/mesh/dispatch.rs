@@ -91,7 +91,7 @@ pub trait Feature: Sized + 'static {
         ready(Ok(()))
     }
 
-    /// Meshes in which it has something to do until a time (Unix milliseconds), whether anybody is there or not. The broker loads
+    /// Meshes in which it has something to do until a time (Unix milliseconds), whether anyone is there or not. The broker loads
     /// those that sleep. Asked every few seconds, over all meshes.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ pub trait Feature: Sized + 'static {
         ready(Ok(vec![]))
     }
 
-    /// Once an hour, over all meshes of the broker: removes what nobody will ask for again. Returns how much that was.
+    /// Once an hour, over all meshes of the broker: removes what no one will ask for again. Returns how much that was.
     ///
     /// # Errors
     /// Storage; it is tried again in a minute.

@@ -109,7 +109,7 @@ impl MeshContext<'_> {
     /// Pushes an event to every online peer of an audience that has a capability (`None`: of the audience), and says who did not
     /// get it: those whose queue is full. One-shot commands are among the peers; an audience leaves them out by `ephemeral`.
     ///
-    /// The one way to tell many, with one budget for all features of the mesh. `None`: the budget has no room, and nobody got the
+    /// The one way to tell many, with one budget for all features of the mesh. `None`: the budget has no room, and no one got the
     /// event; tell it at [`MeshContext::room_for_event_ms`], or [`MeshContext::leave_out`].
     pub fn tell(
         &mut self,

@@ -1,4 +1,4 @@
-//! How many sessions that are away a mesh remembers: enough for every session of a week, and not as many as somebody makes up.
+//! How many sessions that are away a mesh remembers: enough for every session of a week, and not as many as someone makes up.
 
 use std::collections::HashMap;
 

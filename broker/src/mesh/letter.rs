@@ -36,6 +36,6 @@ pub struct Letter {
     pub reply_to_id: Option<String>,
     /// Idempotency key: a second letter of the same author with it is the same message, also on the next broker.
     pub key: Option<String>,
-    /// Who learns what becomes of it, as the sender of a message does: an `ack`, or a refusal. `None`: nobody waits.
+    /// Who learns what becomes of it, as the sender of a message does: an `ack`, or a refusal. `None`: no one waits.
     pub reply: Option<ReplyTo>,
 }

@@ -57,7 +57,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// Work that nobody waits for.
+    /// Work that no one waits for.
     pub fn new(lane: Lane, future: Slow) -> Self {
         Self { lane, future, on_failure: None, reply_to: None, tag: "" }
     }

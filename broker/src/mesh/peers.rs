@@ -274,7 +274,7 @@ pub struct Roster {
     pub known_left: usize,
     /// Groups that members are in themselves.
     pub member_groups: MemberGroups,
-    /// Names that mean somebody for a while after a renaming.
+    /// Names that mean someone for a while after a renaming.
     pub former: FormerNames,
 }
 
@@ -350,7 +350,7 @@ impl Roster {
         self.peers.len()
     }
 
-    /// Nobody is there.
+    /// No one is there.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }

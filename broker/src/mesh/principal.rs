@@ -89,7 +89,7 @@ pub enum Way {
         /// Its socket at that time: an answer never goes to a later socket.
         socket_no: u64,
     },
-    /// To somebody who waits without one.
+    /// To someone who waits without one.
     Waiting(Arc<Waiting>),
 }
 

@@ -149,7 +149,7 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerHandle>) -> 
     for (id, key) in members_called(roster, &name) {
         add(&mut found, Resolved::Member(id, key));
     }
-    // Nobody gets what is for another member's session by calling its own one so.
+    // No one gets what is for another member's session by calling its own one so.
     if found.is_empty() || !text.contains(SEPARATOR) {
         for session in sessions_called(roster, &name, None, caller) {
             add_covered(roster, &mut found, session);
@@ -305,7 +305,7 @@ fn with_prefix(roster: &Roster, prefix: &str) -> Vec<Resolved> {
 
 fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Refusal> {
     let known = roster.known.get(key);
-    // A key that a session of somebody used stays that session's, whoever enrols it afterwards: older links ask for no proof.
+    // A key that a session of someone used stays that session's, whoever enrols it afterwards: older links ask for no proof.
     let of_another = |member: &Member| known.is_some_and(|known| known.member != member.id);
     if let Some(member) = roster.member_by_key(key).filter(|member| !of_another(member)) {
         if member.revoked_at_ms.is_some() {
@@ -366,12 +366,12 @@ impl<'a> Route<'a> {
         Self { roster, sender, exclude, routed: SmallVec::new(), seen: HashSet::default(), blocked: 0, own: false }
     }
 
-    /// Everybody whom the targets mean takes no such messages from this sender. A topic is none of these: its history keeps them.
+    /// Everyone whom the targets mean takes no such messages from this sender. A topic is none of these: its history keeps them.
     pub fn all_blocked(&self) -> bool {
         self.routed.is_empty() && self.blocked > 0
     }
 
-    /// The message is for the session that sends it, and for nobody else.
+    /// The message is for the session that sends it, and for no one else.
     pub fn only_itself(&self) -> bool {
         self.routed.is_empty() && self.own
     }
@@ -424,7 +424,7 @@ impl<'a> Route<'a> {
                 let peers: Sockets =
                     self.roster.with_key(key).iter().copied().filter(|at| *at != self.sender.handle).collect();
                 if peers.is_empty() && *key == self.sender.key() {
-                    // A push to the connection that sends would come back as somebody else's message.
+                    // A push to the connection that sends would come back as someone else's message.
                     self.own = true;
                     return Ok(());
                 }

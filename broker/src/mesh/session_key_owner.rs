@@ -15,7 +15,7 @@ impl Mesh {
     /// Whether a member may come with this session key; `true` when another member claimed it before, without a proof.
     ///
     /// A session key belongs to the member that used it first, but a proof beats a claim; once proven, only a proof opens it
-    /// again. The key of a member is nobody's session key: what waits for the member waits under it.
+    /// again. The key of a member is no one's session key: what waits for the member waits under it.
     pub(super) fn check_session_key(
         &self,
         session: &PublicKey,
@@ -70,7 +70,7 @@ impl Mesh {
     }
 
     /// What a plain hello of before gets back under a new session key: the state of the session of its member that was seen last
-    /// and is gone. Each start of such a client is a new session, so nobody else could give it its groups back, or keep it hidden.
+    /// and is gone. Each start of such a client is a new session, so no one else could give it its groups back, or keep it hidden.
     pub(super) fn member_state(&self, hello: &VerifiedHello, member: &Member) -> Option<KnownSession> {
         if hello.proven || !says_nothing(hello) {
             return None;

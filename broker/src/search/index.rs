@@ -24,7 +24,7 @@ use super::query::{Clause, Query};
 use super::text::{normal, pieces};
 use crate::db::{Db, DbError, MeshDb};
 
-/// Of what more texts than this have, the newest are looked at: nobody means a word that is everywhere.
+/// Of what more texts than this have, the newest are looked at: no one means a word that is everywhere.
 const LOOKED_AT: i64 = 2_000;
 /// Texts that are read for one search, the best of those by the database's own measure.
 pub const CANDIDATES: usize = 100;
@@ -363,7 +363,7 @@ impl IndexConnection for AsyncPgConnection {
     }
 
     async fn erasing(&mut self) -> Result<(), DbError> {
-        // The server overwrites what nobody sees any more when it vacuums.
+        // The server overwrites what no one sees any more when it vacuums.
         Ok(())
     }
 

@@ -180,7 +180,7 @@ impl World {
         self.any(fitting)
     }
 
-    /// A step of a task that is there, made by the owner when nobody else may.
+    /// A step of a task that is there, made by the owner when no one else may.
     fn of_task(&mut self, kind: &str, event: &'static str, wanted: fn(Status) -> bool, now: Status) -> Option<Step> {
         let (id, status, version) = self.task(wanted)?;
         let who = match status {

@@ -128,7 +128,7 @@ broker_suite! {
         let mesh = broker.mesh("team")?;
         let mut sender = broker.join(&mesh.member("alice")?).await?;
         let nobody = SecretKey::random(&mut rand::thread_rng()).public().to_hex();
-        // A group or mesh without anybody else is no target either: `queued` would be a promise to nobody.
+        // A group or mesh without anyone else is no target either: `queued` would be a promise to no one.
         for target in ["nobody", &nobody, &nobody[..8], "@empty", "*"] {
             let ack = sender.say(target, "hello?", json!({})).await?;
             assert_eq!(ack["queued"], false, "{ack}");

@@ -1,4 +1,4 @@
-//! SIGTERM: everybody is told, and what was accepted is on disk.
+//! SIGTERM: everyone is told, and what was accepted is on disk.
 
 use anyhow::Result;
 use claudemesh_testkit::broker::{Database, TestBroker};

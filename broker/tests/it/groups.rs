@@ -126,7 +126,7 @@ broker_suite! {
         let mut peer = broker.join(&mesh.member("alice")?).await?;
         let code = peer.refused(json!({"type": "join_group", "name": "x' OR '1'='1"})).await?;
         assert_eq!(code, "invalid_name");
-        // In a hello it is left out, in a target it is refused; neither reaches anybody's queue.
+        // In a hello it is left out, in a target it is refused; neither reaches anyone's queue.
         let bob = mesh.member("bob")?.session("one");
         let hello = bob.hello_at(broker.now_ms(), json!({"groups": [{"name": "x' OR '1'='1"}, {"name": "dev"}]}));
         let mut bob = TestPeer::hello(&broker.url(), hello, bob.key.clone()).await?;

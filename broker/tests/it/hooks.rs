@@ -56,7 +56,7 @@ broker_suite! {
         }
         let body = json!({"cwd": "/tmp/test", "session_id": "two", "status": "working"});
         assert_eq!(hook(&broker.base(), Some(TOKEN), &body)?.body["sessions"], 2);
-        // A session of the same directory that is in no mesh: nobody else is taken for it, now or at the next hello.
+        // A session of the same directory that is in no mesh: no one else is taken for it, now or at the next hello.
         let stranger = json!({"cwd": "/tmp/test", "session_id": "three", "status": "dnd"});
         assert_eq!(hook(&broker.base(), Some(TOKEN), &stranger)?.body["pending"], true);
         for peer in &mut peers {

@@ -1,4 +1,4 @@
-//! Members that claim what is not theirs, and edits that cross a ban: nobody loses a message, a place or a right by it.
+//! Members that claim what is not theirs, and edits that cross a ban: no one loses a message, a place or a right by it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

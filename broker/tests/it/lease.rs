@@ -35,7 +35,7 @@ broker_suite! {
         let mut first = broker.connect(&bob.session("one")).await?;
         let second = broker.connect(&bob.session("two")).await?;
         let carol = broker.join(&mesh.member("carol")?).await?;
-        // The first event that Bob hears is of somebody else, of coming and of going.
+        // The first event that Bob hears is of someone else, of coming and of going.
         assert_eq!(first.event("peer_joined").await?["name"], "carol");
         second.close().await?;
         carol.close().await?;
@@ -171,7 +171,7 @@ broker_suite! {
             anyhow::Ok(())
         };
         // Unproven claims through `hello`: the wire allows the field, the broker must not believe it. The second is what
-        // somebody makes of a hello of Bob's own member that he captured: its signature does not cover the session.
+        // someone makes of a hello of Bob's own member that he captured: its signature does not cover the session.
         let claim = json!({"sessionPubkey": session.pubkey()});
         for thief in [&mallory, &bob] {
             refused(&broker, thief.hello_at(broker.now_ms(), "one", claim.clone()), "attestation_mismatch").await?;

@@ -189,7 +189,7 @@ broker_suite! {
         let ack = sender.say("*", "to all", json!({})).await?;
         assert_eq!((&ack["online"], ack["recipients"].as_array().map(Vec::len)), (&json!(1), Some(1)), "{ack}");
         assert_eq!(other.text().await?, "to all");
-        // An audience of nobody but blockers is no audience.
+        // An audience of no one but blockers is no audience.
         blocker.send(&json!({"type": "join_group", "name": "quiet"})).await?;
         blocker.settle().await?;
         let ack = sender.say("@quiet", "let me in", json!({})).await?;

@@ -57,7 +57,7 @@ broker_suite! {
         assert!(matches!(answer.status, 401 | 403), "{answer:?}");
         let bans = owner.call(json!({"type": "list_bans"}), "list_bans_result").await?;
         assert_eq!(bans["bans"][0]["pubkey"], bob.pubkey(), "{bans}");
-        // A second ban is no news, and it is not said that nobody is called so.
+        // A second ban is no news, and it is not said that no one is called so.
         for target in ["bob", &bob.pubkey(), &bob.pubkey()[..12]] {
             assert_eq!(owner.refused(json!({"type": "ban", "target": target})).await?, "already_exists", "{target}");
         }

@@ -28,7 +28,7 @@ async fn ack_of(sender: &mut TestPeer, id: &str) -> Result<Value> {
     sender.find("ack", |frame| frame["type"] == "ack" && frame["id"] == id).await
 }
 
-/// Sends `count` messages one after the other to somebody who is away; all must be promised. `between` runs before each.
+/// Sends `count` messages one after the other to someone who is away; all must be promised. `between` runs before each.
 async fn promise(
     sender: &mut TestPeer,
     to: &str,
@@ -108,7 +108,7 @@ async fn a_server_that_is_killed_and_comes_back_loses_nothing_and_the_broker_goe
 /// Idempotency key of the message whose commit is not answered.
 const DOUBTFUL: &str = "the-doubtful-one";
 
-/// Between broker and server: loses the answer to the commit of that message, and then lets nobody through.
+/// Between broker and server: loses the answer to the commit of that message, and then lets no one through.
 struct Wire {
     address: SocketAddr,
     lose_its_commit: Arc<AtomicBool>,
@@ -159,7 +159,7 @@ async fn carry(client: TcpStream, port: u16, lose: Arc<AtomicBool>, down: Arc<At
         let mut buffer = vec![0; 65_536];
         loop {
             let read = from_server.read(&mut buffer).await?;
-            // The server has committed: it says so, and nobody hears it.
+            // The server has committed: it says so, and no one hears it.
             if read == 0 || committing.load(Ordering::SeqCst) {
                 return anyhow::Ok(());
             }
@@ -203,7 +203,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled() -> Result<(
     let ack = alice.say(&bob.pubkey(), "refused", json!({})).await?;
     assert_eq!(ack["code"], "unavailable", "{ack}");
 
-    // Nobody asks for it again: once a second the mesh looks for what it was not sure of. Nothing else waits for carol, so
+    // No one asks for it again: once a second the mesh looks for what it was not sure of. Nothing else waits for carol, so
     // nothing else makes it look.
     wire.down.store(false, Ordering::SeqCst);
     let mut receiver = broker.join(&carol).await?;

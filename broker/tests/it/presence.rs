@@ -100,7 +100,7 @@ broker_suite! {
         bob.close().await?;
         let carol = broker.join(&mesh.member("carol")?).await?;
         carol.close().await?;
-        // Bob's lease ends first; the first that the others hear of anybody's leaving is of Carol.
+        // Bob's lease ends first; the first that the others hear of anyone's leaving is of Carol.
         broker.pass(Duration::from_secs(120), &mut watcher).await?;
         assert_eq!(watcher.event("peer_left").await?["name"], "carol");
         Ok(())

@@ -1,4 +1,4 @@
-//! A peer that never reads costs a fixed amount and holds nobody up.
+//! A peer that never reads costs a fixed amount and holds no one up.
 
 use anyhow::Result;
 use claudemesh_testkit::broker::{Database, TestBroker};

@@ -17,7 +17,7 @@ impl Context {
     /// nothing is done.
     ///
     /// # Errors
-    /// Exit 1 when the answer is no, `confirmation_needed` (1) when nobody can be asked.
+    /// Exit 1 when the answer is no, `confirmation_needed` (1) when no one can be asked.
     pub fn confirm(&self, yes: bool, what: &str, question: &str) -> Result<(), CliError> {
         if yes {
             return Ok(());

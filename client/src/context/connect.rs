@@ -90,7 +90,7 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     let lasting = matches!(purpose, Purpose::Watch | Purpose::Follow(_));
     let (capabilities, mailbox): (&[&str], _) = match purpose {
         Purpose::Ask | Purpose::Watch => (&[CAP_CLIENT_ACK, CAP_EPHEMERAL], None),
-        // A shell leaves nothing behind that anybody could take for a session.
+        // A shell leaves nothing behind that anyone could take for a session.
         Purpose::Receive(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE, CAP_SHELL], Some(mailbox)),
         Purpose::AskAndWait(mailbox) => (&[CAP_CLIENT_ACK, CAP_PULL, CAP_NO_LEASE], Some(mailbox)),
         // It asks for everything as it comes, low priority included.

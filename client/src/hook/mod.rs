@@ -66,7 +66,7 @@ impl Log {
         }
     }
 
-    /// What should not happen: kept although nobody has asked for it.
+    /// What should not happen: kept although no one has asked for it.
     fn trouble(&self, text: impl FnOnce() -> String) {
         if self.on {
             self.say(text);

@@ -27,7 +27,7 @@ pub fn short_id(id: &str) -> String {
 pub enum Sort {
     /// Words.
     Message,
-    /// Somebody waits for an answer.
+    /// Someone waits for an answer.
     Question,
     /// The answer to a question.
     Answer,
@@ -163,7 +163,7 @@ impl Inbox {
 }
 
 impl Person<'_> {
-    /// What nobody has seen, oldest first and at most `limit`, then what is held, however often that was looked at.
+    /// What no one has seen, oldest first and at most `limit`, then what is held, however often that was looked at.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
@@ -232,7 +232,7 @@ impl Person<'_> {
         self.0.listed(list, now_ms)
     }
 
-    /// How many messages nobody has seen, how many are held, and how many questions wait for an answer.
+    /// How many messages no one has seen, how many are held, and how many questions wait for an answer.
     ///
     /// # Errors
     /// [`InboxError::Sql`]
@@ -245,7 +245,7 @@ impl Person<'_> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Tally {
-    /// Messages that nobody has seen.
+    /// Messages that no one has seen.
     pub unread: i64,
     /// Messages that the rule keeps from a session.
     pub held: i64,

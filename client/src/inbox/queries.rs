@@ -68,7 +68,7 @@ impl Mail<'_> {
 }
 
 impl Inbox {
-    /// What `reader` was shown by `route` and nobody has confirmed as seen, oldest first: a channel may drop what is
+    /// What `reader` was shown by `route` and no one has confirmed as seen, oldest first: a channel may drop what is
     /// written into it without a word.
     ///
     /// # Errors

@@ -147,7 +147,7 @@ pub enum With {
     Audience(String),
 }
 
-/// Somebody who wrote, or was written to.
+/// Someone who wrote, or was written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Name at that time.
@@ -227,7 +227,7 @@ impl Inbox {
         Ok(if found.len() == 1 { found.pop().map(|one| Letter::Out(Box::new(one))) } else { None })
     }
 
-    /// Everybody who wrote or was written to, with each name that they had.
+    /// Everyone who wrote or was written to, with each name that they had.
     ///
     /// # Errors
     /// [`InboxError::Sql`]

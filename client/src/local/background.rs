@@ -80,7 +80,7 @@ pub(super) fn detach(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> 
     Ok(ExitCode::Success)
 }
 
-/// In the process that `up -d` started: leaves the terminal, so that its end is nobody's business here.
+/// In the process that `up -d` started: leaves the terminal, so that its end is no one's business here.
 #[cfg(feature = "local-broker")]
 pub(super) fn leave_the_terminal(cx: &Context) {
     #[cfg(unix)]

@@ -81,7 +81,7 @@ pub(super) async fn run(cx: &Context, local: &LocalMesh) -> Result<(), CliError>
 }
 
 impl Actor {
-    /// Joins with an invite like anybody else and connects as a session. The identity is kept below the config folder, so
+    /// Joins with an invite like anyone else and connects as a session. The identity is kept below the config folder, so
     /// that a second demo does not add members.
     async fn enter(cx: &Context, local: &LocalMesh, name: &'static str) -> Result<Self, CliError> {
         let (store, local) = (ConfigStore::at(cx.store.dir().join("demo").join(name.to_lowercase())), local.clone());

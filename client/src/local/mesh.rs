@@ -48,7 +48,7 @@ pub(super) struct Wish<'a> {
     pub(super) name: Option<&'a str>,
     /// Its short name, when it has to be made.
     pub(super) slug: &'a str,
-    /// Nobody asked for it: it steps back for meshes that the user joins.
+    /// No one asked for it: it steps back for meshes that the user joins.
     pub(super) auto: bool,
 }
 

@@ -381,11 +381,11 @@ pub fn outside_url(entry: &MeshEntry) -> &str {
     entry.extra.get(OUTSIDE).and_then(Value::as_str).unwrap_or(&entry.broker_url)
 }
 
-/// Where other machines can no longer reach the broker, and the command that lets them: `up --listen` died, and since then nobody
+/// Where other machines can no longer reach the broker, and the command that lets them: `up --listen` died, and since then no one
 /// serves, or a session for this machine only.
 pub fn lost_outside(entry: &MeshEntry) -> Option<(String, String)> {
     let last = Store::of_entry(entry).and_then(|store| store.last_holder());
-    // Nobody has served since, so nothing else tells.
+    // No one has served since, so nothing else tells.
     let died =
         last.as_ref().filter(|note| !is_alive(note.pid, note.start_time)).and_then(|note| note.outside_url.clone());
     let url = died.or_else(|| entry.extra.get(LOST).and_then(Value::as_str).map(str::to_owned))?;

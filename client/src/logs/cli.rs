@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::output::clean_lines;
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 
-/// Time between two looks at files that grow: a file tells nobody that it changed.
+/// Time between two looks at files that grow: a file tells no one that it changed.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Most that one look reads.
 const MAX_READ: u64 = 4 * 1024 * 1024;

@@ -10,7 +10,7 @@ fn a_launch_with_nothing_joined_serves_a_mesh_of_its_own() {
     let home = Home::new();
     home.script("claude", CLAUDE);
     let variables = [("PROGRAM", env!("CARGO_BIN_EXE_claudemesh"))];
-    // The second launch finds the mesh joined, but nobody who serves it.
+    // The second launch finds the mesh joined, but no one who serves it.
     for _ in 0..2 {
         home.run_with(&["launch", "--name", "Ann"], &variables).exits(0);
         let info: serde_json::Value = serde_json::from_str(&home.read("info")).unwrap();

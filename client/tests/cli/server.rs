@@ -52,7 +52,7 @@ pub(crate) fn start() -> (u16, mpsc::Receiver<Request>) {
     (port, receiver)
 }
 
-/// A port on which nobody listens.
+/// A port on which no one listens.
 pub(crate) fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -61,7 +61,7 @@ async fn serve(listener: TcpListener, broker: SocketAddr) {
     }
 }
 
-/// Waits until the broker knows that nobody of this name is connected.
+/// Waits until the broker knows that no one of this name is connected.
 async fn gone(team: &Team, name: &str) -> Result<()> {
     super::team::until("the session is gone", || {
         let peers = team.ann.json(&["peers", "--json"])?;

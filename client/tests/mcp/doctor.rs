@@ -73,7 +73,7 @@ async fn the_doctor_sends_itself_a_message_over_every_route() -> Result<()> {
         };
         assert!(found.starts_with(way) && found.ends_with(" ms"), "{route}: {found}");
     }
-    // Nothing of it waits for anybody afterwards.
+    // Nothing of it waits for anyone afterwards.
     assert_eq!(team.bob.json(&["inbox", "--json"])?, serde_json::json!([]));
     assert_eq!(team.bob.json(&["inbox", "--questions", "--json"])?, serde_json::json!([]));
     // A running session tells how its routes stand.

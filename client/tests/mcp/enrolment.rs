@@ -60,7 +60,7 @@ async fn a_mesh_whose_maker_died_is_found_again_and_can_invite() -> Result<()> {
     let create = ["create", "ops", "--broker", broker.as_str(), "--name", "Olga", "--json"];
     let died = with_little_room(&olga, &create).output()?;
     assert!(!died.status.success(), "{}", stdout(&died));
-    // The name is taken for everybody else, and hers.
+    // The name is taken for everyone else, and hers.
     let taken = program()?.run(&create)?;
     assert_eq!(taken.status.code(), Some(6), "{}", stdout(&taken));
     let made = olga.json(&create)?;
@@ -177,7 +177,7 @@ async fn links_are_read_as_people_copy_them() -> Result<()> {
     let bare = link.strip_prefix("http://").context("a plain link")?;
     program()?.json(&["join", bare, "--name", "Carl", "--json"])?;
     program()?.json(&["join", &format!("<{link}>"), "--name", "Dora", "--json"])?;
-    // A word that is no link: what it was taken for, not an address that nobody has typed.
+    // A word that is no link: what it was taken for, not an address that no one has typed.
     let word = program()?
         .command(&["join", "garbage", "--name", "Eve"])
         .env("CLAUDEMESH_BROKER_URL", "ws://127.0.0.1:1/ws")

@@ -172,7 +172,7 @@ async fn moderation_takes_one_the_silent_or_everyone_else() -> Result<()> {
     let mut bob = session(&team.bob, "bob-1", "BobS").await?;
     let affected =
         |args: &[&str]| -> Result<Value> { Ok(team.ann.json(&[args, &["--json"]].concat())?["affected"].clone()) };
-    // Nobody was silent for so long.
+    // No one was silent for so long.
     assert_eq!(affected(&["kick", "--stale", "30m"])?, json!([]));
     assert_eq!(affected(&["disconnect", "--stale", "30m"])?, json!([]));
     // Disconnected, a session comes back by itself.

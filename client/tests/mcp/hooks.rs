@@ -48,7 +48,7 @@ pub(crate) fn input(session_id: &str) -> Value {
     json!({"session_id": session_id, "cwd": "/w", "permission_mode": "default"})
 }
 
-/// Ends a hook that nobody needs any more.
+/// Ends a hook that no one needs any more.
 pub(crate) fn end_now(mut child: Child) -> Result<Output> {
     child.kill()?;
     Ok(child.wait_with_output()?)

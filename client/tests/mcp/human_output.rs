@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::team::{Team, program, session, stderr, stdout, texts, until};
 
-/// Names that nobody could be reached by.
+/// Names that no one could be reached by.
 const BAD_NAMES: [&str; 6] = ["@all", "*", "#x", "Smith, Ann", "deadbeef", " "];
 
 /// What a command printed that has to end by itself.

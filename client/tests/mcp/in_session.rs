@@ -99,7 +99,7 @@ async fn a_shell_that_is_gone_leaves_the_answer_to_its_session() -> Result<()> {
     ann.tool("reply_to_peer", json!({"message_id": note.meta["message_id"], "answer": "for the session"})).await?;
     let answer = bob.channel_with("for the session").await?;
     assert_eq!(answer.meta["reply_to_id"], note.meta["message_id"]);
-    // So does one whose output nobody takes.
+    // So does one whose output no one takes.
     let mut command = inside(&team.bob, "bob-1", &["ask", "AnnS", "and now?", "--json"]);
     let asking =
         command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full")?).stderr(Stdio::null()).spawn()?;

@@ -43,7 +43,7 @@ async fn info_counts_all_features_in_text_and_json() -> Result<()> {
     assert_eq!((&info["stateCount"], &info["stateKeys"]), (&json!(2), &json!(["build", "deploy/eu"])));
     assert_eq!((&info["memoryCount"], &info["contextCount"], &info["tasks"]), (&json!(3), &json!(2), &tasks));
     assert_eq!((&info["streamCount"], &info["streams"]), (&json!(2), &json!(["builds", "logs"])));
-    // Nobody is there but shells, so it stands.
+    // No one is there but shells, so it stands.
     assert_eq!((&info["clock"]["speed"], &info["clock"]["tick"]), (&json!(10), &json!(0)));
     let used = |name: &str| {
         let bound = info["limits"].as_array().into_iter().flatten().find(|bound| bound["name"] == name);

@@ -42,7 +42,7 @@ fn holds(shape: &Shape, value: &Value) -> Result<()> {
     schema::fits(&shape.schema(), value).map_err(|wrong| anyhow::anyhow!("{}{wrong}\n{value:#}", shape.call))
 }
 
-/// The schemas, and the calls that nobody has made yet.
+/// The schemas, and the calls that no one has made yet.
 struct Calls {
     shapes: BTreeMap<String, Shape>,
     left: BTreeSet<String>,
@@ -339,7 +339,7 @@ async fn the_shape_is_the_same_for_one_mesh_and_for_two() -> Result<()> {
 async fn counts_agree_in_text_json_and_info_and_leave_this_shell_out() -> Result<()> {
     let team = Team::start().await?;
     let _session = session(&team.bob, "bob-1", "BobS").await?;
-    // A shell that has just received is in its lease, and counts for nobody.
+    // A shell that has just received is in its lease, and counts for no one.
     team.ann.json(&["inbox", "--json"])?;
     let text = |args: &[&str]| team.ann.run(args).map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     assert_eq!(team.ann.json(&["peers", "--json"])?.as_array().map(Vec::len), Some(1));

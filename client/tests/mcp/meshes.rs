@@ -118,7 +118,7 @@ async fn a_deleted_mesh_is_gone_and_its_name_is_free() -> Result<()> {
     assert_eq!((&deleted["state"], slugs(&team.ann)?), (&json!("deleted"), vec![]));
     assert_eq!(refused(&team.ann, &["mesh", "rejoin", "team", "--json"])?, (5, "unknown_mesh".into()));
     assert_eq!(refused(&team.bob, &["send", "Ann", "hello?", "--json"])?, (5, "mesh_deleted".into()));
-    // The name again, by somebody else: another mesh, which Bob's old membership does not open.
+    // The name again, by someone else: another mesh, which Bob's old membership does not open.
     let (url, eve) = (team.broker.url(), program()?);
     let made = eve.json(&["create", "team", "--broker", &url, "--name", "Eve", "--json"])?;
     assert_ne!(made["mesh_id"], deleted["meshId"]);

@@ -125,7 +125,7 @@ async fn who_does_not_want_to_be_disturbed_gets_what_is_urgent_and_no_events() -
     let team = Team::start().await?;
     let mut bob = session(&team.bob, "bob-1", "BobS").await?;
     bob.tool("set_status", json!({"status": "dnd"})).await?;
-    // Somebody comes, and writes once without and once with urgency.
+    // Someone comes, and writes once without and once with urgency.
     let ann = session(&team.ann, "ann-1", "AnnS").await?;
     team.ann.json(&["send", "BobS", "in your own time", "--json"])?;
     team.ann.json(&["send", "BobS", "the building burns", "--priority", "now", "--json"])?;

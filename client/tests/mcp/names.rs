@@ -95,7 +95,7 @@ async fn a_renamed_member_and_session_answer_to_both_names() -> Result<()> {
         assert_eq!(sent["online"], 1, "{name}: {sent}");
         bob.channel_with(&text).await?;
     }
-    // The owner is an admin and more; a member renames nobody else.
+    // The owner is an admin and more; a member renames no one else.
     assert_eq!(team.ann.json(&["rename", "member", "Rob", "--who", "Robert", "--json"])?["name"], "Rob");
     let refused = team.bob.run(&["rename", "member", "Anne", "--who", "Ann"])?;
     assert_eq!(refused.status.code(), Some(7), "{}", stderr(&refused));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::team::{Team, options, stdout, texts, until};
 
-/// Output that takes nothing: a full disk, and a pipe that nobody reads any more.
+/// Output that takes nothing: a full disk, and a pipe that no one reads any more.
 fn broken_outputs() -> Result<[Stdio; 2]> {
     let full: File = OpenOptions::new().write(true).open("/dev/full")?;
     let (reader, writer) = std::io::pipe()?;

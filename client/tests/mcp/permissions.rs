@@ -61,7 +61,7 @@ pub(super) fn asks(session_id: &str, command: &str) -> Value {
     told
 }
 
-/// The one open request that somebody sees.
+/// The one open request that someone sees.
 async fn open(person: &CommandLine) -> Result<Value> {
     until("a request is open", || {
         let list = person.json(&["permit", "--json"])?;
@@ -71,7 +71,7 @@ async fn open(person: &CommandLine) -> Result<Value> {
     .await
 }
 
-/// Events in somebody's log, which must be unbroken.
+/// Events in someone's log, which must be unbroken.
 fn events(person: &CommandLine) -> Result<Vec<String>> {
     let checked = person.json(&["permission-log", "--verify", "--json"])?;
     assert_eq!(checked["ok"], true, "{checked}");
@@ -277,7 +277,7 @@ async fn without_approvers_an_answer_in_time_or_a_log_the_dialog_decides() -> Re
     own["tool_name"] = "mcp__claudemesh__answer_permission".into();
     assert_eq!(printed(hooks::start(relay.bob(), "permission", &own)?).await?, Value::Null);
     assert_eq!(events(relay.bob())?, ["asked", "expired"]);
-    // A log that cannot be written: nobody is asked, and the user is told.
+    // A log that cannot be written: no one is asked, and the user is told.
     let log = relay.bob().config_dir().join("audit.log");
     std::fs::rename(&log, log.with_extension("old"))?;
     std::fs::create_dir(&log)?;
@@ -296,7 +296,7 @@ async fn without_approvers_an_answer_in_time_or_a_log_the_dialog_decides() -> Re
     assert!(answer["systemMessage"].as_str().is_some_and(|text| text.contains("does not count")), "{answer}");
     assert!(answer.get("hookSpecificOutput").is_none(), "{answer}");
     std::fs::remove_dir(&log)?;
-    // Nobody named: nothing is sent.
+    // No one named: nothing is sent.
     for person in [relay.ann(), &relay.cid] {
         relay.bob().json(&["approvers", "remove", &key(person)?, "--json"])?;
     }
@@ -308,7 +308,7 @@ async fn without_approvers_an_answer_in_time_or_a_log_the_dialog_decides() -> Re
 #[tokio::test]
 async fn the_hosts_own_relay_asks_the_same_people() -> Result<()> {
     let relay = Relay::start(1).await?;
-    // Not declared by whoever has named nobody.
+    // Not declared by whoever has named no one.
     assert!(!session(relay.ann(), "ann-1", "AnnS").await?.relays_permissions());
     let mut bob = session(relay.bob(), "bob-1", "BobS").await?;
     bob.ask_permission("abcde", "Bash", "make deploy").await?;
@@ -376,7 +376,7 @@ async fn a_person_confirms_in_a_session_that_asks_its_user() -> Result<()> {
     let inside =
         relay.ann().command(&["permit", id.as_str().context("an id")?, "allow"]).env("CLAUDECODE", "1").output()?;
     assert_eq!(inside.status.code(), Some(7), "{}", stderr(&inside));
-    // Nor is a session that asks nobody.
+    // Nor is a session that asks no one.
     let mut told = input("ann-1");
     told["permission_mode"] = "bypassPermissions".into();
     hooks::run(relay.ann(), "prompt", &told)?;
@@ -404,7 +404,7 @@ async fn approvers_are_other_members_and_as_many_as_are_needed() -> Result<()> {
     assert_eq!(listed[0]["approvers"][0]["name"], "Ann");
     let number = listed[0]["approvers"][0]["safetyNumber"].as_str().context("a number")?;
     assert_eq!(number.split(' ').map(str::len).collect::<Vec<_>>(), [5; 6]);
-    // A text that talks a session into it names nobody.
+    // A text that talks a session into it names no one.
     let inside = relay.bob().command(&["approvers", "--quorum", "1"]).env("CLAUDECODE", "1").output()?;
     assert_eq!(inside.status.code(), Some(7), "{}", stderr(&inside));
     relay.bob().json(&["approvers", "--quorum", "3", "--json"])?;

@@ -83,7 +83,7 @@ async fn a_channel_that_swallows_is_found_out_and_nothing_is_lost() -> Result<()
     hooks::run(&team.bob, "session-start", &told)?;
     let waiter = hooks::start(&team.bob, "wait", &told)?;
     waiting(&team.bob).await?;
-    // This host takes the note and shows it to nobody: the transcript never has it.
+    // This host takes the note and shows it to no one: the transcript never has it.
     team.ann.json(&["send", "BobS", "into the void", "--json"])?;
     bob.channel_with("into the void").await?;
     let woken = hooks::end(waiter).await?;
@@ -128,7 +128,7 @@ async fn a_waiting_hook_that_is_killed_loses_nothing() -> Result<()> {
     let woken = hooks::end(second).await?;
     assert_eq!(woken.status.code(), Some(2));
     assert!(stderr(&woken).contains("> still here"));
-    // A newer one replaces the one before, which ends without waking anybody.
+    // A newer one replaces the one before, which ends without waking anyone.
     let third = hooks::start(&team.bob, "wait", &input("bob-1"))?;
     waiting(&team.bob).await?;
     let fourth = hooks::start(&team.bob, "wait", &input("bob-1"))?;
@@ -140,7 +140,7 @@ async fn a_waiting_hook_that_is_killed_loses_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Taken out of the inbox, given to a hook, and then the server dies: nobody has said that it was shown.
+/// Taken out of the inbox, given to a hook, and then the server dies: no one has said that it was shown.
 #[tokio::test]
 async fn a_server_that_is_killed_between_taking_and_showing_loses_nothing() -> Result<()> {
     use std::io::{BufRead, BufReader, Write};

@@ -102,7 +102,7 @@ async fn http_and_websocket_go_through_the_proxy_and_errors_name_it() -> Result<
     assert_eq!(texts(&json(&bob, &["inbox", "--wait", "0", "--json"])?), ["through the wall"]);
     let asked = proxy.asked.lock().unwrap().clone();
     assert!(asked.iter().all(|line| *line == format!("CONNECT {NAME}:{port} HTTP/1.1")), "{asked:?}");
-    // Without the proxy nobody knows the name; a wrong password is the proxy's word, and no error shows one.
+    // Without the proxy no one knows the name; a wrong password is the proxy's word, and no error shows one.
     let alone = behind(&ann, &["peers"], "")?;
     assert_eq!(alone.status.code(), Some(4), "{}", stderr(&alone));
     for verb in [&["peers"][..], &["invite"]] {

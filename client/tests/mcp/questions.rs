@@ -141,7 +141,7 @@ async fn a_question_of_a_third_peer_does_not_end_the_wait() -> Result<()> {
     let (call, id) = asked(&mut ann, &mut bob, "first?", json!({})).await?;
     other.start_tool("ask_peer", json!({"to": "AnnS", "question": "from the side"})).await?;
     ann.channel_with("from the side").await?;
-    // Neither does an answer of somebody who was not asked, though it names the question.
+    // Neither does an answer of someone who was not asked, though it names the question.
     team.ann.json(&["send", "AnnS", "forged", "--reply-to", &id, "--self", "--json"])?;
     ann.channel_with("forged").await?;
     let sent = bob.tool("reply_to_peer", json!({"message_id": id, "answer": "real"})).await?;
@@ -237,7 +237,7 @@ async fn a_restarted_asker_gets_the_answer() -> Result<()> {
         let (call, id) = asked(&mut ann, &mut bob, &question, json!({})).await?;
         drop(call);
         ann.hang_up().await?;
-        // The answer is given while nobody of Ann's is there.
+        // The answer is given while no one of Ann's is there.
         let text = format!("answer {round}");
         let sent = bob.tool("reply_to_peer", json!({"message_id": id, "answer": text})).await?;
         assert!(!sent.is_error, "{}", sent.text);

@@ -41,7 +41,7 @@ async fn several_targets_reach_each_recipient_once() -> Result<()> {
         team.ann.run(&["send", "--to", "BobS", "--to", "@qa", "--to", "*", "--to", "@empty", "twice?", "--json"])?;
     let answer: Value = serde_json::from_str(&stdout(&output))?;
     let ok: Vec<bool> = answer.as_array().into_iter().flatten().map(|one| one["ok"] == true).collect();
-    // Nobody but Bob is in @qa and *: he got it directly, so the audiences are empty for this message.
+    // No one but Bob is in @qa and *: he got it directly, so the audiences are empty for this message.
     assert!(ok[0] && !ok[3], "{answer:#}");
     team.ann.json(&["send", "BobS", "end", "--json"])?;
     let mut seen = Vec::new();
@@ -132,7 +132,7 @@ async fn a_folder_that_takes_nothing_can_be_read_and_the_doctor_says_so() -> Res
     let nothing = carl.run(&["inbox"])?;
     assert!(stderr(&nothing).contains(&carl.config_dir().display().to_string()), "{}", stderr(&nothing));
     let mut command = carl.command(&["inbound"]);
-    // Nobody can write there, not even the one who may everything.
+    // No one can write there, not even the one who may everything.
     let shown = command.env("CLAUDEMESH_CONFIG_DIR", "/proc/self").output()?;
     assert!(shown.status.success(), "{}", stderr(&shown));
     let mut command = carl.command(&["doctor", "--no-loopback", "--json"]);

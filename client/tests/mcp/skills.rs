@@ -247,7 +247,7 @@ async fn what_is_dangerous_is_not_installed_unasked() -> Result<()> {
     );
     let prompt = session.client.get_prompt(GetPromptRequestParams::new("deploy")).await?;
     assert!(serde_json::to_string(&prompt.messages)?.contains("; NOT VERIFIED: "), "{prompt:?}");
-    // Without a signature nobody can say whose it is.
+    // Without a signature no one can say whose it is.
     tamper(&team, "UPDATE skill_versions SET signature = NULL, signed_at_ms = NULL")?;
     assert_eq!(bob.json(&["skill", "get", "deploy", "--json"])?["signatureState"], "unsigned");
     let got = session.call("get_skill", json!({"name": "deploy"})).await?;

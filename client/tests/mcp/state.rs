@@ -65,7 +65,7 @@ impl Watching {
         let mut line = String::new();
         said.read_line(&mut line)?;
         ensure!(line.starts_with("Watching"), "{line}");
-        // Nobody else may fill the pipe.
+        // No one else may fill the pipe.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
         let lines = BufReader::new(child.stdout.take().context("piped")?).lines();
         Ok(Self { child, lines })
@@ -95,7 +95,7 @@ async fn a_watcher_prints_each_change_in_order_until_it_is_stopped() -> Result<(
     for expected in ["deploy/eu = 1  Ann", "deploy/eu = null  Ann", "deploy/eu deleted  Bob"] {
         assert_eq!(watching.next()?, expected);
     }
-    // It is in nobody's list.
+    // It is in no one's list.
     assert_eq!(team.ann.json(&["peers", "--json"])?, json!([]));
     watching.end()
 }

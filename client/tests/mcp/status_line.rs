@@ -9,7 +9,7 @@ use super::team::{Team, session, stdout};
 #[tokio::test]
 async fn the_row_shows_who_is_there_when_somebody_looks() -> Result<()> {
     let team = Team::start().await?;
-    // Nobody has looked yet: nothing is written.
+    // No one has looked yet: nothing is written.
     let unseen = session(&team.bob, "11111111-0000-4000-8000-000000000002", "Bob").await?;
     let row = |()| team.ann.run(&["status-line"]).map(|output| stdout(&output));
     assert_eq!(row(())?, "◇ team · idle\n");

@@ -60,7 +60,7 @@ impl Tail {
         let mut line = String::new();
         said.read_line(&mut line)?;
         ensure!(line.starts_with("Listening"), "{line}");
-        // Nobody else may fill the pipe.
+        // No one else may fill the pipe.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
         let lines = BufReader::new(child.stdout.take().context("piped")?).lines();
         Ok(Self { child, lines })

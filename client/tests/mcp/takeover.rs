@@ -389,7 +389,7 @@ async fn the_doctor_names_a_holder_that_hangs_and_how_to_end_it() -> Result<()> 
     let dir = broker_dir(&person);
     let ann = session(&person, "s-ann", "Ann").await?;
     let serving = pid(&ann);
-    // Nobody else is there to look after it.
+    // No one else is there to look after it.
     send_signal(serving, Signal::STOP)?;
     let doctor = person.run(&["doctor", "--no-loopback", "--json"])?;
     let report: Value = serde_json::from_slice(&doctor.stdout)?;

@@ -10,7 +10,7 @@ const OWN: &str = "name = \"support\"\ndescription = \"Answers customers\"\nhint
                    [[groups]]\nname = \"first/line\"\nroles = [\"agent\", \"lead\"]\n[[groups]]\nname = \"escalation\"\n\
                    [state]\nshift = \"day\"\nopen = { count = 0, oldest = [] }\n";
 
-/// Makes a mesh, and lets somebody else join it.
+/// Makes a mesh, and lets someone else join it.
 fn made(team: &Team, slug: &str, template: &str) -> Result<(CommandLine, CommandLine, Value)> {
     let (owner, guest) = (program()?, program()?);
     let created = owner.json(&[

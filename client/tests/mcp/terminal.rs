@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use claudemesh_testkit::host::PATIENCE;
@@ -55,6 +55,15 @@ impl Terminal {
             self.seen.push_str(&String::from_utf8_lossy(&chunk));
         }
         Ok(())
+    }
+
+    /// Reads for so long, and answers how many bytes were drawn meanwhile.
+    pub(crate) fn drawn_within(&mut self, time: Duration) -> usize {
+        let (end, mut drawn) = (Instant::now() + time, 0);
+        while let Ok(chunk) = self.chunks.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            drawn += chunk.len();
+        }
+        drawn
     }
 
     pub(crate) fn press(&mut self, keys: &str) -> Result<()> {

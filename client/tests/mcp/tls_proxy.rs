@@ -80,7 +80,7 @@ fn a_team_works_behind(broker: &TestBroker, port: u16, root: &Path) -> Result<()
     assert_eq!(joined["slug"], "team", "{joined}");
     json(&bob, &["send", "Ann", "over TLS", "--json"])?;
     assert_eq!(texts(&json(&ann, &["inbox", "--json"])?), ["over TLS"]);
-    // Without the root nobody is talked to.
+    // Without the root no one is talked to.
     let blind = ann.run(&["peers", "--json"])?;
     assert_ne!(blind.status.code(), Some(0), "{}", stdout(&blind));
     // The numbers are there for this machine, and not through the proxy.

@@ -3,8 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use claudemesh_testkit::host::PATIENCE;
+use anyhow::{Result, ensure};
 use claudemesh_testkit::process::cpu_seconds_of;
 use serde_json::json;
 
@@ -79,11 +78,7 @@ async fn at_rest_the_screen_costs_next_to_nothing() -> Result<()> {
     let mut child = command.spawn()?;
     terminal.wait_for("BobS")?;
     let before = cpu_seconds_of(child.id())?;
-    // Everything that the screen does in this time is a chunk in this channel.
-    let (end, mut drawn) = (Instant::now() + Duration::from_secs(4), 0);
-    while let Ok(chunk) = terminal.chunks.recv_timeout(end.saturating_duration_since(Instant::now())) {
-        drawn += chunk.len();
-    }
+    let drawn = terminal.drawn_within(Duration::from_secs(4));
     let cost = cpu_seconds_of(child.id())? - before;
     ensure!(drawn < 20_000, "{drawn} bytes are drawn although nothing happens");
     terminal.press("q")?;

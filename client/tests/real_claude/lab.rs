@@ -77,7 +77,7 @@ impl Lab {
         found
     }
 
-    /// A mesh `team` on a broker of its own: our program is the peer `agent`, and somebody who watches.
+    /// A mesh `team` on a broker of its own: our program is the peer `agent`, and someone who watches.
     pub(crate) async fn team(&self) -> Result<(TestBroker, TestPeer)> {
         let broker = TestBroker::start(Database::Sqlite).await?;
         self.program.json(&["create", "team", "--broker", &broker.url(), "--name", "agent", "--json"])?;

@@ -17,7 +17,7 @@ use crate::lab::Lab;
 /// Display name of the session.
 pub(crate) const NAME: &str = "worker";
 
-/// A lab with a mesh, an installed claudemesh and somebody who watches.
+/// A lab with a mesh, an installed claudemesh and someone who watches.
 pub(crate) struct Stage {
     pub(crate) lab: Lab,
     _broker: TestBroker,

@@ -21,7 +21,7 @@ pub(crate) async fn version(stage: &Stage) -> Result<[u32; 3]> {
     Ok(std::array::from_fn(|_| parts.next().unwrap_or(0)))
 }
 
-/// Somebody else, at a command line of their own, who may decide for the lab's sessions.
+/// Someone else, at a command line of their own, who may decide for the lab's sessions.
 async fn approver(stage: &Stage) -> Result<CommandLine> {
     let person = CommandLine::new(env!("CARGO_BIN_EXE_claudemesh"))?;
     let invite = stage.lab.program.json(&["invite", "--json"])?;

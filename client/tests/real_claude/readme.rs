@@ -170,7 +170,7 @@ impl Terminal {
 
     /// Types a command; answers what it printed.
     fn run(&mut self, command: &str) -> Result<String> {
-        // Nobody types an answer.
+        // No one types an answer.
         let answers = if command.contains("claudemesh launch") { "<<<'say hi'" } else { "</dev/null" };
         writeln!(self.input, "{{ {command}\n}} {answers}\nended=$?; echo; echo \"{DONE}$ended\"")?;
         let (end, mut said) = (Instant::now() + PATIENCE, String::new());

@@ -25,7 +25,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Starts `claude` as somebody would who has been through the first-run questions.
+    /// Starts `claude` as someone would who has been through the first-run questions.
     async fn start(stage: &Stage, model: &Model, args: &[&str]) -> Result<Self> {
         let file = stage.lab.config().join(".claude.json");
         let mut config = match std::fs::read(&file) {
@@ -212,7 +212,7 @@ async fn the_status_line_shows_the_mesh() -> Result<()> {
     terminal.shows("Ready.").await?;
     stage.key().await?;
     terminal.shows("◇ team").await?;
-    // The session's server fills it in once somebody looks; the host asks again with the next turn.
+    // The session's server fills it in once someone looks; the host asks again with the next turn.
     let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
     while !terminal.screen()?.contains("online") {
         anyhow::ensure!(tokio::time::Instant::now() < deadline, "{}", terminal.screen()?);

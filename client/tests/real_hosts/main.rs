@@ -75,7 +75,7 @@ fn block(heading: &str, language: &str) -> Result<String> {
 #[ignore = "needs Codex CLI from npm; `cargo xtask test --hosts` installs it and runs this"]
 fn codex_starts_our_server_and_lists_its_tools() -> Result<()> {
     let lab = Lab::new("CLAUDEMESH_TEST_CODEX")?;
-    // A model on a port that nobody listens on: the session starts, its first request fails.
+    // A model on a port that no one listens on: the session starts, its first request fails.
     let model = "model = \"none\"\nmodel_provider = \"none\"\n[model_providers.none]\nname = \"none\"\n\
                  base_url = \"http://127.0.0.1:9/v1\"\nwire_api = \"responses\"\nrequest_max_retries = 0\nstream_max_retries = 0\n";
     lab.write(".codex/config.toml", &format!("{model}{}", block("Codex CLI", "toml")?))?;

@@ -1,7 +1,7 @@
 //! The simulated clock.
 //!
 //! The promise: the clock goes on over a kill as if there had been none, neither slower nor faster; a change that was confirmed holds;
-//! a tick is told to nobody twice, and their numbers only grow.
+//! a tick is told to no one twice, and their numbers only grow.
 
 use anyhow::{Result, ensure};
 use claudemesh_protocol::features::clock::{ClockStatus, Tick};
@@ -82,7 +82,7 @@ impl Model {
         self.paces.iter().map(|pace| pace.speed).max().unwrap_or_default()
     }
 
-    /// A tick that somebody is told of now is one that there is.
+    /// A tick that someone is told of now is one that there is.
     fn has(&self, tick: u64, at_ms: i64) -> bool {
         let mut then = self.clone();
         then.go_on(at_ms + 1);

@@ -167,7 +167,7 @@ pub async fn run(binary: &Path, options: &Options<'_>) -> Result<Summary> {
     let chain = Chain::new(&ground.mesh);
     let mut run = Run { broker, ground, messages, others, chain, _data: data };
     let mut random = StdRng::seed_from_u64(options.seed);
-    // Every session is known to the broker before anybody writes to it.
+    // Every session is known to the broker before anyone writes to it.
     run.settle().await.context("before the first round")?;
     for round in 1..=options.rounds {
         let (rounds, seed) = (options.rounds, options.seed);

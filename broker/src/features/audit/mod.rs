@@ -81,7 +81,7 @@ fn only(cx: &MeshContext<'_>) -> Result<Option<MemberId>, Refusal> {
     Ok((own.role < Role::Admin).then(|| own.id.clone()))
 }
 
-/// One reading of a member at a time: the log is long, and nobody gets to read more of it at once than others.
+/// One reading of a member at a time: the log is long, and no one gets to read more of it at once than others.
 fn lane(cx: &MeshContext<'_>) -> Result<String, Refusal> {
     Ok(format!("read {}", cx.member()?.id))
 }

@@ -130,11 +130,11 @@ impl ClockMemory {
         self.tell(cx);
         self.arm(cx);
         match &self.clock {
-            // It was started or resumed for nobody.
+            // It was started or resumed for no one.
             Some(clock) if !clock.paused && self.under_way == 0 && is_empty(cx) => {
                 cx.wake_at("empty", cx.mono_ms().saturating_add(RETURN_MS));
             }
-            // Somebody came while it was written that nobody is here.
+            // Someone came while it was written that no one is here.
             Some(clock) if clock.auto_paused && !is_empty(cx) => self.by_itself(cx, Act::Back),
             _ => {}
         }
@@ -174,7 +174,7 @@ impl ClockMemory {
         }
     }
 
-    /// What nobody asked for.
+    /// What no one asked for.
     fn by_itself(&mut self, cx: &mut MeshContext<'_>, act: Act) {
         let (storage, now) = (cx.storage(), self.now_ms(cx));
         self.under_way += 1;
@@ -197,7 +197,7 @@ impl ClockMemory {
     }
 }
 
-/// Whether nobody is here whose clock it could be: no session, not even one in its lease.
+/// Whether no one is here whose clock it could be: no session, not even one in its lease.
 fn is_empty(cx: &MeshContext<'_>) -> bool {
     cx.roster().iter().all(|peer| peer.ephemeral)
 }

@@ -20,7 +20,7 @@ pub struct State {
     pub speed_thousandths: i64,
     /// It stands still.
     pub paused: bool,
-    /// It was paused because nobody was left.
+    /// It was paused because no one was left.
     pub auto_paused: bool,
     /// Simulated minutes since its start.
     pub tick: i64,
@@ -52,12 +52,12 @@ pub enum Act {
     Stop,
     /// Time has passed.
     Tick,
-    /// Nobody is left. The time since the last moment counts only when it was seen to pass.
+    /// No one is left. The time since the last moment counts only when it was seen to pass.
     Empty {
         /// Whether it was.
         seen: bool,
     },
-    /// Somebody is there again.
+    /// Someone is there again.
     Back,
 }
 

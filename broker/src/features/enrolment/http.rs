@@ -242,7 +242,7 @@ async fn claim(request: HttpRequest, state: State, path: web::Path<String>, body
     .await
 }
 
-/// The name of somebody who joins. A member of before keeps the name it has, so what it asks for need not be one to be
+/// The name of someone who joins. A member of before keeps the name it has, so what it asks for need not be one to be
 /// reached by.
 async fn joining_name(
     state: &AppState,

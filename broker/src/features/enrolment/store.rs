@@ -64,7 +64,7 @@ pub struct Invite {
     pub preset: Option<InvitePreset>,
 }
 
-/// Somebody who wants to become a member.
+/// Someone who wants to become a member.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// Id for the new row; unused when the key is a member already.

@@ -32,7 +32,7 @@ async fn a_member_is_in_a_group_for_good_and_a_session_for_its_time() {
             (&json!("session"), &json!("Bob/web"), &Value::Null, &json!(false)),
         ]
     );
-    // It is what storage has, also when nobody of them is here.
+    // It is what storage has, also when no one of them is here.
     let stored = store::load(&mesh.core.storage()).await.unwrap();
     assert_eq!(stored[&ann], [Group { name: "dev".into(), role: Some("lead".into()) }]);
     mesh.ask(at, join("dev", None, true)).await;

@@ -36,7 +36,7 @@ mod tests;
 
 pub mod http;
 
-/// Each renaming leaves a name that means somebody for a day, and is told to everyone.
+/// Each renaming leaves a name that means someone for a day, and is told to everyone.
 static RENAMES_PER_MINUTE: Quota = Quota::new(
     "members.renames_per_minute",
     6,

@@ -6,7 +6,7 @@ use crate::quota::Quota;
 
 /// What a search over all of them is measured with.
 pub const PER_MESH: Quota = Quota::new("memory.per_mesh", 100_000, "Memories of a mesh.");
-/// Nobody is to use up the mesh's.
+/// No one is to use up the mesh's.
 pub const PER_MEMBER: Quota = Quota::new("memory.per_member", 50_000, "Memories of a mesh that one member has stored.");
 /// With their words in the index they take some four times that on disk.
 pub const BYTES_PER_MESH: Quota =

@@ -1,6 +1,6 @@
 //! Memory: texts that a mesh keeps, found again by words. They stay in storage; a mesh in memory knows how many there are.
 //!
-//! Nobody is told of a new memory: it is there for who asks. Requests of one socket share a lane, so a reader finds what it
+//! No one is told of a new memory: it is there for who asks. Requests of one socket share a lane, so a reader finds what it
 //! wrote before.
 
 pub mod limits;
@@ -175,7 +175,7 @@ fn scrub(cx: &mut MeshContext<'_>) {
     let work = Memory::work("scrub", slow, |memory, cx, done| {
         match done {
             Ok(true) => {}
-            // Somebody reads; or it is not known.
+            // Someone reads; or it is not known.
             Ok(false) => memory.scrub_at = Some(cx.mono_ms() + SCRUB_EVERY_MS),
             Err(error) => {
                 tracing::warn!(mesh.id = %cx.mesh_id(), error = %error, "the log of storage could not be emptied");

@@ -107,7 +107,7 @@ async fn restore(state: State, caller: Caller) -> Answer {
     .await
 }
 
-/// The answer comes when the mesh is marked and nobody is connected to it any more; its rows are erased behind that.
+/// The answer comes when the mesh is marked and no one is connected to it any more; its rows are erased behind that.
 async fn delete(state: State, caller: Caller) -> Answer {
     to_the_end(async move {
         let (by, id) = (caller.by(state.clock.now_ms()), caller.mesh.id.clone());

@@ -1,4 +1,4 @@
-//! What peers may send without end costs a bounded amount, and a fault of storage holds nobody up for good.
+//! What peers may send without end costs a bounded amount, and a fault of storage holds no one up for good.
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::{ClientAck, Priority, Stage};

@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 /// The key of messages that no member wrote; their `senderPubkey` is what stands for their member.
 pub(super) const NO_KEY: PublicKey = PublicKey::from_bytes([0; 32]);
 
-/// Sends a letter. One that nobody can get is counted and left out; its feature learns of it if it waits for an answer.
+/// Sends a letter. One that no one can get is counted and left out; its feature learns of it if it waits for an answer.
 pub(super) fn deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &Letter) {
     if let Err(refusal) = try_deliver(memory, cx, letter) {
         METRICS.rejected.with_label_values(&[refusal.code.as_str()]).inc();

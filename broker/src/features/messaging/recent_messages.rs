@@ -147,7 +147,7 @@ impl RecentMessages {
     }
 }
 
-/// One of nobody counts, too.
+/// One of no one counts, too.
 fn weight(receipt: &Receipt) -> usize {
     receipt.entries.len().max(1)
 }

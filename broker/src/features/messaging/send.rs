@@ -480,7 +480,7 @@ fn ack_frame(
     ack.write(ACK_BYTES, reply.req_id.as_deref()).into()
 }
 
-/// Gives its ack to everybody who sent a message: the first attempt, and the retries that came before it.
+/// Gives its ack to everyone who sent a message: the first attempt, and the retries that came before it.
 pub(super) fn answer_all(memory: &MessagingMemory, cx: &mut MeshContext<'_>, open: &UnsettledMessage, first: &ReplyTo) {
     for (number, reply) in std::iter::once(first).chain(&open.retries).enumerate() {
         let frame = ack_frame(memory, cx.roster(), open, reply, number > 0);

@@ -39,7 +39,7 @@ impl Sent {
     }
 }
 
-/// Writes the entries when the time is over, and at once when nobody is here or the mesh stops.
+/// Writes the entries when the time is over, and at once when no one is here or the mesh stops.
 pub(super) fn tick(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, stops: bool) {
     let sent = &mut memory.sent;
     let (since_mono_ms, since_ms) = sent.since;

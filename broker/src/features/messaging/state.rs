@@ -51,7 +51,7 @@ pub struct UnsettledMessage {
     pub retries: Vec<ReplyTo>,
     /// State.
     pub journaled: Journaled,
-    /// Written even when everybody acknowledged: topic history.
+    /// Written even when everyone acknowledged: topic history.
     pub durable: bool,
 }
 

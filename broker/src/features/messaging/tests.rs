@@ -389,7 +389,7 @@ async fn a_message_on_its_way_is_written_only_when_its_acknowledgement_stays_out
     assert_eq!(stored(&mesh).await, 2);
     mesh.settle_frames().await;
     assert_eq!(TestMesh::take(&acks, "ack").len(), 1);
-    // Somebody is away: nothing waits.
+    // Someone is away: nothing waits.
     mesh.disconnect(to);
     mesh.send(from, &key(21).to_hex(), Priority::Now, "away").unwrap();
     assert_eq!(mesh.core.flush_wanted, FlushWanted::Soon);
@@ -648,7 +648,7 @@ async fn come_and_go(steps: Vec<Coming>) {
             leave(&mut mesh, at);
         }
     }
-    // Whoever comes next has what nobody had.
+    // Whoever comes next has what no one had.
     let (last, frames) = mesh.peer(&bob, "bob", Some(99));
     for _ in 0..sent.len() + 2 {
         mesh.settle().await;

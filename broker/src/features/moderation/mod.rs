@@ -101,7 +101,7 @@ fn select(cx: &MeshContext<'_>, selection: &Selection) -> Result<(Vec<PeerHandle
         return Err(Refusal::new(ErrorCode::Invalid, "expected `target`, `stale` or `all`"));
     };
     let resolved = match resolve_name(cx.roster(), target, None).map_err(not_found) {
-        // A client of before is told that nobody was closed.
+        // A client of before is told that no one was closed.
         Err(refusal) if older && refusal.code == ErrorCode::NotFound => return Ok((vec![], false)),
         resolved => resolved?,
     };
@@ -146,7 +146,7 @@ fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refus
         Ok(Resolved::Member(id, _)) => id,
         Ok(Resolved::Session(key)) => session_member(cx, &key)?,
         Err(refusal) => {
-            // Names and keys of the banned mean nobody any more, which would be news to an admin.
+            // Names and keys of the banned mean no one any more, which would be news to an admin.
             return Err(match banned_like(cx, target).as_slice() {
                 [(_, name, _)] if refusal.code == ErrorCode::NotFound => {
                     Refusal::new(ErrorCode::AlreadyExists, format!("`{name}` is banned already"))
@@ -159,7 +159,7 @@ fn ban(cx: &mut MeshContext<'_>, request: &Ban) -> Result<Outcome<BanAck>, Refus
     if member.id == own.id {
         return Err(Refusal::new(ErrorCode::Invalid, "you cannot ban yourself"));
     }
-    // Nobody bans the owner, and admins do not ban each other: that is the owner's to decide.
+    // No one bans the owner, and admins do not ban each other: that is the owner's to decide.
     if member.role == Role::Owner || (member.role == Role::Admin && own.role != Role::Owner) {
         return Err(Refusal::new(
             ErrorCode::Forbidden,

@@ -32,7 +32,7 @@ pub(super) fn id(id: &ScheduleId) -> Option<String> {
     ((MIN_ID_CHARS..=ID_CHARS).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
 }
 
-/// Targets as they are stored. Those that name somebody must mean one who is known now.
+/// Targets as they are stored. Those that name someone must mean one who is known now.
 fn targets(cx: &MeshContext<'_>, field: &TargetField) -> Result<String, Refusal> {
     let parts = field.parts();
     if parts.is_empty() || parts.len() > wire::MAX_TARGETS {
@@ -60,7 +60,7 @@ fn body(
     let found = match (message, nonce, ciphertext) {
         (None, None, None) => return Ok(None),
         (Some(text), None, None) => {
-            // PostgreSQL is not why: the body is base64. But nobody can read these.
+            // PostgreSQL is not why: the body is base64. But no one can read these.
             if text.trim().is_empty() || text.contains('\0') {
                 return Err(invalid("`message`: expected a text without NUL"));
             }

@@ -5,7 +5,7 @@ use crate::quota::Quota;
 /// What the broker is measured with.
 pub const PER_MESH: Quota =
     Quota::new("schedules.per_mesh", 100_000, "Schedule entries of a mesh that wait or are paused.");
-/// Nobody is to use up the mesh's.
+/// No one is to use up the mesh's.
 pub const PER_MEMBER: Quota =
     Quota::new("schedules.per_member", 50_000, "Schedule entries of one member that wait or are paused.");
 /// Each of them may send a message a minute for ever: as much as a busy member sends by hand.

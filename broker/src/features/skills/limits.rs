@@ -6,7 +6,7 @@ use crate::quota::Quota;
 
 /// Models read the description of every skill. A write reads the sizes of all of them, hence the largest value.
 pub const PER_MESH: Quota = Quota::new("skills.per_mesh", 500, "Skills of a mesh; at most 5000.").at_most(5_000);
-/// Nobody is to use up the mesh's.
+/// No one is to use up the mesh's.
 pub const PER_MEMBER: Quota = Quota::new("skills.per_member", 200, "Skills of a mesh that one member has shared.");
 /// All skills with some versions of each.
 pub const BYTES_PER_MESH: Quota =

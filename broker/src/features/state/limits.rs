@@ -6,7 +6,7 @@ use crate::quota::Quota;
 
 /// Tombstones, names and audit entries cost as much again.
 pub const KEYS_PER_MESH: Quota = Quota::new("state.keys_per_mesh", 100_000, "Shared keys of a mesh.");
-/// Nobody is to use up the mesh's.
+/// No one is to use up the mesh's.
 pub const KEYS_PER_MEMBER: Quota =
     Quota::new("state.keys_per_member", 50_000, "Shared keys that one member wrote last.");
 /// Bytes as compact JSON.

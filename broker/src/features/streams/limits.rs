@@ -4,7 +4,7 @@ use crate::quota::Quota;
 
 /// The whole list is one answer.
 pub const PER_MESH: Quota = Quota::new("streams.per_mesh", 1_000, "Streams of a mesh.");
-/// Nobody is to use up the mesh's.
+/// No one is to use up the mesh's.
 pub const PER_MEMBER: Quota = Quota::new("streams.per_member", 500, "Streams of a mesh that one member has made.");
 /// The data of all streams.
 pub const BYTES_PER_MESH: Quota =

@@ -191,7 +191,7 @@ impl StreamsMemory {
         }
     }
 
-    /// Forgets a stream that does not exist and that nobody waits for.
+    /// Forgets a stream that does not exist and that no one waits for.
     pub(super) fn forget_if_empty(&mut self, name: &str) {
         if self.channels.get(name).is_some_and(Channel::is_empty) {
             self.channels.remove(name);

@@ -11,7 +11,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
 use crate::refusal::Refusal;
 
-/// Entries of a page when nobody says how many.
+/// Entries of a page when no one says how many.
 const USUAL_PAGE: u32 = 100;
 
 /// The place that a position names. `None`: there is no such stream.

@@ -27,7 +27,7 @@ pub(super) fn id(id: &TaskId) -> Result<String, Refusal> {
 }
 
 fn of_length(field: &str, text: &str, most: usize) -> Result<(), Refusal> {
-    // PostgreSQL stores no NUL; the other control characters are nobody's text either.
+    // PostgreSQL stores no NUL; the other control characters are no one's text either.
     let odd = |symbol: char| symbol.is_control() && !matches!(symbol, '\n' | '\r' | '\t');
     if text.chars().count() > most || text.chars().any(odd) {
         return Err(invalid(format!("`{field}`: expected at most {most} characters without control characters")));

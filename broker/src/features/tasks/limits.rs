@@ -2,14 +2,14 @@
 
 use crate::quota::Quota;
 
-/// Tasks stay until somebody deletes them, done ones too.
+/// Tasks stay until someone deletes them, done ones too.
 pub const PER_MESH: Quota = Quota::new("tasks.per_mesh", 100_000, "Tasks of a mesh, done ones included.");
-/// Nobody is to use up the mesh's.
+/// No one is to use up the mesh's.
 pub const PER_MEMBER: Quota = Quota::new("tasks.per_member", 50_000, "Tasks of a mesh that one member has created.");
 /// Titles, descriptions and results.
 pub const BYTES_PER_MESH: Quota =
     Quota::new("tasks.bytes_per_mesh", 256 << 20, "Bytes of the texts of all tasks of a mesh.");
-/// Nobody is to use up the mesh's.
+/// No one is to use up the mesh's.
 pub const BYTES_PER_MEMBER: Quota =
     Quota::new("tasks.bytes_per_member", 128 << 20, "Bytes of the texts of the tasks that one member has created.");
 /// A team of agents that share the work in small steps.

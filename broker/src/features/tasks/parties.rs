@@ -30,7 +30,7 @@ fn session<'a>(cx: &'a MeshContext<'_>, peer: &'a Peer) -> &'a Peer {
 /// The caller as the history names it.
 pub(super) fn asker(cx: &MeshContext<'_>) -> Result<By, Refusal> {
     let peer = session(cx, cx.asker()?);
-    // A verb at a shell that is nobody's session is gone in a moment, and a member may ask without any connection.
+    // A verb at a shell that is no one's session is gone in a moment, and a member may ask without any connection.
     let key = if peer.ephemeral || !peer.online() { String::new() } else { peer.key().to_hex() };
     let manages = cx.may(Capability::CanModerate)?;
     Ok(By { member: peer.member.to_string(), key, name: peer.name.clone(), manages })
@@ -142,7 +142,7 @@ struct News {
 pub(super) struct Late(VecDeque<News>);
 
 impl Late {
-    /// Tells creator, holder and assignee, those of before too, of a change by somebody else.
+    /// Tells creator, holder and assignee, those of before too, of a change by someone else.
     pub(super) fn changed(&mut self, cx: &mut MeshContext<'_>, changed: &Changed, by: &By) {
         let Some(task) = changed.task.as_ref().or(changed.before.as_ref()).filter(|_| !changed.what.is_empty()) else {
             return;

@@ -31,7 +31,7 @@ use crate::refusal::Refusal;
 
 /// The whole list is one answer.
 const PER_MESH: Quota = Quota::new("topics.per_mesh", 1_000, "Topics of a mesh.");
-/// Nobody can take topics away again, so nobody is to use up the mesh's.
+/// No one can take topics away again, so no one is to use up the mesh's.
 const PER_MEMBER: Quota = Quota::new("topics.per_member", 500, "Topics of a mesh that one member has made.");
 /// A person makes one now and then; a script that makes them in a loop does it by mistake.
 const MADE_PER_MINUTE: Quota = Quota::new("topics.made_per_minute", 60, "Topics that one member makes in a minute.");

@@ -82,7 +82,7 @@ async fn a_captured_request_cannot_be_used_again_or_elsewhere() {
     assert_eq!(code(&send(&app, late).await), (401, "timestamp_skew"));
 }
 
-/// What others of this kind have and nobody should: tokens, devices and permissions without a signature, bridges that take keys.
+/// What others of this kind have and no one should: tokens, devices and permissions without a signature, bridges that take keys.
 #[actix_rt::test]
 async fn there_are_no_accounts_and_no_page_of_another_origin_is_let_in() {
     let bench = bench(|_| {}).await;

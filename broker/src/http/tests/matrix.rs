@@ -65,7 +65,7 @@ async fn set_word(state: &AppState, team: &Team, asker: &Asker, word: Word, capa
     let storage = state.storage(&team.id);
     for (subject, to) in [(Subject::Member(asker.own.clone()), own), (Subject::Start, start)] {
         let change = Changes::from([(capability, to)]);
-        // Nobody has a word about the owner.
+        // No one has a word about the owner.
         let _ = rights::edit(&storage, &subject, &change, &By::nobody(NOW)).await;
     }
     state.directory.reload_members(&team.id).await;

@@ -1,4 +1,4 @@
-//! Requests of somebody without a socket: by the same handlers, in a mesh that may sleep.
+//! Requests of someone without a socket: by the same handlers, in a mesh that may sleep.
 
 use claudemesh_protocol::features::capabilities::{Changes, SetPermissions};
 use claudemesh_protocol::features::groups::JoinGroup;

@@ -84,7 +84,7 @@ pub(super) struct ProbeSession<'a> {
 impl Drop for ProbeSession<'_> {
     fn drop(&mut self) {
         end(&mut self.child);
-        // Nobody shall find the doctor's own messages in a list.
+        // No one shall find the doctor's own messages in a list.
         if let Err(error) = self.inbox.forget_hidden(&self.key.to_hex()) {
             tracing::debug!(%error, "the doctor's messages stay hidden in the inbox");
         }

@@ -245,7 +245,7 @@ fn create(cx: &Context, args: &CreateArgs, slug: &str) -> Result<(), CliError> {
     })?;
     let mut entry = made.entry;
     local::mark_if_own(cx, &mut entry);
-    // The owner key first: a mesh without it can never invite anybody.
+    // The owner key first: a mesh without it can never invite anyone.
     cx.store.put_owner(made.owner)?;
     let slug = cx.store.update(|config| Ok::<_, crate::config::ConfigError>(config.put_mesh(entry)))?;
     settle(cx, &keys.member.public());

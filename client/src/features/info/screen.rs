@@ -100,9 +100,12 @@ impl Screen<'_> {
                 row(label, format!("{}:", number(u64::from(total))), names, total);
             }
         }
-        for (label, total) in
-            [("memories", info.memory_count), ("contexts", info.context_count), ("skills", info.skill_count), ("files", info.file_count)]
-        {
+        for (label, total) in [
+            ("memories", info.memory_count),
+            ("contexts", info.context_count),
+            ("skills", info.skill_count),
+            ("files", info.file_count),
+        ] {
             if total > 0 {
                 row(label, number(u64::from(total)), &[], 0);
             }

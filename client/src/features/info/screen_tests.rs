@@ -32,6 +32,8 @@ fn info() -> MeshInfoResult {
         state_count: 1_200,
         memory_count: 340,
         context_count: 2,
+        skill_count: 5,
+        schedules: 4,
         file_count: 0,
         tasks: TaskCounts { open: 3, claimed: 1, done: 12 },
         streams: names("builds-", 2),
@@ -79,7 +81,9 @@ kitchen · wss://mesh.example.org/ws
   streams   2: builds-1, builds-2
   memories  340
   contexts  2
+  skills    5
   tasks     3 open, 1 claimed, 12 done
+  scheduled 4
   clock     ×2.5, tick 7, at noon, waits for peers
   mesh      kq3J7vY0sD2mWn8RbXcZ5pTgHfLa1uEo
   member    bT5xQ8
@@ -95,7 +99,7 @@ kitchen · wss://mesh.example.org/ws
 fn a_wide_screen_has_both_side_by_side() {
     let text = shown(&info(), 200);
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 14, "{text}");
+    assert_eq!(lines.len(), 16, "{text}");
     let bars: Vec<usize> = lines[1..4].iter().filter_map(|line| line.find('█').or(line.find('░'))).collect();
     assert!(lines[1].starts_with("  you       Ann in @group-1  ") && lines[1].ends_with("95,000 of 100,000"), "{text}");
     assert!(bars.len() == 3 && bars.iter().all(|at| *at == bars[0] && *at > 80), "{bars:?}\n{text}");

@@ -353,7 +353,7 @@ impl Verb for TransferArgs {
     }
 }
 
-/// Asks for a yes where somebody can give it.
+/// Asks for a yes where someone can give it.
 fn agree(yes: bool, question: &str) -> Result<(), CliError> {
     if yes {
         return Ok(());

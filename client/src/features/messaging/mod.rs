@@ -188,7 +188,7 @@ impl Connection {
         while !audiences.is_empty() {
             let names: Vec<String> = audiences.iter().map(|(name, _)| name.clone()).collect();
             let result = self.send_audience(&names, &reached, draft).await;
-            // One audience without anybody must not keep the text from the others; the broker names it.
+            // One audience without anyone must not keep the text from the others; the broker names it.
             let empty = match &result {
                 Err(error) if names.len() > 1 && error.code() == Some(ErrorCode::UnknownTarget) => {
                     let message = error.to_string();
@@ -251,7 +251,7 @@ impl Connection {
 
     /// Notes a message that the broker accepted. What cannot be noted is sent all the same.
     async fn note_sent(&self, target: &TargetField, sealed_for: Option<&PublicKey>, draft: &Draft, ack: &Ack) {
-        // The words of the permission relay are nobody's messages.
+        // The words of the permission relay are no one's messages.
         let is_mail = matches!(draft.subtype, None | Some(QUESTION | REPLY | DECLINE));
         let Some(book) = self.sent_book().filter(|_| is_mail) else { return };
         let only = match ack.recipients.as_slice() {

@@ -113,7 +113,7 @@ impl Parcel {
         }
     }
 
-    /// Everybody it is for, as they were written.
+    /// Everyone it is for, as they were written.
     pub fn targets(&self) -> Vec<&str> {
         self.steps.iter().flat_map(|step| &step.targets).map(String::as_str).collect()
     }
@@ -366,7 +366,7 @@ fn undeliverable(outbox: &Outbox, failed: usize, mesh: &MeshTag) -> ChannelNote 
 
 /// Between two attempts of verbs that have other things to do.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
-/// How long such an attempt may take: nobody asked for it.
+/// How long such an attempt may take: no one asked for it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// After a verb that reached its end: hands over what is queued. Says so on stderr, and nothing when it does not succeed.

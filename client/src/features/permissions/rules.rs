@@ -102,7 +102,7 @@ impl Rules {
             .filter(|rules| rules.can_decide())
     }
 
-    /// Whether anybody may decide anything.
+    /// Whether anyone may decide anything.
     pub fn is_on(&self) -> bool {
         self.meshes.values().any(MeshRules::can_decide)
     }

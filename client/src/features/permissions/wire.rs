@@ -158,7 +158,7 @@ impl ClosedNote {
     }
 }
 
-/// Only what was sealed to us is looked at: everything else is the broker's word or anybody's.
+/// Only what was sealed to us is looked at: everything else is the broker's word or anyone's.
 fn body<T: serde::de::DeserializeOwned>(message: &Message, subtype: &str) -> Option<T> {
     if message.subtype.as_deref() != Some(subtype) || message.kind != "direct" {
         return None;

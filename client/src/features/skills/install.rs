@@ -145,7 +145,7 @@ impl Plan {
         let (folder, file) = (self.skills.join(&self.name), self.file());
         self.check()?;
         fs::create_dir_all(&folder).map_err(|error| io_error(&folder, &error))?;
-        // Somebody may have been quicker.
+        // Someone may have been quicker.
         self.check()?;
         files::write_atomic(&file, self.text.as_bytes(), FILE_MODE, |target| {
             if target.file_name() == file.file_name() { Ok(()) } else { Err(io::Error::other("it became a link")) }

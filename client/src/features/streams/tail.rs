@@ -110,7 +110,7 @@ struct Tail<'a> {
     next: Option<u64>,
     /// Entries that are still wanted.
     left: u64,
-    /// Whether anybody still reads what is printed.
+    /// Whether anyone still reads what is printed.
     open: bool,
     /// The last entry that was printed and that the broker does not know to be done.
     unacked: Option<u64>,

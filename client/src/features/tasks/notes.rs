@@ -26,7 +26,7 @@ impl OnEvent for TaskNotes {
                 let text = "[task] more tasks changed than were shown; list_tasks shows how they are now";
                 session.tell(bound, ChannelNote::of_mesh(text, [("kind", "task_change".to_owned())], &bound.tag));
             }
-            // What changed while nobody was here stands in the list.
+            // What changed while no one was here stands in the list.
             Heard::Away => {}
         }
     }

@@ -26,7 +26,7 @@ use crate::inbox::{Mailbox, Tally};
 use crate::output::columns;
 use crate::verb::{Effect, Ran, Shape, Verb, json_fields};
 
-/// Between two looks at what nobody announces: statuses and counters.
+/// Between two looks at what no one announces: statuses and counters.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks because something happened: a thousand peers that arrive together are one look.
 const LOOK_AT_MOST: Duration = Duration::from_millis(250);

@@ -1,7 +1,7 @@
 //! `claudemesh top`: who is there and what waits, on one screen that follows what happens.
 //!
 //! [`Board`] is what the screen shows, [`view`] draws it on any backend, [`cli`] keeps it up to date and reads the keys. What happens
-//! wakes it: events of the broker, mail, keys. Counters and statuses that nobody announces are asked for every few seconds.
+//! wakes it: events of the broker, mail, keys. Counters and statuses that no one announces are asked for every few seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Counts {
     pub online: usize,
     /// Sessions that are away and may come back.
     pub away: usize,
-    /// Messages that nobody has seen.
+    /// Messages that no one has seen.
     pub unread: i64,
     /// Messages that are held from a session.
     pub held: i64,

@@ -125,7 +125,7 @@ pub struct ClockStatus {
     pub sim_time: String,
     /// ISO time at which it was started, in reality.
     pub started_at: String,
-    /// It was paused because nobody was left, and goes on when somebody comes.
+    /// It was paused because no one was left, and goes on when someone comes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub auto_paused: bool,
 }

@@ -71,7 +71,7 @@ pub enum ScheduleState {
     Done,
     /// It could not be sent: `lastError` says why.
     Failed,
-    /// Somebody cancelled it, or its member left.
+    /// Someone cancelled it, or its member left.
     Cancelled,
 }
 

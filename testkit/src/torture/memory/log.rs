@@ -35,7 +35,7 @@ struct Known {
     id: String,
     author: usize,
     forgotten: bool,
-    /// Somebody is asked to forget it.
+    /// Someone is asked to forget it.
     leaving: bool,
 }
 

@@ -52,7 +52,7 @@ impl Log {
         }
     }
 
-    /// Somebody was told what is at an offset.
+    /// Someone was told what is at an offset.
     pub(super) fn see(&mut self, stream: usize, offset: u64, data: &Value) -> Result<(), String> {
         let name = STREAMS[stream].0;
         let mark = data.as_str().ok_or_else(|| format!("no one published {data} in {name}"))?;

@@ -22,7 +22,7 @@ pub const HISTORY_KEPT_MS: i64 = 30 * 86_400_000;
 /// Messages per transaction.
 const CHUNK: i64 = 500;
 
-/// Ends the deliveries that nobody took before their message's expiry; returns how many.
+/// Ends the deliveries that no one took before their message's expiry; returns how many.
 ///
 /// # Errors
 /// Storage fails; what was done stays done.

@@ -5,7 +5,7 @@ use claudemesh_protocol::id::{MeshId, random_id};
 use super::types::NewMessage;
 use crate::db::testing::{NOW, key};
 
-/// A message of nobody in particular at this place in the order.
+/// A message of no one in particular at this place in the order.
 pub(crate) fn message(mesh: &MeshId, seq: i64) -> NewMessage {
     NewMessage {
         sender_name: "Ada".into(),

@@ -14,7 +14,7 @@ use crate::quota::Quotas;
 pub struct By {
     /// Member.
     pub member: String,
-    /// Key of its session; empty when it is nobody's session: a verb at a shell.
+    /// Key of its session; empty when it is no one's session: a verb at a shell.
     pub key: String,
     /// Name of its session.
     pub name: String,
@@ -71,7 +71,7 @@ pub enum Act {
     Create(Box<New>),
     /// Takes it; also a claim that is stale, if the task still has the version at which that was seen.
     Claim(String, Option<i64>),
-    /// Takes the first ready one for these assignees (in lower case), or else for nobody.
+    /// Takes the first ready one for these assignees (in lower case), or else for no one.
     ClaimNext(Vec<String>),
     /// Gives it back.
     Unclaim(String),
@@ -120,7 +120,7 @@ pub enum Refused {
     Ambiguous,
     /// A dependency does not exist.
     NoDependency(String),
-    /// It is claimed by somebody else, done, or blocked.
+    /// It is claimed by someone else, done, or blocked.
     NotClaimable(Box<Task>),
     /// It is not what the change is for.
     Conflict(&'static str, Box<Task>),

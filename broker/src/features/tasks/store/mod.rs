@@ -45,7 +45,7 @@ pub struct Task {
     pub blockers: i64,
     /// Member who created it.
     pub creator_member: String,
-    /// Key of its session; empty when it was nobody's session.
+    /// Key of its session; empty when it was no one's session.
     pub creator_session: String,
     /// Name of its session.
     pub creator_name: String,
@@ -53,7 +53,7 @@ pub struct Task {
     pub created_at_ms: i64,
     /// Member who claimed it.
     pub holder_member: Option<String>,
-    /// Key of its session; empty when it was nobody's session.
+    /// Key of its session; empty when it was no one's session.
     pub holder_session: Option<String>,
     /// Name of its session.
     pub holder_name: Option<String>,
@@ -361,7 +361,7 @@ fn fitting(sizes: impl IntoIterator<Item = i64>, limit: usize) -> usize {
     sizes.into_iter().enumerate().take_while(fits).count()
 }
 
-/// The first of the ready tasks for one of these assignees (in lower case), or else for nobody.
+/// The first of the ready tasks for one of these assignees (in lower case), or else for no one.
 ///
 /// # Errors
 /// Storage fails.

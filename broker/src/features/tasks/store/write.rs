@@ -110,7 +110,7 @@ pub async fn change(store: &MeshStore, change: Change) -> Result<Changed, WriteE
                     return Err(refused(Refused::Circle));
                 }
             }
-            // A task that is new has nobody who waits for it.
+            // A task that is new has no one who waits for it.
             let mut walked: BTreeSet<i64> = BTreeSet::new();
             let mut front: Vec<i64> = if old.is_some() { found.keys().copied().collect() } else { vec![] };
             while !front.is_empty() {

@@ -1,4 +1,4 @@
-//! `inbox --follow` and `watch`: messages as they come, and what happens in the mesh, until Ctrl-C or until nobody reads any more.
+//! `inbox --follow` and `watch`: messages as they come, and what happens in the mesh, until Ctrl-C or until no one reads any more.
 
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ fn run(cx: &Context, entries: Vec<MeshEntry>, mode: Mode) -> Result<ExitCode, Cl
             "Watching; Ctrl-C ends it."
         });
         let connections: Vec<Connection> = feeds.iter().map(|feed| feed.connection.clone()).collect();
-        // The first that ends ends all: nobody reads any more, or one of the meshes is closed for good.
+        // The first that ends ends all: no one reads any more, or one of the meshes is closed for good.
         let followed = futures_util::future::select_all(feeds.into_iter().map(|feed| Box::pin(feed.follow())));
         let ended = tokio::select! {
             (ended, ..) = followed => ended,

@@ -216,7 +216,7 @@ impl Shelf {
         if let Some(keys) = keys_of(&known, who, &self.entry.pubkey)? {
             return Ok(Some(With::Keys(keys)));
         }
-        // Somebody who has never been here has no letters; the broker tells who that is, when it can.
+        // Someone who has never been here has no letters; the broker tells who that is, when it can.
         let found = async {
             let connection = connect::connect(cx, &self.entry, connect::Purpose::Ask).await.ok()?;
             let found = connection.resolve_target(who).await.ok();

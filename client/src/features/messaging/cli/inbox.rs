@@ -1,4 +1,4 @@
-//! `inbox`: takes in what waits, prints what nobody has seen, and marks it read once it is printed.
+//! `inbox`: takes in what waits, prints what no one has seen, and marks it read once it is printed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub(super) async fn note_read(
     shown: &[Listed],
 ) -> Result<(), CliError> {
     let read: Vec<&Listed> = shown.iter().filter(|one| !one.held).collect();
-    // In a session everything was claimed for it; at a person's shell what somebody has seen was told before.
+    // In a session everything was claimed for it; at a person's shell what someone has seen was told before.
     let fresh = read.iter().filter(|one| session.is_some() || one.message.seen_at_ms.is_none());
     let ids: Vec<String> = fresh.map(|one| one.message.message_id.clone()).collect();
     let seqs: Vec<i64> = read.iter().map(|one| one.message.seq).collect();

@@ -36,7 +36,7 @@ pub fn mesh_that_knows(cx: &Context, recipients: &[String]) -> Result<MeshEntry,
         });
         match found {
             Ok(()) => known.push(entry),
-            // It might be known there: nobody is written to by guess.
+            // It might be known there: no one is written to by guess.
             Err(error) if error.exit == ExitCode::Network => {
                 cx.out.warn(&format!("{}: {}", clean(&entry.slug), error.message));
                 return Err(undecided);
