@@ -133,6 +133,8 @@ fn an_empty_mesh_shows_who_is_there_and_nothing_else() {
         state_count: 0,
         memory_count: 0,
         context_count: 0,
+        skill_count: 0,
+        schedules: 0,
         tasks: TaskCounts::default(),
         streams: vec![],
         stream_count: 0,
