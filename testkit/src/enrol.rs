@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claudemesh_protocol::crypto::keys::SecretKey;
@@ -39,6 +39,17 @@ pub struct OwnedMesh {
 }
 
 impl OwnedMesh {
+    /// Waits until the mesh has taken in what its sockets had told it, as the end of one: a request that goes through the same mailbox
+    /// and comes last. It is signed with the time of the machine, so the broker's clock may not have moved far.
+    ///
+    /// # Errors
+    /// The broker refuses.
+    pub fn settle(&self) -> Result<()> {
+        let answer = get(&self.base, &format!("/cli/mesh/{}/permissions", self.slug), Some(&self.creator.key))?;
+        ensure!(answer.status == 200, "the mesh does not answer: {answer:?}");
+        Ok(())
+    }
+
     /// Creates a mesh on a broker that listens on loopback.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask setup|test|ci|bench|torture|fuzz|dist|image|docs`.
+//! Development tasks: `cargo xtask setup|test|with-postgres|ci|bench|torture|fuzz|dist|image|docs`.
 //!
 //! Everything a task needs beyond the Rust toolchain is found, or installed on Debian when it runs as root. What it
 //! starts, it stops again, also when it is interrupted.
@@ -38,6 +38,12 @@ enum Task {
     Setup,
     /// Sets up, then runs every test: unit, wire, store and broker suites on both databases, fuzz seeds, torture, real clients
     Test(test::TestArgs),
+    /// Runs a command beside a PostgreSQL server of its own, which tests of both databases need: `cargo xtask with-postgres cargo test …`
+    WithPostgres {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// Formatting, lints, docs, feature combinations, then `test`
     Ci(ci::CiArgs),
     /// Measures what is handed on (profile `dist`) beside a bare relay of the same stack and prints the table
@@ -64,6 +70,7 @@ fn main() -> Result<()> {
     match cli.task {
         Task::Setup => setup::run().map(drop),
         Task::Test(args) => test::run(&shell, &args),
+        Task::WithPostgres { command } => test::with_postgres(&command),
         Task::Ci(args) => ci::run(&shell, &args),
         Task::Bench(args) => bench::run(&shell, &args),
         Task::Torture(args) => bench::torture(&shell, &args),

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that can be shown on one machine.
 
+use std::ffi::OsString;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::beside::{Beside, Part};
@@ -81,6 +82,17 @@ fn run_all(shell: &Shell, args: &TestArgs, results: &mut Vec<String>) -> Result<
         results.extend(text.lines().filter(|line| shell::is_result(line)).map(str::to_owned));
     }
     tested.and(programs.map(drop))
+}
+
+/// Runs a command with the address of a fresh server in its environment, and stops the server.
+///
+/// # Errors
+/// PostgreSQL is not installed or does not start, or the command fails.
+pub(crate) fn with_postgres(command: &[OsString]) -> Result<()> {
+    let bin = setup::found().postgres.context("PostgreSQL is not installed; `cargo xtask setup` installs it")?;
+    let server = Postgres::start(&bin)?;
+    let (program, arguments) = command.split_first().context("expected a command")?;
+    shell::run(Command::new(program).args(arguments).env("CLAUDEMESH_TEST_POSTGRES", server.url()))
 }
 
 /// Unit tests, the suites of every crate and the replay of the fuzz targets.

@@ -125,13 +125,11 @@ impl PeerSession {
         if let State::Attached { mesh, peer } = std::mem::replace(&mut self.state, State::Closing) {
             let socket_no = self.socket_no;
             let frames = std::mem::take(&mut self.asked);
-            // The mailbox being full must not lose the news: wait for a place outside this dying context.
-            actix_rt::spawn(async move {
-                if !frames.is_empty() {
-                    let _ = mesh.send(Inbound { peer, socket_no, frames }).await;
-                }
-                let _ = mesh.send(Detach { peer, socket_no }).await;
-            });
+            // In the mailbox before the peer hears that its connection has ended, also when it is full: one message for each socket.
+            if !frames.is_empty() {
+                mesh.do_send(Inbound { peer, socket_no, frames });
+            }
+            mesh.do_send(Detach { peer, socket_no });
         }
     }
 

@@ -37,6 +37,13 @@ const CHANGING: &[&str] = &[
     "remember",
     "forget",
     "share_context",
+    "share_skill",
+    "remove_skill",
+    "schedule",
+    "edit_scheduled",
+    "pause_scheduled",
+    "resume_scheduled",
+    "cancel_scheduled",
     "topic_create",
     "join_group",
     "leave_group",
@@ -66,6 +73,8 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         "get_clock",
         "list_memories",
         "list_contexts",
+        "list_skills",
+        "list_scheduled",
         "mesh_info",
         "list_bans",
         "get_permissions",
@@ -94,6 +103,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "ack_stream", "stream": "standing", "consumer": "ci", "offset": 0}),
         json!({"type": "recall", "query": "word"}),
         json!({"type": "get_context", "query": "word"}),
+        json!({"type": "get_skill", "name": "deploy"}),
     ];
     let without = [
         ("send", "counted, and written once a minute"),
@@ -144,6 +154,10 @@ struct World {
     tasks: BTreeMap<String, (Status, u64)>,
     streams: BTreeSet<String>,
     memories: Vec<String>,
+    /// Names and versions.
+    skills: BTreeMap<String, u64>,
+    /// Whether each is paused, by id.
+    scheduled: BTreeMap<String, bool>,
     clock: Option<bool>,
     groups: BTreeSet<String>,
     banned: bool,
@@ -191,6 +205,14 @@ impl World {
         self.tasks.insert(id.clone(), (now, version + 1));
         let frame = json!({"type": kind, "taskId": id});
         Some(Step { who, frame, leaves: vec![(event, json!({"task": id, "version": version + 1}))] })
+    }
+
+    /// A step of a scheduled message that is there.
+    fn of_scheduled(&mut self, kind: &str, event: &'static str, wanted: fn(bool) -> bool) -> Option<Step> {
+        let fitting = self.scheduled.iter().filter(|(_, paused)| wanted(**paused));
+        let id = self.any(fitting.map(|(id, _)| id.clone()).collect())?;
+        let payload = json!({"scheduleId": id, "of": self.ids[OWNER]});
+        Some(Step { who: OWNER, frame: json!({"type": kind, "scheduledId": id}), leaves: vec![(event, payload)] })
     }
 
     /// The next request of a kind, if it has something to change now.
@@ -300,6 +322,58 @@ impl World {
                 let size = summary.len();
                 one(who, frame(json!({"summary": summary})), "context_shared", json!({"size": size}))
             }
+            "share_skill" => {
+                let name = format!("skill-{}", self.random.as_mut()?.gen_range(0..3));
+                let version = self.skills.entry(name.clone()).or_default();
+                *version += 1;
+                let (version, text) = (*version, self.fresh("text "));
+                one(
+                    OWNER,
+                    frame(json!({"name": name, "description": "d", "instructions": text.clone()})),
+                    "skill_shared",
+                    json!({"name": name, "version": version, "signed": false, "size": text.len() + 1}),
+                )
+            }
+            "remove_skill" => {
+                let (name, version) = self.any(self.skills.clone().into_iter().collect())?;
+                self.skills.remove(&name);
+                one(
+                    OWNER,
+                    frame(json!({"name": name})),
+                    "skill_removed",
+                    json!({"name": name, "version": version, "owner": self.ids[OWNER]}),
+                )
+            }
+            "schedule" => {
+                let text = self.fresh("text ");
+                one(
+                    OWNER,
+                    frame(json!({"to": "*", "message": text, "deliverAt": 0, "cron": "@yearly", "tz": "UTC"})),
+                    "schedule_created",
+                    json!({"cron": "@yearly"}),
+                )
+            }
+            "edit_scheduled" => {
+                let message = self.fresh("text ");
+                let mut step = self.of_scheduled(kind, "schedule_edited", |_| true)?;
+                step.frame["message"] = json!(message);
+                Some(step)
+            }
+            "pause_scheduled" => {
+                let step = self.of_scheduled(kind, "schedule_paused", |paused| !paused)?;
+                self.scheduled.insert(step.leaves[0].1["scheduleId"].as_str()?.to_owned(), true);
+                Some(step)
+            }
+            "resume_scheduled" => {
+                let step = self.of_scheduled(kind, "schedule_resumed", |paused| paused)?;
+                self.scheduled.insert(step.leaves[0].1["scheduleId"].as_str()?.to_owned(), false);
+                Some(step)
+            }
+            "cancel_scheduled" => {
+                let step = self.of_scheduled(kind, "schedule_cancelled", |_| true)?;
+                self.scheduled.remove(step.leaves[0].1["scheduleId"].as_str()?);
+                Some(step)
+            }
             "topic_create" => {
                 let name = self.fresh("topic-");
                 one(who, frame(json!({"name": name})), "topic_created", json!({"name": name}))
@@ -392,6 +466,9 @@ impl World {
                     (answer["task"]["id"].as_str().unwrap_or_default(), answer["task"]["version"].as_u64());
                 self.tasks.insert(id.to_owned(), (Status::Claimed(who), version.unwrap_or_default()));
             }
+            "schedule" => {
+                self.scheduled.insert(answer["scheduledId"].as_str().unwrap_or_default().to_owned(), false);
+            }
             "remember" => self.memories.push(answer["id"].as_str().unwrap_or_default().to_owned()),
             _ => {}
         }
@@ -467,7 +544,7 @@ broker_suite! {
 
         let mut left: BTreeSet<&str> = CHANGING.iter().copied().filter(|kind| *kind != "transfer_mesh").collect();
         let mut rest = unchanging();
-        for round in 0..400 {
+        for round in 0..600 {
             if left.is_empty() && round >= 200 {
                 break;
             }
@@ -492,6 +569,8 @@ broker_suite! {
             json!({"type": "delete_state", "key": "none"}),
             json!({"type": "claim_task", "taskId": "none"}),
             json!({"type": "delete_stream", "stream": "none"}),
+            json!({"type": "edit_scheduled", "scheduledId": "none", "message": "x"}),
+            json!({"type": "schedule", "to": "*", "message": "x", "deliverAt": 0, "cron": "no cron"}),
             json!({"type": "ban", "target": "alice"}),
             json!({"type": "set_permissions", "member": "bob", "permissions": {"canSend": false}}),
             json!({"type": "transfer_mesh", "member": "bob"}),

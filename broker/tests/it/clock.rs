@@ -90,6 +90,7 @@ broker_suite! {
         let mut peer = broker.join(&alice).await?;
         clock(&mut peer, set(1.0)).await?;
         peer.close().await?;
+        mesh.settle()?;
         // The lease ends after 90 seconds, and the clock with it.
         let mut elsewhere = broker.join(&broker.mesh("other")?.member("bob")?).await?;
         broker.pass(Duration::from_secs(92), &mut elsewhere).await?;

@@ -28,7 +28,7 @@ broker_suite! {
         for number in 0..503 {
             confirmed(&mut peer, json!({"type": "set_state", "key": format!("k{number:03}"), "value": number})).await?;
         }
-        confirmed(&mut peer, json!({"type": "delete_state", "key": "k000"})).await?;
+        confirmed(&mut peer, json!({"type": "delete_state", "key": "k502"})).await?;
         // One member makes 500 at most.
         let mut bob = broker.join(&mesh.member("bob")?).await?;
         bob.call(json!({"type": "create_stream", "name": "t"}), "stream_created").await?;

@@ -267,6 +267,7 @@ broker_suite! {
         let mut ann = broker.join(&alice).await?;
         assert_eq!(ann.refused(about("claim_task", &id)).await?, "task_not_claimable", "it is there");
         ben.close().await?;
+        ann.settle().await?;
         broker.advance(Duration::from_secs(14 * 60));
         let mut ann = broker.connect(&alice.session("later")).await?;
         assert_eq!(get(&mut ann, &id).await?["task"].get("stale"), None);

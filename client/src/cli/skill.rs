@@ -2,12 +2,47 @@
 
 use std::fmt::Write as _;
 
+use clap::Args;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::AnyVerb;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::verb::Audience;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::features::skills::cli::SkillAction;
+use crate::verb::{Audience, Effect, Ran, Shape, Verb, done, json_fields};
+
+/// Instructions that members share; alone: print those for agents that use this program.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  claudemesh skill list deploy\n  claudemesh skill get deploy\n  \
+                  claudemesh skill share .claude/skills/deploy\n  claudemesh skill install deploy\n  \
+                  claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md   for hosts without the plug-in")]
+pub struct SkillArgs {
+    /// What to do; without it the instructions for agents are printed.
+    #[command(subcommand)]
+    action: Option<SkillAction>,
+}
+
+impl Verb for SkillArgs {
+    fn effect(&self) -> Effect {
+        self.action.as_ref().map_or(Effect::Reads, Verb::effect)
+    }
+
+    fn fields(&self) -> Vec<&'static str> {
+        self.action.as_ref().map_or_else(json_fields::of::<Bundled>, Verb::fields)
+    }
+
+    fn shapes() -> Vec<Shape> {
+        [vec![Shape::one::<Bundled>()], SkillAction::shapes()].concat()
+    }
+
+    fn run(self, cx: &Context) -> Ran {
+        match self.action {
+            Some(action) => action.run(cx),
+            None => print(cx).map(done),
+        }
+    }
+}
 
 /// The skill, for scripts.
 #[derive(Serialize, Deserialize, JsonSchema)]

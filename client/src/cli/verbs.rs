@@ -74,7 +74,7 @@ verbs! {
         Doctor => crate::doctor::cli::DoctorArgs,
         Mcp => crate::mcp::cli::McpArgs,
         Completions => crate::cli::shell_files::CompletionsArgs,
-        Skill => crate::features::skills::cli::SkillArgs,
+        Skill => crate::cli::skill::SkillArgs,
         Man => crate::cli::shell_files::ManArgs,
         JsonSchema => crate::cli::json_schema::JsonSchemaArgs,
     }

@@ -272,8 +272,8 @@ fn cancel(
 }
 
 fn list(cx: &MeshContext<'_>, request: ListScheduled) -> Result<Outcome<ScheduledList>, Refusal> {
-    if request.everyone {
-        cx.require(Capability::CanModerate)?;
+    if request.everyone && !cx.may(Capability::CanModerate)? {
+        return Err(Refusal::new(ErrorCode::Forbidden, "`everyone`: needs the capability canModerate"));
     }
     let bad_cursor = || invalid("`cursor`: expected `next` of the page before");
     let filter = Filter {

@@ -103,7 +103,7 @@ fn a_wide_screen_has_both_side_by_side() {
     let bars: Vec<usize> = lines[1..4].iter().filter_map(|line| line.find('█').or(line.find('░'))).collect();
     assert!(lines[1].starts_with("  you       Ann in @group-1  ") && lines[1].ends_with("95,000 of 100,000"), "{text}");
     assert!(bars.len() == 3 && bars.iter().all(|at| *at == bars[0] && *at > 80), "{bars:?}\n{text}");
-    assert!(lines[5].contains("deploy/region-8"), "more names have room: {text}");
+    assert!(lines[6].contains("deploy/region-8"), "more names have room: {text}");
     assert!(lines.iter().all(|line| width_of(line) <= 200), "{text}");
 }
 

@@ -1,4 +1,4 @@
-//! `skill share`, `list`, `get`, `remove`, `install`; `skill` alone prints the one that comes with this program.
+//! `skill share`, `list`, `get`, `remove`, `install`. `skill` alone, which prints the skill of this program, is in `cli`.
 
 mod install;
 
@@ -10,7 +10,6 @@ use claudemesh_protocol::features::skills::{ShareSkill, SignatureState, Skill, S
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::skill::{Bundled, print};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::Connection;
@@ -26,17 +25,6 @@ use crate::session::notes::harmless_value;
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
-/// Instructions that members share; alone: print those for agents that use this program.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  claudemesh skill list deploy\n  claudemesh skill get deploy\n  \
-                  claudemesh skill share .claude/skills/deploy\n  claudemesh skill install deploy\n  \
-                  claudemesh skill > ~/.claude/skills/claudemesh/SKILL.md   for hosts without the plug-in")]
-pub struct SkillArgs {
-    /// What to do; without it the instructions for agents are printed.
-    #[command(subcommand)]
-    action: Option<SkillAction>,
-}
-
 verbs! {
     /// What to do with skills.
     pub enum SkillAction {
@@ -45,27 +33,6 @@ verbs! {
         Get => GetArgs,
         Remove => RemoveArgs,
         Install => install::InstallArgs,
-    }
-}
-
-impl Verb for SkillArgs {
-    fn effect(&self) -> Effect {
-        self.action.as_ref().map_or(Effect::Reads, Verb::effect)
-    }
-
-    fn fields(&self) -> Vec<&'static str> {
-        self.action.as_ref().map_or_else(json_fields::of::<Bundled>, Verb::fields)
-    }
-
-    fn shapes() -> Vec<Shape> {
-        [vec![Shape::one::<Bundled>()], SkillAction::shapes()].concat()
-    }
-
-    fn run(self, cx: &Context) -> Ran {
-        match self.action {
-            Some(action) => action.run(cx),
-            None => print(cx).map(done),
-        }
     }
 }
 
