@@ -60,7 +60,7 @@ impl Default for FanOut {
 
 impl FanOut {
     fn earn(&mut self, mono_ms: i64) {
-        let since = std::mem::replace(&mut self.earned_mono_ms, Some(mono_ms)).unwrap_or(mono_ms);
+        let since = self.earned_mono_ms.replace(mono_ms).unwrap_or(mono_ms);
         let earned = (mono_ms - since).max(0).saturating_mul(FRAMES_PER_SECOND / 1_000);
         self.frames = self.frames.saturating_add(earned).min(BURST_FRAMES);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use actix::prelude::SendError;
 use actix::{ActorFutureExt, Addr, AsyncContext, SpawnHandle, WrapFuture};
 use bytestring::ByteString;
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
@@ -125,11 +126,19 @@ impl PeerSession {
         if let State::Attached { mesh, peer } = std::mem::replace(&mut self.state, State::Closing) {
             let socket_no = self.socket_no;
             let frames = std::mem::take(&mut self.asked);
-            // In the mailbox before the peer hears that its connection has ended, also when it is full: one message for each socket.
-            if !frames.is_empty() {
-                mesh.do_send(Inbound { peer, socket_no, frames });
+            // In the mailbox before the peer hears that its connection has ended.
+            let inbound = (!frames.is_empty()).then(|| mesh.try_send(Inbound { peer, socket_no, frames }));
+            let inbound = if let Some(Err(SendError::Full(inbound))) = inbound { Some(inbound) } else { None };
+            if inbound.is_none() && !matches!(mesh.try_send(Detach { peer, socket_no }), Err(SendError::Full(_))) {
+                return;
             }
-            mesh.do_send(Detach { peer, socket_no });
+            // The mailbox being full must not lose the news: wait for a place outside this dying context.
+            actix_rt::spawn(async move {
+                if let Some(inbound) = inbound {
+                    let _ = mesh.send(inbound).await;
+                }
+                let _ = mesh.send(Detach { peer, socket_no }).await;
+            });
         }
     }
 

@@ -273,7 +273,7 @@ impl World {
             "publish" => {
                 // Only the first entry makes the stream.
                 let old = self.any(self.streams.iter().cloned().collect());
-                let (name, leaves) = match old.filter(|_| self.made % 2 == 0) {
+                let (name, leaves) = match old.filter(|_| self.made.is_multiple_of(2)) {
                     Some(name) => (name, vec![]),
                     None => {
                         let name = self.fresh("s");
@@ -525,7 +525,7 @@ broker_suite! {
         let mesh = broker.mesh("team")?;
         let (alice, bob, victim) = (mesh.member("alice")?, mesh.member("bob")?, mesh.member("victim")?);
         let spare = mesh.members("spare", 3)?;
-        let mut peers = vec![
+        let mut peers = [
             broker.connect(&mesh.creator.session("owner")).await?,
             broker.join(&alice).await?,
             broker.join(&bob).await?,

@@ -151,6 +151,7 @@ fn follow(cx: &Context, mut logs: Vec<(Source, LogFile, u64)>, named: bool) -> R
                 }
             }
         }
+        #[expect(clippy::disallowed_methods, reason = "a command of its own, without a runtime")]
         std::thread::sleep(LOOK_AGAIN);
     }
 }

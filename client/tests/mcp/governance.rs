@@ -154,7 +154,7 @@ async fn a_broker_whose_log_was_cut_is_found_out_at_the_next_welcome() -> Result
     let (before, data) = (team.broker.address().port(), team.broker.data_dir().join("claudemesh.db"));
     team.broker.stop();
     let mut database = SqliteConnection::establish(data.to_str().context("utf-8")?)?;
-    diesel::sql_query(format!("DELETE FROM audit_log WHERE seq > 1")).execute(&mut database)?;
+    diesel::sql_query("DELETE FROM audit_log WHERE seq > 1").execute(&mut database)?;
     drop(database);
     team.broker.restart().await?;
     for person in [&team.ann, &team.bob] {

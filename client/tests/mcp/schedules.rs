@@ -63,7 +63,7 @@ async fn the_shell_schedules_lists_edits_pauses_and_cancels() -> Result<()> {
         let words = |rest: &[&'static str]| -> Vec<&str> { verb.iter().copied().chain(rest.iter().copied()).collect() };
         // The flags may stand on either side of the text.
         let told = team.ann.json(&words(&["--in", "2h", "look at the build", "--json"]))?;
-        let wait = told["deliverAt"].as_i64().context("a time")? - now_ms()?;
+        let wait = told["deliverAt"].as_i64().context("a time")? - claudemesh_testkit::clock::now_ms();
         assert!((7_100_000..=7_200_000).contains(&wait), "{told}");
         assert_eq!((&told["to"], &told["message"]), (&json!("self"), &json!("look at the build")));
         let cron = words(&[
@@ -182,10 +182,6 @@ async fn the_shell_schedules_lists_edits_pauses_and_cancels() -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn now_ms() -> Result<i64> {
-    Ok(i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis())?)
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 //! by the newest one, `<id …>` by the newest id of a message. `/tmp/` is a folder of the test, and `target/release` of the working
 //! folder holds the program under test. A session that is launched gets one prompt instead of a person.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -251,6 +252,7 @@ fn listens() -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while TcpStream::connect(BROKER).is_err() {
         ensure!(Instant::now() < end, "nothing listens on {BROKER}");
+        #[expect(clippy::disallowed_methods, reason = "a test without a runtime looks whether a port is open")]
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -269,10 +271,10 @@ fn follow(lab: &Lab, model: &Model) -> Result<()> {
         for command in block.run()? {
             let place = || format!("README.md, block of line {}, terminal {}: {command}", block.line, block.terminal);
             let typed = printed.fill(block.terminal, command, &scratch).with_context(place)?;
-            if !terminals.contains_key(&block.terminal) {
-                terminals.insert(block.terminal, Terminal::start(lab, model, &folder)?);
-            }
-            let terminal = terminals.get_mut(&block.terminal).context("it was just started")?;
+            let terminal = match terminals.entry(block.terminal) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => place.insert(Terminal::start(lab, model, &folder)?),
+            };
             let said = terminal.run(&typed).with_context(place)?;
             println!("{}: {command}\n{said}", block.terminal);
             if command.contains("claudemesh up") {

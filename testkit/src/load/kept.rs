@@ -17,10 +17,13 @@ fn set_state(number: usize) -> String {
     json!({"type": "set_state", "key": format!("bench/{number}"), "value": value, "confirm": true}).to_string()
 }
 
+/// The frame that stores the thing of this number.
+type Frame = fn(usize) -> String;
+
 /// Fills a mesh with keys, memories or tasks, and compares the broker's memory with that of an empty mesh: right after, and when it
 /// was started again.
 pub(super) async fn kept(options: &Options, report: &mut Report) -> Result<()> {
-    let kinds: [(&str, &str, fn(usize) -> String); 3] = [
+    let kinds: [(&str, &str, Frame); 3] = [
         ("state keys", "/stateCount", set_state),
         ("memories", "/memoryCount", recall::remember),
         ("tasks", "/tasks/open", claims::create),

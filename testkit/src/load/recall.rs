@@ -7,7 +7,7 @@ use super::asking::{Asker, Asks, Rhythm, fill, pace};
 use super::bench::{Options, Stage, hello};
 use super::beside::{Load, beside};
 use super::fleet::Fleet;
-use super::report::{Report, ms, number};
+use super::report::{Report, latencies, ms, number};
 
 /// Words that the memories are made of: of a few many have, of most few have.
 const WORDS: u64 = 6_000;
@@ -92,7 +92,7 @@ pub(super) async fn recall(options: &Options, report: &mut Report) -> Result<()>
     fleet.until(&run.finished).await?;
     run.check()?;
     fleet.end().await?;
-    let times = run.latency.borrow();
+    let times = run.latency.replace(latencies());
     ensure!(times.len() == u64::from(QUERIES), "{} queries were measured", times.len());
     let what = format!("recall over {} memories", number(f64::from(options.kept)));
     report.at_most(format!("{what}: p50"), ms(&times, 50.0), 3.0, "ms");

@@ -7,7 +7,7 @@ use crate::mesh::peers::PeerHandle;
 use crate::mesh::testing::{Frames, TestMesh};
 use crate::quota::Quotas;
 
-async fn tell(mesh: &mut TestMesh, at: PeerHandle, request: impl Into<ClientMessage>) {
+fn tell(mesh: &mut TestMesh, at: PeerHandle, request: impl Into<ClientMessage>) {
     let request = request.into();
     match mesh.step(Some(at), |features, cx| features.dispatch(cx, request)) {
         Ok(Outcome::Work(work)) => mesh.core.work.push(work),
@@ -17,7 +17,7 @@ async fn tell(mesh: &mut TestMesh, at: PeerHandle, request: impl Into<ClientMess
 }
 
 async fn publish(mesh: &mut TestMesh, at: PeerHandle, data: Value) {
-    tell(mesh, at, Publish { stream: "s".into(), data }).await;
+    tell(mesh, at, Publish { stream: "s".into(), data });
     mesh.settle().await;
 }
 

@@ -78,6 +78,7 @@ pub struct Outcome {
 }
 
 /// A target that was resolved: one key, or an audience.
+#[expect(clippy::large_enum_variant, reason = "one for each recipient of a command, and soon taken apart")]
 enum Meaning {
     Direct { key: PublicKey, resolved: Option<Candidate> },
     Audience(String),

@@ -126,7 +126,7 @@ impl Reader {
     fn told(&self, stream: usize, offset: u64, data: &Value, out: &mut Out) -> Result<(), String> {
         self.log.borrow_mut().see(stream, offset, data)?;
         self.moved(stream, offset, offset + 1)?;
-        if self.habit == Habit::Acknowledges && offset % ACKNOWLEDGED == 0 {
+        if self.habit == Habit::Acknowledges && offset.is_multiple_of(ACKNOWLEDGED) {
             self.acknowledge(stream, offset, out);
         }
         Ok(())
