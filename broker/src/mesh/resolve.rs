@@ -151,7 +151,10 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerHandle>) -> 
     }
     // No one gets what is for another member's session by calling its own one so.
     if found.is_empty() || !text.contains(SEPARATOR) {
-        for session in sessions_called(roster, &name, None, caller) {
+        // A member is not taken for a session that has ended.
+        let counts = |session: &Resolved| found.is_empty() || !roster.with_key(&session.key()).is_empty();
+        let called: Vec<_> = sessions_called(roster, &name, None, caller).into_iter().filter(counts).collect();
+        for session in called {
             add_covered(roster, &mut found, session);
         }
     }

@@ -125,6 +125,22 @@ async fn two_meanings_are_answered_with_candidates() {
 }
 
 #[actix_rt::test]
+async fn a_member_is_not_taken_for_an_ended_session_of_another_one() {
+    let mut mesh = TestMesh::new().await;
+    let (ann, bob) = (mesh.member("Ann", 1).await, mesh.member("Bob", 2).await);
+    let (at, _) = mesh.peer(&ann, "Bob", Some(11));
+    let refused = resolve_name(&mesh.core.roster, "Bob", None).unwrap_err();
+    assert_eq!((refused.code, refused.candidates.len()), (ErrorCode::AmbiguousTarget, 2), "both are here");
+    // It may come back within its lease.
+    mesh.disconnect(at);
+    assert_eq!(resolve_name(&mesh.core.roster, "Bob", None).unwrap_err().code, ErrorCode::AmbiguousTarget);
+    mesh.step(None, |_, cx| cx.end(at, false));
+    assert!(mesh.core.roster.known.contains_key(&key(11)), "it is remembered");
+    assert_eq!(resolve_name(&mesh.core.roster, "Bob", None).unwrap(), Resolved::Member(bob, key(2)));
+    assert_eq!(resolve_name(&mesh.core.roster, "Ann/Bob", None).unwrap(), Resolved::Session(key(11)));
+}
+
+#[actix_rt::test]
 async fn a_prefix_needs_eight_digits_and_one_meaning() {
     let mut mesh = TestMesh::new().await;
     let bob = mesh.member("bob", 0xab).await;
