@@ -250,9 +250,8 @@ fn acknowledge(
 ) -> Result<Outcome<Nothing>, Refusal> {
     let row = memory.channels.get(&request.stream).and_then(|channel| channel.row.as_ref()).ok_or(Refused::Missing)?;
     let next = i64::try_from(request.offset).unwrap_or(i64::MAX).saturating_add(1);
-    if next > row.next_offset {
-        return Err(invalid("`offset`: expected that of an entry that was published"));
-    }
+    // An entry can be read from storage before the batch that wrote it has come back here.
+    let known = next <= row.next_offset;
     let moved = Consumer {
         mesh_id: row.mesh_id.clone(),
         stream_id: row.id.clone(),
@@ -263,7 +262,13 @@ fn acknowledge(
     };
     subscribers::check_consumer(&moved.name)?;
     let storage = cx.storage();
-    let slow = async move { store::move_consumers(&storage, vec![moved]).await };
+    let slow = async move {
+        let page = if known { None } else { store::page(&storage, &request.stream, next - 1, 1).await? };
+        if !known && page.is_none_or(|page| next > page.stream.next_offset) {
+            return Err(invalid("`offset`: expected that of an entry that was published"));
+        }
+        Ok::<_, Refusal>(store::move_consumers(&storage, vec![moved]).await?)
+    };
     Ok(Streams::work_in(cx.own_lane::<Streams>(), slow, |_, _, _| Ok(Outcome::Answer(Nothing {}))))
 }
 

@@ -62,6 +62,23 @@ async fn who_begins_in_the_past_is_told_what_is_gone_and_then_the_rest() {
 }
 
 #[actix_rt::test]
+async fn an_entry_is_acknowledged_before_the_batch_that_wrote_it_came_back() {
+    let (mut mesh, writer, reader, _) = Box::pin(team()).await;
+    publish(&mut mesh, writer, json!(0)).await;
+    let row = mesh.features.streams.channels["s"].row.clone().unwrap();
+    let early =
+        store::NewEntry { data: "1".into(), by: "member-1".into(), by_name: "alice".into(), session_id: "x".into() };
+    store::append(&mesh.core.storage(), row, vec![early], (0, 0), Quotas::default()).await.unwrap();
+    mesh.confirm = true;
+    for (offset, answer) in [(0, "done"), (1, "done"), (2, "error")] {
+        let ack = AckStream { stream: "s".into(), consumer: "ci".into(), offset };
+        let told: Value = serde_json::from_str(&mesh.ask(reader, ack).await.write(None)).unwrap();
+        assert_eq!(told["type"], answer, "{offset}: {told}");
+        assert_eq!(told.get("code").is_some_and(|code| code == "invalid_args"), answer == "error", "{told}");
+    }
+}
+
+#[actix_rt::test]
 async fn entries_of_a_batch_that_was_lost_sight_of_are_told_in_their_place() {
     let (mut mesh, writer, reader, frames) = Box::pin(team()).await;
     mesh.ask(reader, from(Position::NOW)).await;
