@@ -26,7 +26,7 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(40);
 /// Pause before a mesh that is going to sleep is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// A loaded mesh, or the turn of whoever loads it.
+/// A loaded mesh, or the turn of the caller that loads it.
 type Slot = Arc<AsyncMutex<Option<Addr<Mesh>>>>;
 
 /// The threads that meshes run on, added as the workers start.

@@ -78,7 +78,7 @@ impl Mesh {
             return;
         }
         for done in self.draining.take().into_iter().flatten() {
-            // Whoever gave up waiting for the drain does not need the answer.
+            // A caller that gave up waiting for the drain does not need the answer.
             let _ = done.send(());
         }
         ctx.stop();

@@ -122,7 +122,7 @@ pub fn reload_members(cx: &mut MeshContext<'_>, done: Option<oneshot::Sender<()>
                 }
                 Err(_) => cx.core.members_stale = true,
             }
-            // Whoever no longer waits does not need the answer.
+            // A caller that no longer waits does not need the answer.
             if let Some(done) = done {
                 let _ = done.send(());
             }

@@ -93,7 +93,7 @@ pub enum Way {
     Waiting(Arc<Waiting>),
 }
 
-/// Whom an answer goes to, kept by work that answers later.
+/// The recipient of an answer, kept by work that answers later.
 #[derive(Clone, Debug)]
 pub struct ReplyTo {
     /// The way back.

@@ -1,4 +1,4 @@
-//! Whom a target means. Pure functions on the roster.
+//! Which members and sessions a target means. Pure functions on the roster.
 
 use std::collections::HashSet;
 
@@ -459,7 +459,7 @@ impl<'a> Route<'a> {
             .filter(|peer| peer.handle != self.sender.handle)
             .partition(|peer| grant == Grant::Broadcast && self.excluded(peer));
         if !sessions.iter().any(|peer| peer.online()) {
-            // The author of a topic message has it, and so has whoever got it directly: nothing waits for their members.
+            // The author of a topic message has it, and so has everyone who got it directly: nothing waits for their members.
             let has = *id == self.sender.member || !had.is_empty() || self.exclude.contains(&member.pubkey);
             if grant == Grant::Dm || !has {
                 self.push(member.pubkey, RecipientKind::Member, id.clone(), Sockets::new());

@@ -208,7 +208,7 @@ impl Cron {
         Ok(Self { schedules, zone })
     }
 
-    /// The first time after one, in Unix milliseconds; `None` when there is none before the year 2100.
+    /// The first time after `after_ms`, in Unix milliseconds. `None`: the expression never comes again before the year 2100.
     pub fn next(&self, after_ms: i64) -> Option<i64> {
         let after = DateTime::<Utc>::from_timestamp_millis(after_ms)?;
         // Whole seconds: a time falls on a minute.

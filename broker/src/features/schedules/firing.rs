@@ -51,7 +51,7 @@ const AWAKE_MS: i64 = 30_000;
 pub struct SchedulesMemory {
     wall: Queue,
     mesh: Queue,
-    /// What the mesh's clock shows; `None`: there is none.
+    /// What the mesh's clock shows, in Unix milliseconds. `None`: the mesh has no clock.
     sim_ms: Option<i64>,
     /// The clock has said so since the mesh was loaded.
     heard: bool,
@@ -141,7 +141,7 @@ impl SchedulesMemory {
         }
     }
 
-    /// The mesh's clock shows another time, or there is none any more.
+    /// The mesh's clock shows another time, or was stopped.
     pub(super) fn simulated(&mut self, cx: &mut MeshContext<'_>, sim_ms: Option<i64>) {
         let before = std::mem::replace(&mut self.sim_ms, sim_ms);
         let first = !std::mem::replace(&mut self.heard, true);

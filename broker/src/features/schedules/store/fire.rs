@@ -48,7 +48,7 @@ pub async fn due(
     let ids: Vec<String> = waiting.iter().take(count).map(|(_, id, _)| id.clone()).collect();
     let next = waiting.get(count).and_then(|(due_ms, ..)| *due_ms);
     let mut rows = rows_of(db, &ids).await?;
-    // One that was changed in between is read anew: whoever changed it asks for that.
+    // An entry that was changed in between is read anew: its change asks for that.
     rows.retain(|row| row.due_ms.is_some_and(|due_ms| due_ms <= until_ms) && row.clock() == clock);
     Ok((rows, next))
 }

@@ -87,7 +87,7 @@ impl Row {
         if self.clock == ScheduleClock::Mesh.as_str() { ScheduleClock::Mesh } else { ScheduleClock::Wall }
     }
 
-    /// Whom it is for.
+    /// Its recipients.
     pub fn targets(&self) -> TargetField {
         serde_json::from_str(&self.targets).unwrap_or_else(|_| TargetField::One(self.targets.clone()))
     }

@@ -102,7 +102,7 @@ pub struct Asked {
     pub manages: bool,
     /// Unix milliseconds, of the wall clock.
     pub now_ms: i64,
-    /// What the mesh's clock shows; `None`: there is none.
+    /// What the mesh's clock shows, in Unix milliseconds. `None`: the mesh has no clock.
     pub sim_ms: Option<i64>,
     /// What may be kept.
     pub quotas: Quotas,
@@ -139,7 +139,7 @@ pub enum Refused {
     Limit(Bound),
 }
 
-/// The next state of an entry, or why there is none. `None` as the entry: nothing changes.
+/// The entry as the change leaves it, or why the change is refused. `None`: nothing changes.
 fn decided(change: &Change, asked: &Asked, old: Option<&Row>) -> Result<Option<Row>, Refused> {
     let Some(old) = old else {
         return match change {
