@@ -18,6 +18,7 @@ mod npm;
 #[path = "../../testkit/src/postgres.rs"]
 #[expect(dead_code, unreachable_pub, reason = "tests of the broker do more with it, from another crate")]
 mod postgres;
+mod room;
 mod setup;
 mod shell;
 mod test;

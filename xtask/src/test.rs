@@ -10,7 +10,7 @@ use crate::beside::{Beside, Part};
 use crate::postgres::Postgres;
 use crate::setup::Tools;
 use crate::shell::{self, Shell, phase, which};
-use crate::{dist, image, npm, setup};
+use crate::{dist, image, npm, room, setup};
 
 /// Arguments of `test`.
 #[derive(Args, Clone)]
@@ -64,6 +64,7 @@ pub(crate) fn run(shell: &Shell, args: &TestArgs) -> Result<()> {
 }
 
 fn run_all(shell: &Shell, args: &TestArgs, results: &mut Vec<String>) -> Result<()> {
+    room::check(&shell.target)?;
     let tools = setup::run()?;
     let whole = args.only.is_none();
     let downloads = if whole && tools.npm { Some(Beside::start(Part::Downloads, &args.words(), None)?) } else { None };

@@ -48,7 +48,11 @@ fn run_blocking(db: &Db, direction: Direction) -> Result<Vec<String>, DbError> {
         Db::Sqlite(backend) => {
             let mut conn = super::sqlite::connect(backend.path(), None)?;
             // The write lock of the file is the lock: a second process waits and then finds nothing to do.
-            conn.immediate_transaction(|conn| apply(conn, SQLITE, direction))
+            conn.immediate_transaction(|conn| {
+                let applied = apply(conn, SQLITE, direction)?;
+                super::plans::describe(conn)?;
+                Ok(applied)
+            })
         }
         #[cfg(feature = "postgres")]
         Db::Postgres(backend) => {

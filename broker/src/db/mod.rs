@@ -16,6 +16,8 @@ pub mod membership;
 pub mod meshes;
 pub mod meta;
 pub mod migrate;
+#[cfg(feature = "sqlite")]
+mod plans;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod rights;
