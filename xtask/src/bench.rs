@@ -10,7 +10,7 @@ use crate::shell::{self, Shell, phase};
 /// Arguments of `bench`.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// Only these scenarios (relay, direct, away, paced, flood, state, recall, publish, claims, kept, broadcast, stuck, idle, client, shell)
+    /// Only these scenarios (relay, direct, away, paced, flood, state, recall, publish, claims, kept, due, broadcast, stuck, idle, client, shell)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Idle connections

@@ -27,7 +27,7 @@ enum Command {
         /// The command line to time
         #[arg(long)]
         client_bin: Option<PathBuf>,
-        /// Only these scenarios: relay, direct, away, paced, flood, state, recall, publish, claims, kept, broadcast, stuck, idle, client, shell
+        /// Only these scenarios: relay, direct, away, paced, flood, state, recall, publish, claims, kept, due, broadcast, stuck, idle, client, shell
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Idle connections

@@ -16,7 +16,7 @@ use super::idle::Idle;
 use super::relay::{RelayProcess, passed_on, round_trips};
 use super::report::{Report, ms};
 use super::traffic::{Run, Sending, Trader};
-use super::{claims, client, kept, publishing, recall, shared_state, shell};
+use super::{claims, client, due, kept, publishing, recall, shared_state, shell};
 use crate::enrol::OwnedMesh;
 use crate::identity::{Member, Session};
 use crate::process::{BrokerProcess, raise_file_limit};
@@ -34,7 +34,7 @@ pub struct Options {
     pub connections: u32,
     /// Messages per peer in `direct` and `away`.
     pub messages: u32,
-    /// What a mesh keeps in `recall` and `kept`: memories, keys, tasks.
+    /// What a mesh keeps in `recall`, `kept` and `due`: memories, keys, tasks, schedules.
     pub kept: u32,
     /// Rounds of each kind in `stuck`, `flood` and their like: one p99 of a few seconds varies by more than what is looked for.
     pub rounds: usize,
@@ -78,6 +78,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     }
     if wanted("kept") {
         kept::kept(options, &mut report).await.context("kept")?;
+    }
+    if wanted("due") {
+        due::due(options, &mut report).await.context("due")?;
     }
     if wanted("broadcast") {
         broadcast(options, &mut report).await.context("broadcast")?;

@@ -48,7 +48,7 @@ pub(super) async fn kept(options: &Options, report: &mut Report) -> Result<()> {
 }
 
 /// Connects, so that the mesh is in memory, and looks at the whole of it.
-async fn look(stage: &Stage, name: &str) -> Result<Value> {
+pub(super) async fn look(stage: &Stage, name: &str) -> Result<Value> {
     let mut socket = Socket::connect(stage.broker.address).await?;
     socket.hello(&hello(&stage.sessions(name, 1)?[0]).context("a hello")?).await?;
     let info = socket.call(br#"{"type":"mesh_info"}"#, |text| is(text, "mesh_info_result")).await?;

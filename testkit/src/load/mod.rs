@@ -6,6 +6,7 @@ mod beside;
 pub mod broadcast;
 mod claims;
 pub mod client;
+mod due;
 pub mod fleet;
 pub mod idle;
 mod kept;
