@@ -63,7 +63,7 @@ enum Command {
         /// At the end, also lets a client that never acknowledges stay for half a minute
         #[arg(long)]
         stay: bool,
-        /// Only these features beside the messages: state, tasks, streams, memory, contexts, clock
+        /// Only these features beside the messages: state, tasks, streams, memory, contexts, clock, skills, schedules
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },

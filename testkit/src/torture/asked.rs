@@ -118,6 +118,11 @@ pub(super) trait Book: 'static {
     /// What had no answer when the broker was killed will get none.
     fn cut_off(&mut self);
 
+    /// How much of what was cut off a worker has still to ask for again, at most.
+    fn to_repeat(&self) -> usize {
+        0
+    }
+
     /// What the broker sends unasked.
     fn told(&mut self, worker: usize, frame: &[u8]) -> Result<(), String> {
         let _ = (worker, frame);
@@ -144,6 +149,13 @@ impl<B: Book> Team<B> {
     /// Names of the sessions.
     pub(super) fn names(&self) -> Vec<String> {
         self.sessions.iter().map(|session| session.member.name.clone()).collect()
+    }
+
+    /// Adds their connections once more: what was cut off is asked for again, and one thing more.
+    pub(super) fn add_again(&self, cast: &mut Cast) {
+        self.book.borrow_mut().cut_off();
+        let again = u32::try_from(self.book.borrow().to_repeat()).unwrap_or(u32::MAX);
+        self.add(cast, again + 1, 1);
     }
 
     /// Adds their connections: each asks so much in all, and so much at once.

@@ -21,7 +21,7 @@ use crate::identity::Session;
 /// A tick is a simulated minute: in simulated microseconds. A real millisecond has as many as the clock has thousandths of real time.
 const TICK_US: i64 = 60_000_000;
 /// What the clock shows at its start.
-const START: &str = "2030-01-01T00:00:00.000Z";
+pub(super) const START: &str = "2030-01-01T00:00:00.000Z";
 /// How long the broker may take to store a tick that is due, in real milliseconds: two busy cores.
 const LATE_MS: i64 = 3_000;
 

@@ -82,12 +82,7 @@ impl Subject for Memory {
     }
 
     fn settle(&mut self, cast: &mut Cast) {
-        // What was cut off is asked for again, and one thing more.
-        let mut log = self.team.book.borrow_mut();
-        log.cut_off();
-        let again = u32::try_from(log.to_repeat()).unwrap_or(u32::MAX);
-        drop(log);
-        self.team.add(cast, again + 1, 1);
+        self.team.add_again(cast);
     }
 
     fn settled(&self) -> bool {

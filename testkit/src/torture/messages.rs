@@ -23,7 +23,7 @@ use crate::wire::{Out, Peer, field, is};
 
 const SENDERS: usize = 4;
 const WINDOW: usize = 24;
-/// Characters of a body: who, to whom, which, and padding.
+/// Characters of a body: sender, recipient, number, and padding.
 const BODY: usize = 216;
 
 /// How a recipient behaves while the broker is under load. In between all of them are there and acknowledge.

@@ -10,7 +10,7 @@
 //! | `messages`, `older` | messages to clients of ours and of before |
 //! | `stay` | a client of before that stays for half a minute |
 //! | `asked` | what connections ask one after the other, and what became of it |
-//! | `state`, `tasks`, `streams`, `memory`, `contexts`, `clock` | what the features of these names promise |
+//! | `state`, `tasks`, `streams`, `memory`, `contexts`, `clock`, `skills`, `schedules` | what the features of these names promise |
 //! | `audit` | the audit log: whole, extended, and with one entry for each change that a subject names |
 //!
 //! A feature with a promise of its own adds one file with an `impl Subject`, and a line in [`subjects`].
@@ -23,6 +23,8 @@ mod contexts;
 mod memory;
 mod messages;
 mod older;
+mod schedules;
+mod skills;
 mod state;
 mod stay;
 mod streams;
@@ -44,6 +46,8 @@ use self::clock::Clock;
 use self::contexts::Contexts;
 use self::memory::Memory;
 use self::messages::Messages;
+use self::schedules::Schedules;
+use self::skills::Skills;
 use self::state::State;
 use self::streams::Streams;
 use self::tasks::Tasks;
@@ -141,6 +145,8 @@ fn subjects(ground: &Ground) -> Result<Vec<Box<dyn Subject>>> {
         Box::new(Memory::new(ground)?),
         Box::new(Contexts::new(ground)?),
         Box::new(Clock::new(ground)?),
+        Box::new(Skills::new(ground)?),
+        Box::new(Schedules::new(ground)?),
     ])
 }
 

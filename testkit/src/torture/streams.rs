@@ -32,7 +32,7 @@ const ENTRIES: u32 = 60;
 /// The streams, and how many entries each keeps: all of a run, or so few that slow readers miss some.
 const STREAMS: [(&str, u64); 2] = [("torture/all", 1_000_000), ("torture/few", 40)];
 
-/// Makes a stream as it is, whoever is first.
+/// Makes a stream as it is, no matter who is first.
 fn create(stream: usize) -> Value {
     let (name, keep) = STREAMS[stream];
     json!({"type": "create_stream", "name": name, "keep_entries": keep})

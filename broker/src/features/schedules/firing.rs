@@ -35,7 +35,7 @@ const PAGE_BYTES: usize = 8 << 20;
 const STEP: usize = 128;
 /// Entries that are sent and not stored yet; more wait.
 const MAX_SENDING: usize = 4_096;
-/// A time that is longer ago was missed. A tick of the mesh's clock is as long.
+/// A time that is longer ago was missed. A tick of the mesh's clock is as long, and no two times of one entry are nearer.
 const LATE_MS: i64 = 60_000;
 /// Missed times that are counted.
 const MAX_COUNTED: usize = 1_000;
@@ -88,6 +88,22 @@ struct Armed {
 struct Plan {
     times: Vec<i64>,
     missed: i64,
+    /// All times until this one are among them, sent or missed: the entry goes on behind it.
+    until_ms: i64,
+}
+
+impl Plan {
+    /// For one that is on time.
+    fn on_time(due_ms: i64) -> Self {
+        Self { times: vec![due_ms], missed: 0, until_ms: due_ms }
+    }
+}
+
+/// Whether a time was missed. Of an entry that recurs it was when the next one may have come, too: the clock of a mesh goes on by whole
+/// minutes, and by several at once after a restart.
+fn is_late(row: &Row, due_ms: i64, now_ms: i64) -> bool {
+    let passed_ms = now_ms - due_ms;
+    passed_ms > LATE_MS || (passed_ms == LATE_MS && row.cron.is_some())
 }
 
 /// What a late entry makes up for.
@@ -104,7 +120,7 @@ fn plan(row: &Row, due_ms: i64, now_ms: i64) -> Plan {
         Misfire::All => times.truncate(MAX_MADE_UP),
     }
     let missed = i64::try_from(all - times.len()).unwrap_or(i64::MAX);
-    Plan { times, missed }
+    Plan { times, missed, until_ms: now_ms }
 }
 
 /// What came of the messages of one entry.
@@ -251,7 +267,7 @@ impl SchedulesMemory {
             let (rows, next_ms) = store::due(&storage, clock, until_ms, &left_out, PAGE, PAGE_BYTES).await?;
             let armed = rows.into_iter().filter_map(|row| {
                 let due_ms = row.due_ms?;
-                let late = (now_ms - due_ms > LATE_MS).then(|| plan(&row, due_ms, now_ms));
+                let late = is_late(&row, due_ms, now_ms).then(|| plan(&row, due_ms, now_ms));
                 Some(((due_ms, row.id.clone()), Armed { row, late }))
             });
             Ok::<_, DbError>((armed.collect::<BTreeMap<_, _>>(), next_ms))
@@ -295,18 +311,18 @@ impl SchedulesMemory {
         while sent.len() < STEP && queue.sending.len() < MAX_SENDING {
             let Some(first) = queue.armed.first_entry().filter(|first| first.key().0 <= now_ms) else { break };
             // The time jumped since it was read: what it missed is to be found out.
-            grown_late = first.get().late.is_none() && now_ms - first.key().0 > LATE_MS;
+            grown_late = first.get().late.is_none() && is_late(&first.get().row, first.key().0, now_ms);
             if grown_late {
                 break;
             }
             let ((due_ms, id), Armed { row, late }) = first.remove_entry();
             queue.sending.insert(id);
-            let plan = late.unwrap_or_else(|| Plan { times: vec![due_ms], missed: 0 });
+            let plan = late.unwrap_or_else(|| Plan::on_time(due_ms));
             let waits = send(cx, &row, &plan.times);
-            sent.push((row, plan.missed, waits));
+            sent.push((row, plan, waits));
         }
         if !sent.is_empty() {
-            self.store_sent(cx, clock, now_ms, sent);
+            self.store_sent(cx, clock, sent);
         }
         let queue = self.queue(clock);
         let more = queue.armed.first_key_value().is_some_and(|((due_ms, _), _)| *due_ms <= now_ms);
@@ -332,8 +348,7 @@ impl SchedulesMemory {
         &mut self,
         cx: &mut MeshContext<'_>,
         clock: ScheduleClock,
-        now_ms: i64,
-        sent: Vec<(Row, i64, Result<Waits, Refusal>)>,
+        sent: Vec<(Row, Plan, Result<Waits, Refusal>)>,
     ) {
         self.pages += 1;
         let lane = Lane::of::<Schedules>(format_args!("sent {}", self.pages));
@@ -341,14 +356,14 @@ impl SchedulesMemory {
         let (storage, wall_ms) = (cx.storage(), cx.now_ms());
         let slow = async move {
             let (mut all, mut open, mut acks) = (Vec::with_capacity(sent.len()), 0, Vec::new());
-            for (row, missed, waits) in sent {
+            for (row, plan, waits) in sent {
                 let came = match waits {
                     Ok(waits) => came(waits, &row, &mut acks).await,
                     Err(refusal) => Came::Sent(0, Some(words(&refusal))),
                 };
                 match came {
                     Came::Open => open += 1,
-                    Came::Sent(fired, error) => all.push(gone_on(row, (fired, missed, error), now_ms, wall_ms)),
+                    Came::Sent(fired, error) => all.push(gone_on(row, &plan, (fired, error), wall_ms)),
                 }
             }
             let next_ms = all.iter().filter_map(|one| one.next_ms).min();
@@ -462,14 +477,14 @@ async fn came(waits: Waits, row: &Row, acks: &mut Vec<(MemberId, Ack)>) -> Came 
     if open { Came::Open } else { Came::Sent(fired, error) }
 }
 
-/// An entry with its next time.
-fn gone_on(row: Row, (fired, missed, error): (i64, i64, Option<String>), now_ms: i64, wall_ms: i64) -> Sent {
-    let from_ms = row.due_ms.map_or(now_ms, |due_ms| due_ms.max(now_ms));
+/// An entry with its next time. That one may have come while the messages were stored; then it is due at once.
+fn gone_on(row: Row, plan: &Plan, (fired, error): (i64, Option<String>), wall_ms: i64) -> Sent {
+    let from_ms = row.due_ms.map_or(plan.until_ms, |due_ms| due_ms.max(plan.until_ms));
     let (next_ms, error) = match row.cron() {
         Ok(cron) => (cron.and_then(|cron| cron.next(from_ms)), error),
         Err(bad) => (None, Some(format!("{}: {bad}", ErrorCode::InvalidCron.as_str()))),
     };
-    Sent { row, fired, missed, error, next_ms, now_ms: wall_ms }
+    Sent { row, fired, missed: plan.missed, error, next_ms, now_ms: wall_ms }
 }
 
 /// Clients of before get an ack that they did not ask for, as if their connection had sent the message.

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use claudemesh_protocol::features::clock::{SetClock, Speed};
 use claudemesh_protocol::features::schedules::{ListScheduled, Schedule, ScheduleState};
 use claudemesh_protocol::target::TargetField;
 use serde_json::{Value, json};
@@ -25,7 +26,8 @@ fn missed_times_are_made_up_for_as_the_entry_plans() {
         (Some("@hourly"), Misfire::Skip, vec![], 4),
         (Some("@hourly"), Misfire::All, vec![0, 60 * MINUTE_MS, 120 * MINUTE_MS, 180 * MINUTE_MS], 0),
     ] {
-        assert_eq!(plan(&row(cron, misfire), 0, now), Plan { times, missed }, "{cron:?} {misfire:?}");
+        let expected = Plan { times, missed, until_ms: now };
+        assert_eq!(plan(&row(cron, misfire), 0, now), expected, "{cron:?} {misfire:?}");
     }
     let many = plan(&row(Some("* * * * *"), Misfire::All), 0, now);
     assert_eq!((many.times.len(), many.times[99], many.missed), (100, 99 * MINUTE_MS, 111));
@@ -36,16 +38,29 @@ fn missed_times_are_made_up_for_as_the_entry_plans() {
 #[test]
 fn an_entry_goes_on_behind_the_time_that_it_was_sent_for() {
     let due = |cron| Row { due_ms: Some(10 * MINUTE_MS), ..row(cron, Misfire::FireOnce) };
-    let next = |cron, now| gone_on(due(cron), (1, 0, None), now, now).next_ms;
+    let next = |cron, now| gone_on(due(cron), &plan(&due(cron), 10 * MINUTE_MS, now), (1, None), now).next_ms;
     assert_eq!(next(Some("*/5 * * * *"), 10 * MINUTE_MS), Some(15 * MINUTE_MS));
     assert_eq!(next(Some("*/5 * * * *"), 9 * MINUTE_MS), Some(15 * MINUTE_MS), "the clock went back meanwhile");
     assert_eq!(next(Some("*/5 * * * *"), 32 * MINUTE_MS), Some(35 * MINUTE_MS));
     assert_eq!(next(None, 10 * MINUTE_MS), None);
-    let lost = gone_on(Row { zone: "Mars/Phobos".into(), ..due(Some("@daily")) }, (1, 0, None), 0, 0);
+    let lost = Row { zone: "Mars/Phobos".into(), ..due(Some("@daily")) };
+    let lost = gone_on(lost, &Plan::on_time(10 * MINUTE_MS), (1, None), 0);
     assert_eq!(
         (lost.next_ms, lost.error.as_deref()),
         (None, Some("invalid_cron: there is no time zone `Mars/Phobos`"))
     );
+}
+
+#[test]
+fn one_that_recurs_is_late_when_its_next_time_may_have_come_too() {
+    let late = |cron, passed| is_late(&row(cron, Misfire::All), 0, passed);
+    let times = [MINUTE_MS - 1, MINUTE_MS, MINUTE_MS + 1];
+    assert_eq!(times.map(|passed| late(Some("* * * * *"), passed)), [false, true, true]);
+    assert_eq!(times.map(|passed| late(None, passed)), [false, false, true]);
+    // What passed since it was read comes next: it is not skipped.
+    let read = plan(&row(Some("* * * * *"), Misfire::All), 0, 3 * MINUTE_MS);
+    let due = Row { due_ms: Some(0), ..row(Some("* * * * *"), Misfire::All) };
+    assert_eq!((read.times.len(), gone_on(due, &read, (4, None), 9 * MINUTE_MS).next_ms), (4, Some(4 * MINUTE_MS)));
 }
 
 async fn schedule(mesh: &mut TestMesh, member: &MemberId, entry: Schedule) -> Value {
@@ -104,4 +119,32 @@ async fn a_recipient_who_is_gone_ends_an_entry_with_the_reason_and_a_recurring_o
     };
     assert_eq!(state(false), (json!(ScheduleState::Failed), true), "{list:?}");
     assert_eq!(state(true), (json!(ScheduleState::Active), true), "{list:?}");
+}
+
+#[actix_rt::test]
+async fn no_minute_is_left_out_when_the_clock_of_the_mesh_goes_on_by_several_at_once() {
+    for (ticks, misfire, sent) in
+        [(1, Misfire::All, 1), (2, Misfire::All, 2), (3, Misfire::All, 3), (2, Misfire::FireOnce, 1)]
+    {
+        let mut mesh = TestMesh::new().await;
+        let alice = mesh.member("alice", 1).await;
+        let (_, here) = mesh.peer(&alice, "alice", Some(11));
+        let set = SetClock { speed: Some(Speed::of(100.0)), sim_time: Some("2030-01-01T00:00:00.000Z".into()) };
+        mesh.ask_for(&alice, set).await.unwrap();
+        let every_minute = Schedule {
+            cron: Some("* * * * *".into()),
+            clock: Some(ScheduleClock::Mesh),
+            misfire: Some(misfire),
+            ..to("alice", 0)
+        };
+        let first = schedule(&mut mesh, &alice, every_minute).await["deliverAt"].as_i64().unwrap();
+        mesh.advance(Duration::from_millis(600 * ticks));
+        mesh.settle().await;
+        let row = listed(&mut mesh, &alice).await.remove(0);
+        let next = first + i64::try_from(ticks).unwrap() * MINUTE_MS;
+        let missed = ticks - sent;
+        let told = (row["deliverAt"].as_i64(), row["firedCount"].as_u64(), row["missedCount"].as_u64().unwrap_or(0));
+        assert_eq!(told, (Some(next), Some(sent), missed), "{ticks} ticks, {misfire:?}");
+        assert_eq!(TestMesh::take(&here, "push").iter().filter(|push| push["event"].is_null()).count() as u64, sent);
+    }
 }

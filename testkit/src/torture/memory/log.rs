@@ -125,11 +125,6 @@ impl Log {
         Ok(())
     }
 
-    /// How much of what was cut off an author has still to ask for again, at most.
-    pub(super) fn to_repeat(&self) -> usize {
-        self.again.iter().map(VecDeque::len).max().unwrap_or_default()
-    }
-
     /// Compares all memories of a broker at rest with what is known.
     pub(super) fn judge(&self, listed: &BTreeMap<String, Row>) -> Result<(), String> {
         for (mark, known) in &self.known {
@@ -197,6 +192,10 @@ impl Book for Log {
                 recalled(&mark, lives, &found)
             }
         }
+    }
+
+    fn to_repeat(&self) -> usize {
+        self.again.iter().map(VecDeque::len).max().unwrap_or_default()
     }
 
     fn cut_off(&mut self) {

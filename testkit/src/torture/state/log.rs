@@ -1,4 +1,4 @@
-//! All that is known of the writes of a mesh, from whoever learned it: no two may differ.
+//! All that is known of the writes of a mesh, from anyone who learned it: no two may differ.
 
 use std::collections::{BTreeMap, HashMap};
 

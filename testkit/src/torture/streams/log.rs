@@ -1,4 +1,4 @@
-//! All that is known of the entries of the streams, from whoever learned it: no two may differ.
+//! All that is known of the entries of the streams, from anyone who learned it: no two may differ.
 
 use std::collections::{BTreeMap, HashMap};
 
