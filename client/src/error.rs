@@ -48,7 +48,7 @@ impl ExitCode {
             ErrorCode::Forbidden | ErrorCode::BlockedByGrants | ErrorCode::Revoked => return Self::PermissionDenied,
             ErrorCode::AlreadyExists | ErrorCode::AlreadyAnswered => return Self::AlreadyExists,
             ErrorCode::PeerNotFound | ErrorCode::UnknownTarget => return Self::NotFound,
-            // Too long is a fault of the text, whoever of the two sides finds it.
+            // Too long is a fault of the text, no matter which of the two sides finds it.
             ErrorCode::AmbiguousTarget | ErrorCode::AmbiguousPrefix | ErrorCode::PayloadTooLarge => {
                 return Self::InvalidArgs;
             }

@@ -1,4 +1,4 @@
-//! Who may use whom among the rooms of this crate, read from its sources. ARCHITECTURE.md says why.
+//! Which room may use which of the rooms of this crate, read from its sources. ARCHITECTURE.md says why.
 
 use std::path::Path;
 

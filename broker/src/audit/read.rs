@@ -133,7 +133,7 @@ pub async fn page(db: &MeshDb, after: i64, limit: u32) -> Result<Vec<AuditEntry>
         .await?))
 }
 
-/// Hash of the entry at a place; `None` when there is none.
+/// Hash of the entry at a place; `None` when the log is shorter.
 ///
 /// # Errors
 /// Storage fails.

@@ -184,7 +184,7 @@ pub async fn delete(store: &MeshStore, by: &By) -> Result<bool, DbError> {
     })?)
 }
 
-/// Changes slug and name of a live mesh, checked by the caller. Returns what the mesh is then; `None` when there is none.
+/// Changes slug and name of a live mesh, checked by the caller. Returns what the mesh is then; `None`: no live mesh has this id.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the slug is taken.
@@ -207,7 +207,7 @@ pub async fn rename(store: &MeshStore, to: &PatchMesh, by: &By) -> Result<Option
     })?)
 }
 
-/// Changes policy and limits of a live mesh, checked by the caller. Returns what the mesh is then; `None` when there is none.
+/// Changes policy and limits of a live mesh, checked by the caller. Returns what the mesh is then; `None`: no live mesh has this id.
 ///
 /// # Errors
 /// Storage fails.

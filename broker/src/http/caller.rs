@@ -1,4 +1,4 @@
-//! Who asks over HTTP: a live member of the mesh that the path names. Whom a route lets in stands in its row.
+//! Who asks over HTTP: a live member of the mesh that the path names. Who a route lets in stands in its row.
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};

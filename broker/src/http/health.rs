@@ -51,7 +51,7 @@ pub(super) async fn ready(state: State) -> impl Responder {
     }))
 }
 
-/// For this machine, and for whoever reaches the address that is meant for it. What stands in the metrics (how many people there
+/// For this machine, and for anyone who reaches the address that is meant for it. What stands in the metrics (how many people there
 /// are, how much they write) is no one else's business, and a proxy that passes everything must not publish it by mistake.
 pub(super) async fn metrics(state: State, request: HttpRequest) -> Result<HttpResponse, Refusal> {
     let meant = state.metrics_addr.is_some_and(|address| request.app_config().local_addr() == address);

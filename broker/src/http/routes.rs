@@ -2,7 +2,7 @@
 
 use claudemesh_protocol::capability::Capability;
 
-/// Whom a route lets in. [`super::caller::Caller`] checks it before the handler runs.
+/// Who a route lets in. [`super::caller::Caller`] checks it before the handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Anyone: the handler proves its caller in another way, or tells nothing.
@@ -22,7 +22,7 @@ pub struct Route {
     pub method: &'static str,
     /// The pattern, for example `/mesh/{id}/archive`.
     pub path: &'static str,
-    /// Whom it lets in.
+    /// Who it lets in.
     pub needs: Needs,
 }
 

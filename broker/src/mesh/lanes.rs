@@ -22,7 +22,7 @@ pub struct Lanes {
 impl Lanes {
     /// Admits work; gives a request back when too much waits already.
     ///
-    /// The mesh's own work is never refused: no one would ask for it again. Whoever admits it bounds it, mostly to one per peer.
+    /// The mesh's own work is never refused: no one would ask for it again. Anyone who admits it bounds it, mostly to one per peer.
     pub fn admit(&mut self, work: Work) -> Result<(), Box<Work>> {
         if self.waiting >= MAX_WAITING && work.reply_to.is_some() {
             return Err(Box::new(work));

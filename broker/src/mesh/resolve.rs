@@ -308,7 +308,7 @@ fn with_prefix(roster: &Roster, prefix: &str) -> Vec<Resolved> {
 
 fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Refusal> {
     let known = roster.known.get(key);
-    // A key that a session of someone used stays that session's, whoever enrols it afterwards: older links ask for no proof.
+    // A key that a session of someone used stays that session's, no matter who enrols it afterwards: older links ask for no proof.
     let of_another = |member: &Member| known.is_some_and(|known| known.member != member.id);
     if let Some(member) = roster.member_by_key(key).filter(|member| !of_another(member)) {
         if member.revoked_at_ms.is_some() {
@@ -369,7 +369,7 @@ impl<'a> Route<'a> {
         Self { roster, sender, exclude, routed: SmallVec::new(), seen: HashSet::default(), blocked: 0, own: false }
     }
 
-    /// Everyone whom the targets mean takes no such messages from this sender. A topic is none of these: its history keeps them.
+    /// All that the targets mean take no such messages from this sender. A topic is none of these: its history keeps them.
     pub fn all_blocked(&self) -> bool {
         self.routed.is_empty() && self.blocked > 0
     }

@@ -1,6 +1,6 @@
 //! The headers of incoming WebSocket frames: one that announces more than is allowed is refused before it is collected.
 //!
-//! The decoder behind this compares a frame with its limit only once all of it is there, so whoever announces a frame without
+//! The decoder behind this compares a frame with its limit only once all of it is there, so anyone who announces a frame without
 //! end could fill the memory with it. Such a header is replaced by one that the decoder itself refuses as too large: frames
 //! before it are still handled, in order.
 

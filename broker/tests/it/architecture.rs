@@ -1,4 +1,4 @@
-//! Who may name whom in the sources of the broker, as ARCHITECTURE.md draws it.
+//! Which module may name which in the sources of the broker, as ARCHITECTURE.md draws it.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Every form of target reaches whom it means, once, in order, also after an absence.
+//! Every form of target reaches the ones it means, once, in order, also after an absence.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Disconnect, kick, ban: who may, whom it hits, what stays closed.
+//! Disconnect, kick, ban: who may, who is hit, what stays closed.
 
 use anyhow::Result;
 use claudemesh_testkit::broker::{Database, TestBroker};

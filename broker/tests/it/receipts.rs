@@ -1,4 +1,4 @@
-//! The ladder `stored` → `received` → `handed` → `seen` → `answered`, for those whom it concerns.
+//! The ladder `stored` → `received` → `handed` → `seen` → `answered`, for those that it concerns.
 
 use anyhow::Result;
 use claudemesh_testkit::broker::{Database, TestBroker};

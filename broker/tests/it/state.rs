@@ -119,7 +119,7 @@ broker_suite! {
             for step in 0..40 {
                 let key = format!("k{}", (number + step) % 3);
                 writer.send(&set(&key, json!([number, step]))).await?;
-                // What this socket wrote is there for it, whoever else writes.
+                // What this socket wrote is there for it, no matter who else writes.
                 if step % 8 == 0 {
                     let shown = list(&mut writer, json!({"prefix": key})).await?;
                     anyhow::ensure!(shown["entries"][0]["version"].as_u64() >= Some(1), "{shown}");

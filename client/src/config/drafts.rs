@@ -1,6 +1,6 @@
 //! `drafts.json`: keys of memberships and meshes that were asked for and are not in the config yet.
 //!
-//! A broker keeps what it was told as soon as it answers. Whoever dies then, or finds the disk full, would have used an invite up
+//! A broker keeps what it was told as soon as it answers. Anyone who dies then, or finds the disk full, would have used an invite up
 //! for a key that no one has, or taken a name for a mesh that no one can invite to. So the keys are on the disk before anything is
 //! asked, and the next attempt at the same thing uses them again: to the broker it is the same person. Two attempts at once are
 //! one person, too.

@@ -55,7 +55,7 @@ async fn run(
     let lost = |reason: String| Closed::Failed(Box::new(ConnectionError::Lost(reason)));
     let closed = loop {
         let request = tokio::select! {
-            // What was said before the end is sent before the end, and whoever listens before it asks hears of what follows.
+            // What was said before the end is sent before the end, and anyone who listens before it asks hears of what follows.
             biased;
             Some(tag) = tags.recv() => Request::Listen { tag: tag.to_owned() },
             outgoing = frames.recv() => match outgoing {

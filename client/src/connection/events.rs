@@ -1,4 +1,4 @@
-//! Events of the broker: what it sends without being asked for. Each type has a bounded queue of its own; whoever is slower than
+//! Events of the broker: what it sends without being asked for. Each type has a bounded queue of its own; anyone who is slower than
 //! the events of a type is told how many of them it missed. Mail is no event: it goes through the inbox, and nothing of it is lost.
 
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ impl<E: ServerBody> Events<E> {
     }
 }
 
-/// The events of one type, for whoever passes them on.
+/// The events of one type, for the part that passes them on.
 pub(crate) struct Tagged(broadcast::Receiver<Item>);
 
 impl Tagged {
@@ -133,7 +133,7 @@ impl Publisher {
         }
     }
 
-    /// No more events of this type will come. Whoever listens anew asks anew.
+    /// No more events of this type will come. Anyone who listens anew asks anew.
     pub(super) fn end(&self, tag: &str) {
         if let Some(queues) = self.queues().as_mut() {
             queues.remove(tag);

@@ -1,7 +1,7 @@
 //! The connection to the broker of one mesh.
 //!
 //! [`Connection`] is a cheap handle; one task behind it owns the socket, says hello, answers requests by their id, and
-//! reconnects. Incoming messages go through the inbox: stored first, acknowledged then, shown by whoever listens.
+//! reconnects. Incoming messages go through the inbox: stored first, acknowledged then, shown by those that listen.
 //! Typed requests are in `crate::features::<feature>`, as `impl Connection`.
 
 use std::path::Path;
@@ -176,7 +176,7 @@ impl Connection {
         Events::new(self.events_of(E::TAG))
     }
 
-    /// As [`Connection::events`], for whoever passes them on.
+    /// As [`Connection::events`], for the part that passes them on.
     pub(crate) fn events_of(&self, tag: &'static str) -> Tagged {
         self.shared.events.listen(tag)
     }
@@ -190,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// Lets whoever listens look into the inbox: something in it can be shown again.
+    /// Lets anyone who listens look into the inbox: something in it can be shown again.
     pub fn nudge(&self) {
         if let Some(mail) = &self.mail {
             // No one listening is fine.

@@ -31,7 +31,7 @@ type Unix = TcpStream;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<Either<TcpStream, Unix>>>;
 
-/// Connects to whoever serves this machine's own mesh: by the Unix socket, else where its holder says that it listens.
+/// Connects to the process that serves this machine's own mesh: by the Unix socket, else where its holder says that it listens.
 ///
 /// # Errors
 /// [`ConnectionError::Unreachable`] when no one serves, or not in time.

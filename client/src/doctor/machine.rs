@@ -111,7 +111,7 @@ fn keys(mesh: &MeshEntry) -> Check {
     }
 }
 
-/// Who serves a mesh of this machine. No one is fine: whoever needs it next does.
+/// Who serves a mesh of this machine. No one is fine: anyone who needs it next does.
 fn served(entry: &MeshEntry) -> Check {
     let Some(note) = local::store::Store::of_entry(entry).and_then(|store| store.holder()) else {
         return Check::ok(
@@ -123,7 +123,7 @@ fn served(entry: &MeshEntry) -> Check {
     let started = Instant::now();
     match health(&note.url) {
         Ok(_) => Check::ok("broker", format!("{place}: {} ms", started.elapsed().as_millis())),
-        // It does not hear a polite word; whoever waits takes over.
+        // It does not hear a polite word; anyone who waits takes over.
         Err(reason) => Check::failure("broker", format!("{place}: {reason}"), format!("kill -9 {}", note.pid)),
     }
 }

@@ -51,7 +51,7 @@ pub fn run(env: &Env, store: &ConfigStore, event: Option<&str>) -> u8 {
     }
 }
 
-/// Why nothing happened, for whoever asks.
+/// Why nothing happened, for anyone who asks.
 struct Log {
     on: bool,
     file: LogFile,

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use super::schema::{deliveries, messages};
 use super::{Inbox, InboxError, MAX_LIST, Message};
 
-/// A claim is settled within seconds: whoever prints has two for it.
+/// A claim is settled within seconds: the process that prints has two for it.
 const SETTLED_WITHIN_MS: i64 = 5_000;
 
 impl Inbox {

@@ -232,7 +232,7 @@ impl Inbox {
         Ok(list.iter().filter(|message| self.pending_waits.include(message)).map(|message| message.seq).collect())
     }
 
-    /// Undoes [`Inbox::take_for_wait`]: whoever waited has gone, so another route must show the message.
+    /// Undoes [`Inbox::take_for_wait`]: the one that waited has gone, so another route must show the message.
     ///
     /// # Errors
     /// [`InboxError::Sql`]

@@ -1,4 +1,4 @@
-//! Looking into the inbox: what is there, for whom, and how it stands. Nothing is taken and nothing is marked.
+//! Looking into the inbox: what is there, who it is for, and how it stands. Nothing is taken and nothing is marked.
 
 use claudemesh_protocol::name::splits;
 use diesel::prelude::*;

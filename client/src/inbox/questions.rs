@@ -1,4 +1,4 @@
-//! Questions in the inbox: which are open, which were brought up with whom, and who answers.
+//! Questions in the inbox: which are open, who each was brought up with, and who answers.
 //!
 //! A question is a direct message with the subtype `question`. It is *pending* until it was shown to a reader, *delivered*
 //! then, and ends as *answered*, *declined* (in so many words, or the session stopped over it twice) or *expired*. An answer belongs to the
@@ -188,7 +188,7 @@ impl Mail<'_> {
 }
 
 impl Person<'_> {
-    /// Questions of the member, whoever of its sessions got them, oldest first: the open ones, or all that are kept.
+    /// Questions of the member, no matter which of its sessions got them, oldest first: the open ones, or all that are kept.
     ///
     /// # Errors
     /// [`InboxError::Sql`]

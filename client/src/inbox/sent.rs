@@ -126,7 +126,7 @@ impl Letter {
 /// Which letters are meant.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// With whom: keys of sessions and members, or the name of an audience. `None`: with everyone.
+    /// The other side: keys of sessions and members, or the name of an audience. `None`: with everyone.
     pub with: Option<With>,
     /// Only what was received by this reader and sent with its key: the shell of a session sees no other mail.
     pub reader: Option<String>,
@@ -138,7 +138,7 @@ pub struct Wanted {
     pub limit: i64,
 }
 
-/// Whom a conversation is with.
+/// Who a conversation is with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum With {
     /// Keys of sessions and members.

@@ -118,7 +118,7 @@ async fn waited(
     }
 }
 
-/// The shell printed it, and whoever runs the shell reads what it prints.
+/// The shell printed it, and anyone who runs the shell reads what it prints.
 async fn shown(session: &Session, bound: &JoinedMesh, message: &Message) {
     session.counters.messages_in.fetch_add(1, Ordering::Relaxed);
     let (seq, now) = (message.seq, crate::clock::now_ms());

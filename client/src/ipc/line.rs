@@ -21,7 +21,7 @@ pub(super) struct LineConnection {
 /// The half that hears.
 pub(super) struct LineReader(BufReader<OwnedReadHalf>);
 
-/// The half that speaks: one line at a time, whoever has it.
+/// The half that speaks: one line at a time, no matter who has it.
 #[derive(Clone)]
 pub(super) struct LineWriter(Arc<tokio::sync::Mutex<OwnedWriteHalf>>);
 

@@ -43,7 +43,7 @@ pub enum Request {
         tag: String,
     },
     /// Ask a peer as this session and wait. Answered by [`Reply::Taken`] at once, by [`Reply::Asked`] when the question is
-    /// out, and by [`Reply::Outcome`] or [`Reply::Rejected`] in the end; [`Request::Printed`] confirms the outcome. Whoever
+    /// out, and by [`Reply::Outcome`] or [`Reply::Rejected`] in the end; [`Request::Printed`] confirms the outcome. Anyone who
     /// hangs up before leaves the answer to the session.
     Ask(Question),
     /// How the routes stand. Answered by [`Reply::Routes`].

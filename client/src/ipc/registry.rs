@@ -1,7 +1,7 @@
 //! Which `claudemesh mcp` serves which session: one small file per server in `<config dir>/run/servers`.
 //!
 //! A session is found by Claude's session id; where the host has changed it without telling the server (`/clear`), by the
-//! host's process among our own ancestors. A file whose process is dead is removed by whoever meets it.
+//! host's process among our own ancestors. A file whose process is dead is removed by anyone who meets it.
 
 use std::path::{Path, PathBuf};
 
@@ -254,7 +254,7 @@ mod tests {
         assert!(store.servers_of(Some("two"), &env).is_empty());
         entry.update(|record| record.session_id = Some("two".into())).unwrap();
         assert_eq!(store.servers_of(Some("two"), &env).len(), 1);
-        // Outside of a session nothing is found, whoever our parent is.
+        // Outside of a session nothing is found, no matter who our parent is.
         assert!(store.own_servers(&env).is_empty());
         assert_eq!(store.own_servers(&Env::of(&[("CLAUDE_CODE_SESSION_ID", "two")])).len(), 1);
         drop(entry);

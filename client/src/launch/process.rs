@@ -67,7 +67,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Ends us as the program ended: its exit code, or by the same signal, so that whoever started us sees the same.
+    /// Ends us as the program ended: its exit code, or by the same signal, so that anyone who started us sees the same.
     /// Called when everything is cleaned up.
     pub fn pass_on(self) -> u8 {
         #[cfg(unix)]

@@ -34,7 +34,7 @@ pub(super) struct Naming<'a> {
 /// Nothing was said about names.
 const USUAL_NAMES: Naming<'static> = Naming { mesh: mesh::SLUG, member: None };
 
-/// Finds or makes the mesh through whoever serves.
+/// Finds or makes the mesh through the process that serves.
 pub(super) fn mesh_of(
     candidate: &Candidate,
     env: &Env,

@@ -180,7 +180,7 @@ impl Store {
     pub fn note_holder(&self, kind: HolderKind, url: &str, outside_url: Option<&str>) -> std::io::Result<()> {
         let pid = std::process::id();
         // Only who was told to listens for other machines; that they are cut off since is for people to know.
-        // Whoever runs `up` has chosen anew.
+        // Anyone who runs `up` has chosen anew.
         let before = self.last_holder().filter(|_| kind != HolderKind::Up);
         let note = HolderNote {
             listen: before.as_ref().and_then(|note| note.listen.clone()),
@@ -209,7 +209,7 @@ impl Store {
         }
     }
 
-    /// This process ends in good order: whoever ran it knows that other machines are cut off.
+    /// This process ends in good order: the user who ran it knows that other machines are cut off.
     ///
     /// # Errors
     /// The note cannot be written.
@@ -245,7 +245,7 @@ impl Store {
         self.dir.join("up.json")
     }
 
-    /// The lock of whoever serves.
+    /// The lock of the process that serves.
     pub fn lock_path(&self) -> PathBuf {
         self.dir.join("broker.lock")
     }

@@ -159,7 +159,7 @@ impl Drop for Candidate {
     }
 }
 
-/// Whoever serves the store and answers; `None` when no one does.
+/// The process that serves the store and answers; `None` when no one does.
 pub(super) fn answering(store: &Store) -> Option<HolderNote> {
     let note = store.holder()?;
     #[cfg(unix)]
@@ -196,7 +196,7 @@ fn run(plan: &Plan, stop: &CancellationToken, role: &watch::Sender<Role>) {
             }
             Err(error) => error,
         };
-        // Whoever runs a command is told by its answer; a session has only its log.
+        // Anyone who runs a command is told by its answer; a session has only its log.
         if plan.kind == super::store::HolderKind::Session {
             tracing::error!(%error, "this process cannot serve the local mesh");
         } else {

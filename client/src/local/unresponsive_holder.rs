@@ -6,7 +6,7 @@
 //! Only a `claudemesh` process of this user that is seen to hold the lock at this moment is ever ended, by a handle that cannot
 //! come to mean another process.
 //!
-//! Called by whoever finds that the holder does not answer; no one looks while it does.
+//! Called by anyone who finds that the holder does not answer; no one looks while it does.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -151,7 +151,7 @@ fn ask(mut stream: impl Read + Write) -> io::Result<()> {
     if &head == b"HTTP/" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Connects without waiting: whoever hangs takes no one off its queue, and a full queue would hold us, too.
+/// Connects without waiting: anyone who hangs takes no one off its queue, and a full queue would hold us, too.
 ///
 /// # Errors
 /// `WouldBlock` when the queue is full; else what the system says.

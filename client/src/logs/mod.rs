@@ -67,7 +67,7 @@ impl LogFile {
     /// Adds text that ends with a line end.
     ///
     /// # Errors
-    /// What the system says; whoever logs goes on without.
+    /// What the system says; anyone who logs goes on without.
     pub fn append(&self, text: &[u8]) -> io::Result<()> {
         let mut file = match self.open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -45,7 +45,7 @@ impl Words {
     }
 }
 
-/// The instructions of a session: who it is, how to answer, whom to trust, how to ask; then the rest.
+/// The instructions of a session: who it is, how to answer, who is trusted, how to ask; then the rest.
 pub fn text(name: &str, role: Option<&str>, meshes: &[String], mode: MessageMode, surface: Surface) -> String {
     let name = harmless_value(&name.chars().take(64).collect::<String>());
     let role = role.map(|role| format!(", role {}", harmless_value(&role.chars().take(64).collect::<String>())));

@@ -128,7 +128,7 @@ struct Status {
     file: String,
     installed: bool,
     running: bool,
-    /// Process of the `up` of this machine, whoever started it.
+    /// Process of the `up` of this machine, no matter who started it.
     pid: Option<u32>,
     url: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! From the joined meshes to connections: which ones this session uses, and as whom.
+//! From the joined meshes to connections: which ones this session uses, and who it is there.
 
 use std::sync::{Arc, PoisonError};
 

@@ -198,7 +198,7 @@ impl Loud {
         over.map(|(sender, _)| sender.clone()).collect()
     }
 
-    /// How many messages may be shown together so that no sender comes over the limit, whoever of them wrote them.
+    /// How many messages may be shown together so that no sender comes over the limit, no matter which of them wrote them.
     fn room(&self) -> usize {
         let most = self.heard.values().map(VecDeque::len).filter(|count| *count < SENDER_PER_MINUTE).max();
         SENDER_PER_MINUTE - most.unwrap_or(0)

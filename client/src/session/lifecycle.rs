@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// Why the model must not stop yet: questions that wait for an answer, and those of them that no route has shown before.
-    /// Each may do so twice; then whoever asked is told that the session has stopped over it.
+    /// Each may do so twice; then the asker is told that the session has stopped over it.
     pub async fn questions_before_stop(&self) -> Option<(String, Vec<UnconfirmedDelivery>)> {
         let stopping = self.questions(|mail| mail.block_for_questions(crate::clock::now_ms())).await;
         let (mut list, mut shown) = (vec![], vec![]);

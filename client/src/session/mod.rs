@@ -382,7 +382,7 @@ impl Session {
         let _ = tokio::time::timeout(SHOWING_PATIENCE, self.showing.wait()).await;
         self.socket_closed().await;
         futures_util::future::join_all(self.meshes().iter().map(|bound| bound.connection.close())).await;
-        // Last, so that our own goodbyes arrive. The others come over to whoever is next.
+        // Last, so that our own goodbyes arrive. The others come over to the next one.
         if let Some(candidate) = self.local.lock().await.take() {
             candidate.leave().await;
         }

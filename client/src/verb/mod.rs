@@ -1,4 +1,4 @@
-//! What makes a verb of the command line: its arguments (help and examples are their doc comment and `after_help`), whom it is
+//! What makes a verb of the command line: its arguments (help and examples are their doc comment and `after_help`), who it is
 //! for, what it does to the world, which fields its JSON has, and how it runs. Knows no verb; `cli/verbs.rs` lists them.
 
 use std::process;
@@ -70,7 +70,7 @@ macro_rules! verbs {
         $vis enum $name { $($verb($args)),+ }
 
         impl $name {
-            /// Whom each verb is for, in the order of the list.
+            /// Who each verb is for, in the order of the list.
             $vis const AUDIENCES: &'static [$crate::verb::Audience] = &[$(<$args as $crate::verb::Verb>::AUDIENCE),+];
         }
 

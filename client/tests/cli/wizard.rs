@@ -188,7 +188,7 @@ fn the_interrupt_key_is_not_doubled() {
     assert!(terminal.is_cooked());
 }
 
-/// A signal in the middle of a question: the terminal is as before, and whoever started us sees the signal.
+/// A signal in the middle of a question: the terminal is as before, and anyone who started us sees the signal.
 #[test]
 fn a_killed_wizard_leaves_the_terminal_as_it_was() {
     use rustix::process::{Pid, Signal, kill_process};

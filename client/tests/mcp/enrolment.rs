@@ -1,4 +1,4 @@
-//! Joining and making meshes on a bad day: whoever dies between the broker's answer and the config, or does it twice at once.
+//! Joining and making meshes on a bad day: anyone who dies between the broker's answer and the config, or does it twice at once.
 
 use std::process::{Command, Stdio};
 
@@ -16,7 +16,7 @@ fn long_config(person: &CommandLine) -> Result<()> {
     Ok(())
 }
 
-/// The program as on a disk on which only short files find room: the system ends whoever writes a longer one.
+/// The program as on a disk on which only short files find room: the system ends anyone who writes a longer one.
 fn with_little_room(person: &CommandLine, args: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -c 0; ulimit -f 4; exec \"$0\" \"$@\""]).arg(&person.binary).args(args);

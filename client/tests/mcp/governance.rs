@@ -135,7 +135,7 @@ async fn a_log_that_does_not_extend_the_head_seen_before_is_cried_out() -> Resul
     Ok(())
 }
 
-/// The log of a broker loses its end while no one looks: whoever was connected before says so at the next welcome.
+/// The log of a broker loses its end while no one looks: anyone who was connected before says so at the next welcome.
 #[tokio::test]
 async fn a_broker_whose_log_was_cut_is_found_out_at_the_next_welcome() -> Result<()> {
     use diesel::prelude::*;

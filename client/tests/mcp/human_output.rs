@@ -196,7 +196,7 @@ async fn rows_of_several_meshes_are_rows_and_failures_are_none() -> Result<()> {
 #[tokio::test]
 async fn up_says_who_has_the_usual_port() -> Result<()> {
     let person = program()?;
-    // Another test may have it for a moment; whoever keeps it for longer is as good as this process.
+    // Another test may have it for a moment; anyone who keeps it for longer is as good as this process.
     let bind = async || Ok(std::net::TcpListener::bind("127.0.0.1:7900").ok());
     let _taken = wait::until("the port is free", PATIENCE / 2, bind).await.ok();
     let mut up = tokio::process::Command::from(person.command(&["up"]));

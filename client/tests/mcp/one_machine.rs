@@ -209,7 +209,7 @@ async fn when_the_one_that_listened_for_other_machines_dies_people_are_told() ->
     let report: Value = serde_json::from_slice(&person.run(&["doctor", "--no-loopback", "--json"])?.stdout)?;
     let row = report["checks"].as_array().into_iter().flatten().find(|row| row["name"] == "listening").cloned();
     assert_eq!(row.context("a row")?["fix"], fix);
-    // Whoever listens again mends it; one that ends in good order leaves nothing to say.
+    // Anyone who listens again mends it; one that ends in good order leaves nothing to say.
     drop(up);
     let again = Up::start(&person, &[])?;
     assert_eq!(person.json(&["list", "--json"])?[0]["lostOutsideUrl"], Value::Null);

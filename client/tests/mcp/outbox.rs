@@ -1,4 +1,4 @@
-//! Messages that are queued on this machine while the broker is away, and arrive once, whoever is killed meanwhile.
+//! Messages that are queued on this machine while the broker is away, and arrive once, no matter which process is killed meanwhile.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -48,7 +48,7 @@ async fn the_inbox_marks_what_it_has_printed() -> Result<()> {
     Ok(())
 }
 
-/// Sessions whose channel shows nothing: what comes waits for whoever asks.
+/// Sessions whose channel shows nothing: what comes waits for anyone who asks.
 async fn quiet(team: &Team) -> Result<Host> {
     let mut options = options(&team.bob, "bob-1", "BobS");
     options.args.extend(["--message-mode".into(), "off".into()]);

@@ -94,7 +94,7 @@ fn decision(answer: &Value) -> &Value {
     &answer["hookSpecificOutput"]["decision"]
 }
 
-/// Whoever holds a member's files and writes what the program would not.
+/// Anyone who holds a member's files and writes what the program would not.
 async fn rogue(person: &CommandLine) -> Result<(Connection, SecretKey)> {
     let config = ConfigStore::at(person.config_dir()).load()?;
     let entry = config.meshes.first().context("a mesh")?;
@@ -308,7 +308,7 @@ async fn without_approvers_an_answer_in_time_or_a_log_the_dialog_decides() -> Re
 #[tokio::test]
 async fn the_hosts_own_relay_asks_the_same_people() -> Result<()> {
     let relay = Relay::start(1).await?;
-    // Not declared by whoever has named no one.
+    // Not declared by anyone who has named no one.
     assert!(!session(relay.ann(), "ann-1", "AnnS").await?.relays_permissions());
     let mut bob = session(relay.bob(), "bob-1", "BobS").await?;
     bob.ask_permission("abcde", "Bash", "make deploy").await?;

@@ -71,7 +71,7 @@ async fn long_texts_come_from_files_and_standard_input() -> Result<()> {
     assert!(child.wait()?.success());
     let read = team.bob.json(&["inbox", "--json"])?;
     assert_eq!(texts(&read), [long.trim_end_matches('\n'), "from a pipe"]);
-    // A text that looks like an option is not sent to whom the option names.
+    // A text that looks like an option is not sent to the name in the option.
     let wrong = team.ann.run(&["send", "Bob", "-test"])?;
     assert_eq!(wrong.status.code(), Some(3));
     assert!(stderr(&wrong).contains("send <to> -- -test"), "{}", stderr(&wrong));

@@ -125,7 +125,7 @@ async fn a_holder_killed_in_mid_conversation_loses_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Four sessions write to each other while whoever serves is killed again and again, at any moment of a takeover too. The seed of a
+/// Four sessions write to each other while the one that serves is killed again and again, at any moment of a takeover too. The seed of a
 /// failing run is in its output.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_kills_loses_nothing_doubles_nothing_and_keeps_the_order() -> Result<()> {

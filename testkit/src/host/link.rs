@@ -1,4 +1,4 @@
-//! The pipe to the server: frames out; frames in, each held against the rules and handed to whoever waits for it.
+//! The pipe to the server: frames out; frames in, each held against the rules and handed to the one that waits for it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ impl Link {
                 _ => self.state().breach(format!("not one JSON object per line: {}", String::from_utf8_lossy(&line))),
             }
         }
-        // Whoever still waits learns that nothing will come.
+        // Anyone who still waits learns that nothing will come.
         self.state().pending.clear();
     }
 

@@ -1,4 +1,4 @@
-//! Who sent what to whom, and whether it arrived once and in order.
+//! Who sent what to which recipient, and whether it arrived once and in order.
 
 /// Counts per sender and recipient.
 pub struct Ledger {

@@ -161,7 +161,7 @@ impl Trader {
         let now = self.run.micros();
         let local = self.sent_at.len();
         self.sent_at.push(now);
-        // The body is opaque to the broker: who, to whom, which, when; padded to the size of a sealed message.
+        // The body is opaque to the broker: sender, recipient, number, when; padded to the size of a sealed message.
         self.digits.clear();
         write!(self.digits, "{:06x}{target:06x}{number:08x}{now:016x}", self.sender).expect("a Vec takes every write");
         let body = self.digits.len();

@@ -53,7 +53,7 @@ pub(crate) struct DistArgs {
     test: bool,
 }
 
-/// What is made, for whom.
+/// What is made, and who it is for.
 struct Release {
     version: String,
     /// `x86_64-unknown-linux-gnu`

@@ -1,6 +1,6 @@
 //! The server backend: PostgreSQL through pooled connections, in plain or over TLS.
 //!
-//! The journal has a connection of its own. Once [`PostgresDb::fence`] was called it also holds the lock of the schema: whoever
+//! The journal has a connection of its own. Once [`PostgresDb::fence`] was called it also holds the lock of the schema: anyone who
 //! loses the lock (the server restarted, the connection broke) cannot write messages before it has it again.
 
 mod server;

@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL: whom to believe, and what went wrong, in words that do not change.
+//! TLS to PostgreSQL: who is believed, and what went wrong, in words that do not change.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::db::DbError;
 /// What a server has to prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Nothing: the line is encrypted, and whoever sits in the middle reads along.
+    /// Nothing: the line is encrypted, and anyone who sits in the middle reads along.
     Anyone,
     /// A certificate that one of the roots signed.
     Chain,

@@ -91,7 +91,7 @@ pub async fn load(db: &MeshDb, key: &PublicKey) -> Result<Option<SessionRecord>,
         .optional()?))
 }
 
-/// Sessions seen since a time, the latest first: whom a message may still wait for.
+/// Sessions seen since a time, the latest first: a message may still wait for them.
 ///
 /// # Errors
 /// Storage fails.

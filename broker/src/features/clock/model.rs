@@ -66,7 +66,7 @@ pub enum Act {
 pub struct NoClock;
 
 impl State {
-    /// The clock after an act at a moment (Unix milliseconds); `None` when there is none.
+    /// The clock after an act at a moment (Unix milliseconds); `None`: the mesh has no clock then.
     ///
     /// # Errors
     /// [`NoClock`]: there is none to pause, resume or stop.

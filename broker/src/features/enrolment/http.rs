@@ -275,7 +275,7 @@ async fn announce(state: &AppState, enrolled: &Enrolled) {
 fn count_attempt(state: &AppState, request: &HttpRequest) -> Result<(), Refusal> {
     let rate = state.config.effective_limits().enrol_per_minute;
     let address = client_address(request);
-    // Whoever sits at this machine owns the database anyway; scripts that enrol hundreds of peers run there.
+    // Anyone who sits at this machine owns the database anyway; scripts that enrol hundreds of peers run there.
     if address.is_loopback() {
         return Ok(());
     }

@@ -258,7 +258,7 @@ fn rename_session(cx: &mut MeshContext<'_>, rename: RenameSession) -> Result<Out
     }))
 }
 
-/// Refuses whom the mesh does not belong to.
+/// Refuses everyone but the owner.
 fn require_owner(cx: &MeshContext<'_>, what: &str) -> Result<Member, Refusal> {
     let own = cx.member()?.clone();
     if own.role == Role::Owner {

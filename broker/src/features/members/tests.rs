@@ -53,7 +53,7 @@ async fn a_renamed_member_is_found_by_both_names_for_a_day() {
         assert_eq!(meant.key(), key(1), "{name}");
     }
     assert!(events(&mesh).await.contains(&"member_changed".to_owned()));
-    // Whoever takes the old name is meant by it from then on.
+    // Anyone who takes the old name is meant by it from then on.
     let other = mesh.member("Ann", 3).await;
     assert_eq!(resolve_name(&mesh.core.roster, "Ann", None).unwrap().member(&mesh.core.roster), Some(&other));
     mesh.core.roster.member_mut(&other).unwrap().revoked_at_ms = Some(1);
@@ -216,7 +216,7 @@ async fn an_address_means_a_session_of_that_member_and_nobody_who_calls_itself_s
     let told: Vec<String> = refusal.candidates.iter().map(|one| one.address()).collect();
     assert_eq!(told, ["Bob/api", "Carl/api"]);
     assert!(refusal.candidates.iter().all(|one| one.cwd.as_deref() == Some("/api") && one.online));
-    // One that has ended makes nothing ambiguous, whoever it was.
+    // One that has ended makes nothing ambiguous, no matter whose it was.
     mesh.disconnect(old);
     assert_eq!(key_of(&mesh, "api"), Ok(key(14)));
     assert_eq!(key_of(&mesh, "Bob/api"), Ok(key(12)), "and is still meant by its address");

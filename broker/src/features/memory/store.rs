@@ -99,7 +99,7 @@ pub struct Stored {
     pub duplicate: bool,
 }
 
-/// Which memory to delete, and for whom.
+/// Which memory to delete, and who asks for it.
 #[derive(Clone, Debug)]
 pub struct Removal {
     /// Id, or the beginning of one.

@@ -188,7 +188,7 @@ pub(super) fn climb(
     Some(entry.key)
 }
 
-/// A reply refers to a message: whoever got it and answers has answered.
+/// A reply refers to a message: anyone who got it and answers has answered.
 pub(super) fn answered(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, id: &str, by: PublicKey) {
     let Ok(peer) = cx.asker() else { return };
     let member = peer.member.clone();

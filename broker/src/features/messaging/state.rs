@@ -45,7 +45,7 @@ pub struct UnsettledMessage {
     pub remaining: usize,
     /// Bytes of one push.
     pub frame_bytes: usize,
-    /// Whom the ack goes to; `None` once it was sent.
+    /// Who gets the ack; `None` once it was sent.
     pub reply: Option<ReplyTo>,
     /// Retries that came before the ack; each of them is answered.
     pub retries: Vec<ReplyTo>,
@@ -73,7 +73,7 @@ impl UnsettledMessage {
 pub struct AfterCommit {
     /// Storage is to be looked at from the beginning.
     pub look: bool,
-    /// `inbox_pull` requests: whom to answer, how many.
+    /// `inbox_pull` requests: who is answered, how many.
     pub pulls: Vec<(Option<ReplyTo>, u32)>,
 }
 

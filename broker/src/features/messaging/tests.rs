@@ -664,7 +664,7 @@ async fn come_and_go(steps: Vec<Coming>) {
             leave(&mut mesh, at);
         }
     }
-    // Whoever comes next has what no one had.
+    // Anyone who comes next has what no one had.
     let (last, frames) = mesh.peer(&bob, "bob", Some(99));
     for _ in 0..sent.len() + 2 {
         mesh.settle().await;

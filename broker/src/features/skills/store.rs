@@ -146,7 +146,7 @@ pub struct Shared {
     pub unchanged: bool,
 }
 
-/// Which skill to remove, and for whom.
+/// Which skill to remove, and who asks for it.
 #[derive(Clone, Debug)]
 pub struct Removal {
     /// Name.

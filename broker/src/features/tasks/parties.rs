@@ -108,7 +108,7 @@ pub(super) fn entry(cx: &MeshContext<'_>, task: &Task) -> Result<TaskEntry, Refu
     })
 }
 
-/// One whom a change concerns: a session, or all sessions of its member when it is not here.
+/// One that a change concerns: a session, or all sessions of its member when it is not here.
 #[derive(Clone, Debug, PartialEq)]
 struct Party {
     member: MemberId,
@@ -128,7 +128,7 @@ impl Party {
     }
 }
 
-/// Whom a change concerns, and what is told.
+/// Who is concerned by a change, and what is told.
 struct News {
     event: ServerMessage,
     parties: Vec<Party>,

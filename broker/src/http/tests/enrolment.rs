@@ -121,7 +121,7 @@ async fn a_large_body_is_refused() {
         let large = Call { body: body.clone(), ..call("POST", path) };
         assert_eq!(code(&send(&app, large).await), (413, "payload_too_large"), "{path}");
     }
-    // Whoever may sign is held to it, too; whoever signs nothing is not even read.
+    // Anyone who may sign is held to it, too; anyone who signs nothing is not even read.
     let owner = key();
     for (method, path) in [
         ("POST", "/mesh"),

@@ -68,7 +68,7 @@ impl Connection {
         .await
     }
 
-    /// Deletes a memory for good. Answers its whole id; `None` when there is none.
+    /// Deletes a memory for good. Answers its whole id; `None`: no memory has this id.
     ///
     /// # Errors
     /// What the broker says, or of the transport.

@@ -37,7 +37,7 @@ pub async fn trace_for(mailbox: &Mailbox, targets: &[String]) -> Trace {
         }
         Ok(newest)
     });
-    // An inbox that cannot be read is told by whoever shows messages; a new exchange is the modest choice.
+    // An inbox that cannot be read is reported where messages are shown; a new exchange is the modest choice.
     last.await.ok().flatten().map_or_else(new_trace, |message| next_hop(&message))
 }
 
@@ -71,7 +71,7 @@ pub async fn refer(
     found
 }
 
-/// Notes that a question was answered by an ordinary message, when that reached whoever asked.
+/// Notes that a question was answered by an ordinary message, when that reached the asker.
 pub async fn note_answered(mailbox: &Mailbox, question: Option<&Message>, outcomes: &[Outcome]) {
     let Some(question) = question.filter(|message| message.subtype.as_deref() == Some(QUESTION)) else { return };
     let reached = outcomes.iter().filter(|outcome| outcome.result.is_ok()).any(|outcome| {

@@ -67,7 +67,7 @@ pub struct Parcel {
 pub struct Step {
     /// Targets as they were written.
     pub targets: Vec<String>,
-    /// Whom it is sealed for; known from the first attempt on.
+    /// Who it is sealed for; known from the first attempt on.
     pub sealed_for: Option<PublicKey>,
     /// Id at the broker, once it has it.
     pub message_id: Option<String>,
@@ -353,7 +353,7 @@ pub async fn run(session: Arc<Session>, bound: JoinedMesh) {
     }
 }
 
-/// The note of queued messages that will never arrive: whoever queued them was told that they would.
+/// The note of queued messages that will never arrive: their sender was told that they would.
 fn undeliverable(outbox: &Outbox, failed: usize, mesh: &MeshTag) -> ChannelNote {
     let parcels = outbox.parcels();
     let newest = parcels.iter().rev().find_map(|parcel| Some((parcel.targets().join(","), parcel.failure()?)));

@@ -1,6 +1,6 @@
 //! The asking end: one question to the approvers of every mesh, and the wait for its end.
 //!
-//! Whoever drops the future withdraws the question: a hook that hangs up has its answer already. Without a word that can
+//! Anyone who drops the future withdraws the question: a hook that hangs up has its answer already. Without a word that can
 //! be proved and written down the answer is always "no one has decided", and the host's own dialog goes on.
 
 use std::sync::Arc;
@@ -128,7 +128,7 @@ pub async fn ask(session: &Arc<Session>, call: Call) -> Ended {
 fn place(bound: JoinedMesh, rules: &Rules) -> Option<Place> {
     let MeshRules { approvers, quorum, .. } = rules.of(&bound.tag.id)?;
     let own = bound.connection.identity().member.public();
-    // Whoever runs as this user could answer itself.
+    // Anyone who runs as this user could answer itself.
     let approvers: Vec<PublicKey> = approvers.iter().copied().filter(|key| *key != own).collect();
     let enough = usize::try_from(*quorum).is_ok_and(|quorum| quorum <= approvers.len());
     let expires = rules.of(&bound.tag.id)?.expires();

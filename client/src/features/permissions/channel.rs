@@ -16,7 +16,7 @@ use crate::config::ConfigStore;
 use crate::session::Session;
 
 /// The capability that tells the host that we relay. Declared only when someone may decide: the host shows every question
-/// to whoever declares it.
+/// to anyone who declares it.
 pub const CAPABILITY: &str = "claude/channel/permission";
 /// How long the first notification waits for the hook of the same call. The host starts both at once.
 const HOOK_PATIENCE: Duration = Duration::from_secs(2);

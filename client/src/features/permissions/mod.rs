@@ -41,7 +41,7 @@ impl Intercept for Words {
 /// fault is logged; what was not taken is found by the next call.
 pub async fn settle(session: &Session, bound: &JoinedMesh) {
     let (requests, store, bound) = (session.permissions.clone(), session.store().clone(), bound.clone());
-    // A task of its own: an answer that was taken is counted even when whoever called is gone meanwhile.
+    // A task of its own: an answer that was taken is counted even when the caller is gone meanwhile.
     let settling = tokio::spawn(async move { pending_requests::settle(&requests, &store, &bound).await });
     if let Err(error) = settling.await {
         tracing::error!(%error, "permission answers were not counted");

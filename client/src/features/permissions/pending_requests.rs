@@ -1,4 +1,4 @@
-//! The open questions of one session: where answers are counted and whoever waits hears of the end.
+//! The open questions of one session: where answers are counted and anyone who waits hears of the end.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

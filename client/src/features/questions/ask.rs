@@ -132,7 +132,7 @@ pub struct Rejected {
     pub reason: String,
     /// In words.
     pub message: String,
-    /// Whom the name may mean.
+    /// Who the name may mean.
     pub candidates: Vec<Candidate>,
     /// When to try again.
     pub retry_after_ms: Option<u64>,

@@ -1,7 +1,7 @@
 //! Questions that wait for their answer.
 //!
 //! A question is a direct message with the subtype `question`, its answer a message that refers to it. `text` is what
-//! hooks show of them, `wait` hands answers to whoever waits in this process, `ask` and `reply` send for the tools and for
+//! hooks show of them, `wait` hands answers to anyone who waits in this process, `ask` and `reply` send for the tools and for
 //! the shell.
 
 use crate::inbox::InboxError;

@@ -1,4 +1,4 @@
-//! Answering a question, once, so that whoever asked gets it: the asking session, else any session of its member. Saying that
+//! Answering a question, once, so that the asker gets it: the asking session, else any session of its member. Saying that
 //! there will be no answer goes the same way.
 
 use claudemesh_protocol::error::ErrorCode;
@@ -115,7 +115,7 @@ pub async fn reply(
     Ok(sent?)
 }
 
-/// Tells the asker that a session stopped over its question. The question stays as it is: whoever returns may answer it.
+/// Tells the asker that a session stopped over its question. The question stays as it is: anyone who returns may answer it.
 ///
 /// # Errors
 /// [`ReplyError`]; the asker then waits until its time is over.

@@ -25,7 +25,7 @@ pub const SELF: &str = "self";
 /// Entries that are asked for at once.
 const PAGE: u32 = 200;
 
-/// What is to be sent, to whom and when.
+/// What is to be sent, who gets it and when.
 #[derive(Clone, Debug, Default)]
 pub struct Order {
     /// A name, key, `@group`, `#topic`, `*`, or [`SELF`].
@@ -42,7 +42,7 @@ pub struct Order {
     pub clock: Option<ScheduleClock>,
 }
 
-/// Whom a scheduled text is for.
+/// Who a scheduled text is for.
 struct Address {
     to: TargetField,
     /// The key that it is sealed for; `None`: an audience, which the broker has to reach.
@@ -57,7 +57,7 @@ struct Address {
 pub struct Scheduled {
     /// The broker's word.
     pub ack: ScheduledAck,
-    /// Whom it is for, in words.
+    /// Who it is for, in words.
     pub to: String,
 }
 
@@ -214,7 +214,7 @@ impl Connection {
         }
     }
 
-    /// Whom a target means at the time of the message: a session that is here now may be gone by then, so its member is meant. On a
+    /// Who a target means at the time of the message: a session that is here now may be gone by then, so its member is meant. On a
     /// mesh of this machine all sessions are one member, and there the session is.
     async fn address(&self, to: Option<&str>) -> Result<Address, ConnectionError> {
         let own = self.identity().member.public();
@@ -246,7 +246,7 @@ impl Connection {
         Ok(of_key(key, shown))
     }
 
-    /// Whom an entry is for.
+    /// Who an entry is for.
     fn address_of(entry: &ScheduledEntry) -> Address {
         let sealed_for = match entry.to.parts() {
             [only] if entry.ciphertext.is_some() => PublicKey::parse(only),
@@ -307,7 +307,7 @@ fn short(id: &ScheduleId) -> String {
     id.as_str().chars().take(8).collect()
 }
 
-/// Whom an entry is for, in words: `self`, the beginning of a key, or what stands there.
+/// Who an entry is for, in words: `self`, the beginning of a key, or what stands there.
 fn target_words(entry: &ScheduledEntry, own: &PublicKey) -> String {
     let word = |part: &String| match PublicKey::parse(part) {
         Some(key) if key == *own => SELF.to_owned(),

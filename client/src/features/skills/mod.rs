@@ -31,7 +31,7 @@ impl Connection {
         self.request(skill).await
     }
 
-    /// A skill with its newest text or that of a version; `None` when there is none.
+    /// A skill with its newest text or that of a version; `None`: the mesh has no such skill or version.
     ///
     /// # Errors
     /// What the broker says, or of the transport.

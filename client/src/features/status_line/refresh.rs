@@ -103,7 +103,7 @@ async fn next_mail(mail: &mut Option<broadcast::Receiver<Stored>>) -> bool {
 }
 
 /// How many peers are connected, and how many there are with the people who are away. A session that has ended is no one who
-/// could come back, so whoever has one that is connected is not counted as away.
+/// could come back, so anyone who has one that is connected is not counted as away.
 fn count(peers: &[Peer]) -> (usize, usize) {
     let online: Vec<&Peer> = peers.iter().filter(|peer| peer.online).collect();
     let mut away: Vec<_> = peers.iter().map(|peer| peer.member_pubkey).collect();

@@ -46,7 +46,7 @@ impl Answer {
             }
             session.count_in(handed.seqs.len());
             let (connection, ids, route) = (handed.bound.connection.clone(), handed.message_ids.clone(), handed.route);
-            // Whoever hears of this step may fire the hook that proves the next one: it must find the messages here.
+            // Anyone who hears of this step may fire the hook that proves the next one: it must find the messages here.
             session.routes.handed(handed);
             connection.acknowledge(ids, Stage::Handed, route);
         }
@@ -138,7 +138,7 @@ async fn stop(session: &Arc<Session>, hook: &Hook) -> Answer {
     }
     let may_block = {
         let mut state = session.routes.state();
-        // Whoever can be woken is not kept from stopping.
+        // Anyone who can be woken is not kept from stopping.
         let closed = !state.wakes && !state.channel.is_open() && state.monitor.is_none();
         if !hook.stop_hook_active {
             state.stop_blocks = 0;
@@ -253,7 +253,7 @@ async fn frame_of(
     });
     let (framed, claimed) = framed.await?;
     let shown = &claimed[..framed.shown];
-    // The host shows its user that something came, and not of whom.
+    // The host shows its user that something came, and not who wrote it.
     if matches!(route, REWAKE | STOP | HOOK) {
         for message in shown {
             let who = format!("{} ({})", clean(&message.from_name()), bound.tag.slug);

@@ -53,7 +53,7 @@ pub const QUESTION: &str = "question";
 const TURN_SILENCE: Duration = Duration::from_secs(60);
 /// Texts that are kept until something confirms them.
 const MAX_UNCONFIRMED: usize = 1_000;
-/// How long whoever prints may take to say that it has.
+/// How long a process that prints may take to say that it has.
 pub const PRINT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the channel stands.
@@ -101,7 +101,7 @@ pub struct WakeText {
     pub printed: oneshot::Sender<()>,
 }
 
-/// Whoever can show a text to the session: a waiting hook (once) or a monitor.
+/// Anyone who can show a text to the session: a waiting hook (once) or a monitor.
 pub type WakeTarget = mpsc::Sender<WakeText>;
 
 /// The way to take for messages that have come.
@@ -461,7 +461,7 @@ impl State {
     }
 }
 
-/// Gives a text to whoever prints; `true` once it is printed.
+/// Gives a text to a process that prints; `true` once it is printed.
 pub async fn wake_with(target: &WakeTarget, text: String) -> bool {
     let (printed, done) = oneshot::channel();
     if target.send(WakeText { text, printed }).await.is_err() {

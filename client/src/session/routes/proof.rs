@@ -172,7 +172,7 @@ pub async fn confirm(handed: &UnconfirmedDelivery) {
     if let Err(error) = noted.await {
         tracing::warn!(mesh.slug = handed.bound.tag.slug, %error, "the inbox does not know what was seen");
     }
-    // Last: whoever hears of it may end us.
+    // Last: anyone who hears of it may end us.
     handed.bound.connection.acknowledge(handed.message_ids.clone(), Stage::Seen, handed.route);
 }
 

@@ -103,7 +103,7 @@ impl ScheduleState {
 /// `bound`, `rate_limited`, `forbidden`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// As `targetSpec` of `send`, at most [`limits::MAX_TARGETS`]. Names mean whom they mean when the message is sent.
+    /// As `targetSpec` of `send`, at most [`limits::MAX_TARGETS`]. Who a name means is decided when the message is sent.
     pub to: TargetField,
     /// The text, for a message that the broker can read. Absent: `ciphertext` is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,7 +198,7 @@ pub struct ListScheduled {
 pub struct ScheduledEntry {
     /// Its id.
     pub id: ScheduleId,
-    /// Whom it is for.
+    /// Who it is for.
     #[cfg_attr(feature = "schema", schemars(with = "Targets"))]
     pub to: TargetField,
     /// The text; empty when it is sealed.

@@ -94,7 +94,7 @@ fn left_keys(memory: &MessagingMemory, roster: &Roster, at: PeerHandle) -> Vec<P
     left.filter(|key| **key != peer.key() && **key != peer.member_key).copied().take(MAX_LEFT).collect()
 }
 
-/// Longest read; shorter than the deadline of work, so that whoever waits for it learns of a failure.
+/// Longest read; shorter than the deadline of work, so that anyone who waits for it learns of a failure.
 const STORAGE_DEADLINE: Duration = Duration::from_secs(10);
 
 async fn in_time<T>(storage: impl Future<Output = Result<T, DbError>>) -> Result<T, Refusal> {

@@ -1,6 +1,6 @@
 //! Between the mesh and the journal: batches, commits, backlogs.
 //!
-//! A message is pushed to whoever is there at once and collected for the journal. A delivery that is acknowledged before
+//! A message is pushed to everyone who is there at once and collected for the journal. A delivery that is acknowledged before
 //! its batch is handed over needs no row. What cannot be pushed (recipient away, busy, window full) is read back from
 //! storage when the recipient is ready, in order, and only up to what is committed.
 

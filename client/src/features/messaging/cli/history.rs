@@ -1,5 +1,5 @@
 //! `sent`, `history` and `export`: what was written and received on this machine, in one order. No broker is needed for it, except to
-//! find out whom a name means that has not been here.
+//! find out who a name means that has not been here.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! `audit.log`: what was asked, answered and decided. JSON lines, 0600, only ever added to.
 //!
 //! Each record has the SHA-256 of the line before it and a signature of the own member key of its mesh, so a record that
-//! was changed, removed or put in between is found. The end of the log can be cut off by whoever may write the file; no
+//! was changed, removed or put in between is found. The end of the log can be cut off by anyone who may write the file; no
 //! log on one machine can prevent that, and approvers keep records of their own answers.
 //!
 //! Several processes write: one at a time, under a lock, synced before anything is decided on it. A file that has grown is
