@@ -164,6 +164,19 @@ impl Directory {
         result.await.ok()
     }
 
+    /// Runs a read or change inside a mesh, which is loaded if it sleeps.
+    ///
+    /// # Errors
+    /// Those of [`Directory::get`], or the mesh ended meanwhile.
+    pub async fn with<T: Send + 'static>(
+        &self,
+        id: &MeshId,
+        run: impl FnOnce(&mut Core, &mut Features) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.get(id).await?;
+        self.with_loaded(id, run).await.ok_or_else(|| ErrorCode::Busy.into())
+    }
+
     /// Runs a request of someone without a socket, as a frame is run: in the mesh, which is loaded if it sleeps, with the same
     /// capability check, quotas and audit entries. A silent request is confirmed.
     ///

@@ -12,6 +12,7 @@ use claudemesh_protocol::features::members::{
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
 use claudemesh_protocol::time::iso;
 
+use super::RENAMES_PER_MINUTE;
 use crate::db::members::{self as store, Member, MemberPatch, Role};
 use crate::http::caller::Caller;
 use crate::http::{AppState, State, fields, to_the_end};
@@ -42,6 +43,9 @@ async fn patch(state: State, path: web::Path<(String, String)>, caller: Caller) 
     let target = target.filter(|member| member.revoked_at_ms.is_none()).ok_or_else(unknown)?;
     allow_patch(&caller, &target, &asked)?;
     let (patch, changes) = checked(&asked, &target)?;
+    if patch.display_name.as_ref().is_some_and(|name| *name != target.display_name) {
+        count_renaming(&state, &caller).await?;
+    }
     to_the_end(async move {
         let storage = state.storage(&caller.mesh.id);
         let by = caller.by(state.clock.now_ms());
@@ -51,6 +55,15 @@ async fn patch(state: State, path: web::Path<(String, String)>, caller: Caller) 
         Ok(HttpResponse::Ok().json(MemberPatched { ok: true, member: view(edited, &sessions), changes }))
     })
     .await
+}
+
+/// Counts with those that are asked for over frames: one bound for both ways.
+async fn count_renaming(state: &AppState, caller: &Caller) -> Result<(), Refusal> {
+    let own = caller.member.id.clone();
+    let counted = state.directory.with(&caller.mesh.id, move |core, _| {
+        core.rates.count(&core.limits.quotas, &RENAMES_PER_MINUTE, Some(&own), core.clock.mono_ms())
+    });
+    counted.await?
 }
 
 /// Only the owner gives roles. Members with `canManageMembers` edit others up to their own role, and every field of themselves;

@@ -76,6 +76,36 @@ async fn a_member_that_may_manage_members_edits_members_and_no_admins() {
 }
 
 #[actix_rt::test]
+async fn renamings_over_http_and_over_frames_share_one_bound() {
+    use claudemesh_protocol::features::members::RenameMember;
+
+    use crate::mesh::principal::Principal;
+
+    let bench = bench(|_| {}).await;
+    let app = app!(bench);
+    let team = team(&app, "team").await;
+    let (bob, row) = enrol(&app, &team, "member").await;
+    let path = format!("/mesh/{}/member/{}", team.id, row.member_id);
+    let patch = async |change: serde_json::Value| send(&app, call("PATCH", path.clone()).json(&change).by(&bob)).await;
+    let over_frames = async |name: &str| {
+        let from = Principal::Member(row.member_id.clone());
+        let rename = RenameMember { name: name.into(), member: None };
+        bench.state.directory.request(&team.id.clone(), from, rename).await.map_err(|refusal| refusal.code)
+    };
+    for number in 0..3 {
+        assert_eq!(patch(json!({"displayName": format!("Robert {number}")})).await.0, 200);
+        over_frames(&format!("Bob {number}")).await.unwrap();
+    }
+    let refused = patch(json!({"displayName": "Rob"})).await;
+    assert_eq!(code(&refused), (429, "rate_limited"), "{}", refused.1);
+    assert_eq!(over_frames("Rob").await, Err(ErrorCode::RateLimited));
+    // What is no other name does not count, and neither do the names that others give themselves.
+    assert_eq!(patch(json!({"displayName": "Bob 2", "roleTag": "ops"})).await.0, 200);
+    let by_owner = call("PATCH", path.clone()).json(&json!({"displayName": "Rob"})).by(&team.owner);
+    assert_eq!(send(&app, by_owner).await.0, 200);
+}
+
+#[actix_rt::test]
 async fn the_policy_limits_what_members_change_of_themselves() {
     let bench = bench(|_| {}).await;
     let app = app!(bench);
