@@ -269,6 +269,38 @@ broker_suite! {
         Ok(())
     }
 
+    async fn no_minute_is_left_out_when_the_clock_of_the_mesh_goes_on_by_several_at_once(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut ann = broker.join(&mesh.member("alice")?).await?;
+        let set = json!({"type": "set_clock", "speed": 100, "sim_time": "2030-01-01T09:00:00Z"});
+        ann.call(set, "clock_status").await?;
+        for misfire in ["all", "fire_once", "skip"] {
+            let entry = cron("alice", misfire, "* * * * *", json!({"clock": "mesh", "misfire": misfire}));
+            schedule(&mut ann, entry).await?;
+        }
+        let mut due = claudemesh_protocol::time::parse_iso("2030-01-01T09:01:00Z").context("a time")?;
+        // Sent and missed so far: of all, of fire_once, of skip.
+        let mut expected = [(0, 0); 3];
+        for ticks in [1, 2, 3, 1] {
+            broker.advance(Duration::from_millis(600 * ticks));
+            due += i64::try_from(ticks)? * 60_000;
+            let late = u64::from(ticks > 1);
+            let more = [(ticks, 0), (1, ticks - 1), (1 - late, ticks * late)];
+            expected.iter_mut().zip(more).for_each(|(all, (sent, missed))| *all = (all.0 + sent, all.1 + missed));
+            let rows = until(&mut ann, |rows| rows.iter().all(|row| row["deliverAt"] == due)).await?;
+            for (misfire, (sent, missed)) in ["all", "fire_once", "skip"].into_iter().zip(expected) {
+                let row = rows.iter().find(|row| row["misfire"] == misfire).context("an entry")?;
+                let counts = (row["firedCount"].as_u64(), row["missedCount"].as_u64().unwrap_or(0));
+                assert_eq!(counts, (Some(sent), missed), "{misfire} after {ticks} ticks: {row}");
+            }
+        }
+        let came = texts(&mut ann).await?;
+        let count = |text: &str| came.iter().filter(|one| *one == text).count();
+        assert_eq!(["all", "fire_once", "skip"].map(count), expected.map(|(sent, _)| sent as usize));
+        Ok(())
+    }
+
     async fn bad_input_is_refused_with_its_code_and_nothing_is_stored(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

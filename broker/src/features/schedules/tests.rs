@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use claudemesh_protocol::features::clock::{SetClock, Speed};
 use claudemesh_protocol::features::schedules::{ListScheduled, Schedule, ScheduleState};
 use claudemesh_protocol::target::TargetField;
 use serde_json::{Value, json};
@@ -119,32 +118,4 @@ async fn a_recipient_who_is_gone_ends_an_entry_with_the_reason_and_a_recurring_o
     };
     assert_eq!(state(false), (json!(ScheduleState::Failed), true), "{list:?}");
     assert_eq!(state(true), (json!(ScheduleState::Active), true), "{list:?}");
-}
-
-#[actix_rt::test]
-async fn no_minute_is_left_out_when_the_clock_of_the_mesh_goes_on_by_several_at_once() {
-    for (ticks, misfire, sent) in
-        [(1, Misfire::All, 1), (2, Misfire::All, 2), (3, Misfire::All, 3), (2, Misfire::FireOnce, 1)]
-    {
-        let mut mesh = TestMesh::new().await;
-        let alice = mesh.member("alice", 1).await;
-        let (_, here) = mesh.peer(&alice, "alice", Some(11));
-        let set = SetClock { speed: Some(Speed::of(100.0)), sim_time: Some("2030-01-01T00:00:00.000Z".into()) };
-        mesh.ask_for(&alice, set).await.unwrap();
-        let every_minute = Schedule {
-            cron: Some("* * * * *".into()),
-            clock: Some(ScheduleClock::Mesh),
-            misfire: Some(misfire),
-            ..to("alice", 0)
-        };
-        let first = schedule(&mut mesh, &alice, every_minute).await["deliverAt"].as_i64().unwrap();
-        mesh.advance(Duration::from_millis(600 * ticks));
-        mesh.settle().await;
-        let row = listed(&mut mesh, &alice).await.remove(0);
-        let next = first + i64::try_from(ticks).unwrap() * MINUTE_MS;
-        let missed = ticks - sent;
-        let told = (row["deliverAt"].as_i64(), row["firedCount"].as_u64(), row["missedCount"].as_u64().unwrap_or(0));
-        assert_eq!(told, (Some(next), Some(sent), missed), "{ticks} ticks, {misfire:?}");
-        assert_eq!(TestMesh::take(&here, "push").iter().filter(|push| push["event"].is_null()).count() as u64, sent);
-    }
 }
