@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 #[cfg(feature = "local-broker")]
-use super::cli::UpArgs;
+use super::cli::{UpArgs, you_are};
 use super::store::Store;
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
@@ -68,12 +68,13 @@ pub(super) fn detach(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> 
     let text = |name: &str| clean(answer[name].as_str().unwrap_or_default()).into_owned();
     cx.out.answer(&answer, |out| {
         format!(
-            "{} mesh {} is up in the background (process {}), on {}\n  join it    claudemesh join {} --name <name>\n  \
+            "{} mesh {} is up in the background (process {}), on {}\n{}  join it    claudemesh join {} --name <name>\n  \
              log        claudemesh logs broker --follow\n  end it     claudemesh down\n",
             out.tick(),
             text("mesh"),
             child.id(),
             text("listening"),
+            you_are(&text("name"), args.name.as_deref(), &text("mesh")),
             text("invite"),
         )
     })?;

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::store::HolderNote;
 use crate::context::Context;
+#[cfg(feature = "local-broker")]
+use crate::output::clean;
 use crate::verb::{Effect, Ran, Shape, Verb};
 
 /// Start a mesh on this machine: broker, mesh and an invite, nothing else needed.
@@ -32,7 +34,7 @@ pub struct UpArgs {
     /// Where the broker keeps its data [default: `broker` in the config folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Your name in the mesh.
+    /// Your name in a mesh that is new. One that is there keeps yours; `claudemesh rename member` changes it.
     #[arg(long)]
     pub name: Option<String>,
 }
@@ -46,6 +48,8 @@ pub(super) struct Up {
     pub(super) listening: String,
     pub(super) mesh: String,
     pub(super) mesh_id: MeshId,
+    /// Name of your member in it.
+    pub(super) name: String,
     pub(super) broker_url: String,
     /// A link to join with.
     pub(super) invite: String,
@@ -54,6 +58,21 @@ pub(super) struct Up {
     /// Whether this process serves; else it stands by for the holder.
     pub(super) serving: bool,
     pub(super) holder: Option<HolderNote>,
+}
+
+/// The line of the answer that says who one is, and what gives a member that is there another name.
+#[cfg(feature = "local-broker")]
+pub(super) fn you_are(name: &str, asked: Option<&str>, mesh: &str) -> String {
+    let shown = clean(name);
+    match asked.filter(|asked| *asked != name) {
+        Some(asked) => format!(
+            "  you are    {shown}; --name is for a mesh that is new, so the name stays\n             \
+             (`claudemesh rename member \"{}\" --mesh {}` changes it)\n",
+            clean(asked),
+            clean(mesh)
+        ),
+        None => format!("  you are    {shown}\n"),
+    }
 }
 
 impl Verb for UpArgs {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::cli::{Up, UpArgs};
+use super::cli::{Up, UpArgs, you_are};
 use super::ensure::Naming;
 use super::holder::{self, Plan, USUAL};
 use super::mesh::LocalMesh;
@@ -199,12 +199,16 @@ async fn run(
         cx.out.note("This mesh lives in a folder of its own and is gone when you press Ctrl-C.")?;
     }
     let slug = &local.entry.slug;
+    let members = enrolment::members(&local.entry)?;
+    let own = members.into_iter().find(|member| member.pubkey.to_hex() == local.entry.pubkey);
+    let name = own.map(|own| own.display_name).unwrap_or_default();
     let other = store.holder().filter(|_| !serving);
     let value = Up {
         ok: true,
         listening: listening.clone(),
         mesh: slug.clone(),
         mesh_id: local.entry.mesh_id.clone(),
+        name: name.clone(),
         broker_url: local.entry.broker_url.clone(),
         invite: invite.view.url.clone(),
         invite_expires_at: invite.view.expires_at.clone(),
@@ -214,13 +218,18 @@ async fn run(
     };
     cx.out.answer(&value, |out| {
         let join = format!("claudemesh join {} --name <name>", clean(&invite.view.url));
+        let end = match args.demo {
+            true => "Ctrl-C ends it and removes its folder with everything in it.",
+            false => "Ctrl-C ends it; messages that wait stay on disk.",
+        };
         format!(
-            "{} mesh {} is up{}\n\n  join it    {}\n             ({INVITE_USES} uses, 24 hours; more with `claudemesh invite`)\n  \
+            "{} mesh {} is up{}\n{}\n  join it    {}\n             ({INVITE_USES} uses, 24 hours; more with `claudemesh invite`)\n  \
              write      claudemesh send <name> \"hello\"\n  read       claudemesh inbox\n  with Claude Code\n             \
-             claudemesh install, then claudemesh launch --mesh {slug}\n\nCtrl-C ends it; messages that wait stay on disk.\n",
+             claudemesh install, then claudemesh launch --mesh {slug}\n\n{end}\n",
             out.tick(),
             out.paint(Style::Bold, slug),
             standing_by(other.as_ref()),
+            you_are(&name, names.member, slug),
             out.paint(Style::Bold, &join),
         )
     })?;

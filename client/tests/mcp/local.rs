@@ -27,7 +27,10 @@ impl Up {
     pub(super) fn start_plain(person: &CommandLine, args: &[&str]) -> Result<Self> {
         let mut all = vec!["up"];
         all.extend(args);
-        let mut child = person.command(&all).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let mut command = person.command(&all);
+        // What it makes for itself alone lies where a test can see it.
+        command.env("TMPDIR", person.home()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
         let mut text = String::new();
         while !text.contains("Ctrl-C ends it") {
@@ -78,10 +81,21 @@ fn up_serves_the_mesh_local_and_keeps_it() -> Result<()> {
     let twice = ann.run(&["up", "--listen", "127.0.0.1:0"])?;
     assert_eq!(twice.status.code(), Some(6), "{}", stderr(&twice));
     ann.json(&["send", "Bob", "survives", "--json"])?;
+    assert!(
+        up.text.contains("\n  you are    Ann\n") && up.text.ends_with("messages that wait stay on disk.\n"),
+        "{}",
+        up.text
+    );
     up.stop()?;
-    // The same mesh at another port; what waited still waits.
+    // The same mesh at another port; what waited still waits. The name of a member that is there stays, and that is said.
     let before = ann.json(&["list", "--json"])?;
-    let up = Up::start(&ann, &[])?;
+    let up = Up::start(&ann, &["--name", "Anna Bell"])?;
+    let told = "  you are    Ann; --name is for a mesh that is new, so the name stays\n             \
+                (`claudemesh rename member \"Anna Bell\" --mesh local` changes it)\n";
+    assert!(up.text.contains(told), "{}", up.text);
+    assert_eq!(ann.json(&["whoami", "--json"])?[0]["name"], "Ann");
+    ann.json(&["rename", "member", "Anna Bell", "--mesh", "local", "--json"])?;
+    assert_eq!(ann.json(&["whoami", "--json"])?[0]["name"], "Anna Bell");
     let after = ann.json(&["list", "--json"])?;
     assert_eq!((&before[0]["meshId"], &before[0]["slug"]), (&after[0]["meshId"], &json!("local")));
     assert_eq!(after.as_array().map(Vec::len), Some(1));
@@ -140,9 +154,19 @@ fn the_demo_leaves_nothing_behind() -> Result<()> {
     {
         assert!(up.text.contains(part), "{part}:\n{}", up.text);
     }
+    // Its last line is true of it, and not that of a mesh that stays.
+    assert!(up.text.ends_with("\nCtrl-C ends it and removes its folder with everything in it.\n"), "{}", up.text);
+    assert!(!up.text.contains("stay on disk"), "{}", up.text);
+    let folders = || -> Result<usize> {
+        let names = std::fs::read_dir(ann.home())?.map(|entry| Ok(entry?.file_name()));
+        let names: Vec<_> = names.collect::<std::io::Result<_>>()?;
+        Ok(names.iter().filter(|name| name.to_string_lossy().starts_with("claudemesh-demo-")).count())
+    };
+    assert_eq!(folders()?, 1, "it lives in a folder of its own");
     let link = up.text.split_whitespace().find(|word| word.contains("/i/")).context("a link")?.to_owned();
     program()?.json(&["join", &link, "--name", "Guest", "--json"])?;
     up.stop()?;
+    assert_eq!(folders()?, 0, "the folder is gone");
     assert_eq!(ann.json(&["list", "--json"])?, json!([]), "the user's own meshes are as before");
     assert!(!ann.config_dir().join("broker").exists());
     Ok(())
@@ -169,7 +193,11 @@ fn up_goes_on_in_the_background_until_down() -> Result<()> {
     let down = ["down", "--data-dir", folder, "--json"];
     // Whatever fails below, it ends.
     let seen = (|| {
-        assert_eq!((&started["ok"], &started["mesh"]), (&json!(true), &json!("desk")), "{started}");
+        assert_eq!(
+            (&started["ok"], &started["mesh"], &started["name"]),
+            (&json!(true), &json!("desk"), &json!("Ann")),
+            "{started}"
+        );
         assert!(started["pid"].as_u64().is_some_and(|pid| pid != u64::from(std::process::id())));
         assert_eq!(ann.json(&["info", "--json=slug,displayName"])?, json!({"slug": "desk", "displayName": "Ann"}));
         let twice = ann.run(&["up", "-d", "--listen", "127.0.0.1:0", "--data-dir", folder, "--json"])?;
