@@ -45,6 +45,31 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_message_to_a_session_that_has_ended_says_so_and_waits_for_its_key_alone(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut watcher = broker.join(&mesh.member("alice")?).await?;
+        let bob = mesh.member("bob")?;
+        let (one, two) = (bob.session("one"), bob.session("two"));
+        let ended = |ack: &Value| ack["recipients"][0]["ended"].as_bool();
+        broker.connect(&one).await?.close().await?;
+        until_away(&mut watcher, "bob").await?;
+        let ack = watcher.say(&one.pubkey(), "come back soon", json!({})).await?;
+        assert_eq!((&ack["queued"], ended(&ack)), (&json!(true), None), "it may come back: {ack}");
+        broker.pass(Duration::from_secs(91), &mut watcher).await?;
+        let ack = watcher.say(&one.pubkey(), "for this session", json!({})).await?;
+        assert_eq!((&ack["queued"], ended(&ack)), (&json!(true), Some(true)), "{ack}");
+        assert_eq!(ack["recipients"][0]["memberName"], "bob", "{ack}");
+        // Another session of the member does not get it, and what is for the member has not ended.
+        let mut other = broker.connect(&two).await?;
+        let ack = watcher.say(&bob.pubkey(), "for the member", json!({})).await?;
+        assert_eq!((ended(&ack), &ack["online"]), (None, &json!(1)), "{ack}");
+        assert_eq!(other.text().await?, "for the member");
+        let mut back = broker.connect(&one).await?;
+        assert_eq!([back.text().await?, back.text().await?], ["come back soon", "for this session"]);
+        Ok(())
+    }
+
     async fn a_return_within_the_grace_is_silent_and_keeps_the_presence(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

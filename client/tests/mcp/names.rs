@@ -1,9 +1,12 @@
 //! Names and owners, and groups of people, as a stranger meets them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::team::{Team, program, session, stderr, stdout, texts};
+use crate::in_process::Session;
+use crate::team::{Team, program, session, stderr, stdout, texts, until};
 
 fn peers_text(person: &claudemesh_testkit::cli::CommandLine) -> Result<String> {
     Ok(stdout(&person.run(&["peers"])?))
@@ -207,5 +210,35 @@ async fn a_member_is_in_a_group_without_a_session_and_while_it_is_away() -> Resu
         let refused = team.bob.run(&["group", "join", bad])?;
         assert_eq!(refused.status.code(), Some(3), "{bad:?}: {}", stderr(&refused));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_to_a_session_that_has_ended_names_the_member_that_can_be_reached() -> Result<()> {
+    // Shorter than the time by which two clocks may differ.
+    let team = Team::start_with(|config| config.connections.lease_seconds = 5).await?;
+    let bob = session(&team.bob, "bob-1", "tests").await?;
+    let before = team.ann.json(&["send", "tests", "before its end", "--json"])?;
+    assert_eq!((&before["sessionEnded"], &before["reachWith"]), (&json!(false), &Value::Null), "{before}");
+    bob.end().await?;
+    until("the session is gone", || {
+        let peers = team.ann.json(&["peers", "--json"])?;
+        Ok(peers.as_array().context("a list")?.is_empty().then_some(()))
+    })
+    .await?;
+    team.broker.advance(Duration::from_secs(6));
+    let sent = team.ann.json(&["send", "tests", "for the session", "--json"])?;
+    assert_eq!((&sent["sessionEnded"], &sent["reachWith"]), (&json!(true), &json!("Bob")), "{sent}");
+    assert_eq!((&sent["waiting"], &sent["recipients"][0]["ended"]), (&json!(1), &json!(true)), "{sent}");
+    let words = "this session has ended and gets the message only if it is resumed; `Bob` reaches the member";
+    let shown = stdout(&team.ann.run(&["send", "tests", "again"])?);
+    assert!(shown.contains(words), "{shown}");
+    let ann = Session::start(&team.ann, "AnnS").await?;
+    let answer = ann.call("send_message", json!({"to": "tests", "message": "from a tool"})).await?;
+    assert!(answer.text.contains(words), "{}", answer.text);
+    // As it says: the name reaches the member, and what was for the session does not.
+    let sent = team.ann.json(&["send", "Bob", "for Bob", "--json"])?;
+    assert_eq!((&sent["sessionEnded"], &sent["waiting"]), (&json!(false), &json!(1)), "{sent}");
+    assert_eq!(texts(&team.bob.json(&["inbox", "--json"])?), ["for Bob"]);
     Ok(())
 }

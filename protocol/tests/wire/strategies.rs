@@ -144,8 +144,8 @@ fn candidate() -> impl Strategy<Value = Candidate> {
 }
 
 fn recipient() -> impl Strategy<Value = RecipientState> {
-    (text(), of(text()), key(), any::<bool>(), of(status()), of(text()), any::<u32>()).prop_map(
-        |(name, member_name, pubkey, online, status, last_seen_at, waiting)| RecipientState {
+    (text(), of(text()), key(), any::<bool>(), of(status()), of(text()), any::<u32>(), any::<bool>()).prop_map(
+        |(name, member_name, pubkey, online, status, last_seen_at, waiting, ended)| RecipientState {
             name,
             member_name,
             pubkey,
@@ -153,6 +153,7 @@ fn recipient() -> impl Strategy<Value = RecipientState> {
             status,
             last_seen_at,
             waiting,
+            ended,
         },
     )
 }

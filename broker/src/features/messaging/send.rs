@@ -1,4 +1,4 @@
-//! `send`: check, route, push to whoever is there, hand to the journal.
+//! `send`: check, route, push to everyone who is there, hand to the journal.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::mesh::events::MeshEvent;
 use crate::mesh::outbox::{AllOwed, InFlight, Owed, passes};
 use crate::mesh::outcome::{Outcome, ReplyTo};
 use crate::mesh::peers::{Peer, PeerHandle, Roster, Sending};
-use crate::mesh::resolve::{Recipient, Route, Routed};
+use crate::mesh::resolve::{Recipient, RecipientKind, Route, Routed};
 use crate::mesh::topics;
 use crate::refusal::Refusal;
 
@@ -232,7 +232,7 @@ pub(super) fn route(
 
 /// The id of a new message. With an idempotency key it follows from the key: a push may reach its recipient although the broker
 /// is killed before the message is stored, and the retry that the sender makes on the next broker must be the same message to
-/// whoever has it already, answers it, or acknowledges it.
+/// anyone who has it already, answers it, or acknowledges it.
 #[expect(clippy::expect_used, reason = "the sizes are constants")]
 pub(super) fn message_id(mesh: &MeshId, sender: &MemberId, client_id: Option<&str>) -> MessageId {
     let Some(client_id) = client_id else { return MessageId::random(&mut rand::thread_rng()) };
@@ -518,6 +518,8 @@ fn recipient_state<'a>(
         status: peer.filter(|_| online).map(|peer| peer.status),
         last_seen_at: last_seen.filter(|_| !online).map(|at| iso(at).into()),
         waiting: memory.waiting.get(&recipient.key).map_or(0, |counts| counts.iter().sum()),
+        // Not even in its lease: only who comes back with its key gets it.
+        ended: recipient.kind == RecipientKind::Session && peers.is_empty(),
     }
 }
 

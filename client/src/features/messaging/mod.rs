@@ -6,7 +6,7 @@ use claudemesh_protocol::crypto::envelope;
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::messaging::{
     Ack, Candidate, Echo, EchoResult, InboxPull, InboxPullResult, MessageStatus, MessageStatusResult, Priority,
-    RecipientReceipt, Request, ResolveTarget, Response, Send, Trace,
+    RecipientReceipt, RecipientState, Request, ResolveTarget, Response, Send, Trace,
 };
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::limits;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEOUT, TAKEOVER_WAIT, unexpected};
 use crate::inbox::questions::{DECLINE, QUESTION, REPLY};
 use crate::inbox::sent::NewSent;
+use crate::session::notes::harmless_value;
 
 pub mod cli;
 pub mod exchange;
@@ -85,7 +86,7 @@ enum Meaning {
 }
 
 impl Connection {
-    /// Whom a name, key or prefix means.
+    /// Who a name, key or prefix means.
     ///
     /// # Errors
     /// `unknown_target`, `ambiguous_target` with candidates, or a [`ConnectionError`] of the transport.
@@ -511,12 +512,27 @@ pub fn ack_words(ack: &Ack) -> String {
     }
     if let [only] = ack.recipients.as_slice() {
         match only.status {
+            _ if only.ended => words.push_str(&format!("; {}", ended_words(only))),
             Some(status) if only.online => words.push_str(&format!(" ({})", status.as_str())),
             _ if !only.online => words.push_str(" (away)"),
             _ => {}
         }
     }
     words
+}
+
+/// The name that reaches the member of a session that has ended.
+pub(crate) fn instead_of_ended(recipient: &RecipientState) -> Option<&str> {
+    recipient.member_name.as_deref().filter(|_| recipient.ended)
+}
+
+/// What becomes of a message to a session that has ended, and what helps.
+fn ended_words(recipient: &RecipientState) -> String {
+    let gets = "this session has ended and gets the message only if it is resumed";
+    match instead_of_ended(recipient) {
+        Some(member) => format!("{gets}; `{}` reaches the member", harmless_value(member)),
+        None => gets.to_owned(),
+    }
 }
 
 #[cfg(test)]

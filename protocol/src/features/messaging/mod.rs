@@ -148,6 +148,9 @@ pub struct RecipientState<S = String> {
     pub last_seen_at: Option<S>,
     /// Messages waiting for it, this one included.
     pub waiting: u32,
+    /// It is a session that has ended: the message waits for its key alone, and no other session of its member gets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// `ack`: the answer to `send`; also the generic answer of `set_visible` and `set_profile`, whose `id` is the request id.

@@ -77,6 +77,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
             status: Some(PeerStatus::Working),
             last_seen_at: None,
             waiting: 1,
+            ended: false,
         },
         RecipientState {
             name: "bob".into(),
@@ -86,6 +87,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
             status: None,
             last_seen_at: Some(AT.into()),
             waiting: 3,
+            ended: true,
         },
     ];
     let described = Ack {

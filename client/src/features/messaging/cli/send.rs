@@ -16,7 +16,7 @@ use crate::context::connect;
 use crate::error::{CliError, ExitCode, TOO_LARGE};
 use crate::features::messaging::outbox::Outbox;
 use crate::features::messaging::queueing::{self, QUEUED_WORDS};
-use crate::features::messaging::{Draft, Outcome, ack_words, described, exchange};
+use crate::features::messaging::{Draft, Outcome, ack_words, described, exchange, instead_of_ended};
 use crate::inbox::Mailbox;
 use crate::inbox::listed::short_id;
 use crate::output::{Output, Style, clean};
@@ -203,6 +203,10 @@ pub(super) struct Sent {
     online: Option<u32>,
     waiting: Option<u32>,
     recipients: Vec<RecipientState>,
+    /// The one recipient is a session that has ended: only if it is resumed it gets the message.
+    session_ended: bool,
+    /// With `sessionEnded`: the name that reaches its member.
+    reach_with: Option<String>,
 }
 
 /// One target of several.
@@ -229,6 +233,8 @@ fn row_json(row: &Row, mesh: &str) -> Value {
         online: None,
         waiting: None,
         recipients: vec![],
+        session_ended: false,
+        reach_with: None,
     };
     match row {
         Row::Queued(target, id) => (sent.message_id, sent.target) = (id.clone(), target.clone()),
@@ -244,6 +250,10 @@ fn row_json(row: &Row, mesh: &str) -> Value {
                 sent.recipient_online = ack.online.map(|online| online > 0);
                 (sent.online, sent.waiting) = (ack.online, ack.waiting);
                 sent.recipients.clone_from(&ack.recipients);
+                if let [only] = ack.recipients.as_slice() {
+                    sent.session_ended = only.ended;
+                    sent.reach_with = instead_of_ended(only).map(str::to_owned);
+                }
             }
             Err(error) => {
                 let mut value = CliError::from(error.clone()).to_json();
