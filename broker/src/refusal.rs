@@ -47,6 +47,11 @@ impl PartialEq for Fault {
     }
 }
 
+/// `invalid_args`: a field breaks a rule; the message names it and says what was expected.
+pub fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::new(ErrorCode::InvalidArgs, message)
+}
+
 impl Refusal {
     /// A refusal with a message. One that is our fault has an incident, and its message is written into the log only.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {

@@ -74,6 +74,11 @@ pub struct Output {
     fields_checked: bool,
 }
 
+/// What a peer wrote, within a line: for people without line ends and control characters, for a model also harmless.
+pub fn word(text: &str, out: &Output) -> String {
+    if out.is_for_model() { harmless_value(text) } else { one_line(text).into_owned() }
+}
+
 impl Output {
     /// Output of a command. Whether it has colours is decided as for help texts, which are not printed here: `NO_COLOR`,
     /// `CLICOLOR_FORCE`, `CLICOLOR` in this order, then a terminal whose `TERM` is told and not `dumb`.

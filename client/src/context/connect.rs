@@ -50,6 +50,19 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T,
     runtime.block_on(work)
 }
 
+/// Asks in the one mesh that a call is about; answers its short name, too.
+///
+/// # Errors
+/// As [`Context::mesh_entry`] and [`connect`], or what the work says.
+pub fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
+    cx: &Context,
+    work: impl FnOnce(Connection) -> F,
+) -> Result<(String, T), CliError> {
+    let entry = cx.mesh_entry()?;
+    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
+    Ok((entry.slug, answer))
+}
+
 /// Connects the member of a joined mesh and waits for the broker's welcome.
 ///
 /// # Errors

@@ -5,7 +5,6 @@ pub mod schema;
 pub mod store;
 
 use claudemesh_protocol::capability::Capability;
-use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::contexts::limits as wire;
 use claudemesh_protocol::features::contexts::{
     Context as Told, ContextEntry, ContextList, ContextResults, ContextShared, GetContext, ListContexts, Request,
@@ -23,7 +22,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::{Peer, PeerHandle};
 use crate::quota::{Quota, Quotas};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 use crate::search::query::Query;
 
 /// What the key of a context that was shared outside of a session begins with.
@@ -70,10 +69,6 @@ impl From<Refused> for Refusal {
     fn from(Refused::Limit(bound): Refused) -> Self {
         bound.into()
     }
-}
-
-fn invalid(message: &str) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgs, message)
 }
 
 /// Lines and tabs are fine; other control characters are not.

@@ -26,7 +26,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::quota::{Quota, Quotas};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 use crate::search::query::Query;
 
 /// How often the log of storage is emptied while memories are forgotten, in milliseconds.
@@ -99,10 +99,6 @@ impl From<Refused> for Refusal {
             ),
         }
     }
-}
-
-fn invalid(message: &str) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgs, message)
 }
 
 fn check_tags(tags: Vec<String>) -> Result<Vec<String>, Refusal> {

@@ -12,7 +12,7 @@ use super::cron::{self, Cron};
 use super::store::{Edit, Row, When, new_id};
 use crate::mesh::context::MeshContext;
 use crate::mesh::resolve::resolve_name;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 
 /// Characters of an id that name an entry.
 const MIN_ID_CHARS: usize = 8;
@@ -20,10 +20,6 @@ const MIN_ID_CHARS: usize = 8;
 const ID_CHARS: usize = 36;
 /// What [`claudemesh_protocol::time::iso`] can write: the years 0 to 9999.
 const TIMES_MS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
-
-pub(super) fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgs, message)
-}
 
 /// An id or the beginning of one; `None`: it names no entry.
 pub(super) fn id(id: &ScheduleId) -> Option<String> {

@@ -20,7 +20,6 @@ use claudemesh_protocol::features::schedules::{
 use claudemesh_protocol::id::{MemberId, MeshId, ScheduleId};
 use serde_json::json;
 
-use self::check::invalid;
 pub use self::firing::SchedulesMemory;
 use self::store::{Asked, Change, Filter, Refused, Row};
 use crate::db::{Db, DbError, MeshDb};
@@ -31,7 +30,7 @@ use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::Roster;
 use crate::quota::{Quota, Quotas};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 
 /// Meshes that sleep and are woken by one look.
 const MAX_WOKEN: i64 = 1_000;

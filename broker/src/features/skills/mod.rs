@@ -33,7 +33,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::quota::{Quota, Quotas};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 use crate::search::query::Query;
 
 /// The feature.
@@ -92,10 +92,6 @@ impl From<Refused> for Refusal {
             ),
         }
     }
-}
-
-fn invalid(message: &str) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgs, message)
 }
 
 /// A number of storage on the wire.

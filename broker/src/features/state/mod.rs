@@ -28,7 +28,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::outcome::Outcome;
 use crate::mesh::peers::PeerHandle;
 use crate::quota::{Quota, Quotas};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 
 /// What a mesh in memory knows of its state: no values.
 #[derive(Default)]
@@ -111,10 +111,6 @@ impl From<Refused> for Refusal {
             Refused::Limit(bound) => bound.into(),
         }
     }
-}
-
-fn invalid(message: &str) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgs, message)
 }
 
 fn check_key(key: &str) -> Result<(), Refusal> {

@@ -34,7 +34,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::{Lane, Outcome};
 use crate::quota::Quota;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 
 /// Names that the overview of the mesh shows.
 const MAX_NAMES: usize = 500;
@@ -152,10 +152,6 @@ impl From<Refused> for Refusal {
             Refused::Limit(bound) => bound.into(),
         }
     }
-}
-
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgs, message)
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {

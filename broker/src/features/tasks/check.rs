@@ -1,12 +1,11 @@
 //! What clients may say of a task.
 
-use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::tasks::limits as wire;
 use claudemesh_protocol::features::tasks::{CreateTask, UpdateTask};
 use claudemesh_protocol::id::TaskId;
 
 use super::store::{New, Patch, Refused};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 
 /// Characters of an id.
 const ID_CHARS: usize = 32;
@@ -14,10 +13,6 @@ const ID_CHARS: usize = 32;
 const MIN_ID_CHARS: usize = 8;
 /// Characters of a former result that the history shows.
 const MAX_DETAIL_CHARS: usize = 500;
-
-pub(super) fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgs, message)
-}
 
 /// An id or the beginning of one. What cannot be one names no task.
 pub(super) fn id(id: &TaskId) -> Result<String, Refusal> {

@@ -31,7 +31,7 @@ use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
 use crate::mesh::outcome::Outcome;
 use crate::quota::{Quota, Quotas};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, invalid};
 
 /// How often a claim is tried again when the task was changed between the look and the claim.
 const MAX_TAKEOVERS: u8 = 3;
@@ -149,7 +149,7 @@ fn counted(cx: &mut MeshContext<'_>, act: Act) -> Result<Change, Refusal> {
     Ok(Change { act, by, now_ms: cx.now_ms(), quotas: cx.limits().quotas.clone() })
 }
 
-/// Does a change, tells those whom it concerns, and goes on with `then`. A claim takes over one that is stale.
+/// Does a change, tells those that it concerns, and goes on with `then`. A claim takes over one that is stale.
 fn change<A: claudemesh_protocol::call::ServerBody + 'static>(
     cx: &mut MeshContext<'_>,
     change: Change,
@@ -248,9 +248,9 @@ fn get(cx: &mut MeshContext<'_>, id: &TaskId) -> Result<Outcome<TaskResult>, Ref
 
 fn list(cx: &mut MeshContext<'_>, request: ListTasks) -> Result<Outcome<TaskList>, Refusal> {
     if request.ready && request.status.is_some() {
-        return Err(check::invalid("`ready`: expected no `status` beside it; what is ready is open"));
+        return Err(invalid("`ready`: expected no `status` beside it; what is ready is open"));
     }
-    let bad_cursor = || check::invalid("`cursor`: expected `next` of the page before");
+    let bad_cursor = || invalid("`cursor`: expected `next` of the page before");
     let after = request.cursor.as_deref().map(|cursor| parse_place(cursor).ok_or_else(bad_cursor)).transpose()?;
     let limit = request.limit.unwrap_or(wire::MAX_PAGE).clamp(1, wire::MAX_PAGE);
     let ready = request.ready;

@@ -7,12 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::owner;
 use crate::clock::shown;
-use crate::connection::{Connection, ConnectionError};
+use crate::connection::Connection;
 use crate::context::Context;
-use crate::context::connect::ask;
-use crate::error::CliError;
-use crate::output::{Output, Style, clean};
-use crate::session::notes::harmless_value;
+use crate::context::connect::in_mesh;
+use crate::output::{Output, Style, word};
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, verbs};
 
@@ -193,19 +191,4 @@ fn whole(one: &Shared, out: &Output) -> String {
         text += &out.block(&format!("- {finding}"));
     }
     text
-}
-
-/// Asks in the one mesh that the call is about; answers its name, too.
-fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
-    cx: &Context,
-    work: impl FnOnce(Connection) -> F,
-) -> Result<(String, T), CliError> {
-    let entry = cx.mesh_entry()?;
-    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
-    Ok((entry.slug, answer))
-}
-
-/// What a peer wrote, within a line.
-fn word(text: &str, out: &Output) -> String {
-    if out.is_for_model() { harmless_value(text) } else { clean(text).into_owned() }
 }

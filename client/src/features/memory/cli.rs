@@ -7,12 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Read, nothing_found, short};
 use crate::clock::shown;
-use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
-use crate::context::connect::ask;
+use crate::context::connect::in_mesh;
 use crate::error::CliError;
-use crate::output::{Output, Style, clean};
-use crate::session::notes::harmless_value;
+use crate::output::{Output, Style, clean, word};
 use crate::values::parse_moment;
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, verbs};
@@ -224,21 +222,6 @@ impl Verb for ForgetArgs {
         let text = |out: &Output| format!("{} forgot {}\n", out.tick(), clean(&short(&forgotten.id)));
         cx.out.answer(&InMesh::new(&mesh, &forgotten), text).map(done)
     }
-}
-
-/// Asks in the one mesh that the call is about; answers its name, too.
-fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
-    cx: &Context,
-    work: impl FnOnce(Connection) -> F,
-) -> Result<(String, T), CliError> {
-    let entry = cx.mesh_entry()?;
-    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
-    Ok((entry.slug, answer))
-}
-
-/// What a peer wrote, within a line.
-fn word(text: &str, out: &Output) -> String {
-    if out.is_for_model() { harmless_value(text) } else { clean(text).into_owned() }
 }
 
 fn listed(read: &Read, which: &Which, out: &Output, empty: impl Fn(&Output) -> String) -> String {

@@ -14,10 +14,9 @@ use super::{Changes, Order, short, target_words};
 use crate::clock::shown;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
-use crate::context::connect::ask;
+use crate::context::connect::in_mesh;
 use crate::error::CliError;
-use crate::output::{Output, Style, one_line};
-use crate::session::notes::harmless_value;
+use crate::output::{Output, Style, word};
 use crate::values::parse_duration;
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, verbs};
@@ -163,7 +162,7 @@ struct Told {
     cron: Option<String>,
     /// Unix milliseconds of the first times of a recurring message.
     next_times: Vec<i64>,
-    /// Whom it is for.
+    /// Who it is for.
     to: String,
     message: String,
 }
@@ -500,19 +499,4 @@ fn beginning(text: &str) -> String {
         return text.to_owned();
     }
     text.chars().take(LISTED_CHARS).chain(['…']).collect()
-}
-
-/// Within a line.
-fn word(text: &str, out: &Output) -> String {
-    if out.is_for_model() { harmless_value(text) } else { one_line(text).into_owned() }
-}
-
-/// Asks in the one mesh that the call is about; answers its name, too.
-fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
-    cx: &Context,
-    work: impl FnOnce(Connection) -> F,
-) -> Result<(String, T), CliError> {
-    let entry = cx.mesh_entry()?;
-    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
-    Ok((entry.slug, answer))
 }

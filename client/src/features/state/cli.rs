@@ -14,11 +14,10 @@ use super::{greeted, shown};
 use crate::clock::shown as time;
 use crate::connection::{Connection, ConnectionError, Heard};
 use crate::context::Context;
-use crate::context::connect::{Purpose, ask, block_on, connect};
+use crate::context::connect::{Purpose, block_on, connect, in_mesh};
 use crate::error::CliError;
 use crate::features::messaging::cli::follow::stop_signal;
-use crate::output::{Output, Style, clean};
-use crate::session::notes::harmless_value;
+use crate::output::{Output, Style, clean, word};
 use crate::values::parse_duration;
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, verbs};
@@ -346,21 +345,6 @@ impl Watch<'_> {
         self.open = self.cx.out.print(&text)?;
         Ok(())
     }
-}
-
-/// Asks in the one mesh that the call is about; answers its short name, too.
-fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
-    cx: &Context,
-    work: impl FnOnce(Connection) -> F,
-) -> Result<(String, T), CliError> {
-    let entry = cx.mesh_entry()?;
-    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
-    Ok((entry.slug, answer))
-}
-
-/// What a peer wrote, within a line.
-fn word(text: &str, out: &Output) -> String {
-    if out.is_for_model() { harmless_value(text) } else { clean(text).into_owned() }
 }
 
 /// A value as JSON, in one line.

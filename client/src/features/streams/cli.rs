@@ -13,13 +13,10 @@ use serde_json::Value;
 use super::parse_place;
 use super::tail::TailArgs;
 use crate::clock::shown as time;
-use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
-use crate::context::connect::ask;
-use crate::error::CliError;
+use crate::context::connect::in_mesh;
 use crate::features::state::shown;
-use crate::output::{Output, Style, clean, one_line};
-use crate::session::notes::harmless_value;
+use crate::output::{Output, Style, clean, word};
 use crate::values::parse_duration;
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, verbs};
@@ -271,21 +268,6 @@ impl Verb for DeleteArgs {
             })
             .map(done)
     }
-}
-
-/// Asks in the one mesh that the call is about; answers its short name, too.
-fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
-    cx: &Context,
-    work: impl FnOnce(Connection) -> F,
-) -> Result<(String, T), CliError> {
-    let entry = cx.mesh_entry()?;
-    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
-    Ok((entry.slug, answer))
-}
-
-/// What a peer wrote, within a line.
-pub(super) fn word(text: &str, out: &Output) -> String {
-    if out.is_for_model() { harmless_value(text) } else { one_line(text).into_owned() }
 }
 
 /// `41  {"status":"green"}  Ann · 12:03`

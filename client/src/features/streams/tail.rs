@@ -10,7 +10,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::cli::word;
 use super::parse_place;
 use crate::connection::{Connection, Heard};
 use crate::context::Context;
@@ -18,7 +17,7 @@ use crate::context::connect::{Purpose, block_on, connect};
 use crate::error::CliError;
 use crate::features::messaging::cli::follow::stop_signal;
 use crate::features::state::shown;
-use crate::output::{Style, clean};
+use crate::output::{Style, clean, word};
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done};
 

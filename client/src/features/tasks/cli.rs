@@ -10,10 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::short;
-use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
-use crate::context::connect::ask;
+use crate::context::connect::in_mesh;
 use crate::error::CliError;
+use crate::output::word;
 use crate::values::parse_duration;
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
@@ -22,7 +22,7 @@ mod change;
 mod show;
 
 use change::{AssignArgs, ClaimArgs, CompleteArgs, DeleteArgs, ReopenArgs, UnclaimArgs, UpdateArgs};
-use show::{line, whole, word};
+use show::{line, whole};
 
 /// Rows of a list where a model reads it: hosts cut what a command prints.
 const MODEL_ROWS: usize = 100;
@@ -308,14 +308,4 @@ impl Verb for NextArgs {
 
 fn ids(texts: &[String]) -> Vec<TaskId> {
     texts.iter().map(|text| text.as_str().into()).collect()
-}
-
-/// Asks in the one mesh that the call is about; answers its short name, too.
-fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
-    cx: &Context,
-    work: impl FnOnce(Connection) -> F,
-) -> Result<(String, T), CliError> {
-    let entry = cx.mesh_entry()?;
-    let answer = ask(cx, &entry, |connection| async { Ok(work(connection).await?) })?;
-    Ok((entry.slug, answer))
 }

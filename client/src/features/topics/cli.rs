@@ -15,8 +15,7 @@ use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
 use crate::context::connect::ask;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Style, clean};
-use crate::session::notes::harmless_value;
+use crate::output::{Output, Style, clean, word};
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
@@ -347,11 +346,6 @@ fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
 /// Sends a request without an answer of its own; answers the mesh.
 fn write<C: Call>(cx: &Context, request: C) -> Result<String, CliError> {
     in_mesh(cx, |connection| async move { connection.write(request).await }).map(|(entry, _)| entry.slug)
-}
-
-/// What a peer wrote, within a line.
-fn word(text: &str, out: &Output) -> String {
-    if out.is_for_model() { harmless_value(text) } else { clean(text).into_owned() }
 }
 
 fn topics_text(slug: &str, rows: &[Row], out: &Output) -> String {

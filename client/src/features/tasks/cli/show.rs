@@ -4,13 +4,7 @@ use claudemesh_protocol::features::tasks::{TaskEntry, TaskPriority, TaskStatus, 
 
 use super::super::{is_overdue, short};
 use crate::clock::shown as time;
-use crate::output::{Output, Style, one_line};
-use crate::session::notes::harmless_value;
-
-/// What a peer wrote, within a line.
-pub(super) fn word(text: &str, out: &Output) -> String {
-    if out.is_for_model() { harmless_value(text) } else { one_line(text).into_owned() }
-}
+use crate::output::{Output, Style, word};
 
 /// `[4uWv2xYz] write the tests  claimed by Bob · high · for @frontend · Ann, 12:03`
 pub(super) fn line(task: &TaskEntry, out: &Output) -> String {
