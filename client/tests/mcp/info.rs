@@ -6,7 +6,7 @@ use serde_json::json;
 use super::in_process::Session;
 use super::team::{Team, session, stdout};
 
-/// Two keys, three memories, two contexts, tasks of each state, two streams and a clock.
+/// Two keys, three memories, two contexts, tasks of each state, two streams, a skill, two reminders that wait and a clock.
 async fn filled() -> Result<Team> {
     let team = Team::start().await?;
     let (ann, bob) = (&team.ann, &team.bob);
@@ -31,6 +31,13 @@ async fn filled() -> Result<Team> {
     for stream in ["builds", "logs"] {
         ann.json(&["stream", "publish", stream, "1", "--json"])?;
     }
+    std::fs::write(ann.project().join("deploy.md"), "Run it")?;
+    ann.json(&["skill", "share", "deploy.md", "--description", "How we deploy", "--json"])?;
+    for text in ["look", "look again", "never mind"] {
+        ann.json(&["remind", text, "--in", "2h", "--json"])?;
+    }
+    let listed = ann.json(&["remind", "list", "--json"])?;
+    ann.json(&["remind", "cancel", listed[2]["id"].as_str().context("an id")?, "--json"])?;
     ann.json(&["clock", "set", "10", "--json"])?;
     Ok(team)
 }
@@ -71,6 +78,8 @@ async fn info_counts_all_features_in_text_and_json() -> Result<()> {
             "  streams   2: builds, logs",
             "  memories  3",
             "  contexts  2",
+            "  skills    1",
+            "  scheduled 2",
             "  tasks     2 open, 1 claimed, 1 done",
             "  clock     ×10, tick 0, ",
         ] {
@@ -88,7 +97,8 @@ async fn info_counts_all_features_in_text_and_json() -> Result<()> {
 async fn stats_and_the_tools_say_the_same_counts() -> Result<()> {
     let team = filled().await?;
     let _there = session(&team.ann, "ann-1", "AnnS").await?;
-    let words = "2 shared keys, 3 memories, 2 contexts, 2 tasks open, 1 claimed, 1 done, 2 streams";
+    let words =
+        "2 shared keys, 3 memories, 2 contexts, 2 tasks open, 1 claimed, 1 done, 2 streams, 1 skill, 2 scheduled";
     let shown = stdout(&team.bob.run(&["stats"])?);
     assert!(shown.starts_with(&format!("team (1)  {words}\n  AnnS: ")), "{shown}");
     let bob = Session::start(&team.bob, "BobS").await?;
@@ -96,7 +106,8 @@ async fn stats_and_the_tools_say_the_same_counts() -> Result<()> {
     assert!(stats.text.ends_with(&format!("\n\nKept: {words}")), "{}", stats.text);
     assert_eq!(
         stats.structured["meshes"][0]["kept"],
-        json!({"stateCount": 2, "memoryCount": 3, "contextCount": 2, "tasks": {"open": 2, "claimed": 1, "done": 1}, "streamCount": 2})
+        json!({"stateCount": 2, "memoryCount": 3, "contextCount": 2, "tasks": {"open": 2, "claimed": 1, "done": 1}, "streamCount": 2,
+            "skillCount": 1, "schedules": 2})
     );
     let info = bob.call("mesh_info", json!({})).await?;
     for line in [
@@ -105,6 +116,8 @@ async fn stats_and_the_tools_say_the_same_counts() -> Result<()> {
         "Contexts: 2\n",
         "Tasks: 2 open, 1 claimed, 1 done\n",
         "Streams: builds, logs\n",
+        "Skills: 1\n",
+        "Scheduled: 2\n",
         "Clock: ×10, tick 0, ",
     ] {
         assert!(info.text.contains(line), "{line}: {}", info.text);

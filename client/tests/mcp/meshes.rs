@@ -203,6 +203,20 @@ async fn a_copy_of_a_mesh_has_what_its_reader_may_read() -> Result<()> {
     for text in ["freeze at five", "no, at six"] {
         team.ann.json(&["topic", "post", "plans", text, "--json"])?;
     }
+    // One thing of each feature that keeps something.
+    std::fs::write(team.ann.project().join("deploy.md"), "Run the script")?;
+    for args in [
+        &["remember", "the port is 7900", "--tags", "ops"][..],
+        &["context", "share", "writes the tests", "--files", "src/main.rs"],
+        &["task", "create", "review it"],
+        &["stream", "publish", "builds", "{\"green\": true}"],
+        &["stream", "publish", "builds", "2"],
+        &["skill", "share", "deploy.md", "--description", "How we deploy"],
+        &["remind", "look at the build", "--in", "2h"],
+    ] {
+        team.ann.json(&[args, &["--json"]].concat())?;
+    }
+    team.bob.json(&["remind", "lunch", "--in", "3h", "--json"])?;
     let file = team.ann.project().join("team.json");
     let path = file.to_str().context("a path")?;
     let told = team.ann.json(&["mesh", "export", "team", "--out", path, "--json"])?;
@@ -213,12 +227,31 @@ async fn a_copy_of_a_mesh_has_what_its_reader_may_read() -> Result<()> {
     assert_eq!((&copy["state"][0]["key"], &copy["state"][0]["value"]), (&json!("build"), &json!("green")));
     let plans = &copy["topics"][0]["messages"];
     assert_eq!((&plans[0]["text"], &plans[1]["text"]), (&json!("freeze at five"), &json!("no, at six")));
+    let of = |part: &str| &copy[part][0];
+    assert_eq!((&of("memories")["content"], &of("memories")["tags"][0]), (&json!("the port is 7900"), &json!("ops")));
+    assert_eq!(of("contexts")["filesRead"][0], "src/main.rs");
+    assert_eq!((&of("tasks")["title"], &of("tasks")["status"]), (&json!("review it"), &json!("open")));
+    let entries = &of("streams")["entries"];
+    assert_eq!((&of("streams")["stream"]["name"], &entries[0]["data"]["green"]), (&json!("builds"), &json!(true)));
+    assert_eq!((&entries[1]["data"], &entries[1]["offset"]), (&json!(2), &json!(1)));
+    let skill = of("skills");
+    assert_eq!((&skill["skill"]["instructions"], &skill["signature"]), (&json!("Run the script"), &json!("verified")));
+    // The owner sees that Bob has a reminder, and not what it says.
+    let reminders = copy["schedules"].as_array().context("schedules")?;
+    let texts: Vec<_> = reminders.iter().map(|row| (row["by"].as_str(), row["message"].as_str())).collect();
+    assert_eq!(texts, [(Some("Ann"), Some("look at the build")), (Some("Bob"), Some(""))]);
+    let rows = ["memories", "contexts", "tasks", "streams", "skills", "schedules", "topics", "state", "members"];
+    assert_eq!(rows.map(|part| told["rows"][part].as_u64()), [1, 1, 1, 1, 1, 2, 1, 1, 2].map(Some), "{told}");
     assert!(copy["audit"].as_array().is_some_and(|log| log[0]["eventType"] == "mesh_created"), "{}", copy["audit"]);
     let whole = copy.to_string();
     assert!(!whole.contains("secretKey") && copy["invites"][0].get("code").is_none(), "it lets nobody in");
     let bobs: Value = serde_json::from_str(&stdout(&team.bob.run(&["mesh", "export", "--out", "-"])?))?;
     assert_eq!((&bobs["state"][0]["key"], bobs.get("invites")), (&json!("build"), None));
-    assert_eq!(bobs["leftOut"][0]["part"], "audit", "{}", bobs["leftOut"]);
+    let missing: Vec<_> = bobs["leftOut"].as_array().into_iter().flatten().map(|part| &part["part"]).collect();
+    assert_eq!(missing, ["schedules of others", "audit"], "{}", bobs["leftOut"]);
+    let own = bobs["schedules"].as_array().context("schedules")?;
+    assert_eq!((own.len(), &own[0]["message"]), (1, &json!("lunch")));
+    assert_eq!(bobs["memories"][0]["content"], "the port is 7900");
     Ok(())
 }
 

@@ -41,6 +41,10 @@ pub struct Kept {
     pub tasks: TaskCounts,
     /// Streams.
     pub stream_count: u32,
+    /// Skills.
+    pub skill_count: u32,
+    /// Schedule entries that wait for their time or are paused.
+    pub schedules: u32,
 }
 
 impl From<&MeshInfoResult> for Kept {
@@ -51,6 +55,8 @@ impl From<&MeshInfoResult> for Kept {
             context_count: info.context_count,
             tasks: info.tasks,
             stream_count: info.stream_count,
+            skill_count: info.skill_count,
+            schedules: info.schedules,
         }
     }
 }
@@ -64,6 +70,8 @@ impl std::fmt::Display for Kept {
             many(self.context_count, "context", "contexts"),
             task_words(&self.tasks),
             many(self.stream_count, "stream", "streams"),
+            many(self.skill_count, "skill", "skills"),
+            format!("{} scheduled", self.schedules),
         ];
         f.write_str(&parts.join(", "))
     }
@@ -91,10 +99,10 @@ mod tests {
 
     #[test]
     fn what_a_mesh_keeps_is_said_in_words() {
-        let kept = Kept { state_count: 1, context_count: 2, ..Kept::default() };
+        let kept = Kept { state_count: 1, context_count: 2, skill_count: 1, schedules: 3, ..Kept::default() };
         assert_eq!(
             kept.to_string(),
-            "1 shared key, 0 memories, 2 contexts, 0 tasks open, 0 claimed, 0 done, 0 streams"
+            "1 shared key, 0 memories, 2 contexts, 0 tasks open, 0 claimed, 0 done, 0 streams, 1 skill, 3 scheduled"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! `mesh export`: a copy of what the caller may read of a mesh.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,23 +16,25 @@ use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
 use crate::context::connect::ask;
-use crate::error::{CliError, sentence};
+use crate::error::{CliError, ExitCode, sentence};
 use crate::features::enrolment::{self, Inviter};
 use crate::features::meshes::Routes;
 use crate::features::topics::MAX_HISTORY;
-use crate::output::clean;
+use crate::output::{Style, clean};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
+
+mod kept;
 
 /// Messages of one topic in an export.
 const MAX_TOPIC_MESSAGES: usize = 100_000;
 /// Keys of shared state in an export.
 const MAX_STATE_KEYS: usize = 1_000_000;
 
-/// Write a copy of a mesh as JSON: members, settings, topics with their history, shared state, audit log.
+/// Write a copy of a mesh as JSON: members, settings, topics with their history, all that the mesh keeps, audit log.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh mesh export kitchen --out kitchen.json\n  claudemesh mesh export --out - | jq .members\n\n\
-                        It has what you may read; `leftOut` names the rest. Direct messages are not in it: they are sealed."
+                        It has what you may read; `leftOut` names the rest. Direct messages are not in it: they are sealed. docs/meshes.md lists the parts."
 )]
 pub struct ExportArgs {
     /// Short name of the mesh [default: the one that every command would take]
@@ -69,6 +72,8 @@ struct Exported {
     bytes: usize,
     /// Parts that the caller may not read.
     left_out: usize,
+    /// Rows of each list in the file, by its name.
+    rows: BTreeMap<String, usize>,
 }
 
 /// The parts of an export, and why some are missing.
@@ -78,11 +83,12 @@ struct Parts {
 }
 
 impl Parts {
-    /// A part that could be read, or the reason. Only what the mesh refuses is left out; a broken connection is a failure.
+    /// A part that could be read, or the reason. Only what the mesh refuses, or a broker of before does not know, is left out; a broken
+    /// connection is a failure.
     fn put(&mut self, name: &str, part: Result<Value, CliError>) -> Result<(), CliError> {
         match part {
             Ok(value) => drop(self.found.insert(name.into(), value)),
-            Err(error) if error.exit == crate::error::ExitCode::Network => return Err(error),
+            Err(error) if error.exit == ExitCode::Network && error.code != "not_supported" => return Err(error),
             Err(error) => self.left_out.push(json!({"part": name, "error": error.code, "message": error.message})),
         }
         Ok(())
@@ -135,6 +141,7 @@ async fn over_the_connection(connection: &Connection, parts: &mut Parts) -> Resu
     parts.put("permissions", permissions.map_err(CliError::from).and_then(value))?;
     let state = connection.list_state(None, None, MAX_STATE_KEYS).await;
     parts.put("state", state.map_err(CliError::from).and_then(|listed| value(listed.entries)))?;
+    kept::read(connection, parts).await?;
     parts.put("topics", topics(connection).await.map_err(CliError::from).map(Value::Array))?;
     parts.put("audit", audit(connection).await.map_err(CliError::from).map(Value::Array))
 }
@@ -187,12 +194,16 @@ fn write(cx: &Context, args: &ExportArgs, entry: &MeshEntry, whole: &Value, miss
     crate::files::write_private(path, text.as_bytes())
         .map_err(|error| CliError::io(sentence(&format!("{} cannot be written: {error}", path.display()))))?;
     let (mesh, file) = (entry.slug.clone(), path.display().to_string());
-    let answer = Exported { ok: true, mesh, file, bytes: text.len(), left_out: missing };
+    let lists = whole.as_object().into_iter().flatten().filter(|(name, _)| *name != "leftOut");
+    let rows = lists.filter_map(|(name, part)| Some((name.clone(), part.as_array()?.len())));
+    let answer = Exported { ok: true, mesh, file, bytes: text.len(), left_out: missing, rows: rows.collect() };
     cx.out.answer(&answer, |out| {
         let note = match missing {
             0 => String::new(),
             count => format!("  {count} part(s) you may not read are left out; `leftOut` in the file says which\n"),
         };
-        format!("{} {} is in {}\n{note}", out.tick(), clean(&entry.slug), path.display())
+        let counts: Vec<String> = answer.rows.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let counts = out.paint(Style::Dim, &counts.join(", ")).into_owned();
+        format!("{} {} is in {}\n  {counts}\n{note}", out.tick(), clean(&entry.slug), path.display())
     })
 }
