@@ -46,7 +46,7 @@ capabilities! {
     CanUseTools = "canUseTools", "Call tools of MCP servers of the mesh.";
     CanDeployMcp = "canDeployMcp", "Deploy MCP servers that the mesh hosts.";
     CanManageFiles = "canManageFiles", "Change and delete files of others.";
-    CanManageVault = "canManageVault", "Change and delete vault entries of others.";
+    CanManageVault = "canManageVault", "List the names in the vaults of others and delete entries; never read a value.";
     CanManageWatches = "canManageWatches", "Change and delete URL watches of others.";
     CanManageWebhooks = "canManageWebhooks", "Change and delete webhooks of others.";
     CanManageKeys = "canManageKeys", "Make API keys for others and revoke them.";

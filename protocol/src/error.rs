@@ -95,7 +95,7 @@ codes! {
     InvalidArgument = "invalid_argument", BadRequest, 400, false, "An id has the wrong shape.";
     Invalid = "invalid", BadRequest, 400, false, "The request makes no sense here.";
     InvalidName = "invalid_name", BadRequest, 400, false, "The name breaks the naming rule.";
-    NotEncrypted = "not_encrypted", BadRequest, 400, false, "A direct message has to be sealed for its recipient's key.";
+    NotEncrypted = "not_encrypted", BadRequest, 400, false, "A direct message has to be sealed for its recipient's key, and a value of the vault for its member's.";
     PayloadTooLarge = "payload_too_large", Limit, 413, false, "The payload is over its size limit.";
     RateLimited = "rate_limited", Limit, 429, true, "Too many requests; see `retry_after_ms`.";
     PairLimit = "pair_limit", Limit, 429, true, "Too many messages to this recipient in a minute.";

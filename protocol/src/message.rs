@@ -254,6 +254,8 @@ wire_features! {
     Contexts => features::contexts,
     /// Instructions that members share.
     Skills => features::skills,
+    /// Secrets of a member, sealed by its client.
+    Vault => features::vault,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

@@ -121,6 +121,8 @@ store_suite! {
                 "messages.sender_member_key",
                 "sessions.session_key",
                 "skill_versions.author_pubkey",
+                // Sealed by its client, which alone can open it.
+                "vault_entries.sealed_key",
             ]
         );
     }

@@ -40,6 +40,7 @@ use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Wr
 use crate::features::streams::store::{self as streams, Stream};
 use crate::features::tasks::store::{self as tasks, Task};
 use crate::features::topics::store::{self as topics, Topic};
+use crate::features::vault::store as vault;
 use crate::journal::{Batch, WriteError, write_batch};
 use crate::quota::Quotas;
 use crate::refusal::Refusal;
@@ -257,6 +258,18 @@ store_suite! {
             quotas: Quotas::default(),
         };
         skills::share(&here, skill.clone()).await.unwrap();
+        let secret = vault::New {
+            row: vault::Row {
+                member_id: owner.id.to_string(),
+                name: "secret-of-home".into(),
+                entry_type: "env".into(),
+                ciphertext: "c2VhbGVk".into(),
+                updated_at_ms: NOW,
+                ..vault::Row::default()
+            },
+            quotas: Quotas::default(),
+        };
+        vault::set(&here, secret.clone()).await.unwrap();
         let shared = contexts::New {
             session: "session-of-home".into(),
             member: owner.id.clone(),
@@ -577,6 +590,20 @@ store_suite! {
         check!("skills::share", skills::share(&there, skill), |done: Result<skills::Shared, WriteError<skills::Refused>>| {
             done.unwrap() == skills::Shared { version: 1, unchanged: false }
         });
+        let secrets = [secret.row.name.clone()];
+        let gone = vault::Removal { of: owner.id.clone(), name: secrets[0].clone(), member: owner.id.clone(), now_ms: NOW };
+        check!("vault::delete", vault::delete(&there, gone), |done: Result<bool, DbError>| !done.unwrap());
+        check!("vault::get", vault::get(&db_there, &owner.id, &secrets), |found: Result<vault::Found, DbError>| {
+            found.unwrap() == vault::Found::default()
+        });
+        check!("vault::list", vault::list(&db_there, None, None, 9), |page: Result<vault::Page, DbError>| {
+            page.unwrap() == vault::Page::default()
+        });
+        check!("vault::usage", vault::usage(&db_there, None), |usage: Result<vault::Usage, DbError>| {
+            usage.unwrap() == vault::Usage::default()
+        });
+        // Its own entry of the same member and name, which replaces nothing.
+        check!("vault::set", vault::set(&there, secret), |done: Result<(), WriteError<vault::Refused>>| done.is_ok());
         check!("state::write", state::write(&there, removal), |done: Result<Entry, WriteError<Refused>>| {
             matches!(done, Err(WriteError::Refused(Refused::Missing)))
         });

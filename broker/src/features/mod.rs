@@ -21,6 +21,7 @@ pub mod state;
 pub mod streams;
 pub mod tasks;
 pub mod topics;
+pub mod vault;
 
 crate::feature_table! {
     routes { enrolment, members, meshes, capabilities, presence, }
@@ -38,6 +39,7 @@ crate::feature_table! {
     memory: Memory => memory::Memory,
     contexts: Contexts => contexts::Contexts,
     skills: Skills => skills::Skills,
+    vault: Vault => vault::Vault,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

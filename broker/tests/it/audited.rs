@@ -39,6 +39,8 @@ const CHANGING: &[&str] = &[
     "share_context",
     "share_skill",
     "remove_skill",
+    "vault_set",
+    "vault_delete",
     "schedule",
     "edit_scheduled",
     "pause_scheduled",
@@ -74,6 +76,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         "list_memories",
         "list_contexts",
         "list_skills",
+        "vault_list",
         "list_scheduled",
         "mesh_info",
         "list_bans",
@@ -104,6 +107,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "recall", "query": "word"}),
         json!({"type": "get_context", "query": "word"}),
         json!({"type": "get_skill", "name": "deploy"}),
+        json!({"type": "vault_get", "keys": ["TOKEN"]}),
     ];
     let without = [
         ("send", "counted, and written once a minute"),
@@ -156,6 +160,8 @@ struct World {
     memories: Vec<String>,
     /// Names and versions.
     skills: BTreeMap<String, u64>,
+    /// Names of vault entries of the owner.
+    vault: BTreeSet<String>,
     /// Whether each is paused, by id.
     scheduled: BTreeMap<String, bool>,
     clock: Option<bool>,
@@ -343,6 +349,19 @@ impl World {
                     "skill_removed",
                     json!({"name": name, "version": version, "owner": self.ids[OWNER]}),
                 )
+            }
+            "vault_set" => {
+                let name = format!("TOKEN_{}", self.random.as_mut()?.gen_range(0..3));
+                let replaced = !self.vault.insert(name.clone());
+                // The broker sees no more than the form of a sealed value.
+                let sealed = json!({"ciphertext": "A".repeat(32), "nonce": "A".repeat(32), "sealed_key": format!("{}A=", "A".repeat(106))});
+                let entry = merged(json!({"key": name, "entry_type": "env"}), sealed);
+                one(OWNER, frame(entry), "vault_stored", json!({"key": name, "type": "env", "replaced": replaced}))
+            }
+            "vault_delete" => {
+                let name = self.any(self.vault.iter().cloned().collect())?;
+                self.vault.remove(&name);
+                one(OWNER, frame(json!({"key": name})), "vault_deleted", json!({"key": name, "of": self.ids[OWNER]}))
             }
             "schedule" => {
                 let text = self.fresh("text ");

@@ -36,6 +36,7 @@ mod streams;
 mod tasks;
 mod topics;
 mod unix_socket;
+mod vault;
 
 /// A file that is not listed above would never run.
 #[test]

@@ -22,7 +22,7 @@ broker_suite! {
         let alice = mesh.member("alice")?;
         let mut peer = broker.join(&alice).await?;
         let empty = info(&mut peer).await?;
-        for count in ["stateCount", "memoryCount", "contextCount", "streamCount"] {
+        for count in ["stateCount", "memoryCount", "contextCount", "streamCount", "skillCount", "vaultCount", "schedules"] {
             assert_eq!(empty[count], 0, "{count}");
         }
         for number in 0..503 {
@@ -54,6 +54,16 @@ broker_suite! {
             }
         }
         peer.call(json!({"type": "set_clock", "speed": 2.5}), "clock_status").await?;
+        let skill = json!({"type": "share_skill", "name": "deploy", "description": "d", "instructions": "i"});
+        peer.call(skill, "skill_ack").await?;
+        peer.call(json!({"type": "schedule", "to": "alice", "message": "m", "deliverAt": 4_000_000_000_000_i64}), "scheduled_ack").await?;
+        for (member, count) in [(&mut peer, 2), (&mut bob, 1)] {
+            for number in 0..count {
+                let sealed = json!({"ciphertext": "A".repeat(32), "nonce": "A".repeat(32), "sealed_key": format!("{}A=", "A".repeat(106))});
+                let entry = json!({"type": "vault_set", "key": format!("K{number}"), "entry_type": "env"});
+                member.call(merged(entry, sealed), "vault_ack").await?;
+            }
+        }
         for restarted in [false, true] {
             if restarted {
                 broker.restart().await?;
@@ -64,6 +74,8 @@ broker_suite! {
             assert_eq!((&found["stateCount"], names("stateKeys")), (&json!(502), 500), "restarted: {restarted}");
             assert_eq!((&found["streamCount"], names("streams")), (&json!(501), 500));
             assert_eq!((&found["memoryCount"], &found["contextCount"]), (&json!(2), &json!(2)), "one for each session");
+            assert_eq!((&found["skillCount"], &found["schedules"]), (&json!(1), &json!(1)));
+            assert_eq!(found["vaultCount"], 2, "the own ones");
             assert_eq!(found["tasks"], json!({"open": 2, "claimed": 1, "done": 0}));
             assert_eq!(found["clock"]["speed"], 2.5);
         }

@@ -35,7 +35,7 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
         "Shared",
         &[
             "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "skill", "topic", "clock",
-            "remind", "schedule",
+            "remind", "schedule", "vault",
         ],
     ),
     (

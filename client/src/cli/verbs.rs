@@ -55,6 +55,7 @@ verbs! {
         Forget => crate::features::memory::cli::ForgetArgs,
         Memory => crate::features::memory::cli::MemoryArgs,
         Context => crate::features::contexts::cli::ContextArgs,
+        Vault => crate::features::vault::cli::VaultArgs,
         Info => crate::features::info::cli::InfoArgs,
         Stats => crate::features::presence::cli::args::StatsArgs,
         Ping => crate::features::presence::cli::args::PingArgs,

@@ -33,6 +33,7 @@ pub mod tasks;
 pub mod templates;
 pub mod top;
 pub mod topics;
+pub mod vault;
 
 /// What looks at incoming messages before any route may show them, in this order, one line each.
 pub const INTERCEPTORS: &[Interceptor] = &[

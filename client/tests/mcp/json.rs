@@ -240,6 +240,10 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
         let yes = if verb == "install" { &["--yes"][..] } else { &[] };
         calls.make(ann, &format!("skill {verb}"), &[&["skill", verb, "deploy"], yes].concat())?;
     }
+    calls.make(ann, "vault set", &["vault", "set", "TOKEN", "--file", "deploy.md"])?;
+    calls.make(ann, "vault get", &["vault", "get", "TOKEN"])?;
+    calls.plain(ann, &["vault list"])?;
+    calls.make(ann, "vault delete", &["vault", "delete", "TOKEN"])?;
     for noun in ["", "memory "] {
         let call = |verb: &str| format!("{noun}{verb}");
         let words =

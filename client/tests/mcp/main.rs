@@ -51,3 +51,4 @@ mod terminal;
 mod tls_proxy;
 mod top;
 mod topics;
+mod vault;

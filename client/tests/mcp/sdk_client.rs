@@ -33,6 +33,7 @@ async fn every_listed_tool_works() -> Result<()> {
     let planned = planned.structured["scheduledId"].as_str().context("an id")?.to_owned();
     bob.call("share_skill", json!({"name": "deploy", "description": "How to deploy", "instructions": "run it"}))
         .await?;
+    bob.call("vault_set", json!({"key": "KEPT", "value": "until it is deleted"})).await?;
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("cancel_scheduled", json!({"id": planned})),
@@ -99,6 +100,9 @@ async fn every_listed_tool_works() -> Result<()> {
         ("unclaim_task", json!({"id": third})),
         ("unsubscribe", json!({"stream": "builds"})),
         ("update_task", json!({"id": third, "priority": "low"})),
+        ("vault_delete", json!({"key": "KEPT"})),
+        ("vault_list", json!({})),
+        ("vault_set", json!({"key": "TOKEN", "value": "s3cret", "description": "for tests"})),
     ];
     let mut listed: Vec<String> =
         bob.client.list_all_tools().await?.into_iter().map(|tool| tool.name.into_owned()).collect();

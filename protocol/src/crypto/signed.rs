@@ -68,6 +68,11 @@ pub fn skill(mesh: &MeshId, digest: &str, signed_at_ms: i64) -> String {
     format!("claudemesh-skill|{mesh}|{digest}|{signed_at_ms}")
 }
 
+/// What a member signs for an entry of its vault: the digest of [`crate::features::vault::sealing`], Unix milliseconds.
+pub fn vault(mesh: &MeshId, digest: &str, signed_at_ms: i64) -> String {
+    format!("claudemesh-vault|{mesh}|{digest}|{signed_at_ms}")
+}
+
 /// What a broker signs for the end of a mesh's audit chain: place and hash of its last entry, Unix milliseconds.
 pub fn audit_head(mesh: &MeshId, seq: i64, hash: &str, at_ms: i64) -> String {
     format!("audit-head|{mesh}|{seq}|{hash}|{at_ms}")

@@ -19,3 +19,4 @@ pub mod state;
 pub mod streams;
 pub mod tasks;
 pub mod topics;
+pub mod vault;

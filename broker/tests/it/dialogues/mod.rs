@@ -471,6 +471,33 @@ broker_suite! {
         "#).await
     }
 
+    async fn a_vault_is_filled_listed_and_read_by_clients_of_before(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"vault_set","key":"K1","ciphertext":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==","nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","sealed_key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","entry_type":"env","description":"d"}
+            A < {"type":"vault_ack","key":"K1","action":"stored"}
+            A > {"type":"vault_set","key":"F1","ciphertext":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==","nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","sealed_key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","entry_type":"file","mount_path":"/m"}
+            A < {"type":"vault_ack","key":"F1","action":"stored"}
+            A > {"type":"vault_list"}
+            A < {"type":"vault_list_result","entries":[{"key":"F1","entry_type":"file","mount_path":"/m","description":null},{"key":"K1","entry_type":"env","mount_path":null,"description":"d"}]}
+            B > {"type":"vault_list"}
+            B < {"type":"vault_list_result","entries":[]}
+            A > {"type":"vault_get","keys":["K1","nope"]}
+            A < {"type":"vault_get_result","entries":[{"key":"K1","ciphertext":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==","entry_type":"env","mount_path":null}]}
+            A > {"type":"vault_get","keys":[]}
+            A < {"type":"vault_get_result","entries":[]}
+            A > {"type":"vault_delete","key":"K1"}
+            A < {"type":"vault_ack","key":"K1","action":"deleted"}
+            A > {"type":"vault_delete","key":"K1"}
+            A < {"type":"vault_ack","key":"K1","action":"not_found"}
+            A > {"type":"vault_set","key":"P1","ciphertext":"cGxhaW4=","nonce":"bm9uY2U=","sealed_key":"c2VhbA==","entry_type":"env"}
+            A < {"type":"error","code":"not_encrypted"}
+            A -
+            B -
+        "#).await
+    }
+
     async fn streams_reach_subscribers_but_the_one_who_publishes(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}

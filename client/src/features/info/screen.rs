@@ -104,6 +104,7 @@ impl Screen<'_> {
             ("memories", info.memory_count),
             ("contexts", info.context_count),
             ("skills", info.skill_count),
+            ("vault", info.vault_count),
             ("files", info.file_count),
         ] {
             if total > 0 {

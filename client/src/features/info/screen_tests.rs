@@ -34,6 +34,7 @@ fn info() -> MeshInfoResult {
         context_count: 2,
         skill_count: 5,
         schedules: 4,
+        vault_count: 0,
         file_count: 0,
         tasks: TaskCounts { open: 3, claimed: 1, done: 12 },
         streams: names("builds-", 2),

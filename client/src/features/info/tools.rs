@@ -14,7 +14,7 @@ use crate::session::notes::harmless_value;
 #[tool_router(router = info_tools, vis = "pub(crate)")]
 impl MeshServer {
     #[tool(
-        description = "One look at a mesh: peers, groups, topics, what it keeps (shared state, memories, contexts, tasks, streams), its clock, your name and groups.",
+        description = "One look at a mesh: peers, groups, topics, what it keeps (shared state, memories, contexts, tasks, streams, skills, schedules), its clock, your name and groups.",
         annotations(read_only_hint = true)
     )]
     async fn mesh_info(&self, Parameters(mesh): Parameters<MeshArg>) -> Result<Json<MeshInfoResult>, ToolError> {
@@ -43,7 +43,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
     };
     format!(
         "Mesh: {slug} ({})\nPeers: {} of {} members\nGroups: {}\nTopics: {}\nState keys: {}\nMemories: {}\nContexts: {}\nSkills: {}\n\
-         Files: {}\nTasks: {} open, {} claimed, {} done\nScheduled: {}\nStreams: {}\nClock: {}\nTables: {}\nYour name: {}\nYour groups: {}",
+         Your vault: {}\nFiles: {}\nTasks: {} open, {} claimed, {} done\nScheduled: {}\nStreams: {}\nClock: {}\nTables: {}\nYour name: {}\nYour groups: {}",
         info.mesh,
         info.peers,
         info.members,
@@ -53,6 +53,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
         info.memory_count,
         info.context_count,
         info.skill_count,
+        info.vault_count,
         info.file_count,
         info.tasks.open,
         info.tasks.claimed,

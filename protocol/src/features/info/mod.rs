@@ -50,6 +50,9 @@ pub struct MeshInfoResult {
     /// Skills.
     #[serde(default)]
     pub skill_count: u32,
+    /// Entries of the caller's own vault.
+    #[serde(default)]
+    pub vault_count: u32,
     /// Files.
     pub file_count: u32,
     /// Tasks.
