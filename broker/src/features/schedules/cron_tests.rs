@@ -79,11 +79,7 @@ impl Oracle {
         Self { fields: sets, any_day: any(fields[2]), any_weekday: any(fields[4]) }
     }
 
-    fn fits(&self, [minute, hour, day, month, weekday]: [u8; 5]) -> bool {
-        // First what most minutes do not fit: it is asked of millions.
-        if !self.fields[0][minute as usize] || !self.fields[1][hour as usize] {
-            return false;
-        }
+    fn fits(&self, [day, month, weekday]: [u8; 3]) -> bool {
         let (of_month, of_week) = (self.fields[2][day as usize], self.fields[4][weekday as usize]);
         let days = match (self.any_day, self.any_weekday) {
             (true, true) => true,
@@ -94,10 +90,16 @@ impl Oracle {
         days && self.fields[3][month as usize]
     }
 
-    /// Looks at every minute.
+    /// Looks at every minute that shows a fitting time of the day.
     fn times(&self, calendar: &Calendar) -> Vec<i64> {
-        let fitting = calendar.minutes.iter().filter(|(_, local)| self.fits(*local));
-        let mut found: Vec<i64> = fitting.map(|(at, _)| calendar.from_ms + i64::from(*at) * MINUTE_MS).collect();
+        let mut found = Vec::new();
+        for (of_day, shown) in calendar.minutes.iter().enumerate() {
+            if self.fields[0][of_day % 60] && self.fields[1][of_day / 60] {
+                let fitting = shown.iter().filter(|(_, date)| self.fits(*date));
+                found.extend(fitting.map(|(at, _)| calendar.from_ms + i64::from(*at) * MINUTE_MS));
+            }
+        }
+        found.sort_unstable();
         found.dedup();
         found
     }
@@ -108,13 +110,14 @@ impl Oracle {
 struct Calendar {
     from_ms: i64,
     to_ms: i64,
-    minutes: Vec<(u32, [u8; 5])>,
+    /// By the minute of the day: the minute of UTC, and day, month and weekday.
+    minutes: Vec<Vec<(u32, [u8; 3])>>,
 }
 
 impl Calendar {
     fn new(zone: Tz, from_ms: i64, days: i64) -> Self {
         let local = |ms: i64| DateTime::<Utc>::from_timestamp_millis(ms).unwrap().with_timezone(&zone).naive_local();
-        let mut minutes = Vec::new();
+        let mut minutes = vec![Vec::new(); 24 * 60];
         // The latest that was shown. A clock that goes back stays below it until it has caught up.
         let mut shown = local(from_ms - MINUTE_MS);
         let count = u32::try_from(days * 24 * 60).unwrap();
@@ -122,9 +125,9 @@ impl Calendar {
             let now = local(from_ms + i64::from(at) * MINUTE_MS);
             while shown < now {
                 shown += TimeDelta::minutes(1);
-                let fields =
-                    [shown.minute(), shown.hour(), shown.day(), shown.month(), shown.weekday().num_days_from_sunday()];
-                minutes.push((at, fields.map(|field| u8::try_from(field).unwrap())));
+                let date = [shown.day(), shown.month(), shown.weekday().num_days_from_sunday()];
+                let of_day = (shown.hour() * 60 + shown.minute()) as usize;
+                minutes[of_day].push((at, date.map(|field| u8::try_from(field).unwrap())));
             }
         }
         Self { from_ms, to_ms: from_ms + i64::from(count) * MINUTE_MS, minutes }
