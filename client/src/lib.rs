@@ -30,3 +30,4 @@ pub mod session;
 pub mod telemetry;
 pub mod values;
 pub mod verb;
+pub mod wrap;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::{CliError, ExitCode};
 use crate::paths::Env;
 use crate::session::notes::{BRACKETS, harmless, harmless_value, without_tags};
+use crate::wrap::wrapped;
 
 /// How the answer is printed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -72,6 +73,8 @@ pub struct Output {
     for_model: bool,
     /// The asked fields were found among those of the verb.
     fields_checked: bool,
+    /// Of the terminal that people read failures and warnings on; `None` when it is none.
+    stderr_columns: Option<u16>,
 }
 
 /// What a peer wrote, within a line: for people without line ends and control characters, for a model also harmless.
@@ -85,7 +88,8 @@ impl Output {
     pub fn new(env: &Env, format: Format, quiet: bool) -> Self {
         let colour = has_colour(env, io::stdout().is_terminal());
         let for_model = env.flag("CLAUDECODE") || env.is_set("CLAUDE_CODE_SESSION_ID");
-        Self { format, quiet, colour, for_model, fields_checked: false }
+        let stderr_columns = if for_model || !io::stderr().is_terminal() { None } else { known_columns(env) };
+        Self { format, quiet, colour, for_model, fields_checked: false, stderr_columns }
     }
 
     /// Checks the fields of `--json=FIELDS` before the verb runs. Without `known` ones the answer is looked at.
@@ -184,7 +188,9 @@ impl Output {
 
     /// Prints a warning to stderr, so that scripts that read stdout do not see it.
     pub fn warn(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "Warning: {text}");
+        let text = format!("Warning: {text}");
+        let text = self.stderr_columns.map(|columns| wrapped(&text, columns.into(), "  ")).unwrap_or(text);
+        let _ = writeln!(io::stderr(), "{text}");
     }
 
     /// Prints what is going on to stderr, for people who wait; nothing with `--json` or `--quiet`.
@@ -239,15 +245,24 @@ impl Output {
         }
         let mut stderr = io::stderr().lock();
         // What a broker or a peer wrote may be in it.
-        let shown = |text| if self.for_model { Cow::Owned(harmless(text)) } else { clean_lines(text) };
-        let _ = writeln!(stderr, "Error: {}", shown(&error.message));
+        let shown = |label: &str, text| {
+            let text = if self.for_model { Cow::Owned(harmless(text)) } else { clean_lines(text) };
+            let text = format!("{label}: {text}");
+            match self.stderr_columns {
+                Some(columns) => {
+                    text.lines().map(|line| wrapped(line, columns.into(), "  ")).collect::<Vec<_>>().join("\n")
+                }
+                None => text,
+            }
+        };
+        let _ = writeln!(stderr, "{}", shown("Error", &error.message));
         for candidate in error.candidates() {
             let line = crate::features::messaging::described(&candidate);
             let line = if self.for_model { harmless_value(&line) } else { clean(&line).into_owned() };
             let _ = writeln!(stderr, "  {line}");
         }
         if let Some(hint) = error.advice() {
-            let _ = writeln!(stderr, "Hint: {}", shown(hint));
+            let _ = writeln!(stderr, "{}", shown("Hint", hint));
         }
     }
 
@@ -264,9 +279,14 @@ impl Output {
 
 /// Columns of a screen that is printed: those of the terminal, as shells say; 80 when no one does.
 pub fn columns(env: &Env) -> u16 {
+    known_columns(env).unwrap_or(80)
+}
+
+/// As [`columns`]; `None` when neither `COLUMNS` nor a terminal tells.
+pub fn known_columns(env: &Env) -> Option<u16> {
     let told = env.text("COLUMNS").and_then(|text| text.parse().ok());
     let terminal = || io::stdout().is_terminal().then(ratatui::crossterm::terminal::size)?.ok().map(|(width, _)| width);
-    told.or_else(terminal).unwrap_or(80).clamp(20, 500)
+    told.or_else(terminal).map(|columns| columns.clamp(20, 500))
 }
 
 /// Columns that a text takes on a terminal.

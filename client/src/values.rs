@@ -45,6 +45,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" | "hr" => 3_600.0,
         "d" | "day" | "days" => 86_400.0,
         "w" => 604_800.0,
+        _ if digits.trim().parse::<f64>().is_err() => {
+            return Err(format!("'{text}' is not a length of time: expected a number and s, m, h or d, such as 30m"));
+        }
         unit => return Err(format!("'{unit}' is not a unit of time: s, m, h or d")),
     };
     let number: f64 =

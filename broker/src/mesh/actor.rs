@@ -146,17 +146,20 @@ impl Mesh {
     }
 
     fn admit(&mut self, work: Work, ctx: &mut Context<Self>) {
-        if let Err(work) = self.lanes.admit(work)
+        let caller = work.reply_to.as_ref().map(|to| to.caller(work.tag));
+        // The request of a connection that ended is nobody's.
+        let of = caller.and_then(|caller| self.context(Some(caller)).0.member().ok().map(|member| member.id.clone()));
+        if let Err(work) = self.lanes.admit(work, of)
             && let Some(to) = &work.reply_to
         {
             let (mut cx, _) = self.context(None);
-            cx.refuse(to, Refusal::new(ErrorCode::Busy, "too much work is waiting in this mesh"));
+            cx.refuse(to, Refusal::new(ErrorCode::Busy, "too much work is waiting in this mesh, or for this member"));
         }
         self.run_lanes(ctx);
     }
 
     fn run_lanes(&mut self, ctx: &mut Context<Self>) {
-        while let Some(Work { lane, future, on_failure, reply_to, tag }) = self.lanes.start() {
+        while let Some((Work { lane, future, on_failure, reply_to, tag }, of)) = self.lanes.start() {
             let span = tracing::debug_span!(
                 "work",
                 mesh.id = %self.core.id,
@@ -173,6 +176,7 @@ impl Mesh {
                     Ok(Err(_)) => Err(Refusal::new(ErrorCode::Timeout, "storage took too long")),
                     Err(error) => Err(Refusal::fault(ErrorCode::Internal, error)),
                 };
+                mesh.lanes.finished(&lane, of.as_ref());
                 mesh.finished(&lane, (result, on_failure), reply_to, tag, ctx);
             }));
         }
@@ -186,7 +190,6 @@ impl Mesh {
         tag: &'static str,
         ctx: &mut Context<Self>,
     ) {
-        self.lanes.finished(lane);
         let caller = reply_to.as_ref().map(|to| to.caller(tag));
         let feature = lane.feature;
         let span = tracing::debug_span!(

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use actix::{AsyncContext, Context};
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytestring::ByteString;
 use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::message::ServerMessage;
@@ -24,9 +24,10 @@ use crate::session::queue::Queued;
 const FRAMES_PER_SECOND: i64 = 60_000;
 /// Frames that it may spend at once after a quiet time.
 const BURST_FRAMES: i64 = FRAMES_PER_SECOND / 4;
-/// Sockets that are woken for events at once, and the time until the next ones are.
-const WAKE_AT_ONCE: usize = 50;
-const WAKE_EVERY: Duration = Duration::from_millis(1);
+/// Sockets that are woken for events before everything else of the thread has its turn.
+const WAKE_AT_ONCE: usize = 20;
+/// From one round through the sockets to the next: what comes in between costs a socket no write of its own.
+const ROUND_EVERY: Duration = Duration::from_millis(2);
 
 /// See the module.
 #[derive(Debug)]
@@ -189,25 +190,39 @@ pub(super) fn tell_left_out(core: &mut Core) {
     }
 }
 
-/// Wakes every socket that events wait for: what the actor does in steps of a millisecond.
+/// Wakes every socket that events wait for: what the actor does in rounds.
 #[cfg(test)]
 pub(super) fn wake_all(core: &mut Core) {
     core.fan_out.wake(&core.roster, usize::MAX);
 }
 
 impl Mesh {
-    /// Wakes the next sockets that events wait for, now unless some were woken less than a millisecond ago.
+    /// Begins a round through the sockets that events wait for, unless one is under way or began a moment ago.
     pub(super) fn arm_events(&mut self, ctx: &mut Context<Self>) {
         if self.events_armed || self.core.fan_out.to_wake.is_empty() {
             return;
         }
-        self.core.fan_out.wake(&self.core.roster, WAKE_AT_ONCE);
         self.events_armed = true;
         // Real time even under a manual clock: it is about the sockets, not about the mesh.
-        ctx.run_later(WAKE_EVERY, |mesh, ctx| {
+        let next = tokio::time::Instant::now() + ROUND_EVERY;
+        self.wake_next(self.core.fan_out.to_wake.len(), next, ctx);
+    }
+
+    /// Wakes the next few of a round of so many; the round ends with the time at which another one may begin.
+    fn wake_next(&mut self, most: usize, next_round: tokio::time::Instant, ctx: &mut Context<Self>) {
+        self.core.fan_out.wake(&self.core.roster, most.min(WAKE_AT_ONCE));
+        let rest = most.saturating_sub(WAKE_AT_ONCE);
+        let pause = async move {
+            if rest > 0 { tokio::task::yield_now().await } else { tokio::time::sleep_until(next_round).await }
+        };
+        let go_on = move |(), mesh: &mut Self, ctx: &mut Context<Self>| {
+            if rest > 0 {
+                return mesh.wake_next(rest, next_round, ctx);
+            }
             mesh.events_armed = false;
             mesh.arm_events(ctx);
-        });
+        };
+        ctx.spawn(pause.into_actor(self).map(go_on));
     }
 }
 

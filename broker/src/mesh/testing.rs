@@ -252,16 +252,16 @@ impl TestMesh {
 
     fn admit(&mut self, work: impl IntoIterator<Item = Work>) {
         for work in work {
-            assert!(self.lanes.admit(work).is_ok(), "no more than a mesh takes");
+            assert!(self.lanes.admit(work, None).is_ok(), "no more than a mesh takes");
         }
     }
 
     /// Runs what is in the lanes; returns what came of the last one.
     async fn run_lanes(&mut self, at: Option<PeerHandle>) -> Option<Result<Outcome, Refusal>> {
         let mut last = None;
-        while let Some(Work { lane, future, reply_to, .. }) = self.lanes.start() {
+        while let Some((Work { lane, future, reply_to, .. }, _)) = self.lanes.start() {
             let done = future.await;
-            self.lanes.finished(&lane);
+            self.lanes.finished(&lane, None);
             let caller = reply_to.as_ref().map(|to| to.caller("test")).or(at.map(caller));
             let outcome = done.and_then(|apply| self.step_for(caller, |features, cx| apply(features, cx)));
             let work = std::mem::take(&mut self.core.work);

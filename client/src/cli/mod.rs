@@ -5,6 +5,7 @@ use clap::{CommandFactory, Parser};
 use crate::context::GlobalArgs;
 
 pub mod complete;
+mod fitted;
 pub mod json_schema;
 pub mod no_verb;
 mod parse;
@@ -44,12 +45,19 @@ pub struct Cli {
 
 /// The command tree, for parsing, completions and manual pages. The help of the program lists its commands by subject.
 pub fn command() -> clap::Command {
-    let command = Cli::command();
-    let list = subjects::list(&command);
+    with_list(Cli::command(), usize::MAX)
+}
+
+fn with_list(command: clap::Command, columns: usize) -> clap::Command {
+    let list = subjects::list(&command, columns);
+    let start = |text: &str| crate::wrap::wrapped(text, columns, "  ");
+    let (new, others) = (
+        start("New here: `claudemesh install`, then `claudemesh launch`."),
+        start("With other people: `claudemesh join LINK`, or `claudemesh up --listen :7900`."),
+    );
     command.help_template(format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n\
-         New here: `claudemesh install`, then `claudemesh launch`.\n\
-         With other people: `claudemesh join LINK`, or `claudemesh up --listen :7900`.\n\n{list}\nOptions:\n{{options}}{{after-help}}"
+         {new}\n{others}\n\n{list}\nOptions:\n{{options}}{{after-help}}"
     ))
 }
 

@@ -38,12 +38,13 @@ pub fn parse(argv: Vec<OsString>) -> Result<Cli, ExitCode> {
     let argv = in_flags(argv);
     let words = words_of_verb(&argv);
     let see = format!("See `{words} --help`.");
-    let parsed = super::command().try_get_matches_from(crate::launch::argv::separate(argv));
+    let argv = crate::launch::argv::separate(argv);
+    let parsed = super::command().try_get_matches_from(&argv);
     parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(error.print()),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(fitted(error, &argv).print()),
         // A verb that wants another word after it: clap shows its help, whose first line would make no message.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !wants_json => {
-            let _ = error.print();
+            let _ = fitted(error, &argv).print();
             ExitCode::InvalidArgs
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -87,6 +88,14 @@ pub fn parse(argv: Vec<OsString>) -> Result<Cli, ExitCode> {
             ExitCode::InvalidArgs
         }
     })
+}
+
+/// The same help in lines that fit the terminal, where there is one.
+fn fitted(error: clap::Error, argv: &[OsString]) -> clap::Error {
+    match crate::output::known_columns(&Env::of_process()) {
+        Some(columns) => super::fitted::command(usize::from(columns)).try_get_matches_from(argv).err().unwrap_or(error),
+        None => error,
+    }
 }
 
 /// `help`, `help send` and `version` as the flags that do the same.

@@ -2,6 +2,8 @@
 
 use clap::Command;
 
+use crate::wrap::wrapped;
+
 /// Subject, and its commands in their order.
 pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
     ("Start", &["install", "launch", "doctor", "uninstall"]),
@@ -51,17 +53,19 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
 pub(super) const OTHERS: &str = "Other commands";
 
 /// The commands of the program by subject, one line each.
-pub(super) fn list(command: &Command) -> String {
+pub(super) fn list(command: &Command, columns: usize) -> String {
     let width = command.get_subcommands().map(|verb| verb.get_name().len()).max().unwrap_or_default();
     let line = |verb: &Command| {
         let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
         // One line: the rest stands in the help of the command.
         let about = about.lines().next().unwrap_or_default().trim_end_matches('.');
-        format!("  {:<width$}  {about}\n", verb.get_name())
+        let line = format!("  {:<width$}  {about}", verb.get_name());
+        wrapped(&line, columns, &" ".repeat(width + 4)) + "\n"
     };
     let mut text = String::new();
     for (subject, names) in SUBJECTS {
-        text += &format!("{subject}:\n");
+        text += &wrapped(&format!("{subject}:"), columns, "  ");
+        text.push('\n');
         text.extend(names.iter().filter_map(|name| command.find_subcommand(name)).map(line));
         text.push('\n');
     }

@@ -41,7 +41,7 @@ async fn the_shell_shares_finds_and_lists_contexts() -> Result<()> {
     assert!(text.contains("Ann") && text.contains("  files: src/auth.ts, src/db.ts\n  - tokens live"), "{text}");
     assert_eq!(
         stdout(&team.bob.run(&["context", "get", "kubernetes"])?),
-        "no context has all of these words; nothing at all has: kubernetes\n"
+        "no context has all of these words; found nowhere: kubernetes\n"
     );
     assert_eq!(
         team.ann.json(&["context", "list", "--json=summary"])?,
@@ -90,7 +90,7 @@ async fn a_session_is_told_what_others_share_and_tools_find_it() -> Result<()> {
     let list = bob.call("list_contexts", json!({})).await?;
     assert_eq!(list.structured["contexts"][0]["sessionName"], "BobS");
     let nothing = bob.call("get_context", json!({"query": "kubernetes"})).await?;
-    assert_eq!(nothing.text, "No context has all of these words; nothing at all has: kubernetes");
+    assert_eq!(nothing.text, "No context has all of these words; found nowhere: kubernetes");
     // In the shell of a session the context is that of the session.
     team.ann
         .command(&["context", "share", "from the shell", "--json"])

@@ -31,7 +31,7 @@ const PAGE: usize = 1_024;
 const AHEAD_MS: i64 = 2_000;
 /// Bytes of the messages of a page.
 const PAGE_BYTES: usize = 8 << 20;
-/// Entries of one step: a thousand messages in one would hold up the others of the mesh.
+/// Messages of one step, and of the last entry in it: a thousand in one would hold up the others of the mesh.
 const STEP: usize = 128;
 /// Entries that are sent and not stored yet; more wait.
 const MAX_SENDING: usize = 4_096;
@@ -305,10 +305,10 @@ impl SchedulesMemory {
 
     /// Sends the first entries whose time has come.
     fn send_due(&mut self, cx: &mut MeshContext<'_>, clock: ScheduleClock, now_ms: i64) {
-        let mut sent = Vec::new();
+        let (mut sent, mut messages) = (Vec::new(), 0);
         let queue = self.queue(clock);
         let mut grown_late = false;
-        while sent.len() < STEP && queue.sending.len() < MAX_SENDING {
+        while messages < STEP && queue.sending.len() < MAX_SENDING {
             let Some(first) = queue.armed.first_entry().filter(|first| first.key().0 <= now_ms) else { break };
             // The time jumped since it was read: what it missed is to be found out.
             grown_late = first.get().late.is_none() && is_late(&first.get().row, first.key().0, now_ms);
@@ -318,6 +318,8 @@ impl SchedulesMemory {
             let ((due_ms, id), Armed { row, late }) = first.remove_entry();
             queue.sending.insert(id);
             let plan = late.unwrap_or_else(|| Plan::on_time(due_ms));
+            // One whose times are all left out is work as well.
+            messages += plan.times.len().max(1);
             let waits = send(cx, &row, &plan.times);
             sent.push((row, plan, waits));
         }

@@ -123,7 +123,7 @@ impl Verb for GetArgs {
                     return if words.is_empty() {
                         format!("{nothing}\n")
                     } else {
-                        format!("{nothing}; nothing at all has: {}\n", words.join(", "))
+                        format!("{nothing}; found nowhere: {}\n", words.join(", "))
                     };
                 }
                 let more = if found.next.is_some() { "(there are more; --limit shows up to 100)\n" } else { "" };

@@ -139,7 +139,7 @@ impl MeshServer {
             "No context has all of these words.".to_owned()
         } else {
             let words: Vec<String> = found.unmatched.iter().map(|one| harmless_value(one)).collect();
-            format!("No context has all of these words; nothing at all has: {}", words.join(", "))
+            format!("No context has all of these words; found nowhere: {}", words.join(", "))
         };
         found.told(reached, &nothing, |context| {
             let mut text = context.summary.clone();

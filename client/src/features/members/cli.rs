@@ -525,6 +525,6 @@ where
     }
     cx.out.answer(&row, |out| {
         let (before, now) = (clean(&row.former_name), clean(&row.address));
-        format!("{} {before} is {now} now; the old name works for 24 more hours\n", out.tick())
+        format!("{} {before} is now called {now}; the old name works for 24 more hours\n", out.tick())
     })
 }

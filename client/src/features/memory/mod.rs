@@ -110,5 +110,5 @@ fn nothing_found(unmatched: &[String], word: impl Fn(&str) -> String) -> String 
         return "no memory has all of these words".to_owned();
     }
     let words: Vec<String> = unmatched.iter().map(|one| word(one)).collect();
-    format!("no memory has all of these words; nothing at all has: {}", words.join(", "))
+    format!("no memory has all of these words; found nowhere: {}", words.join(", "))
 }

@@ -221,7 +221,7 @@ fn create(cx: &Context, new: NewArgs) -> Ran {
     let text = new.message.clone().filter(|text| !text.trim().is_empty());
     let text = text.ok_or_else(|| CliError::invalid_args("The message is missing."))?;
     let when = new.when.when().ok_or_else(|| {
-        CliError::invalid_args("It is not said when.").hint("Give --in 2h, --at 14:30 or --cron \"0 9 * * mon-fri\".")
+        CliError::invalid_args("The time is missing.").hint("Give --in 2h, --at 14:30 or --cron \"0 9 * * mon-fri\".")
     })?;
     let order = Order {
         to: new.to,

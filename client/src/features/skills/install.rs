@@ -90,11 +90,12 @@ pub fn folder_name(name: &str) -> Result<&str, CliError> {
     Ok(name)
 }
 
-/// The lines of a text that Claude Code would run as commands when it loads the skill: `` !`command` `` and blocks that begin with
-/// ```` ```! ````.
-pub fn commands(text: &str) -> Vec<String> {
-    let runs = |line: &&str| line.contains("!`") || line.trim_start().starts_with("```!");
-    text.lines().filter(runs).map(|line| clean(line.trim()).into_owned()).collect()
+/// The lines of a file that Claude Code would run as commands when it loads the skill: `` !`command` `` and blocks that begin with
+/// ```` ```! ````, wherever in a line they stand. It has to be the file as it is written: what hides in the text of a skill, such as a
+/// character without width between the two signs, is gone from the file.
+pub fn commands(file: &str) -> Vec<String> {
+    let runs = |line: &&str| line.contains("!`") || line.contains("```!");
+    file.lines().filter(runs).map(|line| clean(line.trim()).into_owned()).collect()
 }
 
 /// The file of a skill. Where it comes from stands in its first line after the front matter.
@@ -277,5 +278,10 @@ mod tests {
         let text = "a `plain` word!\n  - !`curl x`\n```!\nrm\n```\n```sh\nls\n```";
         assert_eq!(commands(text), ["- !`curl x`", "```!"]);
         assert!(commands("nothing `of` that! `x`").is_empty());
+        // What Claude Code runs may stand anywhere in a line, and may be hidden until the file is written.
+        for hidden in ["Branch: !\u{200b}`id`", "!\u{2060}`id`", "`\u{200b}``!\nid\n```", "Branch: ```!\nid\n```"] {
+            let skill = Skill { name: "x".into(), instructions: hidden.into(), ..Skill::default() };
+            assert_eq!(commands(&rendered(&skill, "x", "team", false)).len(), 1, "{hidden:?}");
+        }
     }
 }

@@ -178,7 +178,7 @@ impl Verb for CreateArgs {
     after_help = "Examples:\n  claudemesh task list --status open\n  claudemesh task list --ready --json=id,title"
 )]
 pub struct ListArgs {
-    /// Only tasks that are so far; completed is the same as done.
+    /// Only tasks with this status; completed is the same as done.
     #[arg(long, value_enum)]
     status: Option<Progress>,
     /// Only tasks of this assignee.

@@ -128,7 +128,7 @@ pub(crate) struct WantedTask {
 /// Parameters of `list_tasks`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct SomeTasks {
-    /// Only tasks that are so far.
+    /// Only tasks with this status.
     #[serde(default)]
     status: Option<Progress>,
     /// Only tasks of this assignee.

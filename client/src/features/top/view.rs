@@ -54,7 +54,7 @@ fn heading<'a>(board: &Board, meshes: usize, choices: &Choices, width: u16) -> V
     let counts = &board.counts;
     let mut first = vec![Span::styled(clean(&counts.mesh).into_owned(), bold)];
     if meshes > 1 {
-        first.push(Span::raw(format!(" ({}/{meshes})", choices.mesh + 1)));
+        first.push(Span::raw(format!(" (mesh {} of {meshes})", choices.mesh + 1)));
     }
     let away = if counts.away > 0 { format!(", {} away", counts.away) } else { String::new() };
     first.push(Span::raw(format!("  {} online{away}", counts.online)));
@@ -223,7 +223,7 @@ mod tests {
         let boards = [board(), second];
         let choices = Choices { order: Order::Status, scroll: 1, ..Choices::default() };
         let first = screen(60, &boards, &choices);
-        assert!(first[0].starts_with("team (1/2)") && first[3].starts_with("Bob"), "{first:#?}");
+        assert!(first[0].starts_with("team (mesh 1 of 2)") && first[3].starts_with("Bob"), "{first:#?}");
         let other = screen(60, &boards, &Choices { mesh: 1, ..Choices::default() });
         assert_eq!(
             (other[0].as_str(), other[1].as_str()),

@@ -23,7 +23,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
                         Everyone else keeps the short name that the mesh has on their machine. New members get the new one."
 )]
 pub struct RenameArgs {
-    /// Short name of now.
+    /// Its short name today.
     pub slug: String,
     /// New short name: lower-case letters, digits and hyphens, 2 to 32 characters.
     #[arg(required_unless_present = "title")]

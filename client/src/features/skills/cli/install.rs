@@ -66,13 +66,13 @@ struct Installed {
 impl InstallArgs {
     fn plan(&self, cx: &Context, skill: &Skill, slug: &str) -> Result<Plan, CliError> {
         let name = folder_name(self.name_here.as_deref().unwrap_or(&skill.name))?.to_owned();
-        let runs = commands(&skill.instructions);
+        let text = rendered(skill, &name, slug, self.allow_tools);
+        let runs = commands(&text);
         if !runs.is_empty() && !self.allow_commands {
             let message = format!("This skill runs commands whenever it is loaded: {}", runs.join("; "));
             return Err(CliError::new(ExitCode::PermissionDenied, "runs_commands", message)
                 .hint("Read it with `claudemesh skill get`; --allow-commands installs it all the same."));
         }
-        let text = rendered(skill, &name, slug, self.allow_tools);
         if self.project {
             let project = paths::project_dir(&cx.env);
             return Ok(Plan { name, skills: project.join(".claude").join("skills"), within: Some(project), text });
@@ -135,7 +135,7 @@ impl Verb for InstallArgs {
         };
         cx.out
             .answer(&InMesh::new(&entry.slug, &installed), |out| {
-                let what = if installed.written { "installed" } else { "was there before:" };
+                let what = if installed.written { "installed" } else { "already installed, unchanged:" };
                 let path = clean(&installed.path);
                 format!("{} {what} {}, version {}: {path}\n", out.tick(), clean(&installed.name), installed.version)
             })

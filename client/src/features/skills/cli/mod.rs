@@ -137,7 +137,7 @@ impl Verb for ShareArgs {
         let shared = SharedSkill { name: ack.name, version, unchanged };
         cx.out
             .answer(&InMesh::new(&entry.slug, &shared), |out| {
-                let what = if unchanged { "was there before:" } else { "shared" };
+                let what = if unchanged { "already shared, unchanged:" } else { "shared" };
                 format!("{} {what} {}, version {version}\n", out.tick(), clean(&shared.name))
             })
             .map(done)
