@@ -254,6 +254,8 @@ wire_features! {
     Contexts => features::contexts,
     /// Instructions that members share.
     Skills => features::skills,
+    /// A peer's folder.
+    PeerFiles => features::peer_files,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

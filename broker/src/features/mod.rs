@@ -14,6 +14,7 @@ pub mod memory;
 pub mod meshes;
 pub mod messaging;
 pub mod moderation;
+pub mod peer_files;
 pub mod presence;
 pub mod schedules;
 pub mod skills;
@@ -38,6 +39,7 @@ crate::feature_table! {
     memory: Memory => memory::Memory,
     contexts: Contexts => contexts::Contexts,
     skills: Skills => skills::Skills,
+    peer_files: PeerFiles => peer_files::PeerFiles,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,
