@@ -34,8 +34,8 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
     (
         "Shared",
         &[
-            "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "skill", "topic", "clock",
-            "remind", "schedule",
+            "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "skill", "topic", "folder",
+            "clock", "remind", "schedule",
         ],
     ),
     (
