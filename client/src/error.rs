@@ -45,7 +45,12 @@ impl ExitCode {
     /// The exit code for an error code of the wire.
     pub fn of(code: ErrorCode) -> Self {
         match code {
-            ErrorCode::Forbidden | ErrorCode::BlockedByGrants | ErrorCode::Revoked => return Self::PermissionDenied,
+            ErrorCode::Forbidden
+            | ErrorCode::BlockedByGrants
+            | ErrorCode::Revoked
+            | ErrorCode::ConsentDenied
+            | ErrorCode::ConsentTimeout
+            | ErrorCode::PathRefused => return Self::PermissionDenied,
             ErrorCode::AlreadyExists | ErrorCode::AlreadyAnswered => return Self::AlreadyExists,
             ErrorCode::PeerNotFound | ErrorCode::UnknownTarget => return Self::NotFound,
             // Too long is a fault of the text, no matter which of the two sides finds it.

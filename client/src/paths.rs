@@ -22,6 +22,9 @@ pub const ROLE: &str = "CLAUDEMESH_ROLE";
 /// Variable with the tools that a session offers: `full`, `lean` or `none`.
 pub const MCP_SURFACE: &str = "CLAUDEMESH_MCP_SURFACE";
 
+/// Variable with the folder that a session shows to peers who its user allows.
+pub const SHARE_DIR: &str = "CLAUDEMESH_SHARE_DIR";
+
 /// Switch for the mesh of this machine: `1` uses it beside meshes that are joined, `0` never serves one.
 pub const LOCAL: &str = "CLAUDEMESH_LOCAL";
 /// Seconds that the holder of this machine's mesh may answer nothing before another process ends it; 0: it is left alone.

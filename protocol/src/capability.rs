@@ -40,7 +40,7 @@ capabilities! {
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";
     CanDeleteMesh = "canDeleteMesh", "Archive, restore or delete the mesh.";
     CanSend = "canSend", "Send messages and create topics.";
-    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and the list of files.";
+    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and the list of files; ask for files of a folder that a peer shares.";
     CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills.";
     CanSchedule = "canSchedule", "Schedule messages.";
     CanUseTools = "canUseTools", "Call tools of MCP servers of the mesh.";

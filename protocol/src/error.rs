@@ -122,6 +122,13 @@ codes! {
     InvalidCron = "invalid_cron", BadRequest, 400, false, "The cron expression is malformed or never comes; the message says why.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
     Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";
+    NotShared = "not_shared", NotFound, 404, false, "The peer shares no folder.";
+    PlainOnly = "plain_only", Conflict, 409, false, "The peer's client cannot open sealed requests.";
+    ConsentDenied = "consent_denied", Auth, 403, false, "The peer's user does not allow it.";
+    ConsentTimeout = "consent_timeout", Auth, 403, true, "The peer's user was asked and has not answered in time.";
+    PathRefused = "path_refused", Auth, 403, false, "The name is hidden, looks like a key or a secret, is ignored by git, or lies outside of the folder.";
+    NotAFile = "not_a_file", BadRequest, 400, false, "The path is no regular file.";
+    NotAFolder = "not_a_folder", BadRequest, 400, false, "The path is no folder.";
     AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";
     // Enrolment
     InviteBadSignature = "invite_bad_signature", Auth, 400, false, "The invite's signature does not verify.";

@@ -256,6 +256,8 @@ wire_features! {
     Skills => features::skills,
     /// Secrets of a member, sealed by its client.
     Vault => features::vault,
+    /// A peer's folder.
+    PeerFiles => features::peer_files,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod meshes;
 pub mod messaging;
 pub mod moderation;
+pub mod peer_files;
 pub mod presence;
 pub mod schedules;
 pub mod skills;
@@ -40,6 +41,7 @@ crate::feature_table! {
     contexts: Contexts => contexts::Contexts,
     skills: Skills => skills::Skills,
     vault: Vault => vault::Vault,
+    peer_files: PeerFiles => peer_files::PeerFiles,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

@@ -108,11 +108,16 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "get_context", "query": "word"}),
         json!({"type": "get_skill", "name": "deploy"}),
         json!({"type": "vault_get", "keys": ["TOKEN"]}),
+        json!({"type": "share_folder", "shared": true}),
     ];
     let without = [
         ("send", "counted, and written once a minute"),
         ("message_status", "of a message that is there; it reads"),
         ("get_task", "of a task that is there; it reads"),
+        ("peer_file_request", "asks another peer; its answer has the entry, see peer_files.rs"),
+        ("peer_dir_request", "asks another peer; its answer has the entry, see peer_files.rs"),
+        ("peer_file_response", "answers another peer; one entry, see peer_files.rs"),
+        ("peer_dir_response", "answers another peer; one entry, see peer_files.rs"),
         ("disconnect", "closes connections, which is no change of what is kept"),
         ("kick", "closes connections, which is no change of what is kept"),
         ("hello", "opens a connection"),

@@ -23,6 +23,7 @@ mod memory;
 mod metrics_address;
 mod moderation;
 mod overview;
+mod peer_files;
 mod postgres_faults;
 mod postgres_tls;
 mod presence;

@@ -37,7 +37,7 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
         "Shared",
         &[
             "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "skill", "topic", "clock",
-            "remind", "schedule", "vault",
+            "remind", "schedule", "vault", "folder",
         ],
     ),
     (

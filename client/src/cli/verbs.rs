@@ -47,6 +47,7 @@ verbs! {
         State => crate::features::state::cli::StateArgs,
         Task => crate::features::tasks::cli::TaskArgs,
         Stream => crate::features::streams::cli::StreamArgs,
+        Folder => crate::features::peer_files::cli::FolderArgs,
         Clock => crate::features::clock::cli::ClockArgs,
         Remind => crate::features::schedules::cli::RemindArgs,
         Schedule => crate::features::schedules::cli::ScheduleArgs,

@@ -48,6 +48,9 @@ pub struct SessionInfo {
     /// Which tools the session offers: `full`, `lean` or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_surface: Option<String>,
+    /// Folder that peers may ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_dir: Option<PathBuf>,
     /// Claude's session id, when launch chose or knew it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claude_session_id: Option<String>,

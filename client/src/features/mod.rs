@@ -21,6 +21,7 @@ pub mod meshes;
 pub mod messaging;
 pub mod moderation;
 pub mod notify;
+pub mod peer_files;
 pub mod permissions;
 pub mod presence;
 pub mod questions;
@@ -59,4 +60,7 @@ pub const EVENTS: &[Listener] = &[
     Listener::of::<skills::list_changes::SkillChanges>(),
     Listener::of_welcomes::<skills::list_changes::LateMeshes>(),
     Listener::of_welcomes::<audit::session::LogWatch>(),
+    Listener::of::<peer_files::serve::FileRequests>(),
+    Listener::of::<peer_files::serve::ListRequests>(),
+    Listener::of_welcomes::<peer_files::serve::Announcement>(),
 ];

@@ -7,6 +7,7 @@ use claudemesh_protocol::session::HelloAck;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StoredSecret;
+use crate::features::peer_files::report::{Order, Report as FolderReport};
 use crate::features::permissions::wire::Behavior;
 use crate::features::questions::ask::{Outcome, Rejected};
 
@@ -46,6 +47,8 @@ pub enum Request {
     /// out, and by [`Reply::Outcome`] or [`Reply::Rejected`] in the end; [`Request::Printed`] confirms the outcome. Anyone who
     /// hangs up before leaves the answer to the session.
     Ask(Question),
+    /// A person's word about the shared folder. Answered by [`Reply::Folder`].
+    Folder(Order),
     /// How the routes stand. Answered by [`Reply::Routes`].
     Routes,
     /// Sends this session a message of its own over one route, to see that it comes through. Answered by
@@ -144,6 +147,8 @@ pub enum Reply {
     Outcome(Box<Outcome>),
     /// The question was not sent.
     Rejected(Rejected),
+    /// How it stands with the shared folder.
+    Folder(Box<FolderReport>),
     /// How the routes stand.
     Routes(Box<crate::session::routes::Report>),
     /// It cannot be done.

@@ -19,6 +19,7 @@ use super::registry::{Entry, Record};
 use crate::config::StoredSecret;
 use crate::connection::{ConnectionError, Heard};
 use crate::features::messaging::exchange;
+use crate::features::peer_files::{LONGEST, orders};
 use crate::features::permissions::ask::{self, Call, Ended};
 use crate::features::permissions::pending_requests::RequestSource;
 use crate::features::permissions::preview;
@@ -139,6 +140,10 @@ async fn serve(session: &Arc<Session>, stream: UnixStream) {
                 None => line.refuse(ErrorCode::NoHello, "attach first").await,
             },
             Ok(Request::Ask(question)) => asking::ask_line(session, &mut line, question).await,
+            Ok(Request::Folder(order)) => match orders::carry_out(session, order).await {
+                Ok(report) => line.send(&Reply::Folder(Box::new(report))).await,
+                Err((code, message)) => line.refuse(code, message).await,
+            },
             Ok(Request::Routes) => line.send(&Reply::Routes(Box::new(session.report().await))).await,
             Ok(Request::Probe { route }) => match session.probe(&route).await {
                 Ok(()) => line.send(&Reply::Routes(Box::new(session.report().await))).await,
@@ -303,7 +308,12 @@ async fn forward(session: &Session, bound: &JoinedMesh, frame: &str) -> Option<S
         return None;
     };
     let pulls = matches!(message, ClientMessage::Messaging(messaging::Request::InboxPull(_)));
-    let answer = bound.connection.call(message, crate::connection::SEND_TIMEOUT).await;
+    let limit = match &message {
+        // The user of a peer may have to decide.
+        ClientMessage::PeerFiles(_) => LONGEST,
+        _ => crate::connection::SEND_TIMEOUT,
+    };
+    let answer = bound.connection.call(message, limit).await;
     if pulls {
         // Who pulls reads the inbox next: what came must be in it, and what is not theirs taken out.
         bound.connection.mail_stored().await;

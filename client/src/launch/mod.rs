@@ -63,6 +63,9 @@ pub struct LaunchArgs {
     /// Which tools Claude gets: all of them (full, the default), only those that no shell command replaces (lean), or none.
     #[arg(long, value_name = "full|lean|none", value_parser = ["full", "lean", "none"])]
     pub surface: Option<String>,
+    /// Show this folder, read-only, to peers who ask; you are asked for each of them. Not even your project is shown without it.
+    #[arg(long, value_name = "DIR")]
+    pub share_dir: Option<std::path::PathBuf>,
     /// System prompt for Claude Code.
     #[arg(long, value_name = "TEXT")]
     pub system_prompt: Option<String>,
@@ -105,6 +108,17 @@ impl Verb for LaunchArgs {
     }
 }
 
+/// The folder to share, as Claude Code finds it from any place.
+fn shared_folder(dir: &std::path::Path) -> Result<std::path::PathBuf, CliError> {
+    let failed = |error: std::io::Error| {
+        CliError::io(format!("The folder {} cannot be shared: {error}.", clean(&dir.to_string_lossy())))
+            .hint("Name a folder that exists and that you may read.")
+    };
+    crate::features::peer_files::folder::SharedFolder::open(dir)
+        .map(|folder| folder.path().to_path_buf())
+        .map_err(failed)
+}
+
 /// Joins a mesh for `--join` and answers its local slug.
 fn join_link(cx: &Context, link: &str, name: Option<&str>) -> Result<String, CliError> {
     crate::features::enrolment::cli::join_link(cx, link, name, None).map(|kept| kept.entry.slug)
@@ -120,6 +134,7 @@ type Joiner<'a> = &'a dyn Fn(&Context, &str, Option<&str>) -> Result<String, Cli
 fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError> {
     let claude = release::Found::at(claude::find(&cx.env)?);
     let conversation = conversation(cx, args)?;
+    let share_dir = args.share_dir.as_deref().map(shared_folder).transpose()?;
     let signals = process::SignalGuard::new()?;
     let joined = args.join.as_deref().map(|link| join(cx, link, args.name.as_deref())).transpose()?;
     if let (Some(word), Some(flag)) = (&args.mesh_slug, &cx.mesh)
@@ -151,6 +166,7 @@ fn run(cx: &Context, args: &LaunchArgs, join: Joiner<'_>) -> Result<u8, CliError
         groups: choices.groups.clone(),
         message_mode: Some(choices.mode),
         mcp_surface: args.surface.clone(),
+        share_dir,
         claude_session_id: conversation.session_id().map(str::to_owned),
         ..SessionInfo::default()
     };

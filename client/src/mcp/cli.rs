@@ -16,6 +16,9 @@ pub struct McpArgs {
     /// Which tools are offered [default: $CLAUDEMESH_MCP_SURFACE or full]
     #[arg(long, value_enum)]
     pub surface: Option<crate::mcp::surface::Surface>,
+    /// Folder that peers may ask for; you are asked for each of them [default: $CLAUDEMESH_SHARE_DIR or none]
+    #[arg(long, value_name = "DIR")]
+    pub share_dir: Option<std::path::PathBuf>,
 }
 
 impl Verb for McpArgs {

@@ -40,6 +40,9 @@ pub fn run(cx: &Context, args: &McpArgs) -> Result<ExitCode, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::internal(format!("No async runtime: {error}.")))?;
     let session = Session::new(cx.env.clone(), cx.store.clone(), cx.mesh.clone(), args.message_mode);
+    if let Some(dir) = &args.share_dir {
+        session.folder.share(dir);
+    }
     let surface = Surface::choose(args.surface, &cx.env);
     let served = runtime.block_on(async move {
         let (input, output) = rmcp::transport::io::stdio_pipes();

@@ -27,6 +27,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::context_tools,
     MeshServer::skill_tools,
     MeshServer::vault_tools,
+    MeshServer::peer_file_tools,
     MeshServer::info_tools,
 ];
 

@@ -23,6 +23,7 @@ use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, State};
+use crate::features::peer_files::consent::Folder;
 use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
 use crate::features::skills::list_changes::ListChanges;
@@ -30,7 +31,7 @@ use crate::features::state::Seen;
 use crate::features::streams::Subscriptions;
 use crate::inbox::{KEEP, Mailbox, Message};
 use crate::local;
-use crate::paths::Env;
+use crate::paths::{self, Env};
 
 pub mod admit;
 mod binding;
@@ -127,6 +128,8 @@ pub struct Session {
     pub routes: Routes,
     /// Permission questions that approvers are asked.
     pub permissions: PendingRequests,
+    /// The folder that peers may ask for.
+    pub folder: Folder,
     /// How many held messages the user was last told of.
     held_told: AtomicI64,
     /// What mode `inbox` last said of each mesh (by id).
@@ -154,7 +157,13 @@ impl Session {
         if let Some(expected) = host::expected_mode(&env, Path::new(&identity.cwd)) {
             routes.expect_permission_mode(&expected.mode);
         }
+        let folder = Folder::default();
+        let named = session.and_then(|info| info.share_dir).or_else(|| env.path(paths::SHARE_DIR));
+        if let Some(dir) = named {
+            folder.share(&Path::new(&identity.cwd).join(dir));
+        }
         Arc::new(Self {
+            folder,
             routes,
             permissions: PendingRequests::default(),
             held_told: AtomicI64::new(0),

@@ -265,6 +265,14 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("doctor", "--no-loopback", "mcp/doctor.rs::the_doctor_sends_itself_a_message_over_every_route"),
     ("mcp", "--message-mode", "mcp/channel.rs::off_mode_shows_nothing_and_keeps_everything"),
     ("mcp", "--surface", "mcp/surface.rs::lean_keeps_what_the_shell_cannot_do_as_well"),
+    ("launch", "--share-dir", "cli/launch.rs::a_shared_folder_reaches_the_server_and_must_exist"),
+    ("mcp", "--share-dir", "mcp/peer_files.rs::a_session_without_the_flag_shares_nothing_and_says_why_it_does_not"),
+    ("folder allow", "--session", "mcp/peer_files.rs::large_files_are_read_by_parts_and_saved"),
+    ("folder allow", "--always", "mcp/peer_files.rs::a_consent_for_good_outlives_the_session_until_it_is_revoked"),
+    ("folder list", "--pattern", "mcp/peer_files.rs::a_consent_for_good_outlives_the_session_until_it_is_revoked"),
+    ("folder read", "--offset", "mcp/peer_files.rs::large_files_are_read_by_parts_and_saved"),
+    ("folder read", "--length", "mcp/peer_files.rs::large_files_are_read_by_parts_and_saved"),
+    ("folder read", "--out", "mcp/peer_files.rs::large_files_are_read_by_parts_and_saved"),
     ("man", "--dir", "cli/help.rs::completions_and_manual_pages_cover_every_verb"),
 ];
 

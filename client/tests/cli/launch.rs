@@ -306,6 +306,21 @@ fn the_banner_and_the_flags_follow_the_version() {
 }
 
 #[test]
+fn a_shared_folder_reaches_the_server_and_must_exist() {
+    let home = ready();
+    launch(&home, &[]).exits(0);
+    assert_eq!(session(&home).get("shareDir"), None, "nothing is shared unasked");
+    home.write("docs/a.md", "a");
+    let docs = home.path("docs");
+    launch(&home, &["--share-dir", docs.to_str().unwrap()]).exits(0);
+    assert_eq!(session(&home)["shareDir"], docs.canonicalize().unwrap().to_str().unwrap());
+    for wrong in ["docs/a.md", "none"] {
+        let ran = launch(&home, &["--share-dir", home.path(wrong).to_str().unwrap()]).exits(10);
+        assert!(ran.stderr.contains("cannot be shared"), "{ran:?}");
+    }
+}
+
+#[test]
 fn the_surface_reaches_the_server() {
     let home = ready();
     launch(&home, &["--surface", "lean"]).exits(0);

@@ -55,8 +55,14 @@ pub(crate) struct Session {
 impl Session {
     /// A session of this person, connected to every mesh that it has joined.
     pub(crate) async fn start(person: &CommandLine, name: &str) -> Result<Self> {
+        Self::start_with(person, name, &[]).await
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) async fn start_with(person: &CommandLine, name: &str, more: &[(&str, &str)]) -> Result<Self> {
         let project = person.project().to_string_lossy().into_owned();
-        let env = Env::of(&[("CLAUDE_PROJECT_DIR", &project), ("CLAUDEMESH_DISPLAY_NAME", name)]);
+        let env = [&[("CLAUDE_PROJECT_DIR", project.as_str()), ("CLAUDEMESH_DISPLAY_NAME", name)], more].concat();
+        let env = Env::of(&env);
         let session = claudemesh::session::Session::new(env, ConfigStore::at(person.config_dir()), None, None);
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (input, output) = tokio::io::split(theirs);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::team::{Team, program, session, until};
 
 /// Calls that need a whole play of their own, and the test that compares them.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 20] = [
     ("top", "top.rs"),
     ("permit", "permissions.rs"),
     ("permit ID allow|deny", "permissions.rs"),
@@ -29,6 +29,13 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("outbox list", "outbox.rs"),
     ("outbox send", "outbox.rs"),
     ("outbox drop", "outbox.rs"),
+    ("folder", "peer_files.rs"),
+    ("folder show", "peer_files.rs"),
+    ("folder allow", "peer_files.rs"),
+    ("folder deny", "peer_files.rs"),
+    ("folder revoke", "peer_files.rs"),
+    ("folder list", "peer_files.rs"),
+    ("folder read", "peer_files.rs"),
 ];
 
 /// Whether an answer is what the schema of its call says.

@@ -29,6 +29,8 @@ mod other_hosts;
 mod outbox;
 #[cfg(target_os = "linux")]
 mod output;
+#[cfg(unix)]
+mod peer_files;
 mod permissions;
 mod proofs;
 mod proxy;

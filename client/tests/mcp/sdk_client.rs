@@ -11,6 +11,9 @@ use super::team::Team;
 async fn every_listed_tool_works() -> Result<()> {
     let team = Team::start().await?;
     let (ann, bob) = (Session::start(&team.ann, "AnnS").await?, Session::start(&team.bob, "BobS").await?);
+    std::fs::write(team.bob.project().join("notes.md"), "# Notes")?;
+    let folder = team.bob.project().to_string_lossy().into_owned();
+    let _files = Session::start_with(&team.bob, "BobF", &[("CLAUDEMESH_SHARE_DIR", &folder)]).await?;
     let info = ann.client.peer_info().context("the server introduced itself")?;
     assert!(info.capabilities.experimental.as_ref().is_some_and(|all| all.contains_key("claude/channel")));
     assert!(info.instructions.as_ref().is_some_and(|text| text.len() <= instructions::MAX_BYTES));
@@ -53,6 +56,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("leave_group", json!({"name": "qa"})),
         ("list_contexts", json!({})),
         ("list_memories", json!({})),
+        ("list_peer_files", json!({"peer": "BobF"})),
         ("list_peers", json!({"mesh_slug": "team"})),
         ("list_scheduled", json!({})),
         ("list_skills", json!({"query": "deploy"})),
@@ -70,6 +74,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("ping_mesh", json!({})),
         ("poll_inbox", json!({})),
         ("publish", json!({"stream": "builds", "data": {"green": true}})),
+        ("read_peer_file", json!({"peer": "BobF", "path": "notes.md"})),
         ("read_stream", json!({"stream": "builds"})),
         ("recall", json!({"query": "ports"})),
         ("register", json!({"name": "BobS"})),
@@ -89,6 +94,7 @@ async fn every_listed_tool_works() -> Result<()> {
             json!({"summary": "writing tests", "files_read": ["a.rs"], "key_findings": ["b"], "tags": ["c"]}),
         ),
         ("share_skill", json!({"name": "release", "description": "How to release", "instructions": "tag it"})),
+        ("shared_folder", json!({})),
         ("subscribe", json!({"stream": "builds", "from": "start"})),
         ("topic_create", json!({"name": "plans"})),
         ("topic_history", json!({"topic": "plans"})),

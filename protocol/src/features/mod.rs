@@ -12,6 +12,7 @@ pub mod memory;
 pub mod meshes;
 pub mod messaging;
 pub mod moderation;
+pub mod peer_files;
 pub mod presence;
 pub mod schedules;
 pub mod skills;

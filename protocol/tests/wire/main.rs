@@ -80,6 +80,8 @@ fn an_answer_is_read_as_its_type_and_anything_else_is_given_back() {
 fn only_events_are_events() {
     for (name, message) in server_samples() {
         let told = [
+            "peer_dir_request_forward",
+            "peer_file_request_forward",
             "push",
             "skills_changed",
             "state_change",

@@ -528,6 +528,34 @@ broker_suite! {
         "#).await
     }
 
+    async fn files_of_peers_are_relayed_in_the_words_of_before(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a","sessionPubkey":"$a1"}
+            B hello bob {"sessionId":"b","sessionPubkey":"$b1"}
+            E hello eve {"sessionId":"e"}
+            A > {"type":"peer_file_request","targetPubkey":"$bob.member","filePath":"x.txt"}
+            B < {"type":"peer_file_request_forward","requesterPubkey":"$a1","filePath":"x.txt","_reqId":"$r1","requestId":null,"asker":null,"wait_ms":null,"sealed":null}
+            E > {"type":"peer_file_response","requesterPubkey":"$a1","filePath":"x.txt","content":"ZXZpbA==","_reqId":"$r1"}
+            E < {"type":"error","code":"not_found","_reqId":"$r1"}
+            B > {"type":"peer_file_response","requesterPubkey":"$a1","filePath":"x.txt","content":"aGk=","_reqId":"$r1"}
+            A < {"type":"peer_file_response_forward","filePath":"x.txt","content":"aGk=","error":null,"code":null,"sealed":null,"_reqId":null}
+            A > {"type":"peer_file_request","targetPubkey":"$b1","filePath":"y.txt","_reqId":"q7"}
+            B < {"type":"peer_file_request_forward","requesterPubkey":"$a1","filePath":"y.txt","_reqId":"$r2"}
+            B > {"type":"peer_file_response","requesterPubkey":"$a1","filePath":"y.txt","error":"file not found"}
+            A < {"type":"peer_file_response_forward","filePath":"y.txt","error":"file not found","content":null,"_reqId":"q7"}
+            A > {"type":"peer_file_request","targetPubkey":"0000000000000000000000000000000000000000000000000000000000000000","filePath":"x"}
+            A < {"type":"error","code":"peer_not_found","message":"target peer not connected"}
+            A > {"type":"peer_dir_request","targetPubkey":"$b1","dirPath":".","pattern":"*.txt"}
+            B < {"type":"peer_dir_request_forward","requesterPubkey":"$a1","dirPath":".","pattern":"*.txt","_reqId":"$r3"}
+            B > {"type":"peer_dir_response","requesterPubkey":"$a1","dirPath":".","entries":["got.txt","sub/","sub/x.txt"],"_reqId":"$r3"}
+            A < {"type":"peer_dir_response_forward","dirPath":".","entries":["got.txt","sub/","sub/x.txt"],"error":null}
+            B > {"type":"peer_dir_response","requesterPubkey":"$a1","dirPath":".","entries":["evil"],"_reqId":"$r3"}
+            B < {"type":"error","code":"not_found"}
+            A -
+            B -
+        "#).await
+    }
+
     async fn a_clock_is_set_paused_and_heard(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}

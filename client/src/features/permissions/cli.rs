@@ -401,7 +401,11 @@ fn find_member(entry: &MeshEntry, wanted: &str) -> Result<MemberView, CliError> 
 
 /// Refuses in the shell of a session: a text that talks a model into it must get neither an approval nor an approver.
 /// Anyone who may run anything can take the variables away; this stops what was not meant.
-fn needs_a_person(cx: &Context, hint: &str) -> Result<(), CliError> {
+/// Refuses in the shell of a session: a text must not talk a model into a decision of its user.
+///
+/// # Errors
+/// Exit 7.
+pub(in crate::features) fn needs_a_person(cx: &Context, hint: &str) -> Result<(), CliError> {
     if !cx.env.flag("CLAUDECODE") && !cx.env.is_set("CLAUDE_CODE_SESSION_ID") {
         return Ok(());
     }

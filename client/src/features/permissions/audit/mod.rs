@@ -67,6 +67,12 @@ pub enum Event {
     Refused,
     /// This member answered someone else's question.
     Gave,
+    /// The user let someone read the shared folder.
+    FolderAllowed,
+    /// The user did not.
+    FolderDenied,
+    /// The user took it back.
+    FolderRevoked,
     /// A line that was cut off when a process died was removed.
     Mended,
     /// The oldest file was given up; the record says where the chain begins since.
@@ -84,6 +90,9 @@ impl Event {
             Self::Withdrawn => "withdrawn",
             Self::Refused => "refused",
             Self::Gave => "gave",
+            Self::FolderAllowed => "folder_allowed",
+            Self::FolderDenied => "folder_denied",
+            Self::FolderRevoked => "folder_revoked",
             Self::Mended => "mended",
             Self::Pruned => "pruned",
         }
