@@ -122,6 +122,10 @@ codes! {
     InvalidCron = "invalid_cron", BadRequest, 400, false, "The cron expression is malformed or never comes; the message says why.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
     Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";
+    HostOffline = "host_offline", Unavailable, 503, true, "The session that runs the MCP server is away.";
+    HostGone = "host_gone", Unavailable, 503, false, "The session that runs the MCP server went away during the call, which may have been carried out.";
+    ToolFailed = "tool_failed", BadRequest, 400, false, "The MCP server answered with an error; see `rpcError`.";
+    Cancelled = "cancelled", Conflict, 409, false, "The caller gave up.";
     AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";
     // Enrolment
     InviteBadSignature = "invite_bad_signature", Auth, 400, false, "The invite's signature does not verify.";

@@ -254,6 +254,8 @@ wire_features! {
     Contexts => features::contexts,
     /// Instructions that members share.
     Skills => features::skills,
+    /// MCP servers that sessions run.
+    McpServers => features::mcp_servers,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

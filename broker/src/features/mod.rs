@@ -9,6 +9,7 @@ pub mod groups;
 pub mod info;
 #[cfg(test)]
 mod isolation;
+pub mod mcp_servers;
 pub mod members;
 pub mod memory;
 pub mod meshes;
@@ -38,6 +39,7 @@ crate::feature_table! {
     memory: Memory => memory::Memory,
     contexts: Contexts => contexts::Contexts,
     skills: Skills => skills::Skills,
+    mcp_servers: McpServers => mcp_servers::McpServers,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

@@ -39,6 +39,8 @@ const CHANGING: &[&str] = &[
     "share_context",
     "share_skill",
     "remove_skill",
+    "mcp_register",
+    "mcp_unregister",
     "schedule",
     "edit_scheduled",
     "pause_scheduled",
@@ -74,6 +76,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         "list_memories",
         "list_contexts",
         "list_skills",
+        "mcp_list",
         "list_scheduled",
         "mesh_info",
         "list_bans",
@@ -104,9 +107,16 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "recall", "query": "word"}),
         json!({"type": "get_context", "query": "word"}),
         json!({"type": "get_skill", "name": "deploy"}),
+        json!({"type": "mcp_schema", "server_name": "none"}),
+        json!({"type": "mcp_cancel", "call": "none"}),
+        json!({"type": "mcp_part", "call": "none", "part": 0}),
+        json!({"type": "mcp_call_response", "callId": "none"}),
+        json!({"type": "mcp_progress", "callId": "none", "progress": 1}),
+        json!({"type": "mcp_part_response", "callId": "none", "part": 0}),
     ];
     let without = [
         ("send", "counted, and written once a minute"),
+        ("mcp_call", "counted, and written once a minute"),
         ("message_status", "of a message that is there; it reads"),
         ("get_task", "of a task that is there; it reads"),
         ("disconnect", "closes connections, which is no change of what is kept"),
@@ -156,6 +166,8 @@ struct World {
     memories: Vec<String>,
     /// Names and versions.
     skills: BTreeMap<String, u64>,
+    /// Names of MCP servers.
+    servers: BTreeSet<String>,
     /// Whether each is paused, by id.
     scheduled: BTreeMap<String, bool>,
     clock: Option<bool>,
@@ -342,6 +354,29 @@ impl World {
                     frame(json!({"name": name})),
                     "skill_removed",
                     json!({"name": name, "version": version, "owner": self.ids[OWNER]}),
+                )
+            }
+            "mcp_register" => {
+                let (name, persistent) = (self.fresh("server-"), self.made.is_multiple_of(2));
+                self.servers.insert(name.clone());
+                one(
+                    ALICE,
+                    frame(
+                        json!({"serverName": name, "description": "d", "tools": [{"name": "t"}], "persistent": persistent}),
+                    ),
+                    "mcp_registered",
+                    json!({"server": name, "tools": 1, "persistent": persistent}),
+                )
+            }
+            "mcp_unregister" => {
+                let name = self.any(self.servers.iter().cloned().collect())?;
+                self.servers.remove(&name);
+                let owner = self.ids[ALICE].clone();
+                one(
+                    OWNER,
+                    frame(json!({"serverName": name})),
+                    "mcp_unregistered",
+                    json!({"server": name, "owner": owner}),
                 )
             }
             "schedule" => {

@@ -80,6 +80,10 @@ fn an_answer_is_read_as_its_type_and_anything_else_is_given_back() {
 fn only_events_are_events() {
     for (name, message) in server_samples() {
         let told = [
+            "mcp_call_cancel",
+            "mcp_call_forward",
+            "mcp_call_progress",
+            "mcp_part_forward",
             "push",
             "skills_changed",
             "state_change",

@@ -31,6 +31,7 @@ impl Feature for Info {
             memory_count: 0,
             context_count: 0,
             skill_count: 0,
+            mcp_server_count: 0,
             file_count: 0,
             tasks: TaskCounts::default(),
             streams: vec![],

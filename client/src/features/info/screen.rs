@@ -104,6 +104,7 @@ impl Screen<'_> {
             ("memories", info.memory_count),
             ("contexts", info.context_count),
             ("skills", info.skill_count),
+            ("MCP servers", info.mcp_server_count),
             ("files", info.file_count),
         ] {
             if total > 0 {

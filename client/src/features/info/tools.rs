@@ -42,7 +42,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
         format!("{}{more}", list(shown))
     };
     format!(
-        "Mesh: {slug} ({})\nPeers: {} of {} members\nGroups: {}\nTopics: {}\nState keys: {}\nMemories: {}\nContexts: {}\nSkills: {}\n\
+        "Mesh: {slug} ({})\nPeers: {} of {} members\nGroups: {}\nTopics: {}\nState keys: {}\nMemories: {}\nContexts: {}\nSkills: {}\nMCP servers: {}\n\
          Files: {}\nTasks: {} open, {} claimed, {} done\nScheduled: {}\nStreams: {}\nClock: {}\nTables: {}\nYour name: {}\nYour groups: {}",
         info.mesh,
         info.peers,
@@ -53,6 +53,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
         info.memory_count,
         info.context_count,
         info.skill_count,
+        info.mcp_server_count,
         info.file_count,
         info.tasks.open,
         info.tasks.claimed,

@@ -50,6 +50,9 @@ pub struct MeshInfoResult {
     /// Skills.
     #[serde(default)]
     pub skill_count: u32,
+    /// MCP servers that sessions run, those that are offline included.
+    #[serde(default)]
+    pub mcp_server_count: u32,
     /// Files.
     pub file_count: u32,
     /// Tasks.

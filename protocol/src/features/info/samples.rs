@@ -25,6 +25,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         memory_count: 2,
         skill_count: 4,
         context_count: 3,
+        mcp_server_count: 5,
         file_count: 0,
         tasks: TaskCounts::default(),
         streams: vec!["builds".into()],
