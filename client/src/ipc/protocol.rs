@@ -7,6 +7,7 @@ use claudemesh_protocol::session::HelloAck;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StoredSecret;
+use crate::features::mcp_servers::kept::HostedServer;
 use crate::features::permissions::wire::Behavior;
 use crate::features::questions::ask::{Outcome, Rejected};
 
@@ -46,6 +47,20 @@ pub enum Request {
     /// out, and by [`Reply::Outcome`] or [`Reply::Rejected`] in the end; [`Request::Printed`] confirms the outcome. Whoever
     /// hangs up before leaves the answer to the session.
     Ask(Question),
+    /// Run an MCP server for a mesh. Answered by [`Reply::Hosted`] once it is registered.
+    HostServer {
+        /// Row id of the mesh.
+        mesh_id: String,
+        /// The server.
+        server: Box<HostedServer>,
+    },
+    /// Stop an MCP server that runs for a mesh. Answered by [`Reply::Stopped`].
+    StopServer {
+        /// Row id of the mesh.
+        mesh_id: String,
+        /// Its name.
+        name: String,
+    },
     /// How the routes stand. Answered by [`Reply::Routes`].
     Routes,
     /// Sends this session a message of its own over one route, to see that it comes through. Answered by
@@ -144,6 +159,16 @@ pub enum Reply {
     Outcome(Box<Outcome>),
     /// The question was not sent.
     Rejected(Rejected),
+    /// The server runs and is registered.
+    Hosted {
+        /// Number of its tools.
+        tools: u32,
+    },
+    /// The server does not run any more.
+    Stopped {
+        /// It ran here.
+        found: bool,
+    },
     /// How the routes stand.
     Routes(Box<crate::session::routes::Report>),
     /// It cannot be done.

@@ -26,6 +26,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::memory_tools,
     MeshServer::context_tools,
     MeshServer::skill_tools,
+    MeshServer::mcp_server_tools,
     MeshServer::info_tools,
 ];
 

@@ -47,7 +47,7 @@ fn named(name: &str, server: &Server) -> Value {
     json!({"serverName": name, "hostedBy": server.hosted_by})
 }
 
-/// Verbs of the shell listen to nothing, unless they run a server themselves.
+/// Commands of the shell listen to nothing, unless they run a server themselves.
 fn tell(cx: &mut MeshContext<'_>, name: &'static str, data: Value, audience: impl Fn(&Peer) -> bool) {
     let event = cx.system_event(name, data);
     if cx.tell(&event, Capability::CanUseTools, |peer| !peer.ephemeral && audience(peer)).is_none() {
