@@ -177,7 +177,7 @@ async fn a_server_without_a_session_is_served_called_and_removed() -> Result<()>
 async fn a_session_runs_a_server_until_it_ends_and_again_when_it_is_resumed() -> Result<()> {
     let team = Team::start().await?;
     let (kept, short, bad) = (TempDir::new()?, TempDir::new()?, TempDir::new()?);
-    let mut ann = session(&team.ann, "ann-1", "AnnS").await?;
+    let ann = session(&team.ann, "ann-1", "AnnS").await?;
     let mut bob = session(&team.bob, "bob-1", "BobS").await?;
     let added = succeeds(inside(&team.ann, "ann-1", &words(&add("calc", kept.path(), &["--persistent"])?)))?;
     assert_eq!(
@@ -217,7 +217,7 @@ async fn a_session_runs_a_server_until_it_ends_and_again_when_it_is_resumed() ->
     })
     .await?;
     // The same session is resumed: what was to be kept runs again by itself.
-    let mut ann = session(&team.ann, "ann-1", "AnnS").await?;
+    let ann = session(&team.ann, "ann-1", "AnnS").await?;
     until("it answers again", || Ok(call(&team.bob, "echo", &json!({})).ok().filter(|called| called["ok"] == true)))
         .await?;
     succeeds(inside(&team.ann, "ann-1", &["mcp-remove", "calc", "--json"]))?;
