@@ -109,6 +109,8 @@ pub(crate) struct Answer {
     /// Instead of a result: why there is none.
     #[serde(default)]
     error: Option<String>,
+    #[serde(flatten)]
+    mesh: MeshArg,
 }
 
 /// What `mesh_mcp_list` found.
@@ -310,8 +312,8 @@ impl MeshServer {
         annotations(destructive_hint = false, open_world_hint = true)
     )]
     async fn mesh_mcp_answer(&self, Parameters(args): Parameters<Answer>) -> Result<String, ToolError> {
-        let (mut found, mut why) = (None, "no mesh is joined".to_owned());
-        for bound in self.session.meshes() {
+        let (mut found, mut why) = (None, String::new());
+        for bound in self.session.select(args.mesh.slug()).await? {
             match bound.hosting.asked().find(args.call_id.trim()) {
                 Ok(forward) => found = Some((bound, forward)),
                 Err(error) => why = error,
