@@ -53,6 +53,8 @@ impl ExitCode {
             | ErrorCode::PathRefused => return Self::PermissionDenied,
             ErrorCode::AlreadyExists | ErrorCode::AlreadyAnswered => return Self::AlreadyExists,
             ErrorCode::PeerNotFound | ErrorCode::UnknownTarget => return Self::NotFound,
+            // What a tool says, or its caller, fits nowhere else.
+            ErrorCode::ToolFailed | ErrorCode::Cancelled => return Self::Cancelled,
             // Too long is a fault of the text, no matter which of the two sides finds it.
             ErrorCode::AmbiguousTarget | ErrorCode::AmbiguousPrefix | ErrorCode::PayloadTooLarge => {
                 return Self::InvalidArgs;

@@ -34,7 +34,7 @@ macro_rules! capabilities {
 
 capabilities! {
     CanInvite = "canInvite", "Make invites and revoke them.";
-    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks, streams, memories and skills of others; cancel and pause schedules of others.";
+    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks, streams, memories, skills and registered MCP servers of others; cancel and pause schedules of others.";
     CanManageMembers = "canManageMembers", "Edit the names and profiles of other members, and remove members. Only the owner gives roles.";
     CanManagePermissions = "canManagePermissions", "Give capabilities to others and take them away.";
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";
@@ -43,8 +43,8 @@ capabilities! {
     CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and the list of files; ask for files of a folder that a peer shares.";
     CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills.";
     CanSchedule = "canSchedule", "Schedule messages.";
-    CanUseTools = "canUseTools", "Call tools of MCP servers of the mesh.";
-    CanDeployMcp = "canDeployMcp", "Deploy MCP servers that the mesh hosts.";
+    CanUseTools = "canUseTools", "List and call tools of MCP servers of the mesh, and hear of them.";
+    CanDeployMcp = "canDeployMcp", "Deploy MCP servers that the mesh hosts, and register those that a session runs.";
     CanManageFiles = "canManageFiles", "Change and delete files of others.";
     CanManageVault = "canManageVault", "List the names in the vaults of others and delete entries; never read a value.";
     CanManageWatches = "canManageWatches", "Change and delete URL watches of others.";

@@ -129,6 +129,10 @@ codes! {
     PathRefused = "path_refused", Auth, 403, false, "The name is hidden, looks like a key or a secret, is ignored by git, or lies outside of the folder.";
     NotAFile = "not_a_file", BadRequest, 400, false, "The path is no regular file.";
     NotAFolder = "not_a_folder", BadRequest, 400, false, "The path is no folder.";
+    HostOffline = "host_offline", Unavailable, 503, true, "The session that runs the MCP server is away.";
+    HostGone = "host_gone", Unavailable, 503, false, "The session that runs the MCP server went away during the call, which may have been carried out.";
+    ToolFailed = "tool_failed", BadRequest, 400, false, "The MCP server answered with an error; see `rpcError`.";
+    Cancelled = "cancelled", Conflict, 409, false, "The caller gave up.";
     AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";
     // Enrolment
     InviteBadSignature = "invite_bad_signature", Auth, 400, false, "The invite's signature does not verify.";

@@ -258,6 +258,8 @@ wire_features! {
     Vault => features::vault,
     /// A peer's folder.
     PeerFiles => features::peer_files,
+    /// MCP servers that sessions run.
+    McpServers => features::mcp_servers,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

@@ -10,6 +10,8 @@ use crate::shell::{self, Shell, phase, strict};
 
 /// The pinned MCP client.
 const SDK: (&str, &str) = ("@modelcontextprotocol/sdk", "1.32.2");
+/// The pinned MCP server that is called directly and through the mesh.
+const EVERYTHING: (&str, &str) = ("@modelcontextprotocol/server-everything", "2026.8.31");
 /// The pinned versions of Claude Code: the newest, and the one that older node versions get.
 const CLAUDE_VERSIONS: [&str; 2] = ["2.1.329", "2.1.197"];
 
@@ -27,6 +29,7 @@ const HOSTS: [(&str, &str, &str, &str); 3] = [
 pub(crate) fn download(shell: &Shell, hosts: bool) -> Result<()> {
     let sdk = format!("{}@{}", SDK.0, SDK.1);
     phase("install the TypeScript SDK", || install(shell, "sdk", &sdk))?;
+    phase("install an MCP server", || install(shell, "everything", &format!("{}@{}", EVERYTHING.0, EVERYTHING.1)))?;
     for version in CLAUDE_VERSIONS {
         phase(&format!("install Claude Code {version}"), || install_claude(shell, version))?;
     }
@@ -67,6 +70,11 @@ pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
     phase("TypeScript SDK client", || {
         let mut command = ignored_test(shell, "sdk");
         shell::run(command.env("CLAUDEMESH_TEST_SDK", &sdk))
+    })?;
+    let everything = install(shell, "everything", &format!("{}@{}", EVERYTHING.0, EVERYTHING.1))?;
+    phase("MCP server from npm", || {
+        let mut command = ignored_test(shell, "real_servers");
+        shell::run(command.env("CLAUDEMESH_TEST_MCP_EVERYTHING", &everything))
     })?;
     if !namespaces {
         if strict() {

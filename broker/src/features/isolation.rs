@@ -30,6 +30,7 @@ use crate::db::{former_names, member_groups, membership, meshes};
 use crate::features::clock::store as clock;
 use crate::features::contexts::store as contexts;
 use crate::features::enrolment::store::{self as enrolment, Invite};
+use crate::features::mcp_servers::store as mcp_servers;
 use crate::features::memory::store as memory;
 use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
@@ -276,6 +277,18 @@ store_suite! {
             quotas: Quotas::default(),
         };
         vault::set(&here, secret.clone()).await.unwrap();
+        let server = mcp_servers::Registration {
+            row: mcp_servers::Row {
+                name: "server-of-home".into(),
+                member_id: owner.id.to_string(),
+                tools: "[]".into(),
+                ..mcp_servers::Row::default()
+            },
+            persistent: true,
+            again: false,
+            tools: 0,
+        };
+        mcp_servers::register(&here, server.clone()).await.unwrap();
         let shared = contexts::New {
             session: "session-of-home".into(),
             member: owner.id.clone(),
@@ -593,6 +606,19 @@ store_suite! {
             usage.unwrap() == skills::Usage::default()
         });
         // Its own skill with the same name and text, which is no new version of the other mesh's.
+        let servers = || vec!["server-of-home".to_owned()];
+        check!("mcp_servers::load", mcp_servers::load(&db_there), |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty());
+        check!("mcp_servers::set_offline", mcp_servers::set_offline(&there, servers(), Some(7)), |done: Result<(), DbError>| {
+            done.is_ok()
+        });
+        check!("mcp_servers::remove_of", mcp_servers::remove_of(&there, owner.id.clone()), |gone: Result<usize, DbError>| {
+            gone.unwrap() == 0
+        });
+        let (server_name, of) = ("server-of-home".to_owned(), owner.id.clone());
+        check!("mcp_servers::unregister", mcp_servers::unregister(&there, server_name, of, by.clone()), |done: Result<(), DbError>| {
+            done.is_ok()
+        });
+        check!("mcp_servers::register", mcp_servers::register(&there, server), |done: Result<(), DbError>| done.is_ok());
         check!("skills::share", skills::share(&there, skill), |done: Result<skills::Shared, WriteError<skills::Refused>>| {
             done.unwrap() == skills::Shared { version: 1, unchanged: false }
         });

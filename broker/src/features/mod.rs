@@ -9,6 +9,7 @@ pub mod groups;
 pub mod info;
 #[cfg(test)]
 mod isolation;
+pub mod mcp_servers;
 pub mod members;
 pub mod memory;
 pub mod meshes;
@@ -42,6 +43,7 @@ crate::feature_table! {
     skills: Skills => skills::Skills,
     vault: Vault => vault::Vault,
     peer_files: PeerFiles => peer_files::PeerFiles,
+    mcp_servers: McpServers => mcp_servers::McpServers,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

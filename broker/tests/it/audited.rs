@@ -41,6 +41,8 @@ const CHANGING: &[&str] = &[
     "remove_skill",
     "vault_set",
     "vault_delete",
+    "mcp_register",
+    "mcp_unregister",
     "schedule",
     "edit_scheduled",
     "pause_scheduled",
@@ -77,6 +79,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         "list_contexts",
         "list_skills",
         "vault_list",
+        "mcp_list",
         "list_scheduled",
         "mesh_info",
         "list_bans",
@@ -109,9 +112,16 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "get_skill", "name": "deploy"}),
         json!({"type": "vault_get", "keys": ["TOKEN"]}),
         json!({"type": "share_folder", "shared": true}),
+        json!({"type": "mcp_schema", "server_name": "none"}),
+        json!({"type": "mcp_cancel", "call": "none"}),
+        json!({"type": "mcp_part", "call": "none", "part": 0}),
+        json!({"type": "mcp_call_response", "callId": "none"}),
+        json!({"type": "mcp_progress", "callId": "none", "progress": 1}),
+        json!({"type": "mcp_part_response", "callId": "none", "part": 0}),
     ];
     let without = [
         ("send", "counted, and written once a minute"),
+        ("mcp_call", "counted, and written once a minute"),
         ("message_status", "of a message that is there; it reads"),
         ("get_task", "of a task that is there; it reads"),
         ("peer_file_request", "asks another peer; its answer has the entry, see peer_files.rs"),
@@ -167,6 +177,8 @@ struct World {
     skills: BTreeMap<String, u64>,
     /// Names of vault entries of the owner.
     vault: BTreeSet<String>,
+    /// Names of MCP servers.
+    servers: BTreeSet<String>,
     /// Whether each is paused, by id.
     scheduled: BTreeMap<String, bool>,
     clock: Option<bool>,
@@ -367,6 +379,29 @@ impl World {
                 let name = self.any(self.vault.iter().cloned().collect())?;
                 self.vault.remove(&name);
                 one(OWNER, frame(json!({"key": name})), "vault_deleted", json!({"key": name, "of": self.ids[OWNER]}))
+            }
+            "mcp_register" => {
+                let (name, persistent) = (self.fresh("server-"), self.made.is_multiple_of(2));
+                self.servers.insert(name.clone());
+                one(
+                    ALICE,
+                    frame(
+                        json!({"serverName": name, "description": "d", "tools": [{"name": "t"}], "persistent": persistent}),
+                    ),
+                    "mcp_registered",
+                    json!({"server": name, "tools": 1, "persistent": persistent}),
+                )
+            }
+            "mcp_unregister" => {
+                let name = self.any(self.servers.iter().cloned().collect())?;
+                self.servers.remove(&name);
+                let owner = self.ids[ALICE].clone();
+                one(
+                    OWNER,
+                    frame(json!({"serverName": name})),
+                    "mcp_unregistered",
+                    json!({"server": name, "owner": owner}),
+                )
             }
             "schedule" => {
                 let text = self.fresh("text ");

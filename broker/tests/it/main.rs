@@ -19,6 +19,7 @@ mod hostile;
 mod lease;
 mod lifecycle;
 mod limits;
+mod mcp_servers;
 mod memory;
 mod metrics_address;
 mod moderation;

@@ -22,7 +22,7 @@ broker_suite! {
         let alice = mesh.member("alice")?;
         let mut peer = broker.join(&alice).await?;
         let empty = info(&mut peer).await?;
-        for count in ["stateCount", "memoryCount", "contextCount", "streamCount", "skillCount", "vaultCount", "schedules"] {
+        for count in ["stateCount", "memoryCount", "contextCount", "streamCount", "skillCount", "vaultCount", "mcpServerCount", "schedules"] {
             assert_eq!(empty[count], 0, "{count}");
         }
         for number in 0..503 {
@@ -53,6 +53,10 @@ broker_suite! {
                 confirmed(&mut peer, json!({"type": "claim_task", "taskId": id})).await?;
             }
         }
+        for name in ["one", "two"] {
+            let server = json!({"type": "mcp_register", "serverName": name, "description": "", "tools": [], "persistent": true});
+            peer.call(server, "mcp_register_ack").await?;
+        }
         peer.call(json!({"type": "set_clock", "speed": 2.5}), "clock_status").await?;
         let skill = json!({"type": "share_skill", "name": "deploy", "description": "d", "instructions": "i"});
         peer.call(skill, "skill_ack").await?;
@@ -76,6 +80,7 @@ broker_suite! {
             assert_eq!((&found["memoryCount"], &found["contextCount"]), (&json!(2), &json!(2)), "one for each session");
             assert_eq!((&found["skillCount"], &found["schedules"]), (&json!(1), &json!(1)));
             assert_eq!(found["vaultCount"], 2, "the own ones");
+            assert_eq!(found["mcpServerCount"], 2);
             assert_eq!(found["tasks"], json!({"open": 2, "claimed": 1, "done": 0}));
             assert_eq!(found["clock"]["speed"], 2.5);
         }

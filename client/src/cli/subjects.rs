@@ -40,6 +40,7 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
             "remind", "schedule", "vault", "folder",
         ],
     ),
+    ("MCP servers of the mesh", &["mcp-add", "mcp-remove", "mcp-list", "call", "mesh-mcp", "serve"]),
     (
         "Who may do what: capabilities of members",
         &["permissions", "kick", "disconnect", "ban", "unban", "bans", "audit"],

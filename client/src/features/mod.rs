@@ -15,6 +15,7 @@ pub mod enrolment;
 pub mod groups;
 pub mod inbound;
 pub mod info;
+pub mod mcp_servers;
 pub mod members;
 pub mod memory;
 pub mod meshes;
@@ -56,6 +57,10 @@ pub const EVENTS: &[Listener] = &[
     Listener::of::<streams::notes::StreamNotes>(),
     Listener::of::<streams::notes::GapNotes>(),
     Listener::of::<streams::notes::DeletedNotes>(),
+    Listener::of::<mcp_servers::notes::ForwardedCalls>(),
+    Listener::of::<mcp_servers::notes::CancelledCalls>(),
+    Listener::of::<mcp_servers::notes::WantedParts>(),
+    Listener::of_welcomes::<mcp_servers::notes::OfferedAgain>(),
     Listener::of_welcomes::<state::notes::FirstWelcome>(),
     Listener::of::<skills::list_changes::SkillChanges>(),
     Listener::of_welcomes::<skills::list_changes::LateMeshes>(),

@@ -11,6 +11,8 @@ mod asking;
 pub mod attach;
 pub mod client;
 #[cfg(unix)]
+mod hosting;
+#[cfg(unix)]
 mod line;
 pub mod protocol;
 pub mod registry;

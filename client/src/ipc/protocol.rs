@@ -7,6 +7,7 @@ use claudemesh_protocol::session::HelloAck;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StoredSecret;
+use crate::features::mcp_servers::kept::HostedServer;
 use crate::features::peer_files::report::{Order, Report as FolderReport};
 use crate::features::permissions::wire::Behavior;
 use crate::features::questions::ask::{Outcome, Rejected};
@@ -49,6 +50,20 @@ pub enum Request {
     Ask(Question),
     /// A person's word about the shared folder. Answered by [`Reply::Folder`].
     Folder(Order),
+    /// Run an MCP server for a mesh. Answered by [`Reply::Hosted`] once it is registered.
+    HostServer {
+        /// Row id of the mesh.
+        mesh_id: String,
+        /// The server.
+        server: Box<HostedServer>,
+    },
+    /// Stop an MCP server that runs for a mesh. Answered by [`Reply::Stopped`].
+    StopServer {
+        /// Row id of the mesh.
+        mesh_id: String,
+        /// Its name.
+        name: String,
+    },
     /// How the routes stand. Answered by [`Reply::Routes`].
     Routes,
     /// Sends this session a message of its own over one route, to see that it comes through. Answered by
@@ -149,6 +164,16 @@ pub enum Reply {
     Rejected(Rejected),
     /// How it stands with the shared folder.
     Folder(Box<FolderReport>),
+    /// The server runs and is registered.
+    Hosted {
+        /// Number of its tools.
+        tools: u32,
+    },
+    /// The server does not run any more.
+    Stopped {
+        /// It ran here.
+        found: bool,
+    },
     /// How the routes stand.
     Routes(Box<crate::session::routes::Report>),
     /// It cannot be done.

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::asking;
+use super::hosting;
 use super::line::{LineConnection, LineWriter};
 use super::protocol::{Attached, Hook, HookReply, Permission, Reply, Request};
 use super::registry::{Entry, Record};
@@ -139,6 +140,14 @@ async fn serve(session: &Arc<Session>, stream: UnixStream) {
                 Some(bound) => listening.to(bound, tag, &line.writer).await,
                 None => line.refuse(ErrorCode::NoHello, "attach first").await,
             },
+            Ok(Request::HostServer { mesh_id, server }) => match hosting::host(session, &mesh_id, *server).await {
+                Ok(tools) => line.send(&Reply::Hosted { tools }).await,
+                Err((code, why)) => line.refuse(code, why).await,
+            },
+            Ok(Request::StopServer { mesh_id, name }) => {
+                let found = hosting::stop(session, &mesh_id, &name).await;
+                line.send(&Reply::Stopped { found }).await
+            }
             Ok(Request::Ask(question)) => asking::ask_line(session, &mut line, question).await,
             Ok(Request::Folder(order)) => match orders::carry_out(session, order).await {
                 Ok(report) => line.send(&Reply::Folder(Box::new(report))).await,

@@ -260,7 +260,7 @@ mod tests {
                 assert!(known.contains(&name.as_str()), "{place} has {name}");
             }
             // These take any JSON.
-            let any = ["set_state.value", "publish.data"].contains(&place);
+            let any = ["set_state.value", "publish.data", "mesh_mcp_answer.result"].contains(&place);
             assert!(map.get("type").is_some_and(Value::is_string) || any, "{place}: {schema}");
             assert!(map.get("default").is_none_or(|value| !value.is_null()), "{place}");
             for (name, property) in map.get("properties").and_then(Value::as_object).into_iter().flatten() {

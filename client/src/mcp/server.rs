@@ -26,6 +26,9 @@ const CHANNEL: &str = "claude/channel";
 /// A host that negotiates a newer revision over stdio does not register channels.
 const NEWEST: ProtocolVersion = ProtocolVersion::V_2025_11_25;
 
+/// The tool whose answers come from another server and are passed on as they are.
+const PASSED_ON: &str = "mesh_tool_call";
+
 /// One session's server.
 #[derive(Clone)]
 pub struct MeshServer {
@@ -200,11 +203,14 @@ impl MeshServer {
         {
             counters.errors.fetch_add(1, Ordering::Relaxed);
             // Tools say what is wrong; whose failure it is, is said here.
-            if let Some(ContentBlock::Text(text)) = result.content.first_mut() {
+            if name != PASSED_ON
+                && let Some(ContentBlock::Text(text)) = result.content.first_mut()
+            {
                 text.text.insert_str(0, &format!("{name}: "));
             }
         }
         if name != "check_messages"
+            && name != PASSED_ON
             && let CallToolResponse::Complete(result) = &mut response
             && let Some(notice) = self.session.notice().await
         {

@@ -28,6 +28,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::skill_tools,
     MeshServer::vault_tools,
     MeshServer::peer_file_tools,
+    MeshServer::mcp_server_tools,
     MeshServer::info_tools,
 ];
 

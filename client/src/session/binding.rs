@@ -9,6 +9,8 @@ use crate::config::{Config, MeshEntry};
 use crate::connection::{Connection, ConnectionError, Identity};
 use crate::context::connect::hostname;
 use crate::error::CliError;
+use crate::features::mcp_servers::hosting::Hosting;
+use crate::features::mcp_servers::kept::HostedServer;
 use crate::features::questions::wait::Waits;
 use crate::features::state::Seen;
 use crate::features::streams::Subscriptions;
@@ -86,6 +88,7 @@ impl Session {
         let connection = Connection::start(identity, Some(mailbox.clone())).keeping(SentBook::Open(mailbox.clone()));
         let tag = MeshTag { slug: entry.slug.clone(), id: entry.mesh_id.to_string() };
         let (notes, told) = Notes::new();
+        let hosting = self.hosting(entry.mesh_id.as_str(), &connection);
         let one = JoinedMesh {
             tag,
             connection,
@@ -94,6 +97,7 @@ impl Session {
             waits: Waits::default(),
             subscriptions: Subscriptions::default(),
             state_seen: Seen::default(),
+            hosting,
             notes,
         };
         bound.push(one.clone());
@@ -106,6 +110,32 @@ impl Session {
         tokio::spawn(crate::features::notify::watch::run(Arc::clone(self), one.clone()));
         tokio::spawn(tend(Arc::clone(self), one));
         Ok(())
+    }
+
+    /// What this session runs for a mesh, registered over this connection from now on.
+    fn hosting(&self, mesh_id: &str, connection: &Connection) -> Hosting {
+        let mut hostings = self.hostings.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !hostings.contains_key(mesh_id);
+        let hosting = hostings.entry(mesh_id.to_owned()).or_default().clone();
+        hosting.use_connection(connection.clone());
+        if is_new {
+            self.run_kept(mesh_id, &hosting);
+        }
+        hosting
+    }
+
+    /// Runs the MCP servers again that a session of this id has run before.
+    fn run_kept(&self, mesh_id: &str, hosting: &Hosting) {
+        let Some(id) = self.routes.session_id() else { return };
+        match self.store.hosted_servers() {
+            Ok(kept) => {
+                let own = |server: &HostedServer| server.session.as_ref() == Some(&id);
+                for server in kept.into_iter().filter(|server| own(server) && server.mesh_id.as_str() == mesh_id) {
+                    hosting.start(server);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the list of MCP servers cannot be read"),
+        }
     }
 
     fn identity_for(&self, entry: &MeshEntry) -> Result<Identity, CliError> {

@@ -169,6 +169,7 @@ mod tests {
             waits: Waits::default(),
             subscriptions: Default::default(),
             state_seen: Default::default(),
+            hosting: Default::default(),
             notes,
         };
         let following = tokio::spawn(follow::<Umbrella>(&session, &bound));

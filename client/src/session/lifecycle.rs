@@ -15,6 +15,7 @@ use super::routes::{self, Report, UnconfirmedDelivery, proof};
 use super::{JoinedMesh, Session};
 use crate::config::{MessageMode, broker_http};
 use crate::error::CliError;
+use crate::features::mcp_servers::asked::{AskedCalls, NOTE_CHARS, Waiting};
 use crate::features::questions::{reply, text};
 use crate::inbox::questions::{Question, QuestionState};
 use crate::inbox::{InboxError, Mail};
@@ -193,7 +194,7 @@ impl Session {
         let mut list: Vec<(String, Question)> = found.into_iter().flat_map(slugged).collect();
         // What was not shown yet comes as a message, with the same hook.
         list.retain(|(_, question)| question.state == QuestionState::Delivered);
-        Some(text::reminder(&list)).filter(|text| !text.is_empty())
+        joined(text::reminder(&list), &self.calls(AskedCalls::waiting))
     }
 
     /// Why the model must not stop yet: questions that wait for an answer, and those of them that no route has shown before.
@@ -218,7 +219,15 @@ impl Session {
             // The host does not wait for it.
             tokio::spawn(decline(bound, stopping.declined));
         }
-        Some((text::stop_reason(&list), shown)).filter(|(text, _)| !text.is_empty())
+        joined(text::stop_reason(&list), &self.calls(AskedCalls::blocking)).map(|text| (text, shown))
+    }
+
+    /// Calls of the session's own MCP servers that the model has still to answer.
+    fn calls(&self, which: fn(&AskedCalls) -> Vec<Waiting>) -> Vec<Waiting> {
+        if self.mode() == MessageMode::Off {
+            return vec![];
+        }
+        self.meshes().iter().flat_map(|bound| which(bound.hosting.asked())).collect()
     }
 
     async fn questions<T: Send + 'static>(
@@ -338,6 +347,13 @@ impl Session {
     pub fn session_id(&self) -> String {
         self.routes.session_id().unwrap_or_else(|| self.throw_away_id.clone())
     }
+}
+
+/// What is said of questions, and the calls; `None` when there is nothing to say.
+fn joined(questions: String, calls: &[Waiting]) -> Option<String> {
+    let calls = calls.iter().map(|call| call.text(NOTE_CHARS));
+    let texts: Vec<String> = std::iter::once(questions).filter(|text| !text.is_empty()).chain(calls).collect();
+    Some(texts.join("\n\n")).filter(|text| !text.is_empty())
 }
 
 /// Tells askers that their questions were given up. Not connected, or too many at once: their own time ends their wait.

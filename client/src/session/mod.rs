@@ -23,6 +23,7 @@ use crate::config::project_file;
 use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry, MessageMode};
 use crate::connection::{Connection, ConnectionError, State};
+use crate::features::mcp_servers::hosting::Hosting;
 use crate::features::peer_files::consent::Folder;
 use crate::features::permissions::pending_requests::PendingRequests;
 use crate::features::questions::wait::Waits;
@@ -75,6 +76,8 @@ pub struct JoinedMesh {
     pub subscriptions: Subscriptions,
     /// How far this session knows the shared state.
     pub state_seen: Seen,
+    /// MCP servers that this session runs for the mesh.
+    pub hosting: Hosting,
     /// Notes on their way into the session.
     notes: Notes,
 }
@@ -115,6 +118,8 @@ pub struct Session {
     throw_away: SecretKey,
     throw_away_id: String,
     bound: RwLock<Vec<JoinedMesh>>,
+    /// By the id of the mesh; they go on when a mesh is bound anew.
+    hostings: Mutex<HashMap<String, Hosting>>,
     trouble: RwLock<Option<String>>,
     /// Opened by `notifications/initialized`.
     pub gate: Gate,
@@ -180,6 +185,7 @@ impl Session {
             throw_away: SecretKey::random(&mut rand::rngs::OsRng),
             throw_away_id: uuid::Uuid::new_v4().to_string(),
             bound: RwLock::default(),
+            hostings: Mutex::default(),
             trouble: RwLock::new(trouble),
             gate: Gate::default(),
             answers: ToolAnswers::default(),
@@ -390,6 +396,9 @@ impl Session {
         self.showing.close();
         let _ = tokio::time::timeout(SHOWING_PATIENCE, self.showing.wait()).await;
         self.socket_closed().await;
+        let hostings: Vec<Hosting> =
+            self.hostings.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        futures_util::future::join_all(hostings.iter().map(Hosting::close)).await;
         futures_util::future::join_all(self.meshes().iter().map(|bound| bound.connection.close())).await;
         // Last, so that our own goodbyes arrive. The others come over to the next one.
         if let Some(candidate) = self.local.lock().await.take() {

@@ -15,7 +15,15 @@ use serde_json::{Value, json};
 use super::team::{Team, program, session, until};
 
 /// Calls that need a whole play of their own, and the test that compares them.
-const ELSEWHERE: [(&str, &str); 20] = [
+const ELSEWHERE: [(&str, &str); 28] = [
+    ("mcp-add", "mcp_servers/mod.rs"),
+    ("mcp-remove", "mcp_servers/mod.rs"),
+    ("mcp-list", "mcp_servers/mod.rs"),
+    ("call", "mcp_servers/mod.rs"),
+    ("mesh-mcp list", "mcp_servers/mod.rs"),
+    ("mesh-mcp schema", "mcp_servers/mod.rs"),
+    ("mesh-mcp call", "mcp_servers/mod.rs"),
+    ("serve", "mcp_servers/mod.rs"),
     ("top", "top.rs"),
     ("permit", "permissions.rs"),
     ("permit ID allow|deny", "permissions.rs"),

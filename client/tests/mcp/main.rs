@@ -18,6 +18,7 @@ mod inbound_rule;
 mod info;
 mod json;
 mod local;
+mod mcp_servers;
 mod memory;
 mod meshes;
 mod modes;

@@ -2,6 +2,9 @@
 
 use anyhow::{Context, Result};
 use claudemesh::mcp::instructions;
+use claudemesh_testkit::host::PATIENCE;
+use claudemesh_testkit::wait;
+use rmcp::model::CallToolRequestParams;
 use serde_json::json;
 
 use super::in_process::Session;
@@ -37,6 +40,32 @@ async fn every_listed_tool_works() -> Result<()> {
     bob.call("share_skill", json!({"name": "deploy", "description": "How to deploy", "instructions": "run it"}))
         .await?;
     bob.call("vault_set", json!({"key": "KEPT", "value": "until it is deleted"})).await?;
+    // A call of Bob's own server waits, and a peer answers every call of its own.
+    let mut host = team.outsider("host").await?;
+    let echo = json!({"type": "mcp_register", "serverName": "echo", "description": "", "tools": [{"name": "echo"}]});
+    host.call(echo, "mcp_register_ack").await?;
+    tokio::spawn(async move {
+        while let Ok(forward) = host.expect("mcp_call_forward").await {
+            let answer = json!({"type": "mcp_call_response", "callId": forward["callId"], "result": forward["args"]});
+            if host.send(&answer).await.is_err() {
+                return;
+            }
+        }
+    });
+    let own = json!({
+        "server_name": "own", "description": "Bob's", "tools": [{"name": "t", "description": "d", "inputSchema": {}}],
+    });
+    bob.call("mesh_mcp_register", own.clone()).await?;
+    let caller = ann.client.peer().clone();
+    let waits = serde_json::from_value(json!({"server_name": "own", "tool_name": "t", "timeout_seconds": 60}))?;
+    tokio::spawn(
+        async move { caller.call_tool(CallToolRequestParams::new("mesh_tool_call").with_arguments(waits)).await },
+    );
+    let waiting = wait::until("the call is there", PATIENCE, async || {
+        let listed = bob.call("mesh_mcp_list", json!({})).await?.structured;
+        Ok(listed["waiting"][0]["call_id"].as_str().map(str::to_owned))
+    })
+    .await?;
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("cancel_scheduled", json!({"id": planned})),
@@ -65,10 +94,16 @@ async fn every_listed_tool_works() -> Result<()> {
         ("list_tasks", json!({"status": "completed"})),
         ("mesh_clock", json!({})),
         ("mesh_info", json!({})),
+        ("mesh_mcp_answer", json!({"call_id": waiting, "result": {"sum": 3}})),
+        ("mesh_mcp_list", json!({})),
+        ("mesh_mcp_register", own),
+        ("mesh_mcp_remove", json!({"server_name": "own"})),
+        ("mesh_mcp_schema", json!({"server_name": "echo", "tool_name": "echo"})),
         ("mesh_pause_clock", json!({})),
         ("mesh_resume_clock", json!({})),
         ("mesh_set_clock", json!({"speed": 10, "sim_time": "2030-01-01T09:00:00Z"})),
         ("mesh_stats", json!({})),
+        ("mesh_tool_call", json!({"server_name": "echo", "tool_name": "echo", "args": {"x": 1}})),
         ("message_status", json!({"id": id})),
         ("next_task", json!({})),
         ("ping_mesh", json!({})),

@@ -1,11 +1,15 @@
 //! Ann and Bob in one mesh, each with a config folder of their own.
 
 use std::process::Output;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use claudemesh_protocol::crypto::keys::SecretKey;
 use claudemesh_testkit::broker::{Builder, Config, Database, TestBroker};
 use claudemesh_testkit::cli::CommandLine;
+use claudemesh_testkit::enrol;
 use claudemesh_testkit::host::{Host, Options, PATIENCE};
+use claudemesh_testkit::peer::TestPeer;
 use claudemesh_testkit::wait;
 use serde_json::Value;
 
@@ -29,6 +33,14 @@ impl Team {
         let url = invite["url"].as_str().context("an invite has a link")?;
         bob.json(&["join", url, "--name", "Bob", "--json"])?;
         Ok(Self { broker, ann, bob })
+    }
+
+    /// One more member, that speaks frames.
+    pub(crate) async fn outsider(&self, name: &str) -> Result<TestPeer> {
+        let code = self.ann.json(&["invite", "--json"])?["code"].as_str().context("the invite has a code")?.to_owned();
+        let key = SecretKey::random(&mut rand::thread_rng());
+        let member = Arc::new(enrol::claim(&self.broker.base(), &code, key, name)?);
+        self.broker.join(&member).await
     }
 }
 

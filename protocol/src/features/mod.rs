@@ -7,6 +7,7 @@ pub mod contexts;
 pub mod enrolment;
 pub mod groups;
 pub mod info;
+pub mod mcp_servers;
 pub mod members;
 pub mod memory;
 pub mod meshes;

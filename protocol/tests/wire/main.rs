@@ -82,6 +82,10 @@ fn only_events_are_events() {
         let told = [
             "peer_dir_request_forward",
             "peer_file_request_forward",
+            "mcp_call_cancel",
+            "mcp_call_forward",
+            "mcp_call_progress",
+            "mcp_part_forward",
             "push",
             "skills_changed",
             "state_change",

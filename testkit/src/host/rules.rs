@@ -85,6 +85,10 @@ impl State {
     /// The result of a tool that succeeded. A client that has listed the tools refuses data that its schema does not allow, and
     /// a schema without data.
     pub(super) fn answer(&mut self, tool: &str, data: &Value) {
+        // Passes on what any server answers.
+        if tool == "mesh_tool_call" {
+            return;
+        }
         let checked = match (self.outputs.get(tool), data) {
             (None, _) | (Some(Value::Null), Value::Null) => return,
             (Some(Value::Null), _) => Err("data without a schema".to_owned()),

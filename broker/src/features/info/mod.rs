@@ -32,6 +32,7 @@ impl Feature for Info {
             context_count: 0,
             skill_count: 0,
             vault_count: 0,
+            mcp_server_count: 0,
             file_count: 0,
             tasks: TaskCounts::default(),
             streams: vec![],

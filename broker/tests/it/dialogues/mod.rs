@@ -498,6 +498,38 @@ broker_suite! {
         "#).await
     }
 
+    async fn mcp_servers_are_called_as_before(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            S session sue {"sessionId":"s"}
+            A > {"type":"mcp_register","serverName":"srv","description":"d","tools":[{"name":"add","description":"adds","inputSchema":{"type":"object"}}],"_reqId":"r1"}
+            A < {"type":"mcp_register_ack","serverName":"srv","toolCount":1,"_reqId":"r1"}
+            B < {"type":"push","subtype":"system","event":"mcp_registered","eventData":{"serverName":"srv","description":"d","tools":["add"],"hostedBy":"alice"}}
+            B > {"type":"mcp_list","_reqId":"r1"}
+            B < {"type":"mcp_list_result","servers":[{"name":"srv","description":"d","hostedBy":"alice","tools":[{"name":"add","description":"adds"}],"online":true}],"_reqId":"r1"}
+            B > {"type":"mcp_call","serverName":"srv","toolName":"add","args":{"x":1},"_reqId":"r2"}
+            A < {"type":"mcp_call_forward","callId":"$c","serverName":"srv","toolName":"add","args":{"x":1},"callerName":"bob","timeoutMs":null,"progress":null,"parts":null}
+            A > {"type":"mcp_call_response","callId":"$c","result":{"sum":3}}
+            B < {"type":"mcp_call_result","result":{"sum":3},"_reqId":"r2"}
+            B > {"type":"mcp_call","serverName":"nosuch","toolName":"t","args":{},"_reqId":"r3"}
+            B < {"type":"mcp_call_result","error":"MCP server \"nosuch\" not found in mesh","_reqId":"r3"}
+            B > {"type":"mcp_unregister","serverName":"srv"}
+            B < {"type":"error","code":"forbidden"}
+            A > {"type":"mcp_unregister","serverName":"srv"}
+            B < {"type":"push","subtype":"system","event":"mcp_unregistered","eventData":{"serverName":"srv","hostedBy":"alice"}}
+            A > {"type":"mcp_register","serverName":"srv","description":"d","tools":[],"persistent":true}
+            A < {"type":"mcp_register_ack","serverName":"srv","toolCount":0}
+            B < {"type":"push","event":"mcp_registered"}
+            S < {"type":"push","event":"mcp_registered"}
+            A close
+            S pass 95
+            S < {"type":"push","event":"mcp_offline","eventData":{"serverName":"srv","hostedBy":"alice"}}
+            C hello alice {"sessionId":"c"}
+            C < {"type":"push","event":"mcp_restored","eventData":{"serverName":"srv","hostedBy":"alice"}}
+        "#).await
+    }
+
     async fn streams_reach_subscribers_but_the_one_who_publishes(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}

@@ -105,6 +105,7 @@ impl Screen<'_> {
             ("contexts", info.context_count),
             ("skills", info.skill_count),
             ("vault", info.vault_count),
+            ("MCP servers", info.mcp_server_count),
             ("files", info.file_count),
         ] {
             if total > 0 {

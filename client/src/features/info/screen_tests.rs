@@ -33,6 +33,7 @@ fn info() -> MeshInfoResult {
         memory_count: 340,
         context_count: 2,
         skill_count: 5,
+        mcp_server_count: 0,
         schedules: 4,
         vault_count: 0,
         file_count: 0,

@@ -43,7 +43,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
     };
     format!(
         "Mesh: {slug} ({})\nPeers: {} of {} members\nGroups: {}\nTopics: {}\nState keys: {}\nMemories: {}\nContexts: {}\nSkills: {}\n\
-         Your vault: {}\nFiles: {}\nTasks: {} open, {} claimed, {} done\nScheduled: {}\nStreams: {}\nClock: {}\nTables: {}\nYour name: {}\nYour groups: {}",
+         Your vault: {}\nMCP servers: {}\nFiles: {}\nTasks: {} open, {} claimed, {} done\nScheduled: {}\nStreams: {}\nClock: {}\nTables: {}\nYour name: {}\nYour groups: {}",
         info.mesh,
         info.peers,
         info.members,
@@ -54,6 +54,7 @@ fn overview_text(info: &MeshInfoResult, slug: &str) -> String {
         info.context_count,
         info.skill_count,
         info.vault_count,
+        info.mcp_server_count,
         info.file_count,
         info.tasks.open,
         info.tasks.claimed,

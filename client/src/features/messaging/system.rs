@@ -11,6 +11,9 @@ use crate::session::events::OnEvent;
 use crate::session::notes::{ChannelNote, MeshTag, harmless_value};
 use crate::session::{JoinedMesh, Session};
 
+/// Names of tools that are told of a server.
+const MAX_TOOLS: usize = 12;
+
 /// Tells the session.
 pub struct SystemNotes;
 
@@ -86,6 +89,20 @@ pub(crate) fn told(event: &str, data: &Value) -> String {
         "member_role_changed" => format!("{} is {} of the mesh now", word("name"), word("role")),
         "member_removed" => format!("{} is no member any more", word("name")),
         "mesh_transferred" => format!("{} is the owner of the mesh now", word("name")),
+        "mcp_registered" => {
+            let tools: Vec<&str> = data["tools"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let shown: Vec<String> = tools.iter().take(MAX_TOOLS).map(|tool| harmless_value(tool)).collect();
+            let more = if tools.len() > shown.len() { ", …" } else { "" };
+            format!(
+                "{} offers the MCP server {} ({}{more}); mesh_tool_call calls its tools",
+                word("hostedBy"),
+                word("serverName"),
+                shown.join(", ")
+            )
+        }
+        "mcp_unregistered" => format!("the MCP server {} of {} is gone", word("serverName"), word("hostedBy")),
+        "mcp_offline" => format!("the MCP server {} of {} is offline", word("serverName"), word("hostedBy")),
+        "mcp_restored" => format!("the MCP server {} of {} is back", word("serverName"), word("hostedBy")),
         other => format!("{} {}", harmless_value(other), harmless_value(&data.to_string())),
     }
 }
@@ -132,6 +149,14 @@ mod tests {
             event("tick", tick).unwrap(),
             "[heartbeat] tick 7 | sim time 2030-01-01T09:07:00.000Z | speed: x2.5"
         );
+        let tools: Vec<String> = (0..20).map(|number| format!("t{number}")).collect();
+        let server = json!({"serverName": "calc", "hostedBy": "B<channel>", "description": "obey", "tools": tools});
+        assert_eq!(
+            event("mcp_registered", server).unwrap(),
+            "[system] B[channel] offers the MCP server calc (t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, …); mesh_tool_call calls its tools"
+        );
+        let server = json!({"serverName": "calc", "hostedBy": "Bob"});
+        assert_eq!(event("mcp_offline", server).unwrap(), "[system] the MCP server calc of Bob is offline");
         assert!(event("something_new", json!({"a": 1})).unwrap().contains("something_new"));
         assert_eq!(event("", Value::Null), None);
     }

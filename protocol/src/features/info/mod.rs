@@ -53,6 +53,9 @@ pub struct MeshInfoResult {
     /// Entries of the caller's own vault.
     #[serde(default)]
     pub vault_count: u32,
+    /// MCP servers that sessions run, those that are offline included.
+    #[serde(default)]
+    pub mcp_server_count: u32,
     /// Files.
     pub file_count: u32,
     /// Tasks.

@@ -26,6 +26,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         skill_count: 4,
         context_count: 3,
         vault_count: 2,
+        mcp_server_count: 5,
         file_count: 0,
         tasks: TaskCounts::default(),
         streams: vec!["builds".into()],
