@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use claudemesh_protocol::error::Bound;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::id::MemberId;
 use diesel::prelude::*;
@@ -12,8 +11,7 @@ use serde_json::json;
 use super::schema::member_groups;
 use crate::audit::{Audit, By};
 use crate::db::{DbError, MeshDb};
-use crate::journal::{MeshStore, WriteError};
-use crate::quota::{Quota, Quotas};
+use crate::journal::MeshStore;
 use crate::{tx_write, with_conn};
 
 /// The groups of each member that is in any, by their names.
@@ -37,28 +35,13 @@ pub async fn load(db: &MeshDb) -> Result<MemberGroups, DbError> {
     Ok(groups)
 }
 
-/// Puts a member into a group, or changes as what it is there. `most` bounds how many groups it is in: what memory knows may be
-/// older than what others wrote in the same moment.
+/// Puts a member into a group, or changes as what it is there.
 ///
 /// # Errors
-/// The bound, or storage fails.
-pub async fn put(
-    store: &MeshStore,
-    member: &MemberId,
-    group: &Group,
-    by: &By,
-    most: (Quotas, &'static Quota),
-) -> Result<(), WriteError<Bound>> {
+/// Storage fails.
+pub async fn put(store: &MeshStore, member: &MemberId, group: &Group, by: &By) -> Result<(), DbError> {
     let (member, group, by) = (member.clone(), group.clone(), by.clone());
-    tx_write!(store, (member, group, by, most), |conn, mesh| {
-        let others: i64 = member_groups::table
-            .filter(member_groups::mesh_id.eq(mesh.as_str()))
-            .filter(member_groups::member_id.eq(member.as_str()))
-            .filter(member_groups::name.ne(&group.name))
-            .count()
-            .get_result(conn)
-            .await?;
-        most.0.growth(most.1, others, others + 1).map_err(WriteError::Refused)?;
+    Ok(tx_write!(store, (member, group, by), |conn, mesh| {
         diesel::insert_into(member_groups::table)
             .values((
                 member_groups::mesh_id.eq(mesh.as_str()),
@@ -74,7 +57,7 @@ pub async fn put(
             .await?;
         let payload = json!({"member": member, "group": group.name, "as": group.role});
         Ok(((), by.entry("group_joined", payload)))
-    })
+    })?)
 }
 
 /// Takes a member out of a group; `false` when it was not in it.

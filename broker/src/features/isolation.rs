@@ -43,7 +43,7 @@ use crate::features::tasks::store::{self as tasks, Task};
 use crate::features::topics::store::{self as topics, Topic};
 use crate::features::vault::store as vault;
 use crate::journal::{Batch, WriteError, write_batch};
-use crate::quota::{Quota, Quotas};
+use crate::quota::Quotas;
 use crate::refusal::Refusal;
 use crate::search::query::Query;
 
@@ -118,12 +118,6 @@ async fn rows_of(db: &Db, mesh: &str, topic: &str) -> Result<BTreeMap<String, Ve
     Ok(found)
 }
 
-static GROUPS: Quota = Quota::new("isolation.groups", 10, "Groups of a member in this test.");
-
-fn most_groups() -> (Quotas, &'static Quota) {
-    (Quotas::default(), &GROUPS)
-}
-
 store_suite! {
     async fn a_store_function_sees_and_changes_its_own_mesh_only(db: Db) {
         let (home, owner) = mesh(&db, "home", key()).await;
@@ -137,7 +131,7 @@ store_suite! {
         let changes = [(Capability::CanInvite, Some(true))].into();
         rights::edit(&here, &Subject::Member(bob.id.clone()), &changes, &by).await.unwrap();
         let group = Group { name: "dev".into(), role: None };
-        member_groups::put(&here, &owner.id, &group, &by, most_groups()).await.unwrap();
+        member_groups::put(&here, &owner.id, &group, &by).await.unwrap();
         let patch = MemberPatch { display_name: Some("Bob".into()), ..MemberPatch::default() };
         members::update(&here, &bob.id, &patch, &by).await.unwrap();
         let topic = Topic {
@@ -748,7 +742,7 @@ store_suite! {
             |done: Result<(), DbError>| done.is_ok()
         );
         check!("member_groups::load", member_groups::load(&db_there), |groups: Result<member_groups::MemberGroups, DbError>| groups.unwrap().is_empty());
-        check!("member_groups::put", member_groups::put(&there, &bob.id, &group, &by, most_groups()), |done: Result<(), _>| done.is_ok());
+        check!("member_groups::put", member_groups::put(&there, &bob.id, &group, &by), |done: Result<(), DbError>| done.is_ok());
         check!("member_groups::remove", member_groups::remove(&there, &owner.id, "dev", &by), |done: Result<bool, DbError>| {
             !done.unwrap()
         });

@@ -114,9 +114,8 @@ fn join_as_member(cx: &mut MeshContext<'_>, join: &JoinGroup) -> Result<Outcome<
     }
     cx.count_write(&CHANGES_PER_MINUTE, Some(&member))?;
     let (storage, by) = (cx.storage(), By::member(&member, cx.now_ms()));
-    let most = (cx.limits().quotas.clone(), &PER_MEMBER);
     let slow = async move {
-        store::put(&storage, &member, &group, &by, most).await?;
+        store::put(&storage, &member, &group, &by).await?;
         Ok::<_, Refusal>((member, group))
     };
     Ok(Groups::work_in(lane(), slow, |(), cx, (member, group)| {
