@@ -40,12 +40,12 @@ capabilities! {
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";
     CanDeleteMesh = "canDeleteMesh", "Archive, restore or delete the mesh.";
     CanSend = "canSend", "Send messages and create topics.";
-    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and the list of files.";
-    CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills.";
+    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and files.";
+    CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills; share files.";
     CanSchedule = "canSchedule", "Schedule messages.";
     CanUseTools = "canUseTools", "Call tools of MCP servers of the mesh.";
     CanDeployMcp = "canDeployMcp", "Deploy MCP servers that the mesh hosts.";
-    CanManageFiles = "canManageFiles", "Change and delete files of others.";
+    CanManageFiles = "canManageFiles", "Delete files of others, see all files in the list, and change who may read them.";
     CanManageVault = "canManageVault", "Change and delete vault entries of others.";
     CanManageWatches = "canManageWatches", "Change and delete URL watches of others.";
     CanManageWebhooks = "canManageWebhooks", "Change and delete webhooks of others.";

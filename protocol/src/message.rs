@@ -254,6 +254,8 @@ wire_features! {
     Contexts => features::contexts,
     /// Instructions that members share.
     Skills => features::skills,
+    /// Bytes that members share.
+    Files => features::files,
     /// Overview.
     Info => features::info,
     /// Closing connections, bans.

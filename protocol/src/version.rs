@@ -18,6 +18,9 @@ pub const CAP_SHELL: &str = "shell";
 /// The broker keeps groups of members, renames members and sessions, and lets the owner change roles: `whoami` and its like.
 pub const CAP_MEMBERS: &str = "members";
 
+/// The broker keeps files: `start_upload` and its like. Reference brokers know `get_file` and its like only.
+pub const CAP_FILES: &str = "files";
+
 /// What the broker announces in `hello_ack.capabilities`.
 pub const BROKER_CAPABILITIES: &[&str] = &[
     "client_ack",
@@ -31,4 +34,5 @@ pub const BROKER_CAPABILITIES: &[&str] = &[
     "confirm",
     "shell",
     "members",
+    "files",
 ];

@@ -80,6 +80,8 @@ fn an_answer_is_read_as_its_type_and_anything_else_is_given_back() {
 fn only_events_are_events() {
     for (name, message) in server_samples() {
         let told = [
+            "file_change",
+            "file_key_wanted",
             "push",
             "skills_changed",
             "state_change",
