@@ -41,4 +41,4 @@ pub const DOWNLOAD_URL_S: u64 = 300;
 /// A URL to upload to is good for so long, in seconds; `upload_status` gives a new one. A transfer that has begun goes on.
 pub const UPLOAD_URL_S: u64 = 3_600;
 /// Bytes of one part inside the broker: no more than one part is lost when a connection breaks off.
-pub const PART_BYTES: u64 = 4 << 20;
+pub const PART_BYTES: u64 = 2 << 20;
