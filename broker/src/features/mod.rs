@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod contexts;
 pub mod enrolment;
+pub mod files;
 pub mod groups;
 pub mod info;
 #[cfg(test)]
@@ -23,7 +24,7 @@ pub mod tasks;
 pub mod topics;
 
 crate::feature_table! {
-    routes { enrolment, members, meshes, capabilities, presence, }
+    routes { enrolment, members, meshes, capabilities, presence, files, }
 
     messaging: Messaging => messaging::Messaging,
     presence: Presence => presence::Presence,
@@ -38,6 +39,7 @@ crate::feature_table! {
     memory: Memory => memory::Memory,
     contexts: Contexts => contexts::Contexts,
     skills: Skills => skills::Skills,
+    files: Files => files::Files,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,
