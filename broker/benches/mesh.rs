@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Context, Handler};
 use actix_rt::System;
 use claudemesh_broker::audit::HeadSigner;
+use claudemesh_broker::blobs::Blobs;
 use claudemesh_broker::clock::SystemClock;
-use claudemesh_broker::config::{Connections, Limits};
+use claudemesh_broker::config::{Config, Connections, Limits};
 use claudemesh_broker::db::meshes;
 use claudemesh_broker::db::{Db, DbOptions};
 use claudemesh_broker::features::messaging::store;
@@ -86,6 +87,7 @@ impl Fixture {
     async fn new() -> Self {
         let (db, data) = database().await;
         let (journal, _) = Journal::start(db.clone());
+        let config = Config { data_dir: data.path().to_owned(), ..Config::default() };
         let shared = Shared {
             clock: SystemClock::shared(),
             db,
@@ -94,6 +96,7 @@ impl Fixture {
             limits: Limits::default().without_rates(),
             connections: Connections::default(),
             hooks: Arc::default(),
+            blobs: Arc::new(Blobs::open(&config).expect("a new folder can be used")),
         };
         let core = Core::new(mesh(), Roster::default(), &shared);
         Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![]), _data: data }

@@ -75,6 +75,8 @@ pub struct Config {
     pub limit: Limits,
     /// Connection handling.
     pub connections: Connections,
+    /// Where the bytes of files are kept.
+    pub files: Files,
     /// HTTP worker threads; one per core when absent.
     pub workers: Option<usize>,
     /// Logging.
@@ -154,6 +156,25 @@ pub struct Connections {
     pub idle_mesh_seconds: u32,
 }
 
+/// Where the bytes of files are kept. Keys of a bucket come from the environment (`AWS_ACCESS_KEY_ID` and its like) only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Files {
+    /// `s3://bucket/prefix` or `file:///folder`; the folder `files` in the data directory when absent.
+    pub url: Option<String>,
+    /// Address of an S3 server other than Amazon's, e.g. `http://127.0.0.1:9000`; from `AWS_ENDPOINT` when absent.
+    pub endpoint: Option<String>,
+    /// From `AWS_REGION` when absent.
+    pub region: Option<String>,
+    /// Whether the bucket stands in the path of URLs and not in the host's name; most servers other than Amazon's want it, and so
+    /// it is when absent.
+    pub path_style: Option<bool>,
+    /// Clients read from the bucket itself, by URLs that the broker signs. For buckets that they can reach.
+    pub presign: bool,
+    /// With `presign`: the address by which clients reach the bucket, when it is another one than `endpoint`.
+    pub presign_endpoint: Option<String>,
+}
+
 /// Logging.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -188,6 +209,7 @@ impl Default for Config {
             limits: LimitsMode::Default,
             limit: Limits::default(),
             connections: Connections::default(),
+            files: Files::default(),
             workers: None,
             log: Log::default(),
         }
@@ -241,6 +263,19 @@ impl Config {
         {
             return fail("public_url", "expected an http:// or https:// URL");
         }
+        if let Some(url) = &self.files.url {
+            crate::blobs::check_url(url).map_err(|message| ConfigError::Value { key: "files.url", message })?;
+        }
+        for (key, endpoint) in
+            [("files.endpoint", &self.files.endpoint), ("files.presign_endpoint", &self.files.presign_endpoint)]
+        {
+            if endpoint.as_ref().is_some_and(|url| !(url.starts_with("http://") || url.starts_with("https://"))) {
+                return fail(key, "expected an http:// or https:// URL");
+            }
+        }
+        if self.files.presign && !self.files.url.as_ref().is_some_and(|url| url.starts_with("s3://")) {
+            return fail("files.presign", "expected `files.url` to name a bucket: a folder has no URLs");
+        }
         if self.connections.max_per_mesh == 0 {
             return fail("connections.max_per_mesh", "expected at least 1");
         }
@@ -293,9 +328,27 @@ mod tests {
         for key in ["listen_unix", "metrics_listen", "database_url", "database_max_bytes", "public_url", "workers"] {
             assert!(text.contains(&format!("# {key} = ")), "{key}");
         }
+        for key in ["url", "endpoint", "region", "path_style", "presign_endpoint"] {
+            assert!(text.contains(&format!("# {key} = ")), "files.{key}");
+        }
         for quota in Features::quotas() {
             let line = format!("# {}\n# {} = {}\n", quota.doc, quota.name, quota.default);
             assert!(text.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_store_of_files_is_checked_before_anything_is_opened() {
+        let check = |text: &str| Config::parse(text, "broker.toml".as_ref()).unwrap().validate();
+        check("[files]\nurl = \"s3://files/team\"\nendpoint = \"http://127.0.0.1:9000\"\npresign = true").unwrap();
+        for (bad, key) in [
+            ("url = \"gs://files\"", "files.url"),
+            ("url = \"s3://key:secret@files\"", "files.url"),
+            ("url = \"s3://files\"\nendpoint = \"127.0.0.1\"", "files.endpoint"),
+            ("presign = true", "files.presign"),
+        ] {
+            let error = check(&format!("[files]\n{bad}")).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{key}`")) && !error.contains("secret"), "{error}");
         }
     }
 

@@ -5,6 +5,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod audit;
+pub mod blobs;
 pub mod clock;
 pub mod config;
 pub mod db;

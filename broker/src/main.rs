@@ -59,6 +59,13 @@ struct Options {
     /// `sqlite:PATH` or `postgres://…`; the SQLite file in the data directory when absent.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// Where the bytes of files are kept: `s3://bucket/prefix` or `file:///folder`; the folder `files` in the data directory when
+    /// absent.
+    #[arg(long, env = "CLAUDEMESH_FILES_URL", value_name = "URL")]
+    files_url: Option<String>,
+    /// Let clients read files from the bucket itself, by URLs that the broker signs.
+    #[arg(long, env = "CLAUDEMESH_FILES_PRESIGN")]
+    files_presign: bool,
     /// How the outside reaches this broker, for links: `https://mesh.example.org`.
     #[arg(long, env = "CLAUDEMESH_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
@@ -110,6 +117,8 @@ impl Options {
         config.listen_unix = self.listen_unix.or(config.listen_unix);
         config.metrics_listen = self.metrics_listen.or(config.metrics_listen);
         config.database_url = self.database_url.or(config.database_url);
+        config.files.url = self.files_url.or(config.files.url);
+        config.files.presign |= self.files_presign;
         config.public_url = self.public_url.or(config.public_url);
         config.workers = self.workers.or(config.workers);
         config.validate()?;

@@ -11,6 +11,7 @@ use actix_web::{App, HttpServer, web};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::audit::HeadSigner;
+use crate::blobs::{self, Blobs};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::db::{Db, DbError, DbOptions, Exclusive, erase};
@@ -92,6 +93,9 @@ pub enum StartError {
     /// Storage.
     #[error("cannot open the database: {0}")]
     Db(#[from] DbError),
+    /// The store of files.
+    #[error(transparent)]
+    Blobs(#[from] blobs::OpenError),
     /// The address.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -169,6 +173,8 @@ impl Broker {
         exclusive.sign().await?;
         let keys = |error| StartError::DataDir { path: config.data_dir.clone(), error };
         let audit = Arc::new(HeadSigner::open(&config.data_dir).map_err(keys)?);
+        let config = Config { listen: addr, ..config };
+        let blobs = Arc::new(Blobs::open(&config)?);
         let operator_token = http::auth::first_operator_token(&db).await?;
         let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let arbiters = Arbiters::default();
@@ -182,6 +188,7 @@ impl Broker {
             limits: limits.clone(),
             connections: config.connections.clone(),
             hooks: Arc::new(HookStatusRegistry::default()),
+            blobs: blobs.clone(),
         };
         let directory = Directory::new(shared, arbiters.clone());
         let sessions = Arc::new(SessionDeps {
@@ -196,7 +203,7 @@ impl Broker {
         let traffic = sessions.traffic.clone();
         let quiet = tokio::spawn(when_idle(deps.on_quiet));
         let erase_wanted = Arc::<tokio::sync::Notify>::default();
-        let upkeep = tokio::spawn(upkeep(db.clone(), deps.clock.clone(), erase_wanted.clone()));
+        let upkeep = tokio::spawn(upkeep(db.clone(), blobs.clone(), deps.clock.clone(), erase_wanted.clone()));
         let (waker_db, waker_clock) = (db.clone(), deps.clock.clone());
         let state = http::state(AppState {
             db,
@@ -207,7 +214,8 @@ impl Broker {
             started_mono_ms: deps.clock.mono_ms(),
             clock: deps.clock,
             directory: directory.clone(),
-            config: Config { listen: addr, ..config },
+            config,
+            blobs,
             sessions,
             auth: AuthState::default(),
             hook_rates: Mutex::default(),
@@ -343,7 +351,7 @@ async fn wake_sleeping(db: Db, clock: SharedClock, directory: Directory) {
 }
 
 /// Once an hour, and when a mesh was deleted: ends what expired, deletes what no one will ask for again.
-async fn upkeep(db: Db, clock: SharedClock, erase_wanted: Arc<tokio::sync::Notify>) {
+async fn upkeep(db: Db, blobs: Arc<Blobs>, clock: SharedClock, erase_wanted: Arc<tokio::sync::Notify>) {
     // The first round looks at every deleted mesh: the broker may have been stopped in the middle of one long ago.
     let mut since_ms = 0;
     loop {
@@ -363,6 +371,8 @@ async fn upkeep(db: Db, clock: SharedClock, erase_wanted: Arc<tokio::sync::Notif
             clock.sleep_until(clock.mono_ms() + UPKEEP_RETRY_MS).await;
             continue;
         }
+        // Behind the rows: bytes of a mesh that was just deleted belong to no one now.
+        Features::sweep(&db, &blobs).await;
         since_ms = now - ERASED_AGAIN_MS;
         tokio::select! {
             () = clock.sleep_until(clock.mono_ms() + UPKEEP_MS) => {}

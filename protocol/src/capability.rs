@@ -40,12 +40,12 @@ capabilities! {
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";
     CanDeleteMesh = "canDeleteMesh", "Archive, restore or delete the mesh.";
     CanSend = "canSend", "Send messages and create topics.";
-    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and the list of files; ask for files of a folder that a peer shares.";
-    CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills.";
+    CanReadShared = "canReadShared", "Read state, memory, contexts, tasks, streams, skills and files; ask for files of a folder that a peer shares.";
+    CanWriteState = "canWriteState", "Write state, memory, contexts, tasks, streams and skills; share files.";
     CanSchedule = "canSchedule", "Schedule messages.";
     CanUseTools = "canUseTools", "List and call tools of MCP servers of the mesh, and hear of them.";
     CanDeployMcp = "canDeployMcp", "Deploy MCP servers that the mesh hosts, and register those that a session runs.";
-    CanManageFiles = "canManageFiles", "Change and delete files of others.";
+    CanManageFiles = "canManageFiles", "Delete files of others, see all files in the list, and change who may read them.";
     CanManageVault = "canManageVault", "List the names in the vaults of others and delete entries; never read a value.";
     CanManageWatches = "canManageWatches", "Change and delete URL watches of others.";
     CanManageWebhooks = "canManageWebhooks", "Change and delete webhooks of others.";

@@ -120,6 +120,11 @@ codes! {
     TopicNotFound = "topic_not_found", NotFound, 404, false, "No such topic.";
     NoClock = "no_clock", NotFound, 404, false, "The mesh has no clock; `set_clock` starts one.";
     InvalidCron = "invalid_cron", BadRequest, 400, false, "The cron expression is malformed or never comes; the message says why.";
+    NoFileKey = "no_file_key", Auth, 403, false, "The file is sealed, and its key is not sealed for the caller; its owner has to grant it.";
+    UploadIncomplete = "upload_incomplete", Conflict, 409, false, "Bytes of the upload are missing.";
+    OffsetMismatch = "offset_mismatch", Conflict, 409, false, "The upload goes on at another offset; see `Upload-Offset`.";
+    HashMismatch = "hash_mismatch", BadRequest, 400, false, "The bytes do not have the hash that was named; nothing of them is kept.";
+    InvalidRange = "invalid_range", BadRequest, 416, false, "The range is malformed, or the file has no such bytes.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
     Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";
     NotShared = "not_shared", NotFound, 404, false, "The peer shares no folder.";

@@ -124,6 +124,8 @@ text_id! {
     StreamId;
     /// Row id of a schedule entry.
     ScheduleId;
+    /// Row id of a file, and of the upload that it comes of.
+    FileId;
 }
 
 /// An ed25519 public key (32 bytes), 64 lower-case hex digits on the wire: member, session or owner.

@@ -20,6 +20,8 @@ pub const CAP_MEMBERS: &str = "members";
 
 /// The broker knows calls that are cancelled, tell of their progress and have results in parts: `mcp_call` with `call`.
 pub const CAP_MCP_CALLS: &str = "mcp_calls";
+/// The broker keeps files: `start_upload` and its like. Reference brokers know `get_file` and its like only.
+pub const CAP_FILES: &str = "files";
 
 /// What the broker announces in `hello_ack.capabilities`.
 pub const BROKER_CAPABILITIES: &[&str] = &[
@@ -35,4 +37,5 @@ pub const BROKER_CAPABILITIES: &[&str] = &[
     "shell",
     "members",
     "mcp_calls",
+    "files",
 ];

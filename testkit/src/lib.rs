@@ -8,6 +8,7 @@
 //! | [`peer`] | a strict websocket peer that speaks JSON |
 //! | [`host`] | plays Claude Code's side of the MCP and channel contract |
 //! | [`model`] | a scripted Messages API on loopback |
+//! | [`http`] | requests that break off, answers that are read piece by piece |
 //! | [`schema`] | whether what a tool answers is what its schema says |
 //! | [`enrol`], [`identity`] | meshes, members and sessions with real keys and signatures |
 //! | [`postgres`] | a PostgreSQL of one's own, to break |
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod docs;
 pub mod enrol;
 pub mod host;
+pub mod http;
 pub mod identity;
 pub mod load;
 pub mod model;

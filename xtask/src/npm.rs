@@ -15,6 +15,9 @@ const EVERYTHING: (&str, &str) = ("@modelcontextprotocol/server-everything", "20
 /// The pinned versions of Claude Code: the newest, and the one that older node versions get.
 const CLAUDE_VERSIONS: [&str; 2] = ["2.1.329", "2.1.197"];
 
+/// The pinned S3 server: one that checks signatures.
+const S3: (&str, &str) = ("s3rver", "3.7.1");
+
 /// Other hosts: variable, package, version, program.
 const HOSTS: [(&str, &str, &str, &str); 3] = [
     ("CLAUDEMESH_TEST_CODEX", "@openai/codex", "0.169.0", "codex"),
@@ -30,6 +33,7 @@ pub(crate) fn download(shell: &Shell, hosts: bool) -> Result<()> {
     let sdk = format!("{}@{}", SDK.0, SDK.1);
     phase("install the TypeScript SDK", || install(shell, "sdk", &sdk))?;
     phase("install an MCP server", || install(shell, "everything", &format!("{}@{}", EVERYTHING.0, EVERYTHING.1)))?;
+    phase("install an S3 server", || install(shell, S3.0, &format!("{}@{}", S3.0, S3.1)))?;
     for version in CLAUDE_VERSIONS {
         phase(&format!("install Claude Code {version}"), || install_claude(shell, version))?;
     }
@@ -94,6 +98,20 @@ pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Installs an S3 server and runs the broker's tests of files in a bucket.
+///
+/// # Errors
+/// The installation or a test failed.
+pub(crate) fn s3(shell: &Shell) -> Result<()> {
+    let folder = install(shell, S3.0, &format!("{}@{}", S3.0, S3.1))?;
+    phase("files in a bucket", || {
+        let mut command = ignored_test(shell, "s3");
+        command.env("CLAUDEMESH_TEST_S3RVER", folder.join("node_modules/.bin/s3rver"));
+        // The pair that this server knows.
+        shell::run(command.env("AWS_ACCESS_KEY_ID", "S3RVER").env("AWS_SECRET_ACCESS_KEY", "S3RVER"))
+    })
 }
 
 fn install_claude(shell: &Shell, version: &str) -> Result<PathBuf> {

@@ -37,7 +37,7 @@ const NEEDS: &[Need] = &[
     Need {
         what: "node and npm",
         packages: &["nodejs", "npm"],
-        why: "the TypeScript SDK's client and Claude Code",
+        why: "the TypeScript SDK's client, Claude Code and an S3 server",
         found: || which("node").is_some() && which("npm").is_some(),
     },
     Need {

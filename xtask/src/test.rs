@@ -121,6 +121,7 @@ fn programs(shell: &Shell, args: &TestArgs) -> Result<()> {
     torture_all(shell, args, &tools)?;
     phase("what a release consists of", || dist::test(shell))?;
     if tools.npm {
+        npm::s3(shell)?;
         npm::real_clients(shell, tools.namespaces)?;
         if args.hosts {
             npm::other_hosts(shell)?;

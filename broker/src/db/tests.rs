@@ -113,6 +113,12 @@ store_suite! {
             [
                 "broker_meta.key",
                 "deliveries.recipient_key",
+                "file_keys.file_id",
+                "file_keys.member_id",
+                "file_keys.mesh_id",
+                "file_keys.pubkey",
+                // Sealed for a member: the broker cannot open it.
+                "file_keys.sealed_key",
                 "invites.created_by_key",
                 "invites.token_hash",
                 "members.pubkey",

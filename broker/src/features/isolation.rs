@@ -15,6 +15,7 @@ use claudemesh_protocol::features::messaging::{Priority, Stage};
 use claudemesh_protocol::features::presence::{PeerStatus, Profile, Stats};
 use claudemesh_protocol::features::schedules::ScheduleClock;
 use claudemesh_protocol::features::topics::Visibility;
+use claudemesh_protocol::id::FileId;
 use diesel::deserialize::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
@@ -30,6 +31,7 @@ use crate::db::{former_names, member_groups, membership, meshes};
 use crate::features::clock::store as clock;
 use crate::features::contexts::store as contexts;
 use crate::features::enrolment::store::{self as enrolment, Invite};
+use crate::features::files::store as files;
 use crate::features::mcp_servers::store as mcp_servers;
 use crate::features::memory::store as memory;
 use crate::features::messaging::store::testing::message;
@@ -283,6 +285,41 @@ store_suite! {
             tools: 0,
         };
         mcp_servers::register(&here, server.clone()).await.unwrap();
+        let sharer = files::Viewer {
+            member: owner.id.to_string(),
+            readers: vec!["*".into()],
+            keys: vec!["aa".into()],
+            manages: true,
+        };
+        let upload = |id: &str| files::New {
+            row: files::Row {
+                id: id.into(),
+                owner_id: owner.id.to_string(),
+                client_upload_id: id.into(),
+                encryption: Some("stream".into()),
+                persistent: true,
+                size_bytes: 3,
+                created_at_ms: NOW,
+                ..files::Row::default()
+            },
+            readers: vec!["*".into()],
+            keys: vec![("aa".into(), owner.id.to_string(), "sealed".into())],
+            quotas: Quotas::default(),
+        };
+        let finishing = |id: &str| files::Finishing {
+            file: id.into(),
+            member: owner.id.clone(),
+            sha256: "hash".into(),
+            now_ms: NOW,
+        };
+        for id in ["file-of-home", "upload-of-home"] {
+            files::start(&here, upload(id)).await.unwrap();
+            let part = files::NewPart { object: format!("object of {id}"), size: 3 };
+            files::append(&here, id.into(), 0, vec![part], NOW).await.unwrap();
+            files::complete(&here, id.into(), 3, "hash".into()).await.unwrap();
+        }
+        files::finish(&here, finishing("file-of-home")).await.unwrap();
+        files::open(&here, "file-of-home".into(), sharer.clone(), "Ada".into(), NOW).await.unwrap();
         let shared = contexts::New {
             session: "session-of-home".into(),
             member: owner.id.clone(),
@@ -630,6 +667,80 @@ store_suite! {
         });
         // Its own entry of the same member and name, which replaces nothing.
         check!("vault::set", vault::set(&there, secret), |done: Result<(), WriteError<vault::Refused>>| done.is_ok());
+        type FileDone<T> = Result<T, WriteError<files::Refused>>;
+        let (file, unfinished) = (FileId::from("file-of-home"), FileId::from("upload-of-home"));
+        check!(
+            "files::open",
+            files::open(&there, file.clone(), sharer.clone(), "Ada".into(), NOW),
+            |done: FileDone<files::Opened>| matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        );
+        check!(
+            "files::readable",
+            files::readable(&db_there, &file, &owner.id, NOW),
+            |found: Result<Option<files::Row>, DbError>| found.unwrap().is_none()
+        );
+        check!("files::accesses", files::accesses(&db_there, &file, &sharer, NOW), |done: FileDone<Vec<files::Access>>| {
+            matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        });
+        check!("files::readers", files::readers(&db_there, &file, &sharer, NOW), |done: FileDone<files::Readers>| {
+            matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        });
+        let grant = files::Grant {
+            file: file.clone(),
+            by: sharer.clone(),
+            member: bob.id.clone(),
+            pubkey: "bb".into(),
+            sealed_key: Some("sealed".into()),
+            now_ms: NOW,
+        };
+        check!("files::grant", files::grant(&there, grant), |done: FileDone<files::Granted>| {
+            matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        });
+        let from = files::Viewer { member: bob.id.to_string(), ..sharer.clone() };
+        let revocation = files::Revocation { file: file.clone(), by: sharer.clone(), from, now_ms: NOW };
+        check!("files::revoke", files::revoke(&there, revocation), |done: FileDone<(files::Row, bool)>| {
+            matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        });
+        let all = files::Listing { all: true, limit: 9, now_ms: NOW, ..files::Listing::default() };
+        check!("files::list", files::list(&db_there, &sharer, &all), |page: Result<files::Page, DbError>| {
+            page.unwrap() == files::Page::default()
+        });
+        let removal_of_file =
+            files::Removal { file: file.clone(), why: files::Why::Deleted(owner.id.clone(), true), now_ms: NOW };
+        check!("files::remove", files::remove(&there, removal_of_file), |done: FileDone<files::Gone>| {
+            matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        });
+        check!("files::due", files::due(&db_there, i64::MAX, 9), |ids: Result<Vec<FileId>, DbError>| ids.unwrap().is_empty());
+        check!("files::next_end", files::next_end(&db_there), |next: Result<Option<i64>, DbError>| next.unwrap().is_none());
+        check!("files::parts", files::parts(&db_there, file.as_str()), |parts: Result<Vec<files::Part>, DbError>| {
+            parts.unwrap().is_empty()
+        });
+        check!("files::usage", files::usage(&db_there, Some(&owner.id)), |usage: Result<files::Usage, DbError>| {
+            usage.unwrap() == files::Usage::default()
+        });
+        check!(
+            "files::upload",
+            files::upload(&db_there, &unfinished, &owner.id),
+            |found: Result<Option<files::Row>, DbError>| found.unwrap().is_none()
+        );
+        let part = files::NewPart { object: "of abroad".into(), size: 3 };
+        check!(
+            "files::append",
+            files::append(&there, unfinished.clone(), 3, vec![part], NOW),
+            |done: FileDone<u64>| matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        );
+        check!(
+            "files::complete",
+            files::complete(&there, unfinished.clone(), 3, "hash".into()),
+            |done: FileDone<()>| matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        );
+        check!("files::finish", files::finish(&there, finishing("upload-of-home")), |done: FileDone<files::Finished>| {
+            matches!(done, Err(WriteError::Refused(files::Refused::Missing)))
+        });
+        // Its own upload under the same ids, which has nothing of the other mesh's.
+        check!("files::start", files::start(&there, upload("upload-of-home")), |done: FileDone<files::Row>| {
+            done.unwrap().received() == 0
+        });
         check!("state::write", state::write(&there, removal), |done: Result<Entry, WriteError<Refused>>| {
             matches!(done, Err(WriteError::Refused(Refused::Missing)))
         });

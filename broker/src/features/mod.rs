@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod contexts;
 pub mod enrolment;
+pub mod files;
 pub mod groups;
 pub mod info;
 #[cfg(test)]
@@ -26,7 +27,7 @@ pub mod topics;
 pub mod vault;
 
 crate::feature_table! {
-    routes { enrolment, members, meshes, capabilities, presence, }
+    routes { enrolment, members, meshes, capabilities, presence, files, }
 
     messaging: Messaging => messaging::Messaging,
     presence: Presence => presence::Presence,
@@ -44,6 +45,7 @@ crate::feature_table! {
     vault: Vault => vault::Vault,
     peer_files: PeerFiles => peer_files::PeerFiles,
     mcp_servers: McpServers => mcp_servers::McpServers,
+    files: Files => files::Files,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,
     capabilities: Capabilities => capabilities::Capabilities,

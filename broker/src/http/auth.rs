@@ -101,6 +101,42 @@ impl Signed {
     }
 }
 
+/// Key, time and signature of a request.
+fn signature_headers(request: &HttpRequest) -> Result<[&str; 3], Refusal> {
+    let headers = [signed_http::KEY_HEADER, signed_http::TIMESTAMP_HEADER, signed_http::SIGNATURE_HEADER]
+        .map(|name| request.headers().get(name).and_then(|value| value.to_str().ok()));
+    if let [Some(key), Some(timestamp), Some(signature)] = headers {
+        return Ok([key, timestamp, signature]);
+    }
+    let message = "expected the headers X-Claudemesh-Key, X-Claudemesh-Timestamp and X-Claudemesh-Signature";
+    Err(Refusal::new(ErrorCode::Unauthorized, message))
+}
+
+impl Signed {
+    /// Checks a request whose body is read elsewhere, by the digest that stands in its place.
+    ///
+    /// # Errors
+    /// As of a request with a body.
+    pub fn over_digest(state: &AppState, request: &HttpRequest, digest: &str) -> Result<Self, Refusal> {
+        Self::checked(state, request, digest, Body(Bytes::new()))
+    }
+
+    fn checked(state: &AppState, request: &HttpRequest, digest: &str, body: Body) -> Result<Self, Refusal> {
+        let [key, timestamp, signature] = signature_headers(request)?;
+        let path = request.uri().path_and_query().map_or(request.path(), |path| path.as_str());
+        let now_ms = state.clock.now_ms();
+        let method = request.method().as_str();
+        let signer = signed_http::verify_over(key, timestamp, signature, method, path, digest, now_ms);
+        let signer = signer.map_err(|code| match (code, timestamp.parse()) {
+            (ErrorCode::TimestampSkew, Ok(theirs_ms)) => Refusal::new(code, skew_words(theirs_ms, now_ms)),
+            _ => code.into(),
+        })?;
+        let mut raw = [0; 64];
+        hex::decode_to_slice(signature, &mut raw).map_err(|_| ErrorCode::Malformed)?;
+        Ok(Self { key: signer, body, signature: raw, now_ms })
+    }
+}
+
 impl FromRequest for Signed {
     type Error = Refusal;
     type Future = LocalBoxFuture<'static, Result<Self, Refusal>>;
@@ -112,26 +148,9 @@ impl FromRequest for Signed {
                 .app_data::<web::Data<AppState>>()
                 .ok_or_else(|| Refusal::new(ErrorCode::Internal, "the route has no state"))?;
             // Before the body is read: who sends no signature does not get to upload.
-            let [key, timestamp, signature] =
-                [signed_http::KEY_HEADER, signed_http::TIMESTAMP_HEADER, signed_http::SIGNATURE_HEADER]
-                    .map(|name| request.headers().get(name).and_then(|value| value.to_str().ok()));
-            let (Some(key), Some(timestamp), Some(signature)) = (key, timestamp, signature) else {
-                let message =
-                    "expected the headers X-Claudemesh-Key, X-Claudemesh-Timestamp and X-Claudemesh-Signature";
-                return Err(Refusal::new(ErrorCode::Unauthorized, message));
-            };
+            signature_headers(&request)?;
             let body = read_body(payload).await?;
-            let path = request.uri().path_and_query().map_or(request.path(), |path| path.as_str());
-            let now_ms = state.clock.now_ms();
-            let method = request.method().as_str();
-            let signer = signed_http::verify(key, timestamp, signature, method, path, &body, now_ms);
-            let signer = signer.map_err(|code| match (code, timestamp.parse()) {
-                (ErrorCode::TimestampSkew, Ok(theirs_ms)) => Refusal::new(code, skew_words(theirs_ms, now_ms)),
-                _ => code.into(),
-            })?;
-            let mut raw = [0; 64];
-            hex::decode_to_slice(signature, &mut raw).map_err(|_| ErrorCode::Malformed)?;
-            Ok(Self { key: signer, body: Body(body), signature: raw, now_ms })
+            Self::checked(state, &request, &signed_http::sha256_hex(&body), Body(body))
         })
     }
 }

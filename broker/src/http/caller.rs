@@ -54,6 +54,14 @@ impl Caller {
         Ok(caller)
     }
 
+    /// A signer whose mesh is not named by the path, for routes that are `open`.
+    ///
+    /// # Errors
+    /// Those of a route that needs this.
+    pub async fn signed(state: &AppState, mesh: &MeshId, signed: Signed, needs: Capability) -> Result<Self, Refusal> {
+        Self::of(state, live(state, mesh).await?, signed, Needs::Capability(needs)).await
+    }
+
     /// The body as JSON.
     ///
     /// # Errors

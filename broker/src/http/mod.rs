@@ -14,11 +14,12 @@ mod ws;
 use std::sync::{Arc, Mutex};
 
 use actix_web::dev::ServiceResponse;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::id::MeshId;
 
 use crate::audit::HeadSigner;
+use crate::blobs::Blobs;
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::db::Db;
@@ -38,6 +39,8 @@ pub struct AppState {
     pub audit: Arc<HeadSigner>,
     /// Time.
     pub clock: SharedClock,
+    /// Bytes that are too large for the database.
+    pub blobs: Arc<Blobs>,
     /// Live meshes.
     pub directory: Directory,
     /// Configuration.
@@ -77,6 +80,15 @@ pub fn configure(config: &mut web::ServiceConfig) {
 
 async fn no_such_route() -> Result<HttpResponse, Refusal> {
     Err(Refusal::new(ErrorCode::NotFound, "this broker has no such route"))
+}
+
+/// How a request reached the broker: `http://host` or `https://host`; `None` when its Host header is none that a URL can have.
+pub fn reached_at(request: &HttpRequest) -> Option<String> {
+    let info = request.connection_info();
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+    let host = Some(info.host()).filter(|host| !host.is_empty() && host.bytes().all(fine))?;
+    let scheme = if info.scheme() == "https" { "https" } else { "http" };
+    Some(format!("{scheme}://{host}"))
 }
 
 /// Runs work that must not stop halfway when the client goes away: a stored change that the live mesh never hears of.

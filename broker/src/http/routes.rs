@@ -18,7 +18,7 @@ pub enum Needs {
 /// One route.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// `GET`, `POST`, `PATCH`, `DELETE`.
+    /// `GET`, `HEAD`, `POST`, `PATCH`, `DELETE`.
     pub method: &'static str,
     /// The pattern, for example `/mesh/{id}/archive`.
     pub path: &'static str,
@@ -53,6 +53,7 @@ macro_rules! routes {
             config$(.route($path, actix_web::web::$method().to($handler)))*;
         }
     };
+    (@method head) => { "HEAD" };
     (@method get) => { "GET" };
     (@method post) => { "POST" };
     (@method patch) => { "PATCH" };

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::State;
+use super::{State, reached_at};
 use crate::session::socket;
 
 pub(super) async fn upgrade(
@@ -18,5 +18,5 @@ pub(super) async fn upgrade(
             .insert_header(("retry-after", "1"))
             .body("too many connections that have not said hello"));
     }
-    socket::upgrade(&request, payload, state.sessions.clone())
+    socket::upgrade(&request, payload, state.sessions.clone(), reached_at(&request).map(Into::into))
 }

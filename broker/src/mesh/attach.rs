@@ -25,7 +25,7 @@ use crate::session::queue::PeerSender;
 impl Mesh {
     /// Lets a verified hello in, or says why not.
     pub(super) fn attach(&mut self, attach: Attach, ctx: &mut Context<Self>) -> Result<PeerHandle, ErrorCode> {
-        let Attach { mut hello, req_id, socket, socket_no } = attach;
+        let Attach { mut hello, req_id, socket, socket_no, reached_at } = attach;
         let member = self.admit_member(&hello)?;
         // Who names its member key as session key has none: a session of that key would claim the member's queue from itself.
         hello.session_key = hello.session_key.filter(|session| *session != member.pubkey);
@@ -59,6 +59,9 @@ impl Mesh {
                 at
             }
         };
+        if let Some(peer) = self.core.roster.get_mut(at) {
+            peer.reached_at = reached_at;
+        }
         METRICS.connections_active.inc();
         if let Some(hash) = &hello.description.hook_token_hash
             && !ephemeral

@@ -31,6 +31,7 @@ use super::principal::{Answer, Principal, Way};
 use super::timers::Timers;
 use super::topics::TopicBook;
 use crate::audit::{Head, HeadSigner, SignedHead};
+use crate::blobs::Blobs;
 use crate::clock::SharedClock;
 use crate::config::{Connections, Limits};
 use crate::db::Db;
@@ -76,6 +77,8 @@ pub struct Core {
     pub connections: Connections,
     /// Hook tokens over the whole broker.
     pub hooks: Arc<HookStatusRegistry>,
+    /// Bytes that are too large for the database.
+    pub blobs: Arc<Blobs>,
     /// Events to deliver after this frame.
     pub events: VecDeque<MeshEvent>,
     /// Work admitted by this frame.
@@ -122,6 +125,7 @@ impl Core {
             operator_limits: Arc::new(shared.limits.clone()),
             connections: shared.connections.clone(),
             hooks: shared.hooks.clone(),
+            blobs: shared.blobs.clone(),
             events: VecDeque::new(),
             work: Vec::new(),
             dirty: HashSet::new(),
@@ -266,6 +270,11 @@ impl<'a> MeshContext<'a> {
     /// Storage of this mesh.
     pub fn storage(&self) -> MeshStore {
         self.core.storage()
+    }
+
+    /// Bytes that are too large for the database.
+    pub fn blobs(&self) -> Arc<Blobs> {
+        Arc::clone(&self.core.blobs)
     }
 
     /// Rate limits in force.
@@ -598,4 +607,6 @@ pub struct Shared {
     pub connections: Connections,
     /// Hook tokens and statuses that wait for their session.
     pub hooks: Arc<HookStatusRegistry>,
+    /// Bytes that are too large for the database.
+    pub blobs: Arc<Blobs>,
 }

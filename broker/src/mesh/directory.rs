@@ -291,6 +291,7 @@ mod tests {
             limits: core.limits,
             connections: core.connections,
             hooks: core.hooks,
+            blobs: core.blobs,
         };
         let directory = Directory::new(shared, Arbiters::default());
         for number in 0..100 {

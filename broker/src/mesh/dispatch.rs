@@ -12,6 +12,7 @@ use super::context::{FlushWanted, MeshContext};
 use super::events::MeshEvent;
 use super::outcome::{Failed, Lane, Outcome, Work, boxed};
 use super::peers::PeerHandle;
+use crate::blobs::{BlobError, Blobs};
 use crate::db::MeshDb;
 use crate::db::{Db, DbError};
 pub use crate::features::Features;
@@ -107,6 +108,15 @@ pub trait Feature: Sized + 'static {
     /// Storage; it is tried again in a minute.
     fn upkeep(db: &Db, now_ms: i64) -> impl Future<Output = Result<usize, DbError>> + Send {
         let _ = (db, now_ms);
+        ready(Ok(0))
+    }
+
+    /// With the upkeep, over all meshes of the broker: removes bytes that no row of it names. Returns how much that was.
+    ///
+    /// # Errors
+    /// The store of the bytes, or storage; it is tried again with the next upkeep.
+    fn sweep(db: &Db, blobs: &Blobs) -> impl Future<Output = Result<usize, BlobError>> + Send {
+        let _ = (db, blobs);
         ready(Ok(0))
     }
 
@@ -375,6 +385,19 @@ macro_rules! feature_table {
                 let mut all = Vec::new();
                 $(all.extend(<$feature>::due(db, until_ms).await?);)*
                 Ok(all)
+            }
+
+            /// Removes bytes that no row of any feature names.
+            pub(crate) async fn sweep(db: &$crate::db::Db, blobs: &$crate::blobs::Blobs) {
+                $(
+                    match <$feature>::sweep(db, blobs).await {
+                        Ok(0) => {}
+                        Ok(removed) => tracing::info!(feature = <$feature>::NAME, removed, "bytes put in order"),
+                        Err(error) => {
+                            tracing::warn!(feature = <$feature>::NAME, error = %error, "bytes could not be put in order");
+                        }
+                    }
+                )*
             }
 
             /// The hourly clean-up of every feature, over all meshes; `false` when one of them failed.

@@ -52,7 +52,7 @@ pub struct Request {
 }
 
 /// A session with a verified hello wants in. `Err(None)`: ask the directory again.
-#[derive(Message)]
+#[derive(Message, Clone)]
 #[rtype(result = "Result<PeerHandle, Option<ErrorCode>>")]
 pub struct Attach {
     /// The hello.
@@ -63,6 +63,8 @@ pub struct Attach {
     pub socket: PeerSender,
     /// Its number.
     pub socket_no: u64,
+    /// How the client reached the broker, `http://host`.
+    pub reached_at: Option<Arc<str>>,
 }
 
 /// A socket closed.

@@ -4,6 +4,7 @@
 //! audiences and lists, which have to.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::members::Grant;
@@ -128,6 +129,8 @@ pub struct Peer {
     pub last_seen_ms: i64,
     /// Monotonic ms of the last frame or pong.
     pub heard_mono_ms: i64,
+    /// How it reached the broker, `http://host`, when the broker could tell.
+    pub reached_at: Option<Arc<str>>,
     /// The socket; `None` in lease grace.
     pub socket: Option<PeerSender>,
     /// Number of the socket, so that the end of an old one cannot end a new one.
@@ -196,6 +199,7 @@ impl Peer {
             connected_at_ms: now.wall_ms,
             last_seen_ms: now.wall_ms,
             heard_mono_ms: now.mono_ms,
+            reached_at: None,
             socket: None,
             socket_no: 0,
             lease_ends_mono_ms: None,

@@ -83,6 +83,7 @@ impl TestMesh {
             limits: Limits::default().without_rates(),
             connections: Connections::default(),
             hooks: Arc::default(),
+            blobs: crate::blobs::testing::blobs(dir.path()),
         };
         let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
         let (core, features) = (Core::new(mesh.clone(), Roster::default(), &shared), Features::default());

@@ -15,7 +15,7 @@ use claudemesh_protocol::time::skew_words;
 
 use super::bucket::Bucket;
 use super::frames::FrameLimit;
-use super::hello::{self, SeenHellos, VerifiedHello};
+use super::hello::{self, SeenHellos};
 use super::queue::{PeerSender, SendQueue};
 use super::socket::{Socket, SocketContext};
 use super::{CloseReason, Out};
@@ -78,13 +78,19 @@ pub struct PeerSession {
     asked: Vec<ClientFrame>,
     asked_bytes: usize,
     queue: Arc<SendQueue>,
+    reached_at: Option<Arc<str>>,
     _open: OpenGuard,
 }
 
 impl PeerSession {
     /// A session for a socket that was just upgraded; what is held for it is counted in `queue`, and `frame_limit` is raised once
-    /// it is known whose it is.
-    pub fn new(deps: Arc<SessionDeps>, queue: Arc<SendQueue>, frame_limit: FrameLimit) -> Self {
+    /// it is known whose it is. The client reached the broker at `reached_at` (`http://host`).
+    pub fn new(
+        deps: Arc<SessionDeps>,
+        queue: Arc<SendQueue>,
+        frame_limit: FrameLimit,
+        reached_at: Option<Arc<str>>,
+    ) -> Self {
         deps.pending.fetch_add(1, Ordering::Relaxed);
         METRICS.connections_pending.inc();
         let socket_no = deps.next_socket.fetch_add(1, Ordering::Relaxed) as u64;
@@ -105,6 +111,7 @@ impl PeerSession {
             asked: Vec::new(),
             asked_bytes: 0,
             queue,
+            reached_at,
         }
     }
 
@@ -312,7 +319,8 @@ impl PeerSession {
         self.state = State::Joining;
         let socket = PeerSender::new(ctx.recipient(), Arc::clone(&self.queue));
         let (directory, socket_no) = (self.deps.directory.clone(), self.socket_no);
-        let joining = join(directory, verified, req_id, socket, socket_no).into_actor(self);
+        let attach = Attach { hello: verified, req_id, socket, socket_no, reached_at: self.reached_at.clone() };
+        let joining = join(directory, attach).into_actor(self);
         let joined = joining.map(|joined, session, ctx| match joined {
             Ok((mesh, peer)) => {
                 session.frame_limit.store(limits::MAX_FRAME_BYTES, Ordering::Relaxed);
@@ -392,18 +400,12 @@ impl HeartbeatThrottle {
 const JOIN_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Finds the mesh and attaches; tries again when the mesh was just leaving memory.
-async fn join(
-    directory: Directory,
-    hello: VerifiedHello,
-    req_id: Option<Arc<str>>,
-    socket: PeerSender,
-    socket_no: u64,
-) -> Result<(Addr<Mesh>, PeerHandle), Refusal> {
+async fn join(directory: Directory, attach: Attach) -> Result<(Addr<Mesh>, PeerHandle), Refusal> {
+    let id = &attach.hello.mesh;
     for _ in 0..20 {
-        let found = directory.get(&hello.mesh).await;
-        let mesh = found.inspect_err(|refusal| refusal.log(Some(&hello.mesh), "hello"))?;
-        let attach = Attach { hello: hello.clone(), req_id: req_id.clone(), socket: socket.clone(), socket_no };
-        match mesh.send(attach).await {
+        let found = directory.get(id).await;
+        let mesh = found.inspect_err(|refusal| refusal.log(Some(id), "hello"))?;
+        match mesh.send(attach.clone()).await {
             Ok(Ok(peer)) => return Ok((mesh, peer)),
             Ok(Err(Some(code))) => return Err(code.into()),
             // The mesh is going to sleep or died: the directory starts it anew.

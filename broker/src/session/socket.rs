@@ -74,12 +74,14 @@ pub fn upgrade(
     request: &HttpRequest,
     payload: web::Payload,
     deps: Arc<SessionDeps>,
+    reached_at: Option<Arc<str>>,
 ) -> Result<HttpResponse, actix_web::Error> {
     let queue = Arc::<SendQueue>::default();
     let limit = FrameLimit::new(limits::MAX_HELLO_BYTES.into());
     let codec = actix_http::ws::Codec::new().max_size(limits::MAX_FRAME_BYTES);
     let announced = FrameSizeGuard::new(payload, Arc::clone(&limit));
-    let frames = ws::WebsocketContext::with_codec(PeerSession::new(deps, Arc::clone(&queue), limit), announced, codec);
+    let session = PeerSession::new(deps, Arc::clone(&queue), limit, reached_at);
+    let frames = ws::WebsocketContext::with_codec(session, announced, codec);
     Ok(ws::handshake(request)?.streaming(MeteredStream::new(frames, queue)))
 }
 

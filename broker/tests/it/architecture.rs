@@ -53,7 +53,7 @@ fn the_mesh_names_no_feature() {
 #[test]
 fn storage_and_sockets_know_neither_meshes_nor_features() {
     let mut found = Vec::new();
-    for room in ["db", "journal", "search"] {
+    for room in ["blobs", "db", "journal", "search"] {
         for path in sources(&src().join(room)) {
             found.extend(offences(&path, &["crate::features", "crate::mesh", "crate::session", "crate::http"], &[]));
         }

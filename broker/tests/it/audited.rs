@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
+use claudemesh_protocol::crypto::http::sha256_hex;
 use claudemesh_protocol::features::audit::{AuditEntry, AuditPage};
 use claudemesh_protocol::message::ClientMessage;
 use claudemesh_testkit::broker::{Database, TestBroker};
@@ -43,6 +44,10 @@ const CHANGING: &[&str] = &[
     "vault_delete",
     "mcp_register",
     "mcp_unregister",
+    "finish_upload",
+    "grant_file_access",
+    "revoke_file_access",
+    "delete_file",
     "schedule",
     "edit_scheduled",
     "pause_scheduled",
@@ -80,6 +85,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         "list_skills",
         "vault_list",
         "mcp_list",
+        "list_files",
         "list_scheduled",
         "mesh_info",
         "list_bans",
@@ -118,6 +124,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "mcp_call_response", "callId": "none"}),
         json!({"type": "mcp_progress", "callId": "none", "progress": 1}),
         json!({"type": "mcp_part_response", "callId": "none", "part": 0}),
+        json!({"type": "start_upload", "client_upload_id": "standing", "name": "standing", "size": 9}),
     ];
     let without = [
         ("send", "counted, and written once a minute"),
@@ -128,6 +135,11 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         ("peer_dir_request", "asks another peer; its answer has the entry, see peer_files.rs"),
         ("peer_file_response", "answers another peer; one entry, see peer_files.rs"),
         ("peer_dir_response", "answers another peer; one entry, see peer_files.rs"),
+        ("get_file", "of a file that is there; it reads"),
+        ("file_status", "of a file that is there; it reads"),
+        ("file_readers", "of a file that is there; it reads"),
+        ("upload_status", "of an upload that is there, which no one else sees; it reads"),
+        ("cancel_upload", "of an upload that is there, which no one else sees"),
         ("disconnect", "closes connections, which is no change of what is kept"),
         ("kick", "closes connections, which is no change of what is kept"),
         ("hello", "opens a connection"),
@@ -179,6 +191,11 @@ struct World {
     vault: BTreeSet<String>,
     /// Names of MCP servers.
     servers: BTreeSet<String>,
+    /// Whether Bob was let in, by id.
+    files: BTreeMap<String, bool>,
+    /// An upload of the owner that can be finished.
+    upload: String,
+    bob_key: String,
     /// Whether each is paused, by id.
     scheduled: BTreeMap<String, bool>,
     clock: Option<bool>,
@@ -228,6 +245,16 @@ impl World {
         self.tasks.insert(id.clone(), (now, version + 1));
         let frame = json!({"type": kind, "taskId": id});
         Some(Step { who, frame, leaves: vec![(event, json!({"task": id, "version": version + 1}))] })
+    }
+
+    /// A step that lets Bob read a file, or no longer.
+    fn of_file(&mut self, kind: &str, event: &'static str, lets_in: bool) -> Option<Step> {
+        let fitting = self.files.iter().filter(|(_, is_in)| **is_in != lets_in);
+        let id = self.any(fitting.map(|(id, _)| id.clone()).collect())?;
+        self.files.insert(id.clone(), lets_in);
+        let payload = json!({"file": id, "owner": self.ids[OWNER], "member": self.ids[BOB]});
+        let frame = json!({"type": kind, "fileId": id, "peerPubkey": self.bob_key});
+        Some(Step { who: OWNER, frame, leaves: vec![(event, payload)] })
     }
 
     /// A step of a scheduled message that is there.
@@ -402,6 +429,20 @@ impl World {
                     "mcp_unregistered",
                     json!({"server": name, "owner": owner}),
                 )
+            }
+            "finish_upload" => {
+                let id = std::mem::take(&mut self.upload);
+                self.files.insert(id.clone(), false);
+                let frame = frame(json!({"fileId": id, "sha256": sha256_hex(b"")}));
+                one(OWNER, frame, "file_shared", json!({"file": id, "size": 0, "encrypted": false}))
+            }
+            "grant_file_access" => self.of_file(kind, "file_granted", true),
+            "revoke_file_access" => self.of_file(kind, "file_revoked", false),
+            "delete_file" => {
+                let id = self.any(self.files.keys().cloned().collect())?;
+                self.files.remove(&id);
+                let payload = json!({"file": id, "owner": self.ids[OWNER], "expired": false});
+                one(OWNER, frame(json!({"fileId": id})), "file_deleted", payload)
             }
             "schedule" => {
                 let text = self.fresh("text ");
@@ -595,6 +636,7 @@ broker_suite! {
         let mut world = World {
             random: Some(StdRng::seed_from_u64(7)),
             ids: vec![mesh.creator.id.to_string(), alice.id.to_string(), bob.id.to_string()],
+            bob_key: bob.pubkey(),
             victim: ("victim".into(), victim.pubkey(), victim.id.to_string()),
             spare: spare.iter().map(|member| (member.name.clone(), member.id.to_string())).collect(),
             ..World::default()
@@ -608,6 +650,12 @@ broker_suite! {
                 break;
             }
             let kind = world.any(CHANGING.to_vec()).context("a kind")?;
+            if kind == "finish_upload" {
+                let name = world.fresh("file ");
+                let start = json!({"type": "start_upload", "client_upload_id": name, "name": name, "size": 0});
+                let started = peers[OWNER].call(start, "upload_started").await?;
+                world.upload = started["fileId"].as_str().unwrap_or_default().to_owned();
+            }
             if let Some(Step { who, frame, leaves }) = world.step(kind) {
                 let answer = peers[who].ask(merged(frame.clone(), json!({"confirm": true}))).await?;
                 ensure!(answer["type"] != "error", "{frame} was refused: {answer}");

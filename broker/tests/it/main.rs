@@ -12,6 +12,7 @@ mod disk_full;
 mod drain;
 mod enrolment;
 mod errors;
+mod files;
 mod gating;
 mod groups;
 mod hooks;

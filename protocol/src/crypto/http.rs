@@ -26,7 +26,18 @@ pub fn headers(
     body: &[u8],
     now_ms: i64,
 ) -> [(&'static str, String); 3] {
-    let canonical = signed::http(method, path_and_query, now_ms, &sha256_hex(body));
+    headers_over(key, method, path_and_query, &sha256_hex(body), now_ms)
+}
+
+/// As [`headers`], for a body whose digest is known: SHA-256 in lower-case hex, or what stands in its place.
+pub fn headers_over(
+    key: &keys::SecretKey,
+    method: &str,
+    path_and_query: &str,
+    digest: &str,
+    now_ms: i64,
+) -> [(&'static str, String); 3] {
+    let canonical = signed::http(method, path_and_query, now_ms, digest);
     [
         (KEY_HEADER, key.public().to_hex()),
         (TIMESTAMP_HEADER, now_ms.to_string()),
@@ -47,6 +58,22 @@ pub fn verify(
     body: &[u8],
     now_ms: i64,
 ) -> Result<PublicKey, ErrorCode> {
+    verify_over(key, timestamp, signature, method, path_and_query, &sha256_hex(body), now_ms)
+}
+
+/// As [`verify`], for a body whose digest is known.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_over(
+    key: &str,
+    timestamp: &str,
+    signature: &str,
+    method: &str,
+    path_and_query: &str,
+    digest: &str,
+    now_ms: i64,
+) -> Result<PublicKey, ErrorCode> {
     let key = PublicKey::parse(key).ok_or(ErrorCode::Malformed)?;
     // One signature has one spelling: the caller's replay memory may compare texts.
     if signature.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -56,7 +83,7 @@ pub fn verify(
     if now_ms.saturating_sub(timestamp).saturating_abs() > limits::MAX_CLOCK_SKEW_MS {
         return Err(ErrorCode::TimestampSkew);
     }
-    let canonical = signed::http(method, path_and_query, timestamp, &sha256_hex(body));
+    let canonical = signed::http(method, path_and_query, timestamp, digest);
     match keys::verify(&key, canonical.as_bytes(), signature) {
         Ok(()) => Ok(key),
         Err(keys::KeyError::BadSignatureShape) => Err(ErrorCode::Malformed),

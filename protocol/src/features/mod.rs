@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod contexts;
 pub mod enrolment;
+pub mod files;
 pub mod groups;
 pub mod info;
 pub mod mcp_servers;

@@ -37,6 +37,8 @@ pub fn samples() -> Vec<(&'static str, &'static str, Value)> {
         "200",
         json(&MemberPatched { ok: true, member: member_view(), changes: patch() }),
     );
+    add("PATCH /upload/{fileId}", "200", json(&crate::features::files::samples::progress()));
+    add("POST /upload", "200", json(&crate::features::files::samples::uploaded()));
     for (route, what, body) in meshes() {
         add(route, what, body);
     }

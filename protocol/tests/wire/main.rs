@@ -86,6 +86,8 @@ fn only_events_are_events() {
             "mcp_call_forward",
             "mcp_call_progress",
             "mcp_part_forward",
+            "file_change",
+            "file_key_wanted",
             "push",
             "skills_changed",
             "state_change",

@@ -22,7 +22,7 @@ use crate::db::members::{self as members, Member, Role};
 use crate::db::meshes::{self, MeshRecord};
 use crate::http::auth::{Body, Signed, client_address, require_operator};
 use crate::http::caller::Caller;
-use crate::http::{AppState, State, fields, to_the_end};
+use crate::http::{AppState, State, fields, reached_at, to_the_end};
 use crate::refusal::Refusal;
 
 type Answer = Result<HttpResponse, Refusal>;
@@ -304,18 +304,7 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn of(state: &AppState, request: &HttpRequest) -> Self {
-        if let Some(url) = &state.config.public_url {
-            return Self { base: url.trim_end_matches('/').to_owned() };
-        }
-        let info = request.connection_info();
-        let host = info.host();
-        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
-        let host = match !host.is_empty() && host.bytes().all(fine) {
-            true => host.to_owned(),
-            false => state.config.listen.to_string(),
-        };
-        let scheme = if info.scheme() == "https" { "https" } else { "http" };
-        Self { base: format!("{scheme}://{host}") }
+        Self { base: state.blobs.base_url(reached_at(request).as_deref()) }
     }
 
     /// `ws(s)://host/ws`

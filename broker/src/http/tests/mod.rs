@@ -44,6 +44,7 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
     let clock = ManualClock::at(NOW);
     let (journal, _writer) = Journal::start(db.clone());
     let audit = Arc::new(crate::audit::HeadSigner::open(folder.path()).unwrap());
+    let blobs = Arc::new(crate::blobs::Blobs::open(&config).unwrap());
     let shared = Shared {
         clock: clock.clone(),
         db: db.clone(),
@@ -52,6 +53,7 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         limits: config.effective_limits(),
         connections: config.connections.clone(),
         hooks: Arc::new(HookStatusRegistry::default()),
+        blobs: blobs.clone(),
     };
     let arbiters = Arbiters::default();
     arbiters.add(actix_rt::Arbiter::current());
@@ -73,6 +75,7 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         erase: Arc::default(),
         started_mono_ms: 0,
         clock: clock.clone(),
+        blobs,
         directory,
         config,
         sessions,

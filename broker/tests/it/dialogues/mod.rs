@@ -530,6 +530,62 @@ broker_suite! {
         "#).await
     }
 
+    async fn files_are_listed_read_granted_and_deleted_by_clients_of_before(database: Database) -> Result<()> {
+        play(database, r#"
+            N session alice {"sessionId":"n"}
+            M session bob {"sessionId":"m"}
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            N > {"type":"start_upload","client_upload_id":"1","name":"f.txt","size":0,"tags":["t"],"persistent":true}
+            N < {"type":"upload_started","fileId":"$f","offset":0,"size":0}
+            N > {"type":"finish_upload","fileId":"$f","sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+            N < {"type":"upload_finished","file":{"id":"$f"}}
+            N pass 1
+            N > {"type":"start_upload","client_upload_id":"2","name":"e.bin","size":0,"encryption":"secretbox","keys":[{"peerPubkey":"$alice.member","sealedKey":"c2VhbA=="}]}
+            N < {"type":"upload_started","fileId":"$e"}
+            N > {"type":"finish_upload","fileId":"$e","sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+            N < {"type":"upload_finished","file":{"id":"$e"}}
+            N > {"type":"start_upload","client_upload_id":"3","name":"a.txt","size":0,"targetSpec":"$alice.member"}
+            N < {"type":"upload_started","fileId":"$a"}
+            N > {"type":"finish_upload","fileId":"$a","sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+            N < {"type":"upload_finished","file":{"id":"$a"}}
+            B > {"type":"list_files"}
+            B < {"type":"file_list","files":[{"id":"$e","name":"e.bin","size":0,"tags":[],"uploadedBy":"$who","persistent":false,"encrypted":true},{"id":"$f","name":"f.txt","size":0,"tags":["t"],"uploadedBy":"$who","persistent":true,"encrypted":false}]}
+            B > {"type":"list_files","query":"F.TX"}
+            B < {"type":"file_list","files":[{"id":"$f"}]}
+            B > {"type":"list_files","from":"$who"}
+            B < {"type":"file_list","files":[{"id":"$e"},{"id":"$f"}]}
+            B > {"type":"get_file","fileId":"$f"}
+            B < {"type":"file_url","fileId":"$f","url":"$url","name":"f.txt","encrypted":false,"sealedKey":null,"file":null}
+            B > {"type":"get_file","fileId":"$e"}
+            B < {"type":"error","code":"forbidden","message":"no decryption key for this file"}
+            A > {"type":"get_file","fileId":"$e"}
+            A < {"type":"file_url","fileId":"$e","name":"e.bin","encrypted":true,"sealedKey":"c2VhbA=="}
+            B > {"type":"get_file","fileId":"$a"}
+            B < {"type":"error","code":"forbidden","message":"file not targeted at you"}
+            B > {"type":"grant_file_access","fileId":"$e","peerPubkey":"$bob.member","sealedKey":"eA=="}
+            B < {"type":"error","code":"forbidden"}
+            A > {"type":"grant_file_access","fileId":"$e","peerPubkey":"$bob.member","sealedKey":"eA=="}
+            A < {"type":"grant_file_access_ok","fileId":"$e","peerPubkey":"$bob.member"}
+            M < {"type":"file_change","what":"granted","fileId":"$e","by":"alice"}
+            B > {"type":"get_file","fileId":"$e"}
+            B < {"type":"file_url","fileId":"$e","name":"e.bin","encrypted":true,"sealedKey":"eA=="}
+            A > {"type":"file_status","fileId":"$e"}
+            A < {"type":"file_status_result","fileId":"$e","accesses":[{"peerName":"bob"},{"peerName":"alice"}]}
+            B > {"type":"delete_file","fileId":"$e"}
+            B < {"type":"error","code":"forbidden"}
+            A > {"type":"delete_file","fileId":"$e"}
+            A < {"type":"ack","messageId":"$e","queued":false}
+            N < {"type":"file_change","what":"deleted","fileId":"$e","by":"alice"}
+            B > {"type":"get_file","fileId":"$e"}
+            B < {"type":"error","code":"not_found","message":"file not found"}
+            A -
+            B -
+            M -
+            N -
+        "#).await
+    }
+
     async fn streams_reach_subscribers_but_the_one_who_publishes(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}
