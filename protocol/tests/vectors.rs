@@ -4,6 +4,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use claudemesh_protocol::crypto::file::{self, FileKey};
 use claudemesh_protocol::crypto::keys::{self, KeyError, SecretKey};
 use claudemesh_protocol::crypto::{envelope, http, invite, signed};
 use claudemesh_protocol::error::ErrorCode;
@@ -28,6 +29,27 @@ struct Vectors {
     permission: Permission,
     fingerprint: Fingerprint,
     weak_keys: Vec<String>,
+    secretbox: Vec<SecretBox>,
+    file_chunks: FileChunks,
+}
+
+#[derive(Deserialize)]
+struct SecretBox {
+    name: String,
+    key: String,
+    nonce: String,
+    plain: String,
+    sealed: String,
+}
+
+#[derive(Deserialize)]
+struct FileChunks {
+    key: String,
+    header: String,
+    plain_name: String,
+    plain_bytes: usize,
+    sealed_bytes: usize,
+    sealed_sha256: String,
 }
 
 #[derive(Deserialize)]
@@ -175,8 +197,8 @@ impl Vectors {
     }
 }
 
-fn hex_array(text: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
+fn hex_array<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
     hex::decode_to_slice(text, &mut bytes).unwrap();
     bytes
 }
@@ -361,6 +383,32 @@ fn anonymous_boxes_open() {
         let again = envelope::seal_anonymous(&hex::decode(&case.opened).unwrap(), &secret.public_key(), &mut rng());
         assert_eq!(hex::encode(envelope::open_anonymous(&again.unwrap(), &secret).unwrap()), case.opened);
     }
+}
+
+#[test]
+fn files_of_the_existing_form_agree() {
+    for case in vectors().secretbox {
+        let (key, plain) = (FileKey::parse(&case.key).unwrap(), hex::decode(&case.plain).unwrap());
+        let sealed = file::whole::seal_with_nonce(&key, &plain, hex_array(&case.nonce)).unwrap();
+        assert_eq!(hex::encode(&sealed), case.sealed, "{}", case.name);
+        assert_eq!(file::whole::open(&key, sealed).unwrap(), plain, "{}", case.name);
+    }
+}
+
+#[test]
+fn chunks_of_a_file_are_those_of_libsodium() {
+    let case = vectors().file_chunks;
+    let (key, header) = (FileKey::parse(&case.key).unwrap(), hex::decode(&case.header).unwrap());
+    let plain = long_text(&case.plain_name, case.plain_bytes);
+    let chunks = file::chunks::Chunks::new(&key, &header).unwrap();
+    let pieces: Vec<&[u8]> = plain.as_bytes().chunks(file::chunks::CHUNK_BYTES).collect();
+    let mut sealed = header;
+    for (number, piece) in pieces.iter().enumerate() {
+        let mut piece = piece.to_vec();
+        chunks.seal(number as u32, number + 1 == pieces.len(), &mut piece).unwrap();
+        sealed.extend(piece);
+    }
+    assert_eq!((sealed.len(), sha256(&sealed)), (case.sealed_bytes, case.sealed_sha256));
 }
 
 fn rng() -> rand::rngs::StdRng {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod envelope;
+pub mod file;
 pub mod http;
 pub mod invite;
 pub mod keys;

@@ -73,6 +73,11 @@ pub fn vault(mesh: &MeshId, digest: &str, signed_at_ms: i64) -> String {
     format!("claudemesh-vault|{mesh}|{digest}|{signed_at_ms}")
 }
 
+/// What a member signs for a file that it shares: the digest of its label, see [`crate::crypto::file::label::Label`].
+pub fn file(mesh: &MeshId, digest: &str) -> String {
+    format!("claudemesh-file|{mesh}|{digest}")
+}
+
 /// What a broker signs for the end of a mesh's audit chain: place and hash of its last entry, Unix milliseconds.
 pub fn audit_head(mesh: &MeshId, seq: i64, hash: &str, at_ms: i64) -> String {
     format!("audit-head|{mesh}|{seq}|{hash}|{at_ms}")

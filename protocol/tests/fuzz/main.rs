@@ -12,6 +12,7 @@ use replay::{fuzz_target, replay_targets};
 replay_targets! {
     "fuzz":
     envelope * 400 at "../../fuzz/fuzz_targets/envelope.rs",
+    file * 4_000 at "../../fuzz/fuzz_targets/file.rs",
     frame * 20_000 at "../../fuzz/fuzz_targets/frame.rs",
     hello * 20_000 at "../../fuzz/fuzz_targets/hello.rs",
     http_body * 20_000 at "../../fuzz/fuzz_targets/http_body.rs",

@@ -250,6 +250,36 @@ def weak_keys():
             raise SystemExit(f"libsodium takes {point}")
 
 
+def secretboxes():
+    """Files of the existing form: nonce, then crypto_secretbox_easy of the whole."""
+    for name, text in [("empty", b""), ("text", b"hello"), ("long", long_text("secretbox", 5_000).encode())]:
+        key, nonce = seed("secretbox key"), seed("secretbox nonce " + name)[:24]
+        sealed = nonce + sodium.crypto_secretbox(text, nonce, key)
+        yield {"name": name, "key": key.hex(), "nonce": nonce.hex(), "plain": text.hex(), "sealed": sealed.hex()}
+
+
+def file_chunks():
+    """A file of 64 KiB and 100 bytes in chunks, as crypto_aead_xchacha20poly1305_ietf seals each."""
+    key = seed("file key")
+    before = b"CMF1" + bytes([16]) + seed("file nonce")[:19]
+    derived = lambda purpose: hashlib.sha256(purpose + b"\0" + key).digest()
+    header = before + hashlib.sha256(derived(b"claudemesh file check") + before).digest()
+    plain = long_text("file", 65_636).encode()[:65_636]
+    chunks = [plain[:65_536], plain[65_536:]]
+    sealed = header
+    for number, chunk in enumerate(chunks):
+        nonce = before[5:] + number.to_bytes(4, "big") + bytes([number + 1 == len(chunks)])
+        sealed += sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(chunk, header, nonce, derived(b"claudemesh file chunks"))
+    return {
+        "key": key.hex(),
+        "header": header.hex(),
+        "plain_name": "file",
+        "plain_bytes": len(plain),
+        "sealed_bytes": len(sealed),
+        "sealed_sha256": hashlib.sha256(sealed).hexdigest(),
+    }
+
+
 vectors = {
     "keys": [key.entry() for key in KEYS.values()],
     "sign": list(signatures()),
@@ -264,5 +294,7 @@ vectors = {
     "permission": permission(),
     "fingerprint": fingerprint(),
     "weak_keys": list(weak_keys()),
+    "secretbox": list(secretboxes()),
+    "file_chunks": file_chunks(),
 }
 (HERE / "libsodium.json").write_text(json.dumps(vectors, indent=1, ensure_ascii=True) + "\n")
