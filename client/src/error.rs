@@ -50,6 +50,7 @@ impl ExitCode {
             | ErrorCode::Revoked
             | ErrorCode::ConsentDenied
             | ErrorCode::ConsentTimeout
+            | ErrorCode::NoFileKey
             | ErrorCode::PathRefused => return Self::PermissionDenied,
             ErrorCode::AlreadyExists | ErrorCode::AlreadyAnswered => return Self::AlreadyExists,
             ErrorCode::PeerNotFound | ErrorCode::UnknownTarget => return Self::NotFound,

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use claudemesh_protocol::name::is_invisible;
+use unicode_normalization::UnicodeNormalization;
+
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
@@ -199,9 +202,84 @@ pub fn mode_of(path: &Path) -> Option<u32> {
     return fs::metadata(path).ok().and(None);
 }
 
+/// Longest name that another member gives a file on this machine, in bytes: file systems allow 255, and the temporary file beside it has a longer one.
+const MAX_FOREIGN_NAME_BYTES: usize = 200;
+/// What a file without a usable name is called.
+const UNNAMED: &str = "file";
+/// Names that mean devices on Windows, with any ending.
+const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+
+/// A name that another member chose, as a plain name for a file in a folder: no separators, no leading dot, no marks that hide or turn text, bounded. Never empty.
+pub fn safe_name(name: &str) -> String {
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let plain = |symbol: char| match symbol {
+        '<' | '>' | ':' | '"' | '|' | '?' | '*' => Some('_'),
+        control if control.is_control() => Some('_'),
+        hidden if is_invisible(hidden) => None,
+        other => Some(other),
+    };
+    let text: String = last.nfc().filter_map(plain).collect();
+    let margin = |symbol: char| symbol == '.' || symbol.is_whitespace();
+    let text = text.trim_matches(margin);
+    let text = shortened(text);
+    let stem = text.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let numbered = |word: &str| {
+        stem.strip_prefix(word).is_some_and(|rest| rest.len() == 1 && rest.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let device = DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt");
+    match text.is_empty() {
+        true => UNNAMED.to_owned(),
+        false if device || text.starts_with('-') => format!("_{text}"),
+        false => text,
+    }
+}
+
+/// Cuts the stem, so that the ending stays.
+fn shortened(text: &str) -> String {
+    if text.len() <= MAX_FOREIGN_NAME_BYTES {
+        return text.to_owned();
+    }
+    let (stem, ending) = match text.rsplit_once('.') {
+        Some((stem, ending)) if ending.len() <= 16 => (stem, format!(".{ending}")),
+        _ => (text, String::new()),
+    };
+    let mut end = (MAX_FOREIGN_NAME_BYTES - ending.len()).min(stem.len());
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{ending}", &stem[..end])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_a_peer_stays_in_its_folder() {
+        for (name, expected) in [
+            ("plan.pdf", "plan.pdf"),
+            ("../../etc/passwd", "passwd"),
+            ("C:\\Windows\\win.ini", "win.ini"),
+            ("..", "file"),
+            ("/", "file"),
+            ("", "file"),
+            (".bashrc", "bashrc"),
+            ("a\0b\nc", "a_b_c"),
+            ("x\u{202e}fdp.exe", "xfdp.exe"),
+            ("CON", "_CON"),
+            ("com1.txt", "_com1.txt"),
+            ("-rf", "_-rf"),
+            ("a:b*c?", "a_b_c_"),
+            ("end. ", "end"),
+            (". .x", "x"),
+            ("u\u{308}.txt", "ü.txt"),
+            ("日本 🚀.txt", "日本 🚀.txt"),
+        ] {
+            assert_eq!(safe_name(name), expected, "{name:?}");
+        }
+        let long = safe_name(&format!("{}.tar", "ü".repeat(300)));
+        assert!(long.len() <= MAX_FOREIGN_NAME_BYTES && long.ends_with("ü.tar"), "{long}");
+    }
 
     #[test]
     fn write_atomic_keeps_the_link_and_sets_the_mode() {
@@ -259,5 +337,15 @@ mod tests {
         assert_eq!(read_limited(&path, 11).unwrap().unwrap().len(), 11);
         assert_eq!(read_limited(&path, 10).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert!(read_limited(&dir.path().join("none"), 10).unwrap().is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_leaves_its_folder_or_hides(name in "\\PC{0,300}|[\\x00-\\x7f]{0,300}|[./\\\\ ]{0,20}") {
+            let safe = safe_name(&name);
+            proptest::prop_assert!(!safe.is_empty() && safe.len() <= MAX_FOREIGN_NAME_BYTES + 1);
+            proptest::prop_assert!(!safe.contains(['/', '\\', '\0']) && !safe.starts_with(['.', '-']));
+            proptest::prop_assert!(!safe.chars().any(char::is_control));
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::typestate::AgentScope;
 
 /// An HTTP client for one base address, with a limit for the whole exchange. Statuses of 400 and more are answers, not
 /// errors. It takes the way that [`crate::proxy`] chooses.
@@ -10,8 +12,25 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 /// # Errors
 /// A sentence part about a proxy of the environment that cannot be used.
 pub fn agent(base: &str, limit: Duration) -> Result<ureq::Agent, String> {
+    Ok(builder(base)?.timeout_global(Some(limit)).build().into())
+}
+
+/// As [`agent`], for bytes of any number: `connect` and `answer` bound the beginning and the end of an exchange, `stall` the time
+/// without a byte.
+///
+/// # Errors
+/// As [`agent`].
+pub fn transfer_agent(base: &str, connect: Duration, answer: Duration, stall: Duration) -> Result<ureq::Agent, String> {
+    let builder = builder(base)?
+        .timeout_connect(Some(connect))
+        .timeout_recv_response(Some(answer))
+        .timeout_per_read(Some(stall))
+        .timeout_per_write(Some(stall));
+    Ok(builder.build().into())
+}
+
+fn builder(base: &str) -> Result<ConfigBuilder<AgentScope>, String> {
     let mut builder = ureq::Agent::config_builder()
-        .timeout_global(Some(limit))
         .http_status_as_error(false)
         .max_redirects(0)
         .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")))
@@ -19,7 +38,7 @@ pub fn agent(base: &str, limit: Duration) -> Result<ureq::Agent, String> {
     if let Some(roots) = base.starts_with("https://").then(system_roots).flatten() {
         builder = builder.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
-    Ok(builder.build().into())
+    Ok(builder)
 }
 
 fn proxy(base: &str) -> Result<Option<ureq::Proxy>, String> {

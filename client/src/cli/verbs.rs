@@ -63,6 +63,7 @@ verbs! {
         Call => crate::features::mcp_servers::cli::call::CallArgs,
         MeshMcp => crate::features::mcp_servers::cli::call::MeshMcpArgs,
         Serve => crate::features::mcp_servers::cli::ServeArgs,
+        File => crate::features::files::cli::FileArgs,
         Info => crate::features::info::cli::InfoArgs,
         Stats => crate::features::presence::cli::args::StatsArgs,
         Ping => crate::features::presence::cli::args::PingArgs,

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod configuration;
 pub mod contexts;
 pub mod enrolment;
+pub mod files;
 pub mod groups;
 pub mod inbound;
 pub mod info;
@@ -68,4 +69,6 @@ pub const EVENTS: &[Listener] = &[
     Listener::of::<peer_files::serve::FileRequests>(),
     Listener::of::<peer_files::serve::ListRequests>(),
     Listener::of_welcomes::<peer_files::serve::Announcement>(),
+    Listener::of::<files::notes::FileNotes>(),
+    Listener::of::<files::notes::KeyWishes>(),
 ];

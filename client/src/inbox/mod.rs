@@ -19,6 +19,7 @@ use crate::files::{self, FileLock};
 
 mod admitted;
 pub mod answers;
+pub mod attachments;
 mod delivery_claims;
 mod held;
 pub mod listed;
@@ -79,6 +80,9 @@ pub enum InboxError {
     /// A statement failed: full disk, damaged file, lock held too long.
     #[error("the inbox cannot be used: {0}")]
     Sql(#[from] diesel::result::Error),
+    /// A file of a message cannot be written.
+    #[error("a file that came with a message cannot be kept: {0}")]
+    Attachment(#[from] std::io::Error),
     /// The process is ending.
     #[error("the inbox is closed")]
     Closed,
@@ -94,6 +98,8 @@ impl From<InboxError> for CliError {
 /// One open inbox. Blocking; [`Mailbox`] is the form for async code.
 pub struct Inbox {
     db: SqliteConnection,
+    /// Where small files of messages go: with the long texts, which are removed when they are old.
+    attached: PathBuf,
     pending_waits: pending_waits::PendingWaits,
 }
 
@@ -121,17 +127,25 @@ impl Inbox {
                 .map_err(|error| failed(error.to_string()))?;
             db.run_pending_migrations(MIGRATIONS).map_err(|error| failed(error.to_string()))?;
         }
-        Ok(Self { db, pending_waits: pending_waits::PendingWaits::default() })
+        let attached = config_dir.join("texts").join(crate::config::file_name_of(mesh.as_str()));
+        Ok(Self { db, attached, pending_waits: pending_waits::PendingWaits::default() })
     }
 
     /// Stores messages and notes that `reader` received them, all or nothing. A message that is known (same id, or same
     /// sender and idempotency key) is stored once; answers for each whether it was new to this reader.
     ///
     /// # Errors
-    /// [`InboxError::Sql`]; nothing is stored then.
+    /// [`InboxError::Sql`], [`InboxError::Attachment`]; nothing is stored then.
     pub fn store(&mut self, reader: &str, new: &[NewMessage]) -> Result<Vec<bool>, InboxError> {
+        let mut unpacked = Vec::new();
+        for message in new {
+            let body = message.body.as_deref().unwrap_or_default();
+            let body = attachments::unpacked(&self.attached, &message.message_id, body)?;
+            unpacked.push(body.map(|body| NewMessage { body: Some(body), ..message.clone() }));
+        }
+        let new = new.iter().zip(&unpacked).map(|(message, unpacked)| unpacked.as_ref().unwrap_or(message));
         let fresh = self.db.immediate_transaction(|db| {
-            new.iter().map(|message| store_one(db, reader, message)).collect::<QueryResult<Vec<bool>>>()
+            new.map(|message| store_one(db, reader, message)).collect::<QueryResult<Vec<bool>>>()
         })?;
         Ok(fresh)
     }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::attachments::{Attachment, split};
 use super::schema::{deliveries, messages};
 
 /// How a message was addressed, the `kind` of notes and lists.
@@ -156,12 +157,17 @@ impl Message {
             return text;
         }
         match (&self.body, &self.event) {
-            (Some(body), _) => body.clone(),
+            (Some(body), _) => crate::features::files::attach::shown(body),
             (None, Some(event)) => format!("{event} {}", self.event_data.as_deref().unwrap_or("{}")),
             (None, None) => {
                 format!("(a sealed message from {} that the keys of this member cannot open)", self.from_name())
             }
         }
+    }
+
+    /// Files that came with it.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.body.as_deref().map(|body| split(body).1).unwrap_or_default()
     }
 
     /// The object of `inbox --json` and of `check_messages`.
@@ -186,7 +192,8 @@ impl Message {
             priority: self.priority.clone(),
             created_at: self.created_at.clone(),
             received_at: claudemesh_protocol::time::iso(self.received_at_ms),
-            plaintext: self.body.clone(),
+            plaintext: self.body.as_deref().map(|body| split(body).0.to_owned()),
+            attachments: self.attachments(),
             seen: self.seen_at_ms.is_some(),
             topic: self.topic.clone(),
             reply_to_id: self.reply_to_id.clone(),
@@ -218,6 +225,9 @@ pub struct MessageObject {
     received_at: String,
     /// `null` when it cannot be opened.
     plaintext: Option<String>,
+    /// Files that came with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<Attachment>,
     seen: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,

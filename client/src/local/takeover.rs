@@ -55,7 +55,7 @@ pub struct Failure {
 impl Failure {
     fn of(error: &StartError) -> Self {
         let exit = match error {
-            StartError::DataDir { .. } | StartError::Db(_) | StartError::Io(_) => ExitCode::Io,
+            StartError::DataDir { .. } | StartError::Db(_) | StartError::Io(_) | StartError::Blobs(_) => ExitCode::Io,
             StartError::Config(_) => ExitCode::InvalidArgs,
             StartError::Locked(_) => ExitCode::AlreadyExists,
             StartError::Listen { .. } | StartError::ListenUnix { .. } => ExitCode::Network,

@@ -25,6 +25,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::schedule_tools,
     MeshServer::memory_tools,
     MeshServer::context_tools,
+    MeshServer::file_tools,
     MeshServer::skill_tools,
     MeshServer::vault_tools,
     MeshServer::peer_file_tools,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::team::{Team, program, session, until};
 
 /// Calls that need a whole play of their own, and the test that compares them.
-const ELSEWHERE: [(&str, &str); 28] = [
+const ELSEWHERE: [(&str, &str); 29] = [
     ("mcp-add", "mcp_servers/mod.rs"),
     ("mcp-remove", "mcp_servers/mod.rs"),
     ("mcp-list", "mcp_servers/mod.rs"),
@@ -24,6 +24,7 @@ const ELSEWHERE: [(&str, &str); 28] = [
     ("mesh-mcp schema", "mcp_servers/mod.rs"),
     ("mesh-mcp call", "mcp_servers/mod.rs"),
     ("serve", "mcp_servers/mod.rs"),
+    ("file open", "files/mod.rs"),
     ("top", "top.rs"),
     ("permit", "permissions.rs"),
     ("permit ID allow|deny", "permissions.rs"),
@@ -249,6 +250,15 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(ann, "context get", &["context", "get", "calls"])?;
     calls.plain(ann, &["context list"])?;
     std::fs::write(ann.project().join("deploy.md"), "run it")?;
+    let shared =
+        calls.make(ann, "file share", &["file", "share", "deploy.md"])?["id"].as_str().context("an id")?.to_owned();
+    calls.plain(ann, &["file list"])?;
+    calls.make(bob, "file get", &["file", "get", &shared])?;
+    calls.make(ann, "file status", &["file", "status", &shared])?;
+    for verb in ["grant", "revoke"] {
+        calls.make(ann, &format!("file {verb}"), &["file", verb, &shared, "Bob"])?;
+    }
+    calls.make(ann, "file delete", &["file", "delete", &shared])?;
     calls.make(ann, "skill share", &["skill", "share", "deploy.md", "--description", "How to deploy"])?;
     calls.plain(ann, &["skill list"])?;
     for verb in ["get", "install", "remove"] {

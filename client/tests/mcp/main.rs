@@ -8,6 +8,7 @@ mod clock;
 mod contexts;
 mod doctor;
 mod enrolment;
+mod files;
 mod flags;
 mod governance;
 mod hooks;

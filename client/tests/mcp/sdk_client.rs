@@ -66,6 +66,12 @@ async fn every_listed_tool_works() -> Result<()> {
         Ok(listed["waiting"][0]["call_id"].as_str().map(str::to_owned))
     })
     .await?;
+    std::fs::write(team.bob.project().join("a.txt"), "hello")?;
+    let mut files = Vec::new();
+    for _ in 0..2 {
+        let shared = bob.call("share_file", json!({"path": "a.txt"})).await?;
+        files.push(shared.structured["id"].as_str().context("an id")?.to_owned());
+    }
     let calls = [
         ("ask_peer", json!({"to": "AnnS", "question": "anybody there?", "timeout_seconds": 1})),
         ("cancel_scheduled", json!({"id": planned})),
@@ -74,16 +80,21 @@ async fn every_listed_tool_works() -> Result<()> {
         ("complete_task", json!({"id": first, "result": "green"})),
         ("create_stream", json!({"name": "builds"})),
         ("create_task", json!({"title": "fourth", "tags": ["ci"]})),
+        ("delete_file", json!({"id": files[0]})),
         ("delete_state", json!({"key": "old"})),
         ("delete_task", json!({"id": second})),
+        ("file_status", json!({"id": files[1]})),
         ("forget", json!({"id": kept})),
         ("get_context", json!({"query": "tests"})),
+        ("get_file", json!({"id": files[1], "save_to": "b.txt"})),
         ("get_skill", json!({"name": "deploy"})),
         ("get_state", json!({"key": "old"})),
         ("get_task", json!({"id": first})),
+        ("grant_file_access", json!({"fileId": files[1], "to": "Ann"})),
         ("join_group", json!({"name": "@qa", "role": "lead"})),
         ("leave_group", json!({"name": "qa"})),
         ("list_contexts", json!({})),
+        ("list_files", json!({"query": "a.t"})),
         ("list_memories", json!({})),
         ("list_peer_files", json!({"peer": "BobF"})),
         ("list_peers", json!({"mesh_slug": "team"})),
@@ -117,6 +128,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("remove_skill", json!({"name": "deploy"})),
         ("reopen_task", json!({"id": first})),
         ("reply_to_peer", json!({"message_id": id, "answer": "hello yourself"})),
+        ("revoke_file_access", json!({"fileId": files[1], "to": "Ann"})),
         ("schedule_reminder", json!({"message": "look at the build", "in_seconds": 7200})),
         ("send_message", json!({"to": ["AnnS", "*"], "message": "to all", "priority": "low"})),
         ("set_profile", json!({"title": "QA", "capabilities": ["tests"]})),
@@ -128,6 +140,7 @@ async fn every_listed_tool_works() -> Result<()> {
             "share_context",
             json!({"summary": "writing tests", "files_read": ["a.rs"], "key_findings": ["b"], "tags": ["c"]}),
         ),
+        ("share_file", json!({"path": "a.txt", "to": ["Ann"], "tags": ["t"]})),
         ("share_skill", json!({"name": "release", "description": "How to release", "instructions": "tag it"})),
         ("shared_folder", json!({})),
         ("subscribe", json!({"stream": "builds", "from": "start"})),

@@ -16,6 +16,7 @@ use claudemesh_protocol::target::{Target, TargetField};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, ConnectionError, REQUEST_TIMEOUT, SEND_TIMEOUT, TAKEOVER_WAIT, unexpected};
+use crate::features::files::attach::shown;
 use crate::inbox::questions::{DECLINE, QUESTION, REPLY};
 use crate::inbox::sent::NewSent;
 use crate::session::notes::harmless_value;
@@ -270,7 +271,8 @@ impl Connection {
             priority: draft.priority.as_str().to_owned(),
             subtype: draft.subtype.map(str::to_owned),
             reply_to_id: draft.reply_to.clone(),
-            body: draft.text.clone(),
+            // Files stay where they are.
+            body: shown(&draft.text),
             sent_at_ms: crate::clock::now_ms(),
         };
         if let Err(error) = book.note(row).await {
@@ -487,7 +489,7 @@ fn accepted(ack: Ack) -> Result<Ack, ConnectionError> {
 }
 
 /// Longest text of one message, 1 MiB in UTF-8.
-const MAX_TEXT_BYTES: usize = 1 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
 // In base64, with 16 bytes of tag and some room for nonce and target, it fits into what a broker takes.
 const _: () = assert!(MAX_TEXT_BYTES <= limits::MAX_MESSAGE_CHARS / 4 * 3 - 1_024);
 

@@ -1,6 +1,7 @@
 //! `send_message`, `check_messages`, `message_status`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use claudemesh_protocol::error::ErrorCode;
@@ -13,7 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::outbox::{Outbox, Parcel};
 use super::queueing::{self, QUEUED_WORDS};
-use super::{Draft, Outcome, ack_words, described, exchange, place};
+use super::{Draft, MAX_TEXT_BYTES, Outcome, ack_words, described, exchange, place};
+use crate::features::files::attach::{Attachment, NEEDS_BROKER, Parts};
+use crate::features::files::progress::{Progress, Silent};
+use crate::features::files::tools::words;
 use crate::inbox::listed::short_id;
 use crate::inbox::{Message, Pick};
 use crate::mcp::server::MeshServer;
@@ -76,6 +80,9 @@ pub(crate) struct SendMessage {
     /// message_id of the message this answers.
     #[serde(default)]
     reply_to: Option<String>,
+    /// Files to send with it, absolute or in the project folder: encrypted, of any size.
+    #[serde(default)]
+    file: Vec<String>,
     #[serde(flatten)]
     mesh: OneMeshArg,
 }
@@ -143,6 +150,8 @@ struct MessageData {
     whole_chars: Option<usize>,
     /// File with the whole.
     whole_file: Option<String>,
+    /// Files that came with it: saved says where they are, others are read with get_file.
+    attachments: Vec<Attachment>,
 }
 
 /// How far a message got.
@@ -166,9 +175,10 @@ impl MeshServer {
         if targets.is_empty() {
             return Err("`to` names no one; list_peers shows who is there".into());
         }
-        if args.message.is_empty() {
+        if args.message.is_empty() && args.file.is_empty() {
             return Err("the message is empty".into());
         }
+        let files: Vec<PathBuf> = args.file.iter().map(|path| self.place_of(path)).collect();
         let meshes = self.session.select(args.mesh.slug()).await?;
         let mut plan: Vec<(JoinedMesh, Vec<String>)> = Vec::new();
         let mut lines = Vec::new();
@@ -187,7 +197,17 @@ impl MeshServer {
         }
         let (mut sent, mut queued) = (0, 0);
         for (bound, targets) in plan {
-            for fate in self.send_in(&bound, &targets, &args.message, args.priority, args.reply_to.as_deref()).await {
+            let text = match self.with_files(&bound, &args.message, &files, &targets).await {
+                Ok(text) => text,
+                Err(error) => {
+                    failed += targets.len() as u64;
+                    lines.extend(
+                        targets.iter().map(|target| format!("✗ {}: {}", harmless_value(target), harmless(&error))),
+                    );
+                    continue;
+                }
+            };
+            for fate in self.send_in(&bound, &targets, &text, args.priority, args.reply_to.as_deref()).await {
                 let (count, line) = match fate {
                     Fate::Sent(line) => (&mut sent, line),
                     Fate::Queued(line) => (&mut queued, line),
@@ -307,6 +327,27 @@ enum Fate {
 }
 
 impl MeshServer {
+    /// The body with the files that go with it. What does not fit into the message is shared first.
+    async fn with_files(
+        &self,
+        bound: &JoinedMesh,
+        text: &str,
+        files: &[PathBuf],
+        targets: &[String],
+    ) -> Result<String, ToolError> {
+        let parts = Parts::of(text, files, targets, MAX_TEXT_BYTES).map_err(words)?;
+        if parts.is_plain() {
+            return Ok(parts.text);
+        }
+        if parts.to_share.is_empty() {
+            return Ok(parts.body(&[]));
+        }
+        let connection = self.session.connected(bound).await.map_err(|error| format!("{NEEDS_BROKER}: {error}"))?;
+        let silent: Arc<dyn Progress> = Arc::new(Silent);
+        let shared = parts.share(&connection, self.session.config_dir(), targets, &silent).await.map_err(words)?;
+        Ok(parts.body(&shared))
+    }
+
     /// Sends to targets of one mesh. What its broker cannot take now is queued on this machine.
     async fn send_in(
         &self,
@@ -478,6 +519,7 @@ fn message_data(message: &Message, body: &Body, slug: &str) -> MessageData {
         text: body.text.clone(),
         whole_chars: body.chars,
         whole_file: body.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
+        attachments: message.attachments(),
     }
 }
 

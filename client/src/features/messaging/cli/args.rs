@@ -20,7 +20,7 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
                             claudemesh send [OPTIONS] --to <TO> [--to <TO>]... <MESSAGE>")]
 #[command(
     after_help = "Examples:\n  claudemesh send Bob \"tests are green\"\n  claudemesh send Bob,@qa \"freeze at 5\"\n  \
-                        git diff | claudemesh send Bob --file -\n  claudemesh send '*' \"broker restarts\" --priority now\n  \
+                        git diff | claudemesh send Bob --file -\n  claudemesh send Bob \"the plan\" --attach plan.pdf\n  claudemesh send '*' \"broker restarts\" --priority now\n  \
                         claudemesh send --to 'Smith, Ann' hello\n\n\
                         It prints the id of the message; `claudemesh msg-status ID` says how far it got. `*` reaches\n\
                         everyone who is connected; peers who are away do not get it. If the broker cannot be reached, the\n\
@@ -36,6 +36,10 @@ pub struct SendArgs {
     /// Read the text from a file; `-` is standard input.
     #[arg(long, short, value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// Attach a file; repeat the option for more. Up to 64 KiB it travels inside a direct message, else as an encrypted file that is
+    /// kept for 7 days.
+    #[arg(long, short = 'a', value_name = "FILE", action = ArgAction::Append)]
+    pub attach: Vec<PathBuf>,
     /// When a session gets it. At a shell, the next `claudemesh inbox` shows it, whatever its priority.
     #[arg(long, short, default_value_t = Priority::Next, value_enum)]
     pub priority: Priority,
@@ -94,12 +98,20 @@ impl SendArgs {
             return Err(wrong("There are too many words."));
         }
         let mut words = self.words.clone();
-        let text = if self.file.is_some() { None } else { words.pop() };
+        // With a file the text may be left out; a single word is the recipient then.
+        let only_files =
+            !self.attach.is_empty() && self.file.is_none() && self.words.len() == usize::from(self.to.is_empty());
+        let text = match () {
+            () if only_files => Some(String::new()),
+            () if self.file.is_some() => None,
+            () => words.pop(),
+        };
         let mut recipients: Vec<String> = self.to.clone();
         for word in words {
             recipients.extend(word.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned));
         }
         match (&text, self.to.is_empty(), self.words.len()) {
+            _ if only_files => {}
             (None, false, 1..) | (Some(_), false, 2..) if self.file.is_none() || self.words.len() > 1 => {
                 return Err(wrong("The text is there twice."));
             }
@@ -255,6 +267,17 @@ mod tests {
         ] {
             assert!(send(words, to, file).is_err(), "{words:?} {to:?} {file}");
         }
+        let attach = |words: &[&str], to: &[&str]| {
+            let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+            let args =
+                SendArgs { words: strings(words), to: strings(to), attach: vec!["x".into()], ..SendArgs::default() };
+            args.recipients_and_text().map_err(|error| error.message)
+        };
+        assert_eq!(attach(&["ann"], &[]), ok(&["ann"], Some("")));
+        assert_eq!(attach(&[], &["ann"]), ok(&["ann"], Some("")));
+        assert_eq!(attach(&["ann", "hi"], &[]), ok(&["ann"], Some("hi")));
+        assert_eq!(attach(&["hi"], &["ann"]), ok(&["ann"], Some("hi")));
+        assert!(attach(&["ann", "hi", "there"], &[]).is_err() && attach(&[], &[]).is_err());
         for (words, to) in [(&["ann", "hi", "there"][..], &[][..]), (&["ann", "hi", "there"], &["b"])] {
             assert!(send(words, to, false).is_err(), "{words:?} {to:?}");
         }

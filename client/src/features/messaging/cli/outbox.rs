@@ -218,7 +218,7 @@ fn row(mesh: &str, parcel: &Parcel) -> Row {
         to: parcel.targets().into_iter().map(str::to_owned).collect(),
         priority: parcel.priority.as_str().to_owned(),
         queued_at: iso(parcel.queued_at_ms),
-        plaintext: parcel.text.clone(),
+        plaintext: crate::features::files::attach::shown(&parcel.text),
         failed: parcel.failure().map(str::to_owned),
     }
 }

@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::Path;
 
 use claudemesh_protocol::features::messaging::{Candidate, Priority, RecipientState, Stage};
-use claudemesh_protocol::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,6 +13,8 @@ use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode, TOO_LARGE};
+use crate::features::files::{self, attach, progress};
+use crate::features::messaging::MAX_TEXT_BYTES;
 use crate::features::messaging::outbox::Outbox;
 use crate::features::messaging::queueing::{self, QUEUED_WORDS};
 use crate::features::messaging::{Draft, Outcome, ack_words, described, exchange, instead_of_ended};
@@ -43,7 +44,8 @@ impl From<args::Priority> for Priority {
 pub(super) fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> {
     let (recipients, text) = what(args)?;
     let entry = super::mesh_that_knows(cx, &recipients)?;
-    let mut first = Draft::new(text, args.priority.into());
+    let body = with_files(cx, &entry, args, &recipients, &text)?;
+    let mut first = Draft::new(body, args.priority.into());
     let batch = uuid::Uuid::new_v4().to_string();
     first.batch = Some(batch.clone());
     let (mesh, outbox) = (&entry.mesh_id, Outbox::of(cx.store.dir(), &entry.mesh_id));
@@ -78,6 +80,26 @@ pub(super) fn send(cx: &Context, args: &SendArgs) -> Result<ExitCode, CliError> 
     };
     let rows = queue_what_is_open(args, &draft, &batch, outcomes, &outbox)?;
     answer(cx, &entry, rows)
+}
+
+/// The body with the files that go with it. What does not fit into the message is shared first.
+fn with_files(
+    cx: &Context,
+    entry: &MeshEntry,
+    args: &SendArgs,
+    recipients: &[String],
+    text: &str,
+) -> Result<String, CliError> {
+    let parts = attach::Parts::of(text, &args.attach, recipients, MAX_TEXT_BYTES)?;
+    if parts.to_share.is_empty() {
+        return Ok(parts.body(&[]));
+    }
+    let bar = progress::of(&cx.out, "attaching");
+    let shared = files::cli::transfer(cx, entry, |connection| async move {
+        let shared = parts.share(&connection, cx.store.dir(), recipients, &bar).await?;
+        Ok(parts.body(&shared))
+    });
+    shared.map_err(attach::cannot_queue)
 }
 
 /// Puts aside what was on its way when the broker went.
@@ -159,7 +181,8 @@ fn option_like_text(words: impl Iterator<Item = String>) -> Option<String> {
 
 /// The text of a file or of standard input, without the line end that editors and `echo` add.
 fn read_text(path: &Path) -> Result<String, CliError> {
-    let most = limits::MAX_MESSAGE_CHARS as u64;
+    // A longer text than a message can have is attached.
+    let most = attach::MAX_LONG_TEXT_BYTES as u64;
     let mut bytes = Vec::new();
     let source = path.display();
     let read = if path.as_os_str() == "-" {
