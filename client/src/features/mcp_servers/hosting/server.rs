@@ -116,10 +116,8 @@ impl Hosted {
         let mut pause = FIRST_PAUSE;
         loop {
             let began = Instant::now();
-            let why = tokio::select! {
-                () = self.stop.cancelled() => return,
-                why = self.run() => why,
-            };
+            // It ends by itself when it is stopped, with the process of the server.
+            let why = self.run().await;
             if self.stop.is_cancelled() {
                 return;
             }
@@ -160,7 +158,12 @@ impl Hosted {
                 }
             }
         };
-        let service = match tokio::time::timeout(START_PATIENCE, serving).await {
+        let served = tokio::select! {
+            // What was started so far ends with the future.
+            () = self.stop.cancelled() => return String::new(),
+            served = tokio::time::timeout(START_PATIENCE, serving) => served,
+        };
+        let service = match served {
             Ok(Ok(service)) => service,
             Ok(Err(error)) => return self.why(error, &last_words).await,
             Err(_) => return self.why("it does not answer the handshake".into(), &last_words).await,
