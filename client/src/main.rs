@@ -51,9 +51,7 @@ fn main() -> ExitCode {
         Some(verb) => verb.run(&cx),
     });
     // What could not be sent before may be sent now.
-    if ran.is_ok() {
-        claudemesh::features::messaging::outbox::after(&cx);
-    }
+    claudemesh::features::messaging::outbox::after(&cx, ran.is_ok());
     // When this verb served the mesh of this machine: in good order, so that nothing is left behind.
     claudemesh::local::release();
     match ran {

@@ -13,6 +13,7 @@ use crate::paths::{self, Env};
 
 pub mod confirm;
 pub mod connect;
+pub mod several;
 
 /// What every verb gets: environment, config folder, output, chosen mesh.
 #[derive(Clone, Debug)]
@@ -78,8 +79,8 @@ impl Context {
         }
         let reach = |entry: MeshEntry| {
             local::ensure_served(self, entry.clone()).unwrap_or_else(|error| {
-                // The other meshes can be reached all the same.
-                self.out.warn(&error.message);
+                // The other meshes can be reached all the same; connecting to this one says what is wrong.
+                tracing::debug!(mesh.slug = entry.slug, %error, "no one serves a mesh");
                 entry
             })
         };

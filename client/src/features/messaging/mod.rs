@@ -21,6 +21,7 @@ use crate::inbox::sent::NewSent;
 
 pub mod cli;
 pub mod exchange;
+mod handed_over;
 pub mod outbox;
 pub mod queueing;
 pub mod system;
