@@ -17,6 +17,7 @@ use crate::context::several::{Troubles, each};
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment;
 use crate::features::info::Kept;
+use crate::local;
 use crate::output::{Output, Style, clean, counted};
 
 use self::args::{PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
@@ -110,6 +111,8 @@ struct Reached {
     pubkey: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     round_trip_ms: Option<f64>,
+    /// No one but this command serves the mesh: others do not reach it when the command has ended.
+    served_by_this_command: bool,
     /// Code of what went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -438,6 +441,7 @@ fn connections(cx: &Context) -> Result<ExitCode, CliError> {
             name: None,
             pubkey: entry.pubkey.chars().take(16).collect(),
             round_trip_ms: None,
+            served_by_this_command: local::is_local(&entry) && local::serves_now(),
             error: None,
             message: None,
         };
@@ -461,7 +465,8 @@ fn connections(cx: &Context) -> Result<ExitCode, CliError> {
             let field = |text: &Option<String>| clean(text.as_deref().unwrap_or_default()).into_owned();
             let (mark, rest) = if row.ok {
                 let time = row.round_trip_ms.map(|ms| format!(", {ms:.1} ms")).unwrap_or_default();
-                (out.tick(), format!("connected as {}{time}", field(&row.name)))
+                let alone = if row.served_by_this_command { ", served by this command only" } else { "" };
+                (out.tick(), format!("connected as {}{time}{alone}", field(&row.name)))
             } else {
                 (out.paint(Style::Red, "✗"), field(&row.message))
             };
