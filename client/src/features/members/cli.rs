@@ -14,6 +14,7 @@ use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
+use crate::context::confirm::yes_or_no;
 use crate::context::connect::{ask, own_session};
 use crate::context::several::each;
 use crate::error::{CliError, ExitCode};
@@ -363,7 +364,7 @@ fn agree(yes: bool, question: &str) -> Result<(), CliError> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(CliError::invalid_args("No one can be asked here.").hint("`--yes` does it without a question."));
     }
-    let answer = inquire::Confirm::new(question).with_default(false).prompt();
+    let answer = yes_or_no(question, false);
     if answer.unwrap_or(false) { Ok(()) } else { Err(CliError::cancelled("Nothing was changed.")) }
 }
 
