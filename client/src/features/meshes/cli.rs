@@ -46,8 +46,12 @@ fn told_slug(cx: &Context, slug: Option<&str>) -> Result<String, CliError> {
         }
         (Some(slug), _) | (None, Some(slug)) => Ok(slug.to_owned()),
         (None, None) => {
-            let joined = cx.store.load()?.slugs().join(", ");
-            Err(CliError::invalid_args("The mesh is missing.").hint(format!("Name one of those joined: {joined}.")))
+            let config = cx.store.load()?;
+            let hint = match config.slugs().as_slice() {
+                [] => "No mesh is joined.".to_owned(),
+                slugs => format!("Name one of those joined: {}.", slugs.join(", ")),
+            };
+            Err(CliError::invalid_args("The mesh is missing.").hint(hint))
         }
     }
 }

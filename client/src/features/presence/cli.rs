@@ -587,7 +587,9 @@ where
             Ok((None, false)) => silent = Some(entry.slug.clone()),
             // The session may be in another of the meshes.
             Err(error) if error.exit == ExitCode::NotFound => missing = Some(error),
-            Err(error) => drop(troubles.sift::<()>(&entry, Err(error))?),
+            Err(error) => {
+                troubles.sift::<()>(&entry, Err(error))?;
+            }
         }
     }
     let exit = troubles.tell(cx)?;

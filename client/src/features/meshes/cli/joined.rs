@@ -39,9 +39,9 @@ impl Verb for ListArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh use team\n  claudemesh use          show it\n  claudemesh use --none   have none\n\n\
-                        --mesh and CLAUDEMESH_MESH come before it. Commands about people and messages, such as `inbox`, `peers`\n\
-                        and `members`, still read every mesh; those about what a mesh keeps, such as `state`, `task`, `stream`\n\
-                        and `info`, read this one and say so."
+                        --mesh and CLAUDEMESH_MESH come before it. Commands about people and messages, such as `inbox` and `peers`, \
+                        still read every mesh; those about what a mesh keeps, such as `state`, `task` and `info`, read this one and \
+                        say so."
 )]
 pub struct UseArgs {
     /// Short name of a joined mesh.

@@ -113,7 +113,9 @@ pub(super) fn msg_status(cx: &Context, args: &MsgStatusArgs) -> Result<(), CliEr
             Err(error) if error.exit == ExitCode::NotFound && error.code != ErrorCode::MeshArchived.as_str() => {
                 last = Some(error);
             }
-            Err(error) => drop(troubles.sift::<()>(&entry, Err(error))?),
+            Err(error) => {
+                troubles.sift::<()>(&entry, Err(error))?;
+            }
             Ok(status) => {
                 let value = InMesh::new(&entry.slug, MsgStatus { status: &status, queued: false });
                 return cx.out.answer(&value, |out| status_text(&status, out));
