@@ -128,6 +128,7 @@ pub struct RunningBroker {
     pub metrics_addr: Option<SocketAddr>,
     /// The operator token, on the very first start only: it is stored hashed.
     pub operator_token: Option<String>,
+    db: Db,
     directory: Directory,
     server: actix_web::dev::ServerHandle,
     journal: tokio::task::JoinHandle<()>,
@@ -204,7 +205,7 @@ impl Broker {
         let quiet = tokio::spawn(when_idle(deps.on_quiet));
         let erase_wanted = Arc::<tokio::sync::Notify>::default();
         let upkeep = tokio::spawn(upkeep(db.clone(), blobs.clone(), deps.clock.clone(), erase_wanted.clone()));
-        let (waker_db, waker_clock) = (db.clone(), deps.clock.clone());
+        let (running_db, waker_db, waker_clock) = (db.clone(), db.clone(), deps.clock.clone());
         let state = http::state(AppState {
             db,
             journal,
@@ -281,6 +282,7 @@ impl Broker {
             addr,
             metrics_addr,
             operator_token,
+            db: running_db,
             directory,
             server: handle,
             journal: writer,
@@ -319,12 +321,18 @@ impl RunningBroker {
         }
         tokio::time::sleep(FLUSH).await;
         self.server.stop(false).await;
-        self.upkeep.abort();
-        self.waker.abort();
-        self.quiet.abort();
+        for task in [self.upkeep, self.waker, self.quiet] {
+            task.abort();
+            // Gone when this returns; the error only says that it was aborted.
+            let _ = task.await;
+        }
         drop(self.directory);
         if tokio::time::timeout(DRAIN_DEADLINE, self.journal).await.is_err() {
             tracing::warn!("the journal did not end in time");
+        }
+        // What they had asked of storage may still run: the lock is for the next broker when nothing writes any more.
+        if tokio::time::timeout(DRAIN_DEADLINE, self.db.quiet()).await.is_err() {
+            tracing::warn!("storage did not end in time");
         }
         tracing::info!("stopped");
     }

@@ -51,9 +51,11 @@ fn main() -> ExitCode {
         Some(verb) => verb.run(&cx),
     });
     // What could not be sent before may be sent now.
-    if ran.is_ok() {
-        claudemesh::features::messaging::outbox::after(&cx);
-    }
+    claudemesh::features::messaging::outbox::after(&cx, ran.is_ok());
+    claudemesh::local::tell_if_alone(
+        &cx,
+        "others cannot reach it until `claudemesh up -d` or a session runs; what was written is kept.",
+    );
     // When this verb served the mesh of this machine: in good order, so that nothing is left behind.
     claudemesh::local::release();
     match ran {

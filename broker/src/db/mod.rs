@@ -138,6 +138,18 @@ impl Db {
         }
     }
 
+    /// Waits until storage has ended what it was asked, by futures that were dropped as well. A caller that gives up its lock calls
+    /// it first.
+    pub async fn quiet(&self) {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(backend) => backend.quiet().await,
+            // What the server still does is its own; its lock ends with the connection.
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => {}
+        }
+    }
+
     /// Takes what was deleted out of what storage keeps beside its file: SQLite empties its log. `false` when someone reads just
     /// now; no one is made to wait for it.
     ///

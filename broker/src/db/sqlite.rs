@@ -10,12 +10,43 @@ use diesel::{Connection, QueryResult, RunQueryDsl};
 use diesel_async::AsyncConnection;
 use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{DbError, DbOptions};
+use crate::open_connections::OpenConnections;
 
 /// A SQLite connection whose calls run on tokio's blocking threads.
-pub(crate) type SqliteConn = SyncConnectionWrapper<SqliteConnection>;
+pub(crate) type SqliteConn = SyncConnectionWrapper<SqliteConnection, Counted>;
+
+/// Runs calls on tokio's blocking threads and counts them. A call whose future is dropped runs to its end by itself: diesel-async's
+/// own way blocks the thread until then, which tokio answers with a panic on the threads of a broker.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counted {
+    running: OpenConnections,
+}
+
+impl SpawnBlocking for Counted {
+    fn spawn_blocking<'a, R>(
+        &mut self,
+        task: impl FnOnce() -> R + Send + 'static,
+    ) -> BoxFuture<'a, Result<R, Box<dyn std::error::Error + Send + Sync + 'static>>>
+    where
+        R: Send + 'static,
+    {
+        let under_way = self.running.enter();
+        let done = tokio::task::spawn_blocking(move || {
+            let done = task();
+            drop(under_way);
+            done
+        });
+        done.map_err(Box::from).boxed()
+    }
+
+    fn get_runtime() -> Self {
+        Self::default()
+    }
+}
 
 /// The journal's connection: its calls run on the thread that polls them, which is a blocking one. A whole transaction takes one
 /// hop to that thread, and a body written for async connections runs there unchanged, ready at once.
@@ -65,6 +96,7 @@ pub struct SqliteDb {
     journal: Pool<JournalManager>,
     // SQLite admits one writer. Waiting here is fair and costs nothing; SQLite's own busy handler polls.
     writers: Arc<Mutex<()>>,
+    running: Counted,
     options: DbOptions,
 }
 
@@ -73,6 +105,7 @@ pub struct SqliteDb {
 pub(crate) struct Manager {
     path: Arc<str>,
     max_bytes: Option<u64>,
+    running: Counted,
 }
 
 /// Makes the journal's connection.
@@ -110,7 +143,7 @@ impl managed::Manager for Manager {
         tokio::task::spawn_blocking(move || connect(&path, max_bytes))
             .await
             .map_err(|error| DbError::Unavailable(error.into()))?
-            .map(SqliteConn::new)
+            .map(|conn| SqliteConn::with_runtime(conn, self.running.clone()))
     }
 
     async fn recycle(&self, conn: &mut SqliteConn, _: &Metrics) -> RecycleResult<DbError> {
@@ -159,15 +192,22 @@ impl SqliteDb {
             std::fs::create_dir_all(parent).map_err(|error| DbError::Unavailable(error.into()))?;
         }
         let path: Arc<str> = path.into();
-        let manager = || Manager { path: path.clone(), max_bytes: options.max_bytes };
+        let running = Counted::default();
+        let manager = || Manager { path: path.clone(), max_bytes: options.max_bytes, running: running.clone() };
         let fail = |error: managed::BuildError| DbError::Unavailable(error.into());
         Ok(Self {
             pool: Pool::builder(manager()).max_size(options.connections.max(1)).build().map_err(fail)?,
             journal: Pool::builder(JournalManager(manager())).max_size(1).build().map_err(fail)?,
             writers: Arc::new(Mutex::new(())),
             path: path.clone(),
+            running,
             options,
         })
+    }
+
+    /// Waits until no call runs, those included that no one waits for any more.
+    pub(super) async fn quiet(&self) {
+        self.running.running.ended().await;
     }
 
     /// A connection; the wait is timed and limited.
@@ -244,5 +284,39 @@ impl SqliteDb {
 
     pub(super) fn path(&self) -> &str {
         &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::task::{Context, Waker};
+
+    use crate::db::{Db, testing};
+
+    /// The runtime of these tests has one thread, as each thread of a broker has.
+    #[tokio::test]
+    async fn a_call_that_is_given_up_ends_by_itself_and_can_be_waited_for() {
+        testing::on_sqlite(async |db: Db| {
+            let Db::Sqlite(backend) = &db else { unreachable!("a file") };
+            let (begun_in, begun) = mpsc::channel();
+            let (go_on, wait) = mpsc::channel::<()>();
+            let mut conn = backend.get().await.unwrap();
+            let mut call = conn.spawn_blocking(move |_| {
+                begun_in.send(()).expect("the test waits");
+                Ok(wait.recv().is_ok())
+            });
+            let mut looking = Context::from_waker(Waker::noop());
+            assert!(call.as_mut().poll(&mut looking).is_pending());
+            begun.recv().unwrap();
+            drop(call);
+            drop(conn);
+            let mut quiet = Box::pin(db.quiet());
+            assert!(quiet.as_mut().poll(&mut looking).is_pending(), "it still runs");
+            go_on.send(()).unwrap();
+            quiet.await;
+            db.ping().await.expect("the connection is as good as before");
+        })
+        .await;
     }
 }

@@ -40,6 +40,8 @@ pub mod project_file;
 pub mod session_dir;
 pub mod session_keys;
 
+/// Set in the entry of a mesh whose broker last said that it is archived.
+const ARCHIVED: &str = "archived";
 /// Largest config file that is read: some thousand meshes; more is a mistake.
 const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a writer waits for another one. A write takes milliseconds.
@@ -198,6 +200,11 @@ pub struct MeshEntry {
 }
 
 impl MeshEntry {
+    /// Whether its broker last said that it is archived.
+    pub fn is_archived(&self) -> bool {
+        self.extra.get(ARCHIVED) == Some(&Value::Bool(true))
+    }
+
     /// The broker's HTTP address without a slash at the end: `ws://h:1/ws` → `http://h:1`.
     pub fn broker_http(&self) -> String {
         broker_http(&self.broker_url)
@@ -413,6 +420,23 @@ impl ConfigStore {
             self.write_json(&self.config_path(), &config)?;
         }
         Ok(answer)
+    }
+
+    /// Notes whether a mesh is archived, as its broker says.
+    ///
+    /// # Errors
+    /// The config is damaged or cannot be written.
+    pub fn set_archived(&self, mesh: &MeshId, archived: bool) -> Result<(), ConfigError> {
+        self.update(|config| {
+            if let Some(entry) = config.meshes.iter_mut().find(|entry| entry.mesh_id == *mesh) {
+                if archived {
+                    entry.extra.insert(ARCHIVED.to_owned(), Value::Bool(true));
+                } else {
+                    entry.extra.remove(ARCHIVED);
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Keeps the link that a mesh was joined with.

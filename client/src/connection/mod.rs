@@ -154,6 +154,13 @@ impl Connection {
         self.hello_ack()
     }
 
+    /// Waits until the first attempt has ended in whatever way, at most `patience`.
+    pub async fn first_attempt(&self, patience: Duration) {
+        let mut state = self.watch();
+        let ended = state.wait_for(|state| !matches!(state, State::Connecting(None)));
+        let _ = tokio::time::timeout(patience, ended).await;
+    }
+
     /// Whether the broker announced a capability. `false` while not connected.
     pub fn broker_can(&self, capability: &str) -> bool {
         self.hello_ack().is_ok_and(|ack| ack.capabilities.iter().any(|word| word == capability))

@@ -12,6 +12,15 @@ pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
+/// Asks yes or no on a terminal; Enter means `usual`. What is neither is a no: it may be meant for the next question, or for the shell.
+///
+/// # Errors
+/// The user leaves the question, or the terminal cannot be used.
+pub fn yes_or_no(question: &str, usual: bool) -> Result<bool, InquireError> {
+    let is_yes = |answer: &str| Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"));
+    Confirm::new(question).with_default(usual).with_parser(&is_yes).prompt()
+}
+
 impl Context {
     /// Asks on a terminal, where Enter means no. `yes` is the flag that answers beforehand; without it and without a terminal
     /// nothing is done.
@@ -27,7 +36,7 @@ impl Context {
                 .hint("Nothing was changed. Add --yes to do it without a question."));
         }
         self.out.remark(what);
-        match Confirm::new(question).with_default(false).prompt() {
+        match yes_or_no(question, false) {
             Ok(true) => Ok(()),
             Ok(false) | Err(InquireError::OperationCanceled | InquireError::OperationInterrupted) => {
                 Err(CliError::cancelled("Cancelled; nothing was changed."))

@@ -1,16 +1,20 @@
 //! Connections of verbs at the shell: opened, used once, closed.
 
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use claudemesh_protocol::crypto::keys::SecretKey;
+use claudemesh_protocol::error::ErrorCode;
+use claudemesh_protocol::id::MeshId;
 use claudemesh_protocol::version::{CAP_CLIENT_ACK, CAP_EPHEMERAL, CAP_NO_LEASE, CAP_PULL, CAP_SHELL};
 
 use crate::config::MeshEntry;
 use crate::config::audit_heads::{self, Glance, HeadFault, glance, kept};
 use crate::config::session_dir::SessionInfo;
-use crate::connection::{Connection, ConnectionError, Identity};
+use crate::connection::{Connection, ConnectionError, Identity, State};
 use crate::context::Context;
+use crate::context::several::of_mesh;
 use crate::error::CliError;
 use crate::inbox::Mailbox;
 use crate::inbox::sent::SentBook;
@@ -21,6 +25,11 @@ use crate::paths;
 pub const SHELL_SESSION: &str = "cli-inbox";
 /// How long a verb that watches waits for its first connection, as others do.
 const WATCH_PATIENCE: Duration = Duration::from_secs(20);
+/// The same when other meshes are there to be watched meanwhile.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Meshes whose brokers have answered this command: what is queued for them can be sent now.
+static REACHED: Mutex<Vec<MeshId>> = Mutex::new(vec![]);
 
 /// What a verb needs the connection for.
 #[derive(Clone)]
@@ -68,6 +77,82 @@ pub fn in_mesh<T, F: Future<Output = Result<T, ConnectionError>>>(
 /// # Errors
 /// Exit 4 when the broker cannot be reached, 2 or 7 when it refuses.
 pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Result<Connection, CliError> {
+    let lasting = matches!(purpose, Purpose::Watch | Purpose::Follow(_));
+    let connected = async {
+        let connection = open(cx, entry, purpose).await?;
+        if lasting {
+            connection.first_attempt(WATCH_PATIENCE).await;
+            // A refusal will be the same in twenty seconds.
+            if let State::Connecting(Some(error)) = connection.state()
+                && !error.is_retryable()
+            {
+                return Err(error.into());
+            }
+            connection.ready(WATCH_PATIENCE).await?;
+            look_at_log(cx, entry, &connection);
+        }
+        Ok::<_, CliError>(connection)
+    };
+    note_life(cx, entry, connected.await)
+}
+
+/// Begins a connection of [`Purpose::Watch`] or [`Purpose::Follow`] and waits for the end of its first attempt only. Answers why
+/// that failed as well: the connection goes on trying.
+///
+/// # Errors
+/// The broker refuses for good, as in [`connect`].
+pub async fn begin(
+    cx: &Context,
+    entry: &MeshEntry,
+    purpose: Purpose,
+) -> Result<(Connection, Option<CliError>), CliError> {
+    let begun = async {
+        let connection = open(cx, entry, purpose).await?;
+        connection.first_attempt(BEGIN_PATIENCE).await;
+        let trouble = match connection.state() {
+            State::Connecting(Some(error)) => Some(error.into()),
+            State::Closed(_) => return connection.hello_ack().map(|_| (connection, None)).map_err(CliError::from),
+            State::Ready(_) | State::Connecting(None) => connection.hello_ack().err().map(CliError::from),
+        };
+        if trouble.is_none() {
+            look_at_log(cx, entry, &connection);
+        }
+        Ok::<_, CliError>((connection, trouble))
+    };
+    let (connection, trouble) = note_life(cx, entry, begun.await)?;
+    let trouble = trouble.and_then(|error| note_life(cx, entry, Err::<(), _>(error)).err());
+    Ok((connection, trouble))
+}
+
+fn note_reached(entry: &MeshEntry) {
+    let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !reached.contains(&entry.mesh_id) {
+        reached.push(entry.mesh_id.clone());
+    }
+}
+
+/// Whether the broker of this mesh has answered this command.
+pub fn was_reached(mesh: &MeshId) -> bool {
+    REACHED.lock().unwrap_or_else(PoisonError::into_inner).contains(mesh)
+}
+
+/// Names the mesh in what went wrong, and remembers whether it is archived: `list` says so without a broker.
+fn note_life<T>(cx: &Context, entry: &MeshEntry, connected: Result<T, CliError>) -> Result<T, CliError> {
+    let archived = match &connected {
+        Ok(_) => was_reached(&entry.mesh_id).then_some(false),
+        Err(error) if error.code == ErrorCode::MeshArchived.as_str() => Some(true),
+        Err(_) => None,
+    };
+    if let Some(archived) = archived.filter(|archived| *archived != entry.is_archived())
+        && let Err(error) = cx.store.set_archived(&entry.mesh_id, archived)
+    {
+        tracing::debug!(%error, "whether a mesh is archived is not noted");
+    }
+    connected.map_err(|error| of_mesh(error, entry))
+}
+
+/// A connection; one that lasts may not be ready yet.
+async fn open(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Result<Connection, CliError> {
     // A mesh of this machine may have lost its holder since it was chosen.
     let entry = &crate::local::ensure_served(cx, entry.clone())?;
     // Inside a session its own connection serves: no handshake, and the others see the session, not a stranger. Its mail
@@ -76,6 +161,7 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     if matches!(purpose, Purpose::Ask | Purpose::Receive(_) | Purpose::Follow(_))
         && let Some(connection) = crate::ipc::attach::attach(cx, entry).await
     {
+        note_reached(entry);
         return Ok(connection.keeping(book()));
     }
     // Held until this process ends.
@@ -111,18 +197,18 @@ pub async fn connect(cx: &Context, entry: &MeshEntry, purpose: Purpose) -> Resul
     };
     description.capabilities = capabilities.iter().copied().map(str::to_owned).collect();
     let connection = if lasting {
-        let connection = Connection::start(identity, mailbox).keeping(book());
-        connection.ready(WATCH_PATIENCE).await?;
-        connection
+        Connection::start(identity, mailbox).keeping(book())
     } else {
-        Connection::once(identity, mailbox).await?.keeping(book())
+        let connection = Connection::once(identity, mailbox).await?.keeping(book());
+        look_at_log(cx, entry, &connection);
+        connection
     };
-    look_at_log(cx, entry, &connection);
     Ok(connection)
 }
 
 /// Compares the end of the audit log, which every welcome tells, with the one that was seen last.
 fn look_at_log(cx: &Context, entry: &MeshEntry, connection: &Connection) {
+    note_reached(entry);
     let Some(told) = connection.hello_ack().ok().and_then(|ack| audit_heads::told(&ack)) else { return };
     let looked = cx.store.seen_head(&entry.mesh_id).and_then(|seen| {
         match glance(&entry.mesh_id, seen.as_ref(), &told) {

@@ -1,6 +1,7 @@
 //! What every verb gets: environment, config, output and the mesh it is about. [`connect`] opens its connection.
 
 use std::path::PathBuf;
+use std::sync::Once;
 
 use clap::Args;
 
@@ -8,11 +9,12 @@ use crate::config::session_dir::SessionInfo;
 use crate::config::{Config, ConfigStore, MeshEntry};
 use crate::error::CliError;
 use crate::local::{self, store::Store};
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, clean};
 use crate::paths::{self, Env};
 
 pub mod confirm;
 pub mod connect;
+pub mod several;
 
 /// What every verb gets: environment, config folder, output, chosen mesh.
 #[derive(Clone, Debug)]
@@ -58,12 +60,31 @@ impl Context {
             // A variable that leads into the wrong folder looks like that.
             "no_meshes" => {
                 let looked = format!("Looked into {}.", self.store.dir().display());
-                let hint = error.hint.as_ref().map_or_else(|| looked.clone(), |hint| format!("{hint} {looked}"));
+                let left = self.store.left_meshes().unwrap_or_default();
+                let back = left.last().map(|left| {
+                    format!(
+                        "`claudemesh mesh rejoin {}` comes back into the one that was left.",
+                        clean(&left.mesh.slug)
+                    )
+                });
+                let parts = [back.as_deref(), error.hint.as_deref(), Some(looked.as_str())];
+                let hint = parts.into_iter().flatten().collect::<Vec<&str>>().join(" ");
                 error.hint(hint)
             }
             _ => error,
         })?;
+        if wished.is_none() && config.meshes.len() > 1 {
+            self.name_the_default(chosen);
+        }
         local::ensure_served(self, chosen.clone())
+    }
+
+    /// Says once which of several meshes a command is about that names none.
+    fn name_the_default(&self, chosen: &MeshEntry) {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            self.out.remark(&format!("In {}, the default; --mesh chooses another.", clean(&chosen.slug)))
+        });
     }
 
     /// All meshes a reading verb is about: `--mesh` or the session's mesh gives one, else all that are joined.
@@ -78,8 +99,8 @@ impl Context {
         }
         let reach = |entry: MeshEntry| {
             local::ensure_served(self, entry.clone()).unwrap_or_else(|error| {
-                // The other meshes can be reached all the same.
-                self.out.warn(&error.message);
+                // The other meshes can be reached all the same; connecting to this one says what is wrong.
+                tracing::debug!(mesh.slug = entry.slug, %error, "no one serves a mesh");
                 entry
             })
         };

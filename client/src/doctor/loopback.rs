@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::Check;
+use super::{Check, Rows};
 use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
@@ -34,37 +34,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 const TEXT: &str = "claudemesh doctor tests the way into a session";
 
 /// Sends the doctor's own session a message over every route of one mesh.
-pub(super) fn checks(cx: &Context, entry: &MeshEntry) -> Vec<Check> {
+pub(super) fn checks(cx: &Context, entry: &MeshEntry, rows: &mut Rows<'_>) {
     let reached =
         connect::ask(&probe_session::outside(cx), entry, |connection| async move { Ok(connection.echo().await?) });
     let programs = reached.map_err(RouteFailure::from).and_then(|_| Ok(Programs::of(cx)?));
     let programs = match programs {
         Ok(programs) => programs,
-        Err(stop) => return vec![failed(entry, &stop)],
+        Err(stop) => return rows.tell([failed(entry, &stop)]),
     };
-    let mut checks = vec![];
     // The channel on a server of its own: where it is open it is used before the others.
     match ProbeSession::start(cx, entry, &programs, "on", &[]) {
-        Ok(mut probe) => checks.push(row(entry, CHANNEL, probe.channel())),
-        Err(stop) => return vec![failed(entry, &stop)],
+        Ok(mut probe) => rows.tell([row(entry, CHANNEL, probe.channel())]),
+        Err(stop) => return rows.tell([failed(entry, &stop)]),
     }
     // In an order in which no route takes what the next one should show: first those of a session without hooks, then
     // those of one that nothing can wake.
     match ProbeSession::start(cx, entry, &programs, "off", &[]) {
         Ok(mut probe) => {
-            checks.push(row(entry, NOTICE, probe.notice()));
-            checks.push(row(entry, PULL, probe.pull()));
-            checks.push(row(entry, STOP, probe.stop()));
-            checks.push(row(entry, QUESTION, probe.question()));
-            checks.push(row(entry, HOOK, probe.context()));
-            checks.push(row(entry, REWAKE, probe.rewake()));
-            checks.push(row(entry, MONITOR, probe.monitor()));
+            rows.tell([row(entry, NOTICE, probe.notice())]);
+            rows.tell([row(entry, PULL, probe.pull())]);
+            rows.tell([row(entry, STOP, probe.stop())]);
+            rows.tell([row(entry, QUESTION, probe.question())]);
+            rows.tell([row(entry, HOOK, probe.context())]);
+            rows.tell([row(entry, REWAKE, probe.rewake())]);
+            rows.tell([row(entry, MONITOR, probe.monitor())]);
         }
-        Err(stop) => checks.push(failed(entry, &stop)),
+        Err(stop) => rows.tell([failed(entry, &stop)]),
     }
     #[cfg(unix)]
-    checks.push(socket(cx, entry, &programs));
-    checks
+    rows.tell([socket(cx, entry, &programs)]);
 }
 
 /// The inbox socket, on a server that was given one.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use claudemesh_protocol::error::ErrorCode;
 
-use super::{Check, Level};
+use super::{Check, Rows};
 use crate::config::project_file::ProjectFile;
 use crate::config::{Config, MeshEntry, broker_http};
 use crate::connection::skew;
@@ -21,25 +21,22 @@ const BROKER_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_DEPTH: usize = 3;
 
 /// All of them.
-pub(super) fn checks(cx: &Context) -> Vec<Check> {
-    let (mut checks, config) = config(cx);
-    checks.extend(unwritable(cx));
-    checks.extend(project_file(cx));
+pub(super) fn checks(cx: &Context, rows: &mut Rows<'_>) {
+    let (checks, config) = config(cx);
+    rows.tell(checks);
+    rows.tell(unwritable(cx));
+    rows.tell(project_file(cx));
     if let Some(config) = config {
-        checks.extend(config.meshes.iter().map(keys));
+        rows.tell(config.meshes.iter().map(keys));
         let (here, elsewhere): (Vec<_>, Vec<_>) = config.meshes.into_iter().partition(local::is_local);
-        checks.extend(here.iter().map(served));
-        checks.extend(here.iter().filter_map(reachable));
-        let brokers = brokers(&elsewhere);
-        let answers = brokers.iter().any(|check| check.level == Level::Ok);
-        checks.extend(brokers);
-        if answers {
-            checks.extend(elsewhere.iter().filter_map(membership));
-        }
+        rows.tell(here.iter().map(served));
+        rows.tell(here.iter().filter_map(reachable));
+        let answering = brokers(&elsewhere, rows);
+        let there = elsewhere.iter().filter(|mesh| answering.contains(&mesh.broker_url));
+        rows.tell(there.filter_map(membership));
     }
-    checks.push(sessions(cx));
-    checks.extend(sockets(cx));
-    checks
+    rows.tell([sessions(cx)]);
+    rows.tell(sockets(cx));
 }
 
 fn config(cx: &Context) -> (Vec<Check>, Option<Config>) {
@@ -135,8 +132,8 @@ fn reachable(entry: &MeshEntry) -> Option<Check> {
     Some(Check::warning("listening", detail, fix))
 }
 
-/// Asks every distinct broker at the same time whether it is there.
-fn brokers(meshes: &[MeshEntry]) -> Vec<Check> {
+/// Asks every distinct broker at the same time whether it is there. Answers the addresses of those that are.
+fn brokers(meshes: &[MeshEntry], rows: &mut Rows<'_>) -> Vec<String> {
     let mut urls: Vec<&str> = meshes.iter().map(|mesh| mesh.broker_url.as_str()).collect();
     urls.sort_unstable();
     urls.dedup();
@@ -151,31 +148,37 @@ fn brokers(meshes: &[MeshEntry]) -> Vec<Check> {
         });
     }
     drop(sender);
-    let mut answers = vec![];
-    while let Ok(answer) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        answers.push(answer);
-    }
-    let check = |url: &&str| {
+    let check = |url: &str, answer: Option<&Health>| {
         let slugs = meshes.iter().filter(|mesh| mesh.broker_url == *url).map(|mesh| mesh.slug.as_str());
         let way = crate::proxy::words(url);
         let place = format!("{} ({url}{way})", slugs.collect::<Vec<_>>().join(", "));
         let failed = |reason: &str| {
             Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
         };
-        match answers.iter().find(|(answered, _)| answered == url) {
-            Some((_, Ok((body, elapsed)))) => {
+        match answer {
+            Some(Ok((body, elapsed))) => {
                 let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
                 match skew::hint(answer["version"].as_str()) {
                     None => Check::ok("broker", format!("{place}: {} ms", elapsed.as_millis())),
                     Some(hint) => Check::warning("broker", format!("{place}: {hint}"), "claudemesh --version"),
                 }
             }
-            Some((_, Err(reason))) => failed(reason),
+            Some(Err(reason)) => failed(reason),
             None => failed(&format!("no answer in {} s", BROKER_PATIENCE.as_secs())),
         }
     };
-    urls.iter().map(check).collect()
+    let mut answers: Vec<(String, Health)> = vec![];
+    while let Ok((url, answer)) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        rows.tell([check(&url, Some(&answer))]);
+        answers.push((url, answer));
+    }
+    let silent = urls.iter().filter(|url| !answers.iter().any(|(answered, _)| answered == *url));
+    rows.tell(silent.map(|url| check(url, None)));
+    answers.into_iter().filter(|(_, answer)| answer.is_ok()).map(|(url, _)| url).collect()
 }
+
+/// What a broker says of itself and how long it took, or what is wrong.
+type Health = Result<(String, Duration), String>;
 
 /// Whether the mesh knows this member and lets it in: a broker that is there says nothing about that. `None` where the broker
 /// does not tell, an older one for instance; what is unreachable has a row already.

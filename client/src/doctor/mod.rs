@@ -1,7 +1,7 @@
 //! `claudemesh doctor`: what stands between this machine and a working session, and the command that fixes it.
 //!
 //! [`host`] looks at Claude Code and at what of ours is in it, [`machine`] at our own files, sockets and brokers. Nothing is
-//! changed. A new check is a function that answers rows, and one line in [`checks`].
+//! changed. A new check is a function that answers rows, and one line in [`run`], [`host`] or [`machine`].
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -74,17 +74,21 @@ fn shape() -> Shape {
 /// # Errors
 /// Exit 1 when a check fails, after the rows were printed.
 pub fn run(cx: &Context, args: &DoctorArgs) -> Result<ExitCode, CliError> {
-    let mut checks = checks(cx);
-    checks.extend(loopback::sessions(cx));
+    let mut rows = Rows { cx, all: vec![], unprinted: None };
+    rows.tell([Check::ok("version", format!("claudemesh {} at {}", env!("CARGO_PKG_VERSION"), own_path()))]);
+    rows.tell(host::checks(cx));
+    machine::checks(cx, &mut rows);
+    rows.tell(loopback::sessions(cx));
     if !args.no_loopback
         && let Ok(config) = cx.store.load()
     {
         let wanted = config.meshes.iter().filter(|entry| cx.mesh.as_ref().is_none_or(|slug| *slug == entry.slug));
-        checks.extend(wanted.flat_map(|entry| loopback::checks(cx, entry)));
+        wanted.for_each(|entry| loopback::checks(cx, entry, &mut rows));
     }
+    let checks = rows.done()?;
     let failed = checks.iter().any(|check| check.level == Level::Failure);
-    let answer = Report { ok: !failed, checks };
-    cx.out.answer(&answer, |out| answer.checks.iter().map(|check| row(out, check)).collect())?;
+    // A person has read it.
+    cx.out.answer(&Report { ok: !failed, checks }, |_| String::new())?;
     Ok(if failed { ExitCode::Cancelled } else { ExitCode::Success })
 }
 
@@ -101,12 +105,28 @@ fn row(out: &Output, check: &Check) -> String {
     text
 }
 
-/// All checks, in the order of a fresh installation.
-pub fn checks(cx: &Context) -> Vec<Check> {
-    let mut checks = vec![Check::ok("version", format!("claudemesh {} at {}", env!("CARGO_PKG_VERSION"), own_path()))];
-    checks.extend(host::checks(cx));
-    checks.extend(machine::checks(cx));
-    checks
+/// The rows, in the order of a fresh installation. A person sees each as soon as it is known: some wait for others to answer.
+pub(crate) struct Rows<'a> {
+    cx: &'a Context,
+    all: Vec<Check>,
+    /// Why they cannot be printed.
+    unprinted: Option<CliError>,
+}
+
+impl Rows<'_> {
+    fn tell(&mut self, checks: impl IntoIterator<Item = Check>) {
+        let out = &self.cx.out;
+        for check in checks {
+            if !out.is_json() && self.unprinted.is_none() {
+                self.unprinted = out.write(&row(out, &check)).err();
+            }
+            self.all.push(check);
+        }
+    }
+
+    fn done(self) -> Result<Vec<Check>, CliError> {
+        self.unprinted.map_or(Ok(self.all), Err)
+    }
 }
 
 fn own_path() -> String {

@@ -3,13 +3,14 @@
 use std::io::IsTerminal;
 
 use claudemesh_protocol::features::groups::Group;
-use inquire::{Confirm, InquireError, Select, Text};
+use inquire::{InquireError, Select, Text};
 
 use super::LaunchArgs;
 use crate::config::last_used::LastUsed;
 use crate::config::project_file::{NameSources, ProjectFile};
 use crate::config::{Config, MeshEntry, MessageMode};
 use crate::context::Context;
+use crate::context::confirm::yes_or_no;
 use crate::error::CliError;
 use crate::features::enrolment::chosen_name;
 use crate::paths;
@@ -169,7 +170,7 @@ fn ask_mode(start: MessageMode) -> Result<MessageMode, CliError> {
 /// # Errors
 /// Exit 1 when the user leaves the question.
 pub fn confirm(question: &str) -> Result<bool, CliError> {
-    answer(Confirm::new(question).with_default(true).prompt())
+    answer(yes_or_no(question, true))
 }
 
 fn answer<T>(result: Result<T, InquireError>) -> Result<T, CliError> {

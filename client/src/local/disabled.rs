@@ -59,6 +59,9 @@ pub fn serves_now() -> bool {
     false
 }
 
+/// It never is.
+pub fn tell_if_alone(_: &Context, _: &str) {}
+
 /// As it is.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! From "someone needs the mesh" to "it is served and in the config".
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -107,6 +108,14 @@ pub fn release() {
 pub fn serves_now() -> bool {
     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     kept.as_ref().is_some_and(|candidate| matches!(candidate.role(), Role::Serving { .. }))
+}
+
+/// Says once on stderr that no one serves the mesh when this verb has ended, if that is so; `then` is what it means.
+pub fn tell_if_alone(cx: &Context, then: &str) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if serves_now() && !TOLD.swap(true, Ordering::Relaxed) {
+        cx.out.remark(&format!("Nothing serves this mesh when this command has ended: {then}"));
+    }
 }
 
 /// Makes sure that someone serves this mesh when it is one of this machine; answers it with its address of now.

@@ -2,17 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use super::holder::USUAL;
 use crate::error::CliError;
 use crate::output::clean;
 
 /// Reads `0.0.0.0:7900`, `0.0.0.0`, `:7900` (all addresses), `7900` (this machine), `localhost:7900`, `[::]:7900`, `host`. Without
-/// a port it is the usual one.
+/// a port it is the `usual` one.
 ///
 /// # Errors
 /// Exit 3, with the forms that are understood.
-pub(super) fn address(text: &str) -> Result<SocketAddr, CliError> {
-    let usual = USUAL.port();
+pub(super) fn address(text: &str, usual: u16) -> Result<SocketAddr, CliError> {
     let wrong = || {
         CliError::invalid_args(format!("'{}' is not a valid address to listen on.", clean(text)))
             .hint("Expected an address and a port, for example 127.0.0.1:7900, 0.0.0.0:7900 (other machines too) or localhost.")
@@ -82,12 +80,13 @@ mod tests {
             ("[::1]:7901", "[::1]:7901"),
             (" 10.1.2.3 ", "10.1.2.3:7900"),
         ] {
-            assert_eq!(address(typed).unwrap(), meant.parse().unwrap(), "{typed}");
+            assert_eq!(address(typed, 7900).unwrap(), meant.parse().unwrap(), "{typed}");
         }
+        assert_eq!(address("0.0.0.0", 27900).unwrap(), "0.0.0.0:27900".parse().unwrap(), "where the mesh is already");
         for bad in
             ["", "nonsense host", "127.0.0.1:x", "127.0.0.1:99999", "ws://127.0.0.1:7900/ws", "a@b:1", "256.1.1.1:1"]
         {
-            assert!(address(bad).unwrap_err().hint.is_some_and(|hint| hint.contains("127.0.0.1:7900")), "{bad}");
+            assert!(address(bad, 7900).unwrap_err().hint.is_some_and(|hint| hint.contains("127.0.0.1:7900")), "{bad}");
         }
     }
 

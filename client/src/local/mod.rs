@@ -34,10 +34,13 @@ pub use store::{is_first, is_local};
 
 #[cfg(not(feature = "local-broker"))]
 pub use disabled::{
-    Candidate, address_of, create_mesh, ensure_served, join, may_create, own_broker, release, serves_now, up,
+    Candidate, address_of, create_mesh, ensure_served, join, may_create, own_broker, release, serves_now,
+    tell_if_alone, up,
 };
 #[cfg(feature = "local-broker")]
-pub use ensure::{address_of, create_mesh, ensure_served, join, may_create, own_broker, release, serves_now};
+pub use ensure::{
+    address_of, create_mesh, ensure_served, join, may_create, own_broker, release, serves_now, tell_if_alone,
+};
 #[cfg(feature = "local-broker")]
 pub use serve::up;
 #[cfg(feature = "local-broker")]

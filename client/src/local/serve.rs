@@ -47,13 +47,28 @@ fn in_a_folder_of_its_own(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliEr
 }
 
 fn serve(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
-    let listen = args.listen.as_deref().map(listen::address).transpose()?;
     let name = args.name.as_deref().map(enrolment::chosen_name).transpose()?;
     let store = match &args.data_dir {
         Some(dir) => Store::at(dir),
         None => Store::locate(&cx.env, cx.store.dir()),
     };
+    let before = store.last_holder().and_then(|note| note.address()).map(|address| address.port());
+    let usual = before.unwrap_or(USUAL.port());
+    let listen = args.listen.as_deref().map(|text| listen::address(text, usual)).transpose()?;
     let wanted = wanted_mesh(cx, &store, listen)?;
+    if let (Some(slug), None, Some(note)) = (&wanted.further, listen, answering(&store))
+        && note.kind == HolderKind::Up
+    {
+        let names = Naming { mesh: &wanted.first, member: name.as_deref() };
+        return beside(cx, &store, &names, slug, note);
+    }
+    if let (Some(before), Some(listen)) = (before, listen)
+        && before != listen.port()
+    {
+        cx.out.remark(&format!(
+            "This mesh was at port {before}. Members who joined there do not find it elsewhere; they join again with a new link."
+        ));
+    }
     if args.detach {
         return background::detach(&Context { mesh: wanted.asked, ..cx.clone() }, args);
     }
@@ -89,6 +104,53 @@ fn serve(cx: &Context, args: &UpArgs) -> Result<ExitCode, CliError> {
         candidate.leave().await;
         run.map(|()| ExitCode::Success)
     })
+}
+
+/// Makes another mesh on the broker of the `up` that runs already.
+fn beside(
+    cx: &Context,
+    store: &Store,
+    names: &Naming<'_>,
+    slug: &str,
+    running: HolderNote,
+) -> Result<ExitCode, CliError> {
+    let wish = mesh::Wish {
+        env: &cx.env,
+        config: &cx.store,
+        store,
+        broker_url: &running.url,
+        name: names.member,
+        slug: names.mesh,
+        auto: false,
+    };
+    let first = mesh::ensure(&wish)?;
+    let local = mesh::further(cx, store, &first, slug, names.member)?;
+    let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
+    let invite = enrolment::create_invite(&Inviter::owner(&local.owner)?, &local.entry, &wish)?;
+    let value = Up {
+        ok: true,
+        listening: running.url.clone(),
+        mesh: local.entry.slug.clone(),
+        mesh_id: local.entry.mesh_id.clone(),
+        broker_url: local.entry.broker_url.clone(),
+        invite: invite.view.url.clone(),
+        invite_expires_at: invite.view.expires_at.clone(),
+        pid: running.pid,
+        serving: false,
+        holder: Some(running.clone()),
+    };
+    cx.out.answer(&value, |out| {
+        format!(
+            "{} mesh {} is up: the `claudemesh up` that runs already (process {}) serves it, on {}\n  join it    claudemesh join {} \
+             --name <name>\n  end both   claudemesh down\n",
+            out.tick(),
+            out.paint(Style::Bold, &clean(&local.entry.slug)),
+            running.pid,
+            clean(&running.url),
+            clean(&invite.view.url),
+        )
+    })?;
+    Ok(ExitCode::Success)
 }
 
 /// Which mesh `up` is about.
@@ -138,7 +200,10 @@ fn refuse_second_up(store: &Store) -> Result<(), CliError> {
             "already_running",
             format!("`claudemesh up` runs already with these data (process {}, {}).", note.pid, clean(&note.url)),
         )
-        .hint("Use its mesh, or another one with --data-dir and --listen.")),
+        .hint(
+            "Use its mesh. To start it with other options, end it first: `claudemesh down`. For another one beside it give --data-dir \
+             and --listen.",
+        )),
         _ => Ok(()),
     }
 }

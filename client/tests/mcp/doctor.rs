@@ -186,3 +186,38 @@ async fn a_rule_that_holds_everything_stops_every_route() -> Result<()> {
     assert_eq!(team.bob.json(&["held", "--json"])?, serde_json::json!([]));
     Ok(())
 }
+
+/// A broker that takes a connection and says nothing keeps the doctor waiting; what it knows already is on the screen.
+#[tokio::test]
+async fn rows_are_printed_as_they_come() -> Result<()> {
+    let team = Team::start().await?;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let path = team.bob.config_dir().join("config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    let mut second = config["meshes"][0].clone();
+    second["slug"] = "silent".into();
+    second["meshId"] = "another".into();
+    second["brokerUrl"] = format!("ws://{}/ws", silent.local_addr()?).into();
+    config["meshes"].as_array_mut().context("meshes")?.push(second);
+    std::fs::write(&path, config.to_string())?;
+    let mut command = team.bob.command(&["doctor", "--no-loopback"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn()?;
+    let mut rows = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().context("piped")?));
+    let mut next = |begin: &str| -> Result<String> {
+        loop {
+            let row = rows.next().with_context(|| format!("no row {begin}"))??;
+            if row.contains(begin) {
+                return Ok(row);
+            }
+        }
+    };
+    next("config ")?;
+    next("broker       team (")?;
+    assert!(child.try_wait()?.is_none(), "it still waits for the silent broker");
+    next("broker       silent (")?;
+    assert_eq!(child.wait()?.code(), Some(1));
+    drop(silent);
+    let answer: Value = serde_json::from_str(&stdout(&team.bob.run(&["doctor", "--no-loopback", "--json"])?))?;
+    assert!(answer["checks"].as_array().is_some_and(|rows| rows.len() > 3), "{answer}");
+    Ok(())
+}

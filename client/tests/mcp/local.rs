@@ -273,3 +273,71 @@ fn a_stranger_at_the_port_is_no_trouble_and_a_local_link_says_so() -> Result<()>
     assert!(output.status.success() && !said.contains("ERROR"), "{said}");
     Ok(())
 }
+
+/// After `down` each command serves for as long as it runs, so it says that others reach no one afterwards.
+#[test]
+fn after_down_commands_say_that_no_one_serves() -> Result<()> {
+    let (ann, bob) = (program()?, program()?);
+    let up = Up::start(&ann, &["--name", "Ann"])?;
+    let link = up.text.split_whitespace().find(|word| word.contains("/i/")).context("a link")?.to_owned();
+    bob.json(&["join", &link, "--name", "Bob", "--json"])?;
+    let there = ann.run(&["status"])?;
+    assert!(!stderr(&there).contains("Nothing serves"), "{}", stderr(&there));
+    assert_eq!(ann.json(&["status", "--json"])?["meshes"][0]["servedByThisCommand"], false);
+    up.stop()?;
+    for args in [&["send", "Bob", "hi"][..], &["status"], &["peers"], &["ping"], &["members"], &["invite"]] {
+        let output = ann.run(args)?;
+        let said = stderr(&output);
+        assert!(output.status.success(), "{args:?}: {said}");
+        assert_eq!(said.matches("Nothing serves this mesh when this command has ended").count(), 1, "{args:?}: {said}");
+        assert!(!said.contains("panicked"), "{args:?}: {said}");
+    }
+    let status = super::team::stdout(&ann.run(&["status"])?);
+    assert!(status.contains("served by this command only"), "{status}");
+    assert_eq!(ann.json(&["status", "--json"])?["meshes"][0]["servedByThisCommand"], true);
+    Ok(())
+}
+
+/// The way from a link for this machine to one for others is the one that `invite` tells, and members find the mesh where it was.
+#[test]
+fn listening_for_other_machines_keeps_the_port() -> Result<()> {
+    let ann = program()?;
+    let port = free_port()?;
+    let up = Up::start_plain(&ann, &["--listen", &format!("127.0.0.1:{port}"), "--name", "Ann"])?;
+    let said = stderr(&ann.run(&["invite"])?);
+    assert!(said.contains("`claudemesh down`, then `claudemesh up -d --listen 0.0.0.0`"), "{said}");
+    let twice = ann.run(&["up", "--listen", "0.0.0.0"])?;
+    assert_eq!(twice.status.code(), Some(6));
+    assert!(stderr(&twice).contains("claudemesh down"), "{}", stderr(&twice));
+    up.stop()?;
+    let up = Up::start_plain(&ann, &["--listen", "0.0.0.0"])?;
+    assert!(up.text.contains(&format!("listening on ws://0.0.0.0:{port}/")), "{}", up.text);
+    up.stop()?;
+    // Another port is a choice, and it is said whom it loses.
+    let other = free_port()?;
+    let moved = ann.run(&["up", "-d", "--listen", &format!("127.0.0.1:{other}")])?;
+    ann.json(&["down", "--json"])?;
+    assert!(stderr(&moved).contains(&format!("This mesh was at port {port}.")), "{}", stderr(&moved));
+    Ok(())
+}
+
+#[test]
+fn another_mesh_is_made_beside_the_one_that_is_up() -> Result<()> {
+    let (ann, bob) = (program()?, program()?);
+    let first = ann.json(&["up", "-d", "--listen", "127.0.0.1:0", "--name", "Ann", "--json"])?;
+    let seen = (|| {
+        let third = ann.json(&["up", "-d", "--mesh", "third", "--json"])?;
+        assert_eq!((&third["mesh"], &third["pid"]), (&json!("third"), &first["pid"]), "{third}");
+        bob.json(&["join", third["invite"].as_str().context("a link")?, "--name", "Bob", "--json"])?;
+        assert_eq!(
+            ann.json(&["members", "--mesh", "third", "--json=name"])?,
+            json!([{"name": "Ann"}, {"name": "Bob"}])
+        );
+        let again = ann.run(&["up", "--mesh", "third"])?;
+        let text = super::team::stdout(&again);
+        assert!(again.status.success() && text.contains("mesh third is up"), "{text}{}", stderr(&again));
+        anyhow::Ok(())
+    })();
+    ann.json(&["down", "--json"])?;
+    seen
+}

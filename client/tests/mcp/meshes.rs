@@ -5,6 +5,7 @@ use claudemesh_testkit::cli::CommandLine;
 use serde_json::{Value, json};
 
 use super::team::{Team, program, stderr, stdout, texts};
+use super::terminal::Terminal;
 
 /// Runs a command that fails; its exit code and the stable word.
 fn refused(person: &CommandLine, args: &[&str]) -> Result<(i32, String)> {
@@ -278,5 +279,76 @@ async fn one_of_several_meshes_can_be_the_usual_one() -> Result<()> {
     team.ann.json(&["use", "team", "--json"])?;
     team.ann.json(&["use", "--none", "--json"])?;
     assert_eq!(refused(&team.ann, &["info", "--json"])?, (3, "which_mesh".into()));
+    Ok(())
+}
+
+/// `--mesh` is offered for every command, so it names the mesh of those as well that take it as an argument.
+#[tokio::test]
+async fn the_flag_names_the_mesh_where_an_argument_does() -> Result<()> {
+    let team = Team::start().await?;
+    for slug in ["garden", "cellar"] {
+        team.ann.json(&["create", slug, "--broker", &team.broker.url(), "--name", "Ann", "--json"])?;
+    }
+    let renamed = team.ann.json(&["mesh", "rename", "--mesh", "garden", "bakery", "--json"])?;
+    assert_eq!(renamed["slug"], "bakery");
+    for (verb, state) in [("archive", "archived"), ("restore", "live")] {
+        let changed = team.ann.json(
+            &["mesh", verb, "--mesh", "bakery", "--json"]
+                .iter()
+                .copied()
+                .chain((verb == "archive").then_some("--yes"))
+                .collect::<Vec<_>>(),
+        )?;
+        assert_eq!((&changed["slug"], &changed["state"]), (&json!("bakery"), &json!(state)));
+    }
+    let two = ["leave", "team", "--mesh", "bakery", "--yes", "--json"];
+    assert_eq!(refused(&team.ann, &two)?, (3, "invalid_args".into()));
+    assert_eq!(refused(&team.ann, &["leave", "--yes", "--json"])?, (3, "invalid_args".into()), "three are joined");
+    assert_eq!(refused(&team.ann, &["mesh", "delete", "--yes", "--json"])?, (3, "invalid_args".into()));
+    team.ann.json(&["mesh", "delete", "--mesh", "cellar", "--yes", "--json"])?;
+    assert_eq!(team.ann.json(&["leave", "--mesh", "bakery", "--yes", "--json"])?["slug"], "bakery");
+    team.ann.json(&["mesh", "rejoin", "--mesh", "bakery", "--json"])?;
+    assert_eq!(slugs(&team.ann)?, ["team", "bakery"]);
+    // The only one needs no name; then the way back is told.
+    assert_eq!(team.bob.json(&["leave", "--json"])?["slug"], "team");
+    let none = team.bob.run(&["peers"])?;
+    assert!(stderr(&none).contains("`claudemesh mesh rejoin team`"), "{}", stderr(&none));
+    assert_eq!(refused(&team.bob, &["mesh", "delete", "--yes", "--json"])?.0, 3, "never by guess");
+    Ok(())
+}
+
+/// Of several meshes the default is taken, and said.
+#[tokio::test]
+async fn a_command_about_the_default_mesh_names_it() -> Result<()> {
+    let team = Team::start().await?;
+    let alone = team.ann.run(&["state", "list"])?;
+    assert!(!stderr(&alone).contains("the default"), "{}", stderr(&alone));
+    team.ann.json(&["create", "garden", "--broker", &team.broker.url(), "--name", "Ann", "--json"])?;
+    team.ann.json(&["use", "garden", "--json"])?;
+    for args in [&["state", "list"][..], &["task", "list"], &["info"], &["invite"]] {
+        let output = team.ann.run(args)?;
+        let said = stderr(&output);
+        assert_eq!(said.matches("In garden, the default; --mesh chooses another.").count(), 1, "{args:?}: {said}");
+        assert!(output.status.success());
+    }
+    let named = team.ann.run(&["state", "list", "--mesh", "team"])?;
+    assert!(!stderr(&named).contains("the default"), "{}", stderr(&named));
+    Ok(())
+}
+
+/// An answer that is neither yes nor no is a no: what is typed next is not taken for another one.
+#[tokio::test]
+async fn an_unclear_answer_changes_nothing() -> Result<()> {
+    let team = Team::start().await?;
+    for (typed, code) in [("what?\r", 1), ("\r", 1), ("yes\r", 0)] {
+        let mut terminal = Terminal::new(120)?;
+        let mut command = team.ann.command(&["mesh", "archive", "team"]);
+        command.env("TERM", "xterm").stdin(terminal.stdio()?).stdout(terminal.stdio()?).stderr(terminal.stdio()?);
+        let mut child = command.spawn()?;
+        terminal.wait_for("Archive team?")?;
+        terminal.press(typed)?;
+        assert_eq!(child.wait()?.code(), Some(code), "{typed:?}");
+    }
+    assert_eq!(team.ann.json(&["list", "--json=archived"])?, json!([{"archived": true}]));
     Ok(())
 }

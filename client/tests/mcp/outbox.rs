@@ -163,6 +163,38 @@ async fn what_cannot_be_sent_is_queued_and_sent_once() -> Result<()> {
     Ok(())
 }
 
+/// The id that was printed means the message before and after it is sent, and the very next command that reaches the broker sends
+/// it, however short ago another one failed.
+#[tokio::test]
+async fn a_queued_message_keeps_its_id_and_goes_with_the_next_command() -> Result<()> {
+    let (mut broker, link) = Broker::start()?;
+    let bob = program()?;
+    bob.json(&["join", &link, "--name", "Bob", "--json"])?;
+    broker.kill()?;
+    let id = bob.json(&["send", "Ann", "later", "--json"])?["messageId"].as_str().context("an id")?.to_owned();
+    let status = bob.json(&["msg-status", &id[..8], "--json"])?;
+    json::fits("msg-status", &status)?;
+    assert_eq!(
+        (&status["messageId"], &status["queued"], &status["delivered"]),
+        (&json!(id), &json!(true), &json!(false))
+    );
+    ensure!(stdout(&bob.run(&["msg-status", &id[..8]])?).contains("Ann: queued here"));
+    for args in [&["sent", "--json"][..], &["history", "Ann", "--json"]] {
+        let listed = bob.json(args)?;
+        assert_eq!((&listed[0]["messageId"], &listed[0]["queued"]), (&json!(id), &json!(true)), "{listed}");
+    }
+    assert_eq!(bob.run(&["peers"])?.status.code(), Some(4), "the broker is away, and now that is known");
+    broker.restart()?;
+    bob.json(&["peers", "--json"])?;
+    assert_eq!(bob.json(&["outbox", "list", "--json"])?, json!([]));
+    assert_eq!(read(&broker.person)?, ["later"]);
+    let status = bob.json(&["msg-status", &id[..8], "--json"])?;
+    assert_eq!((&status["queued"], &status["delivered"]), (&json!(false), &json!(true)), "{status}");
+    let sent = bob.json(&["sent", "--json"])?;
+    assert_eq!((&sent[0]["messageId"], &sent[0]["queued"]), (&status["messageId"], &json!(false)));
+    Ok(())
+}
+
 /// `send_message` of a session, over a real kill and restart.
 #[tokio::test]
 async fn the_tool_queues_for_a_broker_that_is_away_and_it_arrives_once() -> Result<()> {

@@ -523,3 +523,95 @@ async fn an_unknown_field_is_told_before_a_message_is_shown() -> Result<()> {
     }
     Ok(())
 }
+
+/// A broker that has ended, an archived mesh and a healthy one: what the healthy one has is shown, and the others are named.
+#[tokio::test]
+async fn a_mesh_that_does_not_answer_hides_no_other() -> Result<()> {
+    let team = Team::start().await?;
+    let mut live = session(&team.ann, "ann-1", "AnnS").await?;
+    live.tool("join_group", json!({"name": "qa"})).await?;
+    team.bob.json(&["topic", "create", "plans", "--json"])?;
+    let other = claudemesh_testkit::broker::TestBroker::start(claudemesh_testkit::broker::Database::Sqlite).await?;
+    for slug in ["dead", "garden"] {
+        let url = if slug == "dead" { other.url() } else { team.broker.url() };
+        team.bob.json(&["create", slug, "--broker", &url, "--name", "Bob", "--json"])?;
+    }
+    team.bob.json(&["mesh", "archive", "garden", "--yes", "--json"])?;
+    drop(other);
+    let cases: [(&[&str], &str); 9] = [
+        (&["peers"], "AnnS"),
+        (&["peers", "--all"], "AnnS"),
+        (&["members"], "team (2)"),
+        (&["group", "list"], "@qa"),
+        (&["topic", "list"], "plans"),
+        (&["stats"], "AnnS"),
+        (&["whoami"], "team: Bob"),
+        (&["ping"], "team: "),
+        (&["top", "--once"], "AnnS"),
+    ];
+    for (args, shown) in cases {
+        let started = Instant::now();
+        let output = team.bob.run(args)?;
+        let (text, warnings) = (stdout(&output), stderr(&output));
+        assert_eq!(output.status.code(), Some(4), "{args:?}: {warnings}");
+        assert!(text.contains(shown), "{args:?}: {text}");
+        let of = |slug: &str| warnings.lines().filter(|line| line.contains(&format!("Warning: {slug}: "))).count();
+        assert_eq!((of("dead"), of("garden"), of("team")), (1, 1, 0), "{args:?}: {warnings}");
+        assert!(warnings.contains("`claudemesh mesh restore garden`"), "{args:?}: {warnings}");
+        assert!(started.elapsed().as_secs() < 10, "{args:?} took {:?}", started.elapsed());
+    }
+    let listed = team.bob.run(&["peers", "--json"])?;
+    let rows: Value = serde_json::from_str(&stdout(&listed))?;
+    assert_eq!((listed.status.code(), &rows[0]["displayName"]), (Some(4), &json!("AnnS")), "{rows:#}");
+    // What is written in all meshes is written where it can be.
+    let joined = team.bob.run(&["group", "join", "@frontend"])?;
+    assert_eq!(joined.status.code(), Some(4), "{}", stderr(&joined));
+    assert!(stdout(&joined).contains("joined @frontend"), "{}", stdout(&joined));
+    // Who is meant may be in the mesh that cannot be asked; the error says what is known.
+    let sent = team.bob.run(&["send", "AnnS", "hi"])?;
+    assert_eq!(sent.status.code(), Some(3), "{}", stderr(&sent));
+    assert!(stderr(&sent).contains("team knows AnnS, and dead cannot be asked"), "{}", stderr(&sent));
+    // Nothing that answers: an error that names its mesh.
+    let alone = team.bob.run(&["peers", "--mesh", "garden"])?;
+    assert!(stderr(&alone).contains("`claudemesh mesh restore garden`"), "{}", stderr(&alone));
+    let list = team.bob.json(&["list", "--json=slug,archived"])?;
+    assert_eq!(
+        list,
+        json!([
+            {"slug": "team", "archived": false}, {"slug": "dead", "archived": false}, {"slug": "garden", "archived": true}
+        ])
+    );
+    assert!(stdout(&team.bob.run(&["list"])?).contains("garden  owner  archived\n"));
+    team.bob.json(&["mesh", "restore", "garden", "--json"])?;
+    assert_eq!(team.bob.json(&["list", "--json=archived"])?[2], json!({"archived": false}));
+    drop(live);
+    Ok(())
+}
+
+/// `watch` shows the meshes that are there, and says at once which ones are not.
+#[tokio::test]
+async fn watching_goes_on_without_a_mesh_that_is_archived() -> Result<()> {
+    let team = Team::start().await?;
+    team.bob.json(&["create", "garden", "--broker", &team.broker.url(), "--name", "Bob", "--json"])?;
+    team.bob.json(&["mesh", "archive", "garden", "--yes", "--json"])?;
+    let alone = Instant::now();
+    let refused = team.bob.run(&["watch", "--mesh", "garden"])?;
+    assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
+    assert!(alone.elapsed().as_secs() < 15, "nothing is waited for that was refused");
+    let mut command = team.bob.command(&["watch", "--json"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn()?;
+    let mut warning = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stderr.take().context("piped")?), &mut warning)?;
+    assert!(warning.starts_with("Warning: garden: ") && warning.contains("mesh restore garden"), "{warning}");
+    team.ann.json(&["send", "Bob", "still here", "--json"])?;
+    let mut seen = std::io::BufReader::new(child.stdout.take().context("piped")?);
+    let mut text = String::new();
+    while !text.contains("still here") {
+        text.clear();
+        let read = std::io::BufRead::read_line(&mut seen, &mut text)?;
+        assert!(read > 0, "watch has ended");
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}

@@ -12,7 +12,8 @@ use crate::context::Context;
 use crate::context::connect::{self, ask, hostname};
 use crate::error::{CliError, ExitCode};
 use crate::features::templates::{self, Template};
-use crate::local::{self, is_local, serves_now};
+use crate::local::store::Store;
+use crate::local::{self, is_local};
 use crate::output::{Style, clean};
 use crate::values::{Groups, parse_duration, parse_groups};
 use crate::verb::shape::{InMesh, in_mesh};
@@ -331,14 +332,15 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
         )
     })?;
     if crate::http::is_loopback(&made.view.url) && is_local(&entry) {
-        cx.out.warn(
-            "this link works on this machine only. To let other machines join, run `claudemesh up --listen 0.0.0.0` and make another one.",
-        );
+        let running = Store::of_entry(&entry).is_some_and(|store| store.running_up().is_some());
+        let first = if running { "`claudemesh down`, then " } else { "" };
+        cx.out.warn(&format!(
+            "this link works on this machine only. To let other machines join, run {first}`claudemesh up -d --listen 0.0.0.0` and \
+             make another one."
+        ));
     }
-    if is_local(&entry) && serves_now() {
-        cx.out.warn(
-            "nothing serves this mesh when this command has ended: the link works while `claudemesh up` or a session runs.",
-        );
+    if is_local(&entry) {
+        local::tell_if_alone(cx, "the link works while `claudemesh up` or a session runs.");
     }
     Ok(())
 }

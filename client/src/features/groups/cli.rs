@@ -9,9 +9,10 @@ use super::Who;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
 use crate::context::connect::{ask, own_session};
+use crate::context::several::{Troubles, each};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean};
-use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
+use crate::verb::{Effect, Ran, Shape, Verb, json_fields, verbs};
 
 verbs! {
     /// Join, leave or list groups.
@@ -101,8 +102,9 @@ impl Verb for JoinArgs {
                 connection.join_group(name, part.as_deref(), &who).await
             }
         };
-        let changed = change(cx, join)?;
-        print(cx, name, self.part.clone(), changed, "joined").map(done)
+        let (changed, exit) = change(cx, join)?;
+        print(cx, name, self.part.clone(), changed, "joined")?;
+        Ok(exit.into())
     }
 }
 
@@ -142,7 +144,7 @@ impl Verb for LeaveArgs {
                 connection.leave_group(name, &who).await
             }
         };
-        let changed = change(cx, leave)?;
+        let (changed, exit) = change(cx, leave)?;
         if changed == GroupChanged::default() {
             let (name, whose) =
                 (clean(name), if who == Who::Member { "You are" } else { "No such session of yours is" });
@@ -152,7 +154,8 @@ impl Verb for LeaveArgs {
                 .hint(format!("`claudemesh group list` shows who is in it, and whether as a member or with a session; see `{other}`."))
                 .field("group", name));
         }
-        print(cx, name, None, changed, "left").map(done)
+        print(cx, name, None, changed, "left")?;
+        Ok(exit.into())
     }
 }
 
@@ -162,13 +165,15 @@ fn supported(connection: &Connection, who: Who) -> Result<Who, ConnectionError> 
     Ok(if known { who } else { Who::Session(Some("*".into())) })
 }
 
-/// Changes groups in every mesh the call is about. Answers all that changed.
-fn change<F>(cx: &Context, request: impl Fn(Connection) -> F) -> Result<GroupChanged, CliError>
+/// Changes groups in every mesh the call is about. Answers all that changed, and the exit code of meshes that did not answer.
+fn change<F>(cx: &Context, request: impl Fn(Connection) -> F) -> Result<(GroupChanged, ExitCode), CliError>
 where
     F: Future<Output = Result<Option<GroupChanged>, ConnectionError>>,
 {
     let (mut all, mut silent, mut missing, mut present) = (GroupChanged::default(), None, None, false);
-    for entry in cx.mesh_entries()? {
+    let entries = cx.mesh_entries()?;
+    let mut troubles = Troubles::of(entries.len());
+    for entry in entries {
         let written = ask(cx, &entry, |connection| async {
             let of_session = connection.is_session();
             Ok((request(connection).await?, of_session))
@@ -184,9 +189,12 @@ where
             Ok((None, false)) => silent = Some(entry.slug.clone()),
             // The session may be in another of the meshes.
             Err(error) if error.exit == ExitCode::NotFound => missing = Some(error),
-            Err(error) => return Err(error),
+            Err(error) => {
+                troubles.sift::<()>(&entry, Err(error))?;
+            }
         }
     }
+    let exit = troubles.tell(cx)?;
     match (missing, silent) {
         (_, Some(slug)) if all == GroupChanged::default() => {
             let slug = clean(&slug);
@@ -199,7 +207,7 @@ where
         (Some(error), None) if !present => {
             Err(error.hint("Start a session with `claudemesh launch`, or join as a member: `--member`."))
         }
-        _ => Ok(all),
+        _ => Ok((all, exit)),
     }
 }
 
@@ -278,18 +286,18 @@ impl Verb for ListArgs {
 
     /// The groups of each mesh by name; in each the members before the sessions.
     fn run(self, cx: &Context) -> Ran {
-        let mut meshes: Vec<(String, Vec<Row>)> = Vec::new();
-        for entry in cx.mesh_entries()? {
-            let groups = ask(cx, &entry, |connection| async move { Ok(connection.list_groups().await?) })?;
+        let (meshes, exit) = each(cx, |entry| {
+            let groups = ask(cx, entry, |connection| async move { Ok(connection.list_groups().await?) })?;
             let row = |group: claudemesh_protocol::features::groups::GroupRow| Row {
                 mesh: entry.slug.clone(),
                 group: group.name,
                 members: group.members.into_iter().map(Member::from).collect(),
             };
-            meshes.push((entry.slug.clone(), groups.into_iter().map(row).collect()));
-        }
+            Ok(groups.into_iter().map(row).collect::<Vec<Row>>())
+        })?;
         let rows: Vec<&Row> = meshes.iter().flat_map(|(_, rows)| rows).collect();
-        cx.out.answer(&rows, |out| meshes.iter().map(|(slug, rows)| groups_text(slug, rows, out)).collect()).map(done)
+        cx.out.answer(&rows, |out| meshes.iter().map(|(entry, rows)| groups_text(&entry.slug, rows, out)).collect())?;
+        Ok(exit.into())
     }
 }
 

@@ -14,7 +14,9 @@ use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
+use crate::context::confirm::yes_or_no;
 use crate::context::connect::{ask, own_session};
+use crate::context::several::each;
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment::chosen_name;
 use crate::output::{Output, Style, clean};
@@ -62,12 +64,13 @@ impl Verb for WhoamiArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        let mut rows = Vec::new();
-        for entry in cx.mesh_entries()? {
-            let found = ask(cx, &entry, |connection| async move { Ok(connection.whoami().await?) });
-            rows.push(who(&entry, found.map_err(|error| older(error, "whoami"))?));
-        }
-        cx.out.answer(&rows, |out| rows.iter().map(|row| who_text(row, out)).collect()).map(done)
+        let (found, exit) = each(cx, |entry| {
+            let found = ask(cx, entry, |connection| async move { Ok(connection.whoami().await?) });
+            Ok(who(entry, found.map_err(|error| older(error, "whoami"))?))
+        })?;
+        let rows: Vec<&Who> = found.iter().map(|(_, row)| row).collect();
+        cx.out.answer(&rows, |out| rows.iter().map(|row| who_text(row, out)).collect())?;
+        Ok(exit.into())
     }
 }
 
@@ -171,30 +174,30 @@ impl Verb for MembersArgs {
     fn run(self, cx: &Context) -> Ran {
         match self.action {
             Some(action) => action.run(cx),
-            None => list(cx).map(done),
+            None => list(cx).map(Into::into),
         }
     }
 }
 
 /// The members of each mesh, in joining order.
-fn list(cx: &Context) -> Result<(), CliError> {
-    let (mut rows, mut meshes) = (Vec::new(), Vec::new());
-    for entry in cx.mesh_entries()? {
-        let members = ask(cx, &entry, |connection| async move { Ok(connection.list_members().await?) });
+fn list(cx: &Context) -> Result<ExitCode, CliError> {
+    let (meshes, exit) = each(cx, |entry| {
+        let members = ask(cx, entry, |connection| async move { Ok(connection.list_members().await?) });
         let members = members.map_err(|error| older(error, "members"))?;
         let row = |member| MeshMember { mesh: entry.slug.clone(), member };
-        meshes.push((entry.clone(), members.len()));
-        rows.extend(members.into_iter().map(row));
-    }
+        Ok(members.into_iter().map(row).collect::<Vec<MeshMember>>())
+    })?;
+    let rows: Vec<&MeshMember> = meshes.iter().flat_map(|(_, rows)| rows).collect();
     cx.out.answer(&rows, |out| {
         let mut text = String::new();
-        for (entry, count) in &meshes {
-            text += &format!("{}\n", out.paint(Style::Bold, &format!("{} ({count})", clean(&entry.slug))));
-            let of_mesh = rows.iter().filter(|row| row.mesh == entry.slug);
-            text.extend(of_mesh.map(|row| member_text(&row.member, &entry.pubkey, out)));
+        for (entry, members) in &meshes {
+            let head = format!("{} ({})", clean(&entry.slug), members.len());
+            text += &format!("{}\n", out.paint(Style::Bold, &head));
+            text.extend(members.iter().map(|row| member_text(&row.member, &entry.pubkey, out)));
         }
         text
-    })
+    })?;
+    Ok(exit)
 }
 
 fn member_text(member: &MemberRow, own: &str, out: &Output) -> String {
@@ -361,7 +364,7 @@ fn agree(yes: bool, question: &str) -> Result<(), CliError> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(CliError::invalid_args("No one can be asked here.").hint("`--yes` does it without a question."));
     }
-    let answer = inquire::Confirm::new(question).with_default(false).prompt();
+    let answer = yes_or_no(question, false);
     if answer.unwrap_or(false) { Ok(()) } else { Err(CliError::cancelled("Nothing was changed.")) }
 }
 

@@ -4,6 +4,7 @@ use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::local;
+use crate::output::clean;
 use crate::verb::verbs;
 
 mod export;
@@ -31,6 +32,27 @@ verbs! {
         Delete => DeleteArgs,
         Leave => LeaveArgs,
         Rejoin => RejoinArgs,
+    }
+}
+
+/// Which mesh a command that changes much is about: the one that is named, in its place or with `--mesh`. A default is not enough.
+///
+/// # Errors
+/// Exit 3 when none is named, or two.
+fn told_slug(cx: &Context, slug: Option<&str>) -> Result<String, CliError> {
+    match (slug, cx.mesh.as_deref()) {
+        (Some(slug), Some(other)) if slug != other => {
+            Err(CliError::invalid_args(format!("Two meshes are named: {} and {}.", clean(slug), clean(other))))
+        }
+        (Some(slug), _) | (None, Some(slug)) => Ok(slug.to_owned()),
+        (None, None) => {
+            let config = cx.store.load()?;
+            let hint = match config.slugs().as_slice() {
+                [] => "No mesh is joined.".to_owned(),
+                slugs => format!("Name one of those joined: {}.", slugs.join(", ")),
+            };
+            Err(CliError::invalid_args("The mesh is missing.").hint(hint))
+        }
     }
 }
 

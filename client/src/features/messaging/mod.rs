@@ -23,6 +23,7 @@ use crate::session::notes::harmless_value;
 
 pub mod cli;
 pub mod exchange;
+mod handed_over;
 pub mod outbox;
 pub mod queueing;
 pub mod system;

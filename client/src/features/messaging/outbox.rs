@@ -14,7 +14,7 @@ use claudemesh_protocol::features::messaging::{Priority, Trace};
 use claudemesh_protocol::id::{MeshId, PublicKey};
 use serde::{Deserialize, Serialize};
 
-use super::Draft;
+use super::{Draft, handed_over};
 use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError, State};
 use crate::context::Context;
@@ -218,6 +218,11 @@ impl Outbox {
         Ok(dropped)
     }
 
+    /// The messages that a command has become whose id begins so; `None` when the broker does not have them all, or none is known.
+    pub fn handed_over(&self, id: &str) -> Option<Vec<String>> {
+        handed_over::find(&self.dir, id)
+    }
+
     fn path(&self, parcel: &Parcel) -> PathBuf {
         self.dir.join(format!("{:015}-{}.json", parcel.queued_at_ms.max(0), parcel.id))
     }
@@ -251,6 +256,8 @@ impl Outbox {
             }
             done.waiting += parcel.steps.iter().filter(|step| step.is_open()).count();
             if !parcel.is_open() && parcel.failure().is_none() {
+                let noted = handed_over::note(&self.dir, &parcel);
+                noted.map_err(|error| CliError::io(format!("The outbox cannot be written: {error}.")))?;
                 // Gone only now: what was handed over is with the broker. A crash before this repeats the same messages.
                 let removed = fs::remove_file(&path);
                 removed.map_err(|error| CliError::io(format!("{} cannot be removed: {error}.", path.display())))?;
@@ -369,22 +376,24 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// How long such an attempt may take: no one asked for it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// After a verb that reached its end: hands over what is queued. Says so on stderr, and nothing when it does not succeed.
-pub fn after(cx: &Context) {
+/// After a verb: hands over what is queued for the brokers that it has reached; when it `worked`, now and then for the others, too.
+/// Says so on stderr, and nothing when it does not succeed.
+pub fn after(cx: &Context, worked: bool) {
     // No folder, nothing queued: the usual case.
     let dir = cx.store.dir().join("outbox");
     if !dir.is_dir() {
         return;
     }
     let Ok(config) = cx.store.load() else { return };
-    let full = |entry: &MeshEntry| !Outbox::of(cx.store.dir(), &entry.mesh_id).is_empty();
-    let waiting: Vec<MeshEntry> = config.meshes.into_iter().filter(full).collect();
     let mark = dir.join("tried");
     let age = fs::metadata(&mark).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
-    if waiting.is_empty() || age.is_some_and(|age| age < TRY_AGAIN) {
-        return;
+    let tries_others = worked && age.is_none_or(|age| age >= TRY_AGAIN);
+    let may_answer = |entry: &MeshEntry| tries_others || connect::was_reached(&entry.mesh_id);
+    let full = |entry: &MeshEntry| Outbox::of(cx.store.dir(), &entry.mesh_id).parcels().iter().any(Parcel::is_open);
+    let waiting: Vec<MeshEntry> = config.meshes.into_iter().filter(|entry| may_answer(entry) && full(entry)).collect();
+    if tries_others && !waiting.is_empty() {
+        let _ = fs::write(&mark, b"1");
     }
-    let _ = fs::write(&mark, b"1");
     for entry in waiting {
         let outbox = Outbox::of(cx.store.dir(), &entry.mesh_id);
         let delivered = connect::block_on(async {

@@ -13,9 +13,11 @@ use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
 use crate::context::connect::{SHELL_SESSION, ask, target_session};
+use crate::context::several::{Troubles, each};
 use crate::error::{CliError, ExitCode};
 use crate::features::enrolment;
 use crate::features::info::Kept;
+use crate::local;
 use crate::output::{Output, Style, clean, counted};
 
 use self::args::{PeersArgs, ProfileArgs, StatusAction, StatusArgs, SummaryArgs, VisibleArgs};
@@ -109,6 +111,8 @@ struct Reached {
     pubkey: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     round_trip_ms: Option<f64>,
+    /// No one but this command serves the mesh: others do not reach it when the command has ended.
+    served_by_this_command: bool,
     /// Code of what went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -187,39 +191,40 @@ impl From<args::PeerStatus> for PeerStatus {
 ///
 /// # Errors
 /// Of the connection.
-fn peers(cx: &Context, args: &PeersArgs) -> Result<(), CliError> {
-    let mut lists = Vec::new();
-    for entry in cx.mesh_entries()? {
-        let (peers, own) = ask(cx, &entry, |connection| async move {
+fn peers(cx: &Context, args: &PeersArgs) -> Result<ExitCode, CliError> {
+    let (lists, exit) = each(cx, |entry| {
+        let (peers, own) = ask(cx, entry, |connection| async move {
             Ok((connection.list_peers().await?, connection.identity().own_public()))
         })?;
-        remember_names(cx, &entry, &peers);
+        remember_names(cx, entry, &peers);
         let names: Vec<&str> = peers.iter().filter_map(|peer| peer.member_name.as_deref()).collect();
-        let row = |peer: &Peer| peer_json(peer, &entry, peer.session_id != SHELL_SESSION && peer.pubkey == own, &names);
+        let row = |peer: &Peer| peer_json(peer, entry, peer.session_id != SHELL_SESSION && peer.pubkey == own, &names);
         // Who is away is asked for with --all, in every form of the answer.
         let there = peers.iter().filter(|peer| args.all || peer.online);
         let mut list: Vec<Value> = there.map(row).collect();
         if args.all {
-            list.extend(away(&entry, &peers)?);
+            list.extend(away(entry, &peers)?);
         }
-        lists.push((entry.slug.clone(), list));
-    }
+        Ok(list)
+    })?;
     let rows: Vec<&Value> = lists.iter().flat_map(|(_, list)| list).collect();
-    cx.out.answer(&rows, |out| lists.iter().map(|(slug, peers)| peers_text(slug, peers, args.all, out)).collect())
+    cx.out.answer(&rows, |out| {
+        lists.iter().map(|(entry, peers)| peers_text(&entry.slug, peers, args.all, out)).collect()
+    })?;
+    Ok(exit)
 }
 
 /// Runs `stats`: per mesh what it keeps, for people, and the counters that each peer reported.
 ///
 /// # Errors
 /// Of the connection.
-fn stats(cx: &Context) -> Result<(), CliError> {
-    let mut meshes = Vec::new();
-    for entry in cx.mesh_entries()? {
+fn stats(cx: &Context) -> Result<ExitCode, CliError> {
+    let (meshes, exit) = each(cx, |entry| {
         let look = |connection: Connection| async move {
             Ok((connection.list_peers().await?, Kept::from(&connection.mesh_info().await?)))
         };
-        let (peers, kept) = ask(cx, &entry, look)?;
-        remember_names(cx, &entry, &peers);
+        let (peers, kept) = ask(cx, entry, look)?;
+        remember_names(cx, entry, &peers);
         let counted = |peer: Peer| Counted {
             mesh: entry.slug.clone(),
             name: peer.display_name,
@@ -227,10 +232,13 @@ fn stats(cx: &Context) -> Result<(), CliError> {
             stats: peer.stats,
         };
         let list: Vec<Counted> = peers.into_iter().filter(|peer| peer.online).map(counted).collect();
-        meshes.push((entry.slug.clone(), kept, list));
-    }
-    let rows: Vec<&Counted> = meshes.iter().flat_map(|(_, _, list)| list).collect();
-    cx.out.answer(&rows, |out| meshes.iter().map(|(slug, kept, list)| stats_text(slug, kept, list, out)).collect())
+        Ok((kept, list))
+    })?;
+    let rows: Vec<&Counted> = meshes.iter().flat_map(|(_, (_, list))| list).collect();
+    cx.out.answer(&rows, |out| {
+        meshes.iter().map(|(entry, (kept, list))| stats_text(&entry.slug, kept, list, out)).collect()
+    })?;
+    Ok(exit)
 }
 
 fn stats_text(slug: &str, kept: &Kept, peers: &[Counted], out: &Output) -> String {
@@ -410,8 +418,7 @@ fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
             write(cx, StatusSet { status: word }, &format!("status {word}"), |connection| {
                 let session = session.clone();
                 async move { connection.set_status(status, Some(&session)).await }
-            })?;
-            Ok(ExitCode::Success)
+            })
         }
         None => connections(cx),
     }
@@ -434,6 +441,7 @@ fn connections(cx: &Context) -> Result<ExitCode, CliError> {
             name: None,
             pubkey: entry.pubkey.chars().take(16).collect(),
             round_trip_ms: None,
+            served_by_this_command: local::is_local(&entry) && local::serves_now(),
             error: None,
             message: None,
         };
@@ -457,7 +465,8 @@ fn connections(cx: &Context) -> Result<ExitCode, CliError> {
             let field = |text: &Option<String>| clean(text.as_deref().unwrap_or_default()).into_owned();
             let (mark, rest) = if row.ok {
                 let time = row.round_trip_ms.map(|ms| format!(", {ms:.1} ms")).unwrap_or_default();
-                (out.tick(), format!("connected as {}{time}", field(&row.name)))
+                let alone = if row.served_by_this_command { ", served by this command only" } else { "" };
+                (out.tick(), format!("connected as {}{time}{alone}", field(&row.name)))
             } else {
                 (out.paint(Style::Red, "✗"), field(&row.message))
             };
@@ -473,7 +482,7 @@ fn connections(cx: &Context) -> Result<ExitCode, CliError> {
 ///
 /// # Errors
 /// Of the connection; exit 5 when no session of the member is connected.
-fn summary(cx: &Context, args: &SummaryArgs) -> Result<(), CliError> {
+fn summary(cx: &Context, args: &SummaryArgs) -> Result<ExitCode, CliError> {
     let session = target_session(cx, args.session.session.as_deref());
     let text = args.text.clone();
     let words = if text.is_empty() { "summary cleared".into() } else { format!("summary: {}", clean(&text)) };
@@ -487,7 +496,7 @@ fn summary(cx: &Context, args: &SummaryArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`summary`].
-fn visible(cx: &Context, args: &VisibleArgs) -> Result<(), CliError> {
+fn visible(cx: &Context, args: &VisibleArgs) -> Result<ExitCode, CliError> {
     let session = target_session(cx, args.session.session.as_deref());
     let visible = args.visible;
     let words = if visible { "visible" } else { "hidden; direct messages still arrive" };
@@ -501,9 +510,9 @@ fn visible(cx: &Context, args: &VisibleArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`summary`].
-fn profile(cx: &Context, args: &ProfileArgs) -> Result<(), CliError> {
+fn profile(cx: &Context, args: &ProfileArgs) -> Result<ExitCode, CliError> {
     if args.is_show() {
-        return show_profile(cx);
+        return show_profile(cx).map(|()| ExitCode::Success);
     }
     let session = target_session(cx, args.session.session.as_deref());
     let capabilities = args.capabilities.clone().map(|list| list.into_iter().filter(|word| !word.is_empty()).collect());
@@ -558,13 +567,15 @@ pub(crate) fn write<T: Serialize, F>(
     change: T,
     words: &str,
     request: impl Fn(Connection) -> F,
-) -> Result<(), CliError>
+) -> Result<ExitCode, CliError>
 where
     F: Future<Output = Result<Option<u32>, ConnectionError>>,
 {
     let mut changed = 0;
     let (mut silent, mut missing, mut present) = (None, None, false);
-    for entry in cx.mesh_entries()? {
+    let entries = cx.mesh_entries()?;
+    let mut troubles = Troubles::of(entries.len());
+    for entry in entries {
         let written = ask(cx, &entry, |connection| async {
             let of_session = connection.is_session();
             Ok((request(connection).await?, of_session))
@@ -576,9 +587,12 @@ where
             Ok((None, false)) => silent = Some(entry.slug.clone()),
             // The session may be in another of the meshes.
             Err(error) if error.exit == ExitCode::NotFound => missing = Some(error),
-            Err(error) => return Err(error),
+            Err(error) => {
+                troubles.sift::<()>(&entry, Err(error))?;
+            }
         }
     }
+    let exit = troubles.tell(cx)?;
     if changed == 0 {
         if let Some(slug) = silent {
             let message = format!(
@@ -597,7 +611,8 @@ where
     cx.out.answer(&Written { change, sessions: Sessions { sessions: changed } }, |out| {
         let plural = if changed == 1 { "" } else { "s" };
         format!("{} {words} ({changed} session{plural})\n", out.tick())
-    })
+    })?;
+    Ok(exit)
 }
 
 /// Keeps the names for the completions of the shell.
@@ -610,25 +625,25 @@ pub(crate) fn remember_names(cx: &Context, entry: &MeshEntry, peers: &[Peer]) {
 ///
 /// # Errors
 /// Of the connection.
-fn ping(cx: &Context) -> Result<(), CliError> {
-    let mut rows = Vec::new();
-    for entry in cx.mesh_entries()? {
-        let (echo, time, peers) = ask(cx, &entry, |connection| async move {
+fn ping(cx: &Context) -> Result<ExitCode, CliError> {
+    let (pinged, exit) = each(cx, |entry| {
+        let (echo, time, peers) = ask(cx, entry, |connection| async move {
             let (echo, time) = connection.echo().await?;
             let peers = connection.list_peers().await?;
             Ok((echo, time, peers.iter().filter(|peer| peer.online).count()))
         })?;
-        rows.push(Pinged {
+        Ok(Pinged {
             mesh: entry.slug.clone(),
             ws_status: "open",
             peers_online: peers,
             round_trip_ms: time.as_secs_f64() * 1_000.0,
             broker_time: Some(echo.broker_time).filter(|time| !time.is_empty()),
             push_buffer: echo.waiting.now + echo.waiting.next + echo.waiting.low,
-        });
-    }
+        })
+    })?;
+    let rows: Vec<&Pinged> = pinged.iter().map(|(_, row)| row).collect();
     cx.out.answer(&rows, |out| {
-        let line = |row: &Pinged| {
+        let line = |row: &&Pinged| {
             format!(
                 "{} {}: {:.2} ms, {} online, {} waiting\n",
                 out.tick(),
@@ -639,7 +654,8 @@ fn ping(cx: &Context) -> Result<(), CliError> {
             )
         };
         rows.iter().map(line).collect()
-    })
+    })?;
+    Ok(exit)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use claudemesh_protocol::features::messaging::Push;
+use futures_util::future::join_all;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -17,6 +18,7 @@ use crate::config::MeshEntry;
 use crate::connection::{Connection, Events, Heard, State};
 use crate::context::Context;
 use crate::context::connect::{self, Purpose};
+use crate::context::several::Troubles;
 use crate::error::{CliError, ExitCode};
 use crate::features::messaging::cli::follow::stop_signal;
 use crate::features::messaging::cli::pull_all;
@@ -61,7 +63,8 @@ impl Verb for TopArgs {
         vec![Shape::list::<Counts>()]
     }
 
-    /// Exit 3 without a terminal, unless one screen is asked for; 4 when a mesh cannot be reached at the start.
+    /// Exit 3 without a terminal, unless one screen is asked for; 4 when no mesh can be reached at the start, and for one screen
+    /// that lacks a mesh.
     fn run(self, cx: &Context) -> Ran {
         let once = self.once || cx.out.is_json();
         if !once && !std::io::stdout().is_terminal() {
@@ -69,15 +72,25 @@ impl Verb for TopArgs {
                 .hint("`claudemesh top --once` prints one screen, `claudemesh watch` one line for each event."));
         }
         connect::block_on(async {
+            let entries = cx.mesh_entries()?;
+            let mut troubles = Troubles::of(entries.len());
+            let opened = join_all(entries.into_iter().map(|entry| Pane::open(cx, entry))).await;
             let mut panes = vec![];
-            for entry in cx.mesh_entries()? {
-                panes.push(Pane::open(cx, entry).await?);
+            for (entry, opened) in opened {
+                let (pane, trouble) = match opened {
+                    Ok((pane, trouble)) => (Some(pane), trouble),
+                    Err(error) => (None, Some(error)),
+                };
+                let reached = troubles.sift(&entry, trouble.map_or(Ok(()), Err))?.is_some();
+                // The live screen goes on trying.
+                panes.extend(pane.filter(|_| reached || !once));
             }
+            let exit = troubles.tell(cx)?;
             let ended = if once { print_once(cx, &mut panes).await } else { live(cx, &mut panes).await };
             for pane in &panes {
                 pane.connection.close().await;
             }
-            ended.map(|()| ExitCode::Success.into())
+            ended.map(|()| if once { exit } else { ExitCode::Success }.into())
         })
     }
 }
@@ -90,20 +103,50 @@ struct Pane<'a> {
     connection: Connection,
     outbox: Outbox,
     board: Board,
+    /// What waited at the broker was taken in over the connection of now.
+    pulled: bool,
 }
 
 impl<'a> Pane<'a> {
-    async fn open(cx: &'a Context, entry: MeshEntry) -> Result<Self, CliError> {
-        let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
-        let connection = connect::connect(cx, &entry, Purpose::Follow(mailbox.clone())).await?;
-        let (outbox, board) = (Outbox::of(cx.store.dir(), &entry.mesh_id), Board::new(&entry.slug));
-        pull_all(&connection).await?;
-        Ok(Self { cx, entry, mailbox, connection, outbox, board })
+    /// Also what is wrong when the mesh is not reached yet.
+    async fn open(cx: &'a Context, entry: MeshEntry) -> (MeshEntry, Result<(Self, Option<CliError>), CliError>) {
+        let opened = async {
+            let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+            let (connection, trouble) = connect::begin(cx, &entry, Purpose::Follow(mailbox.clone())).await?;
+            let (outbox, board) = (Outbox::of(cx.store.dir(), &entry.mesh_id), Board::new(&entry.slug));
+            let mut pane = Self { cx, entry: entry.clone(), mailbox, connection, outbox, board, pulled: false };
+            if trouble.is_none() {
+                pane.pull().await?;
+            }
+            Ok::<_, CliError>((pane, trouble))
+        };
+        let opened = opened.await;
+        (entry, opened)
+    }
+
+    /// Takes in what waits at the broker, once for each connection.
+    async fn pull(&mut self) -> Result<(), CliError> {
+        pull_all(&self.connection).await?;
+        self.pulled = true;
+        Ok(())
     }
 
     /// Asks the broker and the inbox. A broker that is away leaves the last numbers, and a word about it.
     async fn look(&mut self) -> Result<(), CliError> {
-        match self.connection.list_peers().await {
+        // A request would wait for a broker that is away, and the other meshes with it.
+        let there = self.connection.hello_ack().map(drop);
+        self.pulled &= there.is_ok();
+        if there.is_ok()
+            && !self.pulled
+            && let Err(error) = self.pull().await
+        {
+            tracing::debug!(%error, "waiting messages could not be read");
+        }
+        let listed = match there {
+            Ok(()) => self.connection.list_peers().await,
+            Err(error) => Err(error),
+        };
+        match listed {
             Ok(list) => {
                 let this = if self.connection.is_session() { "" } else { &self.connection.identity().session_id };
                 self.board.peers(&list, &self.entry.pubkey, this, Instant::now());

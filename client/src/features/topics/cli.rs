@@ -14,6 +14,7 @@ use crate::config::MeshEntry;
 use crate::connection::{Connection, ConnectionError};
 use crate::context::Context;
 use crate::context::connect::ask;
+use crate::context::several::each;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Style, clean, word};
 use crate::verb::shape::{self, InMesh};
@@ -154,9 +155,8 @@ impl Verb for ListArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        let mut meshes: Vec<(String, Vec<Row>)> = Vec::new();
-        for entry in cx.mesh_entries()? {
-            let listed = ask(cx, &entry, |connection| async move { Ok(connection.request(TopicList {}).await?) })?;
+        let (meshes, exit) = each(cx, |entry| {
+            let listed = ask(cx, entry, |connection| async move { Ok(connection.request(TopicList {}).await?) })?;
             let row = |topic: claudemesh_protocol::features::topics::TopicEntry| Row {
                 mesh: entry.slug.clone(),
                 id: topic.id.to_string(),
@@ -166,10 +166,11 @@ impl Verb for ListArgs {
                 member_count: topic.member_count,
                 created_at: topic.created_at,
             };
-            meshes.push((entry.slug.clone(), listed.topics.into_iter().map(row).collect()));
-        }
+            Ok(listed.topics.into_iter().map(row).collect::<Vec<Row>>())
+        })?;
         let rows: Vec<&Row> = meshes.iter().flat_map(|(_, rows)| rows).collect();
-        cx.out.answer(&rows, |out| meshes.iter().map(|(slug, rows)| topics_text(slug, rows, out)).collect()).map(done)
+        cx.out.answer(&rows, |out| meshes.iter().map(|(entry, rows)| topics_text(&entry.slug, rows, out)).collect())?;
+        Ok(exit.into())
     }
 }
 

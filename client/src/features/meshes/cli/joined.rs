@@ -39,7 +39,9 @@ impl Verb for ListArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     after_help = "Examples:\n  claudemesh use team\n  claudemesh use          show it\n  claudemesh use --none   have none\n\n\
-                        --mesh and CLAUDEMESH_MESH come before it. Commands that read, such as `inbox`, still read every mesh."
+                        --mesh and CLAUDEMESH_MESH come before it. Commands about people and messages, such as `inbox` and `peers`, \
+                        still read every mesh; those about what a mesh keeps, such as `state`, `task` and `info`, read this one and \
+                        say so."
 )]
 pub struct UseArgs {
     /// Short name of a joined mesh.
@@ -89,6 +91,8 @@ struct Joined {
     owner: bool,
     /// Commands that need one mesh use it.
     default: bool,
+    /// Its broker last said that it is archived: no one can send or read there.
+    archived: bool,
     lost_outside_url: Option<String>,
 }
 
@@ -114,6 +118,7 @@ fn list(cx: &Context) -> Result<(), CliError> {
             joined_at: mesh.joined_at.clone(),
             owner: is_owner(&mesh.mesh_id),
             default: config.default_entry().is_some_and(|default| default.mesh_id == mesh.mesh_id),
+            archived: mesh.is_archived(),
             lost_outside_url: local::store::lost_outside(mesh).map(|(url, _)| url),
         })
         .collect();
@@ -142,7 +147,9 @@ fn list(cx: &Context) -> Result<(), CliError> {
             let owner = if is_owner(&mesh.mesh_id) { "  owner" } else { "" };
             let default = config.default_entry().is_some_and(|default| default.mesh_id == mesh.mesh_id);
             let default = if default { "  default" } else { "" };
-            text += &format!("{}{}{default}\n", out.paint(Style::Bold, &title), out.paint(Style::Green, owner));
+            let archived = if mesh.is_archived() { out.paint(Style::Yellow, "  archived") } else { "".into() };
+            let (title, owner) = (out.paint(Style::Bold, &title), out.paint(Style::Green, owner));
+            text += &format!("{title}{owner}{default}{archived}\n");
             text +=
                 &format!("  mesh    {}\n  member  {}", clean(mesh.mesh_id.as_str()), clean(mesh.member_id.as_str()));
             text += &format!("  key {}\n", clean(mesh.pubkey.get(..16).unwrap_or(&mesh.pubkey)));

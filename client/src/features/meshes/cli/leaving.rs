@@ -6,6 +6,7 @@ use claudemesh_protocol::id::{MemberId, MeshId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::told_slug;
 use crate::config::left::LeftMesh;
 use crate::config::owners::OwnerEntry;
 use crate::config::{ConfigStore, MeshEntry};
@@ -25,8 +26,8 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
                         The others still see you as a member, until an admin removes you."
 )]
 pub struct LeaveArgs {
-    /// Mesh to leave.
-    pub slug: String,
+    /// Mesh to leave; the only one needs no name.
+    pub slug: Option<String>,
     /// Also delete the member key, the inbox and the session keys of this mesh from this machine.
     #[arg(long)]
     pub purge: bool,
@@ -60,7 +61,8 @@ impl Verb for LeaveArgs {
                         the owner from then on.")]
 pub struct RejoinArgs {
     /// Short name that the mesh had here, or its id.
-    pub mesh: String,
+    #[arg(value_name = "MESH")]
+    pub slug: Option<String>,
     /// Your name in the mesh, when a new member is made.
     #[arg(long)]
     pub name: Option<String>,
@@ -123,7 +125,11 @@ struct Back {
 /// Exit 5 when it is not joined, 1 when the question is not answered with yes, 10 when the config is damaged.
 fn leave(cx: &Context, args: &LeaveArgs) -> Result<(), CliError> {
     let config = cx.store.load()?;
-    let entry = config.choose_joined(&args.slug)?.clone();
+    let asked = match config.meshes.as_slice() {
+        [only] if args.slug.is_none() && cx.mesh.is_none() => only.slug.clone(),
+        _ => told_slug(cx, args.slug.as_deref())?,
+    };
+    let entry = config.choose_joined(&asked)?.clone();
     let owner = cx.store.owner(&entry.mesh_id)?.is_some();
     let slug = clean(&entry.slug).into_owned();
     let what = match (owner, args.purge) {
@@ -147,7 +153,7 @@ fn leave(cx: &Context, args: &LeaveArgs) -> Result<(), CliError> {
     let left = cx.store.leave_mesh(&entry.slug)?;
     // Another process was faster.
     let (entry, left) =
-        left.map_or_else(|| cx.store.load()?.choose_joined(&args.slug).cloned().map(|entry| (entry, 0)), Ok)?;
+        left.map_or_else(|| cx.store.load()?.choose_joined(&asked).cloned().map(|entry| (entry, 0)), Ok)?;
     // A link that is kept lets others in; the way back needs none.
     let _ = std::fs::remove_file(cx.store.invite_path(&entry.slug));
     if args.purge {
@@ -196,24 +202,28 @@ fn purge(store: &ConfigStore, entry: &MeshEntry) -> Result<(), CliError> {
 /// network where the broker has to agree.
 fn rejoin(cx: &Context, args: &RejoinArgs) -> Result<(), CliError> {
     let name = args.name.as_deref().map(chosen_name).transpose()?;
+    let asked = match (&args.slug, &cx.mesh) {
+        (None, None) => {
+            return Err(
+                CliError::invalid_args("The mesh is missing.").hint("`claudemesh list` shows those that were left.")
+            );
+        }
+        _ => told_slug(cx, args.slug.as_deref())?,
+    };
     let config = cx.store.load()?;
-    if let Some(entry) = config.meshes.iter().find(|entry| is_meant(&args.mesh, &entry.slug, &entry.mesh_id)) {
+    if let Some(entry) = config.meshes.iter().find(|entry| is_meant(&asked, &entry.slug, &entry.mesh_id)) {
         let message = format!("{} is joined already.", clean(&entry.slug));
         return Err(
             CliError::new(ExitCode::AlreadyExists, "already_exists", message).hint("`claudemesh list` shows it.")
         );
     }
     // The newest first: a slug may have been used again.
-    let left = cx
-        .store
-        .left_meshes()?
-        .into_iter()
-        .rev()
-        .find(|left| is_meant(&args.mesh, &left.mesh.slug, &left.mesh.mesh_id));
+    let left =
+        cx.store.left_meshes()?.into_iter().rev().find(|left| is_meant(&asked, &left.mesh.slug, &left.mesh.mesh_id));
     let owners = cx.store.owners()?;
     let owner = match &left {
         Some(left) => owners.into_iter().find(|owner| owner.mesh_id == left.mesh.mesh_id),
-        None => owners.into_iter().rev().find(|owner| is_meant(&args.mesh, &owner.slug, &owner.mesh_id)),
+        None => owners.into_iter().rev().find(|owner| is_meant(&asked, &owner.slug, &owner.mesh_id)),
     };
     if let Some(LeftMesh { mesh, .. }) = left {
         match with_old_key(cx, mesh, owner.is_some())? {
@@ -222,7 +232,7 @@ fn rejoin(cx: &Context, args: &RejoinArgs) -> Result<(), CliError> {
         }
     }
     let Some(owner) = owner else {
-        let message = format!("Nothing of a mesh called '{}' is on this machine.", clean(&args.mesh));
+        let message = format!("Nothing of a mesh called '{}' is on this machine.", clean(&asked));
         return Err(CliError::new(ExitCode::NotFound, "unknown_mesh", message)
             .hint("Ask its owner for an invite link, then `claudemesh join <link>`."));
     };

@@ -6,7 +6,7 @@ use claudemesh_protocol::id::MeshId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::named;
+use super::{named, told_slug};
 use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
@@ -23,10 +23,9 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
                         Everyone else keeps the short name that the mesh has on their machine. New members get the new one."
 )]
 pub struct RenameArgs {
-    /// Its short name today.
-    pub slug: String,
+    /// Its short name today; with --mesh only the new one is given.
+    pub slug: Option<String>,
     /// New short name: lower-case letters, digits and hyphens, 2 to 32 characters.
-    #[arg(required_unless_present = "title")]
     pub new: Option<String>,
     /// New name of the mesh shown to people.
     #[arg(long = "display-name", alias = "title", value_name = "TEXT", conflicts_with = "local")]
@@ -60,8 +59,8 @@ impl Verb for RenameArgs {
     after_help = "Example:\n  claudemesh mesh archive kitchen\n\n`claudemesh mesh restore kitchen` brings it back."
 )]
 pub struct ArchiveArgs {
-    /// Short name of the mesh.
-    pub slug: String,
+    /// Short name of the mesh; it can be given with --mesh, too.
+    pub slug: Option<String>,
     /// Do it without a question.
     #[arg(long, short)]
     pub yes: bool,
@@ -89,8 +88,8 @@ impl Verb for ArchiveArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Example:\n  claudemesh mesh restore kitchen")]
 pub struct RestoreArgs {
-    /// Short name of the mesh.
-    pub slug: String,
+    /// Short name of the mesh; it can be given with --mesh, too.
+    pub slug: Option<String>,
 }
 
 impl Verb for RestoreArgs {
@@ -118,8 +117,8 @@ impl Verb for RestoreArgs {
                         `claudemesh mesh archive` stops a mesh and keeps everything."
 )]
 pub struct DeleteArgs {
-    /// Short name of the mesh.
-    pub slug: String,
+    /// Short name of the mesh; it can be given with --mesh, too.
+    pub slug: Option<String>,
     /// Do it without a question.
     #[arg(long, short)]
     pub yes: bool,
@@ -178,19 +177,28 @@ fn for_the_owner(error: CliError, what: &str) -> CliError {
 /// # Errors
 /// Exit 3 for a bad name, 6 when it is taken here or on the broker, 7 without the capability, 4 for the network.
 fn rename(cx: &Context, args: &RenameArgs) -> Result<(), CliError> {
-    if let Some(new) = &args.new {
+    let (before, new) = match (&args.slug, &args.new, &cx.mesh) {
+        // The mesh was named before.
+        (Some(new), None, Some(mesh)) if args.title.is_none() => (mesh.clone(), Some(new.clone())),
+        (slug, new, _) => (told_slug(cx, slug.as_deref())?, new.clone()),
+    };
+    if new.is_none() && args.title.is_none() {
+        return Err(CliError::invalid_args("The new name is missing.")
+            .hint(format!("claudemesh mesh rename {} <new>", clean(&before))));
+    }
+    if let Some(new) = &new {
         check_slug(new)?;
-        if *new != args.slug && cx.store.load()?.by_slug(new).is_some() {
+        if *new != before && cx.store.load()?.by_slug(new).is_some() {
             let message = format!("Another mesh on this machine is called '{new}'.");
             return Err(CliError::new(ExitCode::AlreadyExists, "already_exists", message).hint("Choose another name."));
         }
     }
-    let entry = if args.local { cx.store.load()?.choose(Some(&args.slug))?.clone() } else { named(cx, &args.slug)? };
+    let entry = if args.local { cx.store.load()?.choose(Some(&before))?.clone() } else { named(cx, &before)? };
     let mut name = args.local.then(|| entry.name.clone());
     if !args.local {
         // A mesh that is called like its slug stays so.
-        let title = args.title.clone().or_else(|| args.new.clone().filter(|_| entry.name == entry.slug));
-        let to = PatchMesh { slug: args.new.clone(), name: title };
+        let title = args.title.clone().or_else(|| new.clone().filter(|_| entry.name == entry.slug));
+        let to = PatchMesh { slug: new.clone(), name: title };
         let renamed = Routes::of(&cx.store, &entry)?.rename(&to).map_err(|error| {
             for_the_owner(
                 error,
@@ -199,10 +207,10 @@ fn rename(cx: &Context, args: &RenameArgs) -> Result<(), CliError> {
         })?;
         name = Some(renamed.name);
     }
-    let entry = keep_name(cx, &entry, args.new.as_deref(), name)?;
+    let entry = keep_name(cx, &entry, new.as_deref(), name)?;
     cx.out.answer(&Done::of(&entry, "live"), |out| {
         let title = if entry.name == entry.slug { String::new() } else { format!(" ({})", clean(&entry.name)) };
-        format!("{} {} is called {}{title} now\n", out.tick(), clean(&args.slug), clean(&entry.slug))
+        format!("{} {} is called {}{title} now\n", out.tick(), clean(&before), clean(&entry.slug))
     })
 }
 
@@ -241,7 +249,7 @@ fn keep_name(cx: &Context, entry: &MeshEntry, slug: Option<&str>, name: Option<S
 /// # Errors
 /// Exit 1 when the question is not answered with yes, 7 for who may not, 4 for the network.
 fn archive(cx: &Context, args: &ArchiveArgs) -> Result<(), CliError> {
-    let entry = named(cx, &args.slug)?;
+    let entry = named(cx, &told_slug(cx, args.slug.as_deref())?)?;
     let slug = clean(&entry.slug).into_owned();
     let what = format!(
         "Archiving {slug} closes every connection; no one can send or read there until `claudemesh mesh restore {slug}`. \
@@ -251,6 +259,7 @@ fn archive(cx: &Context, args: &ArchiveArgs) -> Result<(), CliError> {
     Routes::of(&cx.store, &entry)?
         .archive()
         .map_err(|error| for_the_owner(error, "Only the owner and those with canDeleteMesh can archive a mesh."))?;
+    cx.store.set_archived(&entry.mesh_id, true)?;
     cx.out.answer(&Done::of(&entry, "archived"), |out| {
         format!("{} archived {slug}; `claudemesh mesh restore {slug}` brings it back\n", out.tick())
     })
@@ -261,10 +270,11 @@ fn archive(cx: &Context, args: &ArchiveArgs) -> Result<(), CliError> {
 /// # Errors
 /// Exit 3 when it is not archived, 7 for who may not, 4 for the network.
 fn restore(cx: &Context, args: &RestoreArgs) -> Result<(), CliError> {
-    let entry = named(cx, &args.slug)?;
+    let entry = named(cx, &told_slug(cx, args.slug.as_deref())?)?;
     Routes::of(&cx.store, &entry)?
         .restore()
         .map_err(|error| for_the_owner(error, "Only the owner and those with canDeleteMesh can bring it back."))?;
+    cx.store.set_archived(&entry.mesh_id, false)?;
     cx.out.answer(&Done::of(&entry, "live"), |out| {
         format!("{} {} is back; its sessions connect again by themselves\n", out.tick(), clean(&entry.slug))
     })
@@ -275,7 +285,7 @@ fn restore(cx: &Context, args: &RestoreArgs) -> Result<(), CliError> {
 /// # Errors
 /// Exit 1 when the question is not answered with yes, 7 for who may not, 4 for the network.
 fn delete(cx: &Context, args: &DeleteArgs) -> Result<(), CliError> {
-    let entry = named(cx, &args.slug)?;
+    let entry = named(cx, &told_slug(cx, args.slug.as_deref())?)?;
     let slug = clean(&entry.slug).into_owned();
     let routes = Routes::of(&cx.store, &entry)?;
     let gone = match routes.show() {

@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
-use claudemesh_protocol::features::messaging::MessageStatusResult;
 
 use crate::context::Context;
 use crate::inbox::listed::Marks;
 use crate::inbox::{ListedObject, MessageObject};
 use crate::output::clean;
 use crate::values::parse_seconds;
-use crate::verb::shape::{InMesh, in_mesh};
+use crate::verb::shape::InMesh;
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 
 /// Send a message to peers, groups or everyone. Direct messages are end-to-end encrypted.
@@ -219,11 +218,11 @@ impl Verb for MsgStatusArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        in_mesh::<MessageStatusResult>()
+        super::status::fields()
     }
 
     fn shapes() -> Vec<Shape> {
-        vec![Shape::one::<InMesh<MessageStatusResult>>()]
+        vec![Shape::one::<InMesh<super::status::MsgStatus<'static>>>()]
     }
 
     fn run(self, cx: &Context) -> Ran {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use claudemesh_protocol::features::messaging::Push;
 use claudemesh_protocol::features::state::StateChange;
+use futures_util::FutureExt;
+use futures_util::future::{join_all, select_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +19,7 @@ use crate::config::MeshEntry;
 use crate::connection::{Connection, Events, Heard, State, Stored};
 use crate::context::Context;
 use crate::context::connect::{self, Purpose};
+use crate::context::several::{Troubles, of_mesh};
 use crate::error::{CliError, ExitCode};
 use crate::features::messaging::system::told;
 use crate::inbox::{Admitted, Listed, ListedObject, Mailbox, Pick};
@@ -53,7 +56,7 @@ impl Verb for WatchArgs {
         vec![Shape::lines::<Line>()]
     }
 
-    /// Exit 4 when a mesh cannot be reached at the start.
+    /// Exit 4 when no mesh can be reached at the start.
     fn run(self, cx: &Context) -> Ran {
         run(cx, cx.mesh_entries()?, Mode::Watch).map(Into::into)
     }
@@ -89,7 +92,7 @@ struct Seen {
 /// Runs `inbox --follow`.
 ///
 /// # Errors
-/// Exit 4 when a mesh cannot be reached at the start, 10 when the inbox or the output cannot be used.
+/// Exit 4 when no mesh can be reached at the start, 10 when the inbox or the output cannot be used.
 pub(super) fn inbox(cx: &Context, entries: Vec<MeshEntry>) -> Result<ExitCode, CliError> {
     run(cx, entries, Mode::Read)
 }
@@ -105,10 +108,18 @@ enum Mode {
 fn run(cx: &Context, entries: Vec<MeshEntry>, mode: Mode) -> Result<ExitCode, CliError> {
     connect::block_on(async {
         let several = entries.len() > 1;
+        let mut troubles = Troubles::of(entries.len());
+        let opened = join_all(entries.into_iter().map(|entry| Feed::open(cx, entry, mode, several))).await;
         let mut feeds = Vec::new();
-        for entry in entries {
-            feeds.push(Feed::open(cx, entry, mode, several).await?);
+        for (entry, opened) in opened {
+            let (feed, trouble) = match opened {
+                Ok((feed, trouble)) => (Some(feed), trouble),
+                Err(error) => (None, Some(error)),
+            };
+            troubles.sift(&entry, trouble.map_or(Ok(()), Err))?;
+            feeds.extend(feed);
         }
+        troubles.tell(cx)?;
         let stop = stop_signal()?;
         cx.out.remark(if mode == Mode::Read {
             "Waiting for messages; Ctrl-C ends it."
@@ -116,10 +127,9 @@ fn run(cx: &Context, entries: Vec<MeshEntry>, mode: Mode) -> Result<ExitCode, Cl
             "Watching; Ctrl-C ends it."
         });
         let connections: Vec<Connection> = feeds.iter().map(|feed| feed.connection.clone()).collect();
-        // The first that ends ends all: no one reads any more, or one of the meshes is closed for good.
-        let followed = futures_util::future::select_all(feeds.into_iter().map(|feed| Box::pin(feed.follow())));
+        let followed = follow_all(cx, feeds);
         let ended = tokio::select! {
-            (ended, ..) = followed => ended,
+            ended = followed => ended,
             stopped = stop => stopped,
         };
         for connection in connections {
@@ -127,6 +137,26 @@ fn run(cx: &Context, entries: Vec<MeshEntry>, mode: Mode) -> Result<ExitCode, Cl
         }
         ended.map(|()| ExitCode::Success)
     })
+}
+
+/// Ends when no one reads any more, or when the last of the meshes is closed for good.
+async fn follow_all<'a>(cx: &'a Context, feeds: Vec<Feed<'a>>) -> Result<(), CliError> {
+    let followed = |feed: Feed<'a>| {
+        let entry = feed.entry.clone();
+        async move { (entry, feed.follow().await) }.boxed_local()
+    };
+    let mut open: Vec<_> = feeds.into_iter().map(followed).collect();
+    loop {
+        let ((entry, ended), _, rest) = select_all(open).await;
+        if rest.is_empty() || ended.is_ok() {
+            return ended;
+        }
+        // Its own trouble alone: the others are watched further.
+        let mut trouble = Troubles::of(rest.len() + 1);
+        trouble.sift(&entry, ended.map_err(|error| of_mesh(error, &entry)))?;
+        trouble.tell(cx)?;
+        open = rest;
+    }
 }
 
 /// Returns when the user or the system wants this process to end.
@@ -172,12 +202,28 @@ struct Feed<'a> {
 }
 
 impl<'a> Feed<'a> {
-    async fn open(cx: &'a Context, entry: MeshEntry, mode: Mode, several: bool) -> Result<Self, CliError> {
-        let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
-        let connection = connect::connect(cx, &entry, Purpose::Follow(mailbox.clone())).await?;
-        let session = connection.is_session().then(|| connection.identity().reader());
-        let seq = mailbox.run(|inbox| inbox.last_seq()).await?;
-        Ok(Self { cx, entry, mode, several, mailbox, connection, session, seq, held: vec![], open: true })
+    /// Also what is wrong when the mesh is not reached yet; the only one is waited for.
+    async fn open(
+        cx: &'a Context,
+        entry: MeshEntry,
+        mode: Mode,
+        several: bool,
+    ) -> (MeshEntry, Result<(Self, Option<CliError>), CliError>) {
+        let opened = async {
+            let mailbox = Mailbox::open(cx.store.dir(), &entry.mesh_id).await?;
+            let purpose = Purpose::Follow(mailbox.clone());
+            let (connection, trouble) = match several {
+                true => connect::begin(cx, &entry, purpose).await?,
+                false => (connect::connect(cx, &entry, purpose).await?, None),
+            };
+            let session = connection.is_session().then(|| connection.identity().reader());
+            let seq = mailbox.run(|inbox| inbox.last_seq()).await?;
+            let entry = entry.clone();
+            let feed = Self { cx, entry, mode, several, mailbox, connection, session, seq, held: vec![], open: true };
+            Ok::<_, CliError>((feed, trouble))
+        };
+        let opened = opened.await;
+        (entry, opened)
     }
 
     async fn follow(mut self) -> Result<(), CliError> {

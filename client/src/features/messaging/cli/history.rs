@@ -15,8 +15,10 @@ use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
 use crate::error::{CliError, ExitCode};
+use crate::features::messaging::outbox::{Outbox, Parcel};
 use crate::files;
 use crate::inbox::listed::{Sort, short_id};
+use crate::inbox::questions::REPLY;
 use crate::inbox::sent::{Known, Letter, Wanted, With};
 use crate::inbox::{MAX_LIST, Mailbox};
 use crate::ipc::attach;
@@ -114,6 +116,8 @@ struct LetterRow {
     reply_to_id: Option<String>,
     /// `null` when it cannot be opened.
     plaintext: Option<String>,
+    /// It waits on this machine for the broker; its ID is that of `outbox list`.
+    queued: bool,
 }
 
 /// What `export --out` wrote, for scripts.
@@ -206,6 +210,31 @@ impl Shelf {
         Ok(self.mailbox.run(move |inbox| inbox.letters(&wanted)).await?)
     }
 
+    /// What waits here for the broker, for `who` alone when it is given. A session's shell sees what the session sent only.
+    fn queued(&self, cx: &Context, who: Option<&str>) -> Vec<LetterRow> {
+        if self.reader.is_some() {
+            return vec![];
+        }
+        let meant = |target: &str| who.is_none_or(|who| target.to_lowercase() == who.trim().to_lowercase());
+        let parcels = Outbox::of(cx.store.dir(), &self.entry.mesh_id).parcels().into_iter();
+        let parcels = parcels.filter(|parcel| parcel.failure().is_none() && parcel.targets().into_iter().any(meant));
+        let row = |parcel: Parcel| LetterRow {
+            mesh: self.entry.slug.clone(),
+            direction: "out".into(),
+            sort: Sort::of(parcel.is_reply.then_some(REPLY), None),
+            peer: short_target(&parcel.targets().join(",")),
+            peer_pubkey: None,
+            target: Some(parcel.targets().join(",")),
+            priority: parcel.priority.as_str().to_owned(),
+            at: iso(parcel.queued_at_ms),
+            reply_to_id: parcel.reply_to.clone(),
+            plaintext: Some(parcel.text.clone()),
+            message_id: parcel.id,
+            queued: true,
+        };
+        parcels.map(row).collect()
+    }
+
     /// Who a word means in this mesh; `None` when no one of that name has been here and the broker knows no one either.
     async fn with(&self, cx: &Context, who: &str) -> Result<Option<With>, CliError> {
         let who = who.trim();
@@ -269,9 +298,12 @@ fn keys_of(known: &[Known], who: &str, own: &str) -> Result<Option<Vec<String>>,
 fn list(cx: &Context, who: Option<&str>, sent_only: bool, page: &PageArgs) -> Result<(), CliError> {
     let entries = cx.mesh_entries()?;
     let found = connect::block_on(async {
-        let (mut found, mut known) = (vec![], who.is_none());
+        let (mut found, mut queued, mut known) = (vec![], vec![], who.is_none());
         for entry in entries {
             let shelf = Shelf::open(cx, entry).await?;
+            let waiting = if page.before.is_none() { shelf.queued(cx, who) } else { vec![] };
+            known |= !waiting.is_empty();
+            queued.extend(waiting);
             let with = match who {
                 Some(who) => match shelf.with(cx, who).await? {
                     Some(with) => Some(with),
@@ -289,19 +321,20 @@ fn list(cx: &Context, who: Option<&str>, sent_only: bool, page: &PageArgs) -> Re
             let message = format!("No one here is called `{}`.", clean(who.unwrap_or_default()));
             return Err(CliError::not_found(message).hint("`claudemesh peers --all` lists the members."));
         }
-        Ok(found)
+        Ok((found, queued))
     })?;
-    let mut found: Vec<(String, Letter)> = found;
+    let (mut found, queued): (Vec<(String, Letter)>, Vec<LetterRow>) = found;
     found.sort_by_key(|(_, letter)| letter.at_ms());
-    let surplus = found.len().saturating_sub(page.limit as usize);
-    let found = found.split_off(surplus);
-    if found.is_empty()
+    let mut rows: Vec<LetterRow> = found.iter().map(|(slug, letter)| row(slug, letter)).collect();
+    // Not sent yet, so the newest.
+    rows.extend(queued);
+    let rows = rows.split_off(rows.len().saturating_sub(page.limit as usize));
+    if rows.is_empty()
         && let Some(id) = &page.before
     {
         let message = format!("No message {} is here, or none is older.", clean(id));
         return Err(CliError::not_found(message).hint("`claudemesh history <peer>` and `claudemesh sent` show IDs."));
     }
-    let rows: Vec<LetterRow> = found.iter().map(|(slug, letter)| row(slug, letter)).collect();
     cx.out.answer(&rows, |out| {
         if rows.is_empty() {
             return if out.is_quiet() { String::new() } else { "no messages\n".into() };
@@ -350,6 +383,7 @@ fn row(slug: &str, letter: &Letter) -> LetterRow {
             at: iso(letter.at_ms()),
             reply_to_id: message.reply_to_id.clone(),
             plaintext: message.body.as_ref().map(|_| message.text()),
+            queued: false,
         },
         Letter::Out(sent) => LetterRow {
             mesh,
@@ -363,6 +397,7 @@ fn row(slug: &str, letter: &Letter) -> LetterRow {
             at: iso(letter.at_ms()),
             reply_to_id: sent.reply_to_id.clone(),
             plaintext: Some(sent.body.clone()),
+            queued: false,
         },
     }
 }
@@ -385,7 +420,8 @@ fn row_text(row: &LetterRow, out: &Output) -> String {
     };
     let answers =
         row.reply_to_id.as_deref().map(|id| format!(" · answers {}", word(&short_id(id)))).unwrap_or_default();
-    let details = format!("{what}{} · {}{answers}", shown(&row.at), word(&short_id(&row.message_id)));
+    let waits = if row.queued { " · queued here, waits for the broker" } else { "" };
+    let details = format!("{what}{} · {}{answers}{waits}", shown(&row.at), word(&short_id(&row.message_id)));
     let name = out.paint(Style::Cyan, &format!("{arrow}{}", word(&row.peer))).into_owned();
     let text = row.plaintext.as_deref().unwrap_or("(a sealed message that the keys of this member cannot open)");
     format!("{name}  {}\n{}", out.paint(Style::Dim, &details), out.block(text))

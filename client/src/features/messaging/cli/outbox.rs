@@ -9,6 +9,7 @@ use super::text::beginning;
 use crate::clock::shown;
 use crate::context::Context;
 use crate::context::connect;
+use crate::context::several::line;
 use crate::error::{CliError, ExitCode};
 use crate::features::messaging::outbox::{Delivered, Outbox, Parcel};
 use crate::inbox::listed::short_id;
@@ -124,7 +125,7 @@ impl Verb for SendArgs {
 
     /// Exit 4 while something waits, 1 when something will never arrive.
     fn run(self, cx: &Context) -> Ran {
-        let (mut rows, mut trouble) = (vec![], None);
+        let mut rows = vec![];
         for entry in cx.mesh_entries()? {
             let outbox = Outbox::of(cx.store.dir(), &entry.mesh_id);
             if outbox.is_empty() {
@@ -133,17 +134,14 @@ impl Verb for SendArgs {
             let sent = connect::ask(cx, &entry, |connection| async move { outbox.deliver(&connection).await });
             let sent = match sent {
                 Ok(sent) => sent,
-                Err(error) if error.exit == ExitCode::Network => {
+                Err(error) if error.exit == ExitCode::Io => return Err(error),
+                Err(error) => {
                     let waiting = Outbox::of(cx.store.dir(), &entry.mesh_id).parcels().len();
-                    trouble = Some(error);
+                    cx.out.warn(&line(&entry.slug, &error));
                     Delivered { waiting, ..Delivered::default() }
                 }
-                Err(error) => return Err(error),
             };
             rows.push(SentRow { mesh: entry.slug, sent: sent.sent, failed: sent.failed, waiting: sent.waiting });
-        }
-        if let Some(error) = &trouble {
-            cx.out.warn(&clean(&error.message));
         }
         cx.out.answer(&rows, |out| {
             if rows.is_empty() {
@@ -205,7 +203,7 @@ impl Verb for DropArgs {
 }
 
 /// The outboxes of the meshes that the call is about. No broker is asked.
-fn all(cx: &Context) -> Result<Vec<(String, Outbox)>, CliError> {
+pub(super) fn all(cx: &Context) -> Result<Vec<(String, Outbox)>, CliError> {
     let meant = cx.store.load()?.meshes;
     let wanted = meant.into_iter().filter(|entry| cx.mesh.as_ref().is_none_or(|slug| *slug == entry.slug));
     Ok(wanted.map(|entry| (entry.slug.clone(), Outbox::of(cx.store.dir(), &entry.mesh_id))).collect())

@@ -5,6 +5,7 @@ use claudemesh_protocol::error::ErrorCode;
 use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
+use crate::context::several::line;
 use crate::error::{CliError, ExitCode};
 use crate::output::clean;
 
@@ -21,7 +22,7 @@ pub fn mesh_that_knows(cx: &Context, recipients: &[String]) -> Result<MeshEntry,
     if recipients.iter().all(everywhere) {
         return Err(undecided);
     }
-    let mut known = vec![];
+    let (mut known, mut lost) = (vec![], vec![]);
     for entry in cx.mesh_entries()? {
         let found = connect::ask(cx, &entry, |connection| async move {
             for target in recipients.iter().filter(|target| !everywhere(target)) {
@@ -38,11 +39,25 @@ pub fn mesh_that_knows(cx: &Context, recipients: &[String]) -> Result<MeshEntry,
             Ok(()) => known.push(entry),
             // It might be known there: no one is written to by guess.
             Err(error) if error.exit == ExitCode::Network => {
-                cx.out.warn(&format!("{}: {}", clean(&entry.slug), error.message));
-                return Err(undecided);
+                cx.out.warn(&line(&entry.slug, &error));
+                lost.push(entry.slug);
             }
             Err(_) => {}
         }
+    }
+    if !lost.is_empty() && known.len() < 2 {
+        let who = clean(&recipients.join(", ")).into_owned();
+        let slugs: Vec<&str> = known.iter().map(|entry| entry.slug.as_str()).collect();
+        let (places, at) = (slugs.join(", "), lost.join(", "));
+        let message = match slugs.is_empty() {
+            true => format!("None of the meshes that can be reached knows {who}; {at} may."),
+            false => format!("{places} knows {who}, and {at} cannot be asked, so it is not clear who is meant."),
+        };
+        let choice = if slugs.is_empty() { &at } else { &places };
+        return Err(CliError::new(ExitCode::InvalidArgs, "which_mesh", message)
+            .hint(format!("Choose one with --mesh <slug>: {choice}."))
+            .field("joined", slugs)
+            .field("unreachable", lost));
     }
     match known.as_slice() {
         [only] => Ok(only.clone()),

@@ -8,7 +8,7 @@ use super::{
     ping, profile, stats, status, summary, visible, written,
 };
 use crate::context::Context;
-use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
+use crate::verb::{Effect, Ran, Shape, Verb, json_fields};
 
 /// Show who is in the mesh.
 #[derive(Args, Clone, Debug, Default)]
@@ -33,7 +33,7 @@ impl Verb for PeersArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        peers(cx, &self).map(done)
+        peers(cx, &self).map(Into::into)
     }
 }
 
@@ -134,7 +134,7 @@ impl Verb for SummaryArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        summary(cx, &self).map(done)
+        summary(cx, &self).map(Into::into)
     }
 }
 
@@ -164,7 +164,7 @@ impl Verb for VisibleArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        visible(cx, &self).map(done)
+        visible(cx, &self).map(Into::into)
     }
 }
 
@@ -205,7 +205,7 @@ impl Verb for ProfileArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        profile(cx, &self).map(done)
+        profile(cx, &self).map(Into::into)
     }
 }
 
@@ -235,7 +235,7 @@ impl Verb for StatsArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        stats(cx).map(done)
+        stats(cx).map(Into::into)
     }
 }
 
@@ -258,6 +258,6 @@ impl Verb for PingArgs {
     }
 
     fn run(self, cx: &Context) -> Ran {
-        ping(cx).map(done)
+        ping(cx).map(Into::into)
     }
 }
