@@ -82,6 +82,7 @@ codes! {
     Expired = "expired", Auth, 410, false, "This invite has expired.";
     TtlTooLong = "ttl_too_long", Auth, 401, false, "An attestation may live 24 hours at most.";
     Revoked = "revoked", Auth, 403, false, "This member was banned from the mesh, or the invite was revoked.";
+    MemberRemoved = "member_removed", Auth, 403, false, "This member was removed from the mesh, or has left it; a new invite lets it in again.";
     Unauthorized = "unauthorized", Auth, 401, false, "No such member in this mesh, or a credential is missing.";
     ParentMemberIdMismatch = "parent_member_id_mismatch", Auth, 401, false, "`parentMemberId` is not the member of that key.";
     MemberIdMismatch = "member_id_mismatch", Auth, 401, false, "`memberId` is not the member of that key.";

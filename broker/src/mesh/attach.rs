@@ -92,7 +92,9 @@ impl Mesh {
     fn admit_member(&self, hello: &VerifiedHello) -> Result<Member, ErrorCode> {
         let member = self.core.roster.member_by_key(&hello.member_key).ok_or(ErrorCode::Unauthorized)?;
         if member.revoked_at_ms.is_some() {
-            return Err(ErrorCode::Revoked);
+            // Older clients know one word for both, and stay away only when they hear it.
+            let told = member.removed_at_ms.is_some() && !says_nothing(hello);
+            return Err(if told { ErrorCode::MemberRemoved } else { ErrorCode::Revoked });
         }
         if !hello.member_id.is_empty() && hello.member_id != member.id.as_str() {
             let proven = hello.proven;

@@ -312,7 +312,12 @@ fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Refusal> {
     let of_another = |member: &Member| known.is_some_and(|known| known.member != member.id);
     if let Some(member) = roster.member_by_key(key).filter(|member| !of_another(member)) {
         if member.revoked_at_ms.is_some() {
-            return Err(unknown("that member was banned from this mesh"));
+            let banned = member.banned_at_ms().is_some();
+            return Err(unknown(if banned {
+                "that member was banned from this mesh"
+            } else {
+                "that member is in this mesh no more: it was removed, or has left"
+            }));
         }
         return Ok(Resolved::Member(member.id.clone(), *key));
     }

@@ -194,6 +194,10 @@ fn membership(entry: &MeshEntry) -> Option<Check> {
             let detail = format!("{slug}: you are banned: only an admin of the mesh can let you in again");
             Some(Check::failure("member", detail, format!("claudemesh unban {key}   (an admin, elsewhere)")))
         }
+        ErrorCode::MemberRemoved => {
+            let detail = format!("{slug}: you are no member any more: you were removed, or have left");
+            Some(Check::failure("member", detail, "claudemesh join <link>   (a new invite)"))
+        }
         ErrorCode::Unauthorized | ErrorCode::MeshNotFound => {
             let detail = format!("{slug}: the mesh or this member is not there any more");
             Some(Check::failure("member", detail, format!("claudemesh leave {slug} && claudemesh join <link>")))

@@ -142,7 +142,15 @@ async fn members_have_roles_are_removed_and_take_over_the_mesh() -> Result<()> {
     assert_eq!(team.ann.json(&["members", "--json"])?.as_array().map(Vec::len), Some(1));
     assert_eq!(team.ann.json(&["bans", "--json"])?, json!([]));
     let gone = team.bob.run(&["peers"])?;
-    assert!(!gone.status.success(), "{}", stdout(&gone));
+    // Removed is not banned: another word, and another way back.
+    assert_eq!(gone.status.code(), Some(7), "{}", stdout(&gone));
+    let told = stderr(&gone);
+    assert!(told.contains("you were removed") && told.contains("claudemesh join <link>"), "{told}");
+    assert!(!told.to_lowercase().contains("bann"), "{told}");
+    let gone: Value = serde_json::from_slice(&team.bob.run(&["send", "Ann", "hi", "--json"])?.stdout)?;
+    assert_eq!(gone["error"], "member_removed", "{gone}");
+    let examined = stdout(&team.bob.run(&["doctor"])?);
+    assert!(examined.contains("no member any more") && !examined.contains("banned"), "{examined}");
     // The owner changes, and the new one invites with its own key.
     let carl = program()?;
     let url = team.ann.json(&["invite", "--json"])?["url"].as_str().context("a link")?.to_owned();
