@@ -122,6 +122,7 @@ codes! {
     NoClock = "no_clock", NotFound, 404, false, "The mesh has no clock; `set_clock` starts one.";
     InvalidCron = "invalid_cron", BadRequest, 400, false, "The cron expression is malformed or never comes; the message says why.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
+    NameTaken = "name_taken", Conflict, 409, false, "Another living member of the mesh has that name.";
     Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";
     AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";
     // Enrolment

@@ -106,7 +106,7 @@ broker_suite! {
         for kind in ["ban", "kick", "disconnect", "unban"] {
             assert_eq!(admin.refused(json!({"type": kind, "target": &bob.pubkey()[..7]})).await?, "not_found", "{kind}");
         }
-        // A second Bob: the name means two, and neither is hit by guess.
+        // A second Bob, whose session is called so: the name means two, and neither is hit by guess.
         let mut namesake = broker.join(&mesh.member("bob")?).await?;
         for kind in ["ban", "kick", "disconnect"] {
             let frame = admin.ask(json!({"type": kind, "target": "bob"})).await?;
