@@ -76,7 +76,14 @@ impl Mesh {
             self.claim_parked_status(at, hash, &hello);
         }
         self.acknowledge(at, &member, known.as_ref(), reattached, &hello, req_id.as_deref());
-        if !ephemeral {
+        if ephemeral {
+            // Someone who works at a shell was here, too.
+            let now = self.core.clock.now_ms();
+            self.core.seen.insert(member.id.clone(), now);
+            if let Some(member) = self.core.roster.member_mut(&member.id) {
+                member.last_seen_at_ms = Some(now);
+            }
+        } else {
             self.remember(at);
         }
         self.step(ctx, None, |_, cx| {

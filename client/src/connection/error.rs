@@ -176,9 +176,11 @@ const UNBAN: &str = "Ask the owner of the mesh to unban you.";
 
 fn hint_for(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
-        ErrorCode::UnknownTarget | ErrorCode::PeerNotFound => "`claudemesh peers` lists who is there.",
+        ErrorCode::UnknownTarget | ErrorCode::PeerNotFound => {
+            "`claudemesh peers --all` lists the members and their sessions."
+        }
         ErrorCode::TopicNotFound => "`claudemesh topic list` lists the topics; `claudemesh topic create` makes one.",
-        ErrorCode::AmbiguousTarget => "`claudemesh peers` lists addresses and keys.",
+        ErrorCode::AmbiguousTarget => "`claudemesh peers --all` lists addresses and keys.",
         ErrorCode::Unauthorized => "The broker does not know this member; join again with a fresh invite.",
         ErrorCode::Revoked => UNBAN,
         ErrorCode::TimestampSkew => {
