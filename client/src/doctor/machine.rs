@@ -160,7 +160,11 @@ fn brokers(meshes: &[MeshEntry]) -> Vec<Check> {
         let way = crate::proxy::words(url);
         let place = format!("{} ({url}{way})", slugs.collect::<Vec<_>>().join(", "));
         let failed = |reason: &str| {
-            Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
+            let fix = format!(
+                "claudemesh up   (or ask who runs the broker; `curl -v {}/health` tells more)",
+                broker_http(url)
+            );
+            Check::failure("broker", format!("{place}: {reason}"), fix)
         };
         match answers.iter().find(|(answered, _)| answered == url) {
             Some((_, Ok((body, elapsed)))) => {
