@@ -98,6 +98,6 @@ mod tests {
         assert!(!told.contains("1900000000000") && told.contains("expires at 2030-03-1"), "{told}");
         let key = json!({"key": "deploy-production-eu-west", "size": 3});
         assert_eq!(payload_words(&key, &names), "key deploy-production-eu-west · size 3");
-        assert_eq!(payload_words(&json!({"scheduleId": "abc", "expired": true}), &names), "expired yes · schedule abc");
+        assert_eq!(payload_words(&json!({"scheduleId": "abc", "expired": true}), &names), "schedule abc · expired yes");
     }
 }
