@@ -48,6 +48,7 @@ impl ExitCode {
             ErrorCode::Forbidden
             | ErrorCode::BlockedByGrants
             | ErrorCode::Revoked
+            | ErrorCode::MemberRemoved
             | ErrorCode::ConsentDenied
             | ErrorCode::ConsentTimeout
             | ErrorCode::NoFileKey
@@ -82,6 +83,9 @@ impl From<ExitCode> for std::process::ExitCode {
 
 /// What to do about a text that is too long to be sent.
 pub const TOO_LARGE: &str = "Split it, or put it into a file that the others can read and send its path.";
+
+/// What to do when the mesh knows the member no more.
+pub const NEW_INVITE: &str = "A new invite lets you in again: `claudemesh join <link>`.";
 
 /// The failure of a command.
 ///
@@ -230,6 +234,7 @@ impl From<ErrorFrame> for CliError {
             Some(ErrorCode::MeshArchived) => {
                 error = error.hint("Its owner can bring it back with `claudemesh mesh restore`.");
             }
+            Some(ErrorCode::MemberRemoved) => error = error.hint(NEW_INVITE),
             Some(ErrorCode::MeshDeleted) => {
                 error = error.hint("`claudemesh leave <mesh>` takes it off this machine.");
             }

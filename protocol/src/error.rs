@@ -82,6 +82,7 @@ codes! {
     Expired = "expired", Auth, 410, false, "This invite has expired.";
     TtlTooLong = "ttl_too_long", Auth, 401, false, "An attestation may live 24 hours at most.";
     Revoked = "revoked", Auth, 403, false, "This member was banned from the mesh, or the invite was revoked.";
+    MemberRemoved = "member_removed", Auth, 403, false, "This member was removed from the mesh, or has left it; a new invite lets it in again.";
     Unauthorized = "unauthorized", Auth, 401, false, "No such member in this mesh, or a credential is missing.";
     ParentMemberIdMismatch = "parent_member_id_mismatch", Auth, 401, false, "`parentMemberId` is not the member of that key.";
     MemberIdMismatch = "member_id_mismatch", Auth, 401, false, "`memberId` is not the member of that key.";
@@ -126,6 +127,7 @@ codes! {
     HashMismatch = "hash_mismatch", BadRequest, 400, false, "The bytes do not have the hash that was named; nothing of them is kept.";
     InvalidRange = "invalid_range", BadRequest, 416, false, "The range is malformed, or the file has no such bytes.";
     AlreadyExists = "already_exists", Conflict, 409, false, "That name is taken.";
+    NameTaken = "name_taken", Conflict, 409, false, "Another living member of the mesh has that name.";
     Conflict = "conflict", Conflict, 409, false, "It changed meanwhile; see `current`.";
     NotShared = "not_shared", NotFound, 404, false, "The peer shares no folder.";
     PlainOnly = "plain_only", Conflict, 409, false, "The peer's client cannot open sealed requests.";

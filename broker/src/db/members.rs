@@ -8,16 +8,19 @@ use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::features::groups::Group;
 use claudemesh_protocol::features::members::{Grant, Grants};
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
+use claudemesh_protocol::name::folded;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::json;
 
+use super::distinct_names::{distinct, names_of_others, taken};
 use super::former_names::{Subject, insert_former};
 use super::schema::members;
 use crate::audit::{Audit, By};
 use crate::db::columns::{self, Json, Text, TextColumn};
 use crate::db::{DbError, MeshDb, convert};
 use crate::journal::{MeshStore, WriteError};
+use crate::refusal::Refusal;
 use crate::{tx_write, with_conn};
 
 /// What a member may do.
@@ -94,7 +97,7 @@ pub struct Member {
     /// ed25519 key, unique in the mesh.
     #[diesel(serialize_as = Text<PublicKey>, deserialize_as = Text<PublicKey>)]
     pub pubkey: PublicKey,
-    /// Name, not unique.
+    /// Name. No other living member of the mesh has it, but for members of before that rule.
     pub display_name: String,
     /// Role.
     #[diesel(serialize_as = Text<Role>, deserialize_as = Text<Role>)]
@@ -266,15 +269,15 @@ macro_rules! live {
 /// Edits a live member and returns it as it is then; `None` when the mesh has no such live member.
 ///
 /// # Errors
-/// Storage fails.
+/// `name_taken` when another living member has the new name; storage fails.
 pub async fn update(
     store: &MeshStore,
     member: &MemberId,
     patch: &MemberPatch,
     by: &By,
-) -> Result<Option<Member>, DbError> {
+) -> Result<Option<Member>, Refusal> {
     let (member, patch, by) = (member.clone(), patch.clone(), by.clone());
-    Ok(tx_write!(store, (member, patch, by), |conn, mesh| {
+    let done: Result<Option<Member>, WriteError<Refusal>> = tx_write!(store, (member, patch, by), |conn, mesh| {
         let changes = MemberChanges {
             display_name: patch.display_name.as_deref(),
             role_tag: patch.role_tag.as_ref().map(Option::as_deref),
@@ -284,6 +287,11 @@ pub async fn update(
         };
         let before = live!(mesh, member).select(members::display_name).first::<String>(conn).await.optional()?;
         let renamed = before.filter(|before| patch.display_name.as_ref().is_some_and(|name| name != before));
+        if let (Some(name), true) = (&patch.display_name, renamed.is_some())
+            && names_of_others!(conn, mesh, member).contains(&folded(name))
+        {
+            return Err(WriteError::Refused(taken(name)));
+        }
         // Diesel refuses an update that changes nothing.
         let changed = *patch != MemberPatch::default()
             && diesel::update(live!(mesh, member)).set(changes).execute(conn).await? == 1;
@@ -296,7 +304,8 @@ pub async fn update(
             payload["renamed"] = json!({"from": from, "to": patch.display_name});
         }
         Ok((found, Audit::when(changed, || by.entry("member_changed", payload))))
-    })?)
+    });
+    Ok(done?)
 }
 
 /// Bans a member; `false` when it is not there or banned already. The owner's row is never banned. The reason stands in the audit
@@ -317,11 +326,12 @@ pub async fn revoke(store: &MeshStore, member: &MemberId, reason: Option<String>
     })?)
 }
 
-/// Lifts a ban; `false` when there was none.
+/// Lifts a ban and answers the name that the member has then; `None` when there was none. A name that another member took
+/// meanwhile gets a number.
 ///
 /// # Errors
 /// Storage fails.
-pub async fn unrevoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<bool, DbError> {
+pub async fn unrevoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<Option<String>, DbError> {
     let (member, by) = (member.clone(), by.clone());
     Ok(tx_write!(store, (member, by), |conn, mesh| {
         let banned = members::table
@@ -329,8 +339,17 @@ pub async fn unrevoke(store: &MeshStore, member: &MemberId, by: &By) -> Result<b
             .filter(members::mesh_id.eq(mesh.as_str()))
             .filter(members::revoked_at_ms.is_not_null())
             .filter(members::removed_at_ms.is_null());
-        let changed = diesel::update(banned).set(members::revoked_at_ms.eq(None::<i64>)).execute(conn).await? == 1;
-        Ok((changed, Audit::when(changed, || by.entry("member_unbanned", json!({"member": member})))))
+        let name = banned.select(members::display_name).first::<String>(conn).await.optional()?;
+        let name = match name {
+            Some(name) => Some(distinct(&name, &names_of_others!(conn, mesh, member))),
+            None => None,
+        };
+        if let Some(name) = &name {
+            let change = (members::revoked_at_ms.eq(None::<i64>), members::display_name.eq(name));
+            diesel::update(banned).set(change).execute(conn).await?;
+        }
+        let changed = name.is_some();
+        Ok((name, Audit::when(changed, || by.entry("member_unbanned", json!({"member": member})))))
     })?)
 }
 
@@ -366,10 +385,19 @@ pub async fn rejoin(store: &MeshStore, member: &Member) -> Result<Rejoined, DbEr
             Some(known) => Member { role: Role::Owner, revoked_at_ms: None, removed_at_ms: None, ..known },
             None => member.clone(),
         };
+        // A name of before may have another member by now.
+        let is_new = before.as_ref().is_none_or(|before| before.revoked_at_ms.is_some());
+        let name = if is_new {
+            distinct(&now.display_name, &names_of_others!(conn, mesh, now.id))
+        } else {
+            now.display_name.clone()
+        };
+        let now = Member { display_name: name, ..now };
         if already_member {
             let row = members::table.find(now.id.as_str()).filter(members::mesh_id.eq(mesh.as_str()));
             let change = (
                 members::role.eq(Role::Owner.as_str()),
+                members::display_name.eq(&now.display_name),
                 members::revoked_at_ms.eq(None::<i64>),
                 members::removed_at_ms.eq(None::<i64>),
             );

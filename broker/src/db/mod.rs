@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod convert;
+pub(crate) mod distinct_names;
 pub mod erase;
 mod error;
 mod exclusive;

@@ -464,12 +464,12 @@ store_suite! {
             matches!(done, Err(DbError::Conflict(_)))
         });
         let patch = MemberPatch { role: Some(Role::Admin), ..MemberPatch::default() };
-        check!("members::update", members::update(&there, &bob.id, &patch, &by), |found: Result<Option<_>, DbError>| {
+        check!("members::update", members::update(&there, &bob.id, &patch, &by), |found: Result<Option<_>, Refusal>| {
             found.unwrap().is_none()
         });
         check!("members::revoke", members::revoke(&there, &bob.id, None, &by), |done: Result<bool, DbError>| !done.unwrap());
-        check!("members::unrevoke", members::unrevoke(&there, &banned.id, &by), |done: Result<bool, DbError>| {
-            !done.unwrap()
+        check!("members::unrevoke", members::unrevoke(&there, &banned.id, &by), |done: Result<Option<String>, DbError>| {
+            done.unwrap().is_none()
         });
         let grants = BTreeMap::from([(stranger.pubkey, Some(vec![]))]);
         check!(

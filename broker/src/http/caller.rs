@@ -44,7 +44,8 @@ impl Caller {
             members::by_key(&storage, &signed.key).await?.ok_or(ErrorCode::Unauthorized)?
         };
         if member.revoked_at_ms.is_some() {
-            return Err(ErrorCode::Revoked.into());
+            let banned = member.banned_at_ms().is_some();
+            return Err(if banned { ErrorCode::Revoked } else { ErrorCode::MemberRemoved }.into());
         }
         let caller = Self { rights: rights::load(&storage).await?, mesh, member, signed };
         if let Needs::Capability(needed) = needs {

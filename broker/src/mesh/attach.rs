@@ -79,7 +79,14 @@ impl Mesh {
             self.claim_parked_status(at, hash, &hello);
         }
         self.acknowledge(at, &member, known.as_ref(), reattached, &hello, req_id.as_deref());
-        if !ephemeral {
+        if ephemeral {
+            // Someone who works at a shell was here, too.
+            let now = self.core.clock.now_ms();
+            self.core.seen.insert(member.id.clone(), now);
+            if let Some(member) = self.core.roster.member_mut(&member.id) {
+                member.last_seen_at_ms = Some(now);
+            }
+        } else {
             self.remember(at);
         }
         self.step(ctx, None, |_, cx| {
@@ -95,7 +102,9 @@ impl Mesh {
     fn admit_member(&self, hello: &VerifiedHello) -> Result<Member, ErrorCode> {
         let member = self.core.roster.member_by_key(&hello.member_key).ok_or(ErrorCode::Unauthorized)?;
         if member.revoked_at_ms.is_some() {
-            return Err(ErrorCode::Revoked);
+            // Older clients know one word for both, and stay away only when they hear it.
+            let told = member.removed_at_ms.is_some() && !says_nothing(hello);
+            return Err(if told { ErrorCode::MemberRemoved } else { ErrorCode::Revoked });
         }
         if !hello.member_id.is_empty() && hello.member_id != member.id.as_str() {
             let proven = hello.proven;

@@ -1,6 +1,6 @@
 //! What a feature may use while it handles one step: who asks, the roster, pushing, time, storage.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub struct Core {
     pub work: Vec<Work>,
     /// Peers whose presence must be stored.
     pub dirty: HashSet<PublicKey>,
+    /// Members that came with a one-shot verb since the last batch, and when (Unix ms): they leave no session behind.
+    pub seen: HashMap<MemberId, i64>,
     /// Something for the journal is pending: arm the flush timer.
     pub flush_wanted: FlushWanted,
     /// Times that features want to be woken at.
@@ -129,6 +131,7 @@ impl Core {
             events: VecDeque::new(),
             work: Vec::new(),
             dirty: HashSet::new(),
+            seen: HashMap::new(),
             flush_wanted: FlushWanted::No,
             timers: Timers::default(),
             expected_window: BATCH_WINDOW,

@@ -67,7 +67,7 @@ pub fn forget(core: &mut Core) {
 /// Adds the sessions whose record changed to a batch of the journal.
 pub(super) fn collect(core: &mut Core, batch: &mut Batch) {
     let part = batch.part::<SessionsPart>();
-    let mut seen: HashMap<MemberId, i64> = HashMap::new();
+    let mut seen: HashMap<MemberId, i64> = std::mem::take(&mut core.seen);
     for key in std::mem::take(&mut core.dirty) {
         if let Some(record) = session_record(core, &key) {
             let last = seen.entry(record.member_id.clone()).or_default();

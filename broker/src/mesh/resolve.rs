@@ -166,6 +166,9 @@ pub fn resolve_name(roster: &Roster, text: &str, caller: Option<PeerHandle>) -> 
     }
     if found.is_empty() {
         found = formerly(roster, &name);
+        if found.len() > 1 {
+            return Err(formerly_of_several(roster, text, &found));
+        }
     }
     match found.len() {
         1 => Ok(found.remove(0)),
@@ -190,6 +193,11 @@ fn add_covered(roster: &Roster, found: &mut Vec<Resolved>, session: Resolved) {
 
 fn is_prefix(text: &str) -> bool {
     text.len() >= MIN_KEY_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether a living member other than this one has the name.
+pub fn is_taken(roster: &Roster, name: &str, by_other_than: &MemberId) -> bool {
+    members_called(roster, &folded(name)).iter().any(|(id, _)| id != by_other_than)
 }
 
 fn members_called(roster: &Roster, name: &str) -> Vec<(MemberId, PublicKey)> {
@@ -272,7 +280,8 @@ fn sessions_called(roster: &Roster, name: &str, of: Option<&MemberId>, caller: O
     found
 }
 
-/// Who had a name until a renaming not long ago. The last one to give it up is meant.
+/// Who had a name until a renaming not long ago: members, else sessions, of which the last one of each member is meant. A name that
+/// several had means none of them.
 fn formerly(roster: &Roster, name: &str) -> Vec<Resolved> {
     let meaning = |row: &FormerName| match &row.subject {
         Subject::Member(id) if is_live(roster, id) => {
@@ -284,10 +293,15 @@ fn formerly(roster: &Roster, name: &str) -> Vec<Resolved> {
         }
         Subject::Member(_) => None,
     };
-    let mut found: Vec<Resolved> = roster.former.of_name(name).filter_map(meaning).collect();
+    let (members, sessions): (Vec<Resolved>, Vec<Resolved>) =
+        roster.former.of_name(name).filter_map(meaning).partition(|one| matches!(one, Resolved::Member(..)));
     // A session that carried its member's name is reached through the member.
-    found.sort_by_key(|one| !matches!(one, Resolved::Member(..)));
-    found.truncate(1);
+    let mut found: Vec<Resolved> = Vec::new();
+    for one in if members.is_empty() { sessions } else { members } {
+        if !found.iter().any(|known| known.member(roster) == one.member(roster)) {
+            found.push(one);
+        }
+    }
     found
 }
 
@@ -312,7 +326,12 @@ fn resolve_key(roster: &Roster, key: &PublicKey) -> Result<Resolved, Refusal> {
     let of_another = |member: &Member| known.is_some_and(|known| known.member != member.id);
     if let Some(member) = roster.member_by_key(key).filter(|member| !of_another(member)) {
         if member.revoked_at_ms.is_some() {
-            return Err(unknown("that member was banned from this mesh"));
+            let banned = member.banned_at_ms().is_some();
+            return Err(unknown(if banned {
+                "that member was banned from this mesh"
+            } else {
+                "that member is in this mesh no more: it was removed, or has left"
+            }));
         }
         return Ok(Resolved::Member(member.id.clone(), *key));
     }
@@ -340,6 +359,15 @@ fn ambiguous(roster: &Roster, text: &str, found: &[Resolved]) -> Refusal {
     let candidates = found.iter().take(MAX_CANDIDATES).map(|one| one.candidate(roster)).collect();
     let message = format!("`{}` may mean {} recipients; use an address or a key of them", printable(text), found.len());
     Refusal { candidates, ..Refusal::new(ErrorCode::AmbiguousTarget, message) }
+}
+
+fn formerly_of_several(roster: &Roster, text: &str, found: &[Resolved]) -> Refusal {
+    let message = format!(
+        "no one is called `{}` now, and {} had that name not long ago; use a name of today",
+        printable(text),
+        found.len()
+    );
+    Refusal { message, ..ambiguous(roster, text, found) }
 }
 
 fn printable(text: &str) -> String {
@@ -516,7 +544,11 @@ impl<'a> Route<'a> {
         if self.routed.is_empty() && self.blocked == blocked {
             return Err(unknown(&match excluded {
                 true => format!("no one else is in {what}: you are left out, and the others get the message directly"),
-                false => format!("no one else is in {what}"),
+                false if what.starts_with('@') => format!("no one else is in {what}"),
+                // Members who are away are in the mesh, and this target does not mean them.
+                false => {
+                    format!("no one else is connected to {what}; a group or a topic also reaches those who are away")
+                }
             }));
         }
         Ok(())

@@ -53,7 +53,7 @@ impl Mesh {
         let mono = self.core.clock.mono_ms();
         self.expire_leases(mono, ctx);
         self.step(ctx, None, |_, cx| {
-            if !cx.core.dirty.is_empty() {
+            if !cx.core.dirty.is_empty() || !cx.core.seen.is_empty() {
                 cx.flush(FlushWanted::Soon);
             }
             if cx.core.members_stale {

@@ -343,7 +343,11 @@ impl PeerSession {
         let code = refusal.code;
         METRICS.connections_rejected.with_label_values(&[code.as_str()]).inc();
         ctx.text(ServerMessage::from(refusal.into_frame(None)).write(None));
-        let reason = if code == ErrorCode::Revoked { CloseReason::Banned } else { CloseReason::Refused(code.as_str()) };
+        let reason = match code {
+            ErrorCode::Revoked => CloseReason::Banned,
+            ErrorCode::MemberRemoved => CloseReason::Removed,
+            _ => CloseReason::Refused(code.as_str()),
+        };
         self.end(reason, ctx);
     }
 

@@ -67,6 +67,32 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_member_that_was_removed_is_not_told_that_it_is_banned(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let mut owner = broker.connect(&mesh.creator.session("owner")).await?;
+        let bob = mesh.member("bob")?;
+        let mut removed = broker.join(&bob).await?;
+        owner.call(json!({"type": "remove_member", "member": "bob"}), "member_changed").await?;
+        let closed = removed.closed().await?;
+        assert_eq!((closed.code, closed.reason.as_str()), (4002, "removed"));
+        // Older clients know one word only, at which they stay away.
+        let older = json!({"capabilities": null, "protocolVersion": null});
+        for (described, code) in [(json!({}), "member_removed"), (older, "revoked")] {
+            let mut again = TestPeer::connect(&broker.url()).await?;
+            again.send(&bob.session("again").hello_at(broker.now_ms(), described)).await?;
+            assert_eq!(again.expect("error").await?["code"], code);
+            assert_eq!(again.closed().await?.code, 4002);
+        }
+        let members = format!("/mesh/{}/members", mesh.id);
+        let answer = enrol::get(&broker.base(), &members, Some(&bob.key))?;
+        assert_eq!((answer.status, answer.code()), (403, "member_removed"), "{answer:?}");
+        // A key says so as well.
+        let refused = owner.ask(json!({"type": "send", "targetSpec": bob.pubkey(), "ciphertext": "eA==", "nonce": "bg=="})).await?;
+        assert!(refused["message"].as_str().is_some_and(|text| text.contains("it was removed")), "{refused}");
+        Ok(())
+    }
+
     async fn the_owner_cannot_be_banned_and_a_short_prefix_hits_nobody(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
@@ -80,7 +106,7 @@ broker_suite! {
         for kind in ["ban", "kick", "disconnect", "unban"] {
             assert_eq!(admin.refused(json!({"type": kind, "target": &bob.pubkey()[..7]})).await?, "not_found", "{kind}");
         }
-        // A second Bob: the name means two, and neither is hit by guess.
+        // A second Bob, whose session is called so: the name means two, and neither is hit by guess.
         let mut namesake = broker.join(&mesh.member("bob")?).await?;
         for kind in ["ban", "kick", "disconnect"] {
             let frame = admin.ask(json!({"type": kind, "target": "bob"})).await?;

@@ -38,6 +38,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Cli, ExitCode> {
     let argv = in_flags(argv);
     let words = words_of_verb(&argv);
     let see = format!("See `{words} --help`.");
+    let argv_of_fault = argv.clone();
     let argv = crate::launch::argv::separate(argv);
     let parsed = super::command().try_get_matches_from(&argv);
     parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| match error.kind() {
@@ -82,7 +83,17 @@ pub fn parse(argv: Vec<OsString>) -> Result<Cli, ExitCode> {
                 (details, None) => format!("{message} {}", details.join(" ")),
             };
             let failure = CliError::invalid_args(crate::error::sentence(&message));
-            let failure = failure.hint(hint.unwrap_or(see));
+            let choices = match error.kind() {
+                ErrorKind::InvalidSubcommand if words != "claudemesh" => choices(&argv_of_fault),
+                _ => None,
+            };
+            let hint = match (hint, choices) {
+                // A usage line says `<COMMAND>` and not which there are.
+                (Some(tip), Some(choices)) if !tip.starts_with("Usage: ") => format!("{tip} {choices}"),
+                (_, Some(choices)) => choices,
+                (hint, None) => hint.unwrap_or(see),
+            };
+            let failure = failure.hint(hint);
             let format = if wants_json { Format::Json(vec![]) } else { Format::Human };
             Output::new(&Env::of_process(), format, false).fail(&failure);
             ExitCode::InvalidArgs
@@ -108,6 +119,21 @@ fn in_flags(argv: Vec<OsString>) -> Vec<OsString> {
         Some("version") if rest.len() == 1 => [program, vec!["--version".into()]].concat(),
         _ => [program, rest].concat(),
     }
+}
+
+/// What may follow the words of a command that is one of a group, as in `claudemesh rename: member, session`.
+fn choices(argv: &[OsString]) -> Option<String> {
+    let mut tree = super::command();
+    tree.build();
+    let words = words_of_verb(argv);
+    let group = words.split(' ').skip(1).try_fold(&tree, |at, word| at.find_subcommand(word))?;
+    let names: Vec<&str> = group
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set())
+        .map(clap::Command::get_name)
+        .filter(|name| *name != "help")
+        .collect();
+    (!names.is_empty()).then(|| format!("`{words}` is followed by one of: {}.", names.join(", ")))
 }
 
 /// The words of the command that a command line means, as in `claudemesh group join`; what follows them is left out.
@@ -138,6 +164,17 @@ mod tests {
         assert_eq!(in_flags(words("c help group join")), words("c group join --help"));
         assert_eq!(in_flags(words("c version")), words("c --version"));
         assert!(rewritten("c send help me") && rewritten("c version --json") && in_flags(vec![]).is_empty());
+    }
+
+    #[test]
+    fn the_words_that_may_follow_are_listed() {
+        let listed = |line: &str| choices(&words(line)).unwrap_or_default();
+        assert_eq!(listed("c rename Bob"), "`claudemesh rename` is followed by one of: member, session.");
+        for word in ["get", "set", "unset", "path"] {
+            assert!(listed("c config list").contains(word), "{word}");
+        }
+        assert!(listed("c mesh nope").contains("rejoin") && listed("c skill show").contains("share"));
+        assert_eq!(choices(&words("c send Bob hi")), None);
     }
 
     #[test]

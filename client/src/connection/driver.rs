@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::error::{CLOSE_BANNED, CLOSE_KICKED};
+use super::error::{CLOSE_BANNED, CLOSE_KICKED, REASON_REMOVED};
 use super::events::Publisher;
 use super::mail::{Mail, MailItem};
 use super::open;
@@ -283,10 +283,11 @@ impl Driver {
                         link.send(Message::text(hello)).await.map_err(lost)?;
                         continue;
                     }
-                    if known == Some(ErrorCode::Revoked) {
-                        return Err(End::Terminal(Closed::Banned));
-                    }
-                    return Err(lost(frame.into()));
+                    return Err(match known {
+                        Some(ErrorCode::Revoked) => End::Terminal(Closed::Banned),
+                        Some(ErrorCode::MemberRemoved) => End::Terminal(Closed::Removed),
+                        _ => lost(frame.into()),
+                    });
                 }
                 _ => {}
             }
@@ -489,6 +490,7 @@ impl LinkEnd {
         let reason = match self {
             Self::Closed(Some(frame)) => match u16::from(frame.code) {
                 CLOSE_KICKED => return End::Terminal(Closed::Kicked),
+                CLOSE_BANNED if frame.reason.as_str() == REASON_REMOVED => return End::Terminal(Closed::Removed),
                 CLOSE_BANNED => return End::Terminal(Closed::Banned),
                 code => format!("closed by the broker ({code} {})", frame.reason.as_str()),
             },

@@ -7,12 +7,14 @@ use claudemesh_protocol::crypto::keys::KeyError;
 use claudemesh_protocol::error::{ErrorCode, ErrorFrame};
 use claudemesh_protocol::features::messaging::Candidate;
 
-use crate::error::{CliError, ExitCode};
+use crate::error::{CliError, ExitCode, NEW_INVITE};
 
 /// Close code of a broker: kicked, come back when a human starts the client again.
 pub(super) const CLOSE_KICKED: u16 = 4001;
-/// Close code of a broker: banned.
+/// Close code of a broker: banned, or no member any more; the reason tells which.
 pub(super) const CLOSE_BANNED: u16 = 4002;
+/// The reason of [`CLOSE_BANNED`] for one that may join again.
+pub(super) const REASON_REMOVED: &str = "removed";
 
 /// Why a connection ended for good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,9 @@ pub enum Closed {
     /// The member is banned.
     #[error("banned from the mesh")]
     Banned,
+    /// The member was removed, or has left.
+    #[error("you are no member of this mesh any more: you were removed, or have left")]
+    Removed,
     /// [`super::Connection::close`] was called.
     #[error("closed")]
     ByUs,
@@ -144,9 +149,12 @@ impl From<ConnectionError> for CliError {
                 }
             }
             ConnectionError::Closed(Closed::Failed(error)) => Self::from(*error),
-            ConnectionError::Closed(closed @ (Closed::Kicked | Closed::Banned)) => {
-                let code = if closed == Closed::Kicked { "kicked" } else { "revoked" };
-                Self::new(ExitCode::PermissionDenied, code, message)
+            ConnectionError::Closed(Closed::Kicked) => Self::new(ExitCode::PermissionDenied, "kicked", message),
+            ConnectionError::Closed(Closed::Banned) => {
+                Self::new(ExitCode::PermissionDenied, ErrorCode::Revoked.as_str(), message).hint(UNBAN)
+            }
+            ConnectionError::Closed(Closed::Removed) => {
+                Self::new(ExitCode::PermissionDenied, ErrorCode::MemberRemoved.as_str(), message).hint(NEW_INVITE)
             }
             ConnectionError::Unreachable { .. } => {
                 Self::network(message).hint("Check that the broker runs; `claudemesh doctor` shows which part fails.")
@@ -163,13 +171,18 @@ impl From<ConnectionError> for CliError {
     }
 }
 
+/// What a banned member can do.
+const UNBAN: &str = "Ask the owner of the mesh to unban you.";
+
 fn hint_for(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
-        ErrorCode::UnknownTarget | ErrorCode::PeerNotFound => "`claudemesh peers` lists who is there.",
+        ErrorCode::UnknownTarget | ErrorCode::PeerNotFound => {
+            "`claudemesh peers --all` lists the members and their sessions."
+        }
         ErrorCode::TopicNotFound => "`claudemesh topic list` lists the topics; `claudemesh topic create` makes one.",
-        ErrorCode::AmbiguousTarget => "`claudemesh peers` lists addresses and keys.",
+        ErrorCode::AmbiguousTarget => "`claudemesh peers --all` lists addresses and keys.",
         ErrorCode::Unauthorized => "The broker does not know this member; join again with a fresh invite.",
-        ErrorCode::Revoked => "Ask the owner of the mesh to unban you.",
+        ErrorCode::Revoked => UNBAN,
         ErrorCode::TimestampSkew => {
             "One of the two clocks is wrong: let this machine set its clock by the network, or tell the operator of the broker."
         }

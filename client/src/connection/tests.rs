@@ -69,8 +69,8 @@ impl FakeSocket {
         self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
-    async fn close(mut self, code: u16) {
-        self.0.close(Some(CloseFrame { code: code.into(), reason: "test".into() })).await.unwrap();
+    async fn close(mut self, code: u16, reason: &'static str) {
+        self.0.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await.unwrap();
     }
 }
 
@@ -210,13 +210,19 @@ async fn requests_in_flight_learn_that_the_socket_is_gone() {
 }
 
 #[tokio::test]
-async fn kicked_and_banned_clients_stay_away() {
-    for (code, closed) in [(4001, Closed::Kicked), (4002, Closed::Banned)] {
+async fn clients_that_were_sent_away_stay_away() {
+    let ends = [
+        (4001, "kicked", Closed::Kicked),
+        (4002, "banned", Closed::Banned),
+        (4002, "an older word", Closed::Banned),
+        (4002, "removed", Closed::Removed),
+    ];
+    for (code, told, closed) in ends {
         let broker = FakeBroker::start().await;
         let connection = Connection::start(identity(&broker.url()), None);
         let (socket, _) = broker.greet().await;
         connection.ready(PATIENCE).await.unwrap();
-        socket.close(code).await;
+        socket.close(code, told).await;
         let mut state = connection.watch();
         let last = state.wait_for(|state| matches!(state, State::Closed(_))).await.unwrap().clone();
         let State::Closed(reason) = last else { unreachable!() };

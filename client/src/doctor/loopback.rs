@@ -11,7 +11,7 @@ use super::{Check, Rows};
 use crate::config::MeshEntry;
 use crate::context::Context;
 use crate::context::connect;
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::session::routes::{CHANNEL, HOOK, MONITOR, NOTICE, PULL, QUESTION, REWAKE, STOP};
 
 #[cfg(unix)]
@@ -28,6 +28,8 @@ pub(super) use sessions::sessions;
 const NAME: &str = "loopback";
 /// How long one route may take.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// What to do about a broker that is not there.
+const START_THE_BROKER: &str = "claudemesh up   (or ask the person who runs the broker to start it)";
 /// Pause between two looks at a receipt.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// What the model would read, should a real one ever see it.
@@ -107,8 +109,27 @@ fn row(entry: &MeshEntry, route: &str, result: RouteResult) -> Check {
         _ => "stored → received → handed over → seen",
     };
     match result {
-        Ok(time) => Check::ok(NAME, format!("{}: {route}: {way}, {} ms", entry.slug, time.as_millis())),
-        Err(stop) => Check::failure(NAME, format!("{}: {route}: {}", entry.slug, stop.at), stop.fix),
+        Ok(time) => {
+            Check::ok(NAME, format!("{}: {route}: {way}, {} ms ({})", entry.slug, time.as_millis(), meaning(route)))
+        }
+        Err(stop) => {
+            Check::failure(NAME, format!("{}: {route}: {} ({})", entry.slug, stop.at, meaning(route)), stop.fix)
+        }
+    }
+}
+
+/// What a route does, for people who have not read docs/claude-code.md.
+fn meaning(route: &str) -> &'static str {
+    match route {
+        CHANNEL => "Claude Code is told at once",
+        NOTICE => "Claude Code is told that something waits",
+        PULL => "the session reads its messages itself",
+        STOP => "messages are given when a turn ends",
+        QUESTION => "a question is put before the session",
+        HOOK => "messages are given with the next prompt",
+        REWAKE => "a waiting program wakes an idle session",
+        MONITOR => "a monitor of the plug-in reports messages",
+        _ => "messages are written to the inbox socket of Claude Code",
     }
 }
 
@@ -126,7 +147,12 @@ impl RouteFailure {
 
 impl From<CliError> for RouteFailure {
     fn from(error: CliError) -> Self {
-        let fix = error.hint.clone().unwrap_or_else(|| "claudemesh status".into());
+        // The usual advice leads to the doctor, which is here already.
+        let fix = match &error.hint {
+            Some(hint) if !hint.contains("claudemesh doctor") => hint.clone(),
+            _ if error.exit == ExitCode::Network => START_THE_BROKER.to_owned(),
+            _ => "claudemesh status".into(),
+        };
         Self::new(error.message, fix)
     }
 }
@@ -134,5 +160,20 @@ impl From<CliError> for RouteFailure {
 impl From<std::io::Error> for RouteFailure {
     fn from(error: std::io::Error) -> Self {
         Self::new(format!("a process of ours cannot be run: {error}"), "claudemesh --version")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_doctor_does_not_send_people_to_the_doctor() {
+        let unreachable = CliError::network("The broker cannot be reached.")
+            .hint("Check that the broker runs; `claudemesh doctor` shows which part fails.");
+        assert_eq!(RouteFailure::from(unreachable).fix, START_THE_BROKER);
+        assert_eq!(RouteFailure::from(CliError::network("No answer.")).fix, START_THE_BROKER);
+        let own = CliError::network("x").hint("Correct the variable.");
+        assert_eq!(RouteFailure::from(own).fix, "Correct the variable.");
     }
 }

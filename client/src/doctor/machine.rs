@@ -153,7 +153,11 @@ fn brokers(meshes: &[MeshEntry], rows: &mut Rows<'_>) -> Vec<String> {
         let way = crate::proxy::words(url);
         let place = format!("{} ({url}{way})", slugs.collect::<Vec<_>>().join(", "));
         let failed = |reason: &str| {
-            Check::failure("broker", format!("{place}: {reason}"), format!("curl -v {}/health", broker_http(url)))
+            let fix = format!(
+                "claudemesh up   (or ask who runs the broker; `curl -v {}/health` tells more)",
+                broker_http(url)
+            );
+            Check::failure("broker", format!("{place}: {reason}"), fix)
         };
         match answer {
             Some(Ok((body, elapsed))) => {
@@ -196,6 +200,10 @@ fn membership(entry: &MeshEntry) -> Option<Check> {
             let key: String = entry.pubkey.chars().take(16).collect();
             let detail = format!("{slug}: you are banned: only an admin of the mesh can let you in again");
             Some(Check::failure("member", detail, format!("claudemesh unban {key}   (an admin, elsewhere)")))
+        }
+        ErrorCode::MemberRemoved => {
+            let detail = format!("{slug}: you are no member any more: you were removed, or have left");
+            Some(Check::failure("member", detail, "claudemesh join <link>   (a new invite)"))
         }
         ErrorCode::Unauthorized | ErrorCode::MeshNotFound => {
             let detail = format!("{slug}: the mesh or this member is not there any more");

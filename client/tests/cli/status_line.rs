@@ -16,7 +16,7 @@ fn the_row_says_where_and_with_whom() {
     assert_eq!(row(&home), "◇ claudemesh: no mesh joined\n");
     assert!(!home.path(".claudemesh").exists(), "looking leaves nothing behind");
     home.join(&[("team", "ws://127.0.0.1:1/ws"), ("other", "ws://127.0.0.1:1/ws")]);
-    assert_eq!(row(&home), "◇ team +1 · idle\n");
+    assert_eq!(row(&home), "◇ team +1 · no session looks\n");
     let store = ConfigStore::at(home.path(".claudemesh"));
     cache::record(&store, "other", (3, 5), "Ann", Tally { unread: 2, held: 1, questions: 0 }).unwrap();
     assert_eq!(row(&home), "◇ other +1 · 3/5 online · 2 unread · 1 held · Ann\n", "the mesh that was looked at last");
@@ -24,7 +24,7 @@ fn the_row_says_where_and_with_whom() {
     home.write("session/session.json", r#"{"version":1,"meshSlug":"team","displayName":"Bob"}"#);
     let folder = home.path("session");
     let variables = [("CLAUDEMESH_SESSION_DIR", folder.to_str().unwrap())];
-    assert_eq!(home.run_with(&["status-line"], &variables).exits(0).stdout, "◇ team · idle · Bob\n");
+    assert_eq!(home.run_with(&["status-line"], &variables).exits(0).stdout, "◇ team · no session looks · Bob\n");
     home.write(".claudemesh/config.json", "{");
     assert!(row(&home).contains("claudemesh doctor"));
 }

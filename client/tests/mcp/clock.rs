@@ -21,7 +21,7 @@ async fn the_shell_sets_pauses_and_stops_the_clock() -> Result<()> {
     let set = team.ann.run(&["clock", "set", "1.5", "--at", "2030-01-01T09:00:00Z"])?;
     assert_eq!(
         stdout(&set),
-        "✓ clock set: running, x1.5, simulated time 2030-01-01T09:00:00.000Z, tick 0\n",
+        "✓ clock set: running, x1.5, simulated time 2030-01-01T09:00:00.000Z, tick 0; it stands still while no session is here\n",
         "{}",
         stderr(&set)
     );

@@ -66,7 +66,8 @@ async fn the_log_is_listed_verified_and_exported() -> Result<()> {
     let newest = all[0]["id"].as_i64().context("a place")?;
     let before = team.ann.json(&["audit", "list", "--before", &newest.to_string(), "--limit", "1", "--json"])?;
     assert_eq!((before.as_array().map(Vec::len), &before[0]["id"]), (Some(1), &json!(newest - 1)));
-    assert!(stdout(&team.ann.run(&["audit", "list"])?).contains("  topic_created  Bob  {"));
+    let read = stdout(&team.ann.run(&["audit", "list"])?);
+    assert!(read.contains("  topic_created  Bob  ") && !read.contains('{'), "{read}");
     // Why someone was banned is kept where owner and admins read it.
     assert_eq!(team.ann.run(&["ban", "Bob", "--reason", &"x".repeat(501)])?.status.code(), Some(3));
     team.ann.json(&["ban", "Bob", "--reason", " left the company ", "--json"])?;

@@ -145,7 +145,15 @@ async fn members_have_roles_are_removed_and_take_over_the_mesh() -> Result<()> {
     assert_eq!(team.ann.json(&["members", "--json"])?.as_array().map(Vec::len), Some(1));
     assert_eq!(team.ann.json(&["bans", "--json"])?, json!([]));
     let gone = team.bob.run(&["peers"])?;
-    assert!(!gone.status.success(), "{}", stdout(&gone));
+    // Removed is not banned: another word, and another way back.
+    assert_eq!(gone.status.code(), Some(7), "{}", stdout(&gone));
+    let told = stderr(&gone);
+    assert!(told.contains("you were removed") && told.contains("claudemesh join <link>"), "{told}");
+    assert!(!told.to_lowercase().contains("bann"), "{told}");
+    let gone: Value = serde_json::from_slice(&team.bob.run(&["send", "Ann", "hi", "--json"])?.stdout)?;
+    assert_eq!(gone["error"], "member_removed", "{gone}");
+    let examined = stdout(&team.bob.run(&["doctor"])?);
+    assert!(examined.contains("no member any more") && !examined.contains("banned"), "{examined}");
     // The owner changes, and the new one invites with its own key.
     let carl = program()?;
     let url = team.ann.json(&["invite", "--json"])?["url"].as_str().context("a link")?.to_owned();
@@ -243,5 +251,63 @@ async fn a_message_to_a_session_that_has_ended_names_the_member_that_can_be_reac
     let got = texts(&inbox);
     assert_eq!(got.last(), Some(&"for Bob"), "{got:?}");
     assert!(!["for the session", "again", "from a tool"].iter().any(|text| got.contains(text)), "{got:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_told_and_given_to_no_second_member() -> Result<()> {
+    let team = Team::start().await?;
+    let url = team.ann.json(&["invite", "--uses", "5", "--json"])?["url"].as_str().context("a link")?.to_owned();
+    let other = program()?;
+    let joined = other.run(&["join", &url, "--name", "ann"])?;
+    let told = stdout(&joined);
+    assert!(joined.status.success(), "joining never fails for a name: {}", stderr(&joined));
+    assert!(told.contains("another member is called ann, so you are ann-2"), "{told}");
+    assert_eq!(other.json(&["whoami", "--json"])?[0]["name"], "ann-2");
+    // The name means one member, so a message finds her.
+    assert_eq!(team.bob.json(&["send", "Ann", "hi", "--json"])?["name"], "Ann");
+    let refused = other.run(&["rename", "member", "Bob"])?;
+    assert_eq!(refused.status.code(), Some(6), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("nother member of this mesh is called `Bob`"), "{}", stderr(&refused));
+    let refused: Value = serde_json::from_slice(&other.run(&["rename", "member", "BOB", "--json"])?.stdout)?;
+    assert_eq!(refused["error"], "name_taken", "{refused}");
+    // A second attempt with another name says how to get it.
+    let again = stdout(&other.run(&["join", &url, "--name", "Carl"])?);
+    assert!(again.contains("as ann-2, not as Carl: `claudemesh rename member Carl`"), "{again}");
+    other.json(&["rename", "member", "Carl", "--json"])?;
+    let listed = stdout(&other.run(&["members"])?);
+    assert!(listed.contains("formerly ann-2") && !listed.contains("a day ago"), "{listed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_recipient_is_looked_for_in_the_other_meshes() -> Result<()> {
+    let team = Team::start().await?;
+    let broker = team.broker.url();
+    team.ann.json(&["create", "kitchen", "--broker", &broker, "--name", "Ann", "--json"])?;
+    team.ann.json(&["use", "kitchen", "--json"])?;
+    let refused = team.ann.run(&["send", "Bob", "hi"])?;
+    let told = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(5), "{told}");
+    assert!(told.contains("Only kitchen was searched; team knows Bob: add --mesh team."), "{told}");
+    let refused = team.ann.run(&["send", "Nobody,Bob", "hi"])?;
+    assert!(stderr(&refused).contains("team knows Bob"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("claudemesh peers --all"), "{}", stderr(&refused));
+    // With one mesh the advice is the list that has shells as well.
+    let refused = stderr(&team.bob.run(&["send", "Nobody", "hi"])?);
+    assert!(refused.contains("`claudemesh peers --all`"), "{refused}");
+    // Everyone means those who are connected: that no one is, is not that no one is in the mesh.
+    let alone = stderr(&team.bob.run(&["send", "*", "hi"])?);
+    assert!(alone.contains("No one else is connected to the mesh"), "{alone}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn someone_at_a_shell_was_seen() -> Result<()> {
+    let team = Team::start().await?;
+    team.bob.json(&["peers", "--json"])?;
+    let listed = team.ann.json(&["members", "--json"])?;
+    let bob = listed.as_array().into_iter().flatten().find(|row| row["name"] == "Bob").context("Bob is a member")?;
+    assert!(bob["lastSeenAt"].is_string(), "{bob}");
     Ok(())
 }

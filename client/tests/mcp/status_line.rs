@@ -12,7 +12,7 @@ async fn the_row_shows_who_is_there_when_somebody_looks() -> Result<()> {
     // No one has looked yet: nothing is written.
     let unseen = session(&team.bob, "11111111-0000-4000-8000-000000000002", "Bob").await?;
     let row = |()| team.ann.run(&["status-line"]).map(|output| stdout(&output));
-    assert_eq!(row(())?, "◇ team · idle\n");
+    assert_eq!(row(())?, "◇ team · no session looks\n");
     let _watched = session(&team.ann, "11111111-0000-4000-8000-000000000001", "Ann").await?;
     let deadline = Instant::now() + Duration::from_secs(20);
     let shown = loop {

@@ -189,3 +189,40 @@ async fn tools_share_work_between_two_peers() -> Result<()> {
     assert_eq!((rest.structured["tasks"].as_array().map(Vec::len), &rest.structured["more"]), (Some(4), &json!([])));
     Ok(())
 }
+
+#[tokio::test]
+async fn what_is_done_is_the_word_of_the_one_who_did_it() -> Result<()> {
+    let team = Team::start().await?;
+    let (ann, bob) = (&team.ann, &team.bob);
+    let made = ann.json(&["task", "create", "tidy", "--json"])?;
+    let id = made["id"].as_str().context("an id")?[..8].to_owned();
+    bob.json(&["task", "claim", &id, "--json"])?;
+    // Whose claim it is, is said instead of a guess.
+    let claimed = ann.run(&["task", "claim", &id])?;
+    assert_eq!(claimed.status.code(), Some(6));
+    assert!(stderr(&claimed).contains("The task is claimed by Bob."), "{}", stderr(&claimed));
+    // Its creator completes it: the result is Ann's, so it is done by Ann.
+    ann.json(&["task", "complete", &id, "by ann", "--json"])?;
+    let listed = stdout(&bob.run(&["task", "list"])?);
+    assert!(listed.contains("done by Ann") && !listed.contains("done by Bob"), "{listed}");
+    ann.json(&["task", "complete", &id, "--json"])?;
+    for args in [&["task", "complete", &id][..], &["task", "claim", &id]] {
+        let late = bob.run(args)?;
+        let told = stderr(&late);
+        assert_eq!(late.status.code(), Some(6), "{args:?}: {told}");
+        assert!(told.contains("The task is done already by Ann.") && told.contains("task reopen"), "{args:?}: {told}");
+        assert!(!told.contains("another name"), "{told}");
+    }
+    // A name that no one has is accepted, and said.
+    let assigned = ann.run(&["task", "create", "polish", "--assignee", "Carl"])?;
+    assert!(
+        assigned.status.success() && stderr(&assigned).contains("no one here is called Carl"),
+        "{}",
+        stderr(&assigned)
+    );
+    for known in ["Bob", "bob", "@frontend", ""] {
+        let assigned = ann.run(&["task", "assign", &id, known])?;
+        assert!(!stderr(&assigned).contains("no one here"), "{known}: {}", stderr(&assigned));
+    }
+    Ok(())
+}

@@ -111,7 +111,7 @@ async fn own_templates_are_files_and_a_wrong_one_makes_nothing() -> Result<()> {
         owner.run(&["create", slug, "--broker", &broker, "--name", "Olga", "--template", template, "--json"])
     };
     for (template, code, word) in
-        [("nothing", 1, "unknown_template"), ("nothing.toml", 5, "not_found"), ("bad.toml", 3, "invalid_args")]
+        [("nothing", 5, "unknown_template"), ("nothing.toml", 5, "not_found"), ("bad.toml", 3, "invalid_args")]
     {
         std::fs::write(owner.project().join("bad.toml"), "name = \"x\"\nstat = 1\n")?;
         let output = create("help", template)?;

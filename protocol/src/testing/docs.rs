@@ -85,7 +85,7 @@ message bodies standard base64 with padding, invite material base64url without p
 `null` is written where it has a meaning.
 
 The first frame must be `hello` or `session_hello`, within 10 seconds. `hello_ack` comes before the first push. A refused \
-hello is answered with `error`, then the socket closes: 1008 with the code as reason, 4002 for a banned member. Other close \
+hello is answered with `error`, then the socket closes: 1008 with the code as reason, 4002 for a banned member (reason `banned`) or one that was removed or has left (`removed`). Other close \
 codes: 1000 `session_replaced` (the same session connected again) or `disconnected`, 1001 (the broker is draining), \
 1009 (frame over the size limit), 4001 (kicked).
 

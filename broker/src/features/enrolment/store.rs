@@ -14,6 +14,7 @@ use serde_json::json;
 use super::schema::invites;
 use crate::audit::{Audit, By};
 use crate::db::columns::{OptionalJson, Text};
+use crate::db::distinct_names::{distinct, names_of_others};
 use crate::db::members::{Member, Role, by_key};
 use crate::db::meshes::{self, MeshRecord};
 use crate::db::rights;
@@ -71,7 +72,7 @@ pub struct Candidate {
     pub member_id: MemberId,
     /// The key to enrol.
     pub pubkey: PublicKey,
-    /// Name; the invite's preset wins.
+    /// Name; the invite's preset wins, and a name that a living member has gets a number.
     pub display_name: String,
 }
 
@@ -348,6 +349,8 @@ async fn try_enrol(
             }
             None => member.clone(),
         };
+        let name = distinct(&member.display_name, &names_of_others!(conn, mesh, member.id));
+        let member = Member { display_name: name, ..member };
         diesel::insert_into(members::table).values(member.clone()).execute(conn).await?;
         let payload = json!({"member": member.id, "invite": invite, "role": member.role.as_str()});
         let audit = Audit::entry("member_joined", Some(&member.id), payload, *now_ms);

@@ -74,6 +74,33 @@ store_suite! {
         assert_eq!(count_usable(&of(&db, &mesh.id), NOW).await.unwrap(), 0);
     }
 
+    async fn a_newcomer_gets_a_name_that_no_living_member_has(db: Db) {
+        let (mesh, owner) = team(&db).await;
+        let invite = invite(&mesh, &owner, 9);
+        create_invite(&store(&db, &invite.mesh_id), &invite, &By::nobody(NOW)).await.unwrap();
+        let code = invite.code.clone().unwrap();
+        let journal = Journal::start(db.clone()).0;
+        let called = |name: &str| Candidate { display_name: name.into(), ..candidate(key()) };
+        let mut names = vec![];
+        let mut first = None;
+        for name in ["Bob", "bob", "Bob", "Carl"] {
+            let one = claim_v2(&db, &journal, &code, &called(name), NOW).await.unwrap().member;
+            names.push(one.display_name.clone());
+            first.get_or_insert(one);
+        }
+        assert_eq!(names, ["Bob", "bob-2", "Bob-3", "Carl"]);
+        // A banned member has its name no more; when it comes back it is told apart from whoever has it then.
+        let (here, by) = (store(&db, &mesh.id), By::nobody(NOW));
+        let first = first.unwrap();
+        assert!(roster::revoke(&here, &first.id, None, &by).await.unwrap());
+        assert_eq!(claim_v2(&db, &journal, &code, &called("Bob"), NOW).await.unwrap().member.display_name, "Bob");
+        assert!(roster::unrevoke(&here, &first.id, &by).await.unwrap().is_some());
+        let back = roster::load(&of(&db, &mesh.id), &first.id).await.unwrap().unwrap();
+        assert_eq!(back.display_name, "Bob-4");
+        let patch = roster::MemberPatch { display_name: Some("CARL".into()), ..Default::default() };
+        assert_eq!(refusal(roster::update(&here, &first.id, &patch, &by).await), ErrorCode::NameTaken);
+    }
+
     async fn five_claims_of_a_single_use_invite_give_one_member(db: Db) {
         let (mesh, owner) = team(&db).await;
         let invite = invite(&mesh, &owner, 1);
@@ -166,7 +193,7 @@ store_suite! {
         let through_v1 = claim_v1(&db, &Journal::start(db.clone()).0, &hash, &mesh.id, &owner.public(), &candidate(bob), NOW).await;
         assert_eq!(refusal(through_v1), ErrorCode::Revoked);
         assert_eq!(uses(&db, &invite).await, 1);
-        assert!(roster::unrevoke(&store(&db, &mesh.id), &member.id, &By::nobody(NOW)).await.unwrap());
+        assert!(roster::unrevoke(&store(&db, &mesh.id), &member.id, &By::nobody(NOW)).await.unwrap().is_some());
         assert!(claim_v2(&db, &Journal::start(db.clone()).0, &code, &candidate(bob), NOW).await.unwrap().already_member);
     }
 

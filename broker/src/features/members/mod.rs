@@ -18,7 +18,7 @@ use claudemesh_protocol::time::iso;
 use crate::audit::By;
 use crate::db::former_names::{self, FormerName, Subject};
 use crate::db::members::{self as store, MemberPatch};
-use crate::db::{Db, DbError, membership, rights};
+use crate::db::{Db, DbError, distinct_names, membership, rights};
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
@@ -26,7 +26,7 @@ use crate::mesh::load::{look_alikes, members_lane, put_member, tell_roster};
 use crate::mesh::outcome::{Lane, Outcome};
 use crate::mesh::own_sessions::sessions_of;
 use crate::mesh::peers::{Member, Peer, PeerHandle, Role};
-use crate::mesh::resolve::resolve_name;
+use crate::mesh::resolve::{is_taken, resolve_name};
 use crate::quota::Quota;
 use crate::refusal::Refusal;
 use crate::session::CloseReason;
@@ -123,15 +123,18 @@ fn list(cx: &MeshContext<'_>) -> Result<Outcome<MembersList>, Refusal> {
             last_seen_at: member.last_seen_at_ms.map(iso),
             online: !sessions.is_empty() || !shells.is_empty(),
             sessions: u32::try_from(sessions.len()).unwrap_or(u32::MAX),
-            former_names: former_names_of(cx, Subject::Member(member.id.clone())),
+            former_names: former_names_of(cx, member),
             looks_like: look_alikes(roster, &member.pubkey, &member.display_name),
         }
     };
     Ok(Outcome::Answer(MembersList { members: members.into_iter().map(row).collect() }))
 }
 
-fn former_names_of(cx: &MeshContext<'_>, subject: Subject) -> Vec<String> {
-    let mut rows: Vec<&FormerName> = cx.roster().former.of_subject(&subject).collect();
+/// The names that a member had until a renaming, without the one it has (again).
+fn former_names_of(cx: &MeshContext<'_>, member: &Member) -> Vec<String> {
+    let (subject, now) = (Subject::Member(member.id.clone()), name::folded(&member.display_name));
+    let of_member = cx.roster().former.of_subject(&subject);
+    let mut rows: Vec<&FormerName> = of_member.filter(|row| name::folded(&row.name) != now).collect();
     rows.sort_unstable_by(|one, other| (one.until_ms, &one.name).cmp(&(other.until_ms, &other.name)));
     rows.into_iter().map(|row| row.name.clone()).collect()
 }
@@ -181,6 +184,10 @@ fn rename_member(cx: &mut MeshContext<'_>, rename: RenameMember) -> Result<Outco
     let answer = answer(looks_like, &member.display_name, &name);
     if name == member.display_name {
         return Ok(Outcome::Answer(answer));
+    }
+    // The write looks again; here it costs no renaming.
+    if is_taken(cx.roster(), &name, &member.id) {
+        return Err(distinct_names::taken(&name));
     }
     cx.count_write(&RENAMES_PER_MINUTE, Some(&own.id))?;
     let (storage, now) = (cx.storage(), cx.now_ms());

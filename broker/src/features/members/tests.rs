@@ -63,6 +63,33 @@ async fn a_renamed_member_is_found_by_both_names_for_a_day() {
 }
 
 #[actix_rt::test]
+async fn a_name_has_one_living_member_and_a_former_name_of_two_means_neither() {
+    let mut mesh = TestMesh::new().await;
+    let (ann, bob) = (mesh.member("Ann", 1).await, mesh.member("Bob", 2).await);
+    let ((ann_at, _), (bob_at, _)) = (mesh.peer(&ann, "a", Some(11)), mesh.peer(&bob, "b", Some(12)));
+    for name in ["Bob", "bob", " BOB "] {
+        let refused = read(&mesh.ask(ann_at, rename(name)).await);
+        assert_eq!(refused["code"], "name_taken", "{name}: {refused}");
+    }
+    // One's own name may be spelled in another way, and is no former one.
+    assert_eq!(read(&mesh.ask(ann_at, rename("ann")).await)["name"], "ann");
+    let rows = read(&mesh.ask(ann_at, ListMembers {}).await);
+    assert!(rows["members"].as_array().unwrap().iter().all(|row| row["formerNames"].is_null()), "{rows}");
+    // Bob was Bob, then Ann was: each gave it up.
+    assert_eq!(read(&mesh.ask(bob_at, rename("Bobby")).await)["name"], "Bobby");
+    assert_eq!(resolve_name(&mesh.core.roster, "Bob", None).unwrap().key(), key(2));
+    assert_eq!(read(&mesh.ask(ann_at, rename("Bob")).await)["name"], "Bob");
+    assert_eq!(resolve_name(&mesh.core.roster, "Bob", None).unwrap().key(), key(1));
+    assert_eq!(read(&mesh.ask(ann_at, rename("Anne")).await)["name"], "Anne");
+    let refused = resolve_name(&mesh.core.roster, "Bob", None).unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.candidates.len()), ("ambiguous_target", 2), "{refused:?}");
+    assert!(refused.message.contains("no one is called `Bob` now"), "{refused:?}");
+    let mut names: Vec<_> = refused.candidates.into_iter().map(|one| one.name).collect();
+    names.sort();
+    assert_eq!(names, ["Anne", "Bobby"]);
+}
+
+#[actix_rt::test]
 async fn names_follow_one_rule_and_look_alikes_are_told() {
     let mut mesh = TestMesh::new().await;
     let (ann, _) = (mesh.member("Ann", 1).await, mesh.member("Bob", 2).await);

@@ -209,7 +209,7 @@ fn unban(cx: &mut MeshContext<'_>, request: &Unban) -> Result<Outcome<UnbanAck>,
     if target.is_empty() {
         return Err(Refusal::new(ErrorCode::Invalid, "expected a `target`"));
     }
-    let (id, name, role) = match banned_like(cx, &target).as_slice() {
+    let (id, before, role) = match banned_like(cx, &target).as_slice() {
         [one] => one.clone(),
         [] => return Err(Refusal::new(ErrorCode::NotFound, "no banned member matches")),
         _ => return Err(Refusal::new(ErrorCode::AmbiguousTarget, "several banned members match; use a key")),
@@ -221,8 +221,12 @@ fn unban(cx: &mut MeshContext<'_>, request: &Unban) -> Result<Outcome<UnbanAck>,
     let (storage, by) = (cx.storage(), By::member(&cx.member()?.id, cx.now_ms()));
     let unbanned = id.clone();
     let slow = async move { store::unrevoke(&storage, &unbanned, &by).await };
-    Ok(Moderation::work_in(members_lane(), slow, move |(), cx, _| {
-        cx.change_member(&id, |member| member.revoked_at_ms = None);
+    Ok(Moderation::work_in(members_lane(), slow, move |(), cx, name| {
+        let name = name.unwrap_or(before);
+        cx.change_member(&id, |member| {
+            member.revoked_at_ms = None;
+            member.display_name.clone_from(&name);
+        });
         tracing::info!(mesh.id = %cx.mesh_id(), member.id = %id, "ban lifted");
         Ok(Outcome::Answer(UnbanAck { unbanned: name }))
     }))

@@ -1,5 +1,6 @@
 //! `audit`: `list`, `verify`, `export`, `heads`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use claudemesh_protocol::time::iso;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::payload::payload_words;
 use crate::config::audit_heads::{self, Glance, HeadFault, extends, glance, kept};
 use crate::connection::Connection;
 use crate::context::Context;
@@ -193,7 +195,15 @@ struct Exported {
 fn list(cx: &Context, args: ListArgs) -> Result<(), CliError> {
     let entry = cx.mesh_entry()?;
     let query = AuditQuery { limit: Some(args.limit), offset: None, event_type: args.event, before: args.before };
-    let found = ask(cx, &entry, |connection| async move { Ok(connection.audit_entries(query).await?) })?;
+    let reads = !cx.out.is_json();
+    let (found, names) = ask(cx, &entry, |connection| async move {
+        let found = connection.audit_entries(query).await?;
+        // An older broker lists no members; ids stay ids then.
+        let members = if reads { connection.list_members().await.unwrap_or_default() } else { vec![] };
+        let names: BTreeMap<String, String> =
+            members.into_iter().map(|member| (member.member_id.to_string(), member.name)).collect();
+        Ok((found, names))
+    })?;
     cx.out.answer(&InMesh::all(&entry.slug, &found.entries), |out| {
         if found.entries.is_empty() {
             return "No entries that you may see.\n".into();
@@ -201,7 +211,7 @@ fn list(cx: &Context, args: ListArgs) -> Result<(), CliError> {
         let line = |row: &AuditRow| {
             let (when, event) = (crate::clock::shown(&row.created_at), clean(&row.event_type).into_owned());
             let actor = row.actor.as_deref().map_or("-".into(), |name| clean(name).into_owned());
-            let payload = clean(&row.payload.to_string()).into_owned();
+            let payload = clean(&payload_words(&row.payload, &names)).into_owned();
             format!("{:>6}  {when}  {}  {actor}  {payload}\n", row.id, out.paint(Style::Bold, &event))
         };
         found.entries.iter().map(line).collect()

@@ -9,6 +9,7 @@ use claudemesh_protocol::features::audit::{
 use crate::connection::{Connection, ConnectionError};
 
 pub mod cli;
+mod payload;
 pub mod session;
 
 /// The longest wait for the broker's verdict.

@@ -5,6 +5,7 @@ use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::features::capabilities::{
     Changes, MemberPermissions, Overrides, PermissionsResult, SetPermissions,
 };
+use claudemesh_protocol::message::ClientMessage;
 
 use crate::context::Context;
 use crate::context::connect::ask;
@@ -139,17 +140,54 @@ fn words(out: &Output, who: &str, overrides: &Overrides) -> String {
     text + "\n"
 }
 
+/// Whether anything that this version does asks for the capability: a request, or a route. The others are reserved, and a list of
+/// what a member may do would promise commands that there are not. `--json` has all.
+fn is_used(capability: Capability) -> bool {
+    const BY_ROUTE_OR_OWNERSHIP: [Capability; 6] = [
+        Capability::CanInvite,
+        Capability::CanModerate,
+        Capability::CanManageMembers,
+        Capability::CanManagePermissions,
+        Capability::CanManageMesh,
+        Capability::CanDeleteMesh,
+    ];
+    BY_ROUTE_OR_OWNERSHIP.contains(&capability)
+        || ClientMessage::rows().iter().any(|(_, row)| row.needs == Some(capability))
+}
+
 fn member_text(out: &Output, one: &MemberPermissions) -> String {
     let name = clean(&one.display_name).into_owned();
     let mut text = format!("{} ({}) {}\n", out.paint(Style::Bold, &name), clean(&one.role), one.pubkey.short());
     if one.is_owner {
         return text + "  everything, always\n";
     }
-    let may: Vec<&str> =
-        one.permissions.iter().filter(|(_, allowed)| **allowed).map(|(capability, _)| capability.as_str()).collect();
+    let may: Vec<&str> = one
+        .permissions
+        .iter()
+        .filter(|(capability, allowed)| **allowed && is_used(**capability))
+        .map(|(capability, _)| capability.as_str())
+        .collect();
     text += &format!("  may {}\n", if may.is_empty() { "nothing".to_owned() } else { may.join(" ") });
     if !one.overrides.is_empty() {
         text += &words(out, "  for this member", &one.overrides);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_command_is_about_is_listed() {
+        for used in [Capability::CanSend, Capability::CanWriteState, Capability::CanSchedule, Capability::CanDeleteMesh]
+        {
+            assert!(is_used(used), "{used:?}");
+        }
+        // Each request of a reserved capability makes it a used one by itself.
+        let asked: Vec<Capability> = ClientMessage::rows().iter().filter_map(|(_, row)| row.needs).collect();
+        for capability in [Capability::CanRunSql, Capability::CanRunGraph, Capability::CanDeployMcp] {
+            assert_eq!(is_used(capability), asked.contains(&capability), "{capability:?}");
+        }
+    }
 }

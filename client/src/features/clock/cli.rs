@@ -168,6 +168,8 @@ fn show<C: Call<Answer = ClockStatus>>(cx: &Context, request: C, what: &str) -> 
         .answer(&InMesh::new(&entry.slug, &clock), |out| {
             let hint = match clock.speed {
                 None if what.is_empty() => "; `claudemesh clock set <speed>` starts one",
+                // Without sessions it stands still a moment later, which looks like a failed command.
+                Some(_) if !what.is_empty() && !clock.paused => "; it stands still while no session is here",
                 _ => "",
             };
             let tick = if what.is_empty() { String::new() } else { format!("{} ", out.tick()) };

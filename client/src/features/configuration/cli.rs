@@ -51,7 +51,7 @@ const SETTINGS: [Setting; 6] = [
     Setting {
         key: "role",
         field: "role",
-        doc: "the title of your sessions, in any words",
+        doc: "what your sessions do, in any words (shown as their title); the role in the mesh is `claudemesh members role`",
         get: |config| config.role.clone().map(Value::String),
         set: |config, text| {
             let role = text.trim();

@@ -2,10 +2,11 @@
 
 use claudemesh_protocol::features::enrolment::{InvitePreset, InviteView};
 use claudemesh_protocol::id::{MemberId, MeshId, PublicKey};
+use claudemesh_protocol::time::parse_iso;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{DEFAULT_BROKER, InviteWish, Inviter, MeshWish, check_slug, chosen_name, is_exposed};
+use super::{DEFAULT_BROKER, InviteWish, Inviter, MeshWish, Named, check_slug, chosen_name, is_exposed};
 use crate::clock::shown;
 use crate::config::MeshEntry;
 use crate::context::Context;
@@ -267,8 +268,10 @@ fn create(cx: &Context, args: &CreateArgs, slug: &str) -> Result<(), CliError> {
     };
     cx.out.answer(&value, |out| {
         let made = value.template.as_ref().map(|template| template.block(out)).unwrap_or_default();
+        let named = Named { asked: args.name.as_deref(), name: &name, mesh: &slug, already_member: false };
+        let note = named.note(&cx.store).map(|note| format!("  note: {note}\n")).unwrap_or_default();
         format!(
-            "{} made {} on {} as {}\n{made}  next: claudemesh invite --mesh {slug}\n",
+            "{} made {} on {} as {}\n{note}{made}  next: claudemesh invite --mesh {slug}\n",
             out.tick(),
             clean(&slug),
             clean(broker_url),
@@ -346,10 +349,7 @@ fn invite(cx: &Context, args: &InviteArgs) -> Result<(), CliError> {
 }
 
 fn invite_line(invite: &InviteView, out: &crate::output::Output) -> String {
-    let state = match &invite.revoked_at {
-        Some(at) => format!("revoked {}", shown(at)),
-        None => format!("until {}", shown(&invite.expires_at)),
-    };
+    let state = invite_state(invite, crate::clock::now_ms());
     let code = clean(&invite.code).into_owned();
     format!(
         "{}  {}  {}/{} used  {state}\n",
@@ -358,6 +358,17 @@ fn invite_line(invite: &InviteView, out: &crate::output::Output) -> String {
         invite.used_count,
         invite.max_uses
     )
+}
+
+/// Whether an invite still lets anyone in, and until when, or why not.
+fn invite_state(invite: &InviteView, now_ms: i64) -> String {
+    let over = parse_iso(&invite.expires_at).is_some_and(|at| at <= now_ms);
+    match &invite.revoked_at {
+        Some(at) => format!("revoked {}", shown(at)),
+        None if over => format!("expired {}", shown(&invite.expires_at)),
+        None if invite.used_count >= invite.max_uses => "used up".to_owned(),
+        None => format!("until {}", shown(&invite.expires_at)),
+    }
 }
 
 /// The owner when its key is here, else the member of this machine: a broker decides whether that one may invite.
@@ -457,13 +468,14 @@ fn join(cx: &Context, args: &JoinArgs) -> Result<(), CliError> {
         }
         let key: String = entry.pubkey.chars().take(16).collect();
         text += &format!("\n  name    {}\n  member  {}  key {key}\n", clean(&name), clean(entry.member_id.as_str()));
-        if let Some(asked) = args.name.as_deref().map(str::trim).filter(|asked| *asked != name) {
-            let asked = clean(asked);
-            text += &format!(
-                "  note    the mesh knows this member as {}, not as {asked}; a session can be called so: \
-                 claudemesh launch --name {asked}\n",
-                clean(&name)
-            );
+        let named = Named {
+            asked: args.name.as_deref(),
+            name: &name,
+            mesh: &entry.slug,
+            already_member: joined.already_member,
+        };
+        if let Some(note) = named.note(&cx.store) {
+            text += &format!("  note    {note}\n");
         }
         text += &format!("  broker  {}\n", clean(&entry.broker_url));
         text + "  next: claudemesh peers, claudemesh send <to> <text>, claudemesh inbox, claudemesh launch\n"
@@ -548,4 +560,34 @@ pub fn default_name(cx: &Context) -> String {
         let user = cx.env.text("USER").or_else(|| cx.env.text("LOGNAME")).unwrap_or("user");
         format!("{}-{user}", hostname().unwrap_or_else(|| "host".into()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_protocol::time::iso;
+
+    use super::*;
+
+    #[test]
+    fn an_invite_that_lets_no_one_in_says_why() {
+        let now = 1_900_000_000_000;
+        let state = |expires_ms, used_count, revoked_ms: Option<i64>| {
+            let invite = InviteView {
+                invite_id: "i".into(),
+                code: "K7QX2MPA".into(),
+                url: String::new(),
+                role: "member".into(),
+                max_uses: 2,
+                used_count,
+                expires_at: iso(expires_ms),
+                revoked_at: revoked_ms.map(iso),
+            };
+            invite_state(&invite, now)
+        };
+        assert!(state(now + 1, 1, None).starts_with("until "));
+        assert!(state(now, 1, None).starts_with("expired "));
+        assert!(state(now - 1, 2, None).starts_with("expired "));
+        assert_eq!(state(now + 1, 2, None), "used up");
+        assert!(state(now - 1, 2, Some(now - 5)).starts_with("revoked "));
+    }
 }

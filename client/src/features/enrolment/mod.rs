@@ -24,7 +24,7 @@ pub(crate) use call::Call;
 pub use create::{MeshWish, NewMesh, create_mesh};
 pub use invite::{InviteWish, Inviter, NewInvite, create_invite, list_invites, revoke_invite};
 pub use join::{JoinedMesh, join};
-pub use name::chosen_name;
+pub use name::{Named, chosen_name};
 
 /// Where `up` serves when nothing else is said.
 pub const DEFAULT_BROKER: &str = "ws://127.0.0.1:7900/ws";

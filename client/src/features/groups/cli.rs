@@ -217,18 +217,18 @@ fn print(cx: &Context, name: &str, part: Option<String>, changed: GroupChanged, 
     let value = Changed { group: name.to_owned(), r#as: part, member, sessions, left };
     cx.out.answer(&value, |out| {
         let part = value.r#as.as_deref().filter(|part| !part.is_empty());
-        let part = part.map(|part| format!(" as {}", clean(part))).unwrap_or_default();
+        let part = part.map(|part| format!(", with the label {}", clean(part))).unwrap_or_default();
         let how = match (member, sessions) {
             (true, _) if word == "joined" => {
-                " as a member: messages reach all your sessions, and wait while you are away".to_owned()
+                format!(" as a member{part}: messages reach all your sessions, and wait while you are away")
             }
             (true, _) => " as a member".to_owned(),
-            (false, 1) => " with 1 session, for as long as it lasts".to_owned(),
-            (false, count) => format!(" with {count} sessions, for as long as they last"),
+            (false, 1) => format!(" with 1 session{part}, for as long as it lasts"),
+            (false, count) => format!(" with {count} sessions{part}, for as long as they last"),
         };
         let how =
             if word == "joined" || member { how } else { format!(" with {sessions} session{}", plural(sessions)) };
-        format!("{} {word} @{}{part}{how}\n", out.tick(), clean(name))
+        format!("{} {word} @{}{how}\n", out.tick(), clean(name))
     })
 }
 
@@ -311,7 +311,7 @@ fn groups_text(slug: &str, rows: &[Row], out: &Output) -> String {
         for member in &row.members {
             let part = member.r#as.as_ref().map(|part| format!(" as {}", clean(part))).unwrap_or_default();
             let kind = if member.kind == "member" { "member, for good" } else { "session, for its time" };
-            let away = if member.online { "" } else { ", away" };
+            let away = if member.online { "" } else { "; not connected now" };
             let kind = format!("({kind}{away})");
             text += &format!("    {}{part} {}\n", clean(&member.name), out.paint(Style::Dim, &kind));
         }

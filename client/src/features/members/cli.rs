@@ -223,7 +223,7 @@ fn member_text(member: &MemberRow, own: &str, out: &Output) -> String {
     };
     let mut second = format!("{key}  {there}");
     if !member.former_names.is_empty() {
-        second += &format!("  until a day ago {}", list(&member.former_names));
+        second += &format!("  formerly {}", list(&member.former_names));
     }
     text + &format!("\n    {}\n", out.paint(Style::Dim, &second))
 }

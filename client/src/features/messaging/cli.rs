@@ -17,7 +17,7 @@ mod status;
 mod text;
 mod which_mesh;
 
-pub use which_mesh::mesh_that_knows;
+pub use which_mesh::{mesh_that_knows, where_else};
 
 /// Time between two pulls while the broker waits for acknowledgements.
 const PULL_AGAIN: Duration = Duration::from_millis(10);

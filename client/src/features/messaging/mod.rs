@@ -508,8 +508,12 @@ pub fn ack_words(ack: &Ack) -> String {
     if ack.duplicate {
         words.push_str(", sent before");
     }
+    // A person at a shell is connected for the moment of a command only: that it is not now does not mean that it is away.
     match (ack.online, ack.waiting) {
         (Some(online), Some(0)) => words.push_str(&format!(", {online} online")),
+        (Some(0), Some(1)) => words.push_str(", waits for the recipient, who is not connected now"),
+        (Some(0), Some(waiting)) => words.push_str(&format!(", waits for {waiting}, who are not connected now")),
+        // One that is connected may be waited for as well: it is not to be disturbed.
         (Some(online), Some(waiting)) => words.push_str(&format!(", {online} online, waits for {waiting}")),
         _ => {}
     }
@@ -517,7 +521,6 @@ pub fn ack_words(ack: &Ack) -> String {
         match only.status {
             _ if only.ended => words.push_str(&format!("; {}", ended_words(only))),
             Some(status) if only.online => words.push_str(&format!(" ({})", status.as_str())),
-            _ if !only.online => words.push_str(" (away)"),
             _ => {}
         }
     }
@@ -554,6 +557,17 @@ mod tests {
         assert_eq!(refused("whatever", Some("pair_limit")), Some(ErrorCode::PairLimit));
         assert_eq!(refused("whatever", None), Some(ErrorCode::Invalid));
         assert!(accepted(Ack { queued: true, ..Ack::default() }).is_ok());
+    }
+
+    #[test]
+    fn a_receipt_says_who_is_waited_for_and_not_that_a_shell_is_away() {
+        let words = |online, waiting| {
+            ack_words(&Ack { queued: true, online: Some(online), waiting: Some(waiting), ..Ack::default() })
+        };
+        assert_eq!(words(2, 0), "queued, 2 online");
+        assert_eq!(words(0, 1), "queued, waits for the recipient, who is not connected now");
+        assert_eq!(words(0, 3), "queued, waits for 3, who are not connected now");
+        assert_eq!(words(1, 2), "queued, 1 online, waits for 2");
     }
 
     #[test]

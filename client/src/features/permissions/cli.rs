@@ -97,7 +97,8 @@ pub enum ApproversAction {
 /// List permission requests from other people's sessions, and allow or deny them.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "Examples:\n  claudemesh permit\n  claudemesh permit qwert allow\n  \
-                        claudemesh permit qwert deny --reason \"not on a Friday\"")]
+                        claudemesh permit qwert deny --reason \"not on a Friday\"\n\n\
+                        What a member of the mesh may do is `claudemesh permissions`.")]
 pub struct PermitArgs {
     /// The request's five letters; without them the open requests are listed.
     #[arg(requires = "behavior")]
@@ -133,7 +134,8 @@ impl Verb for PermitArgs {
 
 /// Show the log of permission requests and answers, or check that no one has changed it.
 #[derive(Args, Clone, Debug, Default)]
-#[command(after_help = "Examples:\n  claudemesh permission-log\n  claudemesh permission-log --verify --json")]
+#[command(after_help = "Examples:\n  claudemesh permission-log\n  claudemesh permission-log --verify --json\n\n\
+                        What a member of the mesh may do is `claudemesh permissions`, and its changes are in `claudemesh audit list`.")]
 pub struct PermissionLogArgs {
     /// Check every record: order, links, signatures. Exit 1 when something is wrong.
     #[arg(long)]
@@ -579,7 +581,10 @@ fn permission_log(cx: &Context, args: &PermissionLogArgs) -> Result<ExitCode, Cl
     let faults = audit::walk(&cx.store, &own, each).map_err(|error| CliError::io(sentence(&error.to_string())))?;
     if !args.verify {
         let text: String = records.iter().map(record_text).collect();
-        cx.out.answer(&Value::Array(records.into()), |_| text)?;
+        cx.out.answer(&Value::Array(records.into()), |_| match text.is_empty() {
+            true => "Nothing was asked or decided on this machine.\n".to_owned(),
+            false => text,
+        })?;
         return Ok(ExitCode::Success);
     }
     let fault =

@@ -521,10 +521,12 @@ fn profile(cx: &Context, args: &ProfileArgs) -> Result<ExitCode, CliError> {
     write(cx, profile.clone(), "profile updated", |connection| {
         let (profile, session) = (profile.clone(), session.clone());
         async move { connection.set_profile(profile, Some(&session)).await }
-    })
+    })?;
+    Ok(ExitCode::Success)
 }
 
-fn show_profile(cx: &Context) -> Result<(), CliError> {
+/// Exit 5 when there is no session whose profile it could be, as for the commands that change one.
+fn show_profile(cx: &Context) -> Result<ExitCode, CliError> {
     let entry = cx.mesh_entry()?;
     let peers = ask(cx, &entry, |connection| async move { Ok(connection.list_peers().await?) })?;
     let own: Vec<OwnProfile> = peers
@@ -539,7 +541,7 @@ fn show_profile(cx: &Context) -> Result<(), CliError> {
         .collect();
     cx.out.answer(&own, |out| {
         if own.is_empty() {
-            return "No session of yours is connected.\n".into();
+            return "No session of yours is connected; `claudemesh launch` starts one.\n".into();
         }
         let mut text = String::new();
         for session in &own {
@@ -550,11 +552,12 @@ fn show_profile(cx: &Context) -> Result<(), CliError> {
             }
             if let Some(list) = &profile.capabilities {
                 let words: Vec<_> = list.iter().map(|word| clean(word)).collect();
-                text += &format!("  {:<13}{}\n", "capabilities", words.join(", "));
+                text += &format!("  {:<13}{}\n", "abilities", words.join(", "));
             }
         }
         text
-    })
+    })?;
+    Ok(if own.is_empty() { ExitCode::NotFound } else { ExitCode::Success })
 }
 
 /// One write of presence in every mesh the call is about, and its answer.

@@ -97,7 +97,7 @@ pub struct WhenArgs {
     /// Time zone of --cron, for example Europe/Berlin [default: this machine's].
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
-    /// What happens to times that pass while the broker is stopped: one message for all, none, or one each [default: fire_once].
+    /// What happens to times that pass while the broker is stopped: `fire_once` sends one message for all of them, `skip` none, `all` one for each [default: fire_once].
     #[arg(long, value_name = "PLAN")]
     misfire: Option<Plan>,
     /// Which clock counts: the broker's, or the simulated one of the mesh [default: wall].

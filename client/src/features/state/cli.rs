@@ -15,7 +15,7 @@ use crate::clock::shown as time;
 use crate::connection::{Connection, ConnectionError, Heard};
 use crate::context::Context;
 use crate::context::connect::{Purpose, block_on, connect, in_mesh};
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::features::messaging::cli::follow::stop_signal;
 use crate::output::{Output, Style, clean, word};
 use crate::values::parse_duration;
@@ -61,20 +61,21 @@ impl Verb for GetArgs {
         vec![Shape::one::<InMesh<StateResult>>()]
     }
 
-    /// Exit 0 also for a key that is not set: its version is 0.
+    /// Exit 5 for a key that is not set; with `--json` its row is printed all the same, with version 0.
     fn run(self, cx: &Context) -> Ran {
         let query = GetState { key: self.key };
         let (mesh, found) = in_mesh(cx, |connection| async move { connection.request(query).await })?;
+        let is_set = !found.updated_at.is_empty();
         cx.out
             .answer(&InMesh::new(&mesh, &found), |out| {
-                if found.updated_at.is_empty() {
+                if !is_set {
                     return format!("{} is not set\n", word(&found.key, out));
                 }
                 let who = format!("  {} · {}", word(&found.updated_by, out), time(&found.updated_at));
                 let ends = found.expires_at.as_deref().map(|at| format!(" · until {}", time(at))).unwrap_or_default();
                 format!("{}\n{}\n", raw(&found.value, out), out.paint(Style::Dim, &format!("{who}{ends}")))
             })
-            .map(done)
+            .map(|()| ExitCode::into(if is_set { ExitCode::Success } else { ExitCode::NotFound }))
     }
 }
 
@@ -211,7 +212,11 @@ impl Verb for DeleteArgs {
     /// Exit 5 when there is no such key, 6 when another version is there.
     fn run(self, cx: &Context) -> Ran {
         let delete = DeleteState { key: self.key.clone(), expected_version: self.if_version };
-        let (mesh, stored) = in_mesh(cx, |connection| async move { connection.write(delete).await })?;
+        let deleted = in_mesh(cx, |connection| async move { connection.write(delete).await });
+        let (mesh, stored) = deleted.map_err(|error| match error.exit {
+            ExitCode::NotFound if error.hint.is_none() => error.hint("`claudemesh state list` shows the keys."),
+            _ => error,
+        })?;
         let written = Written::new(self.key, Value::Null, stored);
         let text = |out: &Output| format!("{} deleted {}\n", out.tick(), word(&written.key, out));
         cx.out.answer(&InMesh::new(&mesh, &written), text).map(done)

@@ -107,15 +107,20 @@ fn mesh(config: &Config, session: Option<&SessionInfo>, cache: &PeerCache) -> Op
     of_session.or_else(newest).or_else(|| config.meshes.first().map(|mesh| mesh.slug.clone()))
 }
 
+/// The numbers come from a session of this machine. Without one nothing is known of the mesh, its broker included.
+const NO_SESSION: &str = "no session looks";
+
 fn state(entry: Option<&Entry>, now_ms: i64) -> String {
-    let Some((entry, at)) = entry.and_then(|entry| Some((entry, entry.updated_ms()?))) else { return "idle".into() };
+    let Some((entry, at)) = entry.and_then(|entry| Some((entry, entry.updated_ms()?))) else {
+        return NO_SESSION.into();
+    };
     // A time to come was written by a clock that has been put right since.
     let age_ms = if at > now_ms + FRESH_MS { USEFUL_MS } else { now_ms.saturating_sub(at) };
     let count = format!("{}/{} online", entry.online, entry.total);
     match age_ms {
         ..FRESH_MS => count,
         FRESH_MS..USEFUL_MS => format!("{count} {} min ago", (age_ms / 60_000).max(1)),
-        _ => "idle".into(),
+        _ => NO_SESSION.into(),
     }
 }
 
@@ -148,10 +153,10 @@ mod tests {
         assert_eq!(say(&at(59)), "3/5 online");
         assert_eq!(say(&at(61)), "3/5 online 1 min ago");
         assert_eq!(say(&at(14 * 60)), "3/5 online 14 min ago");
-        assert_eq!(say(&at(15 * 60)), "idle");
+        assert_eq!(say(&at(15 * 60)), NO_SESSION);
         assert_eq!(say(&at(-30)), "3/5 online", "clocks differ a little");
-        assert_eq!((say(&at(-3_600)).as_str(), say("yesterday").as_str()), ("idle", "idle"));
-        assert_eq!(state(None, 0), "idle");
+        assert_eq!((say(&at(-3_600)).as_str(), say("yesterday").as_str()), (NO_SESSION, NO_SESSION));
+        assert_eq!(state(None, 0), NO_SESSION);
     }
 
     /// Another session has just written its name; this one must not show it as its own.

@@ -162,7 +162,9 @@ impl Verb for CreateArgs {
             depends_on: ids(&self.depends_on),
             due_at: self.due,
         };
+        let assignee = new.assignee.clone();
         let (mesh, made) = in_mesh(cx, |connection| async move { connection.request(new).await })?;
+        change::warn_of_unknown(cx, assignee.as_deref());
         let created = Created { id: made.id.to_string(), title: self.title };
         cx.out
             .answer(&InMesh::new(&mesh, &created), |out| {

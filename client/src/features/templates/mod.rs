@@ -196,7 +196,7 @@ impl Template {
         row("groups", self.groups.iter().map(group).collect::<Vec<_>>().join(", "));
         let value = |(key, value): (&String, &Value)| clean(&format!("{key} = {value}")).into_owned();
         row("keys", self.state_keys.iter().map(value).collect::<Vec<_>>().join(", "));
-        row("roles", clean(&self.suggested_roles.join(", ")).into_owned());
+        row("labels", clean(&self.suggested_roles.join(", ")).into_owned());
         let mut beginning: String = self.system_prompt_hint.chars().take(SHOWN_HINT_CHARS).collect();
         if beginning.len() < self.system_prompt_hint.len() {
             beginning.push('…');
@@ -271,7 +271,7 @@ pub fn find(cx: &Context, wanted: &str) -> Result<Template, CliError> {
     let names: Vec<String> = templates.iter().map(|template| clean(&template.name).into_owned()).collect();
     templates.into_iter().find(|template| template.name == wanted).ok_or_else(|| {
         let message = format!("There is no template '{}'.", clean(wanted));
-        CliError::new(ExitCode::Cancelled, "unknown_template", message)
+        CliError::new(ExitCode::NotFound, "unknown_template", message)
             .hint(format!("There are {}; a path that ends with .toml is a file of your own.", names.join(", ")))
             .field("template", wanted)
     })

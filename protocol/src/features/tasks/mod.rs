@@ -263,7 +263,7 @@ pub struct TaskEntry {
     pub description: Option<String>,
     /// Whose it should be.
     pub assignee: Option<String>,
-    /// Name of the session that claimed it.
+    /// Name of the session that claimed it; once it is done, of the one that completed it.
     pub claimed_by: Option<String>,
     /// How far it is.
     pub status: TaskStatus,

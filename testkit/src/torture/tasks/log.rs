@@ -216,7 +216,8 @@ impl Log {
             }
             status = Some(next);
             match step.what.as_str() {
-                "claimed" => holder = Some(worker),
+                // What is done is held by the one who completed it.
+                "claimed" | "completed" => holder = Some(worker),
                 "unclaimed" | "reopened" => holder = None,
                 _ => {}
             }

@@ -233,7 +233,8 @@ pub(super) fn decided(change: &Change, mesh: &str, seq: i64, old: Option<&Task>)
             Ok(Decision { detail: old.holder_name.clone(), ..Decision::to("unclaimed", open) })
         }
         Act::Complete(_, result) if old.status == DONE => {
-            if result.is_none() || *result == old.result {
+            // The one who completed it may ask again, because the answer was lost; to others it would be a false success.
+            if holds(old, by) && (result.is_none() || *result == old.result) {
                 return Ok(Decision::unchanged(old));
             }
             conflict("the task is done already; reopen it to give another result")
@@ -243,7 +244,16 @@ pub(super) fn decided(change: &Change, mesh: &str, seq: i64, old: Option<&Task>)
             Err(Refused::Foreign("only who claimed or created the task completes it"))
         }
         Act::Complete(_, result) => {
-            let done = Task { status: DONE, result: result.clone(), done_at_ms: Some(change.now_ms), ..old.clone() };
+            // A task that is done is held by the one who completed it: the result is that one's.
+            let done = Task {
+                status: DONE,
+                holder_member: Some(by.member.clone()),
+                holder_session: Some(by.key.clone()),
+                holder_name: Some(by.name.clone()),
+                result: result.clone(),
+                done_at_ms: Some(change.now_ms),
+                ..old.clone()
+            };
             Ok(Decision::to("completed", done))
         }
         Act::Reopen(_) if old.status != DONE => conflict("the task is not done"),

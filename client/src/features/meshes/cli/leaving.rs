@@ -12,8 +12,8 @@ use crate::config::owners::OwnerEntry;
 use crate::config::{ConfigStore, MeshEntry};
 use crate::context::Context;
 use crate::error::{CliError, ExitCode};
-use crate::features::enrolment::chosen_name;
 use crate::features::enrolment::cli::default_name;
+use crate::features::enrolment::{Named, chosen_name};
 use crate::features::meshes::Routes;
 use crate::local;
 use crate::output::clean;
@@ -117,6 +117,12 @@ struct Back {
     checked: bool,
     /// Members that were `owner` until now.
     former: Vec<MemberId>,
+    /// What a new member is called; the member of before has its name.
+    #[serde(skip)]
+    name: Option<String>,
+    /// The name that was asked for.
+    #[serde(skip)]
+    asked: Option<String>,
 }
 
 /// Runs `leave`.
@@ -257,7 +263,18 @@ fn with_old_key(cx: &Context, mesh: MeshEntry, has_owner: bool) -> Result<Option
     };
     let entry = put_back(cx, mesh)?;
     let (slug, mesh_id, member_id) = (entry.slug, entry.mesh_id, entry.member_id);
-    Ok(Some(Back { ok: true, mesh: slug.clone(), slug, mesh_id, member_id, same_key: true, checked, former: vec![] }))
+    Ok(Some(Back {
+        ok: true,
+        mesh: slug.clone(),
+        slug,
+        mesh_id,
+        member_id,
+        same_key: true,
+        checked,
+        former: vec![],
+        name: None,
+        asked: None,
+    }))
 }
 
 fn put_back(cx: &Context, mesh: MeshEntry) -> Result<MeshEntry, CliError> {
@@ -312,6 +329,8 @@ fn as_owner(cx: &Context, args: &RejoinArgs, owner: &OwnerEntry, name: Option<St
         same_key: false,
         checked: true,
         former: back.former,
+        name: Some(back.display_name),
+        asked: args.name.clone(),
     })
 }
 
@@ -322,6 +341,13 @@ fn told(cx: &Context, back: &Back) -> Result<(), CliError> {
         let mut text = format!("{} back in {slug}, {how}\n", out.tick());
         if !back.checked {
             text += "  the broker cannot be reached at the moment; the mesh is there again when it can\n";
+        }
+        if let Some(name) = &back.name {
+            text += &format!("  name: {}\n", clean(name));
+            let named = Named { asked: back.asked.as_deref(), name, mesh: &back.slug, already_member: false };
+            if let Some(note) = named.note(&cx.store) {
+                text += &format!("  note: {note}\n");
+            }
         }
         for member in &back.former {
             text += &format!("  member {} was the owner and is a plain member now\n", clean(member.as_str()));

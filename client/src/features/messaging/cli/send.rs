@@ -157,6 +157,7 @@ fn answer(cx: &Context, entry: &MeshEntry, rows: Vec<Row>) -> Result<ExitCode, C
         Row::Queued(..) => None,
     });
     match (rows.as_slice(), failure.map(CliError::from)) {
+        ([Row::Asked(only)], Some(error)) => Err(super::where_else(cx, entry, &only.target, error)),
         ([_], Some(error)) => Err(error),
         ([only], None) => {
             cx.out.answer(&row_json(only, &entry.slug), |out| row_line(only, out))?;
@@ -165,9 +166,25 @@ fn answer(cx: &Context, entry: &MeshEntry, rows: Vec<Row>) -> Result<ExitCode, C
         (all, failure) => {
             let list = Value::Array(all.iter().map(|row| row_json(row, &entry.slug)).collect());
             cx.out.answer(&list, |out| all.iter().map(|row| row_line(row, out)).collect())?;
+            for hint in hints(cx, entry, all) {
+                cx.out.remark(&hint);
+            }
             Ok(failure.map_or(ExitCode::Success, |error| error.exit))
         }
     }
+}
+
+/// What to do about those who got nothing, each advice once.
+fn hints(cx: &Context, entry: &MeshEntry, rows: &[Row]) -> Vec<String> {
+    let mut hints: Vec<String> = vec![];
+    for row in rows {
+        let Row::Asked(Outcome { target, result: Err(error), .. }) = row else { continue };
+        let error = super::where_else(cx, entry, target, CliError::from(error.clone()));
+        if let Some(hint) = error.advice().filter(|hint| !hints.iter().any(|known| known == hint)) {
+            hints.push(hint.to_owned());
+        }
+    }
+    hints
 }
 
 /// The last word of a command line that may be meant as the text but was read as a short option with its value in one.

@@ -53,7 +53,11 @@ pub(super) fn inbox_text(fetched: &[Fetched], args: &InboxArgs, out: &Output) ->
 /// One message: who, what it is, how urgent, when, its id; its text; the command that comes next where one is needed.
 pub(super) fn listed_text(listed: &Listed, out: &Output) -> String {
     let message = &listed.message;
-    let urgency = if message.priority == "now" { out.paint(Style::Red, " now").into_owned() } else { String::new() };
+    let urgency = if message.priority == "now" {
+        format!(" · {}", out.paint(Style::Red, "priority now"))
+    } else {
+        String::new()
+    };
     let held = if listed.held { out.paint(Style::Yellow, "held ").into_owned() } else { String::new() };
     let what = what(listed, out);
     let place = message.place().map(|place| format!(" · {}", clean(&place))).unwrap_or_default();

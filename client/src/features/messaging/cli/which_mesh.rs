@@ -9,6 +9,9 @@ use crate::context::several::line;
 use crate::error::{CliError, ExitCode};
 use crate::output::clean;
 
+/// Other meshes that are asked whether they know a recipient. Each costs a connection.
+const MOST_OTHERS: usize = 8;
+
 /// The mesh to write in: the one that every command would take, else the only one where all of the recipients are known.
 ///
 /// # Errors
@@ -74,4 +77,30 @@ pub fn mesh_that_knows(cx: &Context, recipients: &[String]) -> Result<MeshEntry,
                 .field("joined", slugs))
         }
     }
+}
+
+/// Says in which mesh an unknown recipient was looked for, and which of the others knows it, when several meshes are joined.
+pub fn where_else(cx: &Context, searched: &MeshEntry, target: &str, error: CliError) -> CliError {
+    if error.code != ErrorCode::UnknownTarget.as_str() || target.starts_with(['@', '#', '*']) {
+        return error;
+    }
+    let Ok(config) = cx.store.load() else { return error };
+    let others = config.meshes.iter().filter(|entry| entry.mesh_id != searched.mesh_id);
+    let others: Vec<&MeshEntry> = others.take(MOST_OTHERS).collect();
+    if others.is_empty() {
+        return error;
+    }
+    let knows = |entry: &&&MeshEntry| {
+        let found = connect::ask(cx, entry, |connection| async move { Ok(connection.resolve_target(target).await?) });
+        found.is_ok()
+    };
+    let known: Vec<String> = others.iter().filter(knows).map(|entry| clean(&entry.slug).into_owned()).collect();
+    let looked = format!("Only {} was searched", clean(&searched.slug));
+    let target = clean(target);
+    let hint = match known.as_slice() {
+        [] => format!("{looked}. `claudemesh peers --all` lists the members and sessions of all meshes."),
+        [only] => format!("{looked}; {only} knows {target}: add --mesh {only}."),
+        several => format!("{looked}; {target} is known in {}: choose one with --mesh.", several.join(", ")),
+    };
+    error.hint(hint).field("searched", searched.slug.clone()).field("knownIn", known)
 }

@@ -183,7 +183,7 @@ pub struct ProfileArgs {
     /// A few lines.
     #[arg(long)]
     pub bio: Option<String>,
-    /// What it can do: `a,b,c`.
+    /// Abilities that others see, in any words: `a,b,c`. What it may do is `claudemesh permissions`.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub capabilities: Option<Vec<String>>,
     /// Which session.

@@ -2,18 +2,21 @@
 
 use clap::Args;
 use claudemesh_protocol::call::Call;
+use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::tasks::{
     ClaimTask, CompleteTask, DeleteTask, ReopenTask, TaskChanged, UnclaimTask, UpdateTask,
 };
 use claudemesh_protocol::id::TaskId;
+use claudemesh_protocol::name::folded;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::short;
 use super::{Urgency, ids, in_mesh, parse_due};
+use crate::connection::ConnectionError;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{Output, word};
+use crate::output::{Output, clean, word};
 use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done};
 
@@ -243,14 +246,16 @@ impl Verb for UpdateArgs {
             due_at,
             expected_version: self.if_version,
         };
+        let assignee = update.assignee.clone().flatten();
         let (mesh, id) = change(cx, &self.id, |task_id| UpdateTask { task_id, ..update })?;
+        warn_of_unknown(cx, assignee.as_deref());
         cx.out
             .answer(&InMesh::new(&mesh, Updated { id: id.clone(), updated: true }), |out| told("changed", &id, out))
             .map(done)
     }
 }
 
-/// Say who should do a task; the assignee is told.
+/// Say who should do a task; sessions of the assignee are told, a person at a shell sees it in `task list --assignee`.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  claudemesh task assign 4uWv2xYz Bob\n  claudemesh task assign 4uWv2xYz @frontend\n  \
@@ -289,6 +294,7 @@ impl Verb for AssignArgs {
         let to = assignee.clone();
         let (mesh, id) =
             change(cx, &self.id, |task_id| UpdateTask { task_id, assignee: Some(to), ..UpdateTask::default() })?;
+        warn_of_unknown(cx, assignee.as_deref());
         cx.out
             .answer(&InMesh::new(&mesh, Assigned { id: id.clone(), assignee: assignee.clone() }), |out| {
                 let who = assignee.as_deref().map_or_else(|| "nobody".to_owned(), |who| word(who, out));
@@ -335,6 +341,53 @@ impl Verb for DeleteArgs {
     }
 }
 
+/// What stands in the way of a change, in words: the broker sends how the task is now.
+fn explained(error: CliError, id: &str) -> CliError {
+    let now = error.fields.get("current").cloned().unwrap_or_default();
+    let done_already = error.code == ErrorCode::Conflict.as_str() && error.message.contains("done already");
+    if error.code != ErrorCode::TaskNotClaimable.as_str() && !done_already {
+        return error;
+    }
+    let by = now["claimedBy"].as_str().map(|name| format!(" by {}", clean(name))).unwrap_or_default();
+    let id = clean(id);
+    let (message, hint) = match now["status"].as_str() {
+        Some("done") => (
+            format!("The task is done already{by}."),
+            format!("`claudemesh task show {id}` shows the result, `claudemesh task reopen {id}` opens it again."),
+        ),
+        Some("claimed") => {
+            (format!("The task is claimed{by}."), "`claudemesh task next` shows one that is free.".to_owned())
+        }
+        Some("open") if now["blocked"] == true => (
+            "The task waits for others that are not done.".to_owned(),
+            format!("`claudemesh task show {id}` shows which; `claudemesh task next` shows one that is ready."),
+        ),
+        _ => return error.hint("`claudemesh task list` shows the tasks."),
+    };
+    CliError { message, ..error }.hint(hint)
+}
+
+/// Says that no one has the name of an assignee: the task waits for whoever comes, or the name is mistyped.
+pub(super) fn warn_of_unknown(cx: &Context, assignee: Option<&str>) {
+    let Some(name) = assignee.filter(|name| !name.is_empty() && !name.starts_with('@')) else { return };
+    let wanted = folded(name);
+    let known = in_mesh(cx, |connection| async move {
+        let members = connection.list_members().await?;
+        let peers = connection.list_peers().await?;
+        let keys = members.iter().map(|row| row.pubkey.to_hex()).chain(peers.iter().map(|peer| peer.pubkey.to_hex()));
+        let names =
+            members.iter().map(|row| folded(&row.name)).chain(peers.iter().map(|peer| folded(&peer.display_name)));
+        Ok::<_, ConnectionError>(names.chain(keys).any(|known| known == wanted))
+    });
+    // An older broker knows no list of members; then nothing is said.
+    if let Ok((_, false)) = known {
+        cx.out.warn(&format!(
+            "no one here is called {}: the task is shown to whoever takes that name. `claudemesh members` lists the names.",
+            clean(name)
+        ));
+    }
+}
+
 fn told(what: &str, id: &str, out: &Output) -> String {
     format!("{} {what} {}\n", out.tick(), word(&short(id), out))
 }
@@ -346,6 +399,7 @@ fn change<C: Call<Answer = TaskChanged>>(
     request: impl FnOnce(TaskId) -> C,
 ) -> Result<(String, String), CliError> {
     let request = request(id.into());
-    let (mesh, changed) = in_mesh(cx, |connection| async move { connection.write(request).await })?;
+    let changed = in_mesh(cx, |connection| async move { connection.write(request).await });
+    let (mesh, changed) = changed.map_err(|error| explained(error, id))?;
     Ok((mesh, changed.map_or_else(|| id.to_owned(), |changed| changed.task_id.to_string())))
 }
