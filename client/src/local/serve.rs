@@ -132,6 +132,7 @@ fn beside(
         listening: running.url.clone(),
         mesh: local.entry.slug.clone(),
         mesh_id: local.entry.mesh_id.clone(),
+        name: local.entry.display_name.clone(),
         broker_url: local.entry.broker_url.clone(),
         invite: invite.view.url.clone(),
         invite_expires_at: invite.view.expires_at.clone(),

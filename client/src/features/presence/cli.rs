@@ -512,7 +512,7 @@ fn visible(cx: &Context, args: &VisibleArgs) -> Result<ExitCode, CliError> {
 /// As [`summary`].
 fn profile(cx: &Context, args: &ProfileArgs) -> Result<ExitCode, CliError> {
     if args.is_show() {
-        return show_profile(cx).map(|()| ExitCode::Success);
+        return show_profile(cx);
     }
     let session = target_session(cx, args.session.session.as_deref());
     let capabilities = args.capabilities.clone().map(|list| list.into_iter().filter(|word| !word.is_empty()).collect());

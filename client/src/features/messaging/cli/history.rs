@@ -424,7 +424,7 @@ fn row_text(row: &LetterRow, out: &Output) -> String {
     // Beside direct talk stands what the same peer wrote to a group.
     let wider = row.target.as_deref().filter(|target| target.starts_with(['@', '#', '*']) && *target != row.peer);
     let to = wider.map(|target| format!("to {} · ", word(target))).unwrap_or_default();
-    let details = format!("{what}{to}{} · {}{answers}", shown(&row.at), word(&short_id(&row.message_id)));
+    let details = format!("{what}{to}{} · {}{answers}{waits}", shown(&row.at), word(&short_id(&row.message_id)));
     let name = out.paint(Style::Cyan, &format!("{arrow}{}", word(&row.peer))).into_owned();
     let text = row.plaintext.as_deref().unwrap_or("(a sealed message that the keys of this member cannot open)");
     format!("{name}  {}\n{}", out.paint(Style::Dim, &details), out.block(text))
