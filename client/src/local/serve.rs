@@ -127,12 +127,14 @@ fn beside(
     let local = mesh::further(cx, store, &first, slug, names.member)?;
     let wish = InviteWish { role: "member", uses: INVITE_USES, lifetime: INVITE_LIFETIME, preset: None };
     let invite = enrolment::create_invite(&Inviter::owner(&local.owner)?, &local.entry, &wish)?;
+    let members = enrolment::members(&local.entry)?;
+    let own = members.into_iter().find(|member| member.pubkey.to_hex() == local.entry.pubkey);
     let value = Up {
         ok: true,
         listening: running.url.clone(),
         mesh: local.entry.slug.clone(),
         mesh_id: local.entry.mesh_id.clone(),
-        name: local.entry.display_name.clone(),
+        name: own.map(|own| own.display_name).unwrap_or_default(),
         broker_url: local.entry.broker_url.clone(),
         invite: invite.view.url.clone(),
         invite_expires_at: invite.view.expires_at.clone(),

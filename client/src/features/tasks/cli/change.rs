@@ -382,7 +382,7 @@ pub(super) fn warn_of_unknown(cx: &Context, assignee: Option<&str>) {
     // An older broker knows no list of members; then nothing is said.
     if let Ok((_, false)) = known {
         cx.out.warn(&format!(
-            "no one here is called {}: the task is shown to whoever takes that name. `claudemesh members` lists the names.",
+            "no one here is called {}: the task is shown to anyone who takes that name. `claudemesh members` lists the names.",
             clean(name)
         ));
     }
