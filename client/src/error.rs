@@ -105,6 +105,16 @@ pub struct CliError {
     pub fields: Box<Map<String, Value>>,
 }
 
+/// The exit code of a verb that reads from several meshes and could not ask some of them.
+pub fn exit_of<'a>(troubles: impl Iterator<Item = &'a CliError>) -> ExitCode {
+    troubles.fold(ExitCode::Success, |exit, error| match exit {
+        // A mesh that was not reached may still have something; a refusal is final.
+        ExitCode::Success => error.exit,
+        _ if error.exit == ExitCode::Network => error.exit,
+        exit => exit,
+    })
+}
+
 impl CliError {
     /// An error without a hint.
     pub fn new(exit: ExitCode, code: impl Into<String>, message: impl Into<String>) -> Self {

@@ -50,6 +50,6 @@ mod tests {
         );
         assert_eq!(wrapped("    four spaces before the text", 20, "    "), "    four spaces\n    before the text");
         assert_eq!(wrapped("an open ` sign stays in one piece", 20, ""), "an open\n` sign stays in one piece");
-        assert_eq!(wrapped("数据库 数据库 数据库 数据库", 20, ""), "数据库 数据库\n数据库 数据库");
+        assert_eq!(wrapped("数据库 数据库 数据库 数据库", 20, ""), "数据库 数据库 数据库\n数据库");
     }
 }

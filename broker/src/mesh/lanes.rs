@@ -14,7 +14,7 @@ pub const MAX_WAITING: usize = 4_096;
 /// all others fail, those of who could ban it among them.
 pub const MAX_RUNNING_OF_ONE: usize = MAX_RUNNING / 4;
 /// As [`MAX_RUNNING_OF_ONE`].
-pub const MAX_WAITING_OF_ONE: usize = MAX_WAITING / 8;
+pub const MAX_WAITING_OF_ONE: usize = MAX_WAITING / 4;
 
 /// What one member has in the lanes.
 #[derive(Clone, Copy, Default)]

@@ -210,10 +210,10 @@ broker_suite! {
         Ok(())
     }
 
-    /// Clients of the older kind read JSON from the answer to an upload, which this broker does not know yet.
+    /// Clients of the older kind read JSON from every answer.
     async fn a_route_that_is_not_there_is_refused_in_json(database: Database) -> Result<()> {
         let broker = TestBroker::start(database).await?;
-        for (method, path) in [("GET", "/"), ("POST", "/upload"), ("GET", "/download/x"), ("OPTIONS", "/mesh")] {
+        for (method, path) in [("GET", "/"), ("POST", "/uploads"), ("GET", "/downloads/x"), ("OPTIONS", "/mesh")] {
             let answer = enrol::request(method, &broker.base(), path, b"", None, &[])?;
             assert_eq!((answer.status, answer.code()), (404, "not_found"), "{method} {path}: {}", answer.body);
         }

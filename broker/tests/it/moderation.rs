@@ -88,8 +88,9 @@ broker_suite! {
         let answer = enrol::get(&broker.base(), &members, Some(&bob.key))?;
         assert_eq!((answer.status, answer.code()), (403, "member_removed"), "{answer:?}");
         // A key says so as well.
-        let refused = owner.ask(json!({"type": "send", "targetSpec": bob.pubkey(), "ciphertext": "eA==", "nonce": "bg=="})).await?;
-        assert!(refused["message"].as_str().is_some_and(|text| text.contains("it was removed")), "{refused}");
+        let refused = owner.say(&bob.pubkey(), "too late", json!({})).await?;
+        assert_eq!(refused["queued"], false, "{refused}");
+        assert!(refused.to_string().contains("it was removed"), "{refused}");
         Ok(())
     }
 

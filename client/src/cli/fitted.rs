@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn the_list_of_commands_hangs_behind_their_names() {
         let help = super::command(60).render_help().to_string();
-        let peers: Vec<&str> = help.lines().skip_while(|line| !line.starts_with("  peers ")).take(2).collect();
-        assert!(peers[0].chars().count() <= 60 && peers[1].starts_with("                  "), "{peers:?}");
+        let rows: Vec<&str> = help.lines().skip_while(|line| !line.starts_with("  top ")).take(2).collect();
+        assert!(rows[0].chars().count() <= 60 && rows[1].starts_with("                  "), "{rows:?}");
     }
 }

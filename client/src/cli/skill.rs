@@ -137,6 +137,7 @@ mod tests {
                 "install",
                 "uninstall",
                 "launch",
+                "folder",
             ];
             assert_eq!(listed, !people.contains(&verb), "{verb}");
         }

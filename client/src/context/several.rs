@@ -2,8 +2,7 @@
 
 use crate::config::MeshEntry;
 use crate::context::Context;
-use crate::error::{CliError, ExitCode};
-use crate::features::messaging::cli::exit_of;
+use crate::error::{CliError, ExitCode, exit_of};
 use crate::output::clean;
 
 /// Meshes of one call that did not answer.

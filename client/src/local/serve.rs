@@ -1,5 +1,6 @@
 //! `claudemesh up`: keeps the mesh of this machine up without a session, says how to use it, ends in good order.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use super::cli::{Up, UpArgs, you_are};
@@ -284,6 +285,8 @@ async fn run(
         serving,
         holder: other.clone(),
     };
+    // Before the screen says that Ctrl-C ends it: the system's own way would leave everything as it is.
+    let signal = signals()?;
     cx.out.answer(&value, |out| {
         let join = format!("claudemesh join {} --name <name>", clean(&invite.view.url));
         let end = match args.demo {
@@ -301,7 +304,7 @@ async fn run(
             out.paint(Style::Bold, &join),
         )
     })?;
-    until_signal(cx, candidate, &local, serving).await
+    until_signal(cx, candidate, &local, serving, signal).await
 }
 
 /// Clients look at the usual port first: who gets another one should know who has that.
@@ -326,13 +329,12 @@ async fn until_signal(
     candidate: &Candidate,
     local: &LocalMesh,
     mut serving: bool,
+    mut signal: Pin<Box<dyn Future<Output = ()>>>,
 ) -> Result<(), CliError> {
     let mut role = candidate.watch();
-    let signal = wait_for_signal();
-    tokio::pin!(signal);
     loop {
         tokio::select! {
-            ended = &mut signal => return ended,
+            () = &mut signal => return Ok(()),
             changed = role.changed() => {
                 if changed.is_err() {
                     return Err(CliError::internal("The local broker ended early."));
@@ -350,19 +352,26 @@ async fn until_signal(
     }
 }
 
-async fn wait_for_signal() -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::internal(format!("Signals cannot be heard: {error}."));
+/// Hears signals from now on; the future ends with the first.
+fn signals() -> Result<Pin<Box<dyn Future<Output = ()>>>, CliError> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = hangup.recv() => Ok(()),
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(failed),
-        }
+        let heard =
+            |kind| signal(kind).map_err(|error| CliError::internal(format!("Signals cannot be heard: {error}.")));
+        let mut terminate = heard(SignalKind::terminate())?;
+        let mut hangup = heard(SignalKind::hangup())?;
+        let mut interrupt = heard(SignalKind::interrupt())?;
+        Ok(Box::pin(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }))
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.map_err(failed)
+    Ok(Box::pin(async {
+        let _ = tokio::signal::ctrl_c().await;
+    }))
 }

@@ -26,6 +26,14 @@ async fn loopback(person: &CommandLine, env: &[(&str, &str)]) -> Result<Vec<Row>
     rows.map(|row| {
         let detail = text(row, "detail").strip_prefix("team: ").context("a mesh")?.to_owned();
         let (route, found) = detail.split_once(": ").with_context(|| detail.clone())?;
+        // Behind it stands what the route does, unless it is not used.
+        let found = match found.strip_suffix(')').and_then(|found| found.rsplit_once(" (")) {
+            Some((found, meaning)) if !meaning.is_empty() => found,
+            _ => {
+                anyhow::ensure!(found.starts_with("not used"), "{detail}");
+                found
+            }
+        };
         Ok((route.to_owned(), text(row, "level"), found.to_owned(), text(row, "fix")))
     })
     .collect()

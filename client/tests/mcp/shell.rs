@@ -87,7 +87,8 @@ async fn long_texts_come_from_files_and_standard_input() -> Result<()> {
     assert_eq!(missing.status.code(), Some(10));
     std::fs::write(&path, vec![b'x'; 3 << 20])?;
     let huge = team.ann.run(&["send", "Bob", "--file", path.to_str().context("utf-8")?])?;
-    assert_eq!(huge.status.code(), Some(3), "{}", stderr(&huge));
+    assert!(huge.status.success(), "what is too long for a message travels as a file: {}", stderr(&huge));
+    assert_eq!(team.bob.json(&["file", "list", "--json"])?.as_array().map(Vec::len), Some(1));
     std::fs::write(&path, [0xff, 0xfe])?;
     assert_eq!(team.ann.run(&["send", "Bob", "--file", path.to_str().context("utf-8")?])?.status.code(), Some(3));
     Ok(())
@@ -452,7 +453,7 @@ async fn who_joins_again_reads_the_name_that_the_mesh_has() -> Result<()> {
     let url = invite["url"].as_str().context("a link")?;
     let again = team.bob.run(&["join", url, "--name", "Dora"])?;
     let text = stdout(&again);
-    assert!(text.contains("  name    Bob\n") && text.contains("launch --name Dora"), "{text}");
+    assert!(text.contains("  name    Bob\n") && text.contains("`claudemesh rename member Dora`"), "{text}");
     assert_eq!(team.bob.json(&["join", url, "--name", "Dora", "--json"])?["name"], "Bob");
     // The invite has a name for its guest.
     let invite = team.ann.json(&["invite", "--for-name", "Zoe", "--json"])?;
@@ -485,14 +486,6 @@ async fn hints_of_the_shell_speak_of_the_shell() -> Result<()> {
     assert!(text.contains("unknown to its broker") && text.contains("who invited you"), "{text}");
     let away = stderr(&team.ann.run(&["ask", "Bob", "there?"])?);
     assert!(away.contains("--wait-offline") && !away.contains("wait_offline"), "{away}");
-    let path = team.ann.home().join("large.txt");
-    // One is refused by its file, the other one by its ciphertext.
-    for bytes in [1_200_000, 3 << 20] {
-        std::fs::write(&path, vec![b'x'; bytes])?;
-        let long = team.ann.run(&["send", "Bob", "--file", path.to_str().context("utf-8")?])?;
-        assert_eq!(long.status.code(), Some(3), "the same, whichever check finds it");
-        assert!(stderr(&long).contains("Hint: Split it"), "{}", stderr(&long));
-    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::connection::Connection;
-use crate::error::{CliError, ExitCode};
+use crate::error::CliError;
 
 pub mod args;
 pub mod follow;
@@ -23,16 +23,6 @@ pub use which_mesh::{mesh_that_knows, where_else};
 const PULL_AGAIN: Duration = Duration::from_millis(10);
 /// How long pulls may bring nothing although something remains: what has expired is counted until the broker drops it.
 const PULL_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The exit code of a verb that reads from several meshes and could not ask some of them.
-pub fn exit_of<'a>(troubles: impl Iterator<Item = &'a CliError>) -> ExitCode {
-    troubles.fold(ExitCode::Success, |exit, error| match exit {
-        // A mesh that was not reached may still have something; a refusal is final.
-        ExitCode::Success => error.exit,
-        _ if error.exit == ExitCode::Network => error.exit,
-        exit => exit,
-    })
-}
 
 /// Takes in everything that waits at the broker.
 ///

@@ -438,7 +438,7 @@ pub fn list(cx: &Context, all: bool) -> Result<ExitCode, CliError> {
     cx.out.answer(&value, |out| {
         lists.iter().map(|(slug, list, trouble)| questions_text(slug, list, trouble.is_none(), out)).collect()
     })?;
-    Ok(messages::exit_of(lists.iter().filter_map(|(_, _, trouble)| trouble.as_ref())))
+    Ok(crate::error::exit_of(lists.iter().filter_map(|(_, _, trouble)| trouble.as_ref())))
 }
 
 /// The reader whose questions are meant: that of the session this runs in, else the member's.

@@ -227,7 +227,7 @@ mod tests {
         let other = screen(60, &boards, &Choices { mesh: 1, ..Choices::default() });
         assert_eq!(
             (other[0].as_str(), other[1].as_str()),
-            ("other (2/2)  0 online  0 msg/min", "! the broker cannot be reached")
+            ("other (mesh 2 of 2)  0 online  0 msg/min", "! the broker cannot be reached")
         );
         // Too small a window draws what it can.
         screen(10, &boards, &Choices::default());

@@ -7,13 +7,13 @@ use claudemesh_protocol::features::messaging::Stage;
 use tokio::time::Instant;
 
 use super::args::InboxArgs;
+use super::pull_all;
 use super::text::{inbox_text, nothing_text};
-use super::{exit_of, pull_all};
 use crate::config::MeshEntry;
 use crate::connection::Connection;
 use crate::context::Context;
 use crate::context::connect::{self, Purpose};
-use crate::error::{CliError, ExitCode};
+use crate::error::{CliError, ExitCode, exit_of};
 use crate::files::FileLock;
 use crate::inbox::{Admitted, KEEP, Listed, ListedObject, Mailbox, Pick};
 use crate::output::clean;
