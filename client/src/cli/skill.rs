@@ -138,6 +138,7 @@ mod tests {
                 "uninstall",
                 "launch",
                 "folder",
+                "serve",
             ];
             assert_eq!(listed, !people.contains(&verb), "{verb}");
         }
