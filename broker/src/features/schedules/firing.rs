@@ -55,6 +55,8 @@ pub struct SchedulesMemory {
     sim_ms: Option<i64>,
     /// The clock has said so since the mesh was loaded.
     heard: bool,
+    /// How often entries were armed again because the clock was new or set back.
+    turns: u64,
     /// Pages that were sent, to name the lanes.
     pages: u64,
 }
@@ -170,27 +172,43 @@ impl SchedulesMemory {
         }
         // A clock that is new or was set back: what recurs comes at the next time that it will show.
         if before.is_none_or(|before| now_ms < before) {
-            let (storage, is_new) = (cx.storage(), before.is_none());
-            // Until then nothing is read: it would come at times that the clock has not shown.
-            self.mesh.reading = true;
-            self.mesh.armed.clear();
-            let slow = async move { store::rearm(&storage, now_ms, is_new).await };
-            let work = Schedules::work_or_failure(Lane::of::<Schedules>("rearm"), slow, |memory, cx, done| {
-                if let Err(refusal) = done {
-                    tracing::warn!(mesh.id = %cx.mesh_id(), error = %refusal, "schedules could not follow the clock");
-                }
-                memory.mesh.reading = false;
-                memory.look(cx, ScheduleClock::Mesh);
-                Ok(Outcome::<ScheduledAck>::Silent)
-            });
-            spawn(cx, work);
-            return;
+            return self.rearm(cx, now_ms, before.is_none());
         }
         self.turn(cx, ScheduleClock::Mesh);
     }
 
-    /// A member changed an entry; storage has it already.
-    pub(super) fn changed(&mut self, cx: &mut MeshContext<'_>, row: &Row) {
+    fn rearm(&mut self, cx: &mut MeshContext<'_>, now_ms: i64, is_new: bool) {
+        let storage = cx.storage();
+        self.turns += 1;
+        // Until then nothing is read: it would come at times that the clock has not shown.
+        self.mesh.reading = true;
+        self.mesh.armed.clear();
+        let slow = async move { store::rearm(&storage, now_ms, is_new).await };
+        let work = Schedules::work_or_failure(Lane::of::<Schedules>("rearm"), slow, |memory, cx, done| {
+            if let Err(refusal) = done {
+                tracing::warn!(mesh.id = %cx.mesh_id(), error = %refusal, "schedules could not follow the clock");
+            }
+            memory.mesh.reading = false;
+            memory.look(cx, ScheduleClock::Mesh);
+            Ok(Outcome::<ScheduledAck>::Silent)
+        });
+        spawn(cx, work);
+    }
+
+    /// Goes with a change, so that [`Self::changed`] sees whether the clock was set while it was stored.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// A member changed an entry; storage has it already. Its time is by the clock as it was at so many turns.
+    pub(super) fn changed(&mut self, cx: &mut MeshContext<'_>, row: &Row, turns: u64) {
+        if turns != self.turns
+            && row.clock() == ScheduleClock::Mesh
+            && let Some(now_ms) = self.sim_ms
+        {
+            // What was armed again meanwhile may not have had this entry among it.
+            return self.rearm(cx, now_ms, true);
+        }
         for clock in [ScheduleClock::Wall, ScheduleClock::Mesh] {
             let queue = self.queue(clock);
             queue.armed.retain(|(_, id), _| *id != row.id);

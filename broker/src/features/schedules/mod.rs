@@ -163,15 +163,15 @@ fn create(
     request: Schedule,
 ) -> Result<Outcome<ScheduledAck>, Refusal> {
     let row = check::new(cx, request)?;
-    let asked = asked(memory, cx)?;
+    let (asked, turns) = (asked(memory, cx)?, memory.turns());
     let (storage, base) = (cx.storage(), base_of(&row, &asked));
     let slow = async move {
         let row = store::change(&storage, Change::Create(Box::new(row)), asked).await?;
         let next_times = upcoming(&row, base);
         Ok::<_, WriteError<Refused>>((row, next_times))
     };
-    Ok(Schedules::work_in(cx.own_lane::<Schedules>(), slow, |memory, cx, (row, next_times)| {
-        memory.changed(cx, &row);
+    Ok(Schedules::work_in(cx.own_lane::<Schedules>(), slow, move |memory, cx, (row, next_times)| {
+        memory.changed(cx, &row, turns);
         let ack = ScheduledAck { scheduled_id: row.id.into(), deliver_at: row.at_ms, cron: row.cron, next_times };
         Ok(Outcome::Answer(ack))
     }))
@@ -233,15 +233,15 @@ fn changed(
     cx: &mut MeshContext<'_>,
     change: Change,
 ) -> Result<Outcome<ScheduledResult>, Refusal> {
-    let asked = asked(memory, cx)?;
+    let (asked, turns) = (asked(memory, cx)?, memory.turns());
     let storage = cx.storage();
     let slow = async move {
         let row = store::change(&storage, change, asked.clone()).await?;
         let base = base_of(&row, &asked);
         Ok::<_, WriteError<Refused>>((row, base))
     };
-    Ok(Schedules::work_in(cx.own_lane::<Schedules>(), slow, |memory, cx, (row, base)| {
-        memory.changed(cx, &row);
+    Ok(Schedules::work_in(cx.own_lane::<Schedules>(), slow, move |memory, cx, (row, base)| {
+        memory.changed(cx, &row, turns);
         Ok(Outcome::Answer(ScheduledResult { entry: entry(cx.roster(), row, base) }))
     }))
 }
@@ -254,7 +254,7 @@ fn cancel(
 ) -> Result<Outcome<CancelScheduledAck>, Refusal> {
     let nothing = CancelScheduledAck { scheduled_id: request.scheduled_id.clone(), ok: false };
     let Some(id) = check::id(&request.scheduled_id) else { return Ok(Outcome::Answer(nothing)) };
-    let asked = asked(memory, cx)?;
+    let (asked, turns) = (asked(memory, cx)?, memory.turns());
     let storage = cx.storage();
     let slow = async move {
         match store::change(&storage, Change::Cancel(id), asked).await {
@@ -263,9 +263,9 @@ fn cancel(
             Err(error) => Err(error),
         }
     };
-    Ok(Schedules::work_in(cx.own_lane::<Schedules>(), slow, |memory, cx, row| {
+    Ok(Schedules::work_in(cx.own_lane::<Schedules>(), slow, move |memory, cx, row| {
         let Some(row) = row else { return Ok(Outcome::Answer(nothing)) };
-        memory.changed(cx, &row);
+        memory.changed(cx, &row, turns);
         Ok(Outcome::Answer(CancelScheduledAck { scheduled_id: row.id.into(), ok: true }))
     }))
 }
