@@ -101,7 +101,12 @@ broker_suite! {
         let back = clock(&mut peer, json!({"type": "get_clock"})).await?;
         assert_eq!((&back["tick"], &back["paused"]), (&json!(1), &json!(false)), "{back}");
         broker.advance(Duration::from_secs(30));
-        assert_eq!(tick(&mut peer).await?, (2, "2030-01-01T09:02:00.000Z".into()), "half a minute had passed of it");
+        let mut next = tick(&mut peer).await?;
+        // The tick at which it goes on may be told as well.
+        if next.0 == 1 {
+            next = tick(&mut peer).await?;
+        }
+        assert_eq!(next, (2, "2030-01-01T09:02:00.000Z".into()), "half a minute had passed of it");
         // After a long absence of the broker, too.
         broker.stop();
         broker.advance(Duration::from_secs(3_600));
