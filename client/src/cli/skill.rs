@@ -126,7 +126,8 @@ mod tests {
         let text = text();
         assert!(text.len() < 9_000 && text.lines().count() < 120, "{} bytes", text.len());
         for verb in crate::cli::command().get_subcommands().map(clap::Command::get_name) {
-            let listed = text.contains(&format!("`claudemesh {verb}"));
+            // A verb ends at a space or at the end of the call: `mcp` is not in the list because `mcp-add` is.
+            let listed = [' ', '`'].iter().any(|end| text.contains(&format!("`claudemesh {verb}{end}")));
             let people = [
                 "hook",
                 "mcp",
