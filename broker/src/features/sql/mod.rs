@@ -12,6 +12,8 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod stop;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "sqlite")]
 mod threads;
 

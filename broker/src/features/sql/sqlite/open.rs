@@ -9,7 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
-use super::guard::Guard;
+use super::guard::{Guard, Mode};
 use crate::features::sql::limits::{BYTES_PER_MESH, BYTES_PER_VALUE, MEMORY_PER_REQUEST};
 use crate::features::sql::stop::{Reason, Stop};
 use crate::quota::Quotas;
@@ -121,10 +121,13 @@ impl Guarded {
     /// # Errors
     /// Of SQLite, when the bounds cannot be set.
     pub(super) fn with<T>(&mut self, stop: &Stop, quotas: &Quotas, run: impl FnOnce(&Self) -> T) -> rusqlite::Result<T> {
+        // The request before may have left its own.
+        self.guard.set(Mode::Own);
         self.bound(quotas)?;
         let more = i64::try_from(quotas.value(&MEMORY_PER_REQUEST)).unwrap_or(i64::MAX);
         *self.now() = Running { stop: Some(stop.clone()), memory_at_most: memory_used().saturating_add(more) };
         let done = run(self);
+        self.guard.set(Mode::Own);
         *self.now() = Running::default();
         Ok(done)
     }
