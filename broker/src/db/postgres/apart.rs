@@ -59,12 +59,7 @@ pub(crate) struct As<'a> {
 
 impl Apart {
     pub(super) fn new(server: Server) -> Self {
-        Self {
-            server,
-            used: Arc::new(Semaphore::new(MAX_USED)),
-            kept: Mutex::default(),
-            own: Turn::default(),
-        }
+        Self { server, used: Arc::new(Semaphore::new(MAX_USED)), kept: Mutex::default(), own: Turn::default() }
     }
 
     /// A place for a connection; it is given back when the permit is dropped.
@@ -104,8 +99,7 @@ impl Apart {
         if let Some(client) = own.as_ref().filter(|client| !client.is_closed()) {
             return Ok(Arc::clone(client));
         }
-        let (client, _) =
-            self.timed(self.server.config()).await.map_err(|error| DbError::Unavailable(error.into()))?;
+        let (client, _) = self.timed(self.server.config()).await.map_err(|error| DbError::Unavailable(error.into()))?;
         let client = Arc::new(client);
         *own = Some(Arc::clone(&client));
         Ok(client)
@@ -123,10 +117,7 @@ impl Apart {
         Ok(Session { client, pid, role: of.role.to_owned(), too_large })
     }
 
-    async fn timed(
-        &self,
-        config: &tokio_postgres::Config,
-    ) -> Result<(Client, Arc<AtomicBool>), BoundedError> {
+    async fn timed(&self, config: &tokio_postgres::Config) -> Result<(Client, Arc<AtomicBool>), BoundedError> {
         let opening = tokio::time::timeout(CONNECT, self.server.open_bounded(config));
         opening.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }

@@ -177,6 +177,13 @@ impl PostgresDb {
         }
     }
 
+    /// The same database under another user.
+    #[cfg(test)]
+    pub(crate) fn under(&self, user: &str, password: &str) -> Self {
+        let server = self.server.under(user, password);
+        Self { apart: Arc::new(Apart::new(server.clone())), server, ..self.clone() }
+    }
+
     pub(super) fn server(&self) -> &Server {
         &self.server
     }

@@ -78,6 +78,14 @@ impl Server {
         Ok(conn)
     }
 
+    /// The same server for another user.
+    #[cfg(test)]
+    pub(super) fn under(&self, user: &str, password: &str) -> Self {
+        let mut config = (*self.config).clone();
+        config.user(user).password(password);
+        Self { config: Arc::new(config), tls: self.tls.clone() }
+    }
+
     /// How it is reached, with the broker's own user.
     pub(super) fn config(&self) -> &Config {
         &self.config

@@ -27,7 +27,8 @@ use crate::refusal::Refusal;
 pub(super) fn name_of(mesh: &MeshId) -> String {
     let hash = hex::encode(Sha256::digest(mesh.as_str()));
     let plain = mesh.as_str().chars().all(|symbol| symbol.is_ascii_alphanumeric());
-    let id = if plain && mesh.as_str().len() <= 40 { mesh.as_str().to_ascii_lowercase() } else { hash[..32].to_owned() };
+    let id =
+        if plain && mesh.as_str().len() <= 40 { mesh.as_str().to_ascii_lowercase() } else { hash[..32].to_owned() };
     format!("meshdb_{id}_{}", &hash[..8])
 }
 
@@ -108,7 +109,13 @@ impl Database {
     ///
     /// # Errors
     /// `query_error`, `limit`, `cancelled`, `timeout`, `busy`, `sql_unavailable`, `internal`.
-    pub(super) async fn query(&self, asked: Statement, wanted: Wanted, stop: Stop, quotas: Quotas) -> Result<Page, Refusal> {
+    pub(super) async fn query(
+        &self,
+        asked: Statement,
+        wanted: Wanted,
+        stop: Stop,
+        quotas: Quotas,
+    ) -> Result<Page, Refusal> {
         match &self.kind {
             #[cfg(feature = "sqlite")]
             Kind::Sqlite(engine) => Arc::clone(engine).query(asked, wanted, stop, quotas).await,
@@ -148,7 +155,12 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::query`].
-    pub(super) async fn schema(&self, after: String, stop: Stop, quotas: Quotas) -> Result<(Vec<Table>, bool), Refusal> {
+    pub(super) async fn schema(
+        &self,
+        after: String,
+        stop: Stop,
+        quotas: Quotas,
+    ) -> Result<(Vec<Table>, bool), Refusal> {
         match &self.kind {
             #[cfg(feature = "sqlite")]
             Kind::Sqlite(engine) => Arc::clone(engine).schema(after, stop, quotas).await,
@@ -188,12 +200,7 @@ impl Recorder {
             hash.update(serde_json::to_vec(one).unwrap_or_default());
             hash.update(b"\n");
         }
-        Self {
-            storage,
-            by: By::member(member, now_ms),
-            digest: hex::encode(hash.finalize()),
-            statements: list.len(),
-        }
+        Self { storage, by: By::member(member, now_ms), digest: hex::encode(hash.finalize()), statements: list.len() }
     }
 
     /// Writes it, before the commit of the change.

@@ -15,8 +15,11 @@ pub const REQUESTS_PER_MINUTE: Quota =
 pub const SECONDS_PER_REQUEST: Quota =
     Quota::new("sql.seconds_per_request", 5, "Seconds that one SQL request may take; at most 20.").at_most(20);
 /// A sort of all rows of a database of the usual size.
-pub const MEMORY_PER_REQUEST: Quota =
-    Quota::new("sql.memory_per_request", 134_217_728, "Bytes of memory that SQL requests may take at once, with SQLite.");
+pub const MEMORY_PER_REQUEST: Quota = Quota::new(
+    "sql.memory_per_request",
+    134_217_728,
+    "Bytes of memory that SQL requests may take at once, with SQLite.",
+);
 /// What fits into an answer.
 pub const BYTES_PER_VALUE: Quota =
     Quota::new("sql.bytes_per_value", 1_048_576, "Bytes of one value or row, with SQLite; at most 16777216.")

@@ -249,9 +249,8 @@ fn cancel(
     request: &MeshCancel,
 ) -> Result<Outcome<MeshCancelled>, Refusal> {
     let (of, at) = (&cx.member()?.id, cx.asker()?.handle);
-    let meant = |running: &&Running| {
-        running.of == *of && running.at == at && running.key.as_ref() == Some(&request.cancel_key)
-    };
+    let meant =
+        |running: &&Running| running.of == *of && running.at == at && running.key.as_ref() == Some(&request.cancel_key);
     // All of them: names are the caller's own affair.
     let ended = memory.running.values().filter(meant).filter(|running| running.stop.end(Reason::Caller)).count();
     Ok(Outcome::Answer(MeshCancelled { cancelled: ended > 0 }))

@@ -139,7 +139,10 @@ mod tests {
     #[test]
     fn numbers_and_bytes_keep_their_value() {
         assert_eq!((whole(MAX_EXACT), whole(MAX_EXACT + 1)), (json!(MAX_EXACT), json!("9007199254740993")));
-        assert_eq!((real(1.5), real(f64::NAN), real(f64::NEG_INFINITY)), (json!(1.5), json!("NaN"), json!("-Infinity")));
+        assert_eq!(
+            (real(1.5), real(f64::NAN), real(f64::NEG_INFINITY)),
+            (json!(1.5), json!("NaN"), json!("-Infinity"))
+        );
         assert_eq!(as_bytes(&bytes(&[0, 255])), Some(vec![0, 255]));
         assert_eq!(as_bytes(&json!({"type": "Buffer", "data": [256]})), None);
     }

@@ -180,7 +180,8 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_gives_up_ends_its_request() {
         let stop = Stop::default();
-        let both = async { tokio::join!(stop.until(NEVER, Duration::ZERO, for_ever()), async { stop.end(Reason::Caller) }) };
+        let both =
+            async { tokio::join!(stop.until(NEVER, Duration::ZERO, for_ever()), async { stop.end(Reason::Caller) }) };
         assert_eq!(both.await, (None, true));
         assert_eq!(stop.refusal(&Quotas::default()).code, ErrorCode::Cancelled);
         let stop = Stop::default();

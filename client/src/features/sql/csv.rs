@@ -30,7 +30,8 @@ pub(super) fn table(columns: &[String], rows: &[Map<String, Value>]) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let special = text.is_empty() || text.contains([',', '"', '\n', '\r']) || text.starts_with(' ') || text.ends_with(' ');
+    let special =
+        text.is_empty() || text.contains([',', '"', '\n', '\r']) || text.starts_with(' ') || text.ends_with(' ');
     if special { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
@@ -109,7 +110,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let values = [json!("a"), json!(""), Value::Null, json!("x,\"y\"\r\nz"), json!(1.5), json!(" b "), json!(true)];
-        let text = head(&["one".into(), "t,w".into()]) + &line(values.iter()) + &line([Value::Null, Value::Null].iter());
+        let text =
+            head(&["one".into(), "t,w".into()]) + &line(values.iter()) + &line([Value::Null, Value::Null].iter());
         let rows = read(&text).unwrap();
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(rows[0], [some("one"), some("t,w")]);

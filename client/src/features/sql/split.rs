@@ -63,7 +63,8 @@ fn dollars(text: &str) -> usize {
     let Some(close) = text[1..].find('$') else { return 1 };
     let tag = &text[..close + 2];
     let name = &tag[1..tag.len() - 1];
-    let plain = name.chars().all(|sign| sign.is_alphanumeric() || sign == '_') && !name.starts_with(|sign: char| sign.is_ascii_digit());
+    let plain = name.chars().all(|sign| sign.is_alphanumeric() || sign == '_')
+        && !name.starts_with(|sign: char| sign.is_ascii_digit());
     if !plain {
         return 1;
     }
@@ -100,7 +101,8 @@ fn is_empty(statement: &str) -> bool {
 /// Whether a semicolon ends what stands before it. Statements of a trigger end with semicolons of their own; the trigger ends with END.
 fn ends(statement: &str) -> bool {
     let all: Vec<String> = words(statement).map(str::to_ascii_uppercase).collect();
-    let head: Vec<&str> = all.iter().map(String::as_str).filter(|word| !matches!(*word, "TEMP" | "TEMPORARY")).take(2).collect();
+    let head: Vec<&str> =
+        all.iter().map(String::as_str).filter(|word| !matches!(*word, "TEMP" | "TEMPORARY")).take(2).collect();
     let has_body = head == ["CREATE", "TRIGGER"] && all.iter().any(|word| word == "BEGIN");
     !has_body || all.last().is_some_and(|word| word == "END")
 }

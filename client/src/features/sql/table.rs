@@ -119,7 +119,9 @@ mod tests {
     #[test]
     fn a_table_is_as_wide_as_the_terminal_at_most() {
         let out = Output::new(&Env::default(), Format::Human, false);
-        let rows = rows(&json!([{"id": 1, "name": "Zoë 👩‍🚀", "about": "x".repeat(200)}, {"id": null, "name": "a\nb", "about": ""}]));
+        let rows = rows(
+            &json!([{"id": 1, "name": "Zoë 👩‍🚀", "about": "x".repeat(200)}, {"id": null, "name": "a\nb", "about": ""}]),
+        );
         let columns = ["id", "name", "about"].map(str::to_owned);
         for width in [20, 30, 80] {
             let text = fitted(&columns, &rows, width, &out);

@@ -211,7 +211,8 @@ impl MeshServer {
         Parameters(args): Parameters<Execute>,
         context: RequestContext<RoleServer>,
     ) -> Result<Json<Told>, ToolError> {
-        let mut execute = MeshExecute { sql: args.sql, params: args.params, batch: args.batch, ..MeshExecute::default() };
+        let mut execute =
+            MeshExecute { sql: args.sql, params: args.params, batch: args.batch, ..MeshExecute::default() };
         if !args.then.is_empty() {
             let MeshExecute { sql, params, batch, .. } = std::mem::take(&mut execute);
             let first = Statement { sql, params };
@@ -272,12 +273,8 @@ impl MeshServer {
         if let Some(next) = &page.next {
             text += &format!("\n(there are more: cursor={})", harmless_value(next));
         }
-        let schema = Schema {
-            mesh_slug: bound.tag.slug.clone(),
-            dialect: page.dialect,
-            tables: page.tables,
-            next: page.next,
-        };
+        let schema =
+            Schema { mesh_slug: bound.tag.slug.clone(), dialect: page.dialect, tables: page.tables, next: page.next };
         Ok(Json(text, schema))
     }
 }

@@ -215,7 +215,9 @@ fn refusal(trouble: Trouble, too_large: bool, code: ErrorCode) -> Refusal {
         return crate::db::DbError::Unavailable(error.into()).into();
     };
     match *said.code() {
-        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => ErrorCode::Unavailable.into(),
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => {
+            ErrorCode::Unavailable.into()
+        }
         SqlState::DISK_FULL => ErrorCode::StorageFull.into(),
         SqlState::OUT_OF_MEMORY | SqlState::TOO_MANY_CONNECTIONS => ErrorCode::Busy.into(),
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => Refusal::new(ErrorCode::Timeout, said.message()),

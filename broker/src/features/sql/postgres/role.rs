@@ -45,10 +45,10 @@ pub(super) async fn prepare(apart: &Apart, name: &str) -> Result<(), Refusal> {
         .map_err(failed)?;
     let (role, schema): (bool, bool) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
     if !role {
-        // The broker's user is in the role so that it can make the schema for it, and end its connections.
+        // Sent as one text, so both are done or none. The broker's user is in the role so that it can make the schema for it, and end its connections.
         own.batch_execute(&format!(
-            "BEGIN; CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT CONNECTION LIMIT {CONNECTIONS}; \
-             GRANT {name} TO CURRENT_USER; COMMIT"
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT CONNECTION LIMIT {CONNECTIONS}; \
+             GRANT {name} TO CURRENT_USER"
         ))
         .await
         .map_err(failed)?;
@@ -68,7 +68,8 @@ async fn shut(own: &tokio_postgres::Client, name: &str) -> Result<(), Refusal> {
     let open = "SELECT has_schema_privilege($1, current_schema(), 'CREATE') \
          OR EXISTS (SELECT 1 FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') \
                     AND has_table_privilege($1, c.oid, 'SELECT, INSERT, UPDATE, DELETE'))";
-    let is_open = async || own.query_one(open, &[&name]).await.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed);
+    let is_open =
+        async || own.query_one(open, &[&name]).await.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed);
     if !is_open().await? {
         return Ok(());
     }
@@ -127,13 +128,14 @@ pub(in crate::features::sql) async fn remove(db: &PostgresDb, names: &[String]) 
     let apart = db.apart();
     let fail = |error: tokio_postgres::Error| DbError::Unavailable(error.into());
     let own = apart.own().await?;
-    let there = own.query("SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)", &[&names]).await.map_err(fail)?;
+    let there =
+        own.query("SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)", &[&names]).await.map_err(fail)?;
     for row in &there {
         let name: String = row.try_get(0).map_err(fail)?;
         apart.forget(&name);
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
         own.query(end, &[&name]).await.map_err(fail)?;
-        own.batch_execute(&format!("BEGIN; DROP OWNED BY {name} CASCADE; DROP ROLE {name}; COMMIT")).await.map_err(fail)?;
+        own.batch_execute(&format!("DROP OWNED BY {name} CASCADE; DROP ROLE {name}")).await.map_err(fail)?;
     }
     Ok(there.len())
 }

@@ -99,7 +99,9 @@ pub(super) async fn execute(
         quotas.growth(&TABLES_PER_MESH, before.tables, after.tables).map_err(Refusal::from)?;
         quotas.growth(&BYTES_PER_MESH, before.bytes, after.bytes).map_err(Refusal::from)?;
         if after.objects > 0 {
-            return Err(Refusal::new(ErrorCode::ExecuteError, "large objects are not allowed; use a column bytea").into());
+            return Err(
+                Refusal::new(ErrorCode::ExecuteError, "large objects are not allowed; use a column bytea").into()
+            );
         }
         if !stop.may_commit() {
             return Err(stop.refusal(quotas).into());
@@ -172,14 +174,17 @@ async fn prepare(client: &Client, asked: &Asked, code: ErrorCode) -> Result<Stat
     }
     let statement = client.prepare(&asked.sql).await?;
     if let Some(column) = statement.columns().iter().find(|column| !is_known(column.type_())) {
-        let message =
-            format!("the column `{}` has the type {}; cast it to text", column.name(), column.type_().name());
+        let message = format!("the column `{}` has the type {}; cast it to text", column.name(), column.type_().name());
         return Err(Refusal::new(code, message).into());
     }
     Ok(statement)
 }
 
-async fn start(client: &Client, statement: &Statement, asked: &Asked) -> Result<std::pin::Pin<Box<RowStream>>, Trouble> {
+async fn start(
+    client: &Client,
+    statement: &Statement,
+    asked: &Asked,
+) -> Result<std::pin::Pin<Box<RowStream>>, Trouble> {
     let (wanted, given) = (statement.params().len(), asked.params.len());
     if wanted != given {
         let message = format!("`params`: expected {wanted} values for the statement, and there are {given}");

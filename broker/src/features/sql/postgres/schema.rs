@@ -55,9 +55,8 @@ pub(super) async fn read(session: &mut Session, after: &str) -> Result<(Vec<Tabl
         if bytes > MAX_PAGE_BYTES && !found.is_empty() {
             return Ok((found, true));
         }
-        let mut table: Table = serde_json::from_str(text).map_err(|error| {
-            crate::refusal::Refusal::fault(claudemesh_protocol::error::ErrorCode::Internal, error)
-        })?;
+        let mut table: Table = serde_json::from_str(text)
+            .map_err(|error| crate::refusal::Refusal::fault(claudemesh_protocol::error::ErrorCode::Internal, error))?;
         for key in &mut table.foreign_keys {
             // Within the schema the name alone is enough.
             key.table = key.table.strip_prefix(&format!("{schema}.")).unwrap_or(&key.table).to_owned();

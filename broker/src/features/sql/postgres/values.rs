@@ -69,9 +69,31 @@ pub(super) fn is_known(of: &Type) -> bool {
         Kind::Enum(_) => true,
         Kind::Pseudo => *of == Type::VOID,
         _ => [
-            Type::BOOL, Type::INT2, Type::INT4, Type::INT8, Type::OID, Type::XID, Type::FLOAT4, Type::FLOAT8, Type::NUMERIC,
-            Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME, Type::UNKNOWN, Type::CHAR, Type::XML, Type::BYTEA, Type::JSON,
-            Type::JSONB, Type::UUID, Type::DATE, Type::TIME, Type::TIMESTAMP, Type::TIMESTAMPTZ, Type::INTERVAL,
+            Type::BOOL,
+            Type::INT2,
+            Type::INT4,
+            Type::INT8,
+            Type::OID,
+            Type::XID,
+            Type::FLOAT4,
+            Type::FLOAT8,
+            Type::NUMERIC,
+            Type::TEXT,
+            Type::VARCHAR,
+            Type::BPCHAR,
+            Type::NAME,
+            Type::UNKNOWN,
+            Type::CHAR,
+            Type::XML,
+            Type::BYTEA,
+            Type::JSON,
+            Type::JSONB,
+            Type::UUID,
+            Type::DATE,
+            Type::TIME,
+            Type::TIMESTAMP,
+            Type::TIMESTAMPTZ,
+            Type::INTERVAL,
         ]
         .contains(of),
     }
@@ -266,7 +288,13 @@ mod tests {
 
     #[test]
     fn the_calendar_is_that_of_the_server() {
-        for (days, told) in [(0, "2000-01-01"), (59, "2000-02-29"), (-1, "1999-12-31"), (-730_119, "0001-01-01"), (-730_120, "0001-12-31 BC")] {
+        for (days, told) in [
+            (0, "2000-01-01"),
+            (59, "2000-02-29"),
+            (-1, "1999-12-31"),
+            (-730_119, "0001-01-01"),
+            (-730_120, "0001-12-31 BC"),
+        ] {
             assert_eq!(date(days), told);
         }
         assert_eq!(timestamp(-1, ""), "1999-12-31 23:59:59.999999");

@@ -4,8 +4,30 @@
 
 /// What the role could do and a request must not: end the transaction, or leave something in the connection.
 const REFUSED: &[&str] = &[
-    "ABORT", "BEGIN", "CHECKPOINT", "CLOSE", "COMMIT", "COPY", "DEALLOCATE", "DECLARE", "DISCARD", "END", "EXECUTE", "FETCH",
-    "LISTEN", "LOAD", "MOVE", "NOTIFY", "PREPARE", "RELEASE", "RESET", "ROLLBACK", "SAVEPOINT", "SET", "START", "UNLISTEN",
+    "ABORT",
+    "BEGIN",
+    "CHECKPOINT",
+    "CLOSE",
+    "COMMIT",
+    "COPY",
+    "DEALLOCATE",
+    "DECLARE",
+    "DISCARD",
+    "END",
+    "EXECUTE",
+    "FETCH",
+    "LISTEN",
+    "LOAD",
+    "MOVE",
+    "NOTIFY",
+    "PREPARE",
+    "RELEASE",
+    "RESET",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SET",
+    "START",
+    "UNLISTEN",
 ];
 
 /// The word of a statement that is refused by it.
@@ -57,12 +79,22 @@ mod tests {
     #[test]
     fn the_first_word_stands_behind_all_that_the_server_passes_over() {
         for hidden in [
-            "commit", "  COMMIT", ";;commit", "-- x\nCommit", "--x\rcommit", "/* a /* b */ c */commit", "\u{b}\u{c}commit", "/**/;/**/ commit;",
-            "commit/**/", "COMMIT--",
+            "commit",
+            "  COMMIT",
+            ";;commit",
+            "-- x\nCommit",
+            "--x\rcommit",
+            "/* a /* b */ c */commit",
+            "\u{b}\u{c}commit",
+            "/**/;/**/ commit;",
+            "commit/**/",
+            "COMMIT--",
         ] {
             assert_eq!(refused(hidden), Some("COMMIT"), "{hidden}");
         }
-        for fine in ["", "--", "/* /* */", "SELECT 'commit'", "commits", "commit_x", "-- commit", "/* commit */ SELECT 1", "é"] {
+        for fine in
+            ["", "--", "/* /* */", "SELECT 'commit'", "commits", "commit_x", "-- commit", "/* commit */ SELECT 1", "é"]
+        {
             assert_eq!(refused(fine), None, "{fine}");
         }
     }

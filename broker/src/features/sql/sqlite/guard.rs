@@ -11,14 +11,36 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 /// Pragmas that only tell something, without a value.
 const TELLING: &[&str] = &[
-    "collation_list", "data_version", "encoding", "foreign_key_check", "foreign_keys", "freelist_count", "function_list",
-    "integrity_check", "module_list", "page_count", "page_size", "pragma_list", "quick_check", "schema_version",
-    "table_list", "user_version", "application_id",
+    "collation_list",
+    "data_version",
+    "encoding",
+    "foreign_key_check",
+    "foreign_keys",
+    "freelist_count",
+    "function_list",
+    "integrity_check",
+    "module_list",
+    "page_count",
+    "page_size",
+    "pragma_list",
+    "quick_check",
+    "schema_version",
+    "table_list",
+    "user_version",
+    "application_id",
 ];
 /// Pragmas whose value names what to tell about.
 const TELLING_ABOUT: &[&str] = &[
-    "foreign_key_check", "foreign_key_list", "index_info", "index_list", "index_xinfo", "integrity_check", "quick_check",
-    "table_info", "table_list", "table_xinfo",
+    "foreign_key_check",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
 ];
 /// Functions that reach out of the database, or into SQLite itself.
 const FORBIDDEN_FUNCTIONS: &[&str] = &["load_extension", "fts3_tokenizer", "sqlite_log", "optimize"];
@@ -127,7 +149,11 @@ fn verdict(action: &AuthAction<'_>, writes: bool) -> Result<(), String> {
         | AuthAction::AlterTable { .. }
         | AuthAction::Reindex { .. }
         | AuthAction::Analyze { .. } => {
-            if writes { Ok(()) } else { fails("a change; it needs mesh_execute".into()) }
+            if writes {
+                Ok(())
+            } else {
+                fails("a change; it needs mesh_execute".into())
+            }
         }
         // New actions of a later SQLite are refused until someone has thought about them.
         _ => fails("this".into()),

@@ -15,13 +15,13 @@ use claudemesh_protocol::features::sql::{Statement as Asked, Table};
 use rusqlite::ErrorCode as Code;
 use tokio::sync::Semaphore;
 
-pub(super) use self::open::{files, folder};
 use self::open::Guarded;
+pub(super) use self::open::{files, folder};
+use super::database::query_failed;
 use super::limits::{BYTES_PER_MESH, BYTES_PER_VALUE};
 use super::page::Page;
 use super::stop::Stop;
 use super::threads::{self, READERS};
-use super::database::query_failed;
 use super::{Done, Wanted};
 use crate::quota::Quotas;
 use crate::refusal::Refusal;
@@ -124,10 +124,8 @@ impl Engine {
         quotas: Quotas,
     ) -> Result<(Vec<Table>, bool), Refusal> {
         let reads = Arc::clone(&self.readers);
-        threads::run(&reads, move || {
-            self.on(&stop, &quotas, ErrorCode::QueryError, |on| Ok(schema::read(on, &after)?))
-        })
-        .await
+        threads::run(&reads, move || self.on(&stop, &quotas, ErrorCode::QueryError, |on| Ok(schema::read(on, &after)?)))
+            .await
     }
 
     /// Names of tables and views, and the bytes of the file. Nothing is made when there is no file.
@@ -211,7 +209,8 @@ impl Engine {
             }
             Some(Code::TooBig) => {
                 let bound = quotas.bound(&BYTES_PER_VALUE, quotas.value(&BYTES_PER_VALUE));
-                let message = format!("a value or row is larger than {} bytes, or the statement is too long", bound.limit);
+                let message =
+                    format!("a value or row is larger than {} bytes, or the statement is too long", bound.limit);
                 Refusal { message, ..bound.into() }
             }
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => ErrorCode::Busy.into(),

@@ -120,7 +120,12 @@ impl Guarded {
     ///
     /// # Errors
     /// Of SQLite, when the bounds cannot be set.
-    pub(super) fn with<T>(&mut self, stop: &Stop, quotas: &Quotas, run: impl FnOnce(&Self) -> T) -> rusqlite::Result<T> {
+    pub(super) fn with<T>(
+        &mut self,
+        stop: &Stop,
+        quotas: &Quotas,
+        run: impl FnOnce(&Self) -> T,
+    ) -> rusqlite::Result<T> {
         // The request before may have left its own.
         self.guard.set(Mode::Own);
         self.bound(quotas)?;

@@ -24,7 +24,9 @@ pub(super) fn query(on: &Guarded, asked: &Asked, wanted: Wanted) -> Result<Page,
     on.guard.set(Mode::Reads);
     let mut statement = prepare(on, &asked.sql)?;
     if !statement.readonly() {
-        return Err(Refusal::new(ErrorCode::QueryError, "the statement changes something; it needs mesh_execute").into());
+        return Err(
+            Refusal::new(ErrorCode::QueryError, "the statement changes something; it needs mesh_execute").into()
+        );
     }
     bind(&mut statement, &asked.params)?;
     let mut page = Page::new(columns(&statement), wanted.limit);

@@ -51,13 +51,19 @@ pub(super) fn read(on: &Guarded, after: &str) -> rusqlite::Result<(Vec<Table>, b
     Ok((found, false))
 }
 
-fn list<T>(on: &Guarded, sql: &str, of: &str, row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
+fn list<T>(
+    on: &Guarded,
+    sql: &str,
+    of: &str,
+    row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
     let mut statement = on.connection.prepare(sql)?;
     statement.query_map([of], row)?.collect()
 }
 
 fn columns(on: &Guarded, table: &str) -> rusqlite::Result<Vec<Column>> {
-    let sql = "SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
+    let sql =
+        "SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
     list(on, sql, table, |row| {
         Ok(Column {
             name: row.get(0)?,
