@@ -74,6 +74,21 @@ impl Connection {
         }
     }
 
+    /// The rows of a table, at most so many, in the order of its primary key if there is one.
+    ///
+    /// # Errors
+    /// As [`Connection::sql_page`].
+    pub async fn sql_table(&self, table: &Table, most: usize) -> Result<Rows, ConnectionError> {
+        let keys = table.columns.iter().filter(|column| column.primary_key).map(|column| quoted(&column.name));
+        let mut order: Vec<String> = keys.collect();
+        if order.is_empty() {
+            // Without an order, pages could overlap.
+            order = (1..=table.columns.len()).map(|number| number.to_string()).collect();
+        }
+        let sql = format!("SELECT * FROM {} ORDER BY {}", quoted(&table.name), order.join(", "));
+        self.sql_rows(&sql, &[], most).await
+    }
+
     /// Runs statements in one transaction. When `unwanted` ends first, they are ended and nothing is changed, unless it is done.
     ///
     /// # Errors

@@ -111,14 +111,7 @@ impl Verb for ExportArgs {
 async fn whole(connection: &Connection, table: &str) -> Result<super::Rows, CliError> {
     let (tables, _) = connection.sql_schema().await?;
     let found = tables.iter().find(|one| one.name == table).ok_or_else(|| no_table(table))?;
-    let mut keys: Vec<String> =
-        found.columns.iter().filter(|column| column.primary_key).map(|column| quoted(&column.name)).collect();
-    if keys.is_empty() {
-        // Without an order, pages could overlap.
-        keys = (1..=found.columns.len()).map(|number| number.to_string()).collect();
-    }
-    let sql = format!("SELECT * FROM {} ORDER BY {}", quoted(table), keys.join(", "));
-    Ok(connection.sql_rows(&sql, &[], MAX_ROWS).await?)
+    Ok(connection.sql_table(found, MAX_ROWS).await?)
 }
 
 /// Insert the rows of a file into a table.

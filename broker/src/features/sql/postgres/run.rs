@@ -158,7 +158,8 @@ async fn run_some(
                     page.push(values(&row)?)?;
                 }
             }
-            Ok::<_, Trouble>((page, rows.rows_affected().unwrap_or(0)))
+            let changed = if words::reads(&some[index].sql) { 0 } else { rows.rows_affected().unwrap_or(0) };
+            Ok::<_, Trouble>((page, changed))
         }
         .await
         .map_err(|trouble| (trouble, index))?;

@@ -36,6 +36,13 @@ pub(super) fn refused(sql: &str) -> Option<&'static str> {
     REFUSED.iter().find(|refused| **refused == word).copied()
 }
 
+/// Whether a statement reads by its word, so that the rows it gives are none that it changed.
+pub(super) fn reads(sql: &str) -> bool {
+    first(sql).is_some_and(|word| {
+        ["EXPLAIN", "SELECT", "SHOW", "TABLE", "VALUES"].iter().any(|known| known.eq_ignore_ascii_case(word))
+    })
+}
+
 /// The first word behind spaces, comments and semicolons; `None` when there is none.
 fn first(sql: &str) -> Option<&str> {
     let mut rest = sql;
@@ -75,6 +82,12 @@ fn behind_comment(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_select_changes_no_rows() {
+        assert!(reads("/* x */ select 1") && reads("(SELECT 1)") && reads("values (1)"));
+        assert!(!reads("INSERT INTO t SELECT 1") && !reads("") && !reads("selected"));
+    }
 
     #[test]
     fn the_first_word_stands_behind_all_that_the_server_passes_over() {
