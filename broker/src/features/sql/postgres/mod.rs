@@ -168,7 +168,7 @@ impl Engine {
         };
         let fine = done.as_ref().err().is_none_or(Trouble::leaves_connection);
         // Whatever the statements left in the connection is gone: locks, settings, temporary tables.
-        if fine && session.client.batch_execute("ROLLBACK; DISCARD ALL").await.is_ok() {
+        if fine && clean(&session).await.is_ok() {
             watch.runs = false;
             self.apart.keep(session);
             return done.map_err(|trouble| refusal(trouble, false, code));
@@ -176,6 +176,13 @@ impl Engine {
         let too_large = session.was_too_large();
         done.map_err(|trouble| refusal(trouble, too_large, code))
     }
+}
+
+/// Undoes the transaction, if it was not committed, and everything else that the connection remembers.
+async fn clean(session: &Session) -> Result<(), tokio_postgres::Error> {
+    // Two texts, sent together: the second must stand alone.
+    let (undo, discard) = (session.client.batch_execute("ROLLBACK"), session.client.batch_execute("DISCARD ALL"));
+    tokio::try_join!(undo, discard).map(drop)
 }
 
 /// Ends what runs on the server when no one waits for it.

@@ -117,6 +117,8 @@ async fn no_statement_leaves_the_role_or_reaches_a_file_or_the_network() {
         .await
         .unwrap();
         assert_eq!(lab.ask(who).await.unwrap(), json!([{"u": mine, "s": mine, "p": mine}]));
+        let pid = "SELECT pg_backend_pid() AS pid";
+        assert_eq!(lab.ask(pid).await.unwrap(), lab.ask(pid).await.unwrap(), "the connection is kept, and cleaned");
         let own = backend.apart().own().await.unwrap();
         let locks: i64 = own
             .query_one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7", &[])
