@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use claudemesh_broker::config::{Config, LimitsMode};
 use claudemesh_testkit::broker::{Builder, Database, TestBroker};
 use claudemesh_testkit::broker_suite;
 use claudemesh_testkit::enrol::OwnedMesh;
@@ -123,7 +124,11 @@ broker_suite! {
     }
 
     async fn sql_needs_its_capability_and_has_a_rate(database: Database) -> Result<()> {
-        let broker = Builder::new(database).config(|config| config.limit.quotas = config.limit.quotas.clone().with("sql.requests_per_minute", 3)).start().await?;
+        let bounded = |config: &mut Config| {
+            config.limits = LimitsMode::Default;
+            config.limit.quotas = config.limit.quotas.clone().with("sql.requests_per_minute", 3);
+        };
+        let broker = Builder::new(database).config(bounded).start().await?;
         let mesh = broker.mesh("team")?;
         let bob = mesh.member("bob")?;
         let (mut owner, mut ben) = (broker.join(&mesh.creator).await?, broker.join(&bob).await?);
@@ -149,8 +154,7 @@ fn rounds() -> usize {
 #[tokio::test]
 async fn what_was_confirmed_survives_kills_in_the_middle_of_writes() -> Result<()> {
     let data = tempfile::tempdir()?;
-    let mut broker =
-        BrokerProcess::start(Path::new(env!("CARGO_BIN_EXE_claudemesh-broker")), data.path(), &["--limits", "off"])?;
+    let mut broker = BrokerProcess::start(Path::new(env!("CARGO_BIN_EXE_claudemesh-broker")), data.path(), &[])?;
     let mesh = OwnedMesh::create(&broker.base(), "team")?;
     let alice = mesh.member("alice")?;
     let mut peer = TestPeer::session(&broker.url(), &alice.session("s")).await?;

@@ -128,6 +128,24 @@ store_suite! {
         lab.remove(&db).await;
     }
 
+    async fn tables_are_altered_renamed_and_dropped(db: Db) {
+        let lab = Lab::new(&db, "home").await;
+        for sql in [
+            "CREATE TABLE t (n INTEGER, old TEXT)",
+            "ALTER TABLE t ADD COLUMN m INTEGER",
+            "ALTER TABLE t RENAME COLUMN m TO k",
+            "ALTER TABLE t DROP COLUMN old",
+            "ALTER TABLE t RENAME TO u",
+            "CREATE TABLE v AS SELECT * FROM u",
+            "DROP TABLE u",
+        ] {
+            lab.run(sql).await.expect(sql);
+        }
+        let page = lab.page("SELECT * FROM v", vec![], PAGE).await.unwrap();
+        assert_eq!(page.columns, ["n", "k"]);
+        lab.remove(&db).await;
+    }
+
     async fn a_list_is_all_or_nothing_and_says_which_statement_failed(db: Db) {
         let lab = Lab::new(&db, "home").await;
         lab.run("CREATE TABLE t (n INTEGER PRIMARY KEY)").await.unwrap();

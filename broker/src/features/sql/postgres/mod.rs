@@ -5,7 +5,7 @@
 
 mod role;
 mod run;
-mod schema;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -133,7 +133,7 @@ impl Engine {
         quotas: &Quotas,
     ) -> Result<(Vec<Table>, bool), Refusal> {
         let _turn = self.readers.acquire().await;
-        self.on(stop, quotas, ErrorCode::QueryError, async |session| schema::read(session, after).await).await
+        self.on(stop, quotas, ErrorCode::QueryError, async |session| tables::read(session, after).await).await
     }
 
     /// Names of tables and views, and the bytes that they take.
@@ -142,7 +142,7 @@ impl Engine {
     /// `unavailable`.
     pub(super) async fn overview(&self) -> Result<(Vec<String>, u64), Refusal> {
         let own = self.apart.own().await?;
-        schema::overview(&own, &self.name).await.map_err(role::failed)
+        tables::overview(&own, &self.name).await.map_err(role::failed)
     }
 
     async fn on<T>(

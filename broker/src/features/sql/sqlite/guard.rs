@@ -47,6 +47,9 @@ const FORBIDDEN_FUNCTIONS: &[&str] = &["load_extension", "fts3_tokenizer", "sqli
 /// Kinds of virtual tables that keep what they have in tables of the mesh.
 const MODULES: &[&str] = &["fts5", "rtree", "rtree_i32"];
 
+/// What is said of it.
+const TEMP: &str = "TEMP; it would be gone with the next request";
+
 /// Whose statements are compiled now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -90,7 +93,8 @@ impl Guard {
             0 => return Authorization::Allow,
             mode => mode == Mode::Writes as u8,
         };
-        match verdict(&context.action, writes) {
+        let in_temp = context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp"));
+        match verdict(&context.action, writes, in_temp) {
             Ok(()) => Authorization::Allow,
             Err(what) => {
                 *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
@@ -104,7 +108,7 @@ impl Guard {
 ///
 /// # Errors
 /// What is not, in words.
-fn verdict(action: &AuthAction<'_>, writes: bool) -> Result<(), String> {
+fn verdict(action: &AuthAction<'_>, writes: bool, in_temp: bool) -> Result<(), String> {
     let listed = |list: &[&str], name: &str| list.iter().any(|known| known.eq_ignore_ascii_case(name));
     let fails = |what: String| Err(what);
     match action {
@@ -129,7 +133,17 @@ fn verdict(action: &AuthAction<'_>, writes: bool) -> Result<(), String> {
         | AuthAction::DropTempIndex { .. }
         | AuthAction::DropTempTable { .. }
         | AuthAction::DropTempTrigger { .. }
-        | AuthAction::DropTempView { .. } => fails("TEMP; it would be gone with the next request".into()),
+        | AuthAction::DropTempView { .. } => fails(TEMP.into()),
+        // As `temp.name` they are not told apart by their action.
+        AuthAction::CreateIndex { .. }
+        | AuthAction::CreateTable { .. }
+        | AuthAction::CreateTrigger { .. }
+        | AuthAction::CreateView { .. }
+        | AuthAction::CreateVtable { .. }
+            if in_temp =>
+        {
+            fails(TEMP.into())
+        }
         AuthAction::CreateVtable { module_name, .. } if !listed(MODULES, module_name) => {
             fails(format!("virtual tables of the kind {module_name}"))
         }

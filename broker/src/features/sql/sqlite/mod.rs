@@ -3,7 +3,7 @@
 mod guard;
 mod open;
 mod run;
-mod schema;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -124,7 +124,7 @@ impl Engine {
         quotas: Quotas,
     ) -> Result<(Vec<Table>, bool), Refusal> {
         let reads = Arc::clone(&self.readers);
-        threads::run(&reads, move || self.on(&stop, &quotas, ErrorCode::QueryError, |on| Ok(schema::read(on, &after)?)))
+        threads::run(&reads, move || self.on(&stop, &quotas, ErrorCode::QueryError, |on| Ok(tables::read(on, &after)?)))
             .await
     }
 
@@ -138,7 +138,7 @@ impl Engine {
         }
         let (reads, stop) = (Arc::clone(&self.readers), Stop::default());
         threads::run(&reads, move || {
-            self.on(&stop, &quotas, ErrorCode::QueryError, |on| Ok((schema::names(on)?, on.size()?)))
+            self.on(&stop, &quotas, ErrorCode::QueryError, |on| Ok((tables::names(on)?, on.size()?)))
         })
         .await
     }
