@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::shown;
 
 /// One line of values.
-pub(super) fn line<'a>(values: impl Iterator<Item = &'a Value>) -> String {
+pub fn line<'a>(values: impl Iterator<Item = &'a Value>) -> String {
     let field = |value: &Value| match value {
         Value::Null => String::new(),
         value => quoted(&shown(value)),
@@ -16,12 +16,12 @@ pub(super) fn line<'a>(values: impl Iterator<Item = &'a Value>) -> String {
 }
 
 /// The line with the names of the columns.
-pub(super) fn head(columns: &[String]) -> String {
+pub fn head(columns: &[String]) -> String {
     columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",") + "\r\n"
 }
 
 /// Head and rows.
-pub(super) fn table(columns: &[String], rows: &[Map<String, Value>]) -> String {
+pub fn table(columns: &[String], rows: &[Map<String, Value>]) -> String {
     let mut text = head(columns);
     for row in rows {
         let _ = write!(text, "{}", line(columns.iter().map(|name| &row[name])));
@@ -39,7 +39,7 @@ fn quoted(text: &str) -> String {
 ///
 /// # Errors
 /// What is wrong, and in which line.
-pub(super) fn read(text: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+pub fn read(text: &str) -> Result<Vec<Vec<Option<String>>>, String> {
     let mut rows = Vec::new();
     let mut row = Vec::new();
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -13,9 +13,9 @@ use serde_json::Value;
 use crate::connection::{Connection, ConnectionError};
 
 pub mod cli;
-mod csv;
+pub mod csv;
 mod shell;
-mod split;
+pub mod split;
 mod table;
 pub mod tools;
 mod transfer;

@@ -15,7 +15,7 @@ enum Within {
 }
 
 /// The statements of a text, and what follows the last semicolon: empty, or the beginning of one that is not complete.
-pub(super) fn statements(text: &str) -> (Vec<&str>, &str) {
+pub fn statements(text: &str) -> (Vec<&str>, &str) {
     let (mut found, mut begin, mut at) = (Vec::new(), 0, 0);
     let mut within = Within::Code;
     let bytes = text.as_bytes();

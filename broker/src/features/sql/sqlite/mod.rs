@@ -239,6 +239,17 @@ impl Engine {
     }
 }
 
+/// The mesh leaves memory. SQLite copies its log into the file when it closes it, for which the mesh's thread has no time.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let free = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        if !free.is_empty() {
+            // Without a thread they are closed here.
+            let _ = std::thread::Builder::new().name("mesh sql".into()).spawn(move || drop(free));
+        }
+    }
+}
+
 /// For this user only, as the data folder.
 fn make_folder(path: &Path) -> std::io::Result<()> {
     let mut folder = std::fs::DirBuilder::new();
