@@ -4,7 +4,7 @@ use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::sql::Statement as Asked;
 use futures_util::TryStreamExt;
 use serde_json::Value;
-use tokio_postgres::{Client, Row, RowStream, Statement};
+use tokio_postgres::{Client, IsolationLevel, Row, RowStream, Statement};
 
 use super::Trouble;
 use super::values::{Param, Told, is_known};
@@ -24,26 +24,36 @@ const USED: &str = "SELECT count(*) FILTER (WHERE c.relkind IN ('r', 'p', 'v', '
      (SELECT count(*) FROM pg_largeobject_metadata o WHERE o.lomowner = current_user::regrole) \
      FROM pg_class c WHERE c.relowner = current_user::regrole";
 
+/// Rows that are asked for at once. The server makes no more of them than that, and those behind a full page are few.
+const CHUNK: i32 = 256;
+
 /// Reads a page of a query, in a transaction that cannot write and is undone anyway.
 ///
 /// # Errors
 /// The server's.
 pub(super) async fn query(session: &mut Session, asked: &Asked, wanted: Wanted) -> Result<Page, Trouble> {
-    let client = &session.client;
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let statement = prepare(client, asked, ErrorCode::QueryError).await?;
-    let mut rows = start(client, &statement, asked).await?;
+    let reading = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    let transaction = reading.start().await?;
+    let statement = prepare(transaction.client(), asked, ErrorCode::QueryError).await?;
+    check_params(&statement, asked)?;
+    let portal = transaction.bind_raw(&statement, asked.params.iter().map(Param)).await?;
     let mut page = Page::new(columns(&statement), wanted.limit);
     let mut skip = wanted.skip;
-    while let Some(row) = rows.try_next().await? {
-        if skip > 0 {
-            skip -= 1;
-        } else if !page.push(values(&row)?)? {
-            // The rest is read and thrown away by the driver, or ends with the connection.
-            break;
+    loop {
+        let mut rows = std::pin::pin!(transaction.query_portal_raw(&portal, CHUNK).await?);
+        let mut count = 0;
+        while let Some(row) = rows.try_next().await? {
+            count += 1;
+            if skip > 0 {
+                skip -= 1;
+            } else if !page.push(values(&row)?)? {
+                return Ok(page);
+            }
+        }
+        if count < CHUNK {
+            return Ok(page);
         }
     }
-    Ok(page)
 }
 
 /// What a mesh has.
@@ -88,8 +98,8 @@ pub(super) async fn execute(
     run_all(client, list, wanted, &mut done).await?;
     // Constraints that wait for the end are checked now, so that nothing is left to fail.
     client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
-    // A statement may have left settings behind; the names below are the server's own.
-    client.batch_execute("SET LOCAL search_path = pg_catalog").await?;
+    // A statement may have left settings behind, or temporary tables with the names of the server's own, which come last here.
+    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let after = used(client).await?;
     if after.began != before.began {
         return Err(Refusal::new(ErrorCode::ExecuteError, "a statement ended the transaction of the list").into());
@@ -181,16 +191,21 @@ async fn prepare(client: &Client, asked: &Asked, code: ErrorCode) -> Result<Stat
     Ok(statement)
 }
 
+fn check_params(statement: &Statement, asked: &Asked) -> Result<(), Refusal> {
+    let (wanted, given) = (statement.params().len(), asked.params.len());
+    if wanted != given {
+        let message = format!("`params`: expected {wanted} values for the statement, and there are {given}");
+        return Err(invalid(message));
+    }
+    Ok(())
+}
+
 async fn start(
     client: &Client,
     statement: &Statement,
     asked: &Asked,
 ) -> Result<std::pin::Pin<Box<RowStream>>, Trouble> {
-    let (wanted, given) = (statement.params().len(), asked.params.len());
-    if wanted != given {
-        let message = format!("`params`: expected {wanted} values for the statement, and there are {given}");
-        return Err(invalid(message).into());
-    }
+    check_params(statement, asked)?;
     Ok(Box::pin(client.query_raw(statement, asked.params.iter().map(Param)).await?))
 }
 

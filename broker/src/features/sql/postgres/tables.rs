@@ -46,7 +46,7 @@ pub(super) async fn read(session: &mut Session, after: &str) -> Result<(Vec<Tabl
     // A mesh could have functions of these names in its schema.
     client.batch_execute("BEGIN READ ONLY").await?;
     let schema: String = client.query_one("SELECT current_schema()::text", &[]).await?.try_get(0)?;
-    client.batch_execute("SET LOCAL search_path = pg_catalog").await?;
+    client.batch_execute("SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let mut rows = std::pin::pin!(client.query_raw(TABLES, [schema.as_str(), after]).await?);
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.try_next().await? {
