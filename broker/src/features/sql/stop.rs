@@ -25,6 +25,7 @@ pub(super) enum Reason {
     /// Its caller gave up, or is gone.
     Caller = 2,
     /// It takes too much memory.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "a server bounds its own memory"))]
     Memory = 3,
 }
 
