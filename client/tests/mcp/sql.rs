@@ -77,12 +77,8 @@ async fn the_shell_changes_and_queries_tables() -> Result<()> {
     ] {
         assert_eq!(team.ann.run(args)?.status.code(), Some(3), "{args:?}");
     }
-    let failed = team.ann.json(&[
-        "sql",
-        "execute",
-        "INSERT INTO people (id) VALUES (50); INSERT INTO nosuch VALUES (1)",
-        "--json",
-    ])?;
+    let broken = "INSERT INTO people (id) VALUES (50); INSERT INTO nosuch VALUES (1)";
+    let failed: Value = serde_json::from_slice(&team.ann.run(&["sql", "execute", broken, "--json"])?.stdout)?;
     assert_eq!(failed["error"], "execute_error");
     assert!(failed["message"].as_str().is_some_and(|message| message.contains("tatement 2")), "{failed}");
     assert_eq!(team.ann.json(&["sql", "query", "SELECT id FROM people WHERE id = 50", "--json"])?["rowCount"], 0);
