@@ -228,12 +228,14 @@ impl<'a> Shell<'a> {
 
     /// A line, read on a thread of its own: the connection lives on meanwhile.
     async fn line(&mut self, prompt: &str) -> Result<Result<String, ReadlineError>, CliError> {
+        if prompt.is_empty() {
+            return self.piped_line().await;
+        }
         let Some(mut editor) = self.editor.take() else { return Ok(Err(ReadlineError::Eof)) };
         let (prompt, history) = (prompt.to_owned(), self.history.clone());
         let read = tokio::task::spawn_blocking(move || {
             let line = editor.readline(&prompt);
             if let Ok(line) = &line
-                && !prompt.is_empty()
                 && !line.trim().is_empty()
             {
                 let _ = editor.add_history_entry(line.as_str());
@@ -245,6 +247,19 @@ impl<'a> Shell<'a> {
             read.await.map_err(|error| CliError::internal(format!("The terminal failed: {error}.")))?;
         self.editor = Some(editor);
         Ok(line)
+    }
+
+    /// A line of a file or a pipe, which the editor would hold back until its statement has ended.
+    async fn piped_line(&self) -> Result<Result<String, ReadlineError>, CliError> {
+        let read = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            match std::io::stdin().read_line(&mut line) {
+                Ok(0) => Err(ReadlineError::Eof),
+                Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
+                Err(error) => Err(error.into()),
+            }
+        });
+        read.await.map_err(|error| CliError::internal(format!("The standard input failed: {error}.")))
     }
 
     /// `false` ends the shell.

@@ -55,7 +55,9 @@ pub fn statements(text: &str) -> (Vec<&str>, &str) {
         at += step;
     }
     let left = text[begin..].trim();
-    (found, if within == Within::Code && is_empty(left) { "" } else { left })
+    // An open text or comment is the beginning of something.
+    let complete = matches!(within, Within::Code | Within::Line);
+    (found, if complete && is_empty(left) { "" } else { left })
 }
 
 /// Length of a text between `$tag$` and `$tag$`, or of the sign alone. One that is not closed goes to the end.
@@ -98,13 +100,14 @@ fn is_empty(statement: &str) -> bool {
     words(statement).next().is_none()
 }
 
-/// Whether a semicolon ends what stands before it. Statements of a trigger end with semicolons of their own; the trigger ends with END.
+/// Whether a semicolon ends what stands before it. Statements of a trigger end with semicolons of their own; the trigger ends with an
+/// END that stands behind one.
 fn ends(statement: &str) -> bool {
     let all: Vec<String> = words(statement).map(str::to_ascii_uppercase).collect();
     let head: Vec<&str> =
         all.iter().map(String::as_str).filter(|word| !matches!(*word, "TEMP" | "TEMPORARY")).take(2).collect();
     let has_body = head == ["CREATE", "TRIGGER"] && all.iter().any(|word| word == "BEGIN");
-    !has_body || all.last().is_some_and(|word| word == "END")
+    !has_body || all.ends_with(&[";".to_owned(), "END".to_owned()])
 }
 
 #[cfg(test)]

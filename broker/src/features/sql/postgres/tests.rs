@@ -110,10 +110,10 @@ async fn no_statement_leaves_the_role_or_reaches_a_file_or_the_network() {
         // What is counted at the end cannot be forged.
         let forged =
             ["CREATE TEMP TABLE pg_class AS SELECT * FROM pg_catalog.pg_class LIMIT 0", "CREATE TABLE u (n int)"];
-        let bounded = Lab { quotas: lab.quotas.clone().with("sql.tables_per_mesh", 1), ..lab };
-        let refusal = bounded.list(forged.map(|sql| statement(sql, vec![])).to_vec()).await.unwrap_err();
+        let lab = lab.quota("sql.tables_per_mesh", 1);
+        let refusal = lab.list(forged.map(|sql| statement(sql, vec![])).to_vec()).await.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Limit, "{refusal}");
-        let lab = bounded;
+        let lab = lab.quota("sql.tables_per_mesh", 500);
         // Who asks is the role, whatever is tried, and what a request leaves in a connection is gone with it.
         let mine = crate::features::sql::database::name_of(lab.storage.mesh());
         let who = "SELECT current_user::text AS u, session_user::text AS s, current_setting('search_path') AS p";
