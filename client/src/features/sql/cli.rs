@@ -274,7 +274,6 @@ pub(super) fn schema(tables: &[Table], dialect: &str, out: &Output) -> String {
 ///
 /// # Errors
 /// None: every text is one.
-#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
 fn parse_value(text: &str) -> Result<Value, String> {
     Ok(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
 }
