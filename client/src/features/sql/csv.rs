@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::shown;
+use super::{cell, shown};
 
 /// One line of values.
 pub fn line<'a>(values: impl Iterator<Item = &'a Value>) -> String {
@@ -24,7 +24,7 @@ pub fn head(columns: &[String]) -> String {
 pub fn table(columns: &[String], rows: &[Map<String, Value>]) -> String {
     let mut text = head(columns);
     for row in rows {
-        let _ = write!(text, "{}", line(columns.iter().map(|name| &row[name])));
+        let _ = write!(text, "{}", line(columns.iter().map(|name| cell(row, name))));
     }
     text
 }

@@ -8,7 +8,7 @@ use claudemesh_protocol::features::sql::limits::MAX_PAGE;
 use claudemesh_protocol::features::sql::{
     MeshCancel, MeshExecute, MeshQuery, MeshQueryResult, MeshSchema, MeshSchemaResult, Table,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::connection::{Connection, ConnectionError};
 
@@ -153,6 +153,11 @@ fn needs_execute(error: &ConnectionError) -> bool {
 /// A name as SQL has it, whatever is in it.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The value of a column; what a row does not have is NULL.
+fn cell<'a>(row: &'a Map<String, Value>, name: &str) -> &'a Value {
+    row.get(name).unwrap_or(&Value::Null)
 }
 
 /// A value as people read it.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::shown;
+use super::{cell, shown};
 use crate::output::{Output, Style, one_line, width_of};
 use crate::session::notes::harmless_value;
 
@@ -16,12 +16,14 @@ const MODEL_CHARS: usize = 300;
 /// A table of at most `width` columns; where the cells would be too narrow for that, each row as lines of names and values.
 pub(super) fn fitted(columns: &[String], rows: &[Map<String, Value>], width: usize, out: &Output) -> String {
     let names: Vec<String> = columns.iter().map(|name| one_line(name).into_owned()).collect();
-    let cells: Vec<Vec<String>> =
-        rows.iter().map(|row| columns.iter().map(|name| one_line(&shown(&row[name])).into_owned()).collect()).collect();
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| columns.iter().map(|name| one_line(&shown(cell(row, name))).into_owned()).collect())
+        .collect();
     let Some(widths) = widths(&names, &cells, width) else { return upright(&names, &cells, width, out) };
     let line = |cells: &[String]| {
-        let cell = |(text, width): (&String, &usize)| padded(&cut(text, *width), *width);
-        let line: Vec<String> = cells.iter().zip(&widths).map(cell).collect();
+        let fixed = |(text, width): (&String, &usize)| padded(&cut(text, *width), *width);
+        let line: Vec<String> = cells.iter().zip(&widths).map(fixed).collect();
         line.join(&" ".repeat(GAP)).trim_end().to_owned()
     };
     let mut text = format!("{}\n", out.paint(Style::Bold, &line(&names)));
@@ -94,12 +96,12 @@ fn padded(text: &str, width: usize) -> String {
 
 /// A table in Markdown, in which no text of a peer can end a cell.
 pub(super) fn markdown(columns: &[String], rows: &[Map<String, Value>]) -> String {
-    let cell = |text: &str| cut(&harmless_value(text).replace('|', "/"), MODEL_CHARS);
+    let told = |text: &str| cut(&harmless_value(text).replace('|', "/"), MODEL_CHARS);
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(columns.iter().map(|name| cell(name)).collect());
+    let mut text = line(columns.iter().map(|name| told(name)).collect());
     text += &format!("|{}\n", "---|".repeat(columns.len()));
     for row in rows {
-        text += &line(columns.iter().map(|name| cell(&shown(&row[name]))).collect());
+        text += &line(columns.iter().map(|name| told(&shown(cell(row, name)))).collect());
     }
     text
 }

@@ -8,7 +8,7 @@ use rmcp::{RoleServer, tool, tool_router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{described, table};
+use super::{cell, described, table};
 use crate::connection::{Connection, ConnectionError};
 use crate::features::questions::text::UNTRUSTED;
 use crate::mcp::server::MeshServer;
@@ -114,7 +114,7 @@ struct Schema {
 impl Told {
     fn new(slug: &str, result: MeshQueryResult) -> Self {
         let MeshQueryResult { columns, rows, row_count, types, next, changed, counts: _ } = result;
-        let cells = |row: &serde_json::Map<String, Value>| columns.iter().map(|name| row[name].clone()).collect();
+        let cells = |row: &serde_json::Map<String, Value>| columns.iter().map(|name| cell(row, name).clone()).collect();
         let rows = rows.iter().map(cells).collect();
         Self { mesh_slug: slug.to_owned(), rows, columns, types, row_count, next, changed }
     }
