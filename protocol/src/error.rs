@@ -140,6 +140,9 @@ codes! {
     HostGone = "host_gone", Unavailable, 503, false, "The session that runs the MCP server went away during the call, which may have been carried out.";
     ToolFailed = "tool_failed", BadRequest, 400, false, "The MCP server answered with an error; see `rpcError`.";
     Cancelled = "cancelled", Conflict, 409, false, "The caller gave up.";
+    QueryError = "query_error", BadRequest, 400, false, "The database refuses the query; the message says why.";
+    ExecuteError = "execute_error", BadRequest, 400, false, "The database refuses a statement, and nothing was changed; the message says why.";
+    SqlUnavailable = "sql_unavailable", Unavailable, 503, false, "The broker's database user may not make databases of meshes; the message says what it lacks.";
     AlreadyAnswered = "already_answered", Conflict, 409, false, "The question has been answered.";
     // Enrolment
     InviteBadSignature = "invite_bad_signature", Auth, 400, false, "The invite's signature does not verify.";

@@ -260,6 +260,8 @@ wire_features! {
     PeerFiles => features::peer_files,
     /// MCP servers that sessions run.
     McpServers => features::mcp_servers,
+    /// The mesh's own relational database.
+    Sql => features::sql,
     /// Bytes that members share.
     Files => features::files,
     /// Overview.

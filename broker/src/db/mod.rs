@@ -37,6 +37,8 @@ use std::time::Duration;
 pub use error::DbError;
 pub use exclusive::Exclusive;
 #[cfg(feature = "postgres")]
+pub(crate) use postgres::{Apart, As, BoundedError, Session};
+#[cfg(feature = "postgres")]
 pub use postgres::{PostgresDb, TlsFault};
 pub use scoped::MeshDb;
 #[cfg(feature = "sqlite")]

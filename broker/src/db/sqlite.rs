@@ -282,7 +282,7 @@ impl SqliteDb {
         }
     }
 
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 }

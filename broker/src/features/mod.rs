@@ -20,6 +20,7 @@ pub mod peer_files;
 pub mod presence;
 pub mod schedules;
 pub mod skills;
+pub mod sql;
 pub mod state;
 pub mod streams;
 pub mod tasks;
@@ -45,6 +46,7 @@ crate::feature_table! {
     vault: Vault => vault::Vault,
     peer_files: PeerFiles => peer_files::PeerFiles,
     mcp_servers: McpServers => mcp_servers::McpServers,
+    sql: Sql => sql::Sql,
     files: Files => files::Files,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,

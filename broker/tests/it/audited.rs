@@ -42,6 +42,7 @@ const CHANGING: &[&str] = &[
     "remove_skill",
     "vault_set",
     "vault_delete",
+    "mesh_execute",
     "mcp_register",
     "mcp_unregister",
     "finish_upload",
@@ -84,6 +85,7 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         "list_contexts",
         "list_skills",
         "vault_list",
+        "mesh_schema",
         "mcp_list",
         "list_files",
         "list_scheduled",
@@ -117,6 +119,8 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "get_context", "query": "word"}),
         json!({"type": "get_skill", "name": "deploy"}),
         json!({"type": "vault_get", "keys": ["TOKEN"]}),
+        json!({"type": "mesh_query", "sql": "SELECT 1 AS one"}),
+        json!({"type": "mesh_cancel", "cancelKey": "none"}),
         json!({"type": "share_folder", "shared": true}),
         json!({"type": "mcp_schema", "server_name": "none"}),
         json!({"type": "mcp_cancel", "call": "none"}),
@@ -406,6 +410,12 @@ impl World {
                 let name = self.any(self.vault.iter().cloned().collect())?;
                 self.vault.remove(&name);
                 one(OWNER, frame(json!({"key": name})), "vault_deleted", json!({"key": name, "of": self.ids[OWNER]}))
+            }
+            "mesh_execute" => {
+                let sql = format!("CREATE TABLE {} (n INTEGER)", self.fresh("t").replace('-', "_"));
+                let digest = sha256_hex(format!("{}\n", json!({"sql": sql})).as_bytes());
+                let payload = json!({"digest": digest, "statements": 1, "rows": 0});
+                one(OWNER, frame(json!({"sql": sql})), "sql_executed", payload)
             }
             "mcp_register" => {
                 let (name, persistent) = (self.fresh("server-"), self.made.is_multiple_of(2));

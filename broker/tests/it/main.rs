@@ -34,6 +34,7 @@ mod retry;
 mod schedules;
 mod skills;
 mod slow_reader;
+mod sql;
 mod state;
 mod streams;
 mod tasks;

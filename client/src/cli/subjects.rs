@@ -37,7 +37,7 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
         "Shared",
         &[
             "state", "task", "stream", "remember", "recall", "forget", "memory", "context", "skill", "topic", "clock",
-            "remind", "schedule", "vault", "folder", "file",
+            "remind", "schedule", "sql", "vault", "folder", "file",
         ],
     ),
     ("MCP servers of the mesh", &["mcp-add", "mcp-remove", "mcp-list", "call", "mesh-mcp", "serve"]),

@@ -56,6 +56,7 @@ verbs! {
         Forget => crate::features::memory::cli::ForgetArgs,
         Memory => crate::features::memory::cli::MemoryArgs,
         Context => crate::features::contexts::cli::ContextArgs,
+        Sql => crate::features::sql::cli::SqlArgs,
         Vault => crate::features::vault::cli::VaultArgs,
         McpAdd => crate::features::mcp_servers::cli::McpAddArgs,
         McpRemove => crate::features::mcp_servers::cli::McpRemoveArgs,

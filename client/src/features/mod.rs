@@ -29,6 +29,7 @@ pub mod presence;
 pub mod questions;
 pub mod schedules;
 pub mod skills;
+pub mod sql;
 pub mod state;
 pub mod status_line;
 pub mod streams;

@@ -62,6 +62,10 @@ fn plain_value(schema: &mut Value, defs: &Value) {
         properties.values_mut().for_each(|property| plain_value(property, defs));
     }
     if let Some(items) = map.get_mut("items") {
+        // Any JSON.
+        if *items == Value::Bool(true) {
+            *items = json!({});
+        }
         plain_value(items, defs);
     }
 }
@@ -260,7 +264,18 @@ mod tests {
                 assert!(known.contains(&name.as_str()), "{place} has {name}");
             }
             // These take any JSON.
-            let any = ["set_state.value", "publish.data", "mesh_mcp_answer.result"].contains(&place);
+            let any = [
+                "set_state.value",
+                "publish.data",
+                "mesh_mcp_answer.result",
+                "mesh_query.params[]",
+                "mesh_query's answer.rows[][]",
+                "mesh_execute.params[]",
+                "mesh_execute.batch[][]",
+                "mesh_execute.then[].params[]",
+                "mesh_execute's answer.rows[][]",
+            ];
+            let any = any.contains(&place);
             assert!(map.get("type").is_some_and(Value::is_string) || any, "{place}: {schema}");
             assert!(map.get("default").is_none_or(|value| !value.is_null()), "{place}");
             for (name, property) in map.get("properties").and_then(Value::as_object).into_iter().flatten() {

@@ -27,6 +27,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::context_tools,
     MeshServer::file_tools,
     MeshServer::skill_tools,
+    MeshServer::sql_tools,
     MeshServer::vault_tools,
     MeshServer::peer_file_tools,
     MeshServer::mcp_server_tools,

@@ -298,6 +298,15 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("folder read", "--offset", "mcp/peer_files.rs::large_files_are_read_by_parts_and_saved"),
     ("folder read", "--length", "mcp/peer_files.rs::large_files_are_read_by_parts_and_saved"),
     ("folder read", "--out", "mcp/peer_files.rs::large_files_are_read_by_parts_and_saved"),
+    ("sql query", "--param", "mcp/sql.rs::the_shell_changes_and_queries_tables"),
+    ("sql query", "--file", "mcp/sql.rs::the_shell_changes_and_queries_tables"),
+    ("sql query", "--limit", "mcp/sql.rs::the_shell_changes_and_queries_tables"),
+    ("sql query", "--csv", "mcp/sql.rs::the_shell_changes_and_queries_tables"),
+    ("sql execute", "--param", "mcp/sql.rs::the_shell_changes_and_queries_tables"),
+    ("sql execute", "--file", "mcp/sql.rs::the_shell_changes_and_queries_tables"),
+    ("sql export", "--out", "mcp/sql.rs::tables_are_described_exported_and_imported"),
+    ("sql export", "--format", "mcp/sql.rs::tables_are_described_exported_and_imported"),
+    ("sql import", "--format", "mcp/sql.rs::tables_are_described_exported_and_imported"),
     ("man", "--dir", "cli/help.rs::completions_and_manual_pages_cover_every_verb"),
 ];
 

@@ -17,5 +17,6 @@ replay_targets! {
     install_files * 1_000 at "../../fuzz/fuzz_targets/install_files.rs",
     json_span * 10_000 at "../../fuzz/fuzz_targets/json_span.rs",
     own_files * 10_000 at "../../fuzz/fuzz_targets/own_files.rs",
+    sql_text * 10_000 at "../../fuzz/fuzz_targets/sql_text.rs",
     words * 10_000 at "../../fuzz/fuzz_targets/words.rs",
 }

@@ -265,6 +265,15 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
         let yes = if verb == "install" { &["--yes"][..] } else { &[] };
         calls.make(ann, &format!("skill {verb}"), &[&["skill", verb, "deploy"], yes].concat())?;
     }
+    calls.make(
+        ann,
+        "sql execute",
+        &["sql", "execute", "CREATE TABLE runs (id INTEGER); INSERT INTO runs VALUES (1)"],
+    )?;
+    calls.make(ann, "sql query", &["sql", "query", "SELECT * FROM runs"])?;
+    calls.plain(ann, &["sql schema"])?;
+    calls.make(ann, "sql export", &["sql", "export", "runs", "--out", "runs.csv"])?;
+    calls.make(ann, "sql import", &["sql", "import", "runs", "runs.csv"])?;
     calls.make(ann, "vault set", &["vault", "set", "TOKEN", "--file", "deploy.md"])?;
     calls.make(ann, "vault get", &["vault", "get", "TOKEN"])?;
     calls.plain(ann, &["vault list"])?;

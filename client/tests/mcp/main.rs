@@ -43,6 +43,7 @@ mod schedules;
 mod sdk_client;
 mod shell;
 mod skills;
+mod sql;
 mod state;
 mod status_line;
 mod streams;

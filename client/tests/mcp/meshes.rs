@@ -213,6 +213,7 @@ async fn a_copy_of_a_mesh_has_what_its_reader_may_read() -> Result<()> {
         &["stream", "publish", "builds", "{\"green\": true}"],
         &["stream", "publish", "builds", "2"],
         &["skill", "share", "deploy.md", "--description", "How we deploy"],
+        &["sql", "execute", "CREATE TABLE runs (id INTEGER); INSERT INTO runs VALUES (7)"],
         &["remind", "look at the build", "--in", "2h"],
     ] {
         team.ann.json(&[args, &["--json"]].concat())?;
@@ -235,14 +236,16 @@ async fn a_copy_of_a_mesh_has_what_its_reader_may_read() -> Result<()> {
     let entries = &of("streams")["entries"];
     assert_eq!((&of("streams")["stream"]["name"], &entries[0]["data"]["green"]), (&json!("builds"), &json!(true)));
     assert_eq!((&entries[1]["data"], &entries[1]["offset"]), (&json!(2), &json!(1)));
+    assert_eq!((&of("tables")["table"]["name"], &of("tables")["rows"]), (&json!("runs"), &json!([{"id": 7}])));
     let skill = of("skills");
     assert_eq!((&skill["skill"]["instructions"], &skill["signature"]), (&json!("Run the script"), &json!("verified")));
     // The owner sees that Bob has a reminder, and not what it says.
     let reminders = copy["schedules"].as_array().context("schedules")?;
     let texts: Vec<_> = reminders.iter().map(|row| (row["by"].as_str(), row["message"].as_str())).collect();
     assert_eq!(texts, [(Some("Ann"), Some("look at the build")), (Some("Bob"), Some(""))]);
-    let rows = ["memories", "contexts", "tasks", "streams", "skills", "schedules", "topics", "state", "members"];
-    assert_eq!(rows.map(|part| told["rows"][part].as_u64()), [1, 1, 1, 1, 1, 2, 1, 1, 2].map(Some), "{told}");
+    let rows =
+        ["memories", "contexts", "tasks", "streams", "skills", "tables", "schedules", "topics", "state", "members"];
+    assert_eq!(rows.map(|part| told["rows"][part].as_u64()), [1, 1, 1, 1, 1, 1, 2, 1, 1, 2].map(Some), "{told}");
     assert!(copy["audit"].as_array().is_some_and(|log| log[0]["eventType"] == "mesh_created"), "{}", copy["audit"]);
     let whole = copy.to_string();
     assert!(!whole.contains("secretKey") && copy["invites"][0].get("code").is_none(), "it lets nobody in");

@@ -18,6 +18,7 @@ pub mod peer_files;
 pub mod presence;
 pub mod schedules;
 pub mod skills;
+pub mod sql;
 pub mod state;
 pub mod streams;
 pub mod tasks;

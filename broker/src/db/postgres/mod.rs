@@ -3,6 +3,8 @@
 //! The journal has a connection of its own. Once [`PostgresDb::fence`] was called it also holds the lock of the schema: anyone who
 //! loses the lock (the server restarted, the connection broke) cannot write messages before it has it again.
 
+mod apart;
+mod bounded;
 mod server;
 mod tls;
 
@@ -14,6 +16,8 @@ use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 
 use super::{DbError, DbOptions, exclusive};
+pub(crate) use apart::{Apart, As, Session};
+pub(crate) use server::BoundedError;
 pub(super) use server::Server;
 pub use tls::TlsFault;
 
@@ -27,6 +31,7 @@ pub struct PostgresDb {
     pool: Pool<Connections>,
     journal: Pool<Connections>,
     fence: Arc<RwLock<Fence>>,
+    apart: Arc<Apart>,
     options: DbOptions,
 }
 
@@ -87,7 +92,8 @@ impl PostgresDb {
                 .map_err(|error| DbError::Unavailable(error.into()))
         };
         let (work, journal) = (pool(options.connections.max(1), None)?, pool(1, Some(Arc::clone(&fence)))?);
-        Ok(Self { server, pool: work, journal, fence, options })
+        let apart = Arc::new(Apart::new(server.clone()));
+        Ok(Self { server, pool: work, journal, fence, apart, options })
     }
 
     /// A connection; the wait is timed and limited.
@@ -169,6 +175,13 @@ impl PostgresDb {
                 Err(error)
             }
         }
+    }
+
+    /// The same database under another user.
+    #[cfg(test)]
+    pub(crate) fn under(&self, user: &str, password: &str) -> Self {
+        let server = self.server.under(user, password);
+        Self { apart: Arc::new(Apart::new(server.clone())), server, ..self.clone() }
     }
 
     pub(super) fn server(&self) -> &Server {

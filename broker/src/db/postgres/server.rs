@@ -2,13 +2,19 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio_postgres::config::{Config, Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::bounded::{Bounded, BoundedTls};
 use super::tls::{self, Trust};
 use crate::db::DbError;
 
@@ -72,6 +78,42 @@ impl Server {
         Ok(conn)
     }
 
+    /// The same server for another user.
+    #[cfg(test)]
+    pub(super) fn under(&self, user: &str, password: &str) -> Self {
+        let mut config = (*self.config).clone();
+        config.user(user).password(password);
+        Self { config: Arc::new(config), tls: self.tls.clone() }
+    }
+
+    /// How it is reached, with the broker's own user.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Opens one connection as a configuration says, without our settings, whose messages are bounded. The switch says that one
+    /// was too large, after which the connection has ended.
+    pub(super) async fn open_bounded(
+        &self,
+        config: &Config,
+    ) -> Result<(tokio_postgres::Client, Arc<AtomicBool>), BoundedError> {
+        let mut config = config.clone();
+        if let Some(tls) = &self.tls {
+            let prefer = config.get_ssl_mode() == SslMode::Prefer;
+            let too_large = Arc::<AtomicBool>::default();
+            let bounded = BoundedTls { tls: tls.clone(), too_large: Arc::clone(&too_large) };
+            match config.ssl_mode(SslMode::Require).connect(bounded).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return Ok((client, too_large));
+                }
+                Err(error) if !(prefer && falls_back(&error)) => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        open_plain(config.ssl_mode(SslMode::Disable)).await
+    }
+
     async fn open(&self, config: &Config) -> Result<AsyncPgConnection, ConnectError> {
         match &self.tls {
             Some(tls) => {
@@ -97,7 +139,61 @@ enum ConnectError {
 /// Whether another try without TLS makes sense: the handshake failed, or the server lets this user in without TLS only.
 fn about_tls(error: &ConnectError) -> bool {
     let ConnectError::Driver(error) = error else { return false };
+    falls_back(error)
+}
+
+fn falls_back(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) || tls::fault(error).is_some()
+}
+
+/// Why a connection with bounded messages cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BoundedError {
+    /// The server says no, or speaks in another way.
+    #[error(transparent)]
+    Driver(#[from] tokio_postgres::Error),
+    /// It cannot be reached.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// The first host that answers, as the driver looks for it.
+async fn open_plain(config: &Config) -> Result<(tokio_postgres::Client, Arc<AtomicBool>), BoundedError> {
+    let mut last = std::io::Error::other("the database URL names no host");
+    let addresses = config.get_hostaddrs().iter().map(|address| Host::Tcp(address.to_string()));
+    let hosts: Vec<Host> = match config.get_hostaddrs() {
+        [] => config.get_hosts().to_vec(),
+        _ => addresses.collect(),
+    };
+    let ports = config.get_ports();
+    for (number, host) in hosts.iter().enumerate() {
+        let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => match TcpStream::connect((name.as_str(), port)).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return speak(config, stream).await;
+                }
+                Err(error) => last = error,
+            },
+            #[cfg(unix)]
+            Host::Unix(folder) => match UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await {
+                Ok(stream) => return speak(config, stream).await,
+                Err(error) => last = error,
+            },
+        }
+    }
+    Err(last.into())
+}
+
+async fn speak<S>(config: &Config, stream: S) -> Result<(tokio_postgres::Client, Arc<AtomicBool>), BoundedError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let too_large = Arc::<AtomicBool>::default();
+    let (client, connection) = config.connect_raw(Bounded::new(stream, &too_large), tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok((client, too_large))
 }
 
 /// A URL without the two options that the driver does not know, or not all values of.

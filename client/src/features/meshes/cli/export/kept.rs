@@ -18,7 +18,7 @@ const MAX_ROWS: usize = 1_000_000;
 /// Entries of one stream in an export.
 const MAX_STREAM_ENTRIES: usize = 100_000;
 
-/// Reads memories, contexts, tasks, streams, skills and schedules into their parts.
+/// Reads memories, contexts, tasks, streams, skills, tables and schedules into their parts.
 ///
 /// # Errors
 /// Of the transport: what the mesh refuses is left out.
@@ -30,7 +30,21 @@ pub(super) async fn read(connection: &Connection, parts: &mut Parts) -> Result<(
     parts.put("tasks", tasks.map_err(CliError::from).and_then(|listed| value(listed.tasks)))?;
     parts.put("streams", streams(connection).await.map_err(CliError::from).map(Value::Array))?;
     parts.put("skills", skills(connection).await.map_err(CliError::from).map(Value::Array))?;
+    parts.put("tables", tables(connection).await.map_err(CliError::from).map(Value::Array))?;
     schedules(connection, parts).await
+}
+
+/// Tables and views of the mesh's database, with the rows of tables.
+async fn tables(connection: &Connection) -> Result<Vec<Value>, ConnectionError> {
+    let mut all = vec![];
+    for table in connection.sql_schema().await?.0 {
+        let rows = match table.view {
+            Some(_) => vec![],
+            None => connection.sql_table(&table, MAX_ROWS).await?.result.rows,
+        };
+        all.push(json!({"table": table, "rows": rows}));
+    }
+    Ok(all)
 }
 
 /// Whole contexts, the newest first.
