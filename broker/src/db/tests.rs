@@ -111,6 +111,8 @@ store_suite! {
         assert_eq!(
             keys,
             [
+                // The SHA-256 of a secret of 32 random bytes.
+                "api_keys.secret_hash",
                 "broker_meta.key",
                 "deliveries.recipient_key",
                 "file_keys.file_id",
