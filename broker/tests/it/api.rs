@@ -295,7 +295,8 @@ broker_suite! {
         let broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;
         let mut owner = broker.connect(&mesh.creator.session("owner")).await?;
-        let mut bob = broker.join(&mesh.member("bob")?).await?;
+        let member = mesh.member("bob")?;
+        let mut bob = broker.join(&member).await?;
         owner.call(json!({"type": "topic_create", "name": "plans"}), "topic_created").await?;
         let path = "/api/v1/topics/plans/stream";
         let of_owner = Key::make(&broker, &mut owner, json!(["read"]), Value::Null).await?;
@@ -319,7 +320,7 @@ broker_suite! {
         owner.call(json!({"type": "topic_update", "topic": "plans", "visibility": "public"}), "topic_updated").await?;
         let mut again = Events::open(&of_bob, path, None).await?;
         assert_eq!(again.next().await?.0, "ready");
-        owner.call(json!({"type": "ban", "target": bob.pubkey()}), "ban_ack").await?;
+        owner.call(json!({"type": "ban", "target": member.pubkey()}), "ban_ack").await?;
         let (kind, _, data) = again.next().await?;
         assert_eq!((kind.as_str(), &data["error"]), ("error", &json!("api_key_invalid")));
         Ok(())

@@ -43,7 +43,7 @@ pub(super) struct Mentions {
 }
 
 impl Mentions {
-    /// Notes whom a message mentions: it goes to the journal with the message or before it.
+    /// Notes who a message mentions: it goes to the journal with the message or before it.
     pub(super) fn note(&mut self, cx: &MeshContext<'_>, message: &Arc<NewMessage>, named: &[String]) {
         let names = if named.is_empty() {
             plain(message).map(|text| names_in(&text)).unwrap_or_default()

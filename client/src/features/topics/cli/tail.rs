@@ -28,7 +28,7 @@ const REMEMBERED: usize = 2_000;
 pub struct TailArgs {
     /// Topic, with or without `#`, or its id.
     topic: String,
-    /// Begin with this many messages of before.
+    /// Begin with this many earlier messages.
     #[arg(long, value_name = "N", default_value_t = USUAL_TAIL, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HISTORY)))]
     limit: u32,
     /// Begin with what is written from now on.
