@@ -84,6 +84,10 @@ codes! {
     Revoked = "revoked", Auth, 403, false, "This member was banned from the mesh, or the invite was revoked.";
     MemberRemoved = "member_removed", Auth, 403, false, "This member was removed from the mesh, or has left it; a new invite lets it in again.";
     Unauthorized = "unauthorized", Auth, 401, false, "No such member in this mesh, or a credential is missing.";
+    ApiKeyMissing = "api_key_missing", Auth, 401, false, "The route needs `Authorization: Bearer` with an API key.";
+    ApiKeyInvalid = "api_key_invalid", Auth, 401, false, "There is no such API key, or it was revoked or has expired.";
+    ApiKeyMissingCapability = "api_key_missing_capability", Auth, 403, false, "The API key may not do this; the message names what it lacks.";
+    ApiKeyTopicOutOfScope = "api_key_topic_out_of_scope", Auth, 403, false, "The API key is confined to other topics.";
     ParentMemberIdMismatch = "parent_member_id_mismatch", Auth, 401, false, "`parentMemberId` is not the member of that key.";
     MemberIdMismatch = "member_id_mismatch", Auth, 401, false, "`memberId` is not the member of that key.";
     MeshArchived = "mesh_archived", NotFound, 410, false, "The mesh was archived by its owner.";

@@ -238,6 +238,8 @@ wire_features! {
     Members => features::members,
     /// Channels with history.
     Topics => features::topics,
+    /// Keys of programs.
+    ApiKeys => features::api_keys,
     /// One JSON value per key.
     State => features::state,
     /// Work with an owner and a result.

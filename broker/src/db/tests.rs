@@ -111,6 +111,19 @@ store_suite! {
         assert_eq!(
             keys,
             [
+                "api_keys.capabilities",
+                "api_keys.created_at_ms",
+                "api_keys.expires_at_ms",
+                "api_keys.id",
+                "api_keys.label",
+                "api_keys.last_used_at_ms",
+                "api_keys.member_id",
+                "api_keys.mesh_id",
+                "api_keys.prefix",
+                "api_keys.revoked_at_ms",
+                // The SHA-256 of a secret of 32 random bytes.
+                "api_keys.secret_hash",
+                "api_keys.topic_scopes",
                 "broker_meta.key",
                 "deliveries.recipient_key",
                 "file_keys.file_id",

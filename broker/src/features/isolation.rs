@@ -28,6 +28,7 @@ use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
 use crate::db::tests::declared;
 use crate::db::{Db, DbError};
 use crate::db::{former_names, member_groups, membership, meshes};
+use crate::features::api_keys::store as api_keys;
 use crate::features::clock::store as clock;
 use crate::features::contexts::store as contexts;
 use crate::features::enrolment::store::{self as enrolment, Invite};
@@ -144,6 +145,7 @@ store_suite! {
             visibility: Visibility::Public,
             created_by: owner.id.clone(),
             created_at_ms: NOW,
+            retention_ms: None,
         };
         topics::create(&here, &topic).await.unwrap();
         let invite = Invite {
@@ -357,6 +359,15 @@ store_suite! {
             ],
             stages: vec![],
         });
+        *batch.part() = topics::NotificationsPart(vec![topics::NewNotification {
+            mesh_id: home.id.to_string(),
+            member_id: owner.id.to_string(),
+            seq: 1,
+            message_id: text.id.to_string(),
+            topic_id: topic.id.to_string(),
+            kind: "mention".into(),
+            created_at_ms: NOW,
+        }]);
         *batch.part() = SessionsPart {
             sessions: vec![SessionRecord {
                 mesh_id: home.id.clone(),
@@ -388,6 +399,36 @@ store_suite! {
             last_seen: vec![],
         };
         write_batch(&db, Arc::new(batch)).await.unwrap();
+
+        let change = |act| topics::Change {
+            topic: topic.id.clone(),
+            seq: 1,
+            act,
+            member: owner.id.clone(),
+            leads: true,
+            now_ms: NOW,
+            quotas: Quotas::default(),
+        };
+        let react = change(topics::Act::React { emoji: "+".into(), remove: false });
+        for one in [react.clone(), change(topics::Act::Pin { remove: false })] {
+            topics::change(&here, one).await.unwrap();
+        }
+
+        let key_row = |id: &str| api_keys::Row {
+            mesh_id: String::new(),
+            id: id.into(),
+            member_id: owner.id.to_string(),
+            label: "ci".into(),
+            prefix: "cm_12345678".into(),
+            secret_hash: format!("hash of {id}"),
+            capabilities: "[]".into(),
+            topic_scopes: None,
+            created_at_ms: NOW,
+            expires_at_ms: None,
+            last_used_at_ms: None,
+            revoked_at_ms: None,
+        };
+        api_keys::create(&here, &key_row("key-of-home"), &by).await.unwrap();
 
         let before = rows_of(&db, home.id.as_str(), topic.id.as_str()).await.unwrap();
         for (table, rows) in &before {
@@ -431,6 +472,17 @@ store_suite! {
             audit::verify_on(&db_there, audit::Head::genesis(), 9),
             |found: Result<audit::Verdict, DbError>| found.unwrap().entries == 1
         );
+        let another = key_row("key-of-strangers");
+        check!("api_keys::create", api_keys::create(&there, &another, &by), |done: Result<(), DbError>| done.is_ok());
+        check!("api_keys::list", api_keys::list(&db_there, Some(&owner.id)), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().len() == 1
+        });
+        check!("api_keys::revoke", api_keys::revoke(&there, "key-of-home", &by), |done: Result<bool, DbError>| !done.unwrap());
+        check!("api_keys::revoke_all", api_keys::revoke_all(&there, &owner.id, &by), |count: Result<usize, DbError>| {
+            count.unwrap() == 1
+        });
+        let uses = vec![("key-of-home".to_owned(), NOW + 1)];
+        check!("api_keys::note_uses", api_keys::note_uses(&there, uses.clone()), |done: Result<(), DbError>| done.is_ok());
         check!("enrolment::create_invite", enrolment::create_invite(&there, &invite, &by), |done: Result<(), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))
         });
@@ -533,11 +585,21 @@ store_suite! {
             rows.unwrap().is_empty()
         });
         check!("messaging::max_seq", messaging::max_seq(&db_there), |seq: Result<i64, DbError>| seq.unwrap() == 0);
+        let part = messaging::TopicPart::newest(topic.id.clone(), 9);
+        check!("messaging::topic_history", messaging::topic_history(&db_there, &part), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("messaging::topic_after", messaging::topic_after(&db_there, &part), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
         check!(
-            "messaging::topic_history",
-            messaging::topic_history(&db_there, &topic.id, None, 9),
+            "messaging::topic_replies",
+            messaging::topic_replies(&db_there, &part, text.id.as_str()),
             |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty()
         );
+        check!("messaging::topic_at", messaging::topic_at(&db_there, &part, &[1]), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
         check!("presence::load", presence::load(&db_there, &session), |found: Result<Option<_>, DbError>| {
             found.unwrap().is_none()
         });
@@ -832,6 +894,55 @@ store_suite! {
         check!("topics::mark_read", topics::mark_read(&there, &topic.id, &owner.id, 9, NOW), |done: Result<bool, DbError>| {
             !done.unwrap()
         });
+        let other = Topic { description: Some("of strangers".into()), ..topic.clone() };
+        check!("topics::update", topics::update(&there, &other, &by), |done: Result<Option<Topic>, DbError>| {
+            done.unwrap().is_none()
+        });
+        check!(
+            "topics::set_member",
+            topics::set_member(&there, &topic.id, &stranger.id, "lead", 0, &by),
+            |done: Result<(), DbError>| matches!(done, Err(DbError::NotFound))
+        );
+        check!(
+            "topics::remove_member",
+            topics::remove_member(&there, &topic.id, &owner.id, &by),
+            |done: Result<bool, DbError>| !done.unwrap()
+        );
+        check!("topics::unread", topics::unread(&db_there, &owner.id, NOW), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("topics::change", topics::change(&there, react.clone()), |done: Result<bool, WriteError<topics::Refused>>| {
+            matches!(done, Err(WriteError::Refused(topics::Refused::NotFound)))
+        });
+        check!("topics::decorations", topics::decorations(&db_there, &ids), |found: Result<topics::Decorations, DbError>| {
+            found.unwrap() == topics::Decorations::default()
+        });
+        check!("topics::pinned", topics::pinned(&db_there, &topic.id, 9), |rows: Result<Vec<i64>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        let wanted = topics::Wanted {
+            member: owner.id.clone(),
+            unread: false,
+            since_ms: 0,
+            before: None,
+            limit: 9,
+        };
+        check!("topics::notified", topics::notified(&db_there, &wanted), |rows: Result<Vec<_>, DbError>| {
+            rows.unwrap().is_empty()
+        });
+        check!("topics::unread_notified", topics::unread_notified(&db_there, &owner.id), |count: Result<i64, DbError>| {
+            count.unwrap() == 0
+        });
+        check!(
+            "topics::notified_by",
+            topics::notified_by(&db_there, text.id.as_str()),
+            |count: Result<i64, DbError>| count.unwrap() == 0
+        );
+        check!(
+            "topics::mark_notified",
+            topics::mark_notified(&there, &owner.id, None, NOW),
+            |count: Result<usize, DbError>| count.unwrap() == 0
+        );
         check!("meshes::create", meshes::create(&there, &home, &owner), |done: Result<(), DbError>| {
             matches!(done, Err(DbError::Conflict(_)))
         });

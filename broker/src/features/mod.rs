@@ -1,5 +1,6 @@
 //! The feature list, and nothing else.
 
+pub mod api_keys;
 pub mod audit;
 pub mod capabilities;
 pub mod clock;
@@ -28,13 +29,14 @@ pub mod topics;
 pub mod vault;
 
 crate::feature_table! {
-    routes { enrolment, members, meshes, capabilities, presence, files, }
+    routes { enrolment, members, meshes, capabilities, presence, files, topics, state, memory, tasks, api_keys, }
 
     messaging: Messaging => messaging::Messaging,
     presence: Presence => presence::Presence,
     groups: Groups => groups::Groups,
     members: Members => members::Members,
     topics: Topics => topics::Topics,
+    api_keys: ApiKeys => api_keys::ApiKeys,
     state: State => state::State,
     tasks: Tasks => tasks::Tasks,
     streams: Streams => streams::Streams,

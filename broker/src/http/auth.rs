@@ -43,6 +43,11 @@ const OPERATOR_TOKEN: &str = "operator_token_sha256";
 pub struct Body(Bytes);
 
 impl Body {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The body as JSON.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
 //! HTTP: who asks, what may be asked and how it fails, the WebSocket upgrade, health and metrics. The routes of a feature lie in
 //! its folder.
 
+pub mod api;
 pub mod auth;
 pub mod caller;
 pub mod fields;
 mod health;
+pub mod openapi;
 pub mod rates;
 pub mod routes;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The table of routes: each feature declares its own in `features/<feature>/http.rs` with [`crate::routes!`].
 
 use claudemesh_protocol::capability::Capability;
+use claudemesh_protocol::features::api_keys::KeyCapability;
 
 /// Who a route lets in. [`super::caller::Caller`] checks it before the handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +14,14 @@ pub enum Needs {
     Capability(Capability),
     /// A member; for what belongs to others it must have this capability.
     OfOthers(Capability),
+    /// An API key with this capability.
+    Key(KeyCapability),
 }
 
 /// One route.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// `GET`, `HEAD`, `POST`, `PATCH`, `DELETE`.
+    /// `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`.
     pub method: &'static str,
     /// The pattern, for example `/mesh/{id}/archive`.
     pub path: &'static str,
@@ -34,10 +37,12 @@ pub struct Route {
 ///     get "/mesh/{id}/members" => list, members;
 ///     patch "/mesh/{id}/member/{member}" => patch, others CanManageMembers;
 ///     post "/join" => join, open;
+///     get "/api/v1/topics" => topics, key Read;
 /// }
 /// ```
 ///
-/// Every kind but `open` wants a handler that takes a [`Caller`](crate::http::caller::Caller).
+/// Every kind but `open` wants a handler that takes a [`Caller`](crate::http::caller::Caller), or for `key` an
+/// [`ApiCaller`](crate::http::api::ApiCaller).
 #[macro_export]
 macro_rules! routes {
     ($($method:ident $path:literal => $handler:path, $kind:ident $($capability:ident)?;)*) => {
@@ -56,12 +61,16 @@ macro_rules! routes {
     (@method head) => { "HEAD" };
     (@method get) => { "GET" };
     (@method post) => { "POST" };
+    (@method put) => { "PUT" };
     (@method patch) => { "PATCH" };
     (@method delete) => { "DELETE" };
     (@needs open) => { $crate::http::routes::Needs::Open };
     (@needs members) => { $crate::http::routes::Needs::Membership };
     (@needs needs $capability:ident) => {
         $crate::http::routes::Needs::Capability(claudemesh_protocol::capability::Capability::$capability)
+    };
+    (@needs key $capability:ident) => {
+        $crate::http::routes::Needs::Key(claudemesh_protocol::features::api_keys::KeyCapability::$capability)
     };
     (@needs others $capability:ident) => {
         $crate::http::routes::Needs::OfOthers(claudemesh_protocol::capability::Capability::$capability)

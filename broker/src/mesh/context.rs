@@ -22,6 +22,7 @@ use super::dispatch::Feature;
 use super::events::MeshEvent;
 use super::fan_out::FanOut;
 use super::hook_statuses::HookStatusRegistry;
+use super::keys::KeyBook;
 use super::letter::Letter;
 use super::outcome::{Lane, Outcome, ReplyTo, Work};
 use super::own_limits;
@@ -61,6 +62,8 @@ pub struct Core {
     pub rights: Rights,
     /// Topics and their subscribers.
     pub topics: TopicBook,
+    /// API keys.
+    pub keys: KeyBook,
     /// Time.
     pub clock: SharedClock,
     /// Storage.
@@ -119,6 +122,7 @@ impl Core {
             roster,
             rights: Rights::default(),
             topics: TopicBook::default(),
+            keys: KeyBook::default(),
             clock: shared.clock.clone(),
             db: shared.db.clone(),
             journal: shared.journal.clone(),
@@ -178,6 +182,11 @@ impl<'a> MeshContext<'a> {
     pub fn new(core: &'a mut Core, caller: Option<Caller>) -> Self {
         let stand_in = match caller.as_ref().map(|caller| &caller.from) {
             Some(Principal::Member(id)) => core.roster.live_member(id).map(Peer::without_connection).map(Box::new),
+            Some(Principal::Key(id)) => {
+                let key = core.keys.live(id, core.clock.now_ms()).ok();
+                let member = key.and_then(|key| core.roster.live_member(&key.member));
+                member.map(Peer::without_connection).map(Box::new)
+            }
             Some(Principal::Peer(_)) | None => None,
         };
         Self { core, caller, stand_in, feature: "mesh" }
@@ -216,6 +225,7 @@ impl<'a> MeshContext<'a> {
     pub fn asker(&self) -> Result<&Peer, Refusal> {
         match self.caller.as_ref().map(|caller| &caller.from) {
             Some(Principal::Peer(at)) => self.core.roster.get(*at),
+            Some(Principal::Key(_)) => return self.stand_in.as_deref().ok_or_else(|| ErrorCode::ApiKeyInvalid.into()),
             Some(Principal::Member(_)) => {
                 let gone = || Refusal::new(ErrorCode::Revoked, "the caller is no member of this mesh any more");
                 return self.stand_in.as_deref().ok_or_else(gone);
@@ -321,7 +331,7 @@ impl<'a> MeshContext<'a> {
         let way = match (&caller.waiting, &caller.from) {
             (Some(waiting), _) => Way::Waiting(Arc::clone(waiting)),
             (None, Principal::Peer(at)) => Way::Socket { peer: *at, socket_no: self.core.roster.get(*at)?.socket_no },
-            (None, Principal::Member(_)) => return None,
+            (None, Principal::Member(_) | Principal::Key(_)) => return None,
         };
         Some(ReplyTo { way, req_id: caller.req_id.clone(), id: caller.id.clone(), confirm: caller.confirm })
     }
@@ -374,7 +384,8 @@ impl MeshContext<'_> {
     /// As [`MeshContext::peer`].
     pub fn may(&self, capability: Capability) -> Result<bool, Refusal> {
         let member = self.member()?;
-        Ok(self.core.rights.allows(&member.id, member.role, capability))
+        let of_key = self.key().is_none_or(|key| key.allows(capability));
+        Ok(of_key && self.core.rights.allows(&member.id, member.role, capability))
     }
 
     /// Refuses what would use more of a quota than there is.

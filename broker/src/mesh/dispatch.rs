@@ -71,6 +71,11 @@ pub trait Feature: Sized + 'static {
         true
     }
 
+    /// Whether someone who has no connection waits for it, so that the mesh stays in memory.
+    fn keeps_awake(_memory: &Self::Memory) -> bool {
+        false
+    }
+
     /// Adds its part to the answer of a hello.
     fn greet(_memory: &Self::Memory, _cx: &MeshContext<'_>, _peer: PeerHandle, _ack: &mut HelloAck) {}
 
@@ -252,6 +257,11 @@ macro_rules! feature_table {
                 [$($module::http::ROUTES,)*].into_iter().flatten().collect()
             }
 
+            /// What the OpenAPI document says of the routes for API keys.
+            pub(crate) fn operations() -> Vec<&'static $crate::http::openapi::Operation> {
+                [$($module::http::OPERATIONS,)*].into_iter().flatten().collect()
+            }
+
             /// Registers the routes of all features.
             pub(crate) fn configure(config: &mut actix_web::web::ServiceConfig) {
                 $($module::http::configure(config);)*
@@ -287,6 +297,7 @@ macro_rules! feature_table {
                 message: claudemesh_protocol::message::ClientMessage,
             ) -> Result<$crate::mesh::outcome::Outcome, $crate::refusal::Refusal> {
                 let row = message.row();
+                cx.check_key(&row)?;
                 if let Some(needed) = row.needs {
                     cx.require(needed)?;
                 }
@@ -351,6 +362,11 @@ macro_rules! feature_table {
             /// Whether nothing of any feature waits for storage.
             pub(crate) fn is_settled(&self, cx: &$crate::mesh::context::MeshContext<'_>) -> bool {
                 true $(&& <$feature>::is_settled(&self.$field, cx))*
+            }
+
+            /// Whether someone who has no connection waits for any feature.
+            pub(crate) fn keeps_awake(&self) -> bool {
+                false $(|| <$feature>::keeps_awake(&self.$field))*
             }
 
             /// Adds the part of every feature to the answer of a hello.

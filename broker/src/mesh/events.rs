@@ -1,9 +1,12 @@
 //! What happens in a mesh that more than one feature cares about.
 
+use std::sync::Arc;
+
 use claudemesh_protocol::id::{MemberId, PublicKey};
 
 use super::letter::Letter;
 use super::peers::{KnownSession, Peer, PeerHandle};
+use crate::features::messaging::store::types::NewMessage;
 
 /// An event inside one mesh. Delivered to every feature after the step that caused it.
 pub enum MeshEvent {
@@ -41,6 +44,23 @@ pub enum MeshEvent {
         message: String,
         /// Key of the session that answered.
         by: PublicKey,
+    },
+    /// A message was written to a topic; it goes to the journal with what is collected next.
+    TopicPosted {
+        /// The message.
+        message: Arc<NewMessage>,
+        /// Names that its sender mentions.
+        mentions: Vec<String>,
+    },
+    /// A message of a topic is on stable storage. Told in the order of the mesh.
+    TopicStored {
+        /// The message.
+        message: Arc<NewMessage>,
+    },
+    /// An API key was revoked.
+    KeyEnded {
+        /// Its id.
+        id: String,
     },
     /// A member was banned.
     MemberGone {

@@ -17,6 +17,8 @@ pub enum Principal {
     Peer(PeerHandle),
     /// A member without a connection: it signed an HTTP request.
     Member(MemberId),
+    /// An API key, by its id: a program that acts for the member of the key, with what the key lets it do.
+    Key(Arc<str>),
 }
 
 /// Names the lane of what one principal asks, in its order.
@@ -25,6 +27,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Peer(peer) => write!(out, "of {}", peer.0),
             Self::Member(member) => write!(out, "of member {member}"),
+            Self::Key(id) => write!(out, "of key {id}"),
         }
     }
 }

@@ -162,7 +162,15 @@ impl TestMesh {
 
     /// A request of a member without a connection, answered: what it set in motion is done, in lane order.
     pub async fn ask_for(&mut self, member: &MemberId, request: impl Into<ClientMessage>) -> Answer {
-        let (request, from) = (request.into(), Principal::Member(member.clone()));
+        self.ask_as(Principal::Member(member.clone()), request.into()).await
+    }
+
+    /// A request of a program with an API key, by the key's id.
+    pub async fn ask_with_key(&mut self, id: &str, request: impl Into<ClientMessage>) -> Answer {
+        self.ask_as(Principal::Key(id.into()), request.into()).await
+    }
+
+    async fn ask_as(&mut self, from: Principal, request: ClientMessage) -> Answer {
         let (waiting, mut answer) = Waiting::new(from.clone());
         let caller = Caller::waiting(from, waiting, request.tag());
         let to = self.step_for(Some(caller.clone()), |_, cx| cx.reply_to()).unwrap();

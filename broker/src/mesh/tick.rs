@@ -70,9 +70,9 @@ impl Mesh {
         self.retire_when_idle(mono, ctx);
     }
 
-    /// A mesh without peers leaves memory after a while; storage has everything.
+    /// A mesh without peers and open HTTP streams leaves memory after a while; storage has everything.
     fn retire_when_idle(&mut self, mono: i64, ctx: &mut Context<Self>) {
-        if !self.core.roster.is_empty() {
+        if !self.core.roster.is_empty() || self.features.keeps_awake() {
             self.empty_since_mono_ms = None;
             return;
         }

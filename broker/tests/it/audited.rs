@@ -55,6 +55,11 @@ const CHANGING: &[&str] = &[
     "resume_scheduled",
     "cancel_scheduled",
     "topic_create",
+    "topic_update",
+    "topic_set_member",
+    "topic_remove_member",
+    "apikey_create",
+    "apikey_revoke",
     "join_group",
     "leave_group",
     "set_permissions",
@@ -77,6 +82,8 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         "whoami",
         "list_members",
         "topic_list",
+        "notification_list",
+        "apikey_list",
         "list_state",
         "list_tasks",
         "list_streams",
@@ -109,7 +116,10 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         json!({"type": "topic_mark_read", "topic": "standing"}),
         json!({"type": "topic_members", "topic": "standing"}),
         json!({"type": "topic_history", "topic": "standing"}),
-        json!({"type": "topic_leave", "topic": "standing"}),
+        json!({"type": "topic_search", "text": "word"}),
+        json!({"type": "topic_follow", "topic": "standing"}),
+        json!({"type": "notification_read", "all": true}),
+        json!({"type": "topic_leave", "topic": "elsewhere"}),
         json!({"type": "get_state", "key": "k0"}),
         json!({"type": "subscribe", "stream": "standing"}),
         json!({"type": "unsubscribe", "stream": "standing"}),
@@ -134,6 +144,10 @@ fn unchanging() -> Vec<(&'static str, Result<Value, &'static str>)> {
         ("send", "counted, and written once a minute"),
         ("mcp_call", "counted, and written once a minute"),
         ("message_status", "of a message that is there; it reads"),
+        ("topic_edit", "of a message that is there; its entry, see topics.rs"),
+        ("topic_delete_message", "of a message that is there; its entry, see topics.rs"),
+        ("topic_pin", "of a message that is there; its entry, see topics.rs"),
+        ("topic_react", "of a message that is there; a reaction is no change of consequence"),
         ("get_task", "of a task that is there; it reads"),
         ("peer_file_request", "asks another peer; its answer has the entry, see peer_files.rs"),
         ("peer_dir_request", "asks another peer; its answer has the entry, see peer_files.rs"),
@@ -204,6 +218,10 @@ struct World {
     scheduled: BTreeMap<String, bool>,
     clock: Option<bool>,
     groups: BTreeSet<String>,
+    /// Ids of keys that are not revoked.
+    api_keys: Vec<String>,
+    /// Bob follows the topic.
+    in_topic: bool,
     banned: bool,
     admin: bool,
     denied: bool,
@@ -488,6 +506,46 @@ impl World {
                 let name = self.fresh("topic-");
                 one(who, frame(json!({"name": name})), "topic_created", json!({"name": name}))
             }
+            "apikey_create" => {
+                let label = self.fresh("key ");
+                let of = json!({"of": self.ids[OWNER], "capabilities": ["read"]});
+                one(OWNER, frame(json!({"label": label, "capabilities": ["read"]})), "api_key_created", of)
+            }
+            "apikey_revoke" => {
+                let id = self.api_keys.pop()?;
+                one(OWNER, frame(json!({"id": id})), "api_key_revoked", json!({"key": id}))
+            }
+            "topic_update" => {
+                let text = self.fresh("about ");
+                one(
+                    OWNER,
+                    frame(json!({"topic": "standing", "description": text})),
+                    "topic_updated",
+                    json!({"name": "standing"}),
+                )
+            }
+            "topic_set_member" => {
+                let (role, member) = (self.fresh("role "), self.ids[BOB].clone());
+                self.in_topic = true;
+                one(
+                    OWNER,
+                    frame(json!({"topic": "standing", "member": member, "role": role})),
+                    "topic_member_set",
+                    json!({"member": member, "role": role}),
+                )
+            }
+            "topic_remove_member" => {
+                if !std::mem::take(&mut self.in_topic) {
+                    return None;
+                }
+                let member = self.ids[BOB].clone();
+                one(
+                    OWNER,
+                    frame(json!({"topic": "standing", "member": member})),
+                    "topic_member_removed",
+                    json!({"member": member}),
+                )
+            }
             "join_group" => {
                 let group = self.fresh("group-");
                 self.groups.insert(group.clone());
@@ -579,6 +637,7 @@ impl World {
             "schedule" => {
                 self.scheduled.insert(answer["scheduledId"].as_str().unwrap_or_default().to_owned(), false);
             }
+            "apikey_create" => self.api_keys.push(answer["id"].as_str().unwrap_or_default().to_owned()),
             "remember" => self.memories.push(answer["id"].as_str().unwrap_or_default().to_owned()),
             _ => {}
         }
@@ -641,7 +700,9 @@ broker_suite! {
             broker.join(&bob).await?,
         ];
         let mut reader = Reader { peer: broker.connect(&mesh.creator.session("reader")).await?, seq: 0 };
-        peers[OWNER].call(json!({"type": "topic_create", "name": "standing"}), "topic_created").await?;
+        for name in ["standing", "elsewhere"] {
+            peers[OWNER].call(json!({"type": "topic_create", "name": name}), "topic_created").await?;
+        }
         peers[OWNER].call(json!({"type": "publish", "stream": "standing", "data": 1, "confirm": true}), "done").await?;
         let mut world = World {
             random: Some(StdRng::seed_from_u64(7)),

@@ -20,7 +20,7 @@ broker_suite! {
             ("[1,2]", "bad_json", false),
             ("{\"no\":\"type\"}", "bad_json", false),
             (r#"{"type":"fly","_reqId":"r","id":"i"}"#, "unknown_message_type", true),
-            (r#"{"type":"apikey_create","label":"x","capabilities":["admin"],"_reqId":"r","id":"i"}"#, "unknown_message_type", true),
+            (r#"{"type":"apikey_create","label":"x","capabilities":["admin"],"_reqId":"r","id":"i"}"#, "forbidden", true),
             (r#"{"type":"set_status","_reqId":"r","id":"i"}"#, "invalid_args", true),
             (r#"{"type":"set_status","status":"asleep","_reqId":"r","id":"i"}"#, "invalid_args", true),
             (r#"{"type":"set_visible","visible":"yes","_reqId":"r","id":"i"}"#, "invalid_args", true),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod api;
 mod architecture;
 mod audited;
 mod clock;

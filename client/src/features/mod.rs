@@ -6,6 +6,7 @@
 use crate::session::admit::Interceptor;
 use crate::session::events::Listener;
 
+pub mod api_keys;
 pub mod audit;
 pub mod capabilities;
 pub mod clock;

@@ -221,10 +221,16 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     calls.make(bob, "topic join", &["topic", "join", "plans"])?;
     calls.make(bob, "topic post", &["topic", "post", "plans", "freeze"])?;
     calls.make(bob, "topic history", &["topic", "history", "plans"])?;
+    calls.make(bob, "topic tail", &["topic", "tail", "plans", "--limit", "1", "--count", "1"])?;
+    ann.json(&["topic", "post", "plans", "@Bob, look", "--json"])?;
+    calls.plain(bob, &["notification list", "notification read", "me topics"])?;
     calls.make(bob, "topic read", &["topic", "read", "plans"])?;
     calls.make(bob, "topic members", &["topic", "members", "plans"])?;
     calls.plain(bob, &["topic list"])?;
     calls.make(bob, "topic leave", &["topic", "leave", "plans"])?;
+    let key = calls.make(bob, "apikey create", &["apikey", "create", "ci"])?;
+    calls.plain(bob, &["apikey list"])?;
+    calls.make(bob, "apikey revoke", &["apikey", "revoke", key["id"].as_str().context("an id")?])?;
     calls.make(ann, "state set", &["state", "set", "build", "green"])?;
     calls.make(ann, "state get", &["state", "get", "build"])?;
     calls.plain(ann, &["state list"])?;

@@ -2,6 +2,7 @@
 //! through the shell.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod api_keys;
 mod away;
 mod channel;
 mod clock;

@@ -157,6 +157,7 @@ async fn every_listed_tool_works() -> Result<()> {
         ("topic_list", json!({})),
         ("topic_mark_read", json!({"topic": "plans"})),
         ("topic_members", json!({"topic": "plans"})),
+        ("topic_post", json!({"topic": "plans", "message": "freeze at 5"})),
         ("unclaim_task", json!({"id": third})),
         ("unsubscribe", json!({"stream": "builds"})),
         ("update_task", json!({"id": third, "priority": "low"})),

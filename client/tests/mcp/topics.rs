@@ -29,13 +29,15 @@ async fn the_shell_makes_joins_writes_and_reads_a_topic() -> Result<()> {
         (&json!("team"), &json!("plans"), &json!("what comes next"), &json!(1))
     );
     assert_eq!(stdout(&team.bob.run(&["topic", "list"])?), "team (1)\n  #plans  public, 1 member  what comes next\n");
-    let joined = team.bob.json(&["topic", "join", "plans", "--as", "lead", "--json"])?;
-    assert_eq!(joined, json!({"mesh": "team", "topic": "plans", "role": "lead", "joined": true}));
+    let alone = team.bob.run(&["topic", "join", "plans", "--as", "lead"])?;
+    assert_eq!(alone.status.code(), Some(7), "no one makes itself a lead: {}", stderr(&alone));
+    let joined = team.bob.json(&["topic", "join", "plans", "--as", "reviewer", "--json"])?;
+    assert_eq!(joined, json!({"mesh": "team", "topic": "plans", "role": "reviewer", "joined": true}));
     let members = |person: &CommandLine| -> Result<Value> {
         Ok(by_name(&person.json(&["topic", "members", "plans", "--json"])?))
     };
     let both = members(&team.bob)?;
-    assert_eq!((&both["Ann"]["role"], &both["Bob"]["role"]), (&json!("lead"), &json!("lead")));
+    assert_eq!((&both["Ann"]["role"], &both["Bob"]["role"]), (&json!("lead"), &json!("reviewer")));
     assert_eq!(both["Bob"]["lastReadAt"], Value::Null);
 
     let first = team.ann.json(&["topic", "post", "plans", "freeze at 5", "--json"])?;
@@ -124,7 +126,10 @@ async fn tools_make_read_and_leave_topics() -> Result<()> {
     let joined = bob.call("topic_join", json!({"topic": "#plans", "role": "reviewer"})).await?;
     assert_eq!((joined.text.as_str(), joined.structured), ("Joined #plans (team)", Value::Null));
     ann.call("send_message", json!({"to": "#plans", "message": "freeze at 5"})).await?;
-    ann.call("send_message", json!({"to": "#plans", "message": "or at 6"})).await?;
+    let posted = ann.call("topic_post", json!({"topic": "plans", "message": "or at 6"})).await?;
+    assert!(!posted.is_error && posted.text.contains("#plans"), "{}", posted.text);
+    let nowhere = ann.call("topic_post", json!({"topic": "nowhere", "message": "or at 6"})).await?;
+    assert!(nowhere.is_error && nowhere.text.starts_with("topic_post: "), "{}", nowhere.text);
     let read = bob.call("topic_history", json!({"topic": "plans"})).await?;
     let messages = &read.structured["messages"];
     assert_eq!((&messages[0]["text"], &messages[1]["text"]), (&json!("freeze at 5"), &json!("or at 6")));
@@ -162,5 +167,65 @@ async fn with_several_meshes_a_topic_is_of_the_named_one() -> Result<()> {
     assert_eq!(listed.structured["topics"][0]["mesh_slug"], "second", "{}", listed.text);
     let unnamed = team.ann.run(&["topic", "create", "plans"])?;
     assert_eq!(unnamed.status.code(), Some(3), "{}", stderr(&unnamed));
+    Ok(())
+}
+
+#[tokio::test]
+async fn mentions_and_unread_topics_are_listed_until_they_are_read() -> Result<()> {
+    let team = Team::start().await?;
+    team.ann.json(&["topic", "create", "plans", "--json"])?;
+    team.bob.json(&["topic", "join", "plans", "--json"])?;
+    team.ann.json(&["topic", "post", "plans", "@Bob, freeze at 5?", "--json"])?;
+    let listed = team.bob.json(&["notification", "list", "--json"])?;
+    let row = &listed[0];
+    assert_eq!(
+        (&row["topic"], &row["senderName"], &row["plaintext"], &row["readAt"]),
+        (&json!("plans"), &json!("Ann"), &json!("@Bob, freeze at 5?"), &Value::Null)
+    );
+    let shown = stdout(&team.bob.run(&["notification", "list", "--since", "1h"])?);
+    assert!(shown.contains("Ann") && shown.contains("#plans") && shown.contains("freeze at 5?"), "{shown}");
+    let unread = ["me", "topics", "--unread", "--json"];
+    let followed = json!([{"mesh": "team", "topic": "plans", "role": "member", "unread": 1}]);
+    assert_eq!(team.bob.json(&unread)?, followed);
+    assert_eq!(team.bob.json(&["notification", "read", "--json"])?, json!({"mesh": "team", "marked": 1}));
+    assert_eq!(team.bob.json(&["notification", "list", "--json"])?, json!([]));
+    let all = team.bob.json(&["notification", "list", "--all", "--json"])?;
+    assert!(all[0]["readAt"].is_string(), "{all}");
+    team.bob.json(&["topic", "read", "plans", "--json"])?;
+    assert_eq!(team.bob.json(&unread)?, json!([]));
+    assert_eq!(team.bob.json(&["me", "topics", "--json=unread"])?, json!([{"unread": 0}]));
+    assert_eq!(team.ann.json(&["notification", "list", "--json"])?, json!([]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tail_prints_what_was_and_what_comes() -> Result<()> {
+    let team = Team::start().await?;
+    team.ann.json(&["topic", "create", "plans", "--json"])?;
+    for text in ["one", "two", "three"] {
+        team.ann.json(&["topic", "post", "plans", text, "--json"])?;
+    }
+    let tail = ["topic", "tail", "plans", "--limit", "2", "--count", "2", "--json"];
+    let printed = stdout(&team.bob.run(&tail)?);
+    let texts: Vec<Value> = printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(
+        texts.iter().map(|row| row["plaintext"].clone()).collect::<Vec<_>>(),
+        [json!("two"), json!("three")],
+        "{printed}"
+    );
+    let mut child = team.bob.command(&["topic", "tail", "plans", "--forward-only", "--count", "1", "--json"]);
+    let mut child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn()?;
+    // It says so when it listens.
+    let mut heard = String::new();
+    let mut lines = std::io::BufReader::new(child.stderr.take().context("stderr")?);
+    while !heard.contains("Listening") {
+        anyhow::ensure!(std::io::BufRead::read_line(&mut lines, &mut heard)? > 0, "it ended: {heard}");
+    }
+    team.ann.json(&["topic", "post", "plans", "four", "--json"])?;
+    let output = child.wait_with_output()?;
+    let row: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!((&row["plaintext"], &row["senderName"]), (&json!("four"), &json!("Ann")));
+    let missing = team.bob.run(&["topic", "tail", "nowhere"])?;
+    assert_eq!(missing.status.code(), Some(5), "{}", stderr(&missing));
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! One module per feature, named as in the broker and the client.
 
+pub mod api_keys;
 pub mod audit;
 pub mod capabilities;
 pub mod clock;

@@ -97,6 +97,9 @@ fn only_events_are_events() {
             "stream_gap",
             "task_change",
             "tasks_waiting",
+            "topic_message_changed",
+            "topic_notification",
+            "topic_posted",
         ]
         .contains(&message.tag());
         assert_eq!(message.is_event(), told, "{name}");

@@ -14,6 +14,9 @@ crate::routes! {
     post "/cli/mesh/{slug}/permissions" => edit, needs CanManagePermissions;
 }
 
+/// None of these routes is for API keys.
+pub const OPERATIONS: &[crate::http::openapi::Operation] = &[];
+
 async fn get(state: State, caller: Caller) -> Answer {
     let request = GetPermissions { member: None };
     Ok(HttpResponse::Ok().json(state.directory.request(&caller.mesh.id, caller.principal(), request).await?))

@@ -42,6 +42,9 @@ crate::routes! {
     get "/join/{token}" => pages::token, open;
 }
 
+/// None of these routes is for API keys.
+pub const OPERATIONS: &[crate::http::openapi::Operation] = &[];
+
 async fn create_mesh(request: HttpRequest, state: State, signed: Signed) -> Answer {
     count_attempt(&state, &request)?;
     if !state.config.loopback_only() {

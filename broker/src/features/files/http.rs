@@ -40,6 +40,9 @@ crate::routes! {
     get "/download/{file}" => download, open;
 }
 
+/// None of these routes is for API keys.
+pub const OPERATIONS: &[crate::http::openapi::Operation] = &[];
+
 /// What URLs of files carry.
 #[derive(Deserialize)]
 struct Query {

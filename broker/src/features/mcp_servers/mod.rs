@@ -188,6 +188,9 @@ impl Feature for McpServers {
             MeshEvent::Stopping => called::tick(memory, cx, true),
             MeshEvent::BecameIdle { .. }
             | MeshEvent::Answered { .. }
+            | MeshEvent::TopicPosted { .. }
+            | MeshEvent::KeyEnded { .. }
+            | MeshEvent::TopicStored { .. }
             | MeshEvent::SimulatedTime { .. }
             | MeshEvent::Letter(_) => {}
         }

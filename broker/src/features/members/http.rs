@@ -27,6 +27,9 @@ crate::routes! {
     post "/mesh/{id}/grants" => update_grants, members;
 }
 
+/// None of these routes is for API keys.
+pub const OPERATIONS: &[crate::http::openapi::Operation] = &[];
+
 async fn list(state: State, caller: Caller) -> Answer {
     let sessions = sessions(&state, &caller.mesh.id).await;
     let members = store::load_all(&state.storage(&caller.mesh.id)).await?;

@@ -3,6 +3,7 @@
 //! No one is told of a new memory: it is there for who asks. Requests of one socket share a lane, so a reader finds what it
 //! wrote before.
 
+pub mod http;
 pub mod limits;
 pub mod schema;
 pub mod store;

@@ -34,6 +34,9 @@ crate::routes! {
     patch "/mesh/{id}/settings" => change_settings, needs CanManageMesh;
 }
 
+/// None of these routes is for API keys.
+pub const OPERATIONS: &[crate::http::openapi::Operation] = &[];
+
 async fn view(state: &AppState, mesh: MeshRecord, role: Role) -> Result<MeshView, Refusal> {
     let all = members::load_all(&state.storage(&mesh.id)).await?;
     let live = all.iter().filter(|member| member.revoked_at_ms.is_none()).count();

@@ -68,7 +68,7 @@ fn try_deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &
         ..Send::default()
     };
     let message = build(memory, cx, &sender, id, send, topic);
-    admit(memory, cx, message, routed, letter.reply.clone());
+    admit(memory, cx, message, routed, letter.reply.clone(), vec![]);
     Ok(())
 }
 

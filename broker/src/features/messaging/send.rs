@@ -128,6 +128,21 @@ fn check(send: &Send) -> Result<SmallVec<[Target; 1]>, Refusal> {
         .collect()
 }
 
+/// A key that is confined to topics writes to no one else.
+fn check_scopes(cx: &MeshContext<'_>, targets: &[Target]) -> Result<(), Refusal> {
+    if cx.key().is_some_and(|key| key.scopes.is_some()) {
+        for target in targets {
+            match target {
+                Target::Topic(topic) => drop(cx.topic(topic)?),
+                Target::Key(_) | Target::Name(_) | Target::Everyone | Target::Group(_) => {
+                    return Err(ErrorCode::ApiKeyTopicOutOfScope.into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn accept(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
@@ -135,6 +150,7 @@ fn accept(
     reply: Option<ReplyTo>,
 ) -> Result<Option<Ack>, Refusal> {
     let targets = check(&send)?;
+    check_scopes(cx, &targets)?;
     if cx.asker()?.older {
         check_sealed(&send, &targets)?;
     }
@@ -152,14 +168,14 @@ fn accept(
     if let Some(trace) = &send.trace {
         quota::trace(memory, cx, trace)?;
     }
-    let answers = send.reply_to_id.clone();
+    let (answers, mentions) = (send.reply_to_id.clone(), send.mentions.clone());
     let message = build(memory, cx, cx.asker()?, id, send, topic);
     if let Some(answered) = answers {
         let by = cx.asker()?.key();
         super::receipts::answered(memory, cx, &answered, by);
         cx.emit(MeshEvent::Answered { message: answered, by });
     }
-    admit(memory, cx, message, routed, reply);
+    admit(memory, cx, message, routed, reply, mentions);
     Ok(None)
 }
 
@@ -211,7 +227,7 @@ pub(super) fn route(
     for target in targets {
         let mut subscribers = Vec::new();
         if let Target::Topic(text) = target {
-            let found = topics::readable(cx.topics(), &sender.member, text)?;
+            let found = topics::writable(cx.topics(), sender, text)?;
             topic = Some((found.id.clone(), found.name.clone()));
             subscribers.clone_from(&found.subscribers);
         }
@@ -323,13 +339,14 @@ pub(super) fn push_frame(roster: &Roster, message: &NewMessage) -> ByteString {
     push.write(PUSH_BYTES + message.ciphertext.len() + message.target_spec.len()).into()
 }
 
-/// Pushes a message to those who are here, and hands it to the journal.
+/// Pushes a message to those who are here, and hands it to the journal. `mentions` are the names that its sender mentions.
 pub(super) fn admit(
     memory: &mut MessagingMemory,
     cx: &mut MeshContext<'_>,
     message: NewMessage,
     routed: SmallVec<[Routed; 1]>,
     reply: Option<ReplyTo>,
+    mentions: Vec<String>,
 ) {
     let (seq, priority, id) = (message.seq, message.priority, message.id.clone());
     METRICS.routed.of(priority).inc();
@@ -366,8 +383,12 @@ pub(super) fn admit(
     };
     memory.recent.remember(id, message.request_fingerprint.clone(), receipt);
     let bytes = message.ciphertext.len() + message.nonce.len();
+    let message = Arc::new(message);
+    if durable {
+        cx.emit(MeshEvent::TopicPosted { message: Arc::clone(&message), mentions });
+    }
     let open = UnsettledMessage {
-        message: Arc::new(message),
+        message,
         recipients,
         remaining,
         frame_bytes: frame.len(),

@@ -218,6 +218,8 @@ async fn whoever_got_it_directly_gets_no_copy_from_a_topic() {
         visibility: Visibility::Public,
         created_by: alice.clone(),
         created_at_ms: 0,
+        retention_ms: None,
+        roles: std::collections::HashMap::new(),
         subscribers: vec![bob.clone(), carol],
     });
     for excluded in [key(2), key(21)] {

@@ -15,6 +15,9 @@ crate::routes! {
     post "/hook/set-status" => set_status, open;
 }
 
+/// None of these routes is for API keys.
+pub const OPERATIONS: &[crate::http::openapi::Operation] = &[];
+
 async fn set_status(request: HttpRequest, body: Body, state: State) -> Result<HttpResponse, Refusal> {
     METRICS.hook_requests.inc();
     let Some(token) = bearer(&request).filter(|token| (32..=256).contains(&token.len())) else {

@@ -101,6 +101,9 @@ impl Feature for Presence {
             MeshEvent::Attached { .. }
             | MeshEvent::BecameIdle { .. }
             | MeshEvent::Answered { .. }
+            | MeshEvent::TopicPosted { .. }
+            | MeshEvent::KeyEnded { .. }
+            | MeshEvent::TopicStored { .. }
             | MeshEvent::MemberGone { .. }
             | MeshEvent::SimulatedTime { .. }
             | MeshEvent::Letter(_)

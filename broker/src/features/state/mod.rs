@@ -3,6 +3,7 @@
 //! Requests of one socket share a lane: they are done in their order, so a reader sees what it wrote before. Sockets run
 //! beside each other, and the transaction orders their writes.
 
+pub mod http;
 pub mod limits;
 pub mod schema;
 pub mod store;

@@ -4,6 +4,7 @@
 //! who wins a task.
 
 mod check;
+pub mod http;
 pub mod limits;
 mod parties;
 mod returning;

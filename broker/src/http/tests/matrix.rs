@@ -20,6 +20,11 @@ struct Asker {
     other: MemberId,
 }
 
+/// Whether a member signs the requests of a route. Those with an API key are in `api.rs`.
+fn is_signed(route: &Route) -> bool {
+    !matches!(route.needs, Needs::Open | Needs::Key(_))
+}
+
 /// Requests of a route that are right in all but the capability: about the caller itself, or about another member (`true`).
 fn samples<'a>(route: &Route, team: &Team, asker: &'a Asker, number: usize) -> Vec<(Call<'a>, bool)> {
     let path = |member: &MemberId| {
@@ -85,10 +90,10 @@ async fn every_route_asks_for_its_capability_and_for_no_other() {
     let app = app!(bench);
     let team = team(&app, "team").await;
     let (_, other) = enrol(&app, &team, "member").await;
-    let routes: Vec<&Route> = Features::routes().into_iter().filter(|route| route.needs != Needs::Open).collect();
+    let routes: Vec<&Route> = Features::routes().into_iter().filter(|route| is_signed(route)).collect();
     let of = |route: &Route| match route.needs {
         Needs::Capability(needed) | Needs::OfOthers(needed) => Some(needed),
-        Needs::Open | Needs::Membership => None,
+        Needs::Open | Needs::Membership | Needs::Key(_) => None,
     };
     let mut needed: Vec<Capability> = routes.iter().filter_map(|route| of(route)).collect();
     needed.sort();
@@ -151,7 +156,7 @@ async fn no_route_lets_a_stranger_or_a_member_of_another_mesh_in() {
     let mut number = 0;
     for key in [key(), there.creator.clone(), there.owner.clone()] {
         let asker = Asker { key, own: own.clone(), other: own.clone() };
-        for route in Features::routes().into_iter().filter(|route| route.needs != Needs::Open) {
+        for route in Features::routes().into_iter().filter(|route| is_signed(route)) {
             for (call, _) in samples(route, &here, &asker, number) {
                 let unsigned =
                     Call { headers: vec![], body: call.body.clone(), ..super::call(call.method, &call.path) };
@@ -170,12 +175,13 @@ fn the_document_has_every_route() {
     for route in Features::routes() {
         let needs = match route.needs {
             Needs::Open => continue,
+            Needs::Key(one) => format!("an API key with `{}`", one.as_str()),
             Needs::Membership => "membership".to_owned(),
             Needs::Capability(one) => format!("`{}`", one.as_str()),
             Needs::OfOthers(one) => format!("membership; for other members `{}`", one.as_str()),
         };
         let path = route.path.replace("{slug}", "<slug>").replace("{id}", "<id>");
-        let path = path.replace("{member}", "<member>").replace("{invite}", "<invite>");
+        let path = path.replace('{', "<").replace('}', ">");
         let line = format!("| `{} {path}` | {needs} |", route.method);
         assert!(text.contains(&line), "{line}");
     }

@@ -384,6 +384,25 @@ broker_suite! {
         "#).await
     }
 
+    async fn what_happens_to_a_message_of_a_topic_is_news_for_newer_clients(database: Database) -> Result<()> {
+        play(database, r##"
+            A hello alice {"sessionId":"a"}
+            B hello bob {"sessionId":"b"}
+            A > {"type":"topic_create","name":"plans","_reqId":"r1"}
+            A < {"type":"topic_created","topic":{"name":"plans"},"_reqId":"r1"}
+            B > {"type":"topic_join","topic":"plans"}
+            B > {"type":"topic_members","topic":"plans","_reqId":"r2"}
+            B < {"type":"topic_members_response","topic":"plans","_reqId":"r2"}
+            A > {"type":"send","id":"m1","targetSpec":"#plans","priority":"now","nonce":"","ciphertext":"QGJvYg=="}
+            A < {"type":"ack","id":"m1","messageId":"$one","queued":true}
+            B < {"type":"push","messageId":"$one","topic":"plans","ciphertext":"QGJvYg=="}
+            A > {"type":"topic_edit","topic":"plans","messageId":"$one","ciphertext":"aGk=","_reqId":"r3"}
+            A < {"type":"topic_message_result","message":{"ciphertext":"aGk="},"_reqId":"r3"}
+            A -
+            B -
+        "##).await
+    }
+
     async fn tasks_are_answered_with_the_list_of_all(database: Database) -> Result<()> {
         play(database, r#"
             A hello alice {"sessionId":"a"}

@@ -163,6 +163,28 @@ struct StatusData {
     note: Option<String>,
 }
 
+impl MeshServer {
+    /// Sends a text to one target of one mesh; says how far it got.
+    pub(crate) async fn send_to(
+        &self,
+        bound: &JoinedMesh,
+        target: &str,
+        text: &str,
+        reply_to: Option<&str>,
+    ) -> Result<String, ToolError> {
+        let targets = [target.to_owned()];
+        match self.send_in(bound, &targets, text, None, reply_to).await.into_iter().next() {
+            Some(Fate::Sent(line)) => {
+                self.session.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+                Ok(line)
+            }
+            Some(Fate::Queued(line)) => Ok(line),
+            Some(Fate::Failed(line)) => Err(line.trim_start_matches("✗ ").to_owned()),
+            None => Err("nothing was sent".into()),
+        }
+    }
+}
+
 #[tool_router(router = messaging_tools, vis = "pub(crate)")]
 impl MeshServer {
     #[tool(

@@ -1,4 +1,4 @@
-//! `topic create`, `list`, `join`, `leave`, `members`, `history`, `read`, `post`.
+//! `topic create`, `list`, `join`, `leave`, `members`, `history`, `read`, `tail`, `post`.
 
 use clap::{Args, ValueEnum};
 use claudemesh_protocol::call::Call;
@@ -21,8 +21,11 @@ use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
 pub mod history;
+pub mod mine;
+pub mod tail;
 
 use history::{HistoryArgs, PostArgs};
+use tail::TailArgs;
 
 verbs! {
     /// Create, join, read and write topics: channels that keep their messages.
@@ -38,6 +41,7 @@ verbs! {
         Members => MembersArgs,
         History => HistoryArgs,
         Read => ReadArgs,
+        Tail => TailArgs,
         Post => PostArgs,
     }
 }
@@ -139,6 +143,12 @@ struct Row {
     visibility: Visibility,
     member_count: u32,
     created_at: String,
+    /// `null` when you do not follow it.
+    role: Option<String>,
+    /// `null` when you do not follow it.
+    unread: Option<u32>,
+    /// `null` for the usual 30.
+    retention_days: Option<u32>,
 }
 
 impl Verb for ListArgs {
@@ -165,6 +175,9 @@ impl Verb for ListArgs {
                 visibility: topic.visibility,
                 member_count: topic.member_count,
                 created_at: topic.created_at,
+                role: topic.role,
+                unread: topic.unread,
+                retention_days: topic.retention_days,
             };
             Ok(listed.topics.into_iter().map(row).collect::<Vec<Row>>())
         })?;
@@ -176,11 +189,11 @@ impl Verb for ListArgs {
 
 /// Subscribe to a topic: what is written there reaches you from now on.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  claudemesh topic join plans\n  claudemesh topic join plans --as lead")]
+#[command(after_help = "Examples:\n  claudemesh topic join plans\n  claudemesh topic join plans --as reviewer")]
 pub struct JoinArgs {
     /// Topic, with or without `#`, or its id.
     topic: String,
-    /// As what: lead, observer, or any other word [default: what you are there, else member].
+    /// As what: observer, or any other word. A lead makes other leads [default: what you are there, else member].
     #[arg(long = "as", value_name = "WORD", alias = "role")]
     role: Option<String>,
 }

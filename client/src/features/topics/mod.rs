@@ -36,21 +36,30 @@ impl Connection {
         before: Option<&str>,
     ) -> Result<Vec<Entry>, ConnectionError> {
         let (topic, before_id) = (topic.to_owned(), before.map(str::to_owned));
-        let newest_first = self.request(TopicHistory { topic, limit: Some(limit), before_id }).await?.messages;
-        let entry = |message: TopicMessage| {
-            let text = match message.body_version {
-                1 => envelope::decode_public(&message.ciphertext).ok(),
-                _ => None,
-            };
-            Entry { message, text }
-        };
-        Ok(newest_first.into_iter().rev().map(entry).collect())
+        let newest_first = self
+            .request(TopicHistory { topic, limit: Some(limit), before_id, ..TopicHistory::default() })
+            .await?
+            .messages;
+        Ok(newest_first.into_iter().rev().map(Entry::of).collect())
     }
 }
 
 impl Entry {
+    /// A message with its text.
+    fn of(message: TopicMessage) -> Self {
+        let text = match message.body_version {
+            _ if message.deleted_at.is_some() => None,
+            1 => envelope::decode_public(&message.ciphertext).ok(),
+            _ => None,
+        };
+        Self { message, text }
+    }
+
     /// The text to show; of a long one the beginning, with its length.
     fn shown(&self) -> (String, Option<usize>) {
+        if self.message.deleted_at.is_some() {
+            return ("(deleted)".to_owned(), None);
+        }
         let Some(text) = &self.text else { return ("(a text that this client cannot open)".to_owned(), None) };
         let text = harmless(text);
         match text.chars().count() {

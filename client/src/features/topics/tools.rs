@@ -1,4 +1,4 @@
-//! `topic_create`, `topic_list`, `topic_join`, `topic_leave`, `topic_members`, `topic_history`, `topic_mark_read`.
+//! `topic_create`, `topic_list`, `topic_join`, `topic_leave`, `topic_members`, `topic_history`, `topic_mark_read`, `topic_post`.
 
 use claudemesh_protocol::features::topics::{
     TopicCreate, TopicEntry, TopicJoin, TopicLeave, TopicList, TopicMarkRead, TopicMember, TopicMembers, TopicRef,
@@ -41,7 +41,7 @@ pub(crate) struct NewTopic {
 pub(crate) struct TopicToJoin {
     /// Name of the topic, with or without #, or its id.
     topic: String,
-    /// lead, member, or any other word [default: the role you have there, else member].
+    /// observer, or any other word; a lead makes other leads [default: the role you have there, else member].
     #[serde(default)]
     role: Option<String>,
     #[serde(flatten)]
@@ -69,6 +69,20 @@ pub(crate) struct PartOfHistory {
     /// Only messages before this one: a message_id of the topic.
     #[serde(default)]
     before_id: Option<String>,
+    #[serde(flatten)]
+    mesh: OneMeshArg,
+}
+
+/// Parameters of `topic_post`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct NewPost {
+    /// Name of the topic, with or without #, or its id.
+    topic: String,
+    /// The text. @Name mentions a member, who is told of it.
+    message: String,
+    /// message_id of the message of the topic that this answers.
+    #[serde(default)]
+    reply_to: Option<String>,
     #[serde(flatten)]
     mesh: OneMeshArg,
 }
@@ -245,6 +259,18 @@ impl MeshServer {
             text += &format!("\n(older messages did not fit; before_id={id} reads them)");
         }
         Ok(Json(text, History { messages, before_id, mesh_slug: bound.tag.slug }))
+    }
+
+    #[tool(
+        description = "Write into a mesh topic. Everyone who subscribes to it gets the message, and it stays in the history.",
+        annotations(destructive_hint = false)
+    )]
+    async fn topic_post(&self, Parameters(args): Parameters<NewPost>) -> Result<String, ToolError> {
+        if args.message.is_empty() {
+            return Err("the message is empty".into());
+        }
+        let bound = self.session.select_one(args.mesh.slug()).await?;
+        self.send_to(&bound, &hashed(&args.topic), &args.message, args.reply_to.as_deref()).await
     }
 
     #[tool(

@@ -1,6 +1,11 @@
 //! Topics: named channels with durable history and a cursor per member.
 
+pub mod limits;
+mod posts;
+
 use serde::{Deserialize, Serialize};
+
+pub use posts::*;
 
 use crate::call::Nothing;
 use crate::id::{MemberId, TopicId};
@@ -72,7 +77,7 @@ pub struct TopicMembers {
 }
 
 /// `topic_history`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopicHistory {
     /// Id or name.
@@ -83,6 +88,12 @@ pub struct TopicHistory {
     /// Messages before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before_id: Option<String>,
+    /// Only what answers this message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replies_to_id: Option<String>,
+    /// Only what is pinned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
 }
 
 /// `topic_mark_read`
@@ -130,6 +141,15 @@ pub struct TopicEntry {
     pub member_count: u32,
     /// ISO time.
     pub created_at: String,
+    /// What the caller is there; absent when it does not subscribe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Messages of others after the caller's read mark; absent when it does not subscribe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u32>,
+    /// Days that messages are kept; absent for the usual 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
 }
 
 /// `topic_list_response`
@@ -169,6 +189,7 @@ pub struct TopicMembersResponse {
 
 /// A message of the history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TopicMessage {
     /// Message id.
@@ -190,6 +211,25 @@ pub struct TopicMessage {
     pub reply_to_id: Option<String>,
     /// ISO time.
     pub created_at: String,
+    /// ISO time of the last edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_at: Option<String>,
+    /// ISO time of its deletion; the body is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<String>,
+    /// ISO time at which it was pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_at: Option<String>,
+    /// By emoji.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reactions: Vec<Reaction>,
+    /// Messages that answer it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replies: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// `topic_history_response`
@@ -217,14 +257,47 @@ crate::wire_feature! {
         TopicHistory = "topic_history" => answers TopicHistoryResponse, needs nothing, repeatable;
         /// Moves the member's cursor to now.
         TopicMarkRead = "topic_mark_read" => silent Nothing, needs nothing, repeatable;
+        /// Changes what a topic is for, who sees it or how long it keeps its messages. Leads may.
+        TopicUpdate = "topic_update" => answers TopicUpdated, needs CanSend, repeatable;
+        /// Lets a member in, or changes its role. Leads may; it is the way into a private topic.
+        TopicSetMember = "topic_set_member" => answers TopicMemberSet, needs CanSend, repeatable;
+        /// Ends the subscription of a member. Leads may.
+        TopicRemoveMember = "topic_remove_member" => answers TopicMemberSet, needs CanSend, repeatable;
+        /// Replaces the body of an own message.
+        TopicEdit = "topic_edit" => answers TopicMessageResult, needs CanSend, repeatable;
+        /// Deletes the body of a message. Its author and leads may.
+        TopicDeleteMessage = "topic_delete_message" => answers TopicMessageResult, needs CanSend, repeatable;
+        /// Adds or takes back a reaction of the caller.
+        TopicReact = "topic_react" => answers TopicMessageResult, needs CanSend, repeatable;
+        /// Pins a message, or takes the pin away. Leads may.
+        TopicPin = "topic_pin" => answers TopicMessageResult, needs CanSend, repeatable;
+        /// Messages with all words of a text, newest first.
+        TopicSearch = "topic_search" => answers TopicSearchResult, needs nothing, repeatable;
+        /// Tells this connection the messages of a topic as they come.
+        TopicFollow = "topic_follow" => answers TopicFollowing, needs nothing, repeatable;
+        /// Mentions of the caller, newest first.
+        NotificationList = "notification_list" => answers NotificationListResult, needs nothing, repeatable;
+        /// Marks mentions of the caller as read.
+        NotificationRead = "notification_read" => answers NotificationReadResult, needs nothing, repeatable;
     }
     answers {
         TopicCreated = "topic_created",
         TopicListResponse = "topic_list_response",
         TopicMembersResponse = "topic_members_response",
         TopicHistoryResponse = "topic_history_response",
+        TopicUpdated = "topic_updated",
+        TopicMemberSet = "topic_member_set",
+        TopicMessageResult = "topic_message_result",
+        TopicSearchResult = "topic_search_result",
+        TopicFollowing = "topic_following",
+        NotificationListResult = "notification_list_result",
+        NotificationReadResult = "notification_read_result",
     }
-    events {}
+    events {
+        TopicMessageChanged = "topic_message_changed",
+        TopicNotification = "topic_notification",
+        TopicPosted = "topic_posted",
+    }
 }
 
 #[cfg(feature = "testing")]

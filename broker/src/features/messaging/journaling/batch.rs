@@ -1,6 +1,7 @@
 //! What the journal is handed, and what follows from it being on disk or not.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use claudemesh_protocol::error::ErrorCode;
@@ -14,6 +15,7 @@ use super::backlog::{look, pull_now, refill};
 use crate::features::messaging::metrics::METRICS;
 use crate::journal::{Batch, Part};
 use crate::mesh::context::{FlushWanted, MeshContext};
+use crate::mesh::events::MeshEvent;
 use crate::mesh::peers::PeerHandle;
 use crate::mesh::resolve::Recipient;
 use crate::refusal::Refusal;
@@ -92,6 +94,9 @@ pub fn committed(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, result:
     let Some(ticket) = memory.ticket.take() else { return };
     for seq in &ticket.seqs {
         let Some(mut open) = memory.open.remove(seq) else { continue };
+        if result.is_ok() && open.durable {
+            cx.emit(MeshEvent::TopicStored { message: Arc::clone(&open.message) });
+        }
         let Some(reply) = open.reply.take() else { continue };
         match result {
             Ok(()) => answer_all(memory, cx, &open, &reply),

@@ -9,13 +9,14 @@ mod rows;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod topic;
 pub mod types;
 mod write;
 
 use std::collections::{HashMap, HashSet};
 
 use claudemesh_protocol::features::messaging::{Priority, Stage};
-use claudemesh_protocol::id::{MemberId, MessageId, PublicKey, TopicId};
+use claudemesh_protocol::id::{MemberId, MessageId, PublicKey};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
@@ -29,6 +30,7 @@ use types::{PendingCounts, RecipientKind, StoredDelivery, StoredMessage};
 pub use backlog::{BacklogCursor, Queues, Waiting, load_backlog, recent_repeatable};
 pub use purge::{HISTORY_KEPT_MS, QUEUE_KEPT_MS, expire, purge};
 use rows::{DeliveryRow, KIND_MEMBER, MessageRow, kind_of, messages_of};
+pub use topic::{TopicPart, topic_after, topic_at, topic_history, topic_replies};
 
 /// A literal, because a partial index is used only when the planner sees its condition.
 const PENDING: &str = "deliveries.stage = 0";
@@ -266,26 +268,4 @@ pub async fn max_seq(db: &MeshDb) -> Result<i64, DbError> {
         .await?);
     let purged = purge::purged_up_to(db.db(), db.mesh()).await?;
     Ok(stored.unwrap_or(0).max(purged))
-}
-
-/// Messages of a topic, newest first, before `before_seq` when given.
-///
-/// # Errors
-/// Storage fails.
-pub async fn topic_history(
-    db: &MeshDb,
-    topic: &TopicId,
-    before_seq: Option<i64>,
-    limit: u32,
-) -> Result<Vec<StoredMessage>, DbError> {
-    let rows = with_conn!(db.db(), |conn| messages::table
-        .filter(messages::mesh_id.eq(db.mesh().as_str()))
-        .filter(messages::topic_id.eq(topic.as_str()))
-        .filter(messages::seq.lt(before_seq.unwrap_or(i64::MAX)))
-        .order(messages::seq.desc())
-        .limit(i64::from(limit))
-        .select(MessageRow::as_select())
-        .load(conn)
-        .await?);
-    messages_of(rows)
 }

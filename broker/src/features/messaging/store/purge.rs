@@ -62,7 +62,18 @@ pub async fn expire(db: &Db, now_ms: i64) -> Result<usize, DbError> {
     }
 }
 
-/// Deletes messages for which nothing waits any more: after [`QUEUE_KEPT_MS`], those of topics after [`HISTORY_KEPT_MS`].
+/// Whether a message is older than its topic keeps them; those that are in none are kept as long as those of a topic that says
+/// nothing. Raw SQL, because diesel has no subquery that yields one value of another table's row.
+fn kept_no_more(now_ms: i64) -> diesel::expression::SqlLiteral<Bool> {
+    let kept = format!(
+        "messages.created_at_ms <= {now_ms} - COALESCE((SELECT topics.retention_ms FROM topics \
+         WHERE topics.id = messages.topic_id), {HISTORY_KEPT_MS})"
+    );
+    sql::<Bool>(&kept)
+}
+
+/// Deletes messages for which nothing waits any more: after [`QUEUE_KEPT_MS`], those of topics after [`HISTORY_KEPT_MS`] or what
+/// the topic says.
 /// Returns how many messages went.
 ///
 /// # Errors
@@ -74,8 +85,7 @@ pub async fn purge(db: &Db, now_ms: i64) -> Result<usize, DbError> {
             .filter(deliveries::mesh_id.eq(messages::mesh_id))
             .filter(deliveries::seq.eq(messages::seq))
             .filter(sql::<Bool>(PENDING));
-        let old = messages::created_at_ms
-            .le(now_ms - HISTORY_KEPT_MS)
+        let old = kept_no_more(now_ms)
             .or(messages::topic_id.is_null().and(messages::created_at_ms.le(now_ms - QUEUE_KEPT_MS)));
         let done: Vec<(String, i64)> = with_conn!(db, |conn| messages::table
             .filter(messages::expires_at_ms.le(now_ms))

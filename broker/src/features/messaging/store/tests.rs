@@ -14,6 +14,16 @@ use crate::db::sessions::{self as presence, LastSeen, SessionsPart, StatsDelta};
 use crate::db::testing::{NOW, key, member, mesh, of, store, store_suite};
 use crate::journal::{Batch, write_batch};
 
+async fn history(
+    db: &MeshDb,
+    topic: &claudemesh_protocol::id::TopicId,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<StoredMessage>, DbError> {
+    let part = TopicPart { before_seq: before.unwrap_or(i64::MAX), ..TopicPart::newest(topic.clone(), limit) };
+    topic_history(db, &part).await
+}
+
 fn delivery(message: &NewMessage, recipient: PublicKey, kind: RecipientKind) -> NewDelivery {
     NewDelivery {
         mesh_id: message.mesh_id.clone(),
@@ -99,7 +109,7 @@ store_suite! {
         assert!(message_by_id_prefix(&of(&db, &"n".into()), &full.id.as_str()[..8], 3).await.unwrap().is_empty());
         assert!(message_by_id_prefix(&of(&db, &mesh), "%", 3).await.unwrap().is_empty());
         assert!(message_by_id_prefix(&of(&db, &mesh), "ü", 3).await.unwrap().is_empty());
-        assert_eq!(topic_history(&of(&db, &mesh), &"t".into(), None, 10).await.unwrap(), vec![full]);
+        assert_eq!(history(&of(&db, &mesh), &"t".into(), None, 10).await.unwrap(), vec![full]);
         assert_eq!(max_seq(&of(&db, &mesh)).await.unwrap(), 2);
         assert_eq!(max_seq(&of(&db, &"n".into())).await.unwrap(), 0);
     }
@@ -257,7 +267,7 @@ store_suite! {
         expire(&db, NOW + QUEUE_KEPT_MS).await.unwrap();
         assert_eq!(purge(&db, NOW + QUEUE_KEPT_MS).await.unwrap(), 1);
         assert!(deliveries_of(&of(&db, &mesh), 1).await.unwrap().is_empty());
-        assert_eq!(topic_history(&of(&db, &mesh), &"t".into(), None, 9).await.unwrap().len(), 1);
+        assert_eq!(history(&of(&db, &mesh), &"t".into(), None, 9).await.unwrap().len(), 1);
         assert_eq!(purge(&db, NOW + HISTORY_KEPT_MS).await.unwrap(), 2);
         assert_eq!(pending(&db, &mesh, &bob).await, [3], "a message that may still be delivered is never purged");
     }
@@ -268,10 +278,10 @@ store_suite! {
             (1..=7).map(|seq| NewMessage { topic_id: Some("t".into()), ..message(&mesh, seq) }).collect();
         write(&db, &messages, vec![]).await;
         let seqs = |rows: Vec<StoredMessage>| rows.into_iter().map(|row| row.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(topic_history(&of(&db, &mesh), &"t".into(), None, 3).await.unwrap()), [7, 6, 5]);
-        assert_eq!(seqs(topic_history(&of(&db, &mesh), &"t".into(), Some(5), 3).await.unwrap()), [4, 3, 2]);
-        assert!(topic_history(&of(&db, &mesh), &"u".into(), None, 3).await.unwrap().is_empty());
-        assert!(topic_history(&of(&db, &"n".into()), &"t".into(), None, 3).await.unwrap().is_empty());
+        assert_eq!(seqs(history(&of(&db, &mesh), &"t".into(), None, 3).await.unwrap()), [7, 6, 5]);
+        assert_eq!(seqs(history(&of(&db, &mesh), &"t".into(), Some(5), 3).await.unwrap()), [4, 3, 2]);
+        assert!(history(&of(&db, &mesh), &"u".into(), None, 3).await.unwrap().is_empty());
+        assert!(history(&of(&db, &"n".into()), &"t".into(), None, 3).await.unwrap().is_empty());
     }
 
     async fn what_may_be_repeated_comes_newest_first(db: Db) {

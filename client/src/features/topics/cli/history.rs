@@ -1,6 +1,7 @@
 //! `topic history` and `topic post`: what was written in a topic, and writing there.
 
 use clap::Args;
+use claudemesh_protocol::features::topics::Reaction;
 use claudemesh_protocol::id::MemberId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,15 +38,20 @@ pub struct HistoryArgs {
 /// A message of a topic, for scripts; fields as in `inbox --json`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct MessageRow {
+pub(super) struct MessageRow {
     message_id: String,
     sender_name: String,
     sender_pubkey: String,
     sender_member_id: MemberId,
     created_at: String,
     reply_to_id: Option<String>,
-    /// `null` when it cannot be opened.
+    /// `null` when it cannot be opened, or was deleted.
     plaintext: Option<String>,
+    edited_at: Option<String>,
+    deleted_at: Option<String>,
+    pinned_at: Option<String>,
+    reactions: Vec<Reaction>,
+    replies: u32,
 }
 
 impl Verb for HistoryArgs {
@@ -111,7 +117,7 @@ impl Verb for PostArgs {
     }
 }
 
-fn message_row(entry: &Entry) -> MessageRow {
+pub(super) fn message_row(entry: &Entry) -> MessageRow {
     let message = &entry.message;
     MessageRow {
         message_id: message.id.clone(),
@@ -121,6 +127,11 @@ fn message_row(entry: &Entry) -> MessageRow {
         created_at: message.created_at.clone(),
         reply_to_id: message.reply_to_id.clone(),
         plaintext: entry.text.clone(),
+        edited_at: message.edited_at.clone(),
+        deleted_at: message.deleted_at.clone(),
+        pinned_at: message.pinned_at.clone(),
+        reactions: message.reactions.clone(),
+        replies: message.replies,
     }
 }
 
@@ -141,11 +152,15 @@ fn history_text(topic: &str, entries: Vec<Entry>, out: &Output) -> String {
     text
 }
 
-fn entry_text(entry: &Entry, out: &Output) -> String {
+pub(super) fn entry_text(entry: &Entry, out: &Output) -> String {
     let message = &entry.message;
     let short = |id: &str| id.chars().take(8).collect::<String>();
     let answers = message.reply_to_id.as_deref().map(|id| format!(" · answers {}", short(id))).unwrap_or_default();
-    let details = format!("{} · {}{answers}", shown(&message.created_at), short(&message.id));
+    let edited = if message.edited_at.is_some() { " · edited" } else { "" };
+    let pinned = if message.pinned_at.is_some() { " · pinned" } else { "" };
+    let reactions: String = message.reactions.iter().map(|one| format!(" · {} {}", one.emoji, one.count)).collect();
+    let (at, id) = (shown(&message.created_at), short(&message.id));
+    let details = format!("{at} · {id}{answers}{edited}{pinned}{reactions}");
     let name = out.paint(Style::Cyan, &word(&message.sender_name, out)).into_owned();
     // A person can scroll; a model is shown the beginning.
     let body = match (&entry.text, out.is_for_model()) {

@@ -10,6 +10,7 @@ fn topic(mesh: &MeshId, id: &str, name: &str) -> Topic {
         visibility: Visibility::Private,
         created_by: "ada".into(),
         created_at_ms: NOW,
+        retention_ms: None,
     }
 }
 
