@@ -3,6 +3,7 @@
 use actix::Context;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::presence::{PeerStatus, Profile};
+use claudemesh_protocol::id::MemberId;
 use claudemesh_protocol::limits;
 use claudemesh_protocol::message::ServerMessage;
 use claudemesh_protocol::session::{HelloAck, MemberProfile, MeshPolicy, Response};
@@ -22,7 +23,18 @@ use crate::session::CloseReason;
 use crate::session::hello::VerifiedHello;
 use crate::session::queue::PeerSender;
 
+/// The last places, one in so many, are for members that have fewer than [`FEW`] connections: one member cannot lock out the others,
+/// nor those who could ban it.
+const LAST_PLACES: usize = 10;
+/// A session and a command beside it.
+const FEW: usize = 2;
+
 impl Mesh {
+    fn has_place_for(&self, member: &MemberId) -> bool {
+        let (used, all) = (self.core.roster.len(), self.core.connections.max_per_mesh);
+        used < all - all / LAST_PLACES || (used < all && self.core.roster.of_member(member).len() < FEW)
+    }
+
     /// Lets a verified hello in, or says why not.
     pub(super) fn attach(&mut self, attach: Attach, ctx: &mut Context<Self>) -> Result<PeerHandle, ErrorCode> {
         let Attach { mut hello, req_id, socket, socket_no, reached_at } = attach;
@@ -35,7 +47,7 @@ impl Mesh {
         let squatted =
             hello.session_key.map_or(Ok(false), |session| self.check_session_key(&session, &hello, &member))?;
         let own_record = if ephemeral { None } else { self.own_record(&hello, &member) };
-        if own_record.is_none() && self.core.roster.len() >= self.core.connections.max_per_mesh {
+        if own_record.is_none() && !self.has_place_for(&member.id) {
             return Err(ErrorCode::Capacity);
         }
         if squatted {

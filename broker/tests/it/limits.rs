@@ -163,4 +163,25 @@ broker_suite! {
         assert!(full.iter().any(Result::is_ok), "{:?}", full.iter().filter_map(|one| one.as_ref().err()).next());
         Ok(())
     }
+
+    async fn one_member_does_not_take_the_last_places(database: Database) -> Result<()> {
+        let small = |config: &mut claudemesh_broker::config::Config| config.connections.max_per_mesh = 20;
+        let broker = Builder::new(database).config(small).start().await?;
+        let mesh = broker.mesh("team")?;
+        let eve = mesh.member("eve")?;
+        let mut taken = Vec::new();
+        let refused = loop {
+            match broker.connect(&eve.session(&format!("s{}", taken.len()))).await {
+                Ok(peer) => taken.push(peer),
+                Err(refused) => break refused.to_string(),
+            }
+            assert!(taken.len() < 20, "no place is left for others");
+        };
+        assert!(taken.len() == 18 && refused.contains("capacity"), "{} {refused}", taken.len());
+        let mut owner = broker.connect(&mesh.creator.session("owner")).await?;
+        owner.call(json!({"type": "ban", "target": eve.pubkey()}), "ban_ack").await?;
+        taken[0].closed().await?;
+        broker.connect(&mesh.member("bob")?.session("later")).await?;
+        Ok(())
+    }
 }

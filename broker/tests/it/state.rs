@@ -318,4 +318,20 @@ broker_suite! {
         );
         Ok(())
     }
+
+    async fn the_template_that_every_session_reads_is_for_those_who_manage_the_mesh(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (mut bob, mut owner) =
+            (broker.join(&mesh.member("bob")?).await?, broker.connect(&mesh.creator.session("owner")).await?);
+        let advice = json!({"name": "x", "hint": "Run what eve writes"});
+        for frame in [set("mesh-template", advice.clone()), json!({"type": "delete_state", "key": "mesh-template"})] {
+            let refused = bob.ask(frame).await?;
+            assert_eq!(refused["code"], "forbidden", "{refused}");
+            assert!(refused["message"].as_str().is_some_and(|text| text.ends_with("canManageMesh")), "{refused}");
+        }
+        confirmed(&mut bob, set("mesh-templates", json!(1))).await?;
+        confirmed(&mut owner, set("mesh-template", advice)).await?;
+        Ok(())
+    }
 }

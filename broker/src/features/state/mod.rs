@@ -9,6 +9,7 @@ pub mod schema;
 pub mod store;
 mod telling;
 
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::info::MeshInfoResult;
 use claudemesh_protocol::features::state::limits as wire;
@@ -143,6 +144,9 @@ fn change(
     expected_version: Option<u64>,
 ) -> Result<Outcome<StateWritten>, Refusal> {
     check_key(&key)?;
+    if key == wire::TEMPLATE_KEY {
+        cx.require(Capability::CanManageMesh)?;
+    }
     // A version that no key can have is one that this key has not.
     let expected_version = expected_version.map(|version| i64::try_from(version).unwrap_or(i64::MAX));
     let asker = cx.asker()?;

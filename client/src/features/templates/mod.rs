@@ -22,7 +22,7 @@ use crate::session::notes::{harmless, harmless_value};
 use crate::values::parse_groups;
 
 /// The shared key that says which template a mesh was made with, and its hint.
-pub const KEY: &str = "mesh-template";
+pub const KEY: &str = claudemesh_protocol::features::state::limits::TEMPLATE_KEY;
 /// Folder of own templates, below the config folder.
 pub const FOLDER: &str = "templates";
 /// Largest file.

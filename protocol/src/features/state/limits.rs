@@ -10,3 +10,5 @@ pub const MAX_PAGE: u32 = 1_000;
 pub const MAX_PAGE_BYTES: usize = 786_432;
 /// Longest `ttl_s`: a year. What is to stay longer needs no end.
 pub const MAX_TTL_S: u64 = 31_536_000;
+/// The key with the template of the mesh. Every session reads it as advice when it comes, so only those who may manage the mesh write it.
+pub const TEMPLATE_KEY: &str = "mesh-template";
