@@ -252,6 +252,31 @@ broker_suite! {
         Ok(())
     }
 
+    async fn a_session_that_calls_itself_like_a_member_gets_nothing_of_that_member(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (alice, bob, eve) = (mesh.member("alice")?, mesh.member("bob")?, mesh.member("eve")?);
+        let mut ann = broker.join(&alice).await?;
+        let session = eve.session("s");
+        let hello = session.hello_at(broker.now_ms(), json!({"displayName": "bob"}));
+        let mut false_bob = TestPeer::hello(&broker.url(), hello, session.key.clone()).await?;
+        let called = false_bob.ask(json!({"type": "whoami"})).await?;
+        assert!(called.to_string().contains("\"bob\""), "{called}");
+        let for_bob = create(&mut ann, "for bob", json!({"assignee": "bob"})).await?;
+        let taken = false_bob.ask(json!({"type": "next_task", "claim": true})).await?;
+        assert_eq!(taken["task"], Value::Null, "{taken}");
+        assert!(!false_bob.waiting_messages().await?.iter().any(|frame| frame["type"] == "task_change"));
+        // Its whole name is its own.
+        let own = create(&mut ann, "for eve", json!({"assignee": "eve/bob"})).await?;
+        assert_eq!(false_bob.expect("task_change").await?["task"]["id"], own.as_str());
+        let taken = false_bob.ask(json!({"type": "next_task", "claim": true})).await?;
+        assert_eq!(taken["task"]["id"], own.as_str(), "{taken}");
+        let mut ben = broker.join(&bob).await?;
+        let taken = ben.ask(json!({"type": "next_task", "claim": true})).await?;
+        assert_eq!(taken["task"]["id"], for_bob.as_str(), "{taken}");
+        Ok(())
+    }
+
     async fn a_claim_whose_session_is_gone_may_be_taken_over(database: Database) -> Result<()> {
         let mut broker = TestBroker::start(database).await?;
         let mesh = broker.mesh("team")?;

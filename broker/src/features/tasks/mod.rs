@@ -283,7 +283,7 @@ fn parse_place(cursor: &str) -> Option<Place> {
 }
 
 fn next(cx: &mut MeshContext<'_>, request: &NextTask) -> Result<Outcome<TaskResult>, Refusal> {
-    let names = names_of(cx.asker()?, cx.member()?);
+    let names = names_of(cx.roster(), cx.asker()?, cx.member()?);
     if request.claim {
         let asked = counted(cx, Act::ClaimNext(names))?;
         return change(cx, asked, 0, |cx, changed| {

@@ -6,12 +6,13 @@ use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::features::tasks::{TaskChange, TaskEntry};
 use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::message::ServerMessage;
+use claudemesh_protocol::name::folded;
 use claudemesh_protocol::target::group_covers;
 use claudemesh_protocol::time::iso;
 
 use super::store::{By, CLAIMED, Changed, Task};
 use crate::mesh::context::MeshContext;
-use crate::mesh::peers::{Member, Peer, PeerHandle};
+use crate::mesh::peers::{Member, Peer, PeerHandle, Roster};
 use crate::metrics::METRICS;
 use crate::refusal::Refusal;
 
@@ -36,9 +37,24 @@ pub(super) fn asker(cx: &MeshContext<'_>) -> Result<By, Refusal> {
     Ok(By { member: peer.member.to_string(), key, name: peer.name.clone(), manages })
 }
 
+/// Whether a session is meant by its own name alone. One that another member has means that member: sessions choose their names.
+fn goes_by_its_name(roster: &Roster, peer: &Peer) -> bool {
+    let name = folded(&peer.name);
+    let has_it = |other: &Member| other.revoked_at_ms.is_none() && folded(&other.display_name) == name;
+    !roster.members().any(|other| other.id != peer.member && has_it(other))
+}
+
+fn whole_name(peer: &Peer, member: &Member) -> String {
+    format!("{}/{}", member.display_name, peer.name)
+}
+
 /// What an assignee may be called who is this peer, in lower case.
-pub(super) fn names_of(peer: &Peer, member: &Member) -> Vec<String> {
-    let mut names = vec![peer.name.clone(), member.display_name.clone(), member.pubkey.to_hex(), peer.key().to_hex()];
+pub(super) fn names_of(roster: &Roster, peer: &Peer, member: &Member) -> Vec<String> {
+    let mut names =
+        vec![whole_name(peer, member), member.display_name.clone(), member.pubkey.to_hex(), peer.key().to_hex()];
+    if goes_by_its_name(roster, peer) {
+        names.push(peer.name.clone());
+    }
     for group in &peer.groups {
         // A group is meant by its own name and by those above it.
         let parts: Vec<&str> = group.name.split('/').collect();
@@ -51,11 +67,12 @@ pub(super) fn names_of(peer: &Peer, member: &Member) -> Vec<String> {
 }
 
 /// Whether an assignee means this peer.
-fn is_meant(assignee: &str, peer: &Peer, member: &Member) -> bool {
+fn is_meant(roster: &Roster, assignee: &str, peer: &Peer, member: &Member) -> bool {
     match assignee.strip_prefix('@') {
         Some(group) => peer.groups.iter().any(|own| group_covers(group, &own.name.to_lowercase())),
         None => {
-            assignee == peer.name.to_lowercase()
+            (assignee == peer.name.to_lowercase() && goes_by_its_name(roster, peer))
+                || assignee == whole_name(peer, member).to_lowercase()
                 || assignee == member.display_name.to_lowercase()
                 || assignee == member.pubkey.to_hex()
                 || assignee == peer.key().to_hex()
@@ -191,7 +208,7 @@ fn recipients(cx: &MeshContext<'_>, news: &News) -> HashSet<PeerHandle> {
         }
         let Some(member) = cx.roster().member(&peer.member) else { return false };
         news.parties.iter().any(|party| party.is(peer))
-            || news.assignees.iter().any(|assignee| is_meant(assignee, peer, member))
+            || news.assignees.iter().any(|assignee| is_meant(cx.roster(), assignee, peer, member))
     };
     cx.roster().iter().filter(|peer| peer.online()).filter(concerned).map(|peer| peer.handle).collect()
 }

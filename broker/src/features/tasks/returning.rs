@@ -23,7 +23,7 @@ pub(super) fn tell(cx: &mut MeshContext<'_>, at: PeerHandle, known: Option<&Know
     }
     // What another session of its member was told, this one does not know.
     let since = known.filter(|known| known.session_id == peer.session_id).map(|known| known.last_seen_ms);
-    let (names, storage, socket_no) = (names_of(peer, member), cx.storage(), peer.socket_no);
+    let (names, storage, socket_no) = (names_of(cx.roster(), peer, member), cx.storage(), peer.socket_no);
     let slow = async move { store::waiting(&storage, &names, since, MAX_WAITING).await };
     let lane = Lane::of::<Tasks>(format_args!("waiting for {}", at.0));
     let work = Tasks::work_or_failure(lane, slow, move |_, cx, found: Result<_, Refusal>| {
