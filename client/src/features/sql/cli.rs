@@ -208,7 +208,7 @@ impl Verb for ExecuteArgs {
 /// One statement with its parameters, or a list of them.
 pub(super) fn listed(text: &str, params: Vec<Value>) -> Result<MeshExecute, CliError> {
     let (complete, last) = split::statements(text);
-    let all: Vec<&str> = complete.into_iter().chain((!last.is_empty()).then_some(last)).collect();
+    let all: Vec<&str> = complete.into_iter().chain((!last.is_empty()).then_some(last.trim())).collect();
     match all[..] {
         [] => Err(CliError::invalid_args("There is no statement.")),
         [one] => Ok(MeshExecute { sql: one.to_owned(), params, ..MeshExecute::default() }),

@@ -14,7 +14,7 @@ enum Within {
     Block(u32),
 }
 
-/// The statements of a text, and what follows the last semicolon: empty, or the beginning of one that is not complete.
+/// The statements of a text, and what follows the last semicolon: empty, or the beginning of one that is not complete, as it stands.
 pub fn statements(text: &str) -> (Vec<&str>, &str) {
     let (mut found, mut begin, mut at) = (Vec::new(), 0, 0);
     let mut within = Within::Code;
@@ -54,7 +54,7 @@ pub fn statements(text: &str) -> (Vec<&str>, &str) {
         };
         at += step;
     }
-    let left = text[begin..].trim();
+    let left = &text[begin..];
     // An open text or comment is the beginning of something.
     let complete = matches!(within, Within::Code | Within::Line);
     (found, if complete && is_empty(left) { "" } else { left })
@@ -120,11 +120,11 @@ mod tests {
         let (all, left) = statements(text);
         assert_eq!(all.len(), 2, "{all:?}");
         assert!(all[0].ends_with("\"c;d\")") && all[1].ends_with("|| $1"));
-        assert_eq!(left, "SELECT 1 -- ;");
+        assert_eq!(left, "SELECT 1 -- ;\n", "a line that follows goes on where this one ended");
         let trigger = "CREATE TRIGGER a AFTER INSERT ON t BEGIN UPDATE t SET n = CASE WHEN 1 THEN 2 END; DELETE FROM u; END; SELECT 2;";
         let (all, left) = statements(trigger);
         assert_eq!((all.len(), left), (2, ""), "{all:?}");
-        assert_eq!(statements("SELECT 'open; "), (vec![], "SELECT 'open;"));
+        assert_eq!(statements("SELECT 'open; "), (vec![], "SELECT 'open; "));
         assert_eq!(statements("-- nothing\n;/* */"), (vec![], ""));
         assert_eq!(statements("SELECT $; SELECT 1$2;").0.len(), 2);
     }
