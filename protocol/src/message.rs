@@ -260,6 +260,8 @@ wire_features! {
     PeerFiles => features::peer_files,
     /// MCP servers that sessions run.
     McpServers => features::mcp_servers,
+    /// MCP servers that the mesh hosts.
+    Services => features::services,
     /// Bytes that members share.
     Files => features::files,
     /// Overview.

@@ -19,6 +19,7 @@ pub mod moderation;
 pub mod peer_files;
 pub mod presence;
 pub mod schedules;
+pub mod services;
 pub mod skills;
 pub mod state;
 pub mod streams;
@@ -45,6 +46,7 @@ crate::feature_table! {
     vault: Vault => vault::Vault,
     peer_files: PeerFiles => peer_files::PeerFiles,
     mcp_servers: McpServers => mcp_servers::McpServers,
+    services: Services => services::Services,
     files: Files => files::Files,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,

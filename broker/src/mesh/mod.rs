@@ -9,6 +9,7 @@ pub mod events;
 pub mod fan_out;
 mod flush;
 pub mod hook_statuses;
+pub mod hosting;
 pub mod known_sessions;
 pub mod lanes;
 pub mod letter;

@@ -17,6 +17,7 @@ pub mod moderation;
 pub mod peer_files;
 pub mod presence;
 pub mod schedules;
+pub mod services;
 pub mod skills;
 pub mod state;
 pub mod streams;

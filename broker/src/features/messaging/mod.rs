@@ -107,7 +107,10 @@ impl Feature for Messaging {
                 sent::tick(memory, cx, false);
             }
             MeshEvent::Stopping => sent::tick(memory, cx, true),
-            MeshEvent::Answered { .. } | MeshEvent::MemberGone { .. } | MeshEvent::SimulatedTime { .. } => {}
+            MeshEvent::Answered { .. }
+            | MeshEvent::MemberGone { .. }
+            | MeshEvent::SimulatedTime { .. }
+            | MeshEvent::Host(_) => {}
         }
     }
 

@@ -104,6 +104,7 @@ impl Feature for Presence {
             | MeshEvent::MemberGone { .. }
             | MeshEvent::SimulatedTime { .. }
             | MeshEvent::Letter(_)
+            | MeshEvent::Host(_)
             | MeshEvent::Stopping => {}
         }
     }
