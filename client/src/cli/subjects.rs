@@ -40,7 +40,22 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
             "remind", "schedule", "vault", "folder", "file",
         ],
     ),
-    ("MCP servers of the mesh", &["mcp-add", "mcp-remove", "mcp-list", "call", "mesh-mcp", "serve"]),
+    (
+        "MCP servers of the mesh",
+        &[
+            "mcp-add",
+            "mcp-remove",
+            "mcp-list",
+            "call",
+            "mesh-mcp",
+            "serve",
+            "deploy",
+            "update",
+            "undeploy",
+            "catalog",
+            "scope",
+        ],
+    ),
     (
         "Who may do what: capabilities of members",
         &["permissions", "kick", "disconnect", "ban", "unban", "bans", "audit"],

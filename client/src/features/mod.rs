@@ -28,6 +28,7 @@ pub mod permissions;
 pub mod presence;
 pub mod questions;
 pub mod schedules;
+pub mod services;
 pub mod skills;
 pub mod state;
 pub mod status_line;

@@ -41,6 +41,7 @@ mod reading;
 mod routes;
 mod schedules;
 mod sdk_client;
+mod services;
 mod shell;
 mod skills;
 mod state;
