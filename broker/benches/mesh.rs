@@ -97,6 +97,7 @@ impl Fixture {
             connections: Connections::default(),
             hooks: Arc::default(),
             blobs: Arc::new(Blobs::open(&config).expect("a new folder can be used")),
+            hosting: Arc::new(claudemesh_broker::mesh::hosting::NoHost),
         };
         let core = Core::new(mesh(), Roster::default(), &shared);
         Self { core, memory: MessagingMemory::new(0, Default::default(), vec![], vec![]), _data: data }

@@ -7,6 +7,7 @@ use claudemesh_protocol::limits as wire;
 use serde::{Deserialize, Serialize};
 
 use crate::features::Features;
+use crate::features::services::host::settings::Settings as Services;
 use crate::quota::Quotas;
 
 /// Why a configuration is refused.
@@ -77,6 +78,8 @@ pub struct Config {
     pub connections: Connections,
     /// Where the bytes of files are kept.
     pub files: Files,
+    /// MCP servers that this broker hosts.
+    pub services: Services,
     /// HTTP worker threads; one per core when absent.
     pub workers: Option<usize>,
     /// Logging.
@@ -210,6 +213,7 @@ impl Default for Config {
             limit: Limits::default(),
             connections: Connections::default(),
             files: Files::default(),
+            services: Services::default(),
             workers: None,
             log: Log::default(),
         }
@@ -288,6 +292,9 @@ impl Config {
         if let Err(message) = self.limit.quotas.check(&Features::quotas()) {
             return fail("limit.quotas", &message);
         }
+        if let Err((key, message)) = self.services.check() {
+            return fail(key, message);
+        }
         if self.workers == Some(0) {
             return fail("workers", "expected at least 1");
         }
@@ -330,6 +337,9 @@ mod tests {
         }
         for key in ["url", "endpoint", "region", "path_style", "presign_endpoint"] {
             assert!(text.contains(&format!("# {key} = ")), "files.{key}");
+        }
+        for key in ["docker", "runner", "folder", "npm_registry", "pypi_index"] {
+            assert!(text.contains(&format!("# {key} = ")), "services.{key}");
         }
         for quota in Features::quotas() {
             let line = format!("# {}\n# {} = {}\n", quota.doc, quota.name, quota.default);

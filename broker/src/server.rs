@@ -16,6 +16,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::db::{Db, DbError, DbOptions, Exclusive, erase};
 use crate::features::Features;
+use crate::features::services::host::Hosts;
 use crate::http::{self, AppState, auth::AuthState};
 use crate::journal::Journal;
 use crate::lock::DataDirLock;
@@ -23,6 +24,7 @@ use crate::memory_release::when_idle;
 use crate::mesh::context::Shared;
 use crate::mesh::directory::{Arbiters, Directory};
 use crate::mesh::hook_statuses::HookStatusRegistry;
+use crate::mesh::hosting::NoHost;
 use crate::open_connections::OpenConnections;
 use crate::session::SessionDeps;
 use crate::session::hello::SeenHellos;
@@ -130,6 +132,7 @@ pub struct RunningBroker {
     pub operator_token: Option<String>,
     db: Db,
     directory: Directory,
+    hosts: Option<Hosts>,
     server: actix_web::dev::ServerHandle,
     journal: tokio::task::JoinHandle<()>,
     upkeep: tokio::task::JoinHandle<()>,
@@ -181,6 +184,7 @@ impl Broker {
         let arbiters = Arbiters::default();
         let (journal, writer) = Journal::start(db.clone());
         let limits = config.effective_limits();
+        let hosts = Hosts::new(&config.services, &config.data_dir);
         let shared = Shared {
             clock: deps.clock.clone(),
             db: db.clone(),
@@ -190,8 +194,15 @@ impl Broker {
             connections: config.connections.clone(),
             hooks: Arc::new(HookStatusRegistry::default()),
             blobs: blobs.clone(),
+            hosting: match &hosts {
+                Some(hosts) => Arc::new(hosts.clone()),
+                None => Arc::new(NoHost),
+            },
         };
         let directory = Directory::new(shared, arbiters.clone());
+        if let Some(hosts) = &hosts {
+            hosts.attach(directory.clone());
+        }
         let sessions = Arc::new(SessionDeps {
             directory: directory.clone(),
             clock: deps.clock.clone(),
@@ -284,6 +295,7 @@ impl Broker {
             operator_token,
             db: running_db,
             directory,
+            hosts,
             server: handle,
             journal: writer,
             upkeep,
@@ -314,6 +326,9 @@ impl RunningBroker {
         tracing::info!("draining");
         if tokio::time::timeout(DRAIN_DEADLINE, self.directory.drain()).await.is_err() {
             tracing::warn!("the drain took too long and was given up");
+        }
+        if let Some(hosts) = &self.hosts {
+            hosts.shutdown().await;
         }
         // The server's own graceful stop looks once a second; an idle broker would seem to hang.
         if tokio::time::timeout(CLOSE_DEADLINE, self.traffic.ended()).await.is_err() {

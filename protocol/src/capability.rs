@@ -34,7 +34,7 @@ macro_rules! capabilities {
 
 capabilities! {
     CanInvite = "canInvite", "Make invites and revoke them.";
-    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks, streams, memories, skills and registered MCP servers of others; cancel and pause schedules of others.";
+    CanModerate = "canModerate", "Close connections of others, ban members and lift bans; change and delete tasks, streams, memories, skills and registered MCP servers of others; update, rescope and end hosted MCP servers of others; cancel and pause schedules of others.";
     CanManageMembers = "canManageMembers", "Edit the names and profiles of other members, and remove members. Only the owner gives roles.";
     CanManagePermissions = "canManagePermissions", "Give capabilities to others and take them away.";
     CanManageMesh = "canManageMesh", "Rename the mesh and change its settings.";

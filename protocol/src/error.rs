@@ -141,6 +141,9 @@ codes! {
     NotAFile = "not_a_file", BadRequest, 400, false, "The path is no regular file.";
     NotAFolder = "not_a_folder", BadRequest, 400, false, "The path is no folder.";
     HostOffline = "host_offline", Unavailable, 503, true, "The session that runs the MCP server is away.";
+    ServicesOff = "services_off", Unavailable, 503, false, "This broker hosts no MCP servers; its operator has to set `[services]`, see docs/services.md.";
+    ServiceDown = "service_down", Unavailable, 503, true, "The hosted MCP server does not answer now: it is starting, being replaced, or has crashed.";
+    DeployFailed = "deploy_failed", Conflict, 409, false, "The service could not be fetched, installed or started; the message and its log say why.";
     HostGone = "host_gone", Unavailable, 503, false, "The session that runs the MCP server went away during the call, which may have been carried out.";
     ToolFailed = "tool_failed", BadRequest, 400, false, "The MCP server answered with an error; see `rpcError`.";
     Cancelled = "cancelled", Conflict, 409, false, "The caller gave up.";

@@ -264,6 +264,8 @@ wire_features! {
     McpServers => features::mcp_servers,
     /// The mesh's own relational database.
     Sql => features::sql,
+    /// MCP servers that the mesh hosts.
+    Services => features::services,
     /// Bytes that members share.
     Files => features::files,
     /// Overview.

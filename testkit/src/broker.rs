@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use claudemesh_broker::clock::{Clock, ManualClock};
 pub use claudemesh_broker::config::{Config, LimitsMode};
+use claudemesh_broker::features::services::host::settings::HostKind;
 use claudemesh_broker::{Broker, Deps};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::oneshot;
@@ -65,10 +66,20 @@ impl Builder {
         let mut config = self.config;
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.data_dir = data.path().to_owned();
+        let runners = match config.services.host {
+            HostKind::Process => Some(tempfile::tempdir()?),
+            HostKind::Off | HostKind::Docker => None,
+        };
+        if let Some(runners) = &runners {
+            // Under root, services run as users of their own, who have to get to their folders.
+            #[cfg(unix)]
+            std::fs::set_permissions(runners.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+            config.services.folder = Some(runners.path().join("all"));
+        }
         config.database_url = self.url.or_else(|| schema.as_ref().map(|schema| schema.url.clone()));
         let clock = ManualClock::at(now_ms());
         let running = Running::start(config.clone(), clock.clone()).await?;
-        Ok(TestBroker { running: Some(running), clock, config, _data: data, schema })
+        Ok(TestBroker { running: Some(running), clock, config, _data: data, runners, schema })
     }
 }
 
@@ -79,6 +90,7 @@ pub struct TestBroker {
     pub clock: Arc<ManualClock>,
     config: Config,
     _data: tempfile::TempDir,
+    runners: Option<tempfile::TempDir>,
     schema: Option<Schema>,
 }
 
@@ -195,6 +207,11 @@ impl TestBroker {
     /// Where its files lie.
     pub fn data_dir(&self) -> &std::path::Path {
         &self.config.data_dir
+    }
+
+    /// Where hosted services lie, when they are processes.
+    pub fn runners_dir(&self) -> Option<std::path::PathBuf> {
+        self.runners.as_ref().map(|folder| folder.path().join("all"))
     }
 
     /// Stops it as SIGTERM does.

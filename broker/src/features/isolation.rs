@@ -39,6 +39,7 @@ use crate::features::messaging::store::testing::message;
 use crate::features::messaging::store::types::{MessagingPart, NewDelivery, NewMessage, RecipientKind};
 use crate::features::messaging::store::{self as messaging, BacklogCursor, Queues};
 use crate::features::schedules::store as schedules;
+use crate::features::services::store as services;
 use crate::features::skills::store as skills;
 use crate::features::state::store::{self as state, Act, Entry, Page, Refused, Write};
 use crate::features::streams::store::{self as streams, Stream};
@@ -287,6 +288,21 @@ store_suite! {
             tools: 0,
         };
         mcp_servers::register(&here, server.clone()).await.unwrap();
+        let service = services::Row {
+            name: "service-of-home".into(),
+            member_id: owner.id.to_string(),
+            source: "{}".into(),
+            config: "{}".into(),
+            sealed: "[]".into(),
+            scope: "\"mesh\"".into(),
+            audience: "[]".into(),
+            status: "running".into(),
+            tools: "[]".into(),
+            created_at_ms: NOW,
+            ..services::Row::default()
+        };
+        let told = services::Told { by: by.clone(), event: "mcp_deployed", payload: serde_json::json!({}) };
+        services::put(&here, service.clone(), told.clone()).await.unwrap();
         let sharer = files::Viewer {
             member: owner.id.to_string(),
             readers: vec!["*".into()],
@@ -711,6 +727,18 @@ store_suite! {
         check!("mcp_servers::unregister", mcp_servers::unregister(&there, server_name, of, by.clone()), |done: Result<(), DbError>| {
             done.is_ok()
         });
+        check!("services::load", services::load(&db_there), |rows: Result<Vec<_>, DbError>| rows.unwrap().is_empty());
+        let texts = || ("\"peer\"".to_owned(), "[]".to_owned());
+        let place = || ("service-of-home".to_owned(), NOW);
+        check!("services::set_scope", services::set_scope(&there, place(), texts(), told.clone()), |done: Result<bool, DbError>| {
+            !done.unwrap()
+        });
+        check!("services::remove_of", services::remove_of(&there, owner.id.clone()), |gone: Result<usize, DbError>| {
+            gone.unwrap() == 0
+        });
+        let removing = services::remove(&there, "service-of-home".into(), owner.id.clone(), by.clone());
+        check!("services::remove", removing, |done: Result<bool, DbError>| !done.unwrap());
+        check!("services::put", services::put(&there, service, told), |done: Result<(), DbError>| done.is_ok());
         check!("mcp_servers::register", mcp_servers::register(&there, server), |done: Result<(), DbError>| done.is_ok());
         check!("skills::share", skills::share(&there, skill), |done: Result<skills::Shared, WriteError<skills::Refused>>| {
             done.unwrap() == skills::Shared { version: 1, unchanged: false }

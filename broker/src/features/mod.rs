@@ -20,6 +20,7 @@ pub mod moderation;
 pub mod peer_files;
 pub mod presence;
 pub mod schedules;
+pub mod services;
 pub mod skills;
 pub mod sql;
 pub mod state;
@@ -49,6 +50,7 @@ crate::feature_table! {
     peer_files: PeerFiles => peer_files::PeerFiles,
     mcp_servers: McpServers => mcp_servers::McpServers,
     sql: Sql => sql::Sql,
+    services: Services => services::Services,
     files: Files => files::Files,
     info: Info => info::Info,
     moderation: Moderation => moderation::Moderation,

@@ -16,7 +16,7 @@ use super::hook_statuses::{Match, matches};
 use super::lanes::Lanes;
 use super::load::{Loaded, reload_members};
 use super::messages::{
-    Attach, ClientFrame, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Request, Snapshot,
+    Attach, ClientFrame, Detach, Drain, Heartbeat, HookStatus, Inbound, ReloadMembers, Request, Snapshot, Told,
 };
 use super::outcome::{Apply, Failed, Lane, Outcome, Work};
 use super::peers::{PeerHandle, StatusSource};
@@ -450,6 +450,16 @@ impl Handler<HookStatus> for Mesh {
             }
         });
         chosen.iter().filter_map(|peer| self.core.roster.get(*peer)).map(|peer| peer.presence.to_string()).collect()
+    }
+}
+
+impl Handler<Told> for Mesh {
+    type Result = ();
+
+    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+        // Of a mesh without anyone in it: what follows is to be stored before it sleeps.
+        self.empty_since_mono_ms = self.empty_since_mono_ms.map(|_| self.core.clock.mono_ms());
+        self.step(ctx, None, |_, cx| cx.emit(MeshEvent::Host(Box::new(told.0))));
     }
 }
 

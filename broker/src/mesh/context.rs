@@ -23,6 +23,7 @@ use super::events::MeshEvent;
 use super::fan_out::FanOut;
 use super::hook_statuses::HookStatusRegistry;
 use super::keys::KeyBook;
+use super::hosting::{Hosted, Hosting, ServiceBook, Viewer};
 use super::letter::Letter;
 use super::outcome::{Lane, Outcome, ReplyTo, Work};
 use super::own_limits;
@@ -64,6 +65,10 @@ pub struct Core {
     pub topics: TopicBook,
     /// API keys.
     pub keys: KeyBook,
+    /// Services that the mesh hosts.
+    pub services: ServiceBook,
+    /// The door to their host.
+    pub hosting: Arc<dyn Hosting>,
     /// Time.
     pub clock: SharedClock,
     /// Storage.
@@ -123,6 +128,8 @@ impl Core {
             rights: Rights::default(),
             topics: TopicBook::default(),
             keys: KeyBook::default(),
+            services: ServiceBook::default(),
+            hosting: shared.hosting.clone(),
             clock: shared.clock.clone(),
             db: shared.db.clone(),
             journal: shared.journal.clone(),
@@ -278,6 +285,41 @@ impl<'a> MeshContext<'a> {
     /// The audiences that messages can be written to.
     pub fn topics(&self) -> &TopicBook {
         &self.core.topics
+    }
+
+    /// Services that the mesh hosts.
+    pub fn services(&self) -> &ServiceBook {
+        &self.core.services
+    }
+
+    /// Services that the mesh hosts, to change.
+    pub fn services_mut(&mut self) -> &mut ServiceBook {
+        &mut self.core.services
+    }
+
+    /// The door to the host of services.
+    pub fn hosting(&self) -> Arc<dyn Hosting> {
+        Arc::clone(&self.core.hosting)
+    }
+
+    /// Someone who looks at services: a session, with the groups of its member.
+    pub fn viewer(&self, peer: &Peer) -> Viewer {
+        // A command at the shell of a session sees what that session sees.
+        let session = peer.acts_for.and_then(|at| self.core.roster.get(at)).unwrap_or(peer);
+        Viewer { member: peer.member.clone(), groups: self.core.roster.all_groups(session) }
+    }
+
+    /// A service that someone may use: it is for them, and its member may still offer services.
+    pub fn hosted(&self, name: &str, viewer: &Viewer) -> Option<&Hosted> {
+        let service = self.core.services.get(name).filter(|service| service.is_for(viewer))?;
+        let owner = self.core.roster.live_member(&service.owner)?;
+        self.core.rights.allows(&owner.id, owner.role, Capability::CanDeployMcp).then_some(service)
+    }
+
+    /// Whether the member of a peer has a capability.
+    pub fn allows_peer(&self, peer: &Peer, needed: Capability) -> bool {
+        let member = self.core.roster.member(&peer.member);
+        member.is_some_and(|member| self.core.rights.allows(&member.id, member.role, needed))
     }
 
     /// Storage of this mesh.
@@ -623,4 +665,6 @@ pub struct Shared {
     pub hooks: Arc<HookStatusRegistry>,
     /// Bytes that are too large for the database.
     pub blobs: Arc<Blobs>,
+    /// The door to the host of services.
+    pub hosting: Arc<dyn Hosting>,
 }

@@ -292,6 +292,7 @@ mod tests {
             connections: core.connections,
             hooks: core.hooks,
             blobs: core.blobs,
+            hosting: core.hosting,
         };
         let directory = Directory::new(shared, Arbiters::default());
         for number in 0..100 {

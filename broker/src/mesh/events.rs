@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use claudemesh_protocol::id::{MemberId, PublicKey};
 
+use super::hosting::Report;
 use super::letter::Letter;
 use super::peers::{KnownSession, Peer, PeerHandle};
 use crate::features::messaging::store::types::NewMessage;
@@ -74,6 +75,8 @@ pub enum MeshEvent {
         /// Unix milliseconds; `None`: there is no such clock.
         sim_ms: Option<i64>,
     },
+    /// The host of services tells something.
+    Host(Box<Report>),
     /// The mesh ends after this: what a feature has still to write, it admits as work now.
     Stopping,
     /// Once a second.

@@ -9,6 +9,7 @@ use claudemesh_protocol::message::ClientMessage;
 
 use super::context::Core;
 use super::dispatch::Features;
+use super::hosting::Report;
 use super::peers::PeerHandle;
 use super::principal::{Principal, Waiting};
 use crate::session::CloseReason;
@@ -104,6 +105,11 @@ pub type Look = Box<dyn FnOnce(&mut Core, &mut Features) + Send>;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Snapshot(pub Look);
+
+/// The host of services tells something.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Told(pub Report);
 
 /// Members were changed in storage: read them again. Answers when they are taken over.
 #[derive(Message)]

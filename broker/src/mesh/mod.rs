@@ -10,6 +10,7 @@ pub mod fan_out;
 mod flush;
 pub mod hook_statuses;
 pub mod keys;
+pub mod hosting;
 pub mod known_sessions;
 pub mod lanes;
 pub mod letter;

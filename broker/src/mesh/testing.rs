@@ -84,6 +84,7 @@ impl TestMesh {
             connections: Connections::default(),
             hooks: Arc::default(),
             blobs: crate::blobs::testing::blobs(dir.path()),
+            hosting: Arc::new(super::hosting::NoHost),
         };
         let mesh = MeshRecord::new(MeshId::from("mesh"), "mesh", key(250), 0);
         let (core, features) = (Core::new(mesh.clone(), Roster::default(), &shared), Features::default());

@@ -33,6 +33,7 @@ mod presence;
 mod receipts;
 mod retry;
 mod schedules;
+mod services;
 mod skills;
 mod slow_reader;
 mod sql;

@@ -57,7 +57,22 @@ pub(super) const SUBJECTS: &[(&str, &[&str])] = &[
             "file",
         ],
     ),
-    ("MCP servers of the mesh", &["mcp-add", "mcp-remove", "mcp-list", "call", "mesh-mcp", "serve"]),
+    (
+        "MCP servers of the mesh",
+        &[
+            "mcp-add",
+            "mcp-remove",
+            "mcp-list",
+            "call",
+            "mesh-mcp",
+            "serve",
+            "deploy",
+            "update",
+            "undeploy",
+            "catalog",
+            "scope",
+        ],
+    ),
     (
         "Who may do what: capabilities of members",
         &["permissions", "apikey", "kick", "disconnect", "ban", "unban", "bans", "audit"],

@@ -29,6 +29,7 @@ pub mod permissions;
 pub mod presence;
 pub mod questions;
 pub mod schedules;
+pub mod services;
 pub mod skills;
 pub mod sql;
 pub mod state;

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::{LogFile, Source};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::features::services::{self, cli::ServiceLog};
 use crate::output::clean_lines;
+use crate::verb::shape::{self, InMesh};
 use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields};
 
 /// Time between two looks at files that grow: a file tells no one that it changed.
@@ -18,16 +20,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Most that one look reads.
 const MAX_READ: u64 = 4 * 1024 * 1024;
 
-/// Show what the broker of this machine, the MCP servers and the hooks have logged.
+/// Show what the broker of this machine, the MCP servers and the hooks have logged, or a hosted MCP server of the mesh.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
-    after_help = "Examples:\n  claudemesh logs\n  claudemesh logs mcp --follow\n  claudemesh logs broker --lines 200\n\n\
+    after_help = "Examples:\n  claudemesh logs\n  claudemesh logs mcp --follow\n  claudemesh logs broker --lines 200\n  claudemesh logs tickets\n\n\
                         CLAUDEMESH_LOG takes a filter, such as `debug`, for what is logged."
 )]
 pub struct LogsArgs {
-    /// Whose log [default: all, one after the other]
-    #[arg(value_enum)]
-    pub source: Option<Source>,
+    /// Whose log: broker, mcp, hooks, or the name of a hosted MCP server [default: all of this machine, one after the other]
+    #[arg(value_name = "NAME")]
+    pub source: Option<String>,
     /// How many of the last lines of each.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
     pub lines: usize,
@@ -42,15 +44,38 @@ impl Verb for LogsArgs {
     }
 
     fn fields(&self) -> Vec<&'static str> {
-        if self.follow { json_fields::of::<Logged>() } else { json_fields::of::<Log>() }
+        match (self.service(), self.follow) {
+            (Some(_), _) => shape::in_mesh::<ServiceLog>(),
+            (None, true) => json_fields::of::<Logged>(),
+            (None, false) => json_fields::of::<Log>(),
+        }
     }
 
     fn shapes() -> Vec<Shape> {
-        vec![Shape::list::<Log>(), Shape::lines::<Logged>().of("--follow")]
+        vec![
+            Shape::list::<Log>(),
+            Shape::lines::<Logged>().of("--follow"),
+            Shape::one::<InMesh<ServiceLog>>().of("NAME"),
+        ]
     }
 
     fn run(self, cx: &Context) -> Ran {
-        logs(cx, &self).map(done)
+        match self.service() {
+            Some(_) if self.follow => Err(CliError::invalid_args("--follow is for the logs of this machine.")),
+            Some(name) => services::cli::logs(cx, name, self.lines).map(done),
+            None => logs(cx, &self).map(done),
+        }
+    }
+}
+
+impl LogsArgs {
+    fn local(&self) -> Option<Source> {
+        self.source.as_deref().and_then(|word| Source::ALL.into_iter().find(|source| source.as_str() == word))
+    }
+
+    /// The hosted MCP server that is meant.
+    fn service(&self) -> Option<&str> {
+        self.source.as_deref().filter(|_| self.local().is_none())
     }
 }
 
@@ -86,7 +111,7 @@ fn last_lines(log: &LogFile, count: usize) -> Result<Vec<String>, CliError> {
 /// # Errors
 /// Exit 10 when a log cannot be read.
 fn logs(cx: &Context, args: &LogsArgs) -> Result<(), CliError> {
-    let sources = args.source.map_or_else(|| Source::ALL.to_vec(), |one| vec![one]);
+    let sources = args.local().map_or_else(|| Source::ALL.to_vec(), |one| vec![one]);
     let mut followed = vec![];
     let mut rows = vec![];
     let mut text = String::new();

@@ -31,6 +31,7 @@ const ROUTERS: &[fn() -> Router] = &[
     MeshServer::vault_tools,
     MeshServer::peer_file_tools,
     MeshServer::mcp_server_tools,
+    MeshServer::service_tools,
     MeshServer::info_tools,
 ];
 

@@ -15,7 +15,13 @@ use serde_json::{Value, json};
 use super::team::{Team, program, session, until};
 
 /// Calls that need a whole play of their own, and the test that compares them.
-const ELSEWHERE: [(&str, &str); 29] = [
+const ELSEWHERE: [(&str, &str); 35] = [
+    ("deploy", "services.rs"),
+    ("update", "services.rs"),
+    ("undeploy", "services.rs"),
+    ("catalog", "services.rs"),
+    ("scope", "services.rs"),
+    ("logs NAME", "services.rs"),
     ("mcp-add", "mcp_servers/mod.rs"),
     ("mcp-remove", "mcp_servers/mod.rs"),
     ("mcp-list", "mcp_servers/mod.rs"),

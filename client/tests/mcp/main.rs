@@ -42,6 +42,7 @@ mod reading;
 mod routes;
 mod schedules;
 mod sdk_client;
+mod services;
 mod shell;
 mod skills;
 mod sql;

@@ -8,11 +8,12 @@ use rmcp::model::CallToolRequestParams;
 use serde_json::json;
 
 use super::in_process::Session;
+use super::services;
 use super::team::Team;
 
 #[tokio::test]
 async fn every_listed_tool_works() -> Result<()> {
-    let team = Team::start().await?;
+    let team = Team::start_with(services::hosted).await?;
     let (ann, bob) = (Session::start(&team.ann, "AnnS").await?, Session::start(&team.bob, "BobS").await?);
     std::fs::write(team.bob.project().join("notes.md"), "# Notes")?;
     let folder = team.bob.project().to_string_lossy().into_owned();
@@ -40,6 +41,9 @@ async fn every_listed_tool_works() -> Result<()> {
     bob.call("share_skill", json!({"name": "deploy", "description": "How to deploy", "instructions": "run it"}))
         .await?;
     bob.call("vault_set", json!({"key": "KEPT", "value": "until it is deleted"})).await?;
+    let service =
+        |name: &str| json!({"server_name": name, "command": "/usr/bin/python3", "args": ["-c", services::SERVER]});
+    bob.call("mesh_mcp_deploy", service("standing")).await?;
     // A call of Bob's own server waits, and a peer answers every call of its own.
     let mut host = team.outsider("host").await?;
     let echo = json!({"type": "mcp_register", "serverName": "echo", "description": "", "tools": [{"name": "echo"}]});
@@ -110,10 +114,16 @@ async fn every_listed_tool_works() -> Result<()> {
         ),
         ("mesh_info", json!({})),
         ("mesh_mcp_answer", json!({"call_id": waiting, "result": {"sum": 3}})),
+        ("mesh_mcp_catalog", json!({})),
+        ("mesh_mcp_deploy", service("svc")),
         ("mesh_mcp_list", json!({})),
+        ("mesh_mcp_logs", json!({"server_name": "standing", "lines": 5})),
         ("mesh_mcp_register", own),
         ("mesh_mcp_remove", json!({"server_name": "own"})),
         ("mesh_mcp_schema", json!({"server_name": "echo", "tool_name": "echo"})),
+        ("mesh_mcp_scope", json!({"server_name": "standing"})),
+        ("mesh_mcp_undeploy", json!({"server_name": "svc"})),
+        ("mesh_mcp_update", json!({"server_name": "standing"})),
         ("mesh_pause_clock", json!({})),
         ("mesh_query", json!({"sql": "SELECT * FROM runs WHERE id = ?", "params": [1]})),
         ("mesh_resume_clock", json!({})),

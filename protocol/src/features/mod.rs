@@ -18,6 +18,7 @@ pub mod moderation;
 pub mod peer_files;
 pub mod presence;
 pub mod schedules;
+pub mod services;
 pub mod skills;
 pub mod sql;
 pub mod state;

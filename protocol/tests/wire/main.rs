@@ -85,6 +85,7 @@ fn only_events_are_events() {
             "mcp_call_cancel",
             "mcp_call_forward",
             "mcp_call_progress",
+            "mcp_deploy_progress",
             "mcp_part_forward",
             "file_change",
             "file_key_wanted",

@@ -15,6 +15,7 @@ use claudemesh_protocol::limits::MAX_ID_CHARS;
 use claudemesh_protocol::time::iso;
 use serde_json::json;
 
+use super::hosted::{self, Held};
 use super::metrics::METRICS;
 use super::{McpRegistry, Server, limits, missing, shown};
 use crate::mesh::context::MeshContext;
@@ -27,29 +28,77 @@ const DEADLINE: &str = "deadline";
 
 /// A connection: a peer with its socket of that time. What was asked over one socket is not answered over the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Line {
+pub(super) struct Line {
     peer: PeerHandle,
     socket_no: u64,
 }
 
-/// A call that was forwarded.
-struct Call {
-    server: String,
-    host: Line,
-    /// The host knows no events but the forward.
-    older_host: bool,
-    /// The connection that asked; a member without one has none.
-    caller: Option<Line>,
-    /// The caller's own name for it.
-    name: Option<String>,
-    wants_progress: bool,
-    may_read_parts: bool,
-    timeout_ms: i64,
-    deadline_mono_ms: i64,
-    stage: Stage,
+impl Line {
+    pub(super) fn peer(self) -> PeerHandle {
+        self.peer
+    }
 }
 
-enum Stage {
+/// Who carries a call out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// A session, over this connection.
+    Session {
+        line: Line,
+        /// It knows no events but the forward.
+        older: bool,
+    },
+    /// The host of services.
+    Service,
+}
+
+/// What a call is counted for while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Load {
+    /// A session that runs servers.
+    Host(PeerHandle),
+    /// A service.
+    Service(String),
+    /// A connection that calls a service.
+    Caller(PeerHandle, String),
+}
+
+/// A call that was forwarded.
+pub(super) struct Call {
+    pub(super) server: String,
+    pub(super) carrier: Carrier,
+    /// The connection that asked; a member without one has none.
+    pub(super) caller: Option<Line>,
+    /// The caller's own name for it.
+    pub(super) name: Option<String>,
+    pub(super) wants_progress: bool,
+    pub(super) may_read_parts: bool,
+    pub(super) timeout_ms: i64,
+    pub(super) deadline_mono_ms: i64,
+    pub(super) stage: Stage,
+}
+
+impl Call {
+    /// The session that carries it out.
+    fn host(&self) -> Option<Line> {
+        match self.carrier {
+            Carrier::Session { line, .. } => Some(line),
+            Carrier::Service => None,
+        }
+    }
+
+    pub(super) fn loads(&self) -> Vec<Load> {
+        match self.carrier {
+            Carrier::Session { line, .. } => vec![Load::Host(line.peer)],
+            Carrier::Service => {
+                let caller = self.caller.map(|caller| Load::Caller(caller.peer, self.server.clone()));
+                [Load::Service(self.server.clone())].into_iter().chain(caller).collect()
+            }
+        }
+    }
+}
+
+pub(super) enum Stage {
     /// The host works on it.
     Asked(ReplyTo),
     /// The result is there, and the caller reads it.
@@ -61,22 +110,28 @@ enum Stage {
         waiting: BTreeMap<u32, ReplyTo>,
         read: u32,
     },
+    /// The result of a service is here, and the caller reads it.
+    Held(Held),
 }
 
 /// The calls of one mesh.
 #[derive(Default)]
 pub(super) struct Running {
     /// By the broker's name.
-    calls: HashMap<String, Call>,
+    pub(super) calls: HashMap<String, Call>,
     /// By the caller's.
     named: HashMap<(PeerHandle, String), String>,
-    of_host: HashMap<PeerHandle, usize>,
+    loads: HashMap<Load, usize>,
+    /// Bytes of results that callers read here.
+    pub(super) held_bytes: usize,
     deadlines: BTreeSet<(i64, String)>,
 }
 
 impl Running {
-    fn add(&mut self, cx: &mut MeshContext<'_>, id: String, call: Call) {
-        *self.of_host.entry(call.host.peer).or_default() += 1;
+    pub(super) fn add(&mut self, cx: &mut MeshContext<'_>, id: String, call: Call) {
+        for load in call.loads() {
+            *self.loads.entry(load).or_default() += 1;
+        }
         if let (Some(caller), Some(name)) = (call.caller, &call.name) {
             self.named.insert((caller.peer, name.clone()), id.clone());
         }
@@ -85,22 +140,32 @@ impl Running {
         self.arm(cx);
     }
 
-    fn remove(&mut self, id: &str) -> Option<Call> {
+    /// How many calls are counted for something.
+    pub(super) fn load(&self, of: &Load) -> usize {
+        self.loads.get(of).copied().unwrap_or(0)
+    }
+
+    pub(super) fn remove(&mut self, id: &str) -> Option<Call> {
         let call = self.calls.remove(id)?;
         self.deadlines.remove(&(call.deadline_mono_ms, id.to_owned()));
         if let (Some(caller), Some(name)) = (call.caller, &call.name) {
             self.named.remove(&(caller.peer, name.clone()));
         }
-        if let Some(count) = self.of_host.get_mut(&call.host.peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_host.remove(&call.host.peer);
+        for load in call.loads() {
+            if let Some(count) = self.loads.get_mut(&load) {
+                *count -= 1;
+                if *count == 0 {
+                    self.loads.remove(&load);
+                }
             }
+        }
+        if let Stage::Held(held) = &call.stage {
+            self.held_bytes -= held.bytes();
         }
         Some(call)
     }
 
-    fn postpone(&mut self, cx: &mut MeshContext<'_>, id: &str, deadline_mono_ms: i64) {
+    pub(super) fn postpone(&mut self, cx: &mut MeshContext<'_>, id: &str, deadline_mono_ms: i64) {
         if let Some(call) = self.calls.get_mut(id) {
             self.deadlines.remove(&(call.deadline_mono_ms, id.to_owned()));
             call.deadline_mono_ms = deadline_mono_ms;
@@ -124,7 +189,7 @@ impl Running {
                 Stage::Asked(_) => {
                     format!("MCP call to \"{}\" timed out after {} ms", call.server, call.timeout_ms)
                 }
-                Stage::Reading { .. } => "the next part of the result took too long".to_owned(),
+                Stage::Reading { .. } | Stage::Held(_) => "the next part of the result took too long".to_owned(),
             };
             tell_host(cx, &id, &call, "it took too long");
             end(cx, call, ErrorCode::Timeout, message);
@@ -137,13 +202,14 @@ impl Running {
         if self.calls.is_empty() {
             return;
         }
-        let of_peer = |call: &Call| call.host.peer == peer || call.caller.is_some_and(|caller| caller.peer == peer);
+        let is_host = |call: &Call| call.host().is_some_and(|host| host.peer == peer);
+        let of_peer = |call: &Call| is_host(call) || call.caller.is_some_and(|caller| caller.peer == peer);
         let mut ids: Vec<String> =
             self.calls.iter().filter(|(_, call)| of_peer(call)).map(|(id, _)| id.clone()).collect();
         ids.sort_unstable();
         for id in ids {
             let Some(call) = self.remove(&id) else { continue };
-            if call.host.peer == peer {
+            if is_host(&call) {
                 let message =
                     format!("the session that runs the MCP server \"{}\" went away during the call", call.server);
                 end(cx, call, ErrorCode::HostGone, message);
@@ -158,7 +224,9 @@ impl Running {
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        assert_eq!((self.deadlines.len(), self.of_host.values().sum::<usize>()), (self.calls.len(), self.calls.len()));
+        let carriers = self.loads.iter().filter(|(load, _)| !matches!(load, Load::Caller(..)));
+        let carried = carriers.map(|(_, count)| count).sum::<usize>();
+        assert_eq!((self.deadlines.len(), carried), (self.calls.len(), self.calls.len()));
         self.calls.len()
     }
 
@@ -171,7 +239,7 @@ impl Running {
     /// The call, if the asking connection is the one that was asked to carry it out.
     fn of_host(&mut self, cx: &MeshContext<'_>, id: &str) -> Result<Option<&mut Call>, Refusal> {
         let line = line(cx)?;
-        Ok(self.calls.get_mut(id).filter(|call| call.host == line))
+        Ok(self.calls.get_mut(id).filter(|call| call.host() == Some(line)))
     }
 }
 
@@ -183,14 +251,19 @@ fn line(cx: &MeshContext<'_>) -> Result<Line, Refusal> {
 
 /// Tells the host that no one waits for a call any more.
 fn tell_host(cx: &MeshContext<'_>, id: &str, call: &Call, reason: &str) {
-    let same = cx.roster().get(call.host.peer).is_some_and(|peer| peer.socket_no == call.host.socket_no);
-    if same && !call.older_host {
-        cx.push(call.host.peer, &McpCallCancel { call_id: id.to_owned(), reason: Some(reason.to_owned()) }.into());
+    match call.carrier {
+        Carrier::Session { line, older } => {
+            let same = cx.roster().get(line.peer).is_some_and(|peer| peer.socket_no == line.socket_no);
+            if same && !older {
+                cx.push(line.peer, &McpCallCancel { call_id: id.to_owned(), reason: Some(reason.to_owned()) }.into());
+            }
+        }
+        Carrier::Service => hosted::cancel(cx, id, call, reason),
     }
 }
 
 /// Ends a call that was removed without a result.
-fn end(cx: &mut MeshContext<'_>, call: Call, code: ErrorCode, message: String) {
+pub(super) fn end(cx: &mut MeshContext<'_>, call: Call, code: ErrorCode, message: String) {
     METRICS.calls.with_label_values(&[code.as_str()]).inc();
     match call.stage {
         Stage::Asked(to) => cx.reply(&to, &failed(code, message).into()),
@@ -199,10 +272,12 @@ fn end(cx: &mut MeshContext<'_>, call: Call, code: ErrorCode, message: String) {
                 cx.refuse(&to, Refusal::new(code, message.clone()));
             }
         }
+        // Its parts are answered at once: no one waits.
+        Stage::Held(_) => {}
     }
 }
 
-fn failed(code: ErrorCode, message: impl Into<String>) -> McpCallResult {
+pub(super) fn failed(code: ErrorCode, message: impl Into<String>) -> McpCallResult {
     McpCallResult { error: Some(message.into()), code: Some(code.as_str().to_owned()), ..McpCallResult::default() }
 }
 
@@ -257,7 +332,7 @@ fn host_of(memory: &McpRegistry, cx: &MeshContext<'_>, name: &str, server: &Serv
         let message = format!("MCP server \"{name}\" is offline: {} left at {since}", server.hosted_by);
         return Err(Refusal::new(ErrorCode::HostOffline, message));
     };
-    let running = memory.calls.of_host.get(&peer.handle).copied().unwrap_or(0);
+    let running = memory.calls.load(&Load::Host(peer.handle));
     if let Err(refusal) = cx.within(&limits::CALLS_PER_HOST, running, 1) {
         return Err(Refusal {
             message: format!("the host of MCP server \"{name}\" is busy: {}", refusal.message),
@@ -273,13 +348,22 @@ fn forward(memory: &mut McpRegistry, cx: &mut MeshContext<'_>, request: McpCall)
     let (member, caller_name) = (asker.member.clone(), asker.name.clone());
     // A member without a connection cannot be told of progress, and reads no parts.
     let caller = (asker.handle != PeerHandle::NONE).then_some(Line { peer: asker.handle, socket_no: asker.socket_no });
-    let name = request.call.filter(|_| caller.is_some());
+    let name = request.call.clone().filter(|_| caller.is_some());
     if let (Some(caller), Some(name)) = (caller, &name)
         && memory.calls.named.contains_key(&(caller.peer, name.clone()))
     {
         return Err(Refusal::new(ErrorCode::InvalidArgs, "`call`: a call of this name is under way"));
     }
-    let server = memory.offered(cx, &request.server_name).ok_or_else(|| missing(&request.server_name))?;
+    let viewer = cx.viewer(cx.asker()?);
+    let service = cx.hosted(&request.server_name, &viewer).map(|service| service.route.clone());
+    let server = memory.offered(cx, &request.server_name);
+    // A service that does not run now may have a server of a session beside it, of the same member.
+    if let Some(route) = service.filter(|route| route.is_ok() || server.is_none()) {
+        let route = route.map_err(|why| Refusal::new(ErrorCode::ServiceDown, why))?;
+        let ask = hosted::Ask { request, name, caller, member, route };
+        return hosted::forward(memory, cx, ask);
+    }
+    let server = server.ok_or_else(|| missing(&request.server_name))?;
     let (host, older_host) = host_of(memory, cx, &request.server_name, server)?;
     cx.count_write(&limits::CALLS_PER_MINUTE, Some(&member))?;
     let Some(to) = cx.reply_to() else { return Err(ErrorCode::NoHello.into()) };
@@ -304,8 +388,7 @@ fn forward(memory: &mut McpRegistry, cx: &mut MeshContext<'_>, request: McpCall)
     let timeout_ms = i64::try_from(timeout_ms).unwrap_or(i64::MAX);
     let call = Call {
         server: request.server_name.clone(),
-        host,
-        older_host,
+        carrier: Carrier::Session { line: host, older: older_host },
         caller,
         name,
         wants_progress,
@@ -420,11 +503,15 @@ pub(super) fn part(
     let id = memory.calls.own(cx, &request.call)?.ok_or_else(missing)?;
     let to = cx.reply_to().ok_or_else(missing)?;
     let call = memory.calls.calls.get_mut(&id).ok_or_else(missing)?;
+    if let Stage::Held(_) = &call.stage {
+        return hosted::part(memory, cx, &id, request.part).ok_or_else(missing);
+    }
+    let host = call.host().ok_or_else(missing)?;
     let Stage::Reading { parts, asked, waiting, .. } = &mut call.stage else { return Err(missing()) };
     if request.part >= *parts || asked.contains(&request.part) {
         return Err(missing());
     }
-    if !cx.push(call.host.peer, &McpPartForward { call_id: id.clone(), part: request.part }.into()) {
+    if !cx.push(host.peer, &McpPartForward { call_id: id.clone(), part: request.part }.into()) {
         return Err(Refusal::new(ErrorCode::Busy, "the host does not take more now; ask again"));
     }
     asked.insert(request.part);

@@ -38,6 +38,19 @@ pub const CALLS_PER_HOST: Quota = Quota::new(
     "Calls that one host of MCP servers works on at once; more are refused.",
 );
 
+/// What one service works on at once; each call holds memory.
+pub const CALLS_PER_SERVICE: Quota = Quota::new(
+    "mcp_servers.calls_per_service",
+    64,
+    "Calls that one hosted MCP server works on at once; more are refused.",
+);
+/// No one is to keep a service busy alone.
+pub const CALLS_PER_CALLER: Quota = Quota::new(
+    "mcp_servers.calls_per_caller",
+    32,
+    "Calls of one connection that one hosted MCP server works on at once; more are refused.",
+);
+
 /// All of them.
 pub const ALL: &[&Quota] = &[
     &PER_MESH,
@@ -47,4 +60,6 @@ pub const ALL: &[&Quota] = &[
     &REGISTRATIONS_PER_MINUTE,
     &CALLS_PER_MINUTE,
     &CALLS_PER_HOST,
+    &CALLS_PER_SERVICE,
+    &CALLS_PER_CALLER,
 ];

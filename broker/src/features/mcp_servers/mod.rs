@@ -6,6 +6,7 @@
 
 mod called;
 mod calls;
+mod hosted;
 pub mod limits;
 mod metrics;
 mod registering;
@@ -121,6 +122,12 @@ impl McpRegistry {
         self.servers.get(name).filter(|server| server.is_allowed(cx))
     }
 
+    /// Says to the other features whose a name is.
+    fn publish(&self, cx: &mut MeshContext<'_>, name: &str) {
+        let owner = self.owner(name);
+        cx.services_mut().note_session(name, owner);
+    }
+
     /// Whose a name is.
     fn owner(&self, name: &str) -> Option<&MemberId> {
         self.servers.get(name).map(|server| &server.member).or(self.claims.get(name).map(|(member, _)| member))
@@ -151,6 +158,9 @@ impl Feature for McpServers {
         let now = cx.now_ms();
         for server in memory.servers.values_mut().filter(|server| server.host == Host::Away(0)) {
             server.host = Host::Away(now);
+        }
+        for name in memory.servers.keys() {
+            memory.publish(cx, name);
         }
     }
 
@@ -193,6 +203,7 @@ impl Feature for McpServers {
             | MeshEvent::TopicStored { .. }
             | MeshEvent::SimulatedTime { .. }
             | MeshEvent::Letter(_) => {}
+            MeshEvent::Host(report) => hosted::take(memory, cx, report),
         }
     }
 
@@ -260,9 +271,17 @@ fn schema_of(
     request: McpSchema,
 ) -> Result<Outcome<McpSchemaResult>, Refusal> {
     let McpSchema { server_name, tool_name } = request;
-    let server = memory.offered(cx, &server_name).ok_or_else(|| missing(&server_name))?;
+    let viewer = cx.viewer(cx.asker()?);
+    // A service that does not run now may have a server of a session beside it, of the same member.
+    let service = cx.hosted(&server_name, &viewer);
+    let session = || memory.offered(cx, &server_name).map(|server| &server.tools);
+    let tools = match service {
+        Some(service) if service.route.is_ok() => Some(&service.tools),
+        service => session().or(service.map(|service| &service.tools)),
+    };
+    let tools = tools.ok_or_else(|| missing(&server_name))?;
     let wanted = |tool: &&ToolDef| tool_name.as_ref().is_none_or(|name| tool.name == *name);
-    let tools: Vec<ToolDef> = server.tools.iter().filter(wanted).cloned().collect();
+    let tools: Vec<ToolDef> = tools.iter().filter(wanted).cloned().collect();
     if let Some(name) = tool_name.filter(|_| tools.is_empty()) {
         let message = format!("MCP server \"{server_name}\" has no tool \"{}\"", shown(&name));
         return Err(Refusal::new(ErrorCode::NotFound, message));

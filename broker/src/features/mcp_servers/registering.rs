@@ -92,7 +92,7 @@ pub(super) fn register(
     let (at, hosted_by, member, session_ref) =
         (peer.handle, peer.name.clone(), peer.member.clone(), peer.key().to_hex());
     let McpRegister { server_name: name, description, tools, persistent } = request;
-    if memory.owner(&name).is_some_and(|owner| *owner != member) {
+    if memory.owner(&name).is_some_and(|owner| *owner != member) || cx.services().is_of_another(&name, &member) {
         let message = format!("another member has registered the MCP server \"{name}\"");
         return Err(Refusal::new(ErrorCode::AlreadyExists, message));
     }
@@ -134,10 +134,12 @@ pub(super) fn register(
         tools: server.tools.len(),
     };
     memory.claims.entry(name.clone()).or_insert((member, 0)).1 += 1;
+    memory.publish(cx, &name);
     let storage = cx.storage();
     let slow = async move { store::register(&storage, registration).await };
     Ok(McpServers::work_or_failure(lane(), slow, move |memory, cx, done: Result<(), Refusal>| {
         memory.unclaim(&name);
+        memory.publish(cx, &name);
         done?;
         let ack = McpRegisterAck {
             server_name: name.clone(),
@@ -166,6 +168,7 @@ impl McpRegistry {
         if cx.roster().get(by).is_none() {
             if !server.persistent || cx.roster().live_member(&server.member).is_none() {
                 self.servers.remove(&name);
+                self.publish(cx, &name);
                 return;
             }
             server.host = Host::Away(cx.now_ms());
@@ -176,7 +179,8 @@ impl McpRegistry {
             (true, false) => {}
             (false, _) => telling::registered(cx, &name, &server, by),
         }
-        self.servers.insert(name, server);
+        self.servers.insert(name.clone(), server);
+        self.publish(cx, &name);
     }
 }
 
@@ -202,6 +206,7 @@ pub(super) fn unregister(
         if memory.servers.get(&name).is_some_and(|server| server.member == owner)
             && let Some(server) = memory.servers.remove(&name)
         {
+            memory.publish(cx, &name);
             telling::unregistered(cx, &name, &server, at);
         }
         Ok(Outcome::Answer(Nothing {}))
@@ -246,6 +251,7 @@ pub(super) fn went(memory: &mut McpRegistry, cx: &mut MeshContext<'_>, at: PeerH
             telling::offline(cx, &name, server);
             offline.push(name);
         } else if let Some(server) = memory.servers.remove(&name) {
+            memory.publish(cx, &name);
             telling::ended(cx, &name, &server);
         }
     }
@@ -261,6 +267,7 @@ pub(super) fn member_gone(memory: &mut McpRegistry, cx: &mut MeshContext<'_>, me
     }
     for name in names {
         if let Some(server) = memory.servers.remove(&name) {
+            memory.publish(cx, &name);
             telling::ended(cx, &name, &server);
         }
     }

@@ -107,6 +107,7 @@ impl Feature for Presence {
             | MeshEvent::MemberGone { .. }
             | MeshEvent::SimulatedTime { .. }
             | MeshEvent::Letter(_)
+            | MeshEvent::Host(_)
             | MeshEvent::Stopping => {}
         }
     }

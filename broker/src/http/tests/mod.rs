@@ -54,6 +54,7 @@ async fn bench(change: impl FnOnce(&mut Config)) -> Bench {
         connections: config.connections.clone(),
         hooks: Arc::new(HookStatusRegistry::default()),
         blobs: blobs.clone(),
+        hosting: Arc::new(crate::mesh::hosting::NoHost),
     };
     let arbiters = Arbiters::default();
     arbiters.add(actix_rt::Arbiter::current());

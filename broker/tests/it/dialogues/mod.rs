@@ -549,6 +549,20 @@ broker_suite! {
         "#).await
     }
 
+    async fn hosted_servers_are_asked_for_as_before(database: Database) -> Result<()> {
+        play(database, r#"
+            A hello alice {"sessionId":"a"}
+            A > {"type":"mcp_catalog","_reqId":"r1"}
+            A < {"type":"mcp_catalog_result","services":[],"_reqId":"r1"}
+            A > {"type":"mcp_scope","server_name":"nosuch","_reqId":"r2"}
+            A < {"type":"mcp_scope_result","server_name":"nosuch","scope":{"type":"peer"},"deployed_by":"unknown","_reqId":"r2"}
+            A > {"type":"mcp_deploy","server_name":"bad name","source":{"type":"git","url":"x"},"_reqId":"r3"}
+            A < {"type":"error","code":"invalid_name","message":"service name must be 1-64 chars, alphanumeric/hyphens/underscores, starting with alphanumeric","_reqId":"r3"}
+            A > {"type":"mcp_deploy","server_name":"svc","source":{"type":"git","url":"https://git.example.org/x"},"scope":{"type":"group","group":"g"},"_reqId":"r4"}
+            A < {"type":"error","code":"services_off","_reqId":"r4"}
+        "#).await
+    }
+
     async fn files_are_listed_read_granted_and_deleted_by_clients_of_before(database: Database) -> Result<()> {
         play(database, r#"
             N session alice {"sessionId":"n"}

@@ -84,7 +84,7 @@ struct Added {
     persistent: bool,
 }
 
-fn parse_pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".into()),
@@ -382,6 +382,6 @@ impl Verb for ServeArgs {
 }
 
 /// What a peer wrote, within a line.
-pub(super) fn word(text: &str, out: &Output) -> String {
+pub(crate) fn word(text: &str, out: &Output) -> String {
     if out.is_for_model() { harmless_value(text) } else { one_line(text).into_owned() }
 }

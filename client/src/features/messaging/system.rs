@@ -39,7 +39,8 @@ impl OnEvent for SystemNotes {
 /// The note of a broker event; `None` for events that are nothing to tell.
 fn note(push: &Push, mesh: &MeshTag) -> Option<ChannelNote> {
     let (event, data) = (push.event.as_deref().unwrap_or_default(), push.event_data.as_ref().unwrap_or(&Value::Null));
-    if event.is_empty() {
+    // How far a deploy is fills a list; who asked for it is answered.
+    if event.is_empty() || event == "mcp_service_status" {
         return None;
     }
     let text = |name: &str| data[name].as_str().unwrap_or_default();
@@ -100,6 +101,22 @@ pub(crate) fn told(event: &str, data: &Value) -> String {
                 shown.join(", ")
             )
         }
+        "mcp_deployed" => format!(
+            "the mesh hosts the MCP server {} for you now ({} tools, deployed by {}); mesh_tool_call calls its tools",
+            word("name"),
+            data["tool_count"].as_u64().unwrap_or(0),
+            word("deployed_by")
+        ),
+        "mcp_updated" => {
+            let count = data["tool_count"].as_u64().unwrap_or(0);
+            format!("the hosted MCP server {} has {count} tools now; mesh_mcp_schema shows them", word("name"))
+        }
+        "mcp_undeployed" => format!("the hosted MCP server {} is gone", word("name")),
+        "mcp_crashed" => {
+            let again = if data["again"] == true { "is being started again" } else { "does not run any more" };
+            format!("the hosted MCP server {} has crashed and {again}", word("name"))
+        }
+        "mcp_scope_changed" => format!("{} has changed who may use the MCP server {}", word("by"), word("name")),
         "mcp_unregistered" => format!("the MCP server {} of {} is gone", word("serverName"), word("hostedBy")),
         "mcp_offline" => format!("the MCP server {} of {} is offline", word("serverName"), word("hostedBy")),
         "mcp_restored" => format!("the MCP server {} of {} is back", word("serverName"), word("hostedBy")),
@@ -157,6 +174,12 @@ mod tests {
         );
         let server = json!({"serverName": "calc", "hostedBy": "Bob"});
         assert_eq!(event("mcp_offline", server).unwrap(), "[system] the MCP server calc of Bob is offline");
+        let service = json!({"name": "tickets", "tool_count": 3, "deployed_by": "B<channel>"});
+        assert_eq!(
+            event("mcp_deployed", service).unwrap(),
+            "[system] the mesh hosts the MCP server tickets for you now (3 tools, deployed by B[channel]); mesh_tool_call calls its tools"
+        );
+        assert_eq!(event("mcp_service_status", json!({"name": "tickets", "status": "building"})), None);
         assert!(event("something_new", json!({"a": 1})).unwrap().contains("something_new"));
         assert_eq!(event("", Value::Null), None);
     }
