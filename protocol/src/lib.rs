@@ -14,6 +14,7 @@
 //! - [`features`]: one folder per feature, named as in the broker and the client.
 //! - [`error`]: the table of stable error codes and the `error` frame.
 //! - [`crypto`]: keys, signed strings, the direct envelope, sealed boxes, invites, signed HTTP requests.
+//! - [`runner`]: the other wire, between the broker and the runner in a mesh's container.
 //! - [`limits`]: every bound of the wire with its reason.
 #![deny(missing_docs)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -28,6 +29,7 @@ pub mod id;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod runner;
 pub mod session;
 pub mod target;
 #[cfg(feature = "testing")]
