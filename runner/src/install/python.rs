@@ -18,12 +18,13 @@ fn venv(installer: &Installer<'_>) -> PathBuf {
     installer.app.join(VENV)
 }
 
-/// Makes an environment. With uv it takes a tenth of the time.
-async fn make_venv(installer: &Installer<'_>) -> Result<Option<PathBuf>, Failure> {
+/// Makes an environment, with an installer in it when something is to be installed. With uv it takes a tenth of the time.
+async fn make_venv(installer: &Installer<'_>, with_pip: bool) -> Result<Option<PathBuf>, Failure> {
     let uv = crate::broker::find_program("uv");
     match &uv {
         Some(uv) => installer.step(uv, &["venv", "--quiet", "--no-python-downloads", VENV], &uv_env(installer)).await?,
-        None => installer.step(&need("python3")?, &["-m", "venv", VENV], &[]).await?,
+        None if with_pip => installer.step(&need("python3")?, &["-m", "venv", VENV], &[]).await?,
+        None => installer.step(&need("python3")?, &["-m", "venv", "--without-pip", VENV], &[]).await?,
     }
     Ok(uv)
 }
@@ -69,7 +70,7 @@ async fn pip(installer: &Installer<'_>, uv: Option<&Path>, what: &[&str], local:
 
 /// Installs a package of PyPI, and finds its program.
 pub(super) async fn package(installer: &Installer<'_>, package: &str, bin: Option<&str>) -> Result<Program, Failure> {
-    let uv = make_venv(installer).await?;
+    let uv = make_venv(installer, true).await?;
     pip(installer, uv.as_deref(), &["--", package], false).await?;
     let name = name_of(package);
     let info = dist_info(&venv(installer), &name);
@@ -105,7 +106,7 @@ pub(super) async fn project(installer: &Installer<'_>) -> Result<Program, Failur
         env.retain(|(name, _)| *name != "UV_NO_BUILD");
         installer.step(&uv, &["sync", "--frozen", "--no-dev"], &env).await?;
     } else {
-        let uv = make_venv(installer).await?;
+        let uv = make_venv(installer, is_project || has("requirements.txt")).await?;
         if has("requirements.txt") {
             pip(installer, uv.as_deref(), &["-r", "requirements.txt"], false).await?;
         } else if is_project {

@@ -44,7 +44,7 @@ async fn older_revisions_are_spoken_and_unknown_ones_are_not() {
     assert_eq!((failure.code, failure.message.contains("1999-01-01")), (FailCode::HandshakeFailed, true));
 }
 
-pub fn plain(name: &str, value: &str) -> claudemesh_protocol::runner::EnvVar {
+pub(crate) fn plain(name: &str, value: &str) -> claudemesh_protocol::runner::EnvVar {
     claudemesh_protocol::runner::EnvVar {
         name: name.into(),
         value: claudemesh_protocol::runner::Text::Plain(value.into()),

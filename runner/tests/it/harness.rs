@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a service that asks for `host:port` gets: an address, or nothing.
-pub type Route = Arc<dyn Fn(&str, u16) -> Option<String> + Send + Sync>;
+pub(crate) type Route = Arc<dyn Fn(&str, u16) -> Option<String> + Send + Sync>;
 
 struct Stream {
     frames: mpsc::UnboundedSender<Frame>,
@@ -41,29 +42,35 @@ struct Shared {
 }
 
 /// A running runner.
-pub struct Runner {
+pub(crate) struct Runner {
     shared: Arc<Shared>,
     child: Child,
-    pub folder: tempfile::TempDir,
-    pub hello: Hello,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) hello: Hello,
 }
 
 /// One exchange that the broker began.
-pub struct Exchange {
+pub(crate) struct Exchange {
     shared: Arc<Shared>,
-    pub id: u64,
+    pub(crate) id: u64,
     frames: mpsc::UnboundedReceiver<Frame>,
     receiving: Receiving,
 }
 
-pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+/// Users of its own for each runner: without a container around it, it would end the processes of another one's services.
+fn first_uid() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    100_000 + std::process::id() % 30_000 * 100 + COUNT.fetch_add(10, Ordering::Relaxed) % 100
+}
+
+pub(crate) async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// The test's server, where every user can read it.
-pub const SERVER: &str = include_str!("server.py");
+pub(crate) const SERVER: &str = include_str!("server.py");
 
-pub fn python(id: &str) -> ServiceSpec {
+pub(crate) fn python(id: &str) -> ServiceSpec {
     static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("server.py"), SERVER).unwrap();
@@ -78,19 +85,22 @@ pub fn python(id: &str) -> ServiceSpec {
 }
 
 impl Runner {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&[], Arc::new(|_, _| None)).await
     }
 
     /// `env`: settings; the usual pauses are too long for a test.
-    pub async fn with(env: &[(&str, &str)], route: Route) -> Self {
+    pub(crate) async fn with(env: &[(&str, &str)], route: Route) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Services have users of their own, and go through.
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_claudemesh-runner"));
         command
             .env("CLAUDEMESH_RUNNER_DIR", folder.path().join("run"))
+            // Programs of a home folder are out of reach for other users.
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("CLAUDEMESH_RUNNER_BACKOFF_MS", "50")
+            .env("CLAUDEMESH_RUNNER_FIRST_UID", first_uid().to_string())
             .env("RUNNERS_OWN", "not for services")
             .envs(env.iter().copied())
             .stdin(Stdio::piped())
@@ -101,7 +111,8 @@ impl Runner {
         let (out, mut queue) = mpsc::unbounded_channel::<Vec<u8>>();
         tokio::spawn(async move {
             while let Some(bytes) = queue.recv().await {
-                if stdin.write_all(&bytes).await.is_err() {
+                // No bytes at all: the broker closes its end.
+                if bytes.is_empty() || stdin.write_all(&bytes).await.is_err() {
                     return;
                 }
             }
@@ -140,26 +151,26 @@ impl Runner {
         *self.shared.session.lock().unwrap()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    pub fn dir(&self, id: &str) -> PathBuf {
+    pub(crate) fn dir(&self, id: &str) -> PathBuf {
         self.folder.path().join("run/services").join(id)
     }
 
     /// Everything that the runner said and what it was asked for, as text.
-    pub fn transcript(&self) -> String {
+    pub(crate) fn transcript(&self) -> String {
         let said = self.shared.said.borrow();
         said.iter().map(|(message, body)| format!("{message:?} {}\n", String::from_utf8_lossy(body))).collect()
     }
 
-    pub fn said_so_far(&self) -> usize {
+    pub(crate) fn said_so_far(&self) -> usize {
         self.shared.said.borrow().len()
     }
 
     /// Waits until `find` finds something in what the runner said.
-    pub async fn said<T>(&self, find: impl Fn(&[(FromRunner, Vec<u8>)]) -> Option<T>) -> T {
+    pub(crate) async fn said<T>(&self, find: impl Fn(&[(FromRunner, Vec<u8>)]) -> Option<T>) -> T {
         let mut said = self.shared.said.subscribe();
         patiently("a message of the runner", async {
             loop {
@@ -173,7 +184,7 @@ impl Runner {
     }
 
     /// Waits for an event of a service.
-    pub async fn event<T>(&self, service: &str, find: impl Fn(&Event, &[u8]) -> Option<T>) -> T {
+    pub(crate) async fn event<T>(&self, service: &str, find: impl Fn(&Event, &[u8]) -> Option<T>) -> T {
         self.said(|said| {
             said.iter().find_map(|(said, body)| match said {
                 FromRunner::Event { id, event } if id == service => find(event, body),
@@ -184,7 +195,7 @@ impl Runner {
     }
 
     /// Waits until a service has asked for something.
-    pub async fn asked<T>(&self, find: impl Fn(&RunnerAsk) -> Option<T>) -> T {
+    pub(crate) async fn asked<T>(&self, find: impl Fn(&RunnerAsk) -> Option<T>) -> T {
         let mut asked = self.shared.asked.subscribe();
         patiently("a question of the runner", async {
             loop {
@@ -198,12 +209,12 @@ impl Runner {
     }
 
     /// Writes bytes that are no frame.
-    pub fn garbage(&self, bytes: &[u8]) {
+    pub(crate) fn garbage(&self, bytes: &[u8]) {
         self.shared.out.send(bytes.to_vec()).unwrap();
     }
 
     /// Attaches anew, as a broker that has been started again.
-    pub async fn attach_again(&mut self, begun: &[u8]) -> Hello {
+    pub(crate) async fn attach_again(&mut self, begun: &[u8]) -> Hello {
         let before = self.said_so_far();
         self.shared.streams.lock().unwrap().clear();
         self.shared.attach(begun);
@@ -211,11 +222,11 @@ impl Runner {
         self.hello.clone()
     }
 
-    pub fn tell(&self, message: &ToRunner, body: &[u8]) {
+    pub(crate) fn tell(&self, message: &ToRunner, body: &[u8]) {
         self.shared.send(&Frame::message(message, body.to_vec()).unwrap());
     }
 
-    pub async fn begin(&self, ask: &Ask, body: &[u8]) -> Exchange {
+    pub(crate) async fn begin(&self, ask: &Ask, body: &[u8]) -> Exchange {
         let id = {
             let mut next = self.shared.next.lock().unwrap();
             *next += 2;
@@ -231,12 +242,12 @@ impl Runner {
         Exchange { shared: self.shared.clone(), id, frames, receiving: Receiving::default() }
     }
 
-    pub async fn ask(&self, ask: Ask, body: &[u8]) -> (Answer, Vec<u8>) {
+    pub(crate) async fn ask(&self, ask: Ask, body: &[u8]) -> (Answer, Vec<u8>) {
         let mut exchange = self.begin(&ask, body).await;
         exchange.answer().await
     }
 
-    pub async fn done(&self, ask: Ask, body: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn done(&self, ask: Ask, body: &[u8]) -> Result<(), Failure> {
         match self.ask(ask, body).await.0 {
             Answer::Done => Ok(()),
             Answer::Failed(failure) => Err(failure),
@@ -244,30 +255,30 @@ impl Runner {
         }
     }
 
-    pub async fn install(&self, spec: &ServiceSpec, bundle: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn install(&self, spec: &ServiceSpec, bundle: &[u8]) -> Result<(), Failure> {
         self.done(Ask::Install { spec: Box::new(spec.clone()) }, bundle).await
     }
 
-    pub async fn start_service(&self, id: &str) -> Result<(), Failure> {
+    pub(crate) async fn start_service(&self, id: &str) -> Result<(), Failure> {
         self.done(Ask::Start { id: id.into(), spec: None }, b"").await
     }
 
     /// Installs and starts.
-    pub async fn run(&self, spec: &ServiceSpec) {
+    pub(crate) async fn run(&self, spec: &ServiceSpec) {
         self.install(spec, b"").await.unwrap();
         self.start_service(&spec.id).await.unwrap();
     }
 
-    pub fn call_ask(id: &str, progress: bool) -> Ask {
+    pub(crate) fn call_ask(id: &str, progress: bool) -> Ask {
         Ask::Request { id: id.into(), method: "tools/call".into(), progress, timeout_ms: 50_000 }
     }
 
-    pub fn params(tool: &str, args: &Value) -> Vec<u8> {
+    pub(crate) fn params(tool: &str, args: &Value) -> Vec<u8> {
         json!({"name": tool, "arguments": args}).to_string().into_bytes()
     }
 
     /// Calls a tool of the test's server, and reads the JSON in its text.
-    pub async fn call(&self, id: &str, tool: &str, args: Value) -> Value {
+    pub(crate) async fn call(&self, id: &str, tool: &str, args: Value) -> Value {
         let (answer, body) = self.ask(Self::call_ask(id, false), &Self::params(tool, &args)).await;
         assert_eq!(answer, Answer::Result, "{}", String::from_utf8_lossy(&body));
         let result: Value = serde_json::from_slice(&body).unwrap();
@@ -275,7 +286,7 @@ impl Runner {
         serde_json::from_str(text).unwrap_or_else(|_| json!(text))
     }
 
-    pub async fn fails(&self, ask: Ask, body: &[u8]) -> FailCode {
+    pub(crate) async fn fails(&self, ask: Ask, body: &[u8]) -> FailCode {
         match self.ask(ask, body).await.0 {
             Answer::Failed(failure) => failure.code,
             other => panic!("{other:?}"),
@@ -283,7 +294,7 @@ impl Runner {
     }
 
     /// Lines of a log.
-    pub async fn log(&self, id: &str) -> Vec<String> {
+    pub(crate) async fn log(&self, id: &str) -> Vec<String> {
         let (answer, body) = self.ask(Ask::Logs { id: id.into(), lines: 1_000, follow: false }, b"").await;
         assert_eq!(answer, Answer::Logs);
         let lines = String::from_utf8(body).unwrap();
@@ -294,20 +305,25 @@ impl Runner {
     }
 
     /// Waits until the log has a line with `text` in it.
-    pub async fn logged(&self, id: &str, text: &str) {
+    pub(crate) async fn logged(&self, id: &str, text: &str) {
         let mut exchange = self.begin(&Ask::Logs { id: id.into(), lines: 1_000, follow: true }, b"").await;
         patiently(text, async {
-            let mut all = String::new();
-            while !all.contains(text) {
+            let mut all = Vec::new();
+            let has = |all: &[u8]| {
+                let mut lines =
+                    all.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+                lines.any(|line| line["line"].as_str().is_some_and(|line| line.contains(text)))
+            };
+            while !has(&all) {
                 let frame = exchange.frame().await.expect("a log that is followed does not end");
-                all.push_str(&String::from_utf8_lossy(&frame.body));
+                all.extend_from_slice(&frame.body);
             }
         })
         .await;
         exchange.reset(FailCode::Cancelled, "");
     }
 
-    pub async fn ended(&mut self) -> std::process::ExitStatus {
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         patiently("the end of the runner", self.child.wait()).await.unwrap()
     }
 }
@@ -360,7 +376,7 @@ impl Shared {
 
 impl Exchange {
     /// The next frame; credit is given for it.
-    pub async fn frame(&mut self) -> Option<Frame> {
+    pub(crate) async fn frame(&mut self) -> Option<Frame> {
         let frame = self.frames.recv().await?;
         if matches!(frame.kind, Kind::Head | Kind::Data) {
             self.receiving.received(frame.body.len()).expect("the runner keeps to its credit");
@@ -372,7 +388,7 @@ impl Exchange {
     }
 
     /// The whole answer; notes are left out.
-    pub async fn answer(&mut self) -> (Answer, Vec<u8>) {
+    pub(crate) async fn answer(&mut self) -> (Answer, Vec<u8>) {
         patiently("an answer", async {
             let mut answer = None;
             let mut all = Vec::new();
@@ -393,7 +409,7 @@ impl Exchange {
         .await
     }
 
-    pub fn reset(&self, code: FailCode, message: &str) {
+    pub(crate) fn reset(&self, code: FailCode, message: &str) {
         let reset = Reset { code, message: message.into() };
         self.shared.send(&Frame::with_head(Kind::Reset, self.id, &reset, Vec::new(), true).unwrap());
     }

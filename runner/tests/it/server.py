@@ -29,7 +29,7 @@ def tool_env(_id, args):
 
 def tool_who(_id, args):
     with open("/proc/self/status") as status:
-        fields = dict(line.rstrip().split(":\t", 1) for line in status if ":\t" in line)
+        fields = dict(line.rstrip("\n").split(":\t", 1) for line in status)
     return {
         "uid": os.getuid(),
         "gid": os.getgid(),
