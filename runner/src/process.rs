@@ -133,7 +133,10 @@ fn spawn(mut command: Command) -> io::Result<Process> {
 /// # Errors
 /// What the system says; that the program itself is not there shows as exit code [`stage::CANNOT_START`].
 pub(crate) async fn start(order: &Order, user: Option<User>) -> io::Result<Process> {
-    let mut process = spawn(stage_command(stage::EXEC, user)?)?;
+    let mut command = stage_command(stage::EXEC, user)?;
+    // Until it has become its program it has the mark of its service, too.
+    command.envs(order.env.iter().filter(|(name, _)| name == MARK).map(|(name, value)| (name, value)));
+    let mut process = spawn(command)?;
     let bytes = zeroize::Zeroizing::new(stage::order_bytes(order));
     // A process that ends before it has read tells more by its exit.
     let _ = process.stdin.write_all(&bytes).await;
@@ -160,18 +163,20 @@ pub(crate) async fn kill_service(id: &str, user: Option<User>) -> bool {
         {
             let _ = killer.exit.await;
         }
-        for pid in left.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
+        signal_all(left, Signal::KILL);
         tokio::time::sleep(KILL_PAUSE).await;
     }
     false
 }
 
-/// Asks the group of a process to end.
-pub(crate) fn ask_to_end(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(pid, Signal::TERM);
+/// Asks every process of a service to end.
+pub(crate) fn ask_to_end(id: &str, user: Option<User>) {
+    signal_all(processes_of(id, user), Signal::TERM);
+}
+
+fn signal_all(pids: Vec<u32>, signal: Signal) {
+    for pid in pids.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 

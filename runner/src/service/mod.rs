@@ -29,6 +29,9 @@ const SECRETS: &str = "secrets";
 /// Where it is installed.
 pub(crate) const APP: &str = "app";
 
+/// How long a server may take to end when its input does, before it gets a signal.
+const INPUT_PATIENCE: Duration = Duration::from_millis(500);
+
 #[derive(Default)]
 struct State {
     status: Status,
@@ -242,34 +245,45 @@ impl Service {
     }
 
     async fn end(&self, grace: Duration) -> Result<(), Failure> {
-        let (supervisor, session, pid) = {
+        let (supervisor, session) = {
             let mut state = lock(&self.state);
-            (state.supervisor.take(), state.session.take(), state.pid.take())
+            (state.supervisor.take(), state.session.take())
         };
-        drop(session);
         // The supervisor lets go of the process first, so that its end is no crash.
         self.stop.send_modify(|stop| *stop += 1);
         if let Some(supervisor) = supervisor {
             let _ = supervisor.await;
         }
-        if let Some(pid) = pid.filter(|_| !grace.is_zero()) {
-            process::ask_to_end(pid);
-            let ended = async {
-                while !process::processes_of(&self.id, self.user).is_empty() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            };
-            let _ = tokio::time::timeout(grace, ended).await;
+        if let Some(session) = session.filter(|_| !grace.is_zero()) {
+            // As MCP has it: the end of its input first, then a signal.
+            session.close();
+            if !self.ended_within(grace.min(INPUT_PATIENCE)).await {
+                process::ask_to_end(&self.id, self.user);
+                self.ended_within(grace).await;
+            }
         }
         let ended = process::kill_service(&self.id, self.user).await;
         let _ = std::fs::remove_dir_all(self.dir.join(SECRETS));
         {
             let mut state = lock(&self.state);
+            // The supervisor may have had a new one in between.
+            state.session = None;
+            state.pid = None;
             if state.status != Status::Failed {
                 state.status = Status::Stopped;
             }
         }
         if ended { Ok(()) } else { Err(failure(FailCode::Internal, "some processes of the service cannot be ended")) }
+    }
+
+    /// Waits until it has no process; `false` when it still has some after that time.
+    async fn ended_within(&self, patience: Duration) -> bool {
+        let ended = async {
+            while !process::processes_of(&self.id, self.user).is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(patience, ended).await.is_ok()
     }
 
     /// Ends it and removes everything of it.

@@ -10,7 +10,7 @@ use claudemesh_protocol::runner::{FailCode, Failure, Note};
 use serde_json::value::RawValue;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::message::{self, Message};
 use crate::link::StreamWriter;
@@ -66,6 +66,8 @@ pub(crate) struct Session {
     heard: AtomicU64,
     /// The output has ended.
     ended: watch::Sender<bool>,
+    /// The input is to end.
+    close: Arc<Notify>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,10 +98,16 @@ impl Session {
             asked: Mutex::default(),
             heard: AtomicU64::new(0),
             ended: watch::Sender::new(false),
+            close: Arc::default(),
         });
-        tokio::spawn(write(stdin, queue));
+        tokio::spawn(write(stdin, queue, session.close.clone()));
         tokio::spawn(session.clone().listen(stdout, tell, log));
         (session, heard)
+    }
+
+    /// Ends the input of the process.
+    pub(crate) fn close(&self) {
+        self.close.notify_one();
     }
 
     /// How many messages came by now.
@@ -296,11 +304,17 @@ impl Drop for Forget<'_> {
     }
 }
 
-async fn write(mut stdin: pipe::Sender, mut queue: mpsc::Receiver<Vec<u8>>) {
-    while let Some(line) = queue.recv().await {
-        if stdin.write_all(&line).await.is_err() {
-            return;
+async fn write(mut stdin: pipe::Sender, mut queue: mpsc::Receiver<Vec<u8>>, close: Arc<Notify>) {
+    let writing = async {
+        while let Some(line) = queue.recv().await {
+            if stdin.write_all(&line).await.is_err() {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        () = writing => {}
+        () = close.notified() => {}
     }
 }
 

@@ -145,6 +145,15 @@ async fn stop_and_remove_leave_no_process_and_no_file() {
 }
 
 #[tokio::test]
+async fn a_server_may_end_by_itself_when_it_is_stopped() {
+    let runner = Runner::start().await;
+    runner.run(&python("s")).await;
+    runner.done(Ask::Stop { id: "s".into(), grace_ms: 30_000 }, b"").await.unwrap();
+    assert!(runner.log("s").await.contains(&"the input has ended".to_owned()));
+    assert!(!runner.transcript().contains("Crashed"), "its end is no crash");
+}
+
+#[tokio::test]
 async fn orphans_are_buried() {
     let runner = Runner::start().await;
     runner.run(&python("s")).await;

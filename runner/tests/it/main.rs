@@ -7,5 +7,6 @@ mod egress;
 mod harness;
 mod installing;
 mod lifecycle;
+mod peer;
 mod walls;
 mod wire;

@@ -89,6 +89,39 @@ def tool_fork(_id, args):
     return pid
 
 
+def tool_bomb(_id, args):
+    """Forks as long as it can; all of them stay, in sessions of their own, and go on forking."""
+    for _ in range(1000):
+        try:
+            if os.fork() == 0:
+                os.setsid()
+                while True:
+                    try:
+                        if os.fork() == 0:
+                            os.setsid()
+                    except OSError:
+                        time.sleep(0.01)
+        except OSError:
+            sys.stderr.write("no more processes\n")
+            sys.stderr.flush()
+            return "bombed"
+    return "no bound"
+
+
+def tool_processes(_id, args):
+    return sum(1 for name in os.listdir("/proc") if name.isdigit())
+
+
+def tool_direct(_id, args):
+    import socket
+
+    try:
+        with socket.create_connection((args["host"], args["port"]), timeout=5):
+            return "connected"
+    except OSError as error:
+        return "error: " + error.strerror
+
+
 def tool_crash(_id, args):
     sys.stderr.write("last words\n")
     sys.stderr.flush()
@@ -214,3 +247,5 @@ for line in sys.stdin.buffer:
     elif method.startswith("notifications/"):
         sys.stderr.write("heard " + method + " " + json.dumps(message.get("params")) + "\n")
         sys.stderr.flush()
+
+sys.stderr.write("the input has ended\n")

@@ -1,11 +1,13 @@
 //! Secrets, and what services see of each other and of the runner.
 
+use std::sync::Arc;
+
 use claudemesh_protocol::id::PublicKey;
 use claudemesh_protocol::runner::sealing::{Place, seal};
-use claudemesh_protocol::runner::{EnvVar, FailCode, SecretFile, ServiceSpec, Text};
+use claudemesh_protocol::runner::{Ask, EnvVar, FailCode, SecretFile, ServiceSpec, Text};
 use serde_json::{Value, json};
 
-use crate::harness::{Runner, python};
+use crate::harness::{Route, Runner, python};
 
 const CANARY: &str = "canary-5f2e-value";
 
@@ -147,6 +149,50 @@ async fn what_a_user_left_in_shared_folders_goes_with_its_service() {
     let left = std::env::temp_dir().join(format!("claudemesh-left-{}", runner.pid()));
     assert_eq!(runner.call("s", "write", json!({"path": left, "text": "x"})).await, "written");
     assert!(left.exists());
-    runner.done(claudemesh_protocol::runner::Ask::Remove { id: "s".into() }, b"").await.unwrap();
+    runner.done(Ask::Remove { id: "s".into() }, b"").await.unwrap();
     assert!(!left.exists());
+}
+
+#[tokio::test]
+async fn as_the_first_process_with_few_rights_and_no_network_it_does_all_the_same() {
+    let route: Route = Arc::new(|_, _| None);
+    let Some(runner) = Runner::contained(route).await else { return };
+    assert!(runner.hello.users);
+    runner.run(&with_secrets(&runner, "s")).await;
+    let who = runner.call("s", "who", json!({})).await;
+    assert!(who["uid"].as_u64().unwrap() > 0 && who["pid"].as_u64().unwrap() < 1_000, "{who}");
+    assert_eq!(runner.call("s", "env", json!({})).await["TOKEN"], CANARY);
+    assert_eq!(runner.call("s", "read", json!({"path": "/proc/1/environ"})).await, "error: Permission denied");
+    assert_eq!(runner.call("s", "kill", json!({"pid": 1})).await, "error: Operation not permitted");
+    // A grandchild that lost its parent is the runner's, and goes with its service.
+    let grandchild = runner.call("s", "fork", json!({})).await;
+    let parent = |status: &Value| status.as_str().unwrap().contains("PPid:\t1\n");
+    assert!(parent(&runner.call("s", "read", json!({"path": format!("/proc/{grandchild}/status")})).await));
+    runner.done(Ask::Stop { id: "s".into(), grace_ms: 0 }, b"").await.unwrap();
+    runner.start_service("s").await.unwrap();
+    let gone = runner.call("s", "read", json!({"path": format!("/proc/{grandchild}/status")})).await;
+    assert_eq!(gone, "error: No such file or directory");
+    // The way out works over loopback, and there is no other.
+    let answer = runner.call("s", "get", json!({"url": "http://refused.example/"})).await;
+    assert_eq!(answer["status"], 403, "{answer}");
+    let direct = runner.call("s", "direct", json!({"host": "1.1.1.1", "port": 53})).await;
+    assert_eq!(direct, "error: Network is unreachable");
+    runner.done(Ask::Remove { id: "s".into() }, b"").await.unwrap();
+    assert!(!runner.dir("s").exists());
+}
+
+#[tokio::test]
+async fn a_fork_bomb_harms_no_one_and_ends_with_its_service() {
+    let route: Route = Arc::new(|_, _| None);
+    let Some(runner) = Runner::contained(route).await else { return };
+    let mut bomb = python("bomb");
+    bomb.limits.processes = 40;
+    runner.run(&bomb).await;
+    runner.run(&python("well")).await;
+    let _ = runner.begin(&Runner::call_ask("bomb", false), &Runner::params("bomb", &json!({}))).await;
+    runner.logged("bomb", "no more processes").await;
+    assert_eq!(runner.call("well", "say", json!({"text": "x"})).await, "said");
+    runner.done(Ask::Remove { id: "bomb".into() }, b"").await.unwrap();
+    let who = runner.call("well", "processes", json!({})).await;
+    assert_eq!(who, json!(2), "the runner and this one");
 }
