@@ -19,6 +19,12 @@ use tokio::sync::{Notify, mpsc, watch};
 pub(crate) use crate::peer::Route;
 use crate::peer::{Exchange, Shared, read};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_claudemesh-runner");
+/// A container as `docs/runner.md` has it; its folder is the test's.
+const DOCKER: &str = "docker run -i --rm --network none --read-only --cap-drop ALL --cap-add SETUID --cap-add SETGID --cap-add CHOWN \
+    --cap-add KILL --cap-add DAC_OVERRIDE --cap-add FOWNER --security-opt no-new-privileges --pids-limit 512 --memory 1g \
+    -e CLAUDEMESH_RUNNER_DIR -e CLAUDEMESH_RUNNER_FIRST_UID -e CLAUDEMESH_RUNNER_BACKOFF_MS -e RUNNERS_OWN";
+
 /// How long a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,12 +70,20 @@ impl Runner {
 
     /// `env`: settings; the usual pauses are too long for a test.
     pub(crate) async fn with(env: &[(&str, &str)], route: Route) -> Self {
-        Self::under(&[], env, route).await
+        Self::under(&[], Some(PROGRAM), env, route).await
     }
 
     /// As in its container: the first process, with loopback and no other network, and with no more rights than it needs there.
-    /// `None` where the tests may not make such a place.
+    /// `None` where the tests may not make such a place. `CLAUDEMESH_TEST_RUNNER_IMAGE` names an image to run in a container instead, with
+    /// the program that is in it.
     pub(crate) async fn contained(route: Route) -> Option<Self> {
+        if let Ok(image) = std::env::var("CLAUDEMESH_TEST_RUNNER_IMAGE") {
+            let folder = std::env::temp_dir();
+            let shared = format!("{0}:{0}", folder.display());
+            let mut under: Vec<&str> = DOCKER.split_whitespace().collect();
+            under.extend(["-v", &shared, &image]);
+            return Some(Self::under(&under, None, &[], route).await);
+        }
         const INSIDE: &str = "ip link set lo up && exec setpriv --inh-caps=-all --no-new-privs \
             --bounding-set=-all,+setuid,+setgid,+chown,+kill,+dac_override,+fowner \"$0\"";
         let place = ["unshare", "--pid", "--fork", "--net", "--mount-proc", "--kill-child", "sh", "-c"];
@@ -79,17 +93,16 @@ impl Runner {
         }
         let mut under = place.to_vec();
         under.push(INSIDE);
-        Some(Self::under(&under, &[], route).await)
+        Some(Self::under(&under, Some(PROGRAM), &[], route).await)
     }
 
-    async fn under(under: &[&str], env: &[(&str, &str)], route: Route) -> Self {
+    async fn under(under: &[&str], program: Option<&str>, env: &[(&str, &str)], route: Route) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Services have users of their own, and go through.
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-        let program = [env!("CARGO_BIN_EXE_claudemesh-runner")];
-        let (first, rest) = if under.is_empty() { (&program[0], &[][..]) } else { (&under[0], &under[1..]) };
-        let mut command = Command::new(first);
-        command.args(rest).args(if under.is_empty() { &[][..] } else { &program[..] });
+        let mut words = under.iter().copied().chain(program);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         command
             .env("CLAUDEMESH_RUNNER_DIR", folder.path().join("run"))
             // Programs of a home folder are out of reach for other users.

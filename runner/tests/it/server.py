@@ -108,6 +108,79 @@ def tool_bomb(_id, args):
     return "no bound"
 
 
+def attempts(args):
+    """Ways out of a service's walls."""
+    import ctypes
+    import socket
+    import stat
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(name, *values):
+        if getattr(libc, name)(*values) == -1:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def opened(path, flags):
+        os.close(os.open(path, flags))
+
+    def connected(family, address):
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(5)
+            sock.connect(address)
+
+    pid = args["sibling"]
+    here = os.environ["HOME"]
+    return {
+        "raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+        "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0),
+        "metadata address": lambda: connected(socket.AF_INET, ("169.254.169.254", 80)),
+        "another address": lambda: connected(socket.AF_INET, ("8.8.8.8", 53)),
+        "address of version 6": lambda: connected(socket.AF_INET6, ("2001:4860:4860::8888", 53)),
+        "name server": lambda: socket.getaddrinfo("example.org", 80),
+        "docker socket": lambda: connected(socket.AF_UNIX, "/var/run/docker.sock"),
+        "become root": lambda: os.setuid(0),
+        "become the sibling": lambda: os.setuid(args["sibling_uid"]),
+        "groups": lambda: os.setgroups([0]),
+        "device": lambda: os.mknod(here + "/device", 0o600 | stat.S_IFBLK, os.makedev(8, 0)),
+        "memory of the machine": lambda: opened("/dev/mem", os.O_RDONLY),
+        "mount": lambda: call("mount", b"none", here.encode(), b"tmpfs", 0, None),
+        "chroot": lambda: os.chroot("/"),
+        "host name": lambda: socket.sethostname("x"),
+        "settings of the kernel": lambda: opened("/proc/sys/kernel/core_pattern", os.O_WRONLY),
+        "trace the sibling": lambda: call("ptrace", 16, pid, None, None),
+        "trace the runner": lambda: call("ptrace", 16, 1, None, None),
+        "output of the runner": lambda: opened("/proc/1/fd/1", os.O_WRONLY),
+        "input of the runner": lambda: opened("/proc/1/fd/0", os.O_RDONLY),
+        "memory of the runner": lambda: opened("/proc/1/mem", os.O_RDONLY),
+        "input of the sibling": lambda: opened(f"/proc/{pid}/fd/0", os.O_WRONLY),
+        "memory of the sibling": lambda: opened(f"/proc/{pid}/mem", os.O_RDWR),
+        "environment of the sibling": lambda: opened(f"/proc/{pid}/environ", os.O_RDONLY),
+        "stop the sibling": lambda: os.kill(pid, 19),
+        "priority of the sibling": lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),
+        "bounds of the sibling": lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, 1)),
+        "bounds of its own": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100_000, 100_000)),
+        "passwords": lambda: opened("/etc/shadow", os.O_RDONLY),
+        "program of the runner": lambda: opened("/proc/1/exe", os.O_RDONLY),
+        "list of services": lambda: os.listdir(os.path.join(here, "../..")),
+        "link out of its folder": lambda: os.symlink("/etc", os.path.join(here, "../link")),
+        "rename its folder": lambda: os.rename(os.path.join(here, ".."), os.path.join(here, "../../mine")),
+        "rename its secrets": lambda: os.rename(os.path.join(here, "../secrets"), os.path.join(here, "../mine")),
+    }
+
+
+def tool_escape(_id, args):
+    results = {}
+    for name, attempt in attempts(args).items():
+        try:
+            attempt()
+            results[name] = "works"
+        except OSError as error:
+            results[name] = "error: " + str(error.strerror)
+        except ValueError as error:
+            results[name] = "error: " + str(error)
+    return results
+
+
 def tool_processes(_id, args):
     return sum(1 for name in os.listdir("/proc") if name.isdigit())
 

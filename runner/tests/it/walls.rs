@@ -196,3 +196,20 @@ async fn a_fork_bomb_harms_no_one_and_ends_with_its_service() {
     let who = runner.call("well", "processes", json!({})).await;
     assert_eq!(who, json!(2), "the runner and this one");
 }
+
+#[tokio::test]
+async fn ways_out_of_the_walls_are_closed() {
+    let route: Route = Arc::new(|_, _| None);
+    let Some(runner) = Runner::contained(route).await else { return };
+    runner.run(&with_secrets(&runner, "prisoner")).await;
+    runner.run(&with_secrets(&runner, "sibling")).await;
+    let sibling = runner.call("sibling", "who", json!({})).await;
+    let args = json!({"sibling": sibling["pid"], "sibling_uid": sibling["uid"]});
+    let results = runner.call("prisoner", "escape", args).await;
+    let results = results.as_object().unwrap();
+    let works: Vec<&String> = results.iter().filter(|(_, result)| *result == "works").map(|(name, _)| name).collect();
+    assert!(works.is_empty() && results.len() >= 30, "{works:?} of {results:?}");
+    // Nothing has happened to the others.
+    assert_eq!(runner.call("sibling", "env", json!({})).await["TOKEN"], CANARY);
+    assert_eq!(runner.call("sibling", "who", json!({})).await["pid"], sibling["pid"]);
+}
