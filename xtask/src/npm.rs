@@ -80,6 +80,7 @@ pub(crate) fn real_clients(shell: &Shell, namespaces: bool) -> Result<()> {
         let mut command = ignored_test(shell, "real_servers");
         shell::run(command.env("CLAUDEMESH_TEST_MCP_EVERYTHING", &everything))
     })?;
+    phase("services from npm and PyPI", || shell::run(&mut ignored_test(shell, "runner")))?;
     if !namespaces {
         if strict() {
             bail!(

@@ -2,7 +2,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::*;
-use crate::runner::{Source, VERSION};
+use crate::runner::{FailCode, Reset, Source, VERSION};
 
 fn same<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T, json: serde_json::Value) {
     assert_eq!(serde_json::to_value(&value).unwrap(), json);

@@ -21,6 +21,7 @@
 //! [`FromRunner::Hello`]; services go on. From then on every frame carries a mark of that session, so what was written
 //! before, or stands in the output of a program, is no frame. A runner of another [`VERSION`] is replaced, not spoken to.
 
+mod failure;
 pub mod frame;
 pub mod limits;
 mod message;
@@ -28,9 +29,10 @@ pub mod sealing;
 mod spec;
 pub mod window;
 
+pub use failure::{FailCode, Failure, Reset};
 pub use message::{
-    Answer, Ask, BrokerAnswer, Change, Event, FailCode, Failure, FromRunner, Hello, Note, Phase, RefusedWhy, Reset,
-    RunnerAsk, ServiceState, Stats, Status, ToRunner,
+    Answer, Ask, BrokerAnswer, Change, Event, FromRunner, Hello, Note, Phase, RefusedWhy, RunnerAsk, ServiceState,
+    Stats, Status, ToRunner,
 };
 pub use spec::{ClientSide, EnvVar, Limits, Registries, Runtime, SecretFile, ServiceSpec, Source, SpecError, Text};
 

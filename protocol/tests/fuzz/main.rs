@@ -18,5 +18,6 @@ replay_targets! {
     http_body * 20_000 at "../../fuzz/fuzz_targets/http_body.rs",
     http_headers * 20_000 at "../../fuzz/fuzz_targets/http_headers.rs",
     invite * 20_000 at "../../fuzz/fuzz_targets/invite.rs",
+    runner_frame * 20_000 at "../../fuzz/fuzz_targets/runner_frame.rs",
     target_spec * 20_000 at "../../fuzz/fuzz_targets/target_spec.rs",
 }
