@@ -95,7 +95,8 @@ impl Feature for ApiKeys {
             | MeshEvent::TopicStored { .. }
             | MeshEvent::KeyEnded { .. }
             | MeshEvent::Letter(_)
-            | MeshEvent::SimulatedTime { .. } => {}
+            | MeshEvent::SimulatedTime { .. }
+            | MeshEvent::Host(_) => {}
         }
     }
 

@@ -112,7 +112,7 @@ impl Feature for Messaging {
             | MeshEvent::SimulatedTime { .. }
             | MeshEvent::TopicPosted { .. }
             | MeshEvent::KeyEnded { .. }
-            | MeshEvent::TopicStored { .. } 
+            | MeshEvent::TopicStored { .. }
             | MeshEvent::Host(_) => {}
         }
     }

@@ -122,6 +122,7 @@ impl Feature for Topics {
             | MeshEvent::Letter(_)
             | MeshEvent::SimulatedTime { .. }
             | MeshEvent::Stopping
+            | MeshEvent::Host(_)
             | MeshEvent::Tick => {}
         }
     }
