@@ -190,7 +190,7 @@ impl TestMesh {
         let outcome = match outcome {
             Ok(Outcome::Work(work)) => {
                 self.admit([work]);
-                self.run_lanes(Some(at)).await.expect("the work of the request is run")
+                self.run_lanes(Some(at), false).await.expect("the work of the request is run")
             }
             outcome => outcome,
         };
@@ -239,7 +239,7 @@ impl TestMesh {
                 break;
             }
             self.admit(work);
-            self.run_lanes(None).await;
+            self.run_lanes(None, true).await;
         }
         self.settle_frames().await;
     }
@@ -248,7 +248,7 @@ impl TestMesh {
     pub async fn run_work(&mut self) {
         let work = std::mem::take(&mut self.core.work);
         self.admit(work);
-        self.run_lanes(None).await;
+        self.run_lanes(None, false).await;
     }
 
     fn admit(&mut self, work: impl IntoIterator<Item = Work>) {
@@ -257,10 +257,14 @@ impl TestMesh {
         }
     }
 
-    /// Runs what is in the lanes; returns what came of the last one.
-    async fn run_lanes(&mut self, at: Option<PeerHandle>) -> Option<Result<Outcome, Refusal>> {
+    /// Runs what is in the lanes; returns what came of the last one. With `writes` it writes in between: work may wait for what the
+    /// step before it wants written.
+    async fn run_lanes(&mut self, at: Option<PeerHandle>, writes: bool) -> Option<Result<Outcome, Refusal>> {
         let mut last = None;
         while let Some((Work { lane, future, reply_to, .. }, _)) = self.lanes.start() {
+            if writes && self.core.flush_wanted != FlushWanted::No {
+                self.commit().await;
+            }
             let done = future.await;
             self.lanes.finished(&lane, None);
             let caller = reply_to.as_ref().map(|to| to.caller("test")).or(at.map(caller));

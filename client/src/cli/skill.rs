@@ -99,11 +99,12 @@ pub fn text() -> String {
     text
 }
 
-/// The first example of a verb's help, without its remark; else its bare call.
+/// The first example of a verb's help that calls this verb, without its remark; else its bare call.
 fn example(verb: &clap::Command) -> String {
     let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let line = help.lines().map(str::trim).find(|line| line.starts_with("claudemesh "));
-    let line = line.map_or_else(|| format!("claudemesh {}", verb.get_name()), str::to_owned);
+    let call = format!("claudemesh {}", verb.get_name());
+    let calls = |line: &&str| line.strip_prefix(&call).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+    let line = help.lines().map(str::trim).find(calls).map_or_else(|| call.clone(), str::to_owned);
     line.split("   ").next().unwrap_or(&line).trim().to_owned()
 }
 
@@ -125,7 +126,8 @@ mod tests {
         let text = text();
         assert!(text.len() < 9_000 && text.lines().count() < 120, "{} bytes", text.len());
         for verb in crate::cli::command().get_subcommands().map(clap::Command::get_name) {
-            let listed = text.contains(&format!("`claudemesh {verb}"));
+            // A verb ends at a space or at the end of the call: `mcp` is not in the list because `mcp-add` is.
+            let listed = [' ', '`'].iter().any(|end| text.contains(&format!("`claudemesh {verb}{end}")));
             let people = [
                 "hook",
                 "mcp",
@@ -137,7 +139,6 @@ mod tests {
                 "install",
                 "uninstall",
                 "launch",
-                "folder",
                 "serve",
             ];
             assert_eq!(listed, !people.contains(&verb), "{verb}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::Payload;
-use bytes::Bytes;
+use bytes::BytesMut;
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::files::UploadProgress;
 use claudemesh_protocol::features::files::limits::PART_BYTES;
@@ -27,6 +27,8 @@ use crate::refusal::Refusal;
 
 /// A client that sends nothing for so long is gone.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// The HTTP server reads no more than this from a socket at once; it is room for one chunk, not a bound.
+const MAX_CHUNK_BYTES: u64 = 64 << 10;
 /// Parts whose rows are written together.
 const ROWS_TOGETHER: usize = 16;
 /// Rows wait no longer than this for others, in milliseconds: what has no row is sent again after a crash.
@@ -85,8 +87,9 @@ impl From<WriteError<Refused>> for Broken {
 /// What was read and is not handed over yet.
 #[derive(Default)]
 struct Segment {
-    bytes: Vec<Bytes>,
-    size: u64,
+    /// Copied from the chunks of the socket. Two buffers serve a whole upload: the chunks are freed where they were made, at once, so
+    /// the allocator keeps nothing back for them.
+    bytes: BytesMut,
     /// Its share of the memory for uploads.
     room: Vec<OwnedSemaphorePermit>,
 }
@@ -104,6 +107,8 @@ struct Sink {
     at: u64,
     uncommitted: Vec<(Writing, u64)>,
     committed_mono_ms: i64,
+    /// The buffer of the part that was stored last.
+    spare: BytesMut,
 }
 
 impl Sink {
@@ -115,9 +120,11 @@ impl Sink {
     async fn try_put(&mut self, segment: Segment) -> Result<(), Refusal> {
         let name = format!("{}/{:012x}-{:08x}", self.prefix, self.at, rand::rngs::OsRng.next_u32());
         let object = self.blobs.begin(name);
-        self.blobs.put(&object, segment.bytes).await?;
-        self.uncommitted.push((object, segment.size));
-        self.at += segment.size;
+        let (size, bytes) = (segment.bytes.len() as u64, segment.bytes.freeze());
+        self.blobs.put(&object, vec![bytes.clone()]).await?;
+        self.spare = bytes.try_into_mut().unwrap_or_default();
+        self.uncommitted.push((object, size));
+        self.at += size;
         let waits_ms = self.clock.mono_ms() - self.committed_mono_ms;
         let due = self.uncommitted.len() >= ROWS_TOGETHER || waits_ms >= ROWS_WAIT_MS;
         if due { self.commit().await } else { Ok(()) }
@@ -185,6 +192,7 @@ pub(super) async fn receive(target: Target, body: Payload, announced: Announced)
         at: row.received(),
         uncommitted: Vec::new(),
         committed_mono_ms: clock.mono_ms(),
+        spare: BytesMut::new(),
         storage: storage.clone(),
         blobs: Arc::clone(&blobs),
         clock,
@@ -257,38 +265,45 @@ async fn read(
             Some(room) => room,
             None => {
                 // What is held here is handed over first, so that everyone who waits for room gets it.
-                writer = hand_over(writer, std::mem::take(&mut segment)).await?;
+                writer = hand_over(writer, &mut segment).await?;
                 blobs.room(chunk.len()).await?
             }
         };
         if let Some(hash) = hash.as_mut() {
             hash.update(&chunk);
         }
+        if segment.bytes.capacity() == 0 {
+            // Chunks are whole, so the last one of a part goes beyond it.
+            let wanted = (row.size() - received).min(PART_BYTES + MAX_CHUNK_BYTES);
+            segment.bytes.reserve(usize::try_from(wanted).unwrap_or(0));
+        }
         received += size;
-        segment.size += size;
-        segment.bytes.push(chunk);
+        segment.bytes.extend_from_slice(&chunk);
         segment.room.push(room);
-        if segment.size >= PART_BYTES {
-            writer = hand_over(writer, std::mem::take(&mut segment)).await?;
+        if segment.bytes.len() as u64 >= PART_BYTES {
+            writer = hand_over(writer, &mut segment).await?;
         }
     };
-    let (sink, stored) = hand_over(writer, segment).await?.idle().await?;
+    let (sink, stored) = hand_over(writer, &mut segment).await?.idle().await?;
     if let Err(refusal) = stored {
         return Err(failed(sink, refusal).await);
     }
     Ok((sink, end))
 }
 
-/// Has a segment stored once the one before it is.
-async fn hand_over(writer: Writer, segment: Segment) -> Result<Writer, Broken> {
-    let (sink, stored) = writer.idle().await?;
+/// Has a segment stored once the one before it is; the next one gets that one's buffer.
+async fn hand_over(writer: Writer, segment: &mut Segment) -> Result<Writer, Broken> {
+    let (mut sink, stored) = writer.idle().await?;
     if let Err(refusal) = stored {
         return Err(failed(sink, refusal).await);
     }
-    if segment.size == 0 {
+    if segment.bytes.is_empty() {
         return Ok(Writer::Idle(sink));
     }
-    Ok(Writer::Busy(tokio::spawn(sink.put(segment))))
+    let mut bytes = std::mem::take(&mut sink.spare);
+    bytes.clear();
+    let full = std::mem::replace(segment, Segment { bytes, room: Vec::new() });
+    Ok(Writer::Busy(tokio::spawn(sink.put(full))))
 }
 
 /// A part could not be stored: what is before it is kept if that can be done.

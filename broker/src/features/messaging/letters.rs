@@ -6,6 +6,7 @@ use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::limits;
 use claudemesh_protocol::target::Target;
 
+use super::quota;
 use super::send::{admit, build, message_id, retry, route};
 use super::state::MessagingMemory;
 use crate::features::messaging::metrics::METRICS;
@@ -53,6 +54,9 @@ fn try_deliver(memory: &mut MessagingMemory, cx: &mut MeshContext<'_>, letter: &
         return Err(ErrorCode::Busy.into());
     }
     let (routed, topic) = route(cx, &sender, &[], &targets)?;
+    if let Author::Member(from) = &letter.from {
+        quota::message(memory, cx, from, &targets, &routed)?;
+    }
     let send = Send {
         target_spec: letter.to.clone(),
         priority: letter.priority,

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::messaging::Trace;
-use claudemesh_protocol::id::PublicKey;
+use claudemesh_protocol::id::{MemberId, PublicKey};
 use claudemesh_protocol::limits;
+use claudemesh_protocol::target::Target;
 
 use super::state::MessagingMemory;
 use crate::mesh::context::MeshContext;
+use crate::mesh::resolve::Routed;
 use crate::refusal::Refusal;
 use crate::session::bucket::Bucket;
 
@@ -16,17 +18,35 @@ use crate::session::bucket::Bucket;
 const MAX_REMEMBERED: usize = 65_536;
 const MINUTE_MS: i64 = 60_000;
 
+/// Takes one message from the budgets of the member in whose name it is sent, by itself or by a feature.
+///
+/// # Errors
+/// `rate_limited`, `pair_limit`, both with the time to wait.
+pub(super) fn message(
+    memory: &mut MessagingMemory,
+    cx: &MeshContext<'_>,
+    from: &MemberId,
+    targets: &[Target],
+    routed: &[Routed],
+) -> Result<(), Refusal> {
+    member(memory, cx, from)?;
+    if targets.iter().any(Target::is_direct) {
+        pairs(memory, cx, from, routed.iter().map(|routed| routed.recipient.key))?;
+    }
+    Ok(())
+}
+
 /// Takes one message from the member's budget.
 ///
 /// # Errors
 /// `rate_limited`.
-pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Result<(), Refusal> {
+fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>, from: &MemberId) -> Result<(), Refusal> {
     let rate = cx.limits().member_per_minute;
     if rate == 0 {
         return Ok(());
     }
-    let (now, id) = (cx.mono_ms(), cx.asker()?.member.clone());
-    let bucket = memory.member_rates.entry(id).or_insert_with(|| Bucket::full(rate, now));
+    let now = cx.mono_ms();
+    let bucket = memory.member_rates.entry(from.clone()).or_insert_with(|| Bucket::full(rate, now));
     bucket
         .take(rate, MINUTE_MS, rate, now)
         .map_err(|wait| Refusal::wait(ErrorCode::RateLimited, "too many messages from this member", wait))
@@ -36,16 +56,17 @@ pub(super) fn member(memory: &mut MessagingMemory, cx: &MeshContext<'_>) -> Resu
 ///
 /// # Errors
 /// `pair_limit`.
-pub(super) fn pairs(
+fn pairs(
     memory: &mut MessagingMemory,
     cx: &MeshContext<'_>,
+    from: &MemberId,
     to: impl ExactSizeIterator<Item = PublicKey>,
 ) -> Result<(), Refusal> {
     let rate = cx.limits().pair_per_minute;
     if rate == 0 {
         return Ok(());
     }
-    let (now, from) = (cx.mono_ms(), cx.asker()?.member.clone());
+    let now = cx.mono_ms();
     // A bucket that had a minute to fill is as good as a new one.
     sweep(&mut memory.pair_rates, &mut memory.pairs_left, |bucket| !bucket.is_full(rate, MINUTE_MS, now));
     let mut taken = Vec::with_capacity(to.len());

@@ -148,10 +148,7 @@ fn accept(
         return Err(Refusal::wait(ErrorCode::Busy, "storage cannot keep up; try again", 1_000));
     }
     let (routed, topic) = route(cx, cx.asker()?, &send.exclude, &targets)?;
-    quota::member(memory, cx)?;
-    if targets.iter().any(Target::is_direct) {
-        quota::pairs(memory, cx, routed.iter().map(|routed| routed.recipient.key))?;
-    }
+    quota::message(memory, cx, &cx.asker()?.member, &targets, &routed)?;
     if let Some(trace) = &send.trace {
         quota::trace(memory, cx, trace)?;
     }

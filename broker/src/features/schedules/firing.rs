@@ -5,25 +5,19 @@
 //! one transaction for the whole page takes them to their next times. A broker that is killed in between sends the message again,
 //! and it is the same message: its id follows from entry and time. So no time is left out, and none counts twice.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use claudemesh_protocol::capability::Capability;
-use claudemesh_protocol::error::ErrorCode;
-use claudemesh_protocol::features::messaging::{Ack, Priority, Response};
-use claudemesh_protocol::features::schedules::limits::MAX_MADE_UP;
-use claudemesh_protocol::features::schedules::{Misfire, ScheduleClock, ScheduledAck};
+use claudemesh_protocol::features::schedules::{ScheduleClock, ScheduledAck};
 use claudemesh_protocol::id::MemberId;
-use claudemesh_protocol::message::ServerMessage;
-use tokio::sync::oneshot;
 
-use super::store::{self, Row, Sent};
+use super::plan::{Plan, is_late, plan};
+use super::sending::{Came, Page, Waits, came, gone_on, send, tell_older, words};
+use super::store::{self, LeftOut, Row};
 use super::{Schedules, is_active};
 use crate::db::DbError;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
-use crate::mesh::letter::{Author, Letter};
 use crate::mesh::outcome::{Lane, Outcome};
-use crate::mesh::principal::{Answer, Principal, ReplyTo, Waiting, Way};
 use crate::refusal::Refusal;
 
 /// Entries that are read before they are due, and for how long. Reading a page takes some milliseconds.
@@ -35,12 +29,10 @@ const PAGE_BYTES: usize = 8 << 20;
 const STEP: usize = 128;
 /// Entries that are sent and not stored yet; more wait.
 const MAX_SENDING: usize = 4_096;
-/// A time that is longer ago was missed. A tick of the mesh's clock is as long, and no two times of one entry are nearer.
-const LATE_MS: i64 = 60_000;
-/// Missed times that are counted.
-const MAX_COUNTED: usize = 1_000;
 /// Pause after what could not be stored or read.
 const RETRY_MS: i64 = 1_000;
+/// Begins the key of the wake that lets members go on.
+const RELEASE: &str = "release ";
 /// Longest sleep before the wall clock is looked at again.
 const MAX_SLEEP_MS: i64 = 30_000;
 /// A mesh with an entry that is due within this time stays in memory: longer than the broker takes to wake one.
@@ -76,6 +68,9 @@ struct Queue {
     sending: HashSet<String>,
     /// Monotonic time before which nothing is tried.
     held_mono_ms: i64,
+    /// Members whose budget of messages is used up, and the monotonic time when there may be more: their entries stay due in
+    /// storage, and those of others go on.
+    held_members: HashMap<String, i64>,
 }
 
 /// An entry with what there is to send.
@@ -83,54 +78,6 @@ struct Armed {
     row: Row,
     /// Set for one that was late when it was read.
     late: Option<Plan>,
-}
-
-/// Which times an entry is sent for.
-#[derive(Debug, PartialEq)]
-struct Plan {
-    times: Vec<i64>,
-    missed: i64,
-    /// All times until this one are among them, sent or missed: the entry goes on behind it.
-    until_ms: i64,
-}
-
-impl Plan {
-    /// For one that is on time.
-    fn on_time(due_ms: i64) -> Self {
-        Self { times: vec![due_ms], missed: 0, until_ms: due_ms }
-    }
-}
-
-/// Whether a time was missed. Of an entry that recurs it was when the next one may have come, too: the clock of a mesh goes on by whole
-/// minutes, and by several at once after a restart.
-fn is_late(row: &Row, due_ms: i64, now_ms: i64) -> bool {
-    let passed_ms = now_ms - due_ms;
-    passed_ms > LATE_MS || (passed_ms == LATE_MS && row.cron.is_some())
-}
-
-/// What a late entry makes up for.
-fn plan(row: &Row, due_ms: i64, now_ms: i64) -> Plan {
-    let mut times = vec![due_ms];
-    if let Ok(Some(cron)) = row.cron() {
-        let behind = std::iter::successors(cron.next(due_ms), |at| cron.next(*at));
-        times.extend(behind.take_while(|at| *at <= now_ms).take(MAX_COUNTED));
-    }
-    let all = times.len();
-    match row.misfire() {
-        Misfire::FireOnce => times.truncate(1),
-        Misfire::Skip => times.clear(),
-        Misfire::All => times.truncate(MAX_MADE_UP),
-    }
-    let missed = i64::try_from(all - times.len()).unwrap_or(i64::MAX);
-    Plan { times, missed, until_ms: now_ms }
-}
-
-/// What came of the messages of one entry.
-enum Came {
-    /// So many were sent; the last one that was not, and why.
-    Sent(i64, Option<String>),
-    /// Nothing of it is known to be stored.
-    Open,
 }
 
 impl SchedulesMemory {
@@ -233,8 +180,19 @@ impl SchedulesMemory {
     }
 
     pub(super) fn woken(&mut self, cx: &mut MeshContext<'_>, key: &str) {
-        let clock = if key == ScheduleClock::Mesh.as_str() { ScheduleClock::Mesh } else { ScheduleClock::Wall };
-        self.turn(cx, clock);
+        let released = key.strip_prefix(RELEASE);
+        let of_mesh = released.unwrap_or(key) == ScheduleClock::Mesh.as_str();
+        let clock = if of_mesh { ScheduleClock::Mesh } else { ScheduleClock::Wall };
+        if released.is_none() {
+            return self.turn(cx, clock);
+        }
+        let mono_ms = cx.mono_ms();
+        let queue = self.queue(clock);
+        queue.held_members.retain(|_, until| *until > mono_ms);
+        if let Some(next) = queue.held_members.values().min().copied() {
+            cx.wake_at(key, next);
+        }
+        self.look(cx, clock);
     }
 
     /// Sends what is due, or reads it, or sleeps until then.
@@ -279,7 +237,9 @@ impl SchedulesMemory {
             return;
         }
         (queue.reading, queue.stale) = (true, false);
-        let (storage, left_out) = (cx.storage(), queue.sending.clone());
+        queue.held_members.retain(|_, until| *until > mono_ms);
+        let members: Vec<String> = queue.held_members.keys().cloned().collect();
+        let (storage, left_out) = (cx.storage(), LeftOut { ids: queue.sending.clone(), members });
         let until_ms = now_ms.saturating_add(ahead_ms(clock));
         let slow = async move {
             let (rows, next_ms) = store::due(&storage, clock, until_ms, &left_out, PAGE, PAGE_BYTES).await?;
@@ -296,7 +256,9 @@ impl SchedulesMemory {
             queue.reading = false;
             match read {
                 Ok((mut armed, next_ms)) => {
-                    armed.retain(|(_, id), _| !queue.sending.contains(id));
+                    armed.retain(|(_, id), one| {
+                        !queue.sending.contains(id) && !queue.held_members.contains_key(&one.row.member_id)
+                    });
                     (queue.armed, queue.next_ms) = (armed, next_ms);
                     if queue.stale { memory.look(cx, clock) } else { memory.turn(cx, clock) }
                 }
@@ -319,6 +281,19 @@ impl SchedulesMemory {
         queue.armed.clear();
         queue.next_ms = now_ms;
         cx.wake_at(clock.as_str(), until);
+    }
+
+    /// Nothing more is sent for these members until their budgets have room again.
+    fn hold_members(&mut self, cx: &mut MeshContext<'_>, clock: ScheduleClock, held: Vec<(String, i64)>) {
+        let mono_ms = cx.mono_ms();
+        let queue = self.queue(clock);
+        for (member, wait_ms) in held {
+            let until = mono_ms.saturating_add(wait_ms.max(RETRY_MS));
+            queue.armed.retain(|_, one| one.row.member_id != member);
+            queue.held_members.insert(member, until);
+            // A key of its own: what is due for others is not later for it.
+            cx.wake_at(&format!("{RELEASE}{}", clock.as_str()), until);
+        }
     }
 
     /// Sends the first entries whose time has come.
@@ -375,29 +350,31 @@ impl SchedulesMemory {
         let ids: Vec<String> = sent.iter().map(|(row, ..)| row.id.clone()).collect();
         let (storage, wall_ms) = (cx.storage(), cx.now_ms());
         let slow = async move {
-            let (mut all, mut open, mut acks) = (Vec::with_capacity(sent.len()), 0, Vec::new());
+            let (mut all, mut page) = (Vec::with_capacity(sent.len()), Page::default());
             for (row, plan, waits) in sent {
                 let came = match waits {
-                    Ok(waits) => came(waits, &row, &mut acks).await,
+                    Ok(waits) => came(waits, &row, &mut page.acks).await,
                     Err(refusal) => Came::Sent(0, Some(words(&refusal))),
                 };
                 match came {
-                    Came::Open => open += 1,
+                    Came::Open => page.open += 1,
+                    Came::Held(wait_ms) => page.held.push((row.member_id, wait_ms)),
                     Came::Sent(fired, error) => all.push(gone_on(row, &plan, (fired, error), wall_ms)),
                 }
             }
-            let next_ms = all.iter().filter_map(|one| one.next_ms).min();
+            page.next_ms = all.iter().filter_map(|one| one.next_ms).min();
             store::advance(&storage, all).await?;
-            Ok::<_, DbError>((open, acks, next_ms))
+            Ok::<_, DbError>(page)
         };
         let work = Schedules::work_or_failure(lane, slow, move |memory, cx, stored| {
             let queue = memory.queue(clock);
             queue.sending.retain(|id| !ids.contains(id));
             match stored {
-                Ok((open, acks, next_ms)) => {
-                    acks.iter().for_each(|(member, ack)| tell_older(cx, member, ack));
-                    match next_ms {
-                        _ if open > 0 => memory.hold(cx, clock),
+                Ok(page) => {
+                    page.acks.iter().for_each(|(member, ack)| tell_older(cx, member, ack));
+                    memory.hold_members(cx, clock, page.held);
+                    match page.next_ms {
+                        _ if page.open > 0 => memory.hold(cx, clock),
                         Some(next_ms) => memory.expect(cx, clock, next_ms),
                         None => {}
                     }
@@ -434,85 +411,6 @@ fn ahead_ms(clock: ScheduleClock) -> i64 {
 fn spawn(cx: &mut MeshContext<'_>, work: Outcome<ScheduledAck>) {
     if let Outcome::Work(work) = work {
         cx.spawn(work);
-    }
-}
-
-/// Where the answers to messages will be.
-type Waits = Vec<oneshot::Receiver<Answer>>;
-
-/// Sends the messages of an entry in the name of its member, who needs no connection for it, but the right to do so.
-fn send(cx: &mut MeshContext<'_>, row: &Row, times: &[i64]) -> Result<Waits, Refusal> {
-    let id = MemberId::from(row.member_id.as_str());
-    let member = cx.roster().live_member(&id);
-    let member = member.ok_or_else(|| Refusal::new(ErrorCode::Revoked, "its member is not in this mesh any more"))?;
-    for needed in [Capability::CanSchedule, Capability::CanSend] {
-        if !cx.rights().allows(&id, member.role, needed) {
-            return Err(Refusal::lacks(needed));
-        }
-    }
-    let mut waits = Vec::with_capacity(times.len());
-    for time in times {
-        let (waiting, answer) = Waiting::new(Principal::Member(id.clone()));
-        let reply = ReplyTo { way: Way::Waiting(waiting), req_id: None, id: None, confirm: false };
-        cx.deliver(Letter {
-            from: Author::Member(id.clone()),
-            to: row.targets(),
-            priority: Priority::Now,
-            subtype: row.subtype.clone(),
-            nonce: row.nonce.clone(),
-            body: row.body.clone(),
-            reply_to_id: None,
-            key: Some(format!("schedule:{}:{time}", row.id)),
-            reply: Some(reply),
-        });
-        waits.push(answer);
-    }
-    Ok(waits)
-}
-
-fn words(refusal: &Refusal) -> String {
-    format!("{}: {}", refusal.code.as_str(), refusal.message)
-}
-
-/// What came of the messages of one entry, once it is known of all.
-async fn came(waits: Waits, row: &Row, acks: &mut Vec<(MemberId, Ack)>) -> Came {
-    let (mut fired, mut error, mut open) = (0, None, false);
-    for wait in waits {
-        match wait.await {
-            Ok(Ok(ServerMessage::Messaging(Response::Ack(ack)))) => {
-                let code = ack.code.as_deref().and_then(ErrorCode::parse);
-                match (ack.queued, code) {
-                    (true, _) => fired += 1,
-                    (false, Some(code)) if code.retryable() => open = true,
-                    (false, _) => error.clone_from(&ack.error),
-                }
-                acks.push((row.member_id.as_str().into(), ack));
-            }
-            Ok(Err(refusal)) if refusal.code.retryable() => open = true,
-            Ok(Err(refusal)) => error = Some(words(&refusal)),
-            // The mesh ended before it gave an answer.
-            Ok(Ok(_)) | Err(_) => open = true,
-        }
-    }
-    if open { Came::Open } else { Came::Sent(fired, error) }
-}
-
-/// An entry with its next time. That one may have come while the messages were stored; then it is due at once.
-fn gone_on(row: Row, plan: &Plan, (fired, error): (i64, Option<String>), wall_ms: i64) -> Sent {
-    let from_ms = row.due_ms.map_or(plan.until_ms, |due_ms| due_ms.max(plan.until_ms));
-    let (next_ms, error) = match row.cron() {
-        Ok(cron) => (cron.and_then(|cron| cron.next(from_ms)), error),
-        Err(bad) => (None, Some(format!("{}: {bad}", ErrorCode::InvalidCron.as_str()))),
-    };
-    Sent { row, fired, missed: plan.missed, error, next_ms, now_ms: wall_ms }
-}
-
-/// Clients of before get an ack that they did not ask for, as if their connection had sent the message.
-fn tell_older(cx: &MeshContext<'_>, member: &MemberId, ack: &Ack) {
-    let older = |at: &&_| cx.roster().get(**at).is_some_and(|peer| peer.older && peer.online());
-    for at in cx.roster().of_member(member).iter().filter(older) {
-        let ack = Ack { id: uuid::Uuid::new_v4().to_string(), ..ack.clone() };
-        cx.push(*at, &ServerMessage::from(Response::from(ack)));
     }
 }
 

@@ -4,7 +4,9 @@ mod check;
 pub mod cron;
 mod firing;
 pub mod limits;
+mod plan;
 pub mod schema;
+mod sending;
 pub mod store;
 
 use base64::Engine;

@@ -50,7 +50,7 @@ async fn refused(store: &MeshStore, change: Change, asked: Asked) -> Refused {
 }
 
 async fn due_ids(db: &MeshDb, until_ms: i64) -> (Vec<String>, Option<i64>) {
-    let (rows, next) = due(db, ScheduleClock::Wall, until_ms, &HashSet::new(), 2, 1 << 20).await.unwrap();
+    let (rows, next) = due(db, ScheduleClock::Wall, until_ms, &LeftOut::default(), 2, 1 << 20).await.unwrap();
     (rows.into_iter().map(|row| row.id).collect(), next)
 }
 
@@ -83,10 +83,10 @@ store_suite! {
         }
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         assert_eq!(due_ids(&read, NOW + 5).await, (ids(&["late", "a"]), Some(NOW + 1)), "a page has two rows");
-        let left_out = ids(&["late", "a"]).into_iter().collect();
+        let left_out = LeftOut { ids: ids(&["late", "a"]).into_iter().collect(), members: Vec::new() };
         let (rest, next) = due(&read, ScheduleClock::Wall, NOW + 5, &left_out, 9, 1 << 20).await.unwrap();
         assert_eq!((rest.len(), &rest[0].id, next), (2, &"b".to_owned(), Some(NOW + 9_999_999_999)));
-        let (one, next) = due(&read, ScheduleClock::Wall, NOW + 5, &HashSet::new(), 9, 1).await.unwrap();
+        let (one, next) = due(&read, ScheduleClock::Wall, NOW + 5, &LeftOut::default(), 9, 1).await.unwrap();
         assert_eq!((one.len(), next), (1, Some(NOW + 1)), "at least one, however large it is");
         assert_eq!(meshes_due(&db, NOW, 9).await.unwrap(), std::slice::from_ref(&home.id));
         assert_eq!(meshes_due(&db, NOW - 2, 9).await.unwrap(), []);
@@ -220,7 +220,7 @@ store_suite! {
         }
         let back = NOW - 365 * 86_400_000;
         rearm(&here, back, false).await.unwrap();
-        let (rows, _) = due(&read, ScheduleClock::Mesh, i64::MAX, &HashSet::new(), 9, 1 << 20).await.unwrap();
+        let (rows, _) = due(&read, ScheduleClock::Mesh, i64::MAX, &LeftOut::default(), 9, 1 << 20).await.unwrap();
         let times: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.due_ms)).collect();
         let next = back / MINUTE_MS * MINUTE_MS + MINUTE_MS;
         assert_eq!(times, [("often", Some(next)), ("once", Some(NOW + 5 * MINUTE_MS))]);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use claudemesh_protocol::features::schedules::{ListScheduled, Schedule, ScheduleState};
+use claudemesh_protocol::features::schedules::{ListScheduled, Misfire, Schedule, ScheduleState};
 use claudemesh_protocol::target::TargetField;
 use serde_json::{Value, json};
 
@@ -118,4 +118,41 @@ async fn a_recipient_who_is_gone_ends_an_entry_with_the_reason_and_a_recurring_o
     };
     assert_eq!(state(false), (json!(ScheduleState::Failed), true), "{list:?}");
     assert_eq!(state(true), (json!(ScheduleState::Active), true), "{list:?}");
+}
+
+#[actix_rt::test]
+async fn what_is_sent_later_counts_as_what_is_sent_now_and_holds_up_nobody_else() {
+    let mut mesh = TestMesh::new().await;
+    mesh.core.limits.member_per_minute = 3;
+    let members = (mesh.member("alice", 1).await, mesh.member("bob", 2).await, mesh.member("carol", 3).await);
+    let (alice, bob, carol) = members;
+    let (_, here) = mesh.peer(&bob, "bob", Some(12));
+    let now = mesh.core.clock.now_ms();
+    for number in 0..5 {
+        let text = Schedule { message: Some(format!("alice {number}")), ..to("bob", now + 1_000) };
+        schedule(&mut mesh, &alice, text).await;
+    }
+    // Behind all of Alice's, in the same page and in one of its own.
+    schedule(&mut mesh, &carol, to("bob", now + 1_001)).await;
+    schedule(&mut mesh, &carol, to("bob", now + 5_000)).await;
+    mesh.advance(Duration::from_millis(1_001));
+    mesh.settle().await;
+    let from = |pushes: Vec<Value>, key: u8| {
+        let key = crate::mesh::testing::key(key).to_hex();
+        pushes.iter().filter(|push| push["senderPubkey"] == key.as_str()).count()
+    };
+    let pushes = TestMesh::take(&here, "push");
+    assert_eq!((from(pushes.clone(), 1), from(pushes, 3)), (3, 1));
+    mesh.advance(Duration::from_millis(4_000));
+    mesh.settle().await;
+    let pushes = TestMesh::take(&here, "push");
+    assert_eq!((from(pushes.clone(), 1), from(pushes, 3)), (0, 1));
+    // A token comes back every 20 s.
+    for expected in [1, 1, 0] {
+        mesh.advance(Duration::from_secs(20));
+        mesh.settle().await;
+        assert_eq!(from(TestMesh::take(&here, "push"), 1), expected);
+    }
+    let list = listed(&mut mesh, &alice).await;
+    assert!(list.len() == 5 && list.iter().all(|row| row["state"] == json!(ScheduleState::Done)), "{list:?}");
 }

@@ -18,9 +18,16 @@ use crate::{tx_write, with_conn};
 /// Rows that are read at once when a clock was set back.
 const CHUNK: i64 = 500;
 
-/// What is due until a time, the first of it, and when the next is due behind that.
-///
-/// `left_out` are ids that are being sent; `most` rows of `most_bytes` together, but at least one.
+/// What is not read although it is due.
+#[derive(Default)]
+pub struct LeftOut {
+    /// Ids that are being sent.
+    pub ids: HashSet<String>,
+    /// Members who may send no more for now.
+    pub members: Vec<String>,
+}
+
+/// What is due until a time, the first of it, and when the next is due behind that. `most` rows of `most_bytes` together, but at least one.
 ///
 /// # Errors
 /// Storage fails.
@@ -28,21 +35,22 @@ pub async fn due(
     db: &MeshDb,
     clock: ScheduleClock,
     until_ms: i64,
-    left_out: &HashSet<String>,
+    left_out: &LeftOut,
     most: usize,
     most_bytes: usize,
 ) -> Result<(Vec<Row>, Option<i64>), DbError> {
-    let limit = i64::try_from(most + left_out.len() + 1).unwrap_or(i64::MAX);
+    let limit = i64::try_from(most + left_out.ids.len() + 1).unwrap_or(i64::MAX);
     let found: Vec<(Option<i64>, String, i64)> = with_conn!(db.db(), |conn| schedules::table
         .filter(schedules::mesh_id.eq(db.mesh().as_str()))
         .filter(schedules::clock.eq(clock.as_str()))
         .filter(schedules::due_ms.is_not_null())
+        .filter(schedules::member_id.ne_all(&left_out.members))
         .order((schedules::due_ms, schedules::id))
         .select((schedules::due_ms, schedules::id, schedules::size_bytes))
         .limit(limit)
         .load(conn)
         .await?);
-    let waiting: Vec<_> = found.into_iter().filter(|(_, id, _)| !left_out.contains(id)).collect();
+    let waiting: Vec<_> = found.into_iter().filter(|(_, id, _)| !left_out.ids.contains(id)).collect();
     let is_due = |(due_ms, ..): &&(Option<i64>, String, i64)| due_ms.is_some_and(|due_ms| due_ms <= until_ms);
     let count = fitting(waiting.iter().take_while(is_due).map(|(_, _, size)| *size), most, most_bytes);
     let ids: Vec<String> = waiting.iter().take(count).map(|(_, id, _)| id.clone()).collect();

@@ -12,7 +12,7 @@ use claudemesh_protocol::target::TargetField;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-pub use self::fire::{Sent, advance, due, meshes_due, rearm};
+pub use self::fire::{LeftOut, Sent, advance, due, meshes_due, rearm};
 pub use self::write::{Asked, Change, Edit, Refused, When, change, end_all, new_id, purge};
 use super::cron::{self, BadCron, Cron};
 use super::schema::{schedule_totals, schedules};
