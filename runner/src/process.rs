@@ -151,10 +151,10 @@ pub(crate) fn start_unpack(target: &std::path::Path, user: Option<User>) -> io::
 }
 
 /// Ends every process of a service: of its user, or those with its mark. Answers whether none is left.
-pub(crate) async fn kill_service(id: &str, user: Option<User>) -> bool {
+pub(crate) async fn kill_service(mark: &str, user: Option<User>) -> bool {
     for _ in 0..KILL_ROUNDS {
         reap_all();
-        let left = processes_of(id, user);
+        let left = processes_of(mark, user);
         if left.is_empty() {
             return true;
         }
@@ -170,8 +170,8 @@ pub(crate) async fn kill_service(id: &str, user: Option<User>) -> bool {
 }
 
 /// Asks every process of a service to end.
-pub(crate) fn ask_to_end(id: &str, user: Option<User>) {
-    signal_all(processes_of(id, user), Signal::TERM);
+pub(crate) fn ask_to_end(mark: &str, user: Option<User>) {
+    signal_all(processes_of(mark, user), Signal::TERM);
 }
 
 fn signal_all(pids: Vec<u32>, signal: Signal) {
@@ -181,14 +181,14 @@ fn signal_all(pids: Vec<u32>, signal: Signal) {
 }
 
 /// Processes of a service that are no zombies.
-pub(crate) fn processes_of(id: &str, user: Option<User>) -> Vec<u32> {
+pub(crate) fn processes_of(mark: &str, user: Option<User>) -> Vec<u32> {
     let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
     let own = std::process::id();
     let pids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != own && is_of(*pid, id, user)).collect()
+    pids.filter(|pid| *pid != own && is_of(*pid, mark, user)).collect()
 }
 
-fn is_of(pid: u32, id: &str, user: Option<User>) -> bool {
+fn is_of(pid: u32, mark: &str, user: Option<User>) -> bool {
     use std::os::unix::fs::MetadataExt;
     let path = std::path::PathBuf::from(format!("/proc/{pid}"));
     let alive = || {
@@ -199,7 +199,7 @@ fn is_of(pid: u32, id: &str, user: Option<User>) -> bool {
     match user {
         Some(User(uid)) => real_uid(&path).or_else(|| Some(path.metadata().ok()?.uid())) == Some(uid) && alive(),
         None => {
-            let mark = format!("{MARK}={id}");
+            let mark = format!("{MARK}={mark}");
             let environment = std::fs::read(path.join("environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) && alive()
         }

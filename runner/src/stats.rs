@@ -22,7 +22,7 @@ pub(crate) fn of(service: &Service) -> Stats {
     };
     let page = rustix::param::page_size() as u64;
     let ticks = rustix::param::clock_ticks_per_second().max(1);
-    for pid in process::processes_of(&service.id, service.user) {
+    for pid in process::processes_of(&service.mark(), service.user) {
         stats.processes += 1;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // Behind the name: state is the first, user and system time are the 12th and 13th, resident pages the 22nd.

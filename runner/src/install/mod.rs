@@ -156,7 +156,7 @@ impl Installer<'_> {
         let ended = async {
             let exit = exit.await.unwrap_or_default();
             // A process that it left behind may hold its output open.
-            process::kill_service(&self.service.id, self.service.user).await;
+            process::kill_service(&self.service.mark(), self.service.user).await;
             exit
         };
         let (exit, (), ()) = tokio::join!(ended, reading, writing);

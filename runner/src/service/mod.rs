@@ -174,7 +174,7 @@ impl Service {
             _ = stop.changed() => Err(failure(FailCode::Cancelled, "the installation was ended")),
         };
         // Whatever an installer has left running.
-        process::kill_service(&self.id, self.user).await;
+        process::kill_service(&self.mark(), self.user).await;
         self.proxy.installing(false);
         match installed {
             Ok(program) => {
@@ -258,11 +258,11 @@ impl Service {
             // As MCP has it: the end of its input first, then a signal.
             session.close();
             if !self.ended_within(grace.min(INPUT_PATIENCE)).await {
-                process::ask_to_end(&self.id, self.user);
+                process::ask_to_end(&self.mark(), self.user);
                 self.ended_within(grace).await;
             }
         }
-        let ended = process::kill_service(&self.id, self.user).await;
+        let ended = process::kill_service(&self.mark(), self.user).await;
         let _ = std::fs::remove_dir_all(self.dir.join(SECRETS));
         {
             let mut state = lock(&self.state);
@@ -279,7 +279,7 @@ impl Service {
     /// Waits until it has no process; `false` when it still has some after that time.
     async fn ended_within(&self, patience: Duration) -> bool {
         let ended = async {
-            while !process::processes_of(&self.id, self.user).is_empty() {
+            while !process::processes_of(&self.mark(), self.user).is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -310,6 +310,11 @@ impl Service {
         self.stop.send_modify(|stop| *stop += 1);
     }
 
+    /// What tells its processes from all others where it has no user of its own: its folder, which no service of another runner has.
+    pub(crate) fn mark(&self) -> String {
+        self.dir.to_string_lossy().into_owned()
+    }
+
     /// The environment of its processes, without values of its own.
     pub(crate) fn base_env(&self) -> Vec<(String, String)> {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -325,7 +330,7 @@ impl Service {
             ("USER".into(), "service".into()),
             // Node's own HTTP takes the way out only when it is told to.
             ("NODE_USE_ENV_PROXY".into(), "1".into()),
-            (process::MARK.into(), self.id.clone()),
+            (process::MARK.into(), self.mark()),
         ]);
         env
     }

@@ -63,7 +63,7 @@ pub(super) async fn run(
             state.pid = None;
             state.status = Status::Restarting;
         }
-        process::kill_service(&service.id, service.user).await;
+        process::kill_service(&service.mark(), service.user).await;
         service.log.add(From::Runner, &end.failure.message);
         if let Some(first) = first.take() {
             service.set_status(Status::Failed);
@@ -176,7 +176,7 @@ fn early(exit: Exit, log: &Log) -> End {
 }
 
 async fn launch(host: &Host, service: &Service, program: &Program) -> Result<Process, Failure> {
-    if !process::kill_service(&service.id, service.user).await {
+    if !process::kill_service(&service.mark(), service.user).await {
         return Err(failure(FailCode::Internal, "some processes of the service cannot be ended"));
     }
     let env = service.prepare(host)?;
