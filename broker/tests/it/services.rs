@@ -144,6 +144,7 @@ broker_suite! {
         let mesh = broker.mesh("team")?;
         let mut ann = broker.join(&mesh.creator.clone()).await?;
         deployed(&mut ann, deploy("svc", "echo,die,hang", json!({}))).await?;
+        ann.find("it runs", |frame| frame["event"] == "mcp_service_status" && frame["eventData"]["status"] == "running").await?;
         let died = ann.ask(call("svc", "die", json!({}))).await?;
         assert_eq!(died["code"], "service_down", "one clear error that may be tried again: {died}");
         assert_eq!(ann.event("mcp_crashed").await?["name"], "svc");
