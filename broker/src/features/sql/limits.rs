@@ -18,7 +18,7 @@ pub const SECONDS_PER_REQUEST: Quota =
 pub const MEMORY_PER_REQUEST: Quota = Quota::new(
     "sql.memory_per_request",
     134_217_728,
-    "Bytes of memory that SQL requests may take at once, with SQLite.",
+    "Bytes that the memory of the broker may grow by during one SQL request, with SQLite on Linux.",
 );
 /// What fits into an answer.
 pub const BYTES_PER_VALUE: Quota =

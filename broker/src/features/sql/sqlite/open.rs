@@ -161,11 +161,27 @@ fn look(running: &Mutex<Running>) -> bool {
     stop.reason().is_some()
 }
 
-/// What SQLite has taken in this process, of all databases. A sort in memory shows nowhere else.
-#[expect(unsafe_code, reason = "one call without arguments; rusqlite has no safe one for it")]
+/// Bytes of memory that this process holds. SQLite is built without counting its own, which would cost every message; what a sort
+/// takes shows here. Other systems than Linux have no quick way to ask, and no such bound.
+#[cfg(target_os = "linux")]
 fn memory_used() -> i64 {
-    // SAFETY: it reads a counter of SQLite's, under SQLite's own lock.
-    unsafe { rusqlite::ffi::sqlite3_memory_used() }
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::sync::LazyLock;
+
+    /// Bytes of a page of memory, for all that matters here; where pages are larger the bound is as well.
+    const MEMORY_PAGE: i64 = 4_096;
+    static HELD: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/self/statm").ok());
+    let mut text = [0; 128];
+    let Some(read) = HELD.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()) else { return 0 };
+    // All pages, then those in memory.
+    let pages = std::str::from_utf8(&text[..read]).ok().and_then(|text| text.split(' ').nth(1)?.parse::<i64>().ok());
+    pages.unwrap_or(0).saturating_mul(MEMORY_PAGE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory_used() -> i64 {
+    0
 }
 
 fn at_most(bytes: u64) -> i32 {
