@@ -59,6 +59,7 @@ impl Fixture {
                 limits: Limits::default().without_rates(),
                 connections: Connections::default(),
                 hooks: Arc::default(),
+                hosting: Arc::new(claudemesh_broker::mesh::hosting::NoHost),
                 blobs: Arc::new(Blobs::open(&config).expect("a new folder can be used")),
             }
         });
