@@ -18,8 +18,6 @@ use super::AppState;
 use super::auth::Body;
 use super::routes::Needs;
 use crate::features::Features;
-use crate::features::api_keys::limits::REQUESTS_PER_MINUTE;
-use crate::features::api_keys::{hash_of, store};
 use crate::mesh::context::Core;
 use crate::mesh::keys::{self, KeyRate};
 use crate::mesh::principal::Principal;
@@ -52,7 +50,7 @@ struct Admitted {
 
 fn admit(core: &mut Core, id: &str, needs: Needs) -> Result<Admitted, Refusal> {
     let (now, mono) = (core.clock.now_ms(), core.clock.mono_ms());
-    let limit = core.limits.quotas.value(&REQUESTS_PER_MINUTE);
+    let limit = core.limits.quotas.value(Features::KEY_REQUESTS_PER_MINUTE);
     let key = core.keys.used(id, now)?;
     let rate = key.count(limit, mono)?;
     if let Needs::Key(needed) = needs {
@@ -88,8 +86,7 @@ impl ApiCaller {
         let (Some(row), Some(state)) = (row, request.app_data::<web::Data<AppState>>()) else {
             return Err(Refusal::fault(ErrorCode::Internal, "the route has no row or no state"));
         };
-        let hash = hash_of(&secret(&request)?);
-        let found = store::by_hash(&state.db, &hash).await?;
+        let found = Features::key_with(&state.db, &secret(&request)?).await?;
         let (mesh, id) = found.ok_or(ErrorCode::ApiKeyInvalid)?;
         let (key, needs): (Arc<str>, Needs) = (id.as_str().into(), row.needs);
         let admitted = state.directory.with(&mesh, move |core, _| admit(core, &id, needs)).await??;

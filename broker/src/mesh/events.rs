@@ -6,8 +6,8 @@ use claudemesh_protocol::id::{MemberId, PublicKey};
 
 use super::hosting::Report;
 use super::letter::Letter;
+use super::message::NewMessage;
 use super::peers::{KnownSession, Peer, PeerHandle};
-use crate::features::messaging::store::types::NewMessage;
 
 /// An event inside one mesh. Delivered to every feature after the step that caused it.
 pub enum MeshEvent {

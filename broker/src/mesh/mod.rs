@@ -15,6 +15,7 @@ pub mod known_sessions;
 pub mod lanes;
 pub mod letter;
 pub mod load;
+pub mod message;
 pub mod messages;
 pub mod outbox;
 pub mod outcome;

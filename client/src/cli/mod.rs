@@ -183,13 +183,16 @@ mod tests {
             let cli = Cli::try_parse_from(argv).unwrap_or_else(|error| panic!("{line}: {error}"));
             let Some(verb) = cli.verb else { panic!("{line}: no verb") };
             let word = line.split(' ').nth(1).unwrap();
-            let silent = ["launch", "hook"].contains(&word) || FIELDS_IN_THE_ANSWER.contains(&word);
+            let silent = ["launch", "hook"].contains(&word)
+                || FIELDS_IN_THE_ANSWER.contains(&word)
+                || line.starts_with("claudemesh sql shell");
             assert!(verb.effect() == Effect::Reads || !verb.fields().is_empty() || silent, "{line} checks no fields");
         }
     }
 
-    /// They print no JSON: they run other programs or print files of other kinds.
-    const NO_JSON: [&str; 7] = ["launch", "hook", "status-line", "mcp", "completions", "man", "json-schema"];
+    /// They print no JSON: they run other programs, are dialogues or print files of other kinds.
+    const NO_JSON: [&str; 8] =
+        ["launch", "hook", "status-line", "mcp", "completions", "man", "json-schema", "sql shell"];
 
     #[test]
     fn every_verb_that_prints_json_has_a_schema() {

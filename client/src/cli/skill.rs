@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn it_names_every_verb_for_agents_and_stays_short() {
         let text = text();
-        assert!(text.len() < 9_000 && text.lines().count() < 120, "{} bytes", text.len());
+        assert!(text.len() < 12_000 && text.lines().count() < 120, "{} bytes", text.len());
         for verb in crate::cli::command().get_subcommands().map(clap::Command::get_name) {
             // A verb ends at a space or at the end of the call: `mcp` is not in the list because `mcp-add` is.
             let listed = [' ', '`'].iter().any(|end| text.contains(&format!("`claudemesh {verb}{end}")));

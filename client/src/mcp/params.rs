@@ -274,6 +274,10 @@ mod tests {
                 "mesh_execute.batch[][]",
                 "mesh_execute.then[].params[]",
                 "mesh_execute's answer.rows[][]",
+                "mesh_mcp_deploy.scope",
+                "mesh_mcp_scope.scope",
+                "mesh_mcp_catalog's answer.services[].scope",
+                "mesh_mcp_scope's answer.scope",
             ];
             let any = any.contains(&place);
             assert!(map.get("type").is_some_and(Value::is_string) || any, "{place}: {schema}");

@@ -19,13 +19,14 @@ use claudemesh_protocol::features::api_keys::{
     KeyCapability, Request,
 };
 use claudemesh_protocol::features::info::MeshInfoResult;
-use claudemesh_protocol::id::{MemberId, random_id};
+use claudemesh_protocol::id::{MemberId, MeshId, random_id};
 use claudemesh_protocol::time::{iso, parse_iso};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 
 use crate::audit::By;
-use crate::db::{DbError, MeshDb};
+use crate::db::{Db, DbError, MeshDb};
+use crate::features::Features;
 use crate::mesh::context::MeshContext;
 use crate::mesh::dispatch::Feature;
 use crate::mesh::events::MeshEvent;
@@ -110,8 +111,22 @@ impl Feature for ApiKeys {
     }
 }
 
+/// What the HTTP side of the broker wants to know of keys.
+impl Features {
+    /// Requests that one key may make in a minute.
+    pub const KEY_REQUESTS_PER_MINUTE: &'static Quota = &limits::REQUESTS_PER_MINUTE;
+
+    /// The mesh and the id of the key with this secret; `None` for an unknown or a revoked one.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub async fn key_with(db: &Db, secret: &str) -> Result<Option<(MeshId, String)>, DbError> {
+        store::by_hash(db, &hash_of(secret)).await
+    }
+}
+
 /// The hash by which a secret is known.
-pub fn hash_of(secret: &str) -> String {
+fn hash_of(secret: &str) -> String {
     hex::encode(Sha256::digest(secret.as_bytes()))
 }
 

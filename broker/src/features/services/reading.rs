@@ -51,7 +51,7 @@ fn row(name: &str, service: &Service) -> ServiceRow {
         deployed_by: service.version.deployed_by.clone(),
         scope: service.scope.clone(),
         source_type: service.version.source.source.kind().into(),
-        runtime: service.runtime.clone().or_else(|| service.version.config.runtime.clone()),
+        runtime: service.version.config.runtime.clone().or_else(|| service.runtime.clone()),
         created_at: iso(service.created_at_ms),
         updated_at: Some(iso(service.updated_at_ms)),
         member_id: Some(service.owner.clone()),

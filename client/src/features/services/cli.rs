@@ -36,7 +36,7 @@ pub struct DeployArgs {
     #[arg(long, value_name = "URL")]
     git: Option<String>,
     /// Branch or tag of the repository [default: its default branch].
-    #[arg(long, value_name = "BRANCH", requires = "git")]
+    #[arg(long, value_name = "BRANCH", conflicts_with_all = ["npx", "uvx", "command"])]
     branch: Option<String>,
     /// A package of npm.
     #[arg(long, value_name = "PACKAGE")]

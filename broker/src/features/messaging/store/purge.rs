@@ -15,8 +15,7 @@ use crate::db::schema::broker_meta;
 use crate::db::{Db, DbError};
 use crate::{with_conn, with_tx};
 
-/// A message is kept this long for receipts and retries, in milliseconds: 7 days.
-pub const QUEUE_KEPT_MS: i64 = 7 * 86_400_000;
+pub use crate::mesh::message::QUEUE_KEPT_MS;
 /// A message of a topic is kept this long, in milliseconds: 30 days.
 pub const HISTORY_KEPT_MS: i64 = 30 * 86_400_000;
 /// Messages per transaction.
