@@ -119,7 +119,8 @@ fn install_claude(shell: &Shell, version: &str) -> Result<PathBuf> {
     install(shell, &format!("claude-{version}"), &format!("@anthropic-ai/claude-code@{version}"))
 }
 
-fn ignored_test(shell: &Shell, name: &str) -> Command {
+/// Tests that need what this task has prepared.
+pub(crate) fn ignored_test(shell: &Shell, name: &str) -> Command {
     // `--workspace` although one package has the test: the same features as in the build before, nothing is rebuilt.
     shell.cargo(["test", "--workspace", "--test", name, "--", "--ignored", "--nocapture", "--test-threads=1"])
 }

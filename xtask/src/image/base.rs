@@ -29,6 +29,19 @@ pub(super) fn runtime(shell: &Shell, docker: &Docker, for_our_program: bool) -> 
     debian(shell, docker, &release, "ca-certificates")
 }
 
+/// Debian of this machine's own release with git and Python, for the runner of hosted services.
+///
+/// # Errors
+/// It can neither be pulled nor made.
+pub(super) fn with_languages(shell: &Shell, docker: &Docker) -> Result<String> {
+    let release = own_release().unwrap_or_else(|| RELEASE.to_owned());
+    let official = format!("debian:{release}-slim");
+    if pull(docker, &official) {
+        return Ok(official);
+    }
+    debian(shell, docker, &release, "ca-certificates,git,python3,python3-venv")
+}
+
 /// cargo and a C compiler: the official image, or Debian with this machine's own toolchain and downloaded crates.
 ///
 /// # Errors

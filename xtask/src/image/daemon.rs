@@ -82,6 +82,12 @@ impl Docker {
         }
     }
 
+    /// Where this daemon answers, as `DOCKER_HOST` has it.
+    pub(crate) fn address(&self) -> String {
+        let own = || std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+        self.host.clone().unwrap_or_else(own)
+    }
+
     /// `docker <args>` against this daemon.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.program("docker");

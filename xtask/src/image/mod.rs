@@ -13,6 +13,7 @@ use crate::shell::{self, Shell, phase};
 mod base;
 mod check;
 mod daemon;
+mod hosted;
 mod people;
 
 use daemon::Docker;
@@ -56,7 +57,17 @@ pub(crate) fn test(shell: &Shell) -> Result<()> {
     build(shell, &docker, tag, Some(&shell.binary("debug", "claudemesh-broker")))?;
     let checked = check::run(shell, &docker, tag);
     docker.remove_image(tag);
-    checked
+    checked.and_then(|()| hosted::test(shell, &docker))
+}
+
+/// A build context with nothing but this program under this name, without its debug information, which is most of a debug build.
+fn context_of(program: &Path, name: &str) -> Result<tempfile::TempDir> {
+    let context = tempfile::tempdir()?;
+    let copy = context.path().join(name);
+    std::fs::copy(program, &copy).with_context(|| format!("copying {}", program.display()))?;
+    // Without the tool the image is only larger.
+    let _ = std::process::Command::new("strip").arg(&copy).output();
+    Ok(context)
 }
 
 fn build(shell: &Shell, docker: &Docker, tag: &str, prebuilt: Option<&Path>) -> Result<()> {
@@ -66,11 +77,7 @@ fn build(shell: &Shell, docker: &Docker, tag: &str, prebuilt: Option<&Path>) -> 
     command.arg(&dockerfile).args(["--build-arg", &format!("BASE_IMAGE={base}")]);
     match prebuilt {
         Some(program) => phase("image of a program that is there", || {
-            let context = tempfile::tempdir()?;
-            let copy = context.path().join("claudemesh-broker");
-            std::fs::copy(program, &copy).with_context(|| format!("copying {}", program.display()))?;
-            // Debug information is most of a debug build. Without the tool the image is only larger.
-            let _ = std::process::Command::new("strip").arg(&copy).output();
+            let context = context_of(program, "claudemesh-broker")?;
             shell::run_quiet(command.args(["--build-arg", &format!("BUILD_IMAGE={base}")]).arg(context.path()))
                 .map(drop)
         }),
