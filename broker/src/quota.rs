@@ -102,6 +102,11 @@ impl Quotas {
         self.set.get(quota.name).copied().unwrap_or(quota.default)
     }
 
+    /// The value of a rate; no bound when rates are off.
+    pub fn rate(&self, quota: &Quota) -> u64 {
+        if self.rates { self.value(quota) } else { u64::MAX }
+    }
+
     /// Lowers a bound by its name; a higher value changes nothing, and neither does a name that no feature has.
     pub fn lower(&mut self, name: &str, value: u64) {
         if let Some(quota) = crate::features::Features::quotas().into_iter().find(|quota| quota.name == name) {

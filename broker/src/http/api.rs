@@ -50,7 +50,7 @@ struct Admitted {
 
 fn admit(core: &mut Core, id: &str, needs: Needs) -> Result<Admitted, Refusal> {
     let (now, mono) = (core.clock.now_ms(), core.clock.mono_ms());
-    let limit = core.limits.quotas.value(Features::KEY_REQUESTS_PER_MINUTE);
+    let limit = core.limits.quotas.rate(Features::KEY_REQUESTS_PER_MINUTE);
     let key = core.keys.used(id, now)?;
     let rate = key.count(limit, mono)?;
     if let Needs::Key(needed) = needs {

@@ -86,4 +86,29 @@ broker_suite! {
         }
         Ok(())
     }
+
+    async fn a_member_that_may_not_read_shared_things_learns_nothing_of_them(database: Database) -> Result<()> {
+        let broker = TestBroker::start(database).await?;
+        let mesh = broker.mesh("team")?;
+        let (mut owner, mut bob) =
+            (broker.connect(&mesh.creator.session("owner")).await?, broker.join(&mesh.member("bob")?).await?);
+        confirmed(&mut bob, json!({"type": "set_state", "key": "secret plan", "value": 1})).await?;
+        bob.call(json!({"type": "create_stream", "name": "moves"}), "stream_created").await?;
+        bob.call(json!({"type": "create_task", "title": "hide"}), "task_created").await?;
+        bob.call(json!({"type": "mesh_execute", "sql": "CREATE TABLE moves (id INTEGER)"}), "mesh_query_result").await?;
+        owner.call(json!({"type": "set_clock", "speed": 2.5}), "clock_status").await?;
+        let seen = info(&mut bob).await?;
+        assert_eq!((&seen["stateKeys"], &seen["streams"]), (&json!(["secret plan"]), &json!(["moves"])), "{seen}");
+        assert_eq!((&seen["tables"], &seen["tasks"]["open"]), (&json!(["moves"]), &json!(1)), "{seen}");
+        let denied = json!({"canReadShared": false, "canRunSql": false});
+        let frame = json!({"type": "set_permissions", "member": "bob", "permissions": denied});
+        owner.call(frame, "permissions_result").await?;
+        let seen = info(&mut bob).await?;
+        for name in ["stateKeys", "streams", "tables"] {
+            assert_eq!(seen[name], json!([]), "{name}: {seen}");
+        }
+        assert_eq!((&seen["stateCount"], &seen["streamCount"], &seen["tasks"]["open"]), (&json!(0), &json!(0), &json!(0)));
+        assert!(seen["clock"].is_null() && seen["peers"] == 2, "{seen}");
+        Ok(())
+    }
 }

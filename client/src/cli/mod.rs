@@ -133,7 +133,7 @@ mod tests {
         for line in help.lines().filter(|line| line.starts_with("  ")) {
             let Some(at) = line.find("claudemesh ") else { continue };
             // What follows is a remark, another program or a file.
-            let ends = ["  ", " | ", " > ", " >> "].iter().filter_map(|end| line[at..].find(end));
+            let ends = ["  ", " | ", " > ", " >> ", " < "].iter().filter_map(|end| line[at..].find(end));
             out.push(line[at..].split_at(ends.min().unwrap_or(line.len() - at)).0.to_owned());
         }
         for verb in command.get_subcommands() {

@@ -104,6 +104,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("group leave", "--session", "mcp/flags.rs::presence_writes_are_for_the_session_that_is_named"),
     ("topic create", "--description", "mcp/topics.rs::the_shell_makes_joins_writes_and_reads_a_topic"),
     ("topic create", "--visibility", "mcp/topics.rs::what_is_private_or_not_there_is_not_found"),
+    ("topic set-member", "--as", "mcp/topics.rs::a_lead_lets_members_in_and_gives_them_roles"),
     ("topic join", "--as", "mcp/topics.rs::the_shell_makes_joins_writes_and_reads_a_topic"),
     ("topic history", "--limit", "mcp/topics.rs::the_shell_makes_joins_writes_and_reads_a_topic"),
     ("topic history", "--before", "mcp/topics.rs::the_shell_makes_joins_writes_and_reads_a_topic"),

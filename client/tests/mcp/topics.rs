@@ -229,3 +229,27 @@ async fn a_tail_prints_what_was_and_what_comes() -> Result<()> {
     assert_eq!(missing.status.code(), Some(5), "{}", stderr(&missing));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_lead_lets_members_in_and_gives_them_roles() -> Result<()> {
+    let team = Team::start().await?;
+    let (ann, bob) = (&team.ann, &team.bob);
+    ann.json(&["topic", "create", "secret", "--visibility", "private", "--json"])?;
+    let code = |who: &CommandLine, args: &[&str]| Ok::<_, anyhow::Error>(who.run(args)?.status.code());
+    assert_eq!(code(bob, &["topic", "history", "secret"])?, Some(5));
+    let set = ann.json(&["topic", "set-member", "secret", "Bob", "--as", "observer", "--json"])?;
+    assert_eq!((&set["topic"], &set["role"]), (&json!("secret"), &json!("observer")));
+    assert_eq!(code(bob, &["topic", "history", "secret"])?, Some(0));
+    assert_ne!(code(bob, &["topic", "post", "secret", "hello"])?, Some(0), "observers read");
+    // Only a lead gives roles; a member cannot make itself one.
+    let refused = bob.run(&["topic", "set-member", "secret", "Bob", "--as", "lead"])?;
+    assert_eq!(refused.status.code(), Some(7), "{}", stderr(&refused));
+    let text = stdout(&ann.run(&["topic", "set-member", "secret", "Bob"])?);
+    assert_eq!(text, "✓ Bob is member in #secret\n");
+    assert_eq!(code(bob, &["topic", "post", "secret", "hello"])?, Some(0));
+    let gone = ann.json(&["topic", "remove-member", "secret", "Bob", "--json"])?;
+    assert_eq!(gone["role"], Value::Null);
+    assert_eq!(code(bob, &["topic", "history", "secret"])?, Some(5));
+    assert_eq!(code(ann, &["topic", "set-member", "secret", "Nobody"])?, Some(5));
+    Ok(())
+}

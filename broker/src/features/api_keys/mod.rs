@@ -71,20 +71,27 @@ impl Feature for ApiKeys {
         }
     }
 
-    fn handle(_: &mut ApiKeysMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
+    fn handle(memory: &mut ApiKeysMemory, cx: &mut MeshContext<'_>, request: Request) -> Result<Outcome, Refusal> {
         if cx.key().is_some() {
             return Err(Refusal::new(ErrorCode::Forbidden, "an API key neither makes nor revokes keys"));
         }
         match request {
             Request::ApikeyCreate(request) => Self::answer::<ApikeyCreate>(create(cx, request)),
             Request::ApikeyList(_) => Self::answer::<ApikeyList>(list(cx)),
-            Request::ApikeyRevoke(request) => Self::answer::<ApikeyRevoke>(revoke(cx, request)),
+            Request::ApikeyRevoke(request) => {
+                // When it was used last is what one looks at then.
+                note_uses(memory, cx, true);
+                Self::answer::<ApikeyRevoke>(revoke(cx, request))
+            }
         }
     }
 
     fn on_event(memory: &mut ApiKeysMemory, cx: &mut MeshContext<'_>, event: &MeshEvent) {
         match event {
-            MeshEvent::MemberGone { member } => end_all(cx, member),
+            MeshEvent::MemberGone { member } => {
+                note_uses(memory, cx, true);
+                end_all(cx, member);
+            }
             MeshEvent::Tick => note_uses(memory, cx, false),
             MeshEvent::Stopping => note_uses(memory, cx, true),
             MeshEvent::Attached { .. }

@@ -1,5 +1,6 @@
 //! `mesh_info`: one look at the whole mesh.
 
+use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::features::info::{MeshInfo, MeshInfoResult, Request, TaskCounts};
 
 use crate::db::DbError;
@@ -47,15 +48,40 @@ impl Feature for Info {
             your_name: own.name.clone(),
             your_groups: cx.roster().all_groups(own.acts_for.and_then(|at| cx.roster().get(at)).unwrap_or(own)),
         };
+        let (reads, uses_sql) = (cx.may(Capability::CanReadShared)?, cx.may(Capability::CanRunSql)?);
         Ok(Outcome::Overview(Box::new(move |features, cx| {
             features.describe(cx, &mut info);
             let (storage, quotas) = (cx.storage(), cx.limits().quotas.clone());
             let slow = async move {
                 Features::describe_stored(&storage, &member, &quotas, &mut info).await?;
+                if !uses_sql {
+                    info.tables.clear();
+                }
+                if !reads {
+                    leave_out_shared(&mut info);
+                }
                 Ok::<_, DbError>(info)
             };
             let work = Self::work_in(cx.own_lane::<Self>(), slow, |(), _, info| Ok(Outcome::Answer(info)));
             Self::answer::<MeshInfo>(Ok(work))
         })))
     }
+}
+
+/// A member that may not read shared things learns neither their names nor how many there are.
+fn leave_out_shared(info: &mut MeshInfoResult) {
+    for names in [&mut info.state_keys, &mut info.streams, &mut info.collections] {
+        names.clear();
+    }
+    for count in [
+        &mut info.state_count,
+        &mut info.memory_count,
+        &mut info.context_count,
+        &mut info.skill_count,
+        &mut info.file_count,
+        &mut info.stream_count,
+    ] {
+        *count = 0;
+    }
+    (info.tasks, info.clock) = (TaskCounts::default(), None);
 }

@@ -72,8 +72,9 @@ async fn an_upload_survives_a_broker_that_is_killed() -> Result<()> {
     Ok(())
 }
 
-/// Bytes by which a transfer of 256 MiB may enlarge this build of the broker: its allocator keeps pages that were freed.
-const MOST: u64 = 24 << 20;
+/// Bytes by which a transfer of 256 MiB may enlarge this build of the broker. Beside other tests more threads and connections to the
+/// database come to life meanwhile, each with a cache of its own, so this is far from what a transfer holds; a file it is not.
+const MOST: u64 = 48 << 20;
 
 /// Neither direction holds a file in memory, nor does a reader that takes nothing.
 #[tokio::test]

@@ -8,6 +8,7 @@ use claudemesh_protocol::features::sql::limits::MAX_PAGE;
 use claudemesh_protocol::features::sql::{
     MeshCancel, MeshExecute, MeshQuery, MeshQueryResult, MeshSchema, MeshSchemaResult, Table,
 };
+use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 
 use crate::connection::{Connection, ConnectionError};
@@ -52,6 +53,21 @@ impl Connection {
     /// # Errors
     /// As [`Connection::sql_page`].
     pub async fn sql_rows(&self, sql: &str, params: &[Value], most: usize) -> Result<Rows, ConnectionError> {
+        self.sql_rows_unless(sql, params, most, std::future::pending()).await
+    }
+
+    /// As [`Connection::sql_rows`]; the request is cancelled when `unwanted` comes first.
+    ///
+    /// # Errors
+    /// As [`Connection::sql_page`].
+    pub async fn sql_rows_unless(
+        &self,
+        sql: &str,
+        params: &[Value],
+        most: usize,
+        unwanted: impl Future<Output = ()>,
+    ) -> Result<Rows, ConnectionError> {
+        let mut unwanted = std::pin::pin!(unwanted.fuse());
         let mut all = Rows::default();
         loop {
             let left = most - all.result.rows.len();
@@ -62,7 +78,7 @@ impl Connection {
                 cursor: all.result.next.take(),
                 cancel_key: None,
             };
-            let mut page = self.sql_page(query, std::future::pending()).await?;
+            let mut page = self.sql_page(query, unwanted.as_mut()).await?;
             all.changed |= page.changed;
             let mut rows = std::mem::take(&mut all.result.rows);
             rows.append(&mut page.rows);

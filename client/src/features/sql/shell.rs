@@ -83,7 +83,7 @@ const HELP: &str = "A statement ends with a semicolon, on as many lines as it ta
      .schema       the same with their columns\n\
      .quit         leave, as Ctrl-D\n";
 
-/// Type statements one by one. Ctrl-C gives a line up, Ctrl-D ends.
+/// Type statements one by one. Ctrl-C gives up a line or the statement that runs, Ctrl-D ends.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  claudemesh sql shell\n  claudemesh sql shell < statements.sql\n\n\
                         The tab key completes names of tables and columns. The history is in the config folder.")]
@@ -98,7 +98,7 @@ impl Verb for ShellArgs {
         vec![]
     }
 
-    /// Exit 1 when the last statement failed.
+    /// Exit 1 when the last statement failed; in a file the first one that fails is the last.
     fn run(self, cx: &Context) -> Ran {
         if cx.out.is_json() {
             let error = CliError::invalid_args("The shell is for people and has no JSON.");
@@ -220,9 +220,17 @@ impl<'a> Shell<'a> {
             let left = left.to_owned();
             for statement in complete.into_iter().map(str::to_owned).collect::<Vec<_>>() {
                 self.statement(&statement).await?;
+                // What follows in a file may build on it.
+                if self.failed.is_some() && !people {
+                    return self.ended();
+                }
             }
             pending = left;
         }
+        self.ended()
+    }
+
+    fn ended(self) -> Result<(), CliError> {
         self.failed.map_or(Ok(()), Err)
     }
 
@@ -286,14 +294,14 @@ impl<'a> Shell<'a> {
         let out = &self.cx.out;
         let width = usize::from(columns(&self.cx.env));
         self.failed = None;
-        match self.connection.sql_rows(sql, &[], MAX_ROWS).await {
+        match self.connection.sql_rows_unless(sql, &[], MAX_ROWS, interrupted()).await {
             Ok(rows) => {
                 let more = if rows.result.next.is_some() { "; there are more" } else { "" };
                 let count = counted(rows.result.rows.len(), "row");
                 out.write(&format!("{}({count}{more})\n", page(&rows.result.columns, &rows.result.rows, width, out)))
             }
             Err(error) if needs_execute(&error) => {
-                match self.connection.sql_execute(listed(sql, vec![])?, std::future::pending()).await {
+                match self.connection.sql_execute(listed(sql, vec![])?, interrupted()).await {
                     Ok(result) => {
                         let count = counted(usize::try_from(result.row_count).unwrap_or(usize::MAX), "row");
                         let rows = page(&result.columns, &result.rows, width, out);
@@ -337,6 +345,13 @@ impl<'a> Shell<'a> {
         self.cx.out.fail(&error);
         self.failed = Some(CliError::cancelled("The last statement failed."));
         Ok(())
+    }
+}
+
+/// Ctrl-C while a statement runs: it ends the statement and not the shell.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! `topic create`, `list`, `join`, `leave`, `members`, `history`, `read`, `tail`, `post`.
+//! `topic create`, `list`, `join`, `leave`, `members`, `set-member`, `remove-member`, `history`, `read`, `tail`, `post`.
 
 use clap::{Args, ValueEnum};
 use claudemesh_protocol::call::Call;
@@ -22,9 +22,11 @@ use crate::verb::{Effect, Ran, Shape, Verb, done, json_fields, verbs};
 
 pub mod history;
 pub mod mine;
+pub mod roles;
 pub mod tail;
 
 use history::{HistoryArgs, PostArgs};
+use roles::{RemoveMemberArgs, SetMemberArgs};
 use tail::TailArgs;
 
 verbs! {
@@ -39,6 +41,8 @@ verbs! {
         Join => JoinArgs,
         Leave => LeaveArgs,
         Members => MembersArgs,
+        SetMember => SetMemberArgs,
+        RemoveMember => RemoveMemberArgs,
         History => HistoryArgs,
         Read => ReadArgs,
         Tail => TailArgs,
