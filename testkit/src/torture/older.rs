@@ -83,17 +83,23 @@ pub(super) fn settle(messages: &Messages, cast: &mut Cast, recipient: usize, hab
     // First as one that never acknowledges: everything comes. Then as one that does: everything comes again.
     let (mut silent, mut last) = (messages.reader(recipient, Acks::None), messages.reader(recipient, Acks::All));
     let complete = messages.complete(recipient, &silent.got);
-    let (session, board) = (messages.session(recipient).clone(), messages.board());
+    let (session, board, ledger) = (messages.session(recipient).clone(), messages.board(), messages.ledger());
     cast.add(move |mut stage: Stage| async move {
+        let step = |name: &'static str| drop(ledger.borrow_mut().steps.insert(recipient, name));
+        step("the silent one joins");
         let (mut socket, _) = stage.join(&hello(&member, "silent", json!({}))).await?;
+        step("the silent one reads");
         stage.ready();
         stage.begun().await?;
         tokio::select! {
             ended = socket.drive(&mut silent, None, stage.phases.clone()) => return ended,
             () = board.until(complete) => {}
         }
+        step("the silent one leaves");
         socket.leave().await?;
+        step("the last one joins");
         let (mut socket, _) = stage.join(&session.hello(json!({}))).await?;
+        step("the last one reads");
         socket.drive(&mut last, None, stage.phases).await
     });
 }

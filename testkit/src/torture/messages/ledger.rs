@@ -30,6 +30,8 @@ pub(in super::super) struct Ledger {
     open: Vec<BTreeSet<usize>>,
     /// What is taken may not come again: it is on disk for long.
     pub(in super::super) strict: bool,
+    /// What a recipient that goes through several steps does now, for the report of what is missing.
+    pub(in super::super) steps: HashMap<usize, &'static str>,
     acked: u64,
     retried: u64,
     /// Deliveries of what was not acknowledged before.
@@ -176,8 +178,9 @@ impl Ledger {
             let habit = RECIPIENTS[recipient];
             let first: Vec<String> =
                 untaken.iter().take(3).map(|(sender, number)| format!("number {number} of sender {sender}")).collect();
+            let step = self.steps.get(&recipient).map(|step| format!("; {step}")).unwrap_or_default();
             lines.push(format!(
-                "recipient {recipient} ({habit:?}): {} not there, such as {}",
+                "recipient {recipient} ({habit:?}): {} not there, such as {}{step}",
                 untaken.len(),
                 first.join(", ")
             ));

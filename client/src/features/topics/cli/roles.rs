@@ -14,8 +14,10 @@ use crate::verb::{Effect, Ran, Shape, Verb, done};
 
 /// Let a member into a topic, or give it another role there. For leads of the topic.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  claudemesh topic set-member review Bob\n  claudemesh topic set-member plans Bob --as lead\n\n\
-                        A private topic is seen by its members only, so this is how one gets in.")]
+#[command(
+    after_help = "Examples:\n  claudemesh topic set-member review Bob\n  claudemesh topic set-member plans Bob --as lead\n\n\
+                        A private topic is seen by its members only, so this is how one gets in."
+)]
 pub struct SetMemberArgs {
     /// Topic, with or without `#`, or its id.
     topic: String,
