@@ -231,6 +231,8 @@ async fn every_call_prints_what_its_schema_says() -> Result<()> {
     ann.json(&["topic", "post", "plans", "@Bob, look", "--json"])?;
     calls.plain(bob, &["notification list", "notification read", "me topics"])?;
     calls.make(bob, "topic read", &["topic", "read", "plans"])?;
+    calls.make(bob, "topic set-member", &["topic", "set-member", "plans", "Ann", "--as", "observer"])?;
+    calls.make(bob, "topic remove-member", &["topic", "remove-member", "plans", "Ann"])?;
     calls.make(bob, "topic members", &["topic", "members", "plans"])?;
     calls.plain(bob, &["topic list"])?;
     calls.make(bob, "topic leave", &["topic", "leave", "plans"])?;

@@ -156,7 +156,7 @@ async fn tables_are_described_exported_and_imported() -> Result<()> {
 #[tokio::test]
 async fn the_sql_shell_takes_statements_one_by_one() -> Result<()> {
     let team = Team::start().await?;
-    let input = "CREATE TABLE t\n  (n INTEGER);\nINSERT INTO t VALUES (1), (2);\nSELECT n\nFROM t ORDER BY n; SELEC;\n.tables\n.bogus\nSELECT count(*) AS c FROM t";
+    let input = "CREATE TABLE t\n  (n INTEGER);\nINSERT INTO t VALUES (1), (2);\nSELECT n\nFROM t ORDER BY n;\n.tables\n.bogus\nSELECT count(*) AS c FROM t";
     let output = piped(&team.ann, &["sql", "shell"], input)?;
     let text = stdout(&output);
     for part in [
@@ -169,9 +169,12 @@ async fn the_sql_shell_takes_statements_one_by_one() -> Result<()> {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(stderr(&output).contains("syntax error") && output.status.success(), "{}", stderr(&output));
-    let failed = piped(&team.ann, &["sql", "shell"], "SELEC;")?;
-    assert_eq!(failed.status.code(), Some(1), "the last statement failed");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let failed = piped(&team.ann, &["sql", "shell"], "SELECT 7 AS before; SELEC;\nINSERT INTO t VALUES (3);\n")?;
+    assert_eq!(failed.status.code(), Some(1), "a statement failed");
+    assert!(stderr(&failed).contains("syntax error") && stdout(&failed).contains("7"), "{}", stderr(&failed));
+    let count = team.ann.json(&["sql", "query", "SELECT count(*) AS c FROM t", "--json"])?;
+    assert_eq!(count["rows"], json!([[2]]), "a file ends with its first failure");
     Ok(())
 }
 

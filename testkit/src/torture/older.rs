@@ -85,7 +85,9 @@ pub(super) fn settle(messages: &Messages, cast: &mut Cast, recipient: usize, hab
     let complete = messages.complete(recipient, &silent.got);
     let (session, board, ledger) = (messages.session(recipient).clone(), messages.board(), messages.ledger());
     cast.add(move |mut stage: Stage| async move {
-        let step = |name: &'static str| drop(ledger.borrow_mut().steps.insert(recipient, name));
+        let step = |name: &'static str| {
+            ledger.borrow_mut().steps.insert(recipient, name);
+        };
         step("the silent one joins");
         let (mut socket, _) = stage.join(&hello(&member, "silent", json!({}))).await?;
         step("the silent one reads");
