@@ -1,6 +1,7 @@
 //! What is asked of a runner: installing, starting, calling, reading logs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use claudemesh_protocol::error::ErrorCode;
 use claudemesh_protocol::features::mcp_servers::{Raw, ToolDef};
@@ -37,8 +38,22 @@ fn code_of(code: FailCode) -> ErrorCode {
     }
 }
 
-/// Asks for something that is only done or not.
+/// How often a runner is asked again that still does something else with the service, and the pause before.
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Asks for something that is only done or not. A runner that still ends what was asked before is asked again.
 pub(super) async fn order(link: &Link, ask: &Ask) -> Result<(), Failure> {
+    for _ in 0..BUSY_TRIES {
+        match order_once(link, ask).await {
+            Err(failure) if failure.code == FailCode::Busy => tokio::time::sleep(BUSY_PAUSE).await,
+            done => return done,
+        }
+    }
+    order_once(link, ask).await
+}
+
+async fn order_once(link: &Link, ask: &Ask) -> Result<(), Failure> {
     match link.ask(ask, &[], Watch::default()).await? {
         (Answer::Done, _) => Ok(()),
         (Answer::Failed(failure), _) => Err(failure),
