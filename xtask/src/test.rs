@@ -12,11 +12,14 @@ use crate::setup::Tools;
 use crate::shell::{self, Shell, phase, which};
 use crate::{dist, image, npm, room, setup};
 
+/// Rounds of kill and restart that a test has time for; hundreds belong to `claudemesh-load torture` by hand.
+const TORTURE_RUNS: u32 = 20;
+
 /// Arguments of `test`.
 #[derive(Args, Clone)]
 pub(crate) struct TestArgs {
     /// Rounds of kill and restart
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = TORTURE_RUNS)]
     torture_runs: u32,
     /// Also start other hosts (Codex, Gemini CLI, OpenCode; some 900 MB from npm) with our server
     #[arg(long)]
@@ -31,7 +34,7 @@ pub(crate) struct TestArgs {
 
 impl Default for TestArgs {
     fn default() -> Self {
-        Self { torture_runs: 50, hosts: false, only: None, part: None }
+        Self { torture_runs: TORTURE_RUNS, hosts: false, only: None, part: None }
     }
 }
 
