@@ -1,4 +1,4 @@
-//! Services that the mesh hosts, as its features share them: which there are and for whom, and the door to the host that runs them.
+//! Services that the mesh hosts, as its features share them: which there are, who may use them, and the door to the host that runs them.
 //!
 //! The feature `services` keeps the book; the one that calls tools reads it. The host is outside: it is told what to do, and what
 //! becomes of that comes back as [`Report`], an event of the mesh.

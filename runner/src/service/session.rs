@@ -62,7 +62,7 @@ pub(crate) struct Session {
     next: AtomicU64,
     /// Ids of requests of the server that are not answered.
     asked: Mutex<HashMap<String, oneshot::Sender<()>>>,
-    /// Messages that came: whoever speaks is alive.
+    /// Messages that came: a server that speaks is alive.
     heard: AtomicU64,
     /// The output has ended.
     ended: watch::Sender<bool>,

@@ -89,7 +89,7 @@ store_suite! {
             first.get_or_insert(one);
         }
         assert_eq!(names, ["Bob", "bob-2", "Bob-3", "Carl"]);
-        // A banned member has its name no more; when it comes back it is told apart from whoever has it then.
+        // A banned member loses its name. When it comes back and another member has that name, it gets a number.
         let (here, by) = (store(&db, &mesh.id), By::nobody(NOW));
         let first = first.unwrap();
         assert!(roster::revoke(&here, &first.id, None, &by).await.unwrap());

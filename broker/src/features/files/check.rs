@@ -1,4 +1,4 @@
-//! What a request about files must look like, and whom its targets mean.
+//! What a request about files must look like, and which members its targets mean.
 
 use claudemesh_protocol::crypto::http::sha256_hex;
 use claudemesh_protocol::error::ErrorCode;
@@ -152,7 +152,7 @@ fn check_content_type(text: &str) -> Result<(), Refusal> {
     Err(invalid("`content_type`: expected a type such as `text/plain`, at most 128 visible ASCII characters"))
 }
 
-/// An upload as it is stored, whom it is for, and its keys.
+/// An upload as it is stored, the members that it is for, and its keys.
 pub(super) struct Checked {
     pub row: Row,
     pub audience: Audience,

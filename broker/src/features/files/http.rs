@@ -195,7 +195,7 @@ fn whole(received: Result<UploadProgress, Broken>) -> Result<(), Refusal> {
     }
 }
 
-/// Who reads: the bearer of a ticket, or a member that signed, for whom the mesh decides as for `get_file`.
+/// Who reads: the bearer of a ticket, or a member that signed. What the member may read is decided as for `get_file`.
 async fn reader(
     state: &AppState,
     request: &HttpRequest,

@@ -1,4 +1,4 @@
-//! Files: bytes that members share. This feature knows what is shared and for whom; the bytes come and go over HTTP (`http.rs`)
+//! Files: bytes that members share. This feature knows what is shared and who may read it; the bytes come and go over HTTP (`http.rs`)
 //! and lie in [`crate::blobs`]. A mesh in memory knows when the next file expires, who has still to be told of what, and who waits
 //! for a key.
 

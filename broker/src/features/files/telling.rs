@@ -35,7 +35,7 @@ const LOOK_MS: i64 = 600_000;
 const LATE: &str = "late";
 const EXPIRE: &str = "expire";
 
-/// What is told, and to whom.
+/// What is told, and who is told.
 pub(super) struct News {
     event: ServerMessage,
     /// As they are stored; `*` means no one, because it only fills a list.
@@ -54,7 +54,7 @@ fn change(what: &str, row: &Row, by: &str, file: Option<FileEntry>) -> ServerMes
 }
 
 impl News {
-    /// For those whom a file was shared with.
+    /// For the members that a file was shared with.
     pub(super) fn of_file(cx: &MeshContext<'_>, what: &str, row: &Row, by: &str, file: Option<FileEntry>) -> Self {
         let shown: Vec<String> = serde_json::from_str(&row.targets).unwrap_or_default();
         let readers = shown.into_iter().filter_map(|target| {

@@ -1,4 +1,4 @@
-//! What is wrong with a deploy, before anything is done; who may give a service to whom.
+//! What is wrong with a deploy, before anything is done; and in which scope a member may offer a service.
 
 use claudemesh_protocol::capability::Capability;
 use claudemesh_protocol::error::ErrorCode;

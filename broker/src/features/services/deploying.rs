@@ -273,7 +273,7 @@ fn spec(mesh: &MeshId, name: &str, created_at_ms: i64, version: &Version) -> Ser
     ServiceSpec { runtime, args, env, limits, install_scripts, ..ServiceSpec::new(id, name, mesh.as_str(), source) }
 }
 
-/// A deploy has come to its end: whoever asked is told, and the next one of that name begins.
+/// A deploy has come to its end: the one who asked is told, and the next one of that name begins.
 pub(super) fn end_of_trial(
     memory: &mut Memory,
     cx: &mut MeshContext<'_>,

@@ -1,6 +1,6 @@
 //! Services: MCP servers that the mesh hosts.
 //!
-//! This feature keeps what was deployed and for whom, and tells the host what to run ([`crate::mesh::hosting`]). What becomes of it
+//! This feature keeps what was deployed and in which scope, and tells the host what to run ([`crate::mesh::hosting`]). What becomes of it
 //! comes back as reports. Each deploy is a version of its own with an id of its own: the one that serves goes on until the new one
 //! answers. Calls go the way of all MCP servers (`mcp_servers`), which finds services in the book of the mesh.
 

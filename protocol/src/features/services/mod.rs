@@ -148,7 +148,7 @@ pub struct Config {
     /// MiB; [`limits::USUAL_MEMORY_MB`] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
-    /// Processors, such as 0.5; one when absent.
+    /// Processors, such as 0.5; one when absent. Stored, and not applied to a single service yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
     /// `host:port` that it may reach; none when empty.

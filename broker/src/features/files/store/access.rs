@@ -73,7 +73,7 @@ pub struct Grant {
     pub file: FileId,
     /// Who grants it.
     pub by: Viewer,
-    /// To whom.
+    /// The member that gets access.
     pub member: MemberId,
     /// The key that is granted for, in hex.
     pub pubkey: String,
@@ -99,7 +99,7 @@ pub struct Revocation {
     pub file: FileId,
     /// Who takes it away.
     pub by: Viewer,
-    /// From whom.
+    /// The member that loses access.
     pub from: Viewer,
     /// Unix milliseconds.
     pub now_ms: i64,

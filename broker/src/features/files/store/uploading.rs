@@ -28,7 +28,7 @@ pub struct New {
     pub row: Row,
     /// Whom it is for.
     pub readers: Vec<String>,
-    /// For whom its key is sealed: public key, member, sealed key.
+    /// Members that its key is sealed for: public key, member, sealed key.
     pub keys: Vec<(String, String, String)>,
     /// What may be kept.
     pub quotas: Quotas,

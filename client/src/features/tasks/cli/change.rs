@@ -367,7 +367,7 @@ fn explained(error: CliError, id: &str) -> CliError {
     CliError { message, ..error }.hint(hint)
 }
 
-/// Says that no one has the name of an assignee: the task waits for whoever comes, or the name is mistyped.
+/// Says that no one has the name of an assignee: the task waits for someone of that name, or the name is mistyped.
 pub(super) fn warn_of_unknown(cx: &Context, assignee: Option<&str>) {
     let Some(name) = assignee.filter(|name| !name.is_empty() && !name.starts_with('@')) else { return };
     let wanted = folded(name);
